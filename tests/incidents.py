@@ -1,4 +1,4 @@
-"""Stores written by hand, as a run would have left them, for tests of what is read from them."""
+"""Stores filled by a test, as a run would have left them, for tests of what is read from them."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def entry(decision: str, kind: str, at: datetime, symbol: str | None = "BTC", **
 
 
 def reset(at: datetime, id_: str = RESET, author: str | None = "ada", reason: str | None = "it is over") -> Decision:
-    """The return to normal."""
+    """An operator's reset."""
     return Decision(
         id_, at, POLICY, SET, SCOPE, "enforce", "close-everything", 0, 3, kind="reset", author=author, reason=reason
     )

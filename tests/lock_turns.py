@@ -1,4 +1,4 @@
-"""The gate driven from a test: a lock folder and the locks of decisions, each turn waited for to its end."""
+"""The gate in tests: a lock folder and the locks of decisions, with every write awaited."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from killswitch.runner.locks.lock_lifecycle import LockLifecycle as Lifecycle
 
 
 class LockFolder(Folder):
-    """A lock folder whose turns include the file for all scopes. Every other method is a turn for one thing.
+    """A lock folder whose turns include the file for all scopes. Every other method is a turn for one operation.
 
-    Those raise LockError if the disk refuses, or a newer runner has written there.
-    """
+    Those raise LockError if the disk refuses, or a newer runner has written there."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -62,17 +61,17 @@ class LockFolder(Folder):
         return written
 
     def lift(self, scope: str, now: datetime) -> None:
-        """Open `scope`."""
+        """Unlock `scope`."""
         self._kept.add(scope)
         self._require(LockChanges(lift=frozenset({scope})), now)
 
     def watch(self, scope: str, now: datetime) -> None:
-        """Make an open file for a scope that has none."""
+        """Write an open file for a scope that has none."""
         self._kept.add(scope)
         self._require(LockChanges(watch=frozenset({scope})), now)
 
     def renew(self, now: datetime) -> None:
-        """Keep alive what was written before, and end the locks that have run out."""
+        """Renew earlier locks, and end those that have expired."""
         self._require(LockChanges(), now)
 
     def locks(self) -> tuple[LockFile, ...]:
@@ -81,7 +80,7 @@ class LockFolder(Folder):
         return tuple(read_file(path) for path in sorted(self._folder.glob("*.json")) if path != union)
 
     def union_lock(self, now: datetime) -> LockRecord:
-        """What the file for all scopes says, or would say if one were configured."""
+        """The lock of the file for all scopes, also if no such file is configured."""
         union = self.union or UnionFile(self._folder / "union.json", self._folder, self._writer)
         return union.sum_of([own_in(file, self._writer.stamp(now)) for file in self.locks()], now)
 
@@ -95,22 +94,22 @@ class LockFolder(Folder):
 
 
 class Locking(Lifecycle):
-    """The locks of decisions, and the folder brought to them in the same call."""
+    """The locks of decisions, applied to the folder in the same call."""
 
     def __init__(self, keeper: LockFolder, *args: Any) -> None:
         super().__init__(*args)
         self.keeper = keeper
 
     def recover(self, now: datetime) -> tuple[str, ...]:
-        """What an earlier run has left."""
+        """Restore the locks of an earlier run."""
         self.remember(now)
         return self.settle(now)
 
     def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
-        """The locks of decisions to act on, and what resets take back."""
+        """Apply the locks of these decisions, and remove those that resets withdraw."""
         self.change(decisions, now, hands)
         return self.settle(now)
 
     def settle(self, now: datetime) -> tuple[str, ...]:
-        """Write, lift and renew what is due; what went wrong, in words."""
+        """Write, lift and renew what is due; returns the problems as text."""
         return tuple(each.text for each in self.done(self.keeper.settle(self.due(now), now), now))

@@ -1,4 +1,4 @@
-"""Paper markets for tests, written the short way: one or two symbols, numbers as text."""
+"""Short constructors of paper markets for tests: one or two symbols, numbers as text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bar(
 
 
 def instrument(symbol: str, **more: str) -> Instrument:
-    """Contract size 1, lot 0.001, tick 0.01, unless said otherwise; `state` as text, the rest as numbers."""
+    """Contract size 1, lot 0.001, tick 0.01 by default; `state` as text, the rest as numbers."""
     fields = {"contract_size": "1", "amount_step": "0.001", "price_step": "0.01", "min_amount": "0.001", **more}
     numbers = {key: value if key == "state" else Decimal(value) for key, value in fields.items()}
     return Instrument(symbol=symbol, **numbers)  # type: ignore[arg-type] # the names decide
@@ -123,7 +123,7 @@ class Desk:
         return self.market.submit("main", request)
 
     def report(self, client_order_id: str, symbol: str = "A") -> OrderReport:
-        """What the market says of an order that it has."""
+        """The market's report of an order that it has."""
         found = self.market.find_order("main", symbol, client_order_id)
         assert found is not None
         return found

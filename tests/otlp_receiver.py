@@ -1,4 +1,4 @@
-"""A real OTLP/HTTP receiver on loopback: decodes what arrives with OpenTelemetry's own messages, and keeps it."""
+"""A real OTLP/HTTP receiver on loopback: decodes requests with OpenTelemetry's own messages, and keeps them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECODE = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}
 
 
 class Receiver:
-    """What has arrived. `status` is what is answered: another than 200 takes nothing in."""
+    """The received requests. `status` is the response; another than 200 keeps nothing."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -38,7 +38,7 @@ class Receiver:
         self.address = ""
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> bytes:
-        """Take in one request; the answer's body."""
+        """Process one request; returns the response body."""
         plain = DECODE[headers.get("Content-Encoding")](body)
         with self._lock:
             self.requests.append((path, headers))
@@ -53,7 +53,7 @@ class Receiver:
             return ExportMetricsServiceResponse().SerializeToString()
 
     def spans(self, name: str | None = None) -> list[Span]:
-        """All spans that have arrived, of that name."""
+        """All received spans of that name."""
         with self._lock:
             found = [
                 span

@@ -1,4 +1,4 @@
-"""Stores with notifications in them, for tests of sending."""
+"""Stores with notifications in the outbox, for tests of sending."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def message(name: str, at: datetime = START, **more: str) -> Message:
 
 
 def waiting(store: SqlStore, names: Sequence[str], target: str = "t", at: datetime = START, **more: str) -> None:
-    """One tick that leaves these messages for `target`."""
+    """Commit one tick that leaves these messages for `target`."""
     messages = tuple(
         Outgoing(name, to_micros(at), "desk", target, encode_message(message(name, at, **more))) for name in names
     )
@@ -32,7 +32,7 @@ def waiting(store: SqlStore, names: Sequence[str], target: str = "t", at: dateti
 
 
 class Scripted:
-    """A target that takes what it is sent, or fails with `error` while there is one; never takes what is in `never`."""
+    """A target that accepts messages, or fails with `error` while it is set; it never accepts those in `never`."""
 
     def __init__(self, error: str | None = None) -> None:
         self.error = error
@@ -56,7 +56,7 @@ def lane(
 
 
 async def through(lane: TargetDelivery, clock: VirtualClock, seconds: float) -> None:
-    """Let the lane work for `seconds` of the clock's time, or until nothing waits."""
+    """Run the lane for `seconds` of the clock's time, or until nothing waits."""
     until = clock.monotonic() + seconds
     while clock.monotonic() < until:
         due = lane.step()

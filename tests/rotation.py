@@ -90,5 +90,5 @@ def turn_of(venue: str, venues: Iterable[str], test: str) -> Callable[[T], T] | 
 
 
 def may_leave(file: Path) -> bool:
-    """Whether a file of tests may leave some to `make test-venues`: it names the mark, or imports from here."""
+    """Whether a test file may leave tests to `make test-venues`: it names the mark, or imports from here."""
     return re.search(r"mark\.venues|tests\.rotation", file.read_text(encoding="utf-8")) is not None

@@ -1,4 +1,4 @@
-"""A small world for tests of the runner: venues that do as told, a store on disk, one policy, virtual time."""
+"""A small world for tests of the runner: scripted venues, a store on disk, one policy, virtual time."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def crash_policy(**more: object) -> Graph:
 
 
 class Seen:
-    """A witness that keeps its reports, for short runs."""
+    """An observer that keeps its reports, for short runs."""
 
     def __init__(self) -> None:
         self.reports: list[TickReport] = []

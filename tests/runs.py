@@ -1,4 +1,4 @@
-"""Hand-made runs of backtests, the short way."""
+"""Short constructors of backtest runs."""
 
 from __future__ import annotations
 

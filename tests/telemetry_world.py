@@ -1,4 +1,4 @@
-"""Telemetry of runs in this process: OpenTelemetry's own parts, with exporters that keep what they are given."""
+"""Telemetry of runs in this process: OpenTelemetry's own components, with exporters that keep what they receive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.runner_world import PACE, ScriptedVenue, World, book
 
 
 class Exported:
-    """One process's telemetry. `hide` takes secrets out, as the runner's redactor does."""
+    """One process's telemetry. `hide` redacts secrets, as the runner's redactor does."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Exported:
         return [span for span in self._kept.get_finished_spans() if name in (None, span.name)]
 
     def metrics(self) -> dict[str, Metric]:
-        """All metrics as they are now; what has no point is not there."""
+        """All current metrics; those without a point are omitted."""
         data = self._reader.get_metrics_data()
         if data is None:
             return {}
@@ -77,10 +77,9 @@ class Exported:
 
 
 class MoodyVenue(ScriptedVenue):
-    """Takes the next of `moods` at each order: `fill`, `refuse`, `lose` (it never arrives, and nobody says so),
-    `unsure` (filled, but the answer is lost) or `rest` (it rests until it is asked about).
-    Cancels what it is asked to.
-    """
+    """Takes the next of `moods` at each order: `fill`, `refuse`, `lose` (it never arrives, without an answer),
+    `unsure` (filled, but the answer is lost) or `rest` (it rests until it is queried).
+    Cancels what it is asked to."""
 
     def __init__(self, answer: AccountSnapshot, moods: list[str], account: str = "main") -> None:
         super().__init__(answer, account)
@@ -122,7 +121,7 @@ class MoodyVenue(ScriptedVenue):
 def runner_of(
     world: World, venue: ScriptedVenue, policies: PolicySet, exported: Exported, *witnesses: Observer
 ) -> Runner:
-    """An armed runner on the world's store that is traced and measured."""
+    """An armed runner on the world's store, traced and measured."""
     account = ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=True)
     return assemble(
         policies, {venue.account: account}, world.open(), world.clock, PACE, live=True, locks=world.locks,
@@ -134,7 +133,7 @@ def runner_of(
 async def crash(
     world: World, runner: Runner, venue: ScriptedVenue, rounds: int = 60, fallen: AccountSnapshot | None = None
 ) -> None:
-    """Start, tick, fall by more than a tenth (to `fallen`), and close until nothing is left to do."""
+    """Start, tick, fall by more than a tenth (to `fallen`), and close until no work is left."""
     await runner.start()
     await runner.tick()
     await world.clock.sleep(1.0)
@@ -149,7 +148,7 @@ async def crash(
 
 
 def run_crash(folder: Path, moods: list[str], policies: PolicySet) -> Exported:
-    """A whole crash on a venue of these moods; what was exported."""
+    """A whole crash on a venue of these moods; returns what was exported."""
     world = World(folder)
     try:
         exported = Exported(world, policies)

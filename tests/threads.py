@@ -1,4 +1,4 @@
-"""A process that may begin no further thread, as at the limit of a container's processes."""
+"""A process that cannot start another thread, as at the process limit of a container."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ threading.Thread.start = refused
 
 
 class NoThreads:
-    """From `begin` to `end`, the system lets nobody start a thread."""
+    """From `begin` to `end`, the system refuses to start a thread."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch

@@ -1,9 +1,8 @@
-"""Time that jumps: an event loop in which waiting costs nothing, for tests of timeouts, latencies and patience.
+"""Virtual time: an event loop in which waiting costs nothing, for tests of timeouts, latencies and patience.
 
-Whenever nothing is ready, the loop's time jumps to its next timer. Tasks run side by side as they do in real time,
-`asyncio.sleep`, `asyncio.timeout` and every other timer included, and the same program takes the same course each
-time. While a thread works for the loop, time stands still and the loop really waits.
-"""
+Whenever nothing is ready, the loop's time jumps to its next timer. Tasks run concurrently as they do in real time,
+`asyncio.sleep`, `asyncio.timeout` and every other timer included, and the same program runs identically each time.
+While a thread works for the loop, virtual time stands still and the loop really waits."""
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ START = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 
 
 class NothingWillHappenError(Exception):
-    """Everything waits, and nothing is left that could end it: no timer, no thread. In real time this hangs."""
+    """Everything waits, and no timer or thread is left that could end it. In real time this hangs."""
 
 
 class VirtualTime:
-    """A timeline, and the Clock of it. One timeline may outlive many loops: what is run next begins where it ended."""
+    """A timeline, and its Clock. One timeline may outlive many loops: the next run begins where the last ended."""
 
     def __init__(self, start: datetime = START) -> None:
         """`start` is an aware UTC datetime."""
@@ -45,17 +44,17 @@ class VirtualTime:
         await asyncio.sleep(max(seconds, 0.0))
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """What `asyncio.run` does, on this timeline. NothingWillHappenError where that would hang."""
+        """Like `asyncio.run`, on this timeline. NothingWillHappenError where that would hang."""
         with self.runner() as runner:
             return runner.run(main)
 
     def runner(self) -> asyncio.Runner:
-        """A loop on this timeline for several runs: tasks that one leaves behind go on in the next."""
+        """A loop on this timeline for several runs: tasks that one leaves behind continue in the next."""
         return asyncio.Runner(loop_factory=lambda: _Loop(self))
 
 
 def run(main: Coroutine[Any, Any, T], start: datetime = START) -> T:
-    """Run on a timeline of its own."""
+    """Run on a new timeline."""
     return VirtualTime(start).run(main)
 
 
@@ -71,7 +70,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._timeline.elapsed
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override] # typeshed counts the types of args
-        """As ever; while it is under way, time stands still."""
+        """As in real time; while it runs, virtual time stands still."""
         self._threads += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_ended)
@@ -81,7 +80,7 @@ class _Loop(asyncio.SelectorEventLoop):
         self._threads -= 1
 
     async def shutdown_default_executor(self, *arguments: Any) -> None:
-        """Its end is told by a thread that is none of the executor's: wait for it in real time too."""
+        """Its end is signalled by a thread outside of the executor: wait for it in real time too."""
         self._threads += 1
         try:
             await super().shutdown_default_executor(*arguments)

@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback that can be down, refuse, or take a request and never answer."""
+"""A webhook receiver on loopback that can be down, refuse, or accept a request and never answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class Webhook:
-    """What has arrived, as JSON. `refusals`: how many of the next requests are answered with 500."""
+    """The received requests, as JSON. `refusals`: how many of the next requests are answered with 500."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -46,13 +46,13 @@ class Webhook:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the messages, in the order in which they came."""
+        """Ids of the messages, in the order of arrival."""
         found = [ID.search(body["message"]) for body in self.bodies]
         return [match[1] for match in found if match]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Up until the end; every request has been dealt with then."""
+        """Listens until the end; every request has been processed then."""
         server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
         server.daemon_threads = False
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -29,7 +29,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.conftest import REPOSITORY
-from tests.oracle.naive import TIGHT, Happening, OutsideDomainError, happenings
+from tests.oracle.naive import TIGHT, LevelChange, OutsideDomainError, level_changes
 from tests.oracle.naive import read as naive
 from tests.oracle.strategies import recordings
 from tests.oracle.walks import Walk
@@ -54,16 +54,16 @@ def tight() -> PolicySet:
     return compiled
 
 
-def decided(policies: PolicySet, snapshots: Iterable[Snapshot]) -> list[Happening]:
+def decided(policies: PolicySet, snapshots: Iterable[Snapshot]) -> list[LevelChange]:
     """The product's decisions, in the oracle's terms."""
     interpreter = Interpreter(policies)
     return [each for snapshot in snapshots for each in in_oracle_terms(interpreter.tick(snapshot).decisions)]
 
 
-def in_oracle_terms(decisions: Iterable[Decision]) -> list[Happening]:
+def in_oracle_terms(decisions: Iterable[Decision]) -> list[LevelChange]:
     """Time, account, level and reset flag of each decision."""
     return [
-        Happening(each.as_of, each.scope.removeprefix("account/"), each.level, reset=each.kind == "reset")
+        LevelChange(each.as_of, each.scope.removeprefix("account/"), each.level, reset=each.kind == "reset")
         for each in decisions
     ]
 
@@ -75,7 +75,7 @@ def test_the_product_and_the_oracle_agree_on_generated_recordings(
 ) -> None:
     """Falls, calm, outages, silence, deposits, withdrawals and operator commands: the same levels at the same times."""
     try:
-        expected = happenings(lines)
+        expected = level_changes(lines)
     except OutsideDomainError:
         assume(False)
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
@@ -86,7 +86,7 @@ def test_the_product_and_the_oracle_agree_on_generated_recordings(
 def test_the_tight_variant_and_the_oracle_agree(tight: PolicySet, lines: list[dict[str, Any]]) -> None:
     """A variant changes the thresholds and nothing else about the policy."""
     try:
-        expected = happenings(lines, TIGHT)
+        expected = level_changes(lines, TIGHT)
     except OutsideDomainError:
         assume(False)
     assert decided(tight, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
@@ -108,10 +108,10 @@ class KeptState:
         return [row for row in self.rows if (row.policy, row.scope) == (policy, scope) and row.at >= since]
 
 
-def decided_with_restarts(policies: PolicySet, snapshots: list[Snapshot], restarts: set[int]) -> list[Happening]:
+def decided_with_restarts(policies: PolicySet, snapshots: list[Snapshot], restarts: set[int]) -> list[LevelChange]:
     """As `decided`, with a process that dies before each snapshot whose number is in `restarts`."""
     kept, interpreter = KeptState(), Interpreter(policies)
-    found: list[Happening] = []
+    found: list[LevelChange] = []
     for number, snapshot in enumerate(snapshots):
         if number in restarts:
             interpreter = Interpreter(policies)
@@ -128,7 +128,7 @@ def test_d7_a_restart_in_the_middle_of_a_crash_changes_no_decision(
 ) -> None:
     """Killed and restarted before any snapshots, the product decides what the oracle decides."""
     try:
-        expected = happenings(lines)
+        expected = level_changes(lines)
     except OutsideDomainError:
         assume(False)
     snapshots = [decode_snapshot(json.dumps(line)) for line in lines]
@@ -228,7 +228,7 @@ def test_a_fall_of_exactly_the_threshold_reaches_it(
     walk.equity_to(Decimal(to) * scale)
     for _ in range(3):
         walk.wait(60).see()
-    expected = happenings(walk.snapshots)
+    expected = level_changes(walk.snapshots)
     assert [each.level for each in expected] == [level]
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
 
@@ -247,7 +247,7 @@ def test_ksctl_replay_prints_the_decisions_of_the_oracle(shared: Path, tmp_path:
     records = [json.loads(line) for line in replayed.stdout.splitlines()]
     assert {record["format"] for record in records} == {"killswitch.decision/v1"}
     assert [
-        Happening(datetime.fromisoformat(each["as_of"]), "main", each["level"], reset=each.get("kind") == "reset")
+        LevelChange(datetime.fromisoformat(each["as_of"]), "main", each["level"], reset=each.get("kind") == "reset")
         for each in records
     ] == naive(path)
 
@@ -257,7 +257,7 @@ def test_d2_a_debt_that_grows_after_the_wipe_out_is_new_loss(policies: PolicySet
     walk = Walk(leverage=3).see().wait(60).equity_to(Decimal(-1_000)).see()
     for _ in range(6 * 12):
         walk.wait(300).equity_to(Decimal(-2_000)).see()
-    expected = happenings(walk.snapshots)
+    expected = level_changes(walk.snapshots)
     assert [(each.level, each.reset) for each in expected] == [(3, False), (3, False)]
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
 
@@ -272,7 +272,7 @@ def test_a_fall_of_exactly_the_threshold_reaches_it_to_the_cent(policies: Policy
     walk.equity_to(start * (1 - Decimal(fall)))
     for _ in range(3):
         walk.wait(60).see()
-    expected = happenings(walk.snapshots)
+    expected = level_changes(walk.snapshots)
     assert len(expected) == 1
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
 
@@ -287,7 +287,7 @@ def test_d3_money_moved_after_the_cooldown_is_no_new_loss(policies: PolicySet, s
     for _ in range(40):
         walk.wait(60).see("down")
     walk.flow((walk.equity * share / 100).quantize(Decimal("0.01"))).wait(1).see()
-    expected = happenings(walk.snapshots)
+    expected = level_changes(walk.snapshots)
     assert [each.level for each in expected] == [1]
     assert expected[0].at < walk.at - timedelta(minutes=30)
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected

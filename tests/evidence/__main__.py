@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.evidence.gathering import gather
 from tests.evidence.readmes import insert
-from tests.evidence.writing import written
+from tests.evidence.writing import rendered
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         say=lambda words: print(words, file=sys.stderr, flush=True),
     )  # fmt: skip
     command = f"make evidence DATE={options.date} BOOKS={options.random} SEED={options.seed}"
-    options.out.write_text(written(evidence, command=command, date=options.date), encoding="utf-8")
+    options.out.write_text(rendered(evidence, command=command, date=options.date), encoding="utf-8")
     insert(evidence, REPOSITORY / "policies", command=command, date=options.date)
     return 0
 

@@ -55,8 +55,8 @@ class Case:
 class Firings:
     """What one label did in one book of a calm market: how often it fired, and how often falsely.
 
-    False: HORIZON after the firing (at the end of the bars, where that is sooner), the unprotected book was worth at
-    least what it was worth when the stage fired.
+    False: HORIZON after the firing (at the end of the bars, where that is sooner), the unprotected book had at least
+    the equity of the time when the stage fired.
     """
 
     label: str
@@ -69,7 +69,7 @@ class Firings:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the page tells."""
+    """All data of the page."""
 
     tested: tuple[Candidate, ...]
     cases: tuple[Case, ...]
@@ -80,7 +80,7 @@ class Evidence:
 
 
 def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, say: Say) -> Evidence:
-    """Run it all. Anything that cannot be run ends it: a page with holes is no evidence."""
+    """Run everything. The first failed run aborts it: a page with holes is no evidence."""
     folders = market_folders(markets)
     parts: list[CampaignPart] = []
     missing: list[str] = []
@@ -89,7 +89,7 @@ def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, 
         made = books_of(BacktestOptions((folder,), None, None, None, whole, random, GROSS, seed))
         parts += made.parts
         missing += made.missing
-    tested = tuple(_tested(policies))
+    tested = tuple(tested_policies(policies))
     sources = {folder.name: partial(panel_of, folder) for folder in folders}
 
     def campaign(
@@ -117,8 +117,8 @@ def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, 
     return Evidence(tested, cases, calm, tuple(missing), seed, random)
 
 
-def _tested(policies: Path) -> Iterator[Candidate]:
-    """Every folder whose policies watch a swap account, as it is and in each of its variants."""
+def tested_policies(policies: Path) -> Iterator[Candidate]:
+    """Every folder whose policies watch a swap account, in its default and in each of its variants."""
     for folder in sorted(path for path in policies.iterdir() if path.is_dir()):
         found = read_policies([folder]).policies
         account = ("main", "paper", "swap", "USDT")
@@ -152,12 +152,12 @@ def _calm(case: Case, campaign: Campaign, tested: tuple[Candidate, ...]) -> Iter
     assert course is not None  # the campaign asked for it
     for each in tested:
         staged = case.protected[each.label, STAGED]
-        false = sum(came_back(course, to_micros(firing.at)) for firing in staged.firings)
+        false = sum(recovered(course, to_micros(firing.at)) for firing in staged.firings)
         cost = case.unprotected.final_equity - staged.final_equity
         yield Firings(each.label, case.part.member.kind, len(staged.firings), false, cost)
 
 
-def came_back(course: RunCurve, at: int) -> bool:
+def recovered(course: RunCurve, at: int) -> bool:
     then = bisect_left(course.at, at)
     later = min(bisect_left(course.at, at + round(HORIZON.total_seconds() * 1_000_000)), len(course.at) - 1)
     return course.equity[later] >= course.equity[then]

@@ -1,4 +1,4 @@
-"""The block of numbers in each policy's README: its own kind of book, taken from the same runs as the page."""
+"""The block of figures in each policy's README: its own kind of book, from the same runs as the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- evidence: written by make evidence -->", "<!-- end of evidenc
 
 
 def insert(evidence: Evidence, policies: Path, *, command: str, date: str) -> None:
-    """Write the block anew in every README that has its marks. ValueError for a policy without them."""
+    """Replace the block in every README that has its marks. ValueError for a policy without them."""
     for folder in sorted({each.folder for each in evidence.tested} & MEANT.keys()):
         readme = policies / folder / "README.md"
         text = readme.read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def _name(each: Candidate) -> str:
 
 
 def _price(evidence: Evidence, kind: str, crashes: Sequence[Case], mine: Sequence[Candidate]) -> Iterator[str]:
-    """What it costs where nothing was wrong: the calm month, and books that would have come back."""
+    """The cost where nothing was wrong: the calm month, and books that would have recovered."""
     back = [case for case in crashes if case.unprotected.final_equity >= case.unprotected.start_equity]
     yield "What it costs: in a calm month, and where the book would have come back by itself."
     yield ""

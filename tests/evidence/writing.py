@@ -1,4 +1,4 @@
-"""The page: tables of what was gathered, and what they must not be taken for."""
+"""The page: tables of the results, and what they must not be taken for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEANT = {
 PAIR = 2
 
 
-def written(evidence: Evidence, *, command: str, date: str) -> str:
+def rendered(evidence: Evidence, *, command: str, date: str) -> str:
     """The page as Markdown."""
     return "\n".join(_lines(evidence, command, date)).rstrip() + "\n"
 
@@ -38,7 +38,7 @@ def _lines(evidence: Evidence, command: str, date: str) -> Iterator[str]:
     yield from _by_market(evidence, fallen)
     yield from _splits(evidence, crashes)
     yield from _equal_gross(evidence, fallen)
-    yield from _came_back(evidence, crashes)
+    yield from _recovered(evidence, crashes)
     yield from _calm(evidence)
 
 
@@ -117,7 +117,7 @@ def _by_kind(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
 
 
 def figure_cells(rule: str, runs: Sequence[Run]) -> tuple[str, ...]:
-    """What the runs came to, in the order of FIGURES."""
+    """The figures of the runs, in the order of FIGURES."""
     one = figures(rule, runs)
     return (
         percent(one.drawdown_mean), percent(one.drawdown_p95), f"{one.deep:.0%}", percent(one.final_of_start),
@@ -212,7 +212,7 @@ def _equal_gross(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
     yield from table_of(head, rows, words=2)
 
 
-def _came_back(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
+def _recovered(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
     yield "## What protection costs when the book would have come back"
     yield ""
     yield (
@@ -290,5 +290,5 @@ def table_of(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) 
 
 
 def percent(value: Decimal | None, places: int = 1) -> str:
-    """A fraction as people read it; `-` where there is none."""
+    """A fraction as a percentage; `-` where there is none."""
     return "-" if value is None else f"{value:.{places}%}"

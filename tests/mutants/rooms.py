@@ -22,7 +22,7 @@ class Room:
 
 
 ROOMS = (
-    Room("engine", ("tests/unit/engine", "tests/unit/planning/test_tick.py", "tests/property/test_lowering_agrees.py")),
+    Room("engine", ("tests/unit/engine", "tests/unit/planning/test_tick.py", "tests/property/test_lowering.py")),
     Room(
         "planning",
         (
@@ -31,7 +31,7 @@ ROOMS = (
             "tests/unit/docs/test_semantics.py",
             "tests/unit/operations/test_apply.py",
             "tests/cases/test_decisions.py",
-            "tests/property/test_passing_over.py",
+            "tests/property/test_fast_forward.py",
         ),
     ),
     Room(
@@ -48,8 +48,8 @@ ROOMS = (
         (
             "tests/unit/ratelimit",
             "tests/unit/execution/passes/test_request_budget.py",
-            "tests/property/test_breaker_closes_again.py",
-            "tests/property/test_budget_against_a_log.py",
+            "tests/property/test_circuit_breaker.py",
+            "tests/property/test_request_budget.py",
             "tests/unit/accounts/test_poll_budget.py",
         ),
     ),

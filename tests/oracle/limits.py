@@ -1,8 +1,7 @@
-"""A naive implementation of when a level fires again: by losses and by conditions of the book.
+"""A naive implementation of repeated firing of a level: by losses and by conditions of the book.
 
 This module shares no line with the product. It keeps all evaluations, and applies the rules to all of them at each new
-one; only the list of firings is carried from one evaluation to the next.
-"""
+one; only the list of firings is carried from one evaluation to the next."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Limit:
-    """A condition that is true from `threshold` on, for `confirm` seconds. `loss`: it is about money lost."""
+    """A condition that is true from `threshold` on, for `confirm` seconds. `loss`: it is about a loss of money."""
 
     name: str
     threshold: Fraction
@@ -31,7 +30,7 @@ class Limit:
     loss: bool
 
     def answer(self, evaluation: Evaluation) -> bool | None:
-        """Whether it is broken in this evaluation; None if unknown."""
+        """Whether the limit is exceeded in this evaluation; None if unknown."""
         seen = evaluation.fall if self.loss else evaluation.leverage
         return None if seen is None else seen >= self.threshold
 
@@ -68,7 +67,7 @@ def firings(evaluations: Sequence[Evaluation], stages: Sequence[StageRule]) -> l
 
 
 def _confirmed(limit: Limit, evaluations: Sequence[Evaluation]) -> bool:
-    """Whether, in an unbroken run up to now, an evaluation with it broken came late enough after the first."""
+    """Whether, in an unbroken run up to now, an evaluation that exceeds it came late enough after the first."""
     run: list[Evaluation] = []
     for evaluation in reversed(evaluations):
         if limit.answer(evaluation) is False:
@@ -90,10 +89,10 @@ def _may(
     before = evaluations[last.place].value
     if now.value is not None and before is not None and now.value < before:
         return True
-    return any(_broken_anew(limit, evaluations, fired) for limit in confirmed if not limit.loss)
+    return any(_exceeded_again(limit, evaluations, fired) for limit in confirmed if not limit.loss)
 
 
-def _broken_anew(limit: Limit, evaluations: Sequence[Evaluation], fired: Sequence[Firing]) -> bool:
-    """Whether it was seen within its bound since something fired on it last, if anything did."""
+def _exceeded_again(limit: Limit, evaluations: Sequence[Evaluation], fired: Sequence[Firing]) -> bool:
+    """Whether it was within its bound in some evaluation since something last fired on it, if anything did."""
     answered = [firing.place for firing in fired if limit in firing.limits]
     return not answered or any(limit.answer(evaluation) is False for evaluation in evaluations[answered[-1] + 1 :])

@@ -59,7 +59,7 @@ class OutsideDomainError(Exception):
 
 
 @dataclass(frozen=True, order=True)
-class Happening:
+class LevelChange:
     """A stage of `level` fired, or the scope went back to level 0."""
 
     at: datetime
@@ -76,7 +76,7 @@ class Condition:
     confirmed: bool = False
 
     def update(self, answer: bool | None, at: datetime, confirm: timedelta) -> None:
-        """True starts or goes on, false starts over, unknown (None) keeps what was."""
+        """True starts or continues, false restarts, unknown (None) keeps the state."""
         if answer is False:
             self.true_since, self.confirmed = None, False
         elif answer is True:
@@ -163,14 +163,14 @@ class Watch:
             later = then
         return self.begun is not None and later - self.begun <= MAX_GAP
 
-    def reset(self, at: datetime) -> Happening:
+    def reset(self, at: datetime) -> LevelChange:
         """Back to level 0; windows begin now, triggers start afresh."""
         self.level, self.fired_at, self.fired_value = 0, None, None
         self.begun, self.clear_since = at, None
         self.conditions.clear()
-        return Happening(at, self.account, 0, reset=True)
+        return LevelChange(at, self.account, 0, reset=True)
 
-    def evaluate(self, at: datetime, value: Fraction | None) -> Iterator[Happening]:
+    def evaluate(self, at: datetime, value: Fraction | None) -> Iterator[LevelChange]:
         """One snapshot: update every condition, fire the highest level that may, else perhaps reset."""
         quarter = hour = None
         if value is not None:
@@ -189,13 +189,13 @@ class Watch:
         elif self._cleared(at, hour):
             yield self.reset(at)
 
-    def _fire(self, at: datetime, value: Fraction | None) -> Happening | None:
+    def _fire(self, at: datetime, value: Fraction | None) -> LevelChange | None:
         confirmed = [level for (level, _), condition in self.conditions.items() if condition.confirmed]
         highest = max(confirmed, default=0)
         if highest == 0 or highest < self.level or (highest == self.level and not self._again(at, value)):
             return None
         self.level, self.fired_at, self.fired_value, self.clear_since = highest, at, value, None
-        return Happening(at, self.account, highest)
+        return LevelChange(at, self.account, highest)
 
     def _again(self, at: datetime, value: Fraction | None) -> bool:
         """The same level fires again only after its cooldown, and only if more has been lost since."""
@@ -227,7 +227,7 @@ def at_least(interval: tuple[Fraction, Fraction] | None, threshold: Fraction) ->
 
 
 def is_known(account: dict[str, Any]) -> bool:
-    """Whether the account's equity can be believed: margin in use without a position cannot."""
+    """Whether the account's equity can be trusted: margin in use without a position cannot."""
     if account["quality"] != "ok" or account.get("equity") is None:
         return False
     margin = account.get("margin_used")
@@ -242,10 +242,10 @@ def read_snapshots(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def happenings(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RULES) -> list[Happening]:
+def level_changes(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RULES) -> list[LevelChange]:
     """Every firing and every reset of `futures-drawdown` over the snapshots, in order; `rules` may be a variant's."""
     watches: dict[str, Watch] = {}
-    found: list[Happening] = []
+    found: list[LevelChange] = []
     for snapshot in snapshots:
         at = datetime.fromisoformat(snapshot["as_of"])
         resets = [event["scope"] for event in snapshot.get("events") or () if event["kind"] == "reset"]
@@ -263,6 +263,6 @@ def happenings(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RU
     return found
 
 
-def read(path: Path) -> list[Happening]:
+def read(path: Path) -> list[LevelChange]:
     """Every firing and every reset of `futures-drawdown` over the recording at `path`, in order."""
-    return happenings(read_snapshots(path))
+    return level_changes(read_snapshots(path))

@@ -1,4 +1,4 @@
-"""Hypothesis strategies over made-up recordings: falls, calm, rises, outages, silence, flows and operator resets."""
+"""Hypothesis strategies for made-up recordings: falls, calm, rises, outages, silence, flows and operator resets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ segments = st.lists(
 
 @st.composite
 def recordings(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Snapshots of one account, the first of them readable."""
+    """Snapshots of one account, the first of them available."""
     walk = Walk(leverage=draw(st.sampled_from((1, 3)))).see()
     for kind, seconds, count, size in draw(segments):
         _add(walk, kind, seconds, count, size)

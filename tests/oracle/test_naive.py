@@ -1,21 +1,23 @@
-"""The naive implementation itself, on cases small enough to be worked by hand."""
+"""The naive implementation itself, on cases small enough to be worked out by hand."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
 
-from tests.oracle.naive import happenings
+from tests.oracle.naive import level_changes
 from tests.oracle.walks import BEGIN, Walk
 
 
 def events(walk: Walk) -> list[tuple[float, int, bool]]:
-    """(minutes since the beginning, level, reset) of everything that happened."""
-    return [((each.at - BEGIN) / timedelta(minutes=1), each.level, each.reset) for each in happenings(walk.snapshots)]
+    """(minutes since the beginning, level, reset) of every change of level."""
+    return [
+        ((each.at - BEGIN) / timedelta(minutes=1), each.level, each.reset) for each in level_changes(walk.snapshots)
+    ]
 
 
 def calm(walk: Walk, minutes: int) -> Walk:
-    """A snapshot a minute, nothing moving."""
+    """A snapshot a minute, at an unchanged price."""
     for _ in range(minutes):
         walk.wait(60).see()
     return walk
@@ -46,7 +48,7 @@ def test_a_withdrawal_is_no_loss_but_the_loss_after_it_weighs_more() -> None:
     assert events(walk.wait(60).equity_to(Decimal(5_000)).see()) == [(62, 3, False)]
 
 
-def test_both_ends_of_a_window_belong_to_it() -> None:
+def test_both_ends_of_a_window_are_included() -> None:
     """The peak of exactly an hour ago makes 14% of the fall; a minute later it is out of the window."""
 
     def slide() -> Walk:
@@ -60,7 +62,7 @@ def test_both_ends_of_a_window_belong_to_it() -> None:
     assert 3 not in {level for _, level, _ in events(late)}
 
 
-def test_a_fall_that_was_seen_before_an_outage_of_data_counts_after_it() -> None:
+def test_a_fall_before_an_outage_counts_after_it() -> None:
     """Half an hour without an answer leaves the windows partly known; the fall since then is still a fall."""
     walk = calm(Walk().see(), 60)
     for _ in range(30):
@@ -87,7 +89,7 @@ def test_the_same_level_fires_again_only_after_its_cooldown_and_lower() -> None:
     assert events(calm(walk, 2)) == [(63, 1, False), (96, 1, False)]
 
 
-def test_calm_of_an_hour_resets_and_windows_begin_anew() -> None:
+def test_an_hour_of_calm_resets_and_windows_restart() -> None:
     """Fired at 63, the hour's fall is below 2% from 121 on: reset at 181, and the old peak is forgotten."""
     walk = calm(Walk().see(), 60).wait(60).equity_to(Decimal(95_400)).see()
     assert events(calm(walk, 130)) == [(63, 1, False), (181, 0, True)]
@@ -102,7 +104,7 @@ def test_level_three_waits_for_an_operator() -> None:
     assert events(calm(walk, 2)) == [(61, 3, False), (662, 0, True), (665, 1, False)]
 
 
-def test_a_wiped_out_account_has_fallen_by_everything() -> None:
+def test_a_wiped_out_account_has_a_full_drawdown() -> None:
     """Equity below zero is a drawdown of 100%, not an error and not an empty account."""
     walk = calm(Walk(leverage=3).see(), 60).wait(60).equity_to(Decimal(-1_000)).see()
     assert events(walk) == [(61, 3, False)]

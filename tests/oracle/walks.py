@@ -48,7 +48,7 @@ class Walk:
         return self.cash + self.profit
 
     def wait(self, seconds: int) -> Walk:
-        """Let time pass without reading anything."""
+        """Let time pass without a snapshot."""
         self.at += timedelta(seconds=seconds)
         return self
 
@@ -78,7 +78,7 @@ class Walk:
         return self
 
     def operator_reset(self) -> Walk:
-        """Someone resets the account; the next snapshot carries the event."""
+        """An operator resets the account; the next snapshot has the event."""
         self._rows += 1
         self._events.append(
             {"id": f"e{self._rows}", "at": stamp(self.at), "kind": "reset",
@@ -87,7 +87,7 @@ class Walk:
         return self
 
     def see(self, quality: str = "ok") -> Walk:
-        """Read the account: one more snapshot."""
+        """Observe the account: one more snapshot."""
         account: dict[str, Any] = {
             "account": self.account, "venue": "paper", "market": self.market, "currency": "USDT",
             "quality": quality,

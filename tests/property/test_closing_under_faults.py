@@ -1,4 +1,4 @@
-"""Closing against a venue between which and us everything goes wrong, in any order, with restarts at any time."""
+"""Closing while any request, response or process fails, in any order, with restarts at any time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRACTIONS = ("0", "0.25", "0.5", "0.9")
 
 
 class ClosingUnderFaults(RuleBasedStateMachine):
-    """Decisions come, passes run, requests fail, the program dies and starts again."""
+    """Decisions are committed, passes run, requests fail, the process dies and restarts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class ClosingUnderFaults(RuleBasedStateMachine):
         self.store = open_store(self.path)
         self.clock = VirtualClock()
         self.venue = FaultyVenue(START, clock=self.clock, store=self.store)
-        self.closer = self.new_closer()
+        self.executor = self.new_executor()
         self.targets: dict[str, Decimal] = {}
         self.decisions = 0
         self.read = 0
 
-    def new_closer(self) -> AccountExecutor:
+    def new_executor(self) -> AccountExecutor:
         return AccountExecutor("main", self.venue, self.store, self.clock)
 
     @precondition(lambda self: self.decisions < 6)
@@ -46,8 +46,8 @@ class ClosingUnderFaults(RuleBasedStateMachine):
         left=st.sampled_from(FRACTIONS),
         resting=st.booleans(),
     )
-    def a_decision_is_made(self, symbols: list[str], left: str, resting: bool) -> None:
-        """On what is truly held, as the interpreter would on a good snapshot."""
+    def commit_decision(self, symbols: list[str], left: str, resting: bool) -> None:
+        """About the positions really held, as the interpreter would decide on a good snapshot."""
         held = [symbol for symbol in symbols if self.venue.position(symbol) != 0]
         if not held:
             return
@@ -61,28 +61,28 @@ class ClosingUnderFaults(RuleBasedStateMachine):
             name=f"d{self.decisions}",
             cancels={order: (held[0], "all" if resting else "entry")},
         )
-        self.closer.adopt(commit(self.store, decision))
+        self.executor.adopt(commit(self.store, decision))
         for symbol, target in targets.items():
             self.targets[symbol] = min(target, self.targets.get(symbol, target))
 
     @rule(plan=st.lists(st.sampled_from(FAULTS), max_size=6), passes=st.integers(1, 4))
-    def passes_run(self, plan: list[Fault], passes: int) -> None:
-        """A few passes, in which the next requests go wrong as planned."""
+    def run_passes(self, plan: list[Fault], passes: int) -> None:
+        """A few passes, in which the next requests fail as planned."""
         self.venue.plan = list(plan)
-        asyncio.run(drive(self.closer, passes))
+        asyncio.run(drive(self.executor, passes))
 
     @rule(plan=st.lists(st.sampled_from(FAULTS), max_size=3))
-    def the_program_dies_and_starts_again(self, plan: list[Fault]) -> None:
-        """All it has is the journal."""
+    def restart_process(self, plan: list[Fault]) -> None:
+        """Only the journal survives."""
         self.store.close()
         self.store = open_store(self.path)
         self.venue._store = self.store
         self.venue.plan = list(plan)
-        self.closer = self.new_closer()
-        asyncio.run(self.closer.recover())
+        self.executor = self.new_executor()
+        asyncio.run(self.executor.recover())
 
     @rule(seconds=st.sampled_from([0.3, 1.5, 40.0]))
-    def time_passes(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         """Long enough for late requests to arrive, or not."""
         self.clock.elapsed += seconds
         asyncio.run(self.venue.arrive())
@@ -94,14 +94,14 @@ class ClosingUnderFaults(RuleBasedStateMachine):
             assert abs(self.venue.position(symbol)) >= self.targets.get(symbol, abs(start)), symbol
 
     @invariant()
-    def no_position_is_ever_turned(self) -> None:
+    def no_position_is_ever_reversed(self) -> None:
         """A long stays long until it is flat, a short stays short."""
         for symbol, start in START.items():
             assert self.venue.position(symbol) * start >= 0, symbol
 
     @invariant()
-    def flat_is_written_only_when_it_is_true(self) -> None:
-        """At the moment at which `finished: flat` is journaled, the venue holds no more than the targets."""
+    def flat_is_journaled_only_when_it_is_true(self) -> None:
+        """When `finished: flat` is journaled, the venue holds no more than the targets."""
         journal = self.store.journal()
         news, self.read = journal[self.read :], len(journal)
         for entry in news:
@@ -117,21 +117,21 @@ class ClosingUnderFaults(RuleBasedStateMachine):
             assert cancel.order not in self.venue.state["resting"]
 
     def teardown(self) -> None:
-        """Once nothing goes wrong any more, every decision comes to its end."""
+        """After the last fault, every decision finishes."""
         try:
-            self.everything_comes_to_an_end()
+            self.assert_every_decision_finishes()
         finally:
             self.store.close()
             self.folder.cleanup()
 
-    def everything_comes_to_an_end(self) -> None:
+    def assert_every_decision_finishes(self) -> None:
         self.venue.plan = []
-        asyncio.run(drive(self.closer))
-        self.time_passes(40.0)
-        assert asyncio.run(drive(self.closer)), "the work has no end"
+        asyncio.run(drive(self.executor))
+        self.pass_time(40.0)
+        assert asyncio.run(drive(self.executor)), "the work has no end"
         self.never_more_is_closed_than_decided()
-        self.no_position_is_ever_turned()
-        self.flat_is_written_only_when_it_is_true()
+        self.no_position_is_ever_reversed()
+        self.flat_is_journaled_only_when_it_is_true()
         ends = [entry.data["status"] for entry in self.store.journal() if entry.kind == "finished"]
         assert len(ends) == self.decisions
         if set(ends) <= {"flat"}:

@@ -1,4 +1,4 @@
-"""Whatever is ordered, no money appears or vanishes in the paper market."""
+"""No order creates or destroys money in the paper market."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Money:
 
 
 @dataclass(frozen=True)
-class Take:
+class Intervention:
     """The venue takes a part of a position, in twentieths, at a price in cents."""
 
     symbol: str
@@ -62,7 +62,7 @@ class Take:
     cents: int
 
 
-Step = Send | Pass | Cancel | Money | Take
+Step = Send | Pass | Cancel | Money | Intervention
 
 _cents = st.integers(4000, 16000)
 _bars = st.tuples(_cents, _cents, st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 3000))
@@ -81,14 +81,14 @@ _steps = st.one_of(
     st.builds(Pass, st.tuples(_bars, _bars)),
     st.builds(Cancel, st.integers(1, 20)),
     st.builds(Money, st.sampled_from(["deposit", "withdrawal", "funding"]), st.integers(0, 1000)),
-    st.builds(Take, st.sampled_from(SYMBOLS), st.integers(1, 20), _cents),
+    st.builds(Intervention, st.sampled_from(SYMBOLS), st.integers(1, 20), _cents),
 )
 plays = st.lists(_steps, max_size=30)
 markets = st.sampled_from(["swap", "spot", "hedge"])
 """A swap in hedge mode counts as a market of its own."""
 
 
-class Play:
+class Session:
     """A market and the steps done to it so far."""
 
     def __init__(self, market: str, seed: int = 7) -> None:
@@ -113,13 +113,13 @@ class Play:
         elif isinstance(step, Cancel):
             for order in self.market.open_orders("main")[: step.number % 3]:
                 self.market.cancel("main", order.symbol, order.id)
-        elif isinstance(step, Take):
+        elif isinstance(step, Intervention):
             self._take(step)
         else:
             sign = -1 if step.kind == "withdrawal" else 1
             self.market.flow("main", step.kind, Decimal(sign * step.amount))  # type: ignore[arg-type] # one of three
 
-    def _take(self, step: Take) -> None:
+    def _take(self, step: Intervention) -> None:
         for held in self.seen.positions or ():
             if held.symbol == step.symbol and self.seen.market == "swap":
                 lots = int(held.contracts * 1000 * step.twentieths / 20)
@@ -160,17 +160,17 @@ def _bar(opened: int, closed: int, up: int, down: int, volume: int) -> MarketBar
     return MarketBar(*(Decimal(cents) / 100 for cents in (opened, high, low, closed)), Decimal(volume))
 
 
-def _played(market: str, steps: Iterable[Step]) -> Play:
-    play = Play(market)
+def _played(market: str, steps: Iterable[Step]) -> Session:
+    play = Session(market)
     for step in steps:
         play.do(step)
     return play
 
 
 @given(markets, plays)
-def test_equity_is_what_came_in_and_what_trading_made(market: str, steps: list[Step]) -> None:
+def test_equity_is_flows_plus_profit(market: str, steps: list[Step]) -> None:
     """After every step equity is start + flows + realised − fees + unrealised, to the last digit."""
-    play = Play(market)
+    play = Session(market)
     for step in steps:
         play.do(step)
         seen = play.seen
@@ -182,7 +182,7 @@ def test_equity_is_what_came_in_and_what_trading_made(market: str, steps: list[S
 
 
 @given(markets, plays)
-def test_equity_is_the_money_that_moved_and_the_goods_that_are_left(market: str, steps: list[Step]) -> None:
+def test_equity_is_cash_flow_plus_holdings(market: str, steps: list[Step]) -> None:
     """The same without any P&L: cash paid and received for goods, and goods at their price. So is the position."""
     seen = _played(market, steps).seen
     assert seen.fills is not None and seen.flows is not None and seen.positions is not None
@@ -201,8 +201,8 @@ def test_equity_is_the_money_that_moved_and_the_goods_that_are_left(market: str,
 
 
 @given(markets, plays)
-def test_reduce_only_never_turns_a_position_round(market: str, steps: list[Step]) -> None:
-    """Followed fill by fill, a reduce-only order only ever makes a position smaller."""
+def test_reduce_only_never_reverses_a_position(market: str, steps: list[Step]) -> None:
+    """Fill by fill, a reduce-only order only ever makes a position smaller."""
     play = _played(market, steps)
     held: dict[tuple[str, str | None], Decimal] = {}
     for fill in play.seen.fills or ():
@@ -217,7 +217,7 @@ def test_reduce_only_never_turns_a_position_round(market: str, steps: list[Step]
 
 
 @given(markets, plays)
-def test_no_order_fills_more_than_it_asked_for(market: str, steps: list[Step]) -> None:
+def test_no_order_fills_more_than_its_amount(market: str, steps: list[Step]) -> None:
     """Positions and fills are above zero, and no order's fills sum to more than its amount."""
     play = _played(market, steps)
     seen = play.seen
@@ -232,9 +232,9 @@ def test_no_order_fills_more_than_it_asked_for(market: str, steps: list[Step]) -
 
 
 @given(markets, plays)
-def test_an_immediate_order_is_over_when_it_is_answered(market: str, steps: list[Step]) -> None:
-    """None is ever listed as open, but for one that waits for its trigger."""
-    play = Play(market)
+def test_an_immediate_order_is_final_when_answered(market: str, steps: list[Step]) -> None:
+    """None is ever listed as open, except one that waits for its trigger."""
+    play = Session(market)
     immediate = set()
     for number, step in enumerate(step for step in steps if isinstance(step, Send)):
         if step.ioc:
@@ -246,8 +246,8 @@ def test_an_immediate_order_is_over_when_it_is_answered(market: str, steps: list
 
 
 @given(plays, st.integers(45_000, 50_000))
-def test_a_spot_account_owes_nothing(steps: list[Step], all_in: int) -> None:
-    """However it trades, all in from the start, cash stays at or above zero while nobody withdraws."""
+def test_a_spot_account_never_has_debt(steps: list[Step], all_in: int) -> None:
+    """For any trades, all in from the start, cash stays at or above zero while nobody withdraws."""
     kept: list[Step] = [Send("A", "buy", all_in, reduce_only=False, limit=None)]
     kept += [step for step in steps if not isinstance(step, Money)]
     balances = _played("spot", kept).seen.balances
@@ -256,7 +256,7 @@ def test_a_spot_account_owes_nothing(steps: list[Step], all_in: int) -> None:
 
 
 @given(plays)
-def test_after_a_bar_an_account_that_was_not_overdrawn_has_margin_or_nothing(steps: list[Step]) -> None:
+def test_after_a_bar_an_account_has_its_maintenance_margin_or_no_position(steps: list[Step]) -> None:
     """The venue's liquidation leaves equity above the maintenance margin at the close, or no position."""
     heavy: list[Step] = [Send(symbol, "buy", 150_000, reduce_only=False, limit=None) for symbol in SYMBOLS]
     seen = _played("swap", [*heavy, *steps, Pass(((10000, 9000, 100, 100, 500),) * 2)]).seen
@@ -265,6 +265,6 @@ def test_after_a_bar_an_account_that_was_not_overdrawn_has_margin_or_nothing(ste
 
 
 @given(markets, plays)
-def test_the_same_play_ends_the_same(market: str, steps: list[Step]) -> None:
+def test_the_same_steps_give_the_same_result(market: str, steps: list[Step]) -> None:
     """Same seed, same steps: the same snapshot, ids and slippage included."""
     assert _played(market, steps).seen == _played(market, steps).seen

@@ -1,4 +1,4 @@
-"""Whatever is sold for another asset, none of it appears or vanishes."""
+"""Sales for another asset neither create nor destroy any of it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _sells = st.tuples(
 plays = st.lists(st.one_of(_prices, _sells), max_size=25)
 
 
-class Play:
-    """100 X and 0.2 BTC, bought before anything is counted, and a log of what the fills alone say was moved."""
+class Account:
+    """100 X and 0.2 BTC, bought before anything is counted, and a log of the moves that the fills alone report."""
 
     def __init__(self) -> None:
         symbols = [instrument(name, price_step=str(tick)) for name, tick in TICK.items()]
@@ -80,12 +80,11 @@ def _assets(seen: AccountSnapshot) -> dict[str, Decimal]:
 
 
 @given(plays)
-def test_every_asset_is_what_the_fills_moved_and_never_below_zero(steps: list[object]) -> None:
+def test_every_asset_is_the_sum_of_its_fills_and_never_below_zero(steps: list[object]) -> None:
     """Base and quote of every fill, less its fee in the quote: USDT, BTC and X each add up to the last digit.
 
-    And equity is what is held at the last prices, X at whichever of its markets it was bought in or is held under.
-    """
-    play = Play()
+    And equity is the holdings at the last prices, X at whichever of its markets it was bought in or is held under."""
+    play = Account()
     before = _assets(play.seen)
     for step in steps:
         if isinstance(step, dict):
@@ -103,14 +102,14 @@ def test_every_asset_is_what_the_fills_moved_and_never_below_zero(steps: list[ob
             asset: amount for asset, amount in _assets(play.seen).items() if amount
         }
         assert all(amount >= 0 for amount in moved.values())
-        worth = sum((balance.amount * (balance.price or 0) for balance in play.seen.balances or ()), Decimal(0))
-        assert play.seen.equity == worth
+        value = sum((balance.amount * (balance.price or 0) for balance in play.seen.balances or ()), Decimal(0))
+        assert play.seen.equity == value
 
 
 @given(plays)
-def test_the_money_made_is_what_the_fills_realised(steps: list[object]) -> None:
+def test_equity_is_start_plus_realised_and_unrealised_less_fees(steps: list[object]) -> None:
     """Equity is the start, what fills realised and what is unrealised, less the fees at the price of their moment."""
-    play = Play()
+    play = Account()
     fees = Decimal(0)
     counted: set[str] = set()
     for step in steps:

@@ -1,4 +1,4 @@
-"""A saved plan is carried out if and only if the book is what it was."""
+"""A saved plan is applied if and only if the book is unchanged."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RULES = tuple(rules(symbol) for symbol in "ABCD")
 
 
 @given(BOOKS, ORDERS, BOOKS, ORDERS)
-def test_only_the_same_book_takes_a_plan_and_every_difference_is_named(
+def test_a_plan_applies_only_to_the_same_book_and_every_difference_is_named(
     positions: dict[str, str], orders: dict[str, str], later: dict[str, str], orders_later: dict[str, str]
 ) -> None:
-    """The intents of an applied plan are the plan's; a refusal names all that differs, and no more."""
+    """The intents of an applied plan are the plan's; a refusal names all differences, and no more."""
 
     def seen(minute: int, held_now: dict[str, str], open_now: dict[str, str]) -> Snapshot:
         resting = tuple(order(id_, amount) for id_, amount in open_now.items())
@@ -35,7 +35,7 @@ def test_only_the_same_book_takes_a_plan_and_every_difference_is_named(
         return
     assert outcome.decisions == ()
     (notice,) = outcome.notices
-    said = notice.text.removeprefix("the saved plan was not applied: ").split("; ")
-    assert {each.split()[0] for each in said if "long on main" in each} == moved
-    assert {each.split()[1] for each in said if each.startswith("order ")} == changed
-    assert len(said) == len(moved) + len(changed)
+    differences = notice.text.removeprefix("the saved plan was not applied: ").split("; ")
+    assert {each.split()[0] for each in differences if "long on main" in each} == moved
+    assert {each.split()[1] for each in differences if each.startswith("order ")} == changed
+    assert len(differences) == len(moved) + len(changed)

@@ -1,4 +1,4 @@
-"""Whatever an account shows, a signal that is known lies within the range that its declaration says."""
+"""For any account, a known signal lies within the range that its declaration gives."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def positions(draw: st.DrawFn) -> list[Position]:
 
 @st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
-    """One answer of one account: in profit or debt, with or without margin and the venue's health."""
+    """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
     health = Health(float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS))
     return account(
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
@@ -58,8 +58,8 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
     )  # fmt: skip
 
 
-def held_to(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]:
-    """The signals of which an end of what is read, unless that is everything, is out of range."""
+def out_of_range(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]:
+    """The signals of which an end of the interval, unless that is unbounded, is out of range."""
     found = []
     for ref, low, high in zip(refs, columns.lo, columns.hi, strict=True):
         least, most = BY_NAME[ref.name].range
@@ -70,14 +70,14 @@ def held_to(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]:
 
 @settings(max_examples=150)
 @given(st.tuples(*(accounts(minute) for minute in range(4))))
-def test_what_is_read_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
-    """The compiler says "can never hold" by the range; a value out of it would fire what was called impossible."""
+def test_every_known_value_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
+    """The compiler reports "can never hold" by the range; a value out of it would fire what was called impossible."""
     history = History(kept_highest(SCOPE), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
     reader = ColumnReader(SCOPE)
     for minute, answer in enumerate(answers):
         view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
         history.observe(view)
-        assert held_to(SCOPE, reader.read(history, view)) == []
+        assert out_of_range(SCOPE, reader.read(history, view)) == []
         change = pnl_change(history, WINDOW)
         for each in candidates(view.trusted(), None if isinstance(change, str) else change):
-            assert held_to(POSITION, position_columns(POSITION, Ranked(each, 1, 0.5))) == []
+            assert out_of_range(POSITION, position_columns(POSITION, Ranked(each, 1, 0.5))) == []

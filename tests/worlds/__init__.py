@@ -1,4 +1,4 @@
-"""Snapshots for tests, written the short way: one account, one instant, money as text."""
+"""Short constructors of snapshots for tests: one account, one instant, money as text."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def snapshot(
     closings: Sequence[Closing] = (),
     scheduled: bool = True,
 ) -> Snapshot:
-    """Everything read at `at`."""
+    """A snapshot of all accounts at `at`."""
     return Snapshot(
         as_of=at, accounts=accounts, format="killswitch.snapshot/v1", scheduled=scheduled,
         events=tuple(events), closings=tuple(closings),
@@ -108,5 +108,5 @@ def fill(id_: str, at: datetime, symbol: str, side: str, amount: str, price: str
 
 
 def hand(kind: str, at: datetime, scope: str | None = "account/main", id_: str = "e1") -> Event:
-    """What an operator did."""
+    """An operator's command as an event."""
     return Event(id=id_, at=at, kind=kind, scope=scope, author="operator-1", reason="reviewed")  # type: ignore[arg-type]  # literal

@@ -19,15 +19,15 @@ from tests.worlds.families import (
     SOL,
     Desk,
     coins,
+    event_time,
     family,
-    lost,
-    measured,
+    known_lag,
+    loss_fraction,
     moving,
     spot,
     spot_view,
     stopped,
     view,
-    when,
 )
 from tests.worlds.judge import Setup
 from tests.worlds.world import GRID, NEVER, Book, World, exact, walk
@@ -46,7 +46,7 @@ OTHERS = ("XRP/USDT:USDT", "ADA/USDT:USDT", "DOT/USDT:USDT")
 def early(rng: Random) -> Setup:
     """The row is dated and visible up to 30 s before the money moves."""
     desk = moving(rng)
-    desk.out(t := when(rng), rng.uniform(0.05, 0.5), -rng.uniform(0.5, 30.0), "transfer")
+    desk.out(t := event_time(rng), rng.uniform(0.05, 0.5), -rng.uniform(0.5, 30.0), "transfer")
     if rng.random() < 0.5:
         desk.deposit(t + rng.uniform(0.5, 40.0), rng.uniform(0.05, 0.5), -rng.uniform(0.5, 30.0))
     return desk.setup(view(rng, poll=rng.uniform(2.0, 20.0)))
@@ -55,8 +55,8 @@ def early(rng: Random) -> Setup:
 @family("early rows before a crash", "0-2 s")
 def early_crash(rng: Random) -> Setup:
     """A withdrawal is announced, the book falls, and then the money leaves: the row must not explain the fall."""
-    begin = when(rng)
-    loss = lost(rng)
+    begin = event_time(rng)
+    loss = loss_fraction(rng)
     desk = Desk(rng, loss=loss, begin=begin, lasts=rng.uniform(0.0, 3.0))
     lead = rng.uniform(4.0, 20.0)
     desk.out(begin + lead, loss * rng.uniform(0.9, 1.1), -lead - rng.uniform(0.5, 8.0))
@@ -67,7 +67,7 @@ def early_crash(rng: Random) -> Setup:
 def doubled(rng: Random) -> Setup:
     """Every row is shown twice under one id, and again after a restart."""
     desk = moving(rng, gross=rng.uniform(1.0, 3.0))
-    t = when(rng)
+    t = event_time(rng)
     desk.out(t, rng.uniform(0.05, 0.4), rng.choice(SEEN))
     desk.deposit(t + rng.uniform(1, 30), rng.uniform(0.05, 0.4), rng.choice(SEEN))
     desk.cut(t + rng.uniform(1, 30), BTC, 0.5, lag=rng.choice(SEEN))
@@ -77,7 +77,7 @@ def doubled(rng: Random) -> Setup:
 
 @family("conversions")
 def conversions(rng: Random) -> Setup:
-    """10-60% of the wallet is swapped for BTC and back; no row tells of it, and small fees are paid."""
+    """10-60% of the wallet is swapped for BTC and back; no row reports it, and small fees are paid."""
     desk = moving(rng)
     desk.world.prices["BTC"] = desk.book.contracts[BTC].path
     t = 20.0
@@ -100,8 +100,10 @@ def borrowed(rng: Random) -> Setup:
     """Cash is borrowed for coins (a wallet below zero), and the coins fall."""
     world, equity, t = World(DAY), 100_000.0, 20.0
     share = rng.uniform(1.2, 2.0)
-    begin = when(rng)
-    world.prices["BTC"] = walk(rng, 60_000, DAY, CALM, [(begin, begin + rng.uniform(0, 10), -lost(rng) / share)])
+    begin = event_time(rng)
+    world.prices["BTC"] = walk(
+        rng, 60_000, DAY, CALM, [(begin, begin + rng.uniform(0, 10), -loss_fraction(rng) / share)]
+    )
     book = Book(world, "main", {"USDT": equity, "BTC": 0})
     book.list(ETH, walk(rng, FIRST[ETH], DAY, CALM))
     book.open(ETH, "long", equity * 0.3)
@@ -145,13 +147,13 @@ def interest(rng: Random) -> Setup:
 
 @family("haircut steps")
 def haircut(rng: Random) -> Setup:
-    """The venue lends less on BTC collateral than before; what it is worth does not change."""
+    """The venue lends less on BTC collateral than before; its value does not change."""
     world, equity = World(DAY), 200_000.0
     world.prices["BTC"] = walk(rng, 60_000, DAY, CALM)
     book = Book(world, "main", {"USDT": equity * 0.3, "BTC": equity * 0.7 / 60_000})
     book.list(ETH, walk(rng, FIRST[ETH], DAY, CALM))
     book.open(ETH, "long", equity)
-    book.haircuts["BTC"] = [(0.0, Decimal("0.05")), (when(rng), Decimal("0.3"))]
+    book.haircuts["BTC"] = [(0.0, Decimal("0.05")), (event_time(rng), Decimal("0.3"))]
     return Setup(world, {"main": view(rng)})
 
 
@@ -159,7 +161,7 @@ def haircut(rng: Random) -> Setup:
 def delivered(rng: Random) -> Setup:
     """A future expires near its mark, and what it had tied up leaves; the rows are late."""
     desk = moving(rng, gross=rng.uniform(1.6, 3.5))
-    desk.cut(t := when(rng), BTC, 1.0, slip=rng.uniform(-0.003, 0.003), lag=rng.choice(SEEN), cause="delivery")
+    desk.cut(t := event_time(rng), BTC, 1.0, slip=rng.uniform(-0.003, 0.003), lag=rng.choice(SEEN), cause="delivery")
     desk.out(t + rng.uniform(0, 3), rng.uniform(0.1, 0.4), rng.choice(LAGS))
     return desk.setup()
 
@@ -168,7 +170,7 @@ def delivered(rng: Random) -> Setup:
 def split(rng: Random) -> Setup:
     """Every contract becomes ten at a tenth of the mark."""
     desk = moving(rng)
-    i = int(when(rng) / GRID)
+    i = int(event_time(rng) / GRID)
     at = i * GRID
     path = walk(rng, 600.0, DAY, CALM, [(at, at, -0.9)])
     desk.book.list("BNB/USDT:USDT", path)
@@ -184,7 +186,7 @@ def split(rng: Random) -> Setup:
 
 def two(rng: Random, loss: float) -> tuple[Desk, Desk, float]:
     """Accounts A and B; B loses `loss` of both together at the returned instant."""
-    world, begin = World(DAY), when(rng)
+    world, begin = World(DAY), event_time(rng)
     a = Desk(rng, world=world, name="A", gross=rng.uniform(0.5, 1.5), symbols=OTHERS)
     equity = a.equity * rng.uniform(1.0, 4.0)
     share = loss * (a.equity + equity) / equity
@@ -232,9 +234,9 @@ def together_calm(rng: Random) -> Setup:
 
 
 @family("accounts: A to B while B loses", "0-2 s")
-def apart_lose(rng: Random) -> Setup:
+def separately_lose(rng: Random) -> Setup:
     """Each account by itself: B loses while money comes to it, A only gives."""
-    world, begin = World(DAY), when(rng)
+    world, begin = World(DAY), event_time(rng)
     a = Desk(rng, world=world, name="A", gross=0.5, symbols=OTHERS)
     b = Desk(rng, world=world, name="B", loss=rng.uniform(0.2, 0.35), begin=begin, lasts=rng.uniform(0.0, 8.0))
     amount = min(a.equity, b.equity) * rng.uniform(0.05, 0.5)
@@ -251,7 +253,7 @@ def one_down(rng: Random) -> Setup:
 
     A's BTC is B's BTC, so that B's marks bound what A has lost.
     """
-    world, begin = World(DAY), when(rng)
+    world, begin = World(DAY), event_time(rng)
     own, other = 100_000.0, 100_000.0 * rng.uniform(1.5, 4.0)
     change = -rng.uniform(0.25, 0.35) * (own + other) / (other * 3.0)
     path = walk(rng, FIRST[BTC], DAY, CALM, [(begin, begin + rng.uniform(0.0, 8.0), change)])
@@ -271,7 +273,7 @@ def one_down(rng: Random) -> Setup:
 def profit_swept(rng: Random) -> Setup:
     """A winner is closed and its profit leaves at once."""
     desk = moving(rng, gross=1.0)
-    t, gain, size = when(rng), rng.uniform(0.05, 0.2), rng.uniform(1.0, 2.0)
+    t, gain, size = event_time(rng), rng.uniform(0.05, 0.2), rng.uniform(1.0, 2.0)
     desk.book.list("DOGE/USDT:USDT", walk(rng, 100.0, DAY, CALM, [(15.0, t - 5.0, gain)]))
     desk.book.open("DOGE/USDT:USDT", "long", desk.equity * size)
     desk.cut(t, "DOGE/USDT:USDT", 1.0, slip=rng.uniform(0, 0.001), lag=rng.choice(SEEN))
@@ -283,14 +285,14 @@ def profit_swept(rng: Random) -> Setup:
 def stops_and_sweep(rng: Random) -> Setup:
     """Stops fill in a fall that costs 3-6%, and a bot sweeps a part of what is free."""
     desk = stopped(rng, rng.choice(SEEN), loss=rng.uniform(0.03, 0.055), slips=0.002)
-    desk.out(when(rng), rng.uniform(0.05, 0.4), rng.choice(LAGS))
+    desk.out(event_time(rng), rng.uniform(0.05, 0.4), rng.choice(LAGS))
     return desk.setup(view(rng, hurried=1.0))
 
 
 @family("attack: sold just before a gap")
 def sold_before(rng: Random) -> Setup:
     """Everything is sold, and within the same tick the marks fall by 5-15%: nothing is lost, and rows say so late."""
-    begin = when(rng)
+    begin = event_time(rng)
     desk = Desk(rng, loss=rng.uniform(0.15, 0.35), begin=begin)
     lag = rng.choice(SEEN)
     for symbol in (BTC, ETH):
@@ -303,7 +305,7 @@ def loss_leaves(rng: Random) -> Setup:
     """A position that has lost 4-6% of equity is closed, and the same amount is withdrawn in the same tick."""
     loss = rng.uniform(0.04, 0.06)
     desk = Desk(rng, loss=loss, begin=15.0, lasts=5.0, vol=CALM / 4)
-    desk.cut(t := when(rng), BTC, 1.0, lag=rng.choice(SEEN))
+    desk.cut(t := event_time(rng), BTC, 1.0, lag=rng.choice(SEEN))
     desk.cut(t, ETH, 1.0, lag=rng.choice(SEEN))
     desk.out(t + rng.uniform(0, 0.5), loss, rng.choice(LAGS))
     return desk.setup()
@@ -312,7 +314,7 @@ def loss_leaves(rng: Random) -> Setup:
 @family("attack: a deposit of exactly the loss", "0-2 s")
 def loss_refilled(rng: Random) -> Setup:
     """A top-up bot replaces what the fall takes, in the same tick; the row is late or never comes."""
-    loss, begin = rng.uniform(0.2, 0.4), when(rng)
+    loss, begin = rng.uniform(0.2, 0.4), event_time(rng)
     desk = Desk(rng, loss=loss, begin=begin, lasts=rng.choice([0.0, 2.0]))
     desk.deposit(begin + rng.uniform(0.05, 0.6), loss, rng.choice(LAGS))
     return desk.setup()
@@ -320,7 +322,7 @@ def loss_refilled(rng: Random) -> Setup:
 
 @family("attack: top-ups through a grinding fall", "0-2 s")
 def refilled(rng: Random) -> Setup:
-    """The same every few seconds through a slow fall: worth is never seen to be lower."""
+    """The same every few seconds through a slow fall: equity is never seen to be lower."""
     loss = rng.uniform(0.2, 0.35)
     desk = Desk(rng, loss=loss, begin=20.0, lasts=100.0)
     lag, each = rng.choice(LAGS), rng.uniform(2.0, 8.0)
@@ -331,9 +333,9 @@ def refilled(rng: Random) -> Setup:
 
 @family("attack: positions moved to another account")
 def given(rng: Random) -> Setup:
-    """A position goes to another account at its mark with its margin; no fill tells of it, and the row is late."""
+    """A position goes to another account at its mark with its margin; no fill reports it, and the row is late."""
     desk = moving(rng, gross=rng.uniform(1.6, 3.5))
-    t = when(rng)
+    t = event_time(rng)
     desk.world.at(t, lambda now: desk.book.give(now, BTC, "long"), "the BTC position is moved away")
     if rng.random() < 0.7:
         desk.out(t + rng.uniform(0, 2), rng.uniform(0.05, 0.4), rng.choice(SEEN), "transfer")
@@ -344,7 +346,7 @@ def given(rng: Random) -> Setup:
 def old_answers(rng: Random) -> Setup:
     """A load balancer's other node answers now and then with what was some seconds ago."""
     desk = moving(rng)
-    t = when(rng)
+    t = event_time(rng)
     desk.out(t, rng.uniform(0.08, 0.5), rng.choice(LAGS))
     desk.deposit(t + rng.uniform(5, 60), rng.uniform(0.08, 0.5), rng.choice(LAGS))
     return desk.setup(view(rng, old_answers=(rng.uniform(0.1, 0.4), 8.0)))
@@ -353,14 +355,14 @@ def old_answers(rng: Random) -> Setup:
 @family("attack: old answers in a crash")
 def old_crash(rng: Random) -> Setup:
     """The same while the book falls: at most a few ticks more."""
-    desk = Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0, 10))
+    desk = Desk(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0, 10))
     return desk.setup(view(rng, old_answers=(rng.uniform(0.1, 0.4), 8.0)), allowed=9.0)
 
 
 def _out_unseen(rng: Random) -> tuple[Desk, tuple[float, float]]:
-    """10-60% leaves while nobody looks, perhaps with a position closed; from when to when that is."""
+    """10-60% leaves while nobody polls, perhaps with a position closed; from when to when that is."""
     desk = moving(rng, gross=rng.uniform(1.0, 3.0))
-    dies = when(rng)
+    dies = event_time(rng)
     gap = rng.uniform(4.0, 45.0)
     if rng.random() < 0.6:
         desk.cut(dies + gap * rng.uniform(0.1, 0.5), BTC, rng.choice([0.5, 1.0]), lag=rng.choice(SEEN))
@@ -384,9 +386,9 @@ def out_in_outage(rng: Random) -> Setup:
 
 @family("attack: money leaves while positions are unknown")
 def out_unknown(rng: Random) -> Setup:
-    """Positions cannot be read, worth can, and 10-60% leaves."""
+    """Positions cannot be read, equity can, and 10-60% leaves."""
     desk = moving(rng)
-    t = when(rng)
+    t = event_time(rng)
     desk.out(t + rng.uniform(1, 20), rng.uniform(0.1, 0.6), rng.choice(LAGS))
     return desk.setup(view(rng, positions_unknown=[(t, t + rng.uniform(25, 60))]))
 
@@ -406,7 +408,7 @@ def bleed(rng: Random) -> Setup:
 def busy_and_out(rng: Random) -> Setup:
     """The book trades several times its equity around a withdrawal of 10-40%; fills are seen, its row perhaps not."""
     desk = moving(rng)
-    lag, t = rng.choice([0.5, 2.0, 8.0]), when(rng)
+    lag, t = rng.choice([0.5, 2.0, 8.0]), event_time(rng)
     for k in range(30):
         size = desk.equity * rng.uniform(0.3, 1.0) / FIRST[SOL]
         desk.world.at(
@@ -422,7 +424,7 @@ def busy_and_out(rng: Random) -> Setup:
 @family("attack: a withdrawal in the middle of a fall that is harmless")
 def out_in_fall(rng: Random) -> Setup:
     """Marks cost 5-7% while 5-40% leaves, in the same seconds."""
-    begin = when(rng)
+    begin = event_time(rng)
     desk = Desk(rng, loss=rng.uniform(0.05, 0.07), begin=begin, lasts=rng.uniform(0, 8), vol=CALM / 4)
     desk.out(begin + rng.uniform(-2, 8), rng.uniform(0.05, 0.4), rng.choice(LAGS))
     return desk.setup()
@@ -430,7 +432,7 @@ def out_in_fall(rng: Random) -> Setup:
 
 @family("attack: funding eats the book")
 def funding_loss(rng: Random) -> Setup:
-    """Extreme funding takes 12-20% in three payments; only its rows can tell."""
+    """Extreme funding takes 12-20% in three payments; only its rows can show it."""
     desk = Desk(rng, gross=rng.uniform(2.0, 4.0))
     lag = rng.uniform(0.5, 10.0)
     each = desk.equity * rng.uniform(0.13, 0.2) / 3
@@ -442,7 +444,7 @@ def funding_loss(rng: Random) -> Setup:
 @family("noisy crash", "0-2 s")
 def noisy_crash(rng: Random) -> Setup:
     """A real fall at a venue whose equity swings."""
-    desk = Desk(rng, loss=rng.uniform(0.18, 0.35), begin=when(rng), lasts=rng.uniform(0, 10))
+    desk = Desk(rng, loss=rng.uniform(0.18, 0.35), begin=event_time(rng), lasts=rng.uniform(0, 10))
     return desk.setup(view(rng, noise=rng.uniform(0.002, 0.01), noise_in_profit=rng.random() < 0.5), allowed=3.5)
 
 
@@ -450,7 +452,7 @@ def noisy_crash(rng: Random) -> Setup:
 def blind_sweep(rng: Random) -> Setup:
     """Neither the fills nor the transfer ever get a row: looks as stops that slip do. The rule chooses."""
     desk = moving(rng, gross=rng.uniform(1.6, 4.5))
-    desk.cut(t := when(rng), BTC, rng.choice([0.5, 1.0]), lag=NEVER)
+    desk.cut(t := event_time(rng), BTC, rng.choice([0.5, 1.0]), lag=NEVER)
     desk.out(t + rng.uniform(0, 1), rng.uniform(0.1, 0.3), NEVER)
     return desk.setup()
 
@@ -458,7 +460,7 @@ def blind_sweep(rng: Random) -> Setup:
 @family("spot: coins bought on the way of a crash", "0-2 s")
 def spot_buys(rng: Random) -> Setup:
     """The book buys what falls, rows late."""
-    begin = when(rng)
+    begin = event_time(rng)
     world, book, equity = spot(rng, loss=rng.uniform(0.2, 0.35), begin=begin, lasts=rng.uniform(2, 20))
     size, lag = equity * 0.02 / 60_000, rng.choice(SEEN)
     for k in range(4):
@@ -471,8 +473,8 @@ def spot_buys(rng: Random) -> Setup:
 
 @family("stops fill while no runner lives", "0-2 s")
 def stops_in_gap(rng: Random) -> Setup:
-    """The book is stopped out between the old runner's last reading and the new one's first; rows late."""
-    desk = stopped(rng, rng.choice([1.0, 10.0, 30.0]), loss=lost(rng), lasts=0.0, slips=0.01)
+    """The book is stopped out between the old runner's last poll and the new one's first; rows late."""
+    desk = stopped(rng, rng.choice([1.0, 10.0, 30.0]), loss=loss_fraction(rng), lasts=0.0, slips=0.01)
     begin = desk.begin
     return desk.setup(
         view(rng, hurried=1.0), restarts=[(begin - rng.uniform(0.5, 4.0), begin + rng.uniform(1.0, 20.0))]
@@ -482,7 +484,7 @@ def stops_in_gap(rng: Random) -> Setup:
 @family("stops fill while the venue is down", "0-2 s")
 def stops_in_outage(rng: Random) -> Setup:
     """The same with an outage of the venue."""
-    desk = stopped(rng, rng.choice([1.0, 10.0, 30.0]), loss=lost(rng), lasts=0.0, slips=0.01)
+    desk = stopped(rng, rng.choice([1.0, 10.0, 30.0]), loss=loss_fraction(rng), lasts=0.0, slips=0.01)
     begin = desk.begin
     down = [(begin - rng.uniform(0.5, 4.0), begin + rng.uniform(1.0, 20.0))]
     return desk.setup(view(rng, hurried=1.0, down=down))
@@ -521,7 +523,7 @@ def inverse_sweep(rng: Random) -> Setup:
     """A coin-margined position is closed, and coins leave at once."""
     gross = rng.uniform(1.0, 3.0)
     world, book, held = coin_margined(rng, gross=gross, fall=rng.uniform(0.0, 0.04) / (gross + 1))
-    t, share, lag = when(rng), rng.uniform(0.08, 0.4), rng.choice(LAGS)
+    t, share, lag = event_time(rng), rng.uniform(0.08, 0.4), rng.choice(LAGS)
     seen = rng.choice(SEEN)
     world.at(t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE), slip=0.0003, lag=seen), "closed")
     world.at(
@@ -535,7 +537,7 @@ def inverse_sweep(rng: Random) -> Setup:
 def hedge_sweep(rng: Random) -> Setup:
     """One leg of a hedge is closed at the market, and its margin leaves."""
     desk = Desk(rng, hedge=True, gross=rng.uniform(2.0, 5.0), loss=rng.uniform(0, 0.04), begin=10.0, lasts=20.0)
-    t, seen = when(rng), rng.choice(SEEN)
+    t, seen = event_time(rng), rng.choice(SEEN)
     side = rng.choice(["long", "short"])
     held = desk.book.holdings[BTC, side].contracts  # type: ignore[index]
     order = "sell" if side == "long" else "buy"
@@ -548,11 +550,11 @@ def hedge_sweep(rng: Random) -> Setup:
 
 
 @family("inverse: sold without a fill and swept")
-def inverse_untold(rng: Random) -> Setup:
+def inverse_unreported(rng: Random) -> Setup:
     """A little of a coin-margined position is sold, its fill 20 s late or never, and a far larger amount leaves."""
     gross = rng.uniform(1.0, 3.0)
     world, book, held = coin_margined(rng, gross=gross, fall=rng.uniform(0.0, 0.03) / (gross + 1))
-    t, sold, seen = when(rng), rng.uniform(0.01, 0.15), rng.choice([20.0, NEVER])
+    t, sold, seen = event_time(rng), rng.uniform(0.01, 0.15), rng.choice([20.0, NEVER])
     share, lag = rng.uniform(0.12, 0.4), rng.choice(LAGS)
 
     def sell(now: float) -> None:
@@ -571,12 +573,12 @@ def inverse_untold(rng: Random) -> Setup:
 def options_swept(rng: Random) -> Setup:
     """Options whose notional is the underlying lose a little of their premium while the future beside them is sold."""
     world, book, held = coin_margined(rng, gross=rng.uniform(0.05, 0.3))
-    t, seen, lag = when(rng), rng.choice([2.5, 20.0, NEVER]), rng.choice(LAGS)
-    premium, worth = 0.02, rng.uniform(0.05, 0.3)
+    t, seen, lag = event_time(rng), rng.choice([2.5, 20.0, NEVER]), rng.choice(LAGS)
+    premium, value = 0.02, rng.uniform(0.05, 0.3)
     path = walk(rng, premium, DAY, 0.0, [(t, t, -rng.uniform(0.02, 0.1))], digits=5)
     book.list(CALL, path, settle="BTC", step=Decimal("0.1"), option=True)
     rate = 1 if book.currency == "BTC" else 60_000
-    book.open(CALL, "long", held * worth * rate)
+    book.open(CALL, "long", held * value * rate)
     world.at(
         t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE) * Decimal("0.2"), lag=seen),
         f"a fifth of the future sold, row {seen:g} s after it",
@@ -594,12 +596,12 @@ def options_swept(rng: Random) -> Setup:
 def options_fall(rng: Random) -> Setup:
     """The premium falls by half or more in the second in which the future beside it is sold."""
     world, book, held = coin_margined(rng, gross=rng.uniform(0.05, 0.3))
-    t, seen, loss, worth = when(rng), rng.choice([2.5, 20.0, NEVER]), lost(rng), rng.uniform(0.4, 0.6)
+    t, seen, loss, value = event_time(rng), rng.choice([2.5, 20.0, NEVER]), loss_fraction(rng), rng.uniform(0.4, 0.6)
     book.list(
-        CALL, walk(rng, 0.02, DAY, 0.0, [(t, t, -loss / worth)], digits=5), settle="BTC", step=Decimal("0.1"),
+        CALL, walk(rng, 0.02, DAY, 0.0, [(t, t, -loss / value)], digits=5), settle="BTC", step=Decimal("0.1"),
         option=True,
     )  # fmt: skip
-    book.open(CALL, "long", held * worth * (1 if book.currency == "BTC" else 60_000))
+    book.open(CALL, "long", held * value * (1 if book.currency == "BTC" else 60_000))
     world.at(t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE) * Decimal("0.2"), lag=seen), "sold")
     return Setup(world, {"main": view(rng)})
 
@@ -617,7 +619,7 @@ def hedged(rng: Random) -> tuple[Desk, Decimal]:
 def hedge_closed(rng: Random) -> Setup:
     """As much of either leg is closed at the market, with fills, and 8-25% leaves in the same second."""
     desk, count = hedged(rng)
-    t, seen, share = when(rng), rng.choice(SEEN), Decimal(str(rng.choice([0.3, 1.0])))
+    t, seen, share = event_time(rng), rng.choice(SEEN), Decimal(str(rng.choice([0.3, 1.0])))
 
     def close(now: float) -> None:
         desk.book.trade(now, DOGE, "sell", count * share, position_side="long", slip=0.0003, lag=seen)
@@ -632,7 +634,7 @@ def hedge_closed(rng: Random) -> Setup:
 def hedge_slips(rng: Random) -> Setup:
     """Both legs close far from the mark; of their fills one is seen, and it is as much as the two legs differ by."""
     desk, count = hedged(rng)
-    slip = Decimal(str(lost(rng))) * Decimal(str(desk.equity)) / (2 * count * 100)
+    slip = Decimal(str(loss_fraction(rng))) * Decimal(str(desk.equity)) / (2 * count * 100)
     part = count * Decimal("0.1")
 
     def close(now: float) -> None:
@@ -640,7 +642,7 @@ def hedge_slips(rng: Random) -> Setup:
         desk.book.trade(now, DOGE, "buy", count - part, position_side="short", slip=float(slip), lag=NEVER)
         desk.book.trade(now, DOGE, "buy", part, position_side="short", slip=float(slip), lag=0.1)
 
-    desk.world.at(when(rng), close, f"both legs closed, slip {slip:.1%}, rows of most never")
+    desk.world.at(event_time(rng), close, f"both legs closed, slip {slip:.1%}, rows of most never")
     return desk.setup(view(rng, hurried=1.0), allowed=23.0)
 
 
@@ -648,7 +650,7 @@ def hedge_slips(rng: Random) -> Setup:
 def late_sweep(rng: Random) -> Setup:
     """The positions' answer is 1-3 s old when a position is closed and its margin leaves."""
     desk = moving(rng, gross=rng.uniform(1.6, 4.5))
-    t = when(rng)
+    t = event_time(rng)
     desk.cut(t, BTC, rng.choice([0.5, 1.0]), slip=rng.uniform(0, 0.001), lag=rng.choice(SEEN))
     desk.out(t + rng.uniform(0.0, 1.5), rng.uniform(0.08, 0.4), rng.choice(LAGS))
     return desk.setup(view(rng, positions_lag=(1.0, 3.0)))
@@ -656,9 +658,9 @@ def late_sweep(rng: Random) -> Setup:
 
 @family("equity cached: money moves")
 def cached_moves(rng: Random) -> Setup:
-    """Worth is up to 3 s old while positions are closed and money comes and goes."""
+    """Equity is up to 3 s old while positions are closed and money comes and goes."""
     desk = moving(rng, gross=rng.uniform(1.6, 4.5))
-    t = when(rng)
+    t = event_time(rng)
     desk.cut(t, BTC, 1.0, slip=rng.uniform(0, 0.001), lag=rng.choice(SEEN))
     desk.out(t + rng.uniform(0.0, 3.0), rng.uniform(0.08, 0.4), rng.choice(LAGS))
     desk.deposit(t + rng.uniform(5.0, 40.0), rng.uniform(0.08, 0.4), rng.choice(LAGS))
@@ -668,7 +670,7 @@ def cached_moves(rng: Random) -> Setup:
 @family("spot: coins leave in a crash", "0-2 s")
 def spot_out_in_crash(rng: Random) -> Setup:
     """What is held falls, and a part of it is withdrawn in the same seconds."""
-    begin = when(rng)
+    begin = event_time(rng)
     world, book, _ = spot(rng, loss=rng.uniform(0.2, 0.35), begin=begin, lasts=rng.uniform(0.0, 10.0))
     amount, lag = float(book.wallets["BTC"]) * rng.uniform(0.05, 0.4), rng.choice(LAGS)
     world.at(
@@ -684,7 +686,7 @@ def spot_out_in_crash(rng: Random) -> Setup:
 @family("old format: crash", "0-2 s")
 def old_format_crash(rng: Random) -> Setup:
     """Only equity and the positions' own profits are there."""
-    desk = Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0, 10))
+    desk = Desk(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0, 10))
     return desk.setup(view(rng, form="old", skew=0.05))
 
 
@@ -692,20 +694,20 @@ def old_format_crash(rng: Random) -> Setup:
 def old_format_flows(rng: Random) -> Setup:
     """The same with a transfer out, a deposit or a sweep."""
     desk = moving(rng, gross=rng.uniform(1.0, 3.0))
-    t, lag = when(rng), rng.choice(LAGS)
+    t, lag = event_time(rng), rng.choice(LAGS)
     if rng.random() < 0.3:
         desk.deposit(t, rng.uniform(0.1, 1.0), lag)
     else:
         if rng.random() < 0.5:
             desk.cut(t, BTC, 1.0, lag=rng.choice(SEEN))
         desk.out(t + 0.3, rng.uniform(0.1, 0.5), lag)
-    return desk.setup(view(rng, form="old", skew=0.05, row_lag_s=measured(rng, lag)))
+    return desk.setup(view(rng, form="old", skew=0.05, row_lag_s=known_lag(rng, lag)))
 
 
 @family("coins' equity only: crash", "0-2 s")
 def coins_crash(rng: Random) -> Setup:
-    """Each coin's equity is told, and no wallet."""
-    desk = Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0, 10))
+    """Each coin's equity is reported, and no wallet."""
+    desk = Desk(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0, 10))
     return desk.setup(view(rng, form="coins", skew=0.05))
 
 
@@ -713,7 +715,7 @@ def coins_crash(rng: Random) -> Setup:
 def coins_flows(rng: Random) -> Setup:
     """The same with money that leaves."""
     desk = moving(rng)
-    desk.out(when(rng), rng.uniform(0.08, 0.6), rng.choice(LAGS))
+    desk.out(event_time(rng), rng.uniform(0.08, 0.6), rng.choice(LAGS))
     return desk.setup(view(rng, form="coins", skew=0.05))
 
 

@@ -1,8 +1,7 @@
-"""Families of seeded random worlds: what a book, its bots and its venue do, and how they are read.
+"""Families of seeded random worlds: what a book, its bots and its venue do, and how they are polled.
 
-A family is a function from randomness to a `Setup`. It says which error the rule is allowed there, and which delays;
-the figures of the first rule stand beside what is counted.
-"""
+A family is a function from randomness to a `Setup`. It declares which error the rule is allowed there, and which
+delays; the figures of the first rule are printed beside the counts."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ def family(
 
 
 def view(rng: Random, **more: object) -> View:
-    """An ordinary venue, read in the ordinary way."""
+    """An ordinary venue, polled in the ordinary way."""
     fields: dict[str, object] = {
         "poll": rng.uniform(10.0, 60.0), "skew": rng.uniform(0.02, 0.3), "stamps": rng.random() < 0.7, **more,
     }  # fmt: skip
@@ -149,18 +148,18 @@ def moving(rng: Random, **more: float) -> Desk:
     )
 
 
-def measured(rng: Random, lag: float) -> float | None:
-    """What the reader knows of the rows' lag: nothing, or about what it is."""
+def known_lag(rng: Random, lag: float) -> float | None:
+    """The reader's knowledge of the rows' lag: none, or about what it is."""
     return None if lag == NEVER or rng.random() < 0.6 else lag * rng.uniform(1.0, 1.2)
 
 
-def lost(rng: Random) -> float:
-    """How much of its equity a book loses in a crash."""
+def loss_fraction(rng: Random) -> float:
+    """The fraction of its equity that a book loses in a crash."""
     return rng.uniform(0.13, 0.35)
 
 
-def when(rng: Random) -> float:
-    """When things happen: after a while, and with time left for what follows."""
+def event_time(rng: Random) -> float:
+    """When events happen: after a while, and with time left for what follows."""
     return rng.uniform(25.0, 70.0)
 
 
@@ -170,58 +169,65 @@ def when(rng: Random) -> float:
 @family("ordinary crash", "0-2 s")
 def ordinary(rng: Random) -> Setup:
     """The longs fall within seconds, and nothing else happens."""
-    return Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0.5, 10.0)).setup()
+    return Desk(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0.5, 10.0)).setup()
 
 
 @family("grinding fall", "0-2 s")
 def grinding(rng: Random) -> Setup:
     """The same over one or two minutes."""
-    return Desk(rng, loss=lost(rng), begin=10.0, lasts=rng.uniform(60.0, 120.0)).setup()
+    return Desk(rng, loss=loss_fraction(rng), begin=10.0, lasts=rng.uniform(60.0, 120.0)).setup()
 
 
 @family("gap", "0-2 s")
 def gap(rng: Random) -> Setup:
     """The whole fall between two prints."""
-    return Desk(rng, loss=lost(rng), begin=when(rng)).setup()
+    return Desk(rng, loss=loss_fraction(rng), begin=event_time(rng)).setup()
 
 
 @family("calm")
 def calm(rng: Random) -> Setup:
     """A wild but harmless market: the book loses 2-7%."""
-    return Desk(rng, loss=rng.uniform(0.02, 0.07), begin=when(rng), lasts=rng.uniform(0.0, 60.0)).setup()
+    return Desk(rng, loss=rng.uniform(0.02, 0.07), begin=event_time(rng), lasts=rng.uniform(0.0, 60.0)).setup()
 
 
 @family("restart in a crash", "0-2 s")
 def restarted(rng: Random) -> Setup:
     """The runner dies before, during or after the fall and is started again."""
-    begin = when(rng)
+    begin = event_time(rng)
     dies = begin + rng.uniform(-20.0, 15.0)
-    desk = Desk(rng, loss=lost(rng), begin=begin, lasts=rng.uniform(0.0, 30.0))
+    desk = Desk(rng, loss=loss_fraction(rng), begin=begin, lasts=rng.uniform(0.0, 30.0))
     return desk.setup(restarts=[(dies, dies + rng.uniform(2.0, 45.0))])
 
 
 @family("outage in a crash", "0-2 s")
 def outage(rng: Random) -> Setup:
     """The venue does not answer for a while around the fall."""
-    begin = when(rng)
+    begin = event_time(rng)
     dies = begin + rng.uniform(-10.0, 10.0)
-    desk = Desk(rng, loss=lost(rng), begin=begin, lasts=rng.uniform(0.0, 20.0))
+    desk = Desk(rng, loss=loss_fraction(rng), begin=begin, lasts=rng.uniform(0.0, 20.0))
     return desk.setup(view(rng, down=[(dies, dies + rng.uniform(2.0, 30.0))]))
 
 
 @family("positions unknown in a crash", "0-2 s")
 def partial(rng: Random) -> Setup:
-    """Worth is read and positions are not; the parts of worth tell enough."""
-    begin = when(rng)
+    """Equity is read and positions are not; the parts of equity are sufficient."""
+    begin = event_time(rng)
     dies = begin + rng.uniform(-10.0, 2.0)
-    desk = Desk(rng, loss=lost(rng), begin=begin, lasts=rng.uniform(0.0, 8.0))
+    desk = Desk(rng, loss=loss_fraction(rng), begin=begin, lasts=rng.uniform(0.0, 8.0))
     return desk.setup(view(rng, positions_unknown=[(dies, dies + rng.uniform(15.0, 60.0))]))
 
 
 @family("hedge mode", "0-2 s")
 def hedge_mode(rng: Random) -> Setup:
     """Long and short of one symbol at once."""
-    desk = Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0.0, 10.0), hedge=True, gross=rng.uniform(4, 6))
+    desk = Desk(
+        rng,
+        loss=loss_fraction(rng),
+        begin=event_time(rng),
+        lasts=rng.uniform(0.0, 10.0),
+        hedge=True,
+        gross=rng.uniform(4, 6),
+    )
     return desk.setup()
 
 
@@ -240,15 +246,15 @@ def coins(rng: Random, loss: float, begin: float, lasts: float) -> tuple[World, 
 @family("collateral falls", "0-2 s")
 def collateral(rng: Random) -> Setup:
     """BTC collateral falls 0.2-1% a second."""
-    loss = lost(rng)
+    loss = loss_fraction(rng)
     world, _, _ = coins(rng, loss, 20.0, loss / rng.uniform(0.002, 0.01))
     return Setup(world, {"main": view(rng)})
 
 
 @family("collateral falls, old index")
 def stale_index(rng: Random) -> Setup:
-    """The same, and the price of the collateral that is shown is up to 10 s old while worth is live."""
-    loss = lost(rng)
+    """The same, and the price of the collateral that is shown is up to 10 s old while equity is live."""
+    loss = loss_fraction(rng)
     world, _, _ = coins(rng, loss, 20.0, loss / rng.uniform(0.004, 0.01))
     return Setup(world, {"main": view(rng, index_cached=10.0)}, allowed=12.5)
 
@@ -273,11 +279,11 @@ def stale_index_calm(rng: Random) -> Setup:
 
 @family("inverse book", "0-2 s")
 def inverse(rng: Random) -> Setup:
-    """Coin-margined contracts, worth in dollars or in the coin itself; both fall or the contracts alone lose."""
+    """Coin-margined contracts, equity in dollars or in the coin itself; both fall or the contracts alone lose."""
     world = World(DAY)
     in_coin = rng.random() < 0.5
-    begin, lasts, gross = when(rng), rng.uniform(0.0, 20.0), rng.uniform(1.2, 3.0)
-    change = -lost(rng) / gross
+    begin, lasts, gross = event_time(rng), rng.uniform(0.0, 20.0), rng.uniform(1.2, 3.0)
+    change = -loss_fraction(rng) / gross
     path = walk(rng, 60_000, DAY, CALM, [(begin, begin + lasts, change)], digits=1)
     world.prices["BTC"] = path
     book = Book(world, "main", {"BTC": rng.uniform(0.5, 20.0)}, currency="BTC" if in_coin else "USD")
@@ -290,20 +296,20 @@ def inverse(rng: Random) -> Setup:
 def options(rng: Random) -> Setup:
     """Options that the adapter does not read lose; the wallet does not move."""
     desk = Desk(rng, gross=rng.uniform(0.3, 1.0))
-    worth = desk.equity * rng.uniform(0.4, 1.0)
-    begin = when(rng)
-    loss = lost(rng) * (desk.equity + worth) / worth
+    value = desk.equity * rng.uniform(0.4, 1.0)
+    begin = event_time(rng)
+    loss = loss_fraction(rng) * (desk.equity + value) / value
     path = walk(rng, 100.0, DAY, 0.0005, [(begin, begin + rng.uniform(0, 20), -min(loss, 0.95))])
-    desk.book.options.append(Option(path, Decimal(str(round(worth / 100, 4)))))
+    desk.book.options.append(Option(path, Decimal(str(round(value / 100, 4)))))
     return desk.setup(view(rng, complete=False))
 
 
 @family("vanished options", "0-2 s")
 def vanished(rng: Random) -> Setup:
-    """Options expire worthless; in a second variant they are sold for what they are worth, and nothing is lost."""
+    """Options expire worthless; in a second variant they are sold for their value, and nothing is lost."""
     desk = Desk(rng, gross=rng.uniform(0.3, 1.0))
-    worth = desk.equity * rng.uniform(0.25, 0.8)
-    option = Option(Path([100.0]), Decimal(str(round(worth / 100, 4))))
+    value = desk.equity * rng.uniform(0.25, 0.8)
+    option = Option(Path([100.0]), Decimal(str(round(value / 100, 4))))
     desk.book.options.append(option)
     sold = rng.random() < 0.5
 
@@ -314,7 +320,7 @@ def vanished(rng: Random) -> Setup:
             desk.book.add("USDT", option.amount * 100)
         desk.world.settle(now)
 
-    desk.world.at(when(rng), end, "options sold" if sold else "options expire worthless")
+    desk.world.at(event_time(rng), end, "options sold" if sold else "options expire worthless")
     return desk.setup(view(rng, complete=False))
 
 
@@ -324,7 +330,7 @@ def vanished(rng: Random) -> Setup:
 def stopped(rng: Random, lag: float, *, loss: float, slips: float = 0.03, lasts: float | None = None) -> Desk:
     """A crash in which the book's own stops close its longs on the way, or at its end where it is a gap."""
     seconds = rng.uniform(0.0, 6.0) if lasts is None else lasts
-    desk = Desk(rng, loss=loss, begin=when(rng), lasts=seconds)
+    desk = Desk(rng, loss=loss, begin=event_time(rng), lasts=seconds)
     for symbol in (BTC, ETH):
         if (symbol, "long") in desk.book.holdings and (symbol == BTC or rng.random() < 0.7):
             desk.world.stop(
@@ -341,26 +347,26 @@ def stopped(rng: Random, lag: float, *, loss: float, slips: float = 0.03, lasts:
 @family("stops fill, rows at once", "0-2 s")
 def stops_at_once(rng: Random) -> Setup:
     """A gap through the stops; their rows come within a second."""
-    return stopped(rng, rng.uniform(0.1, 1.0), loss=lost(rng), lasts=0.0).setup(view(rng, hurried=1.0))
+    return stopped(rng, rng.uniform(0.1, 1.0), loss=loss_fraction(rng), lasts=0.0).setup(view(rng, hurried=1.0))
 
 
 @family("stops fill, rows late")
 def stops_late(rng: Random) -> Setup:
-    """Rows 5-30 s late; where marks alone tell the loss nobody has to wait for them."""
+    """Rows 5-30 s late; where marks alone show the loss nobody has to wait for them."""
     lag = rng.uniform(5.0, 30.0)
-    return stopped(rng, lag, loss=lost(rng), lasts=0.0).setup(view(rng, hurried=1.0), allowed=2.5)
+    return stopped(rng, lag, loss=loss_fraction(rng), lasts=0.0).setup(view(rng, hurried=1.0), allowed=2.5)
 
 
 @family("stops fill, rows never", "p90 20 s", p90=20.0)
 def stops_never(rng: Random) -> Setup:
-    """A gap, mostly told by marks; slips of up to 3%, and no row ever."""
+    """A gap, mostly shown by marks; slips of up to 3%, and no row ever."""
     return stopped(rng, NEVER, loss=rng.uniform(0.11, 0.35), lasts=0.0).setup(view(rng, hurried=1.0), allowed=23.0)
 
 
 @family("stops slip beyond, rows never")
 def slips_never(rng: Random) -> Setup:
-    """A gap costs 6-9% by the marks, and slips of up to 3.5% take it to 12-15%; no row ever tells of them."""
-    by_marks, total, begin = rng.uniform(0.06, 0.09), rng.uniform(0.12, 0.15), when(rng)
+    """A gap costs 6-9% by the marks, and slips of up to 3.5% take it to 12-15%; no row ever reports them."""
+    by_marks, total, begin = rng.uniform(0.06, 0.09), rng.uniform(0.12, 0.15), event_time(rng)
     desk = Desk(rng, gross=rng.uniform(3.2, 4.5), loss=by_marks, begin=begin)
     held = [symbol for symbol in (BTC, ETH) if (symbol, "long") in desk.book.holdings]
     longs = sum(float(desk.book.net(symbol) * desk.book.contracts[symbol].path.at(0)) for symbol in held)
@@ -373,7 +379,7 @@ def slips_never(rng: Random) -> Setup:
 @family("positions late in a fall", "0-2 s")
 def late_positions(rng: Random) -> Setup:
     """Positions are 1-3 s old in a fall of 3% a second in which the book's own orders fill."""
-    fall, begin = rng.uniform(0.25, 0.4), when(rng)
+    fall, begin = rng.uniform(0.25, 0.4), event_time(rng)
     desk = Desk(rng, loss=fall, begin=begin, lasts=fall / 0.03)
     for k in range(4):
         t = begin + 1.5 * k + rng.random()
@@ -383,19 +389,19 @@ def late_positions(rng: Random) -> Setup:
 
 @family("equity cached in a crash")
 def cached_equity(rng: Random) -> Setup:
-    """The answer about worth is up to 3 s old."""
-    desk = Desk(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0.0, 8.0))
+    """The answer with the equity is up to 3 s old."""
+    desk = Desk(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0.0, 8.0))
     return desk.setup(view(rng, equity_cached=3.0), allowed=5.5)
 
 
 @family("fat finger", "p50 8 s, max 15 s", p50=8.5)
 def fat_finger(rng: Random) -> Setup:
-    """The book sells a large position 8% below the mark; only its fill can tell."""
+    """The book sells a large position 8% below the mark; only its fill can show it."""
     desk = Desk(rng, gross=rng.uniform(2.6, 4.5))
     lag = rng.uniform(0.5, 13.0)
     size = desk.equity * rng.uniform(1.6, 2.4) / FIRST[SOL]
     desk.world.at(
-        when(rng),
+        event_time(rng),
         lambda now: desk.book.trade(now, SOL, "sell", size, slip=0.08, lag=lag),
         f"sold at -8%, row {lag:.1f} s after it",
     )
@@ -414,7 +420,7 @@ def churned(rng: Random, lag: float) -> Desk:
         desk.book.trade(now, SOL, "buy", count, slip=slip, fee=0.0, lag=lag)
         desk.book.trade(now, SOL, "sell", count, slip=slip, fee=0.0, lag=lag)
 
-    t, begin = when(rng), 0.0
+    t, begin = event_time(rng), 0.0
     while begin < 25 * each / 0.01:
         desk.world.at(t + begin, trip, f"round trip at a loss of {each:.2%}")
         begin += rng.uniform(0.6, 1.6)
@@ -437,7 +443,7 @@ def churn_rows(rng: Random) -> Setup:
 @family("liquidation of all")
 def liquidated(rng: Random) -> Setup:
     """The venue takes all positions at the end of a crash, with a slip of up to 2%; rows late."""
-    begin, lasts = when(rng), rng.choice([0.0, 0.0, 3.0])
+    begin, lasts = event_time(rng), rng.choice([0.0, 0.0, 3.0])
     desk = Desk(rng, loss=rng.uniform(0.3, 0.6), begin=begin, lasts=lasts, gross=4.5)
     t = begin + lasts + rng.uniform(0.3, 0.8)
     for symbol in (BTC, ETH, SOL):
@@ -451,7 +457,7 @@ def liquidated(rng: Random) -> Setup:
 @family("partial liquidation")
 def partly_liquidated(rng: Random) -> Setup:
     """The venue takes a part of a position at each step of the fall."""
-    begin, lasts = when(rng), rng.uniform(1.0, 8.0)
+    begin, lasts = event_time(rng), rng.uniform(1.0, 8.0)
     desk = Desk(rng, loss=rng.uniform(0.2, 0.4), begin=begin, lasts=lasts, gross=4.5)
     for k in range(4):
         desk.cut(
@@ -487,15 +493,15 @@ def transfer_out(rng: Random) -> Setup:
     """5-80% leaves; its row comes 0.5 s ... never."""
     desk = moving(rng)
     lag = rng.choice(LAGS)
-    desk.out(when(rng), rng.uniform(0.05, 0.8), lag, rng.choice(["withdrawal", "transfer"]))
-    return desk.setup(view(rng, row_lag_s=measured(rng, lag)))
+    desk.out(event_time(rng), rng.uniform(0.05, 0.8), lag, rng.choice(["withdrawal", "transfer"]))
+    return desk.setup(view(rng, row_lag_s=known_lag(rng, lag)))
 
 
 @family("deposit")
 def deposit(rng: Random) -> Setup:
     """5-300% comes; its row comes 0.5 s ... never."""
     desk = moving(rng)
-    desk.deposit(when(rng), rng.uniform(0.05, 3.0), rng.choice(LAGS))
+    desk.deposit(event_time(rng), rng.uniform(0.05, 3.0), rng.choice(LAGS))
     return desk.setup()
 
 
@@ -503,7 +509,7 @@ def deposit(rng: Random) -> Setup:
 def close_and_sweep(rng: Random) -> Setup:
     """A bot closes a position and takes its margin (or another amount) out at once."""
     desk = moving(rng, gross=rng.uniform(1.6, 4.5))
-    t, lag = when(rng), rng.choice(LAGS)
+    t, lag = event_time(rng), rng.choice(LAGS)
     share = desk.gross / 2 / rng.choice([2, 3, 5]) if rng.random() < 0.6 else rng.uniform(0.05, 0.4)
     desk.cut(t, BTC, rng.choice([0.5, 1.0]), slip=rng.uniform(0, 0.001), lag=rng.choice([0.5, 2.0, 15.0]))
     desk.out(t + rng.uniform(0.0, 1.5), min(share, 0.6), lag)
@@ -516,7 +522,7 @@ def flip_and_sweep(rng: Random) -> Setup:
     desk = moving(rng, gross=0.3)
     desk.book.list("BNB/USDT:USDT", walk(rng, 600.0, DAY, 0.00003))
     desk.book.open("BNB/USDT:USDT", "long", desk.equity * rng.uniform(2, 6))
-    desk.cut(t := when(rng), "BNB/USDT:USDT", 1.0, lag=(lag := rng.choice([0.5, 2.0, 15.0])))
+    desk.cut(t := event_time(rng), "BNB/USDT:USDT", 1.0, lag=(lag := rng.choice([0.5, 2.0, 15.0])))
     desk.world.at(
         t + 0.01, lambda now: desk.book.trade(now, "BNB/USDT:USDT", "sell", desk.equity * 3 / 600, lag=lag), "flipped"
     )
@@ -541,7 +547,7 @@ def back_and_forth(rng: Random) -> Setup:
 def funding_and_sweep(rng: Random) -> Setup:
     """Funding is paid, and in the same tick money leaves."""
     desk = moving(rng, gross=rng.uniform(1.6, 4.5))
-    t = when(rng)
+    t = event_time(rng)
     paid = desk.equity * desk.gross * rng.uniform(-0.003, 0.001)
     lag = rng.choice([0.5, 5.0, 15.0])
     desk.world.at(t, lambda now: desk.book.flow(now, "funding", paid, lag=lag), f"funding {paid:,.0f}")
@@ -565,7 +571,7 @@ def noisy(rng: Random) -> Setup:
     """The venue's equity swings by 0.3-2% without trades or prices; now and then something leaves."""
     desk = moving(rng)
     if rng.random() < 0.5:
-        desk.out(when(rng), rng.uniform(0.05, 0.3), rng.choice([0.5, 15.0]))
+        desk.out(event_time(rng), rng.uniform(0.05, 0.3), rng.choice([0.5, 15.0]))
     return desk.setup(view(rng, noise=rng.uniform(0.003, 0.02), noise_in_profit=rng.random() < 0.5))
 
 
@@ -574,7 +580,7 @@ def noisy_silent(rng: Random) -> Setup:
     """The same, and the ledger does not answer."""
     desk = moving(rng)
     if rng.random() < 0.5:
-        desk.out(when(rng), rng.uniform(0.05, 0.3), rng.choice([0.5, 15.0]))
+        desk.out(event_time(rng), rng.uniform(0.05, 0.3), rng.choice([0.5, 15.0]))
     noise = rng.uniform(0.003, 0.02)
     return desk.setup(view(rng, noise=noise, noise_in_profit=rng.random() < 0.5, silent_from=rng.uniform(0, 20)))
 
@@ -582,7 +588,7 @@ def noisy_silent(rng: Random) -> Setup:
 @family("deposit around a crash", "0-2 s")
 def deposit_around_crash(rng: Random) -> Setup:
     """Money comes just before, during or just after a fall: it never hides the loss."""
-    begin = when(rng)
+    begin = event_time(rng)
     desk = Desk(rng, loss=rng.uniform(0.22, 0.4), begin=begin, lasts=rng.uniform(0.0, 3.0))
     desk.deposit(begin + rng.choice([0.1, 4.5, 8.0]), rng.uniform(0.1, 1.0), rng.choice(LAGS))
     return desk.setup()
@@ -591,8 +597,8 @@ def deposit_around_crash(rng: Random) -> Setup:
 @family("transfer out before a crash", "0-2 s")
 def out_before_crash(rng: Random) -> Setup:
     """Money leaves, and seconds later the rest of it loses."""
-    begin = when(rng)
-    desk = Desk(rng, loss=lost(rng), begin=begin, lasts=rng.uniform(0.0, 3.0))
+    begin = event_time(rng)
+    desk = Desk(rng, loss=loss_fraction(rng), begin=begin, lasts=rng.uniform(0.0, 3.0))
     desk.out(begin - rng.uniform(0.5, 20.0), rng.uniform(0.05, 0.3), rng.choice(LAGS))
     return desk.setup()
 
@@ -625,12 +631,12 @@ def spot_flows(rng: Random) -> Setup:
         coin, lag = rng.choice(["USDT", "BTC"]), rng.choice(LAGS)
         most = float(book.wallets[coin]) * (1.0 if coin == "USDT" else 60_000) * 0.24
         sign = rng.choice([-1, 1])
-        worth = rng.uniform(0.2, 1.0) * most if sign < 0 else rng.uniform(0.1, 0.8) * equity
-        amount = sign * worth / (1.0 if coin == "USDT" else 60_000)
+        value = rng.uniform(0.2, 1.0) * most if sign < 0 else rng.uniform(0.1, 0.8) * equity
+        amount = sign * value / (1.0 if coin == "USDT" else 60_000)
         kind = "withdrawal" if sign < 0 else "deposit"
         world.at(
             t, lambda now, k=kind, a=amount, c=coin, g=lag: book.flow(now, k, a, asset=c, lag=g),
-            f"{kind} of {worth / equity:.1%} in {coin}, row {lag:g} s after it",
+            f"{kind} of {value / equity:.1%} in {coin}, row {lag:g} s after it",
         )  # fmt: skip
         t += rng.uniform(1.0, 40.0)
     return Setup(world, {"main": spot_view(rng)})
@@ -639,7 +645,7 @@ def spot_flows(rng: Random) -> Setup:
 @family("spot crash", "0-2 s")
 def spot_crash(rng: Random) -> Setup:
     """What is held falls."""
-    world, _, _ = spot(rng, loss=lost(rng), begin=when(rng), lasts=rng.uniform(0.0, 20.0))
+    world, _, _ = spot(rng, loss=loss_fraction(rng), begin=event_time(rng), lasts=rng.uniform(0.0, 20.0))
     return Setup(world, {"main": spot_view(rng)})
 
 

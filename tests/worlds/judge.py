@@ -1,11 +1,10 @@
-"""Runs a world through the product and holds what it did against the naive truth.
+"""Runs a world through the product and compares its decisions with the naive truth.
 
 A close is *false* if it fires while the true drawdown never came to 80% of the threshold before it. The delay of a loss
 that is real counts from the instant at which the true drawdown was clearly beyond the threshold (by 5%, for two ticks),
-because between two reads a venue shows less than the truth; while no runner lives or the venue is down, from the end of
+because between two polls a venue shows less than the truth; while no runner lives or the venue is down, from the end of
 that. It is *missed* when nothing fires within 120 s or before the world's end, and *late* when it took longer than the
-world allows.
-"""
+world allows."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ MISSED = 120.0
 
 @dataclass(slots=True)
 class Setup:
-    """A world, how it is read, and what is asked of the reader in it."""
+    """A world, how it is polled, and what is required of the reader in it."""
 
     world: World
     views: dict[str, View]
@@ -66,7 +65,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A lock without orders: what a suspicion may do, and must not do often."""
+    """A lock without orders: permitted on suspicion, but not often."""
 
     at: float
     scope: str
@@ -75,7 +74,7 @@ class Locked:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of one world. `delays` has one entry for each scope that truly lost."""
+    """The outcome of one world. `delays` has one entry for each scope that truly lost."""
 
     family: str
     seed: int
@@ -120,7 +119,7 @@ def policies(scope: str) -> PolicySet:
 
 
 class Runner:
-    """Interpreters one after the other, each taking up the memory that the last one stored."""
+    """A sequence of interpreters, each restored from what the last one stored."""
 
     def __init__(self, scope: str) -> None:
         self._policies = policies(scope)
@@ -130,7 +129,7 @@ class Runner:
         self._keeps = False
 
     def keep(self) -> None:
-        """Store what each tick leaves, as a run does; worlds without restarts save the time."""
+        """Store the state after each tick, as a run does; worlds without restarts save the time."""
         self._keeps = True
 
     def restart(self) -> None:
@@ -150,10 +149,10 @@ class Runner:
         return outcome
 
 
-Watching = Callable[[float, Snapshot, Interpreter, Outcome], None]
+TickObserver = Callable[[float, Snapshot, Interpreter, Outcome], None]
 
 
-def play(setup: Setup, seed: int, watching: Watching | None = None) -> Iterator[tuple[float, Decision | Notice]]:
+def play(setup: Setup, seed: int, on_tick: TickObserver | None = None) -> Iterator[tuple[float, Decision | Notice]]:
     """Every decision and notice of the world, with its time."""
     feed = Feed(setup.world, setup.views, Random(seed ^ 0x5EED), tick=setup.tick, restarts=setup.restarts)
     runner = Runner(setup.scope)
@@ -163,8 +162,8 @@ def play(setup: Setup, seed: int, watching: Watching | None = None) -> Iterator[
         if fresh:
             runner.restart()
         outcome = runner.tick(snapshot)
-        if watching is not None:
-            watching(at, snapshot, runner.interpreter, outcome)
+        if on_tick is not None:
+            on_tick(at, snapshot, runner.interpreter, outcome)
         for each in (*outcome.decisions, *outcome.notices):
             yield at, each
 
@@ -180,7 +179,7 @@ def is_lock(decision: Decision) -> bool:
 
 
 def judge_reference(setup: Setup, family: str, seed: int) -> Verdict:
-    """The same for the first rule read naively (`reference.py`): it shows what a world allows to be seen."""
+    """The same for the naive first rule (`reference.py`): it shows what a world allows to be seen."""
     verdict = Verdict(family, seed, allowed=setup.allowed, text=setup.text)
     truths = {_scope(truth.scope): truth for truth, _ in setup.world.truths}
     feed = Feed(setup.world, setup.views, Random(seed ^ 0x5EED), tick=setup.tick, restarts=setup.restarts)
@@ -195,18 +194,18 @@ def judge_reference(setup: Setup, family: str, seed: int) -> Verdict:
                 verdict.false.append(shot)
     for scope, truth in truths.items():
         if (scope == "portfolio") == (setup.scope == "portfolio"):
-            _hold(verdict, setup, scope, truth, first.get(scope))
+            _compare(verdict, setup, scope, truth, first.get(scope))
     verdict.moved = setup.world.moved
     return verdict
 
 
-def judge(setup: Setup, family: str, seed: int, watching: Watching | None = None) -> Verdict:
-    """Run the world to its end and say what was right and what was wrong."""
+def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = None) -> Verdict:
+    """Run the world to its end and return the verdict."""
     verdict = Verdict(family, seed, allowed=setup.allowed, text=setup.text)
     truths = {_scope(truth.scope): truth for truth, _ in setup.world.truths}
     first: dict[str, float] = {}
     raw: list[tuple[float, Decision]] = []
-    for at, each in play(setup, seed, watching):
+    for at, each in play(setup, seed, on_tick):
         if isinstance(each, Notice):
             verdict.notices[each.kind] = verdict.notices.get(each.kind, 0) + 1
         elif each.kind is None:
@@ -223,25 +222,25 @@ def judge(setup: Setup, family: str, seed: int, watching: Watching | None = None
             verdict.locked.append(Locked(at, decision.scope, truth.fall(at)))
     for scope, truth in truths.items():
         if (scope == "portfolio") == (setup.scope == "portfolio"):
-            _hold(verdict, setup, scope, truth, first.get(scope))
+            _compare(verdict, setup, scope, truth, first.get(scope))
     verdict.moved = setup.world.moved
     return verdict
 
 
-def _hold(verdict: Verdict, setup: Setup, scope: str, truth: Truth, fired: float | None) -> None:
-    """Hold the first close of a scope against when it truly lost."""
+def _compare(verdict: Verdict, setup: Setup, scope: str, truth: Truth, fired: float | None) -> None:
+    """Compare the first close of a scope with the time of its true loss."""
     verdict.worst = max(verdict.worst, truth.worst(setup.world.seconds))
     clear = truth.crossed(THRESHOLD * CLEAR, HELD * setup.tick)
     if clear is None:
         return
-    unread = list(setup.restarts)
+    outages = list(setup.restarts)
     if not setup.still_seen:
-        unread += (gap for view in setup.views.values() for gap in view.down)
+        outages += (gap for view in setup.views.values() for gap in view.down)
     if fired is None or fired - clear > MISSED:
         if setup.world.seconds - clear > setup.allowed:
             verdict.missed.append(f"{scope} lost {truth.worst(setup.world.seconds):.2%}, from {clear:.2f} s on")
         return
-    for begin, end in sorted(unread):
+    for begin, end in sorted(outages):
         if begin <= clear < end:
             clear = end  # nobody could see it before
     delay = max(fired - clear, 0.0)

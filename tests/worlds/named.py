@@ -1,8 +1,7 @@
-"""The twelve worlds that have a name: nothing in them is random but the reader's jitter, and each says what is right.
+"""The named worlds, numbered one to twelve: deterministic except for the reader's jitter, each with its right outcome.
 
 Numbers are chosen so that each can be checked in the head: an account of 100,000 USDT, marks of 100 unless a name says
-otherwise, and a policy that closes at a drawdown of 10%.
-"""
+otherwise, and a policy that closes at a drawdown of 10%."""
 
 from __future__ import annotations
 
@@ -25,11 +24,10 @@ Right = Literal["never closes", "closes", "closes, though money only moved"]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A world with a name, and what is right in it.
+    """A named world and its right outcome.
 
-    `closes`: the loss is real, and is seen within the setup's `allowed`. `closes, though money only moved`: the error
-    that the rule chooses, because a reader cannot tell this world from one in which the money is lost.
-    """
+    `closes`: the loss is real, and is detected within `allowed`. `closes, though money only moved`: the error
+    that the rule chooses, because a reader cannot distinguish this world from one in which the money is lost."""
 
     number: int
     make: Callable[[], Setup]
@@ -38,7 +36,7 @@ class Named:
     """The scopes that close; every other one never does."""
 
     def complaints(self, name: str) -> list[str]:
-        """What went wrong, in sentences; none where all is well."""
+        """The deviations, in sentences; none where the outcome is right."""
         verdict = judge(self.make(), name, 0)
         return self._complaints(verdict)
 
@@ -82,7 +80,7 @@ def account(
 
 
 def read(book: Book, allowed: float = 2.5, **more: object) -> Setup:
-    """The book as an ordinary venue shows it: ledger asked every 20 s, and each second after something moved."""
+    """The book as an ordinary venue reports it: the ledger is polled every 20 s, and each second after a movement."""
     shown = View(poll=20.0, hurried=1.0, **more)  # type: ignore[arg-type]
     return Setup(book.world, {book.name: shown}, allowed=allowed)
 
@@ -172,13 +170,13 @@ def late_positions() -> Setup:
 
 @named(8, "equity cached for 3 s in a crash", "closes")
 def cached_equity() -> Setup:
-    """24% within 4 s; worth is up to 3 s old, positions and marks are not."""
+    """24% within 4 s; equity is up to 3 s old, positions and marks are not."""
     return read(account((40.0, 44.0, -0.08), gross=3.0), allowed=4.5, equity_cached=3.0)
 
 
 @named(9, "BTC collateral falling 1% a second, index cached 10 s", "closes")
 def collateral() -> Setup:
-    """80,000 of 100,000 are BTC; from 40 s on they fall by 20% in 20 s. Worth is live, the price beside it is not."""
+    """80,000 of 100,000 are BTC; from 40 s on they fall by 20% in 20 s. Equity is live, the price beside it is not."""
     world = World(ENOUGH)
     world.prices["BTC"] = walk(CALM, 50_000.0, ENOUGH, 0.0, [(40.0, 60.0, -0.2)])
     book = Book(world, "main", {"USDT": 20_000, "BTC": Decimal("1.6")})
@@ -258,6 +256,6 @@ def dust() -> Setup:
 
 
 @named(12, "dust withdrawals, seldom", "never closes")
-def seldom() -> Setup:
-    """Every 9 s: never five within 12 s, so that they stay money that left."""
+def infrequent() -> Setup:
+    """Every 9 s: never five within 12 s, so that they count as withdrawals."""
     return _leak(lost=False, times=[20.3 + 9 * k for k in range(12)], lag=61.0)

@@ -1,12 +1,11 @@
-"""The first rule read naively from snapshots: no part of the product, slow, and in floats.
+"""A naive implementation of the first rule, from snapshots: no part of the product, slow, and in floats.
 
 It is not what is judged. It shows that a world *can* be judged: that a reader who knows no more than the snapshots,
 and never looks ahead, closes where the truth says so. Where it fails too, the world is unfair or the rule has a price
 there. `python -m tests.worlds --rule page` prints its table.
 
-Every interval between two readings is kept with its parts, and its rows are put to it as they come; what it counts for
-is worked out anew at each reading, so that there is nothing to retract.
-"""
+Every interval between two snapshots is kept with its parts, and rows are assigned to it as they arrive; its profit or
+loss is computed again at each snapshot, so that there is nothing to retract."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def _f(value: object) -> float:
 
 @dataclass(slots=True)
 class Parts:
-    """One reading of one account, taken apart."""
+    """One snapshot of one account, taken apart."""
 
     at: float
     equity: float
@@ -45,7 +44,7 @@ class Parts:
 
 @dataclass(slots=True)
 class Interval:
-    """What changed between two readings, and the rows that belong to it."""
+    """The changes between two snapshots, and the rows that belong to them."""
 
     begin: float
     end: float
@@ -71,7 +70,7 @@ class Interval:
         return sum(value for _, value in self.flows)
 
     def residuals(self) -> tuple[float, float]:
-        """What neither prices nor rows explain: by worth, positions and marks; and by the wallet alone."""
+        """The change that neither prices nor rows explain: by equity, positions and marks; and by the wallet alone."""
         flows = self.flowed()
         by_book, by_wallet = flows, flows
         for fill in self.fills:
@@ -86,7 +85,7 @@ class Interval:
         return self.change - self.collateral - self.marks - by_book, self.wallet - by_wallet
 
     def residual(self) -> float:
-        """The smaller of the two where no trade is seen."""
+        """The smaller of the two where no trade is visible."""
         book, wallet = self.residuals()
         if math.isnan(book):
             return wallet
@@ -95,7 +94,7 @@ class Interval:
         return min(book, wallet, key=abs)
 
     def is_ahead(self) -> bool:
-        """Positions or marks have moved and worth has not: they were read later, or worth is an older answer."""
+        """Positions or marks have moved and equity has not: they were polled later, or equity is an older answer."""
         book = self.change - self.collateral - self.marks
         return abs(self.wallet) <= self.noise and (abs(book) > 2 * self.noise or bool(self.traded))
 
@@ -129,7 +128,7 @@ class Account:
         self.complete = True
 
     def read(self, at: float, account: AccountSnapshot) -> None:
-        """Take a reading."""
+        """Add a snapshot."""
         self.complete = account.complete is not False
         for rule in account.instruments or ():
             self.sizes[rule.symbol] = (float(rule.contract_size or 1), rule.inverse)
@@ -278,7 +277,7 @@ class Account:
         return found
 
     def _noisy(self) -> bool:
-        """Worth swings both ways, again and again, without trades, prices or rows."""
+        """Equity swings both ways repeatedly, without trades, prices or rows."""
         ups = downs = 0
         for each in self.intervals[-60:]:
             if each.traded or math.isnan(each.marks):
@@ -292,7 +291,7 @@ class Account:
         self, i: int, each: Interval, left: float, now: float, read: float, lag: float,
         small: deque[tuple[float, float]], falls: list[float],
     ) -> bool:  # fmt: skip
-        size, traded = abs(left), self._untold(i)
+        size, traded = abs(left), self._unreported(i)
         if size <= SLIP * traded:
             while small and small[0][0] < each.end - 60:
                 small.popleft()
@@ -317,23 +316,23 @@ class Account:
         """The most falls without a trade or a row within 30 s of which this one is part."""
         times = [
             other.end for other in self.intervals
-            if abs(other.end - each.end) <= 30 and other.residual() < -other.noise and not self._untold_of([other])
+            if abs(other.end - each.end) <= 30 and other.residual() < -other.noise and not self._unreported_of([other])
         ]  # fmt: skip
         return max((sum(1 for t in times if s <= t <= s + 30) for s in times), default=0)
 
-    def _untold(self, i: int) -> float:
-        """Worth of the quantities that changed around an interval and that no fill tells of."""
+    def _unreported(self, i: int) -> float:
+        """The notional that changed around an interval without a fill."""
         here = self.intervals[i]
         near = list(self._around(here.begin - 3.0, here.end + 5.0, i))
-        return self._untold_of(near)
+        return self._unreported_of(near)
 
     def _around(self, begin: float, end: float, i: int) -> Iterable[Interval]:
         for each in self.intervals[max(i - 6, 0) : i + 8]:
             if each.end >= begin and each.begin <= end:
                 yield each
 
-    def _untold_of(self, near: list[Interval]) -> float:
-        """Worth of what was traded in all of these together, less what fills tell; a late answer is no trade."""
+    def _unreported_of(self, near: list[Interval]) -> float:
+        """The notional traded in all of these together, less their fills; a late answer is no trade."""
         total = 0.0
         for symbol in {symbol for each in near for symbol in each.traded}:
             left = sum(each.traded.get(symbol, 0.0) for each in near)
@@ -347,7 +346,7 @@ class Account:
 
 
 class Reference:
-    """A reader of snapshots that says when a scope is to be closed."""
+    """A reader of snapshots that decides when to close a scope."""
 
     def __init__(self, scope: str, threshold: float) -> None:
         self.scope, self.threshold = scope, threshold
@@ -356,7 +355,7 @@ class Reference:
         self.falls: dict[str, float] = {}
 
     def tick(self, snapshot: Snapshot) -> list[str]:
-        """The scopes that are to be closed now."""
+        """The scopes to close now."""
         now = snapshot.as_of.timestamp()
         gains: dict[str, list[tuple[Interval, float]]] = {}
         for each in snapshot.accounts:

@@ -1,4 +1,4 @@
-"""What is printed: the table over families, and one world tick by tick."""
+"""Printed output: the table over families, and one world tick by tick."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def run_one(name: str, seed: int, rule: str = "product") -> Verdict:
-    """One world of a family, judged; `rule` may be `page`, for the first rule read naively."""
+    """One world of a family, judged; `rule` may be `page`, for the naive implementation of the first rule."""
     setup = FAMILIES[name].world(seed)
     return judge(setup, name, seed) if rule == "product" else judge_reference(setup, name, seed)
 
@@ -40,7 +40,7 @@ def chosen(parts: Sequence[str]) -> list[Family]:
 
 
 def complaints(family: Family, verdicts: Sequence[Verdict]) -> list[str]:
-    """What is not as it should be in a family, in sentences; none where all is well."""
+    """The deviations of a family from what it is allowed, in sentences; none where it has none."""
     found = []
     false = [each for each in verdicts if each.false]
     allowed = math.floor(family.false_allowed * len(verdicts))
@@ -92,7 +92,7 @@ def table(parts: Sequence[str], worlds: int, seed: int, jobs: int, *, verbose: b
 
 
 def show(name: str, seed: int) -> int:
-    """Print one world tick by tick, with what the product made of it."""
+    """Print one world tick by tick, with the product's state and decisions."""
     setup = NAMED[name].make() if name in NAMED else FAMILIES[name].world(seed)
     print("time, account, true unit value, true drawdown | equity [wallets] unrealized | positions | rows read")
     print("-> what the product makes of it; .. what the naive reading makes of it; !! a notice; ## a decision")
@@ -100,7 +100,7 @@ def show(name: str, seed: int) -> int:
     printed = 0
     page = Reference(setup.scope, THRESHOLD)
 
-    def watching(at: float, snapshot: Snapshot, interpreter: Interpreter, outcome: Outcome) -> None:
+    def on_tick(at: float, snapshot: Snapshot, interpreter: Interpreter, outcome: Outcome) -> None:
         nonlocal printed
         for when, text in setup.world.log[printed:]:
             if when > at:
@@ -113,7 +113,7 @@ def show(name: str, seed: int) -> int:
         falls = " ".join(f"{scope}={fall:.4f}" for scope, fall in page.falls.items())
         print(f"        .. {falls}" + (f" ## closes {closes}" if closes else ""))
 
-    print(judge(setup, name, seed, watching))
+    print(judge(setup, name, seed, on_tick))
     return 0
 
 

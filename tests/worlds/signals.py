@@ -1,4 +1,4 @@
-"""Signals of a made-up book, read as an interpreter reads them."""
+"""Signals of a made-up book, evaluated as an interpreter evaluates them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.worlds import START, account, position
 
 
 def values_of(signal: str, positions: Sequence[Position] | None, equity: str = "100000") -> tuple[float, float]:
-    """The interval of a signal without a window, of one account that holds these positions; None: they are unknown."""
+    """The interval of a signal without a window, for one account with these positions; None: they are unknown."""
     view = ScopeView(to_micros(START), True, (account(equity, positions),), {}, None)
     history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
     history.observe(view)
@@ -24,5 +24,5 @@ def values_of(signal: str, positions: Sequence[Position] | None, equity: str = "
 
 
 def held(*notionals: str) -> list[Position]:
-    """Positions of these notionals, long and short by turns."""
+    """Positions with these notionals, alternately long and short."""
     return [position(f"S{i}", "short" if i % 2 else "long", "0", notional=each) for i, each in enumerate(notionals)]

@@ -1,4 +1,4 @@
-"""The worlds themselves: numbers worked by hand, so that what judges the rule is not wrong itself."""
+"""The simulator itself: numbers worked out by hand, so that an error of the simulator does not judge the rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def feed(setup: Setup) -> list[Snapshot]:
 
 
 def test_losses_compound_and_flows_do_not_count() -> None:
-    """100,000 lose 10%, 45,000 of the 90,000 leave, and the rest loses 10% (4,500): 19%, as a fund would say it."""
+    """100,000 lose 10%, 45,000 of the 90,000 leave, and the rest loses 10% (4,500): 19%, as a fund would report it."""
     book = account((10.0, 10.0, -0.1), (30.0, 30.0, -0.05), gross=1.0)
     book.world.at(20.0, lambda t: book.flow(t, "withdrawal", -45_000))
     book.world.run([])
@@ -56,7 +56,7 @@ def test_a_flip_realises_the_old_side_and_opens_the_new_one_at_the_fill() -> Non
     assert (key, held.contracts, held.entry) == (("BTC/USDT:USDT", "short"), 500, 110)
 
 
-def test_an_inverse_contract_loses_in_coins_as_its_formula_says() -> None:
+def test_an_inverse_contract_loses_coins_by_its_formula() -> None:
     """600 contracts of 100 USD from 60,000 to 50,000: 60,000 × (1/60,000 − 1/50,000) = −0.2 BTC."""
     world = World(30.0)
     path = walk(RNG, 60_000, 30.0, 0.0, [(10.0, 10.0, -1 / 6)], digits=1)
@@ -70,7 +70,7 @@ def test_an_inverse_contract_loses_in_coins_as_its_formula_says() -> None:
     assert book.equity(20.0) == pytest.approx(1.8 * 50_000)
 
 
-def test_what_is_on_its_way_between_two_accounts_is_not_lost() -> None:
+def test_a_transfer_in_transit_is_not_lost() -> None:
     """30,000 leave A and reach B 4 s later: neither fell, and together they never changed."""
     world = World(60.0)
     a, b = account(world=world, name="A"), account(world=world, name="B")
@@ -81,7 +81,7 @@ def test_what_is_on_its_way_between_two_accounts_is_not_lost() -> None:
     assert (a.truth.worst(60), b.truth.worst(60), together.worst(60)) == (0, 0, 0)
 
 
-def test_a_split_changes_nothing_that_is_owned() -> None:
+def test_a_split_does_not_change_equity() -> None:
     """Ten times as many contracts at a tenth of the mark."""
     for seed in range(6):
         setup = FAMILIES["split"].world(seed)
@@ -90,7 +90,7 @@ def test_a_split_changes_nothing_that_is_owned() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_parts_of_worth_add_up(name: str) -> None:
+def test_the_parts_of_equity_add_up(name: str) -> None:
     """equity = Σ wallet × price + unrealized in every answer that claims it, to a hundred millionth a term."""
     setup = FAMILIES[name].world(0)
     noisy = any((view.noise and not view.noise_in_profit) or view.index_cached for view in setup.views.values())
@@ -140,10 +140,10 @@ def test_the_ledger_claims_to_be_complete_up_to_the_last_read() -> None:
 
 
 class TestTheJudge:
-    """It can say each of the things that it may say."""
+    """It can return each of its verdicts."""
 
     def test_a_close_without_a_loss_is_false(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The decision of a real crash, given out in a world in which only money moved."""
+        """The decision of a real crash, returned in a world in which only money moved."""
         crash = read(account((40.5, 40.5, -0.3), gross=1.0))
         ((at, decision),) = [each for each in play(crash, 0) if isinstance(each[1], Decision)]
 
@@ -156,28 +156,28 @@ class TestTheJudge:
         (shot,) = verdict.false
         assert (shot.at, shot.worst) == (at, 0.0)
 
-    def test_a_loss_that_nobody_can_see_is_missed(self) -> None:
-        """The venue is read once, and then never again: the truth falls by 30%."""
+    def test_an_invisible_loss_is_missed(self) -> None:
+        """The venue is polled once, and then never again: the truth falls by 30%."""
         book = account((40.0, 40.0, -0.3), gross=1.0)
         setup = Setup(book.world, {"main": View(equity_cached=1e6, positions_cached=1e6)}, allowed=2.5)
         verdict = judge(setup, "x", 0)
         assert verdict.missed
         assert not verdict.delays
 
-    def test_a_plain_fall_is_seen_in_the_next_tick(self) -> None:
-        """30% at 40.5 s: the read of 41 s tells it."""
+    def test_a_plain_fall_is_detected_in_the_next_tick(self) -> None:
+        """30% at 40.5 s: the poll of 41 s shows it."""
         verdict = judge(read(account((40.5, 40.5, -0.3), gross=1.0)), "x", 0)
         (delay,) = verdict.delays
         assert 0.5 <= delay < 1.0
         assert not verdict.bad
 
-    def test_what_is_seen_too_late_is_late(self) -> None:
-        """The same with a bound that no reader of one tick a second can keep."""
+    def test_a_loss_detected_after_the_bound_is_late(self) -> None:
+        """The same with a bound that no reader with one tick a second can meet."""
         assert judge(read(account((40.5, 40.5, -0.3), gross=1.0), allowed=0.1), "x", 0).late
 
 
 def test_churn_and_dust_look_the_same() -> None:
-    """What the twelfth world shows while no row has come is the same, whether money was lost or moved."""
+    """What the twelfth world shows before any row is the same, whether money was lost or moved."""
     names = ("runaway round trips with flat positions, rows never", "dust withdrawals that look just so")
     lost, moved = (feed(NAMED[name].make()) for name in names)
     until = 100  # the first row of the dust comes at 101 s

@@ -1,9 +1,8 @@
 """The naive truth of one scope: its unit value at every instant, from profit and loss alone.
 
-A fund's arithmetic, as a head of risk would do it by hand: what the book earns or loses moves the value of a unit;
-deposits, withdrawals and transfers issue or redeem units at the value just before them and move nothing. It is told by
-the world what happened, so there is nothing to classify.
-"""
+A fund's arithmetic, as a head of risk would do it on paper: the book's profit or loss moves the value of a unit;
+deposits, withdrawals and transfers issue or redeem units at the value just before them and move nothing. The world
+reports each event with its nature, so there is nothing to classify."""
 
 from __future__ import annotations
 
@@ -11,10 +10,9 @@ from bisect import bisect_right
 
 
 class Truth:
-    """Unit value over time, from 1 at the start, and the drawdown from its highest so far.
+    """Unit value over time, from 1 at the start, and the drawdown from its peak.
 
-    Worlds are shorter than any window that they are judged by, so the highest so far is the window's.
-    """
+    Worlds are shorter than any window that they are judged by, so this peak is the window's."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -26,14 +24,14 @@ class Truth:
         self._peak = 1.0
 
     def earn(self, t: float, equity: float) -> None:
-        """Whatever changed since the last call was profit or loss."""
+        """Any change since the last call was profit or loss."""
         if self._equity is not None:
             self._value = self._value * equity / self._equity if self._equity > 0 and equity > 0 else 0.0
         self._equity = equity
         self._note(t)
 
     def issue(self, t: float, equity: float) -> None:
-        """Whatever changed since the last call was money that came or left."""
+        """Any change since the last call was a flow."""
         self._equity = equity
         self._note(t)
 

@@ -1,10 +1,9 @@
-"""What a venue shows of a world, tick by tick: `killswitch.snapshot/v1`, with everything that makes it hard to read.
+"""What a venue reports of a world, tick by tick: `killswitch.snapshot/v1`, with everything that makes it ambiguous.
 
-A tick reads worth with its parts (one answer), positions (another moment, perhaps an older one), marks, and sometimes
+A tick polls equity with its parts (one answer), positions (another moment, perhaps an older one), marks, and sometimes
 the ledger. Answers may be cached, late, partial or missing; rows come late, early, twice or never. `fills_as_of` and
-`flows_as_of` are the instant of the last read of the ledger: a venue whose rows come 15 s late still answers "complete
-up to now", as real ones do. Only `row_lag_s` may tell better.
-"""
+`flows_as_of` are the instant of the last poll of the ledger: a venue whose rows come 15 s late still answers "complete
+up to now", as real ones do. Only `row_lag_s` may be more precise."""
 
 from __future__ import annotations
 
@@ -39,11 +38,10 @@ def instant(t: float) -> datetime:
 
 @dataclass(slots=True)
 class View:
-    """How one account is read.
+    """How one account is polled.
 
-    All times in seconds. `form` is `full` (worth with its parts), `coins` (each coin's equity instead of its wallet),
-    `amounts` (spot: amounts and prices only) or `old` (equity and the positions' own profits, nothing else).
-    """
+    All times in seconds. `form` is `full` (equity with its parts), `coins` (each coin's equity instead of its wallet),
+    `amounts` (spot: amounts and prices only) or `old` (equity and the positions' own profits, nothing else)."""
 
     form: str = "full"
     skew: float = 0.08
@@ -80,7 +78,7 @@ class View:
 
 @dataclass(slots=True)
 class _Reader:
-    """What the adapter of one account remembers between its ticks."""
+    """The state that the adapter of one account keeps between its ticks."""
 
     book: Book
     view: View
@@ -179,7 +177,7 @@ class Feed:
             yield look.at, snapshot, fresh
 
     def _begin_again(self, reader: _Reader) -> None:
-        """A new runner knows no rows; it reads those of the last minute before the old one's last read again."""
+        """A new runner knows no rows; it fetches again those of the last minute before the old one's last poll."""
         since = (reader.read_at or 0.0) - OVERLAP
         rows: list[FillRow | FlowRow] = [*reader.book.fills, *reader.book.flows]
         reader.seen = {row.id for row in rows if row.at < since}
@@ -193,32 +191,34 @@ class Feed:
         at = look.equity[name]
         if any(begin <= at < end for begin, end in view.down):
             return AccountSnapshot(**common, quality="down", reason="the venue does not answer")  # type: ignore[arg-type]
-        worth = self.pictures[name, at]
+        equity_picture = self.pictures[name, at]
         held = self.pictures[name, look.positions[name]]
         unknown = any(begin <= at < end for begin, end in view.positions_unknown)
         positions = None if unknown else self._positions(book, view, held)
         for contract, *_ in held.positions:
             reader.held[contract.symbol] = look.at
-        fills, flows = self._ledger(reader, look.at, worth, None if unknown else held)
+        fills, flows = self._ledger(reader, look.at, equity_picture, None if unknown else held)
         full = view.form in ("full", "coins")
-        noise = exact(worth.equity * Decimal(str(self.rng.gauss(0.0, view.noise)))) if view.noise else Decimal(0)
+        noise = (
+            exact(equity_picture.equity * Decimal(str(self.rng.gauss(0.0, view.noise)))) if view.noise else Decimal(0)
+        )
         unrealized = None
         if view.form == "full":
-            unrealized = worth.unrealized + (noise if view.noise_in_profit else 0)
+            unrealized = equity_picture.unrealized + (noise if view.noise_in_profit else 0)
         stamped = view.stamps and view.form != "old"
-        told = instant(look.at) if view.equity_cached or view.positions_lag or view.positions_cached else None
+        part_time = instant(look.at) if view.equity_cached or view.positions_lag or view.positions_cached else None
         read_at = None if view.form == "old" or reader.read_at is None else instant(reader.read_at)
         instruments = tuple(_rules(each) for each in book.contracts.values()) if reader.instruments_due else None
         reader.instruments_due = False
         return AccountSnapshot(
             **common,  # type: ignore[arg-type]
             quality="ok", observed_at=instant(look.at),
-            equity=worth.equity + noise, unrealized=unrealized,
+            equity=equity_picture.equity + noise, unrealized=unrealized,
             position_mode="hedge" if book.hedge else "one_way",
-            balances=self._balances(book, view, worth, look), positions=positions,
+            balances=self._balances(book, view, equity_picture, look), positions=positions,
             fills=fills, flows=flows, instruments=instruments, orders=(),
-            wallet_as_of=(told or instant(at)) if stamped else None,
-            positions_as_of=(told or instant(held.at)) if stamped and positions is not None else None,
+            wallet_as_of=(part_time or instant(at)) if stamped else None,
+            positions_as_of=(part_time or instant(held.at)) if stamped and positions is not None else None,
             fills_as_of=read_at, flows_as_of=read_at,
             row_lag_s=view.row_lag_s, complete=view.complete,
             marks=self._marks(reader, look, unknown=unknown) if full and view.marks else None,
@@ -231,8 +231,8 @@ class Feed:
             for contract in book.contracts.values():
                 amount, mark = held.wallets.get(contract.symbol.split("/", maxsplit=1)[0]), contract.path.at(held.at)
                 if amount:
-                    worth = exact(amount * mark)
-                    rows.append(_holding(contract, amount, mark, worth, stamp))
+                    notional = exact(amount * mark)
+                    rows.append(_holding(contract, amount, mark, notional, stamp))
             return tuple(rows)
         for contract, side, contracts, entry, mark, profit in held.positions:
             rows.append(
@@ -249,20 +249,20 @@ class Feed:
             )
         return tuple(rows)
 
-    def _balances(self, book: Book, view: View, worth: Picture, look: Look) -> tuple[Balance, ...] | None:
+    def _balances(self, book: Book, view: View, equity_picture: Picture, look: Look) -> tuple[Balance, ...] | None:
         if view.form == "old":
             return None
         index_at = look.index[book.name]
         rows = []
-        for asset, wallet in worth.wallets.items():
-            price = worth.prices[asset] if index_at == worth.at else book.price(asset, index_at)
-            equity = wallet + worth.profits.get(asset, Decimal(0))
+        for asset, wallet in equity_picture.wallets.items():
+            price = equity_picture.prices[asset] if index_at == equity_picture.at else book.price(asset, index_at)
+            equity = wallet + equity_picture.profits.get(asset, Decimal(0))
             rows.append(
                 Balance(
                     asset=asset,
                     amount=wallet,
                     price=price,
-                    haircut=book.haircut(asset, worth.at),
+                    haircut=book.haircut(asset, equity_picture.at),
                     wallet=wallet if view.form == "full" else None,
                     equity=equity if view.form in ("full", "coins") else None,
                     price_at=instant(index_at) if view.stamps else None,
@@ -282,12 +282,12 @@ class Feed:
     # The ledger
 
     def _ledger(
-        self, reader: _Reader, now: float, worth: Picture, held: Picture | None
+        self, reader: _Reader, now: float, equity_picture: Picture, held: Picture | None
     ) -> tuple[tuple[Fill, ...], tuple[Flow, ...]]:
         view = reader.view
         before = None if reader.before is None else reader.before[1]
         rows = before if held is None else [(row[0].symbol, row[1], row[2]) for row in held.positions]
-        after = (worth.wallets, rows)
+        after = (equity_picture.wallets, rows)
         if reader.before is not None and after != reader.before:
             reader.moved_at = now
         moved = reader.moved_at == now
@@ -308,9 +308,9 @@ class Feed:
         return tuple(map(_fill, fills)), tuple(map(_flow, flows))
 
 
-def _holding(contract: Contract, amount: Decimal, mark: Decimal, worth: Decimal, stamp: datetime | None) -> Position:
+def _holding(contract: Contract, amount: Decimal, mark: Decimal, notional: Decimal, stamp: datetime | None) -> Position:
     return Position(
-        symbol=contract.symbol, side="long", contracts=amount, mark_price=mark, notional=worth, mark_at=stamp
+        symbol=contract.symbol, side="long", contracts=amount, mark_price=mark, notional=notional, mark_at=stamp
     )  # fmt: skip
 
 

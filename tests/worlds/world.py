@@ -1,13 +1,12 @@
-"""A small exact market: venue accounts whose money moves for reasons that are all known.
+"""A small exact market: venue accounts whose money moves only for known reasons.
 
 Time is in seconds from the world's start. Marks and prices are step functions on a grid of a quarter of a second.
-Amounts, prices and fees are exact decimals; what an account is worth is computed from wallets, positions and prices at
-any instant, never kept beside them. Every fill and every flow leaves a row that becomes visible some seconds after it
-(or before it, or never). `World.run` plays the actions in the order of time, keeps the naive truth of each scope up to
-date and takes pictures of the accounts at the instants at which a reader looks at them.
+Amounts, prices and fees are exact decimals; the equity of an account is computed from wallets, positions and prices at
+any instant, never stored beside them. Every fill and every flow leaves a row that becomes visible some seconds after it
+(or before it, or never). `World.run` performs the actions in the order of time, keeps the naive truth of each scope up
+to date and takes pictures of the accounts at the instants at which a reader polls them.
 
-Nothing here knows how the product tells a loss from a flow.
-"""
+Nothing here knows how the product distinguishes a loss from a flow."""
 
 from __future__ import annotations
 
@@ -154,7 +153,7 @@ class Picture:
 
 @dataclass(slots=True)
 class Option:
-    """A product that the adapter does not read: `amount` × its price is in the account's total."""
+    """A product that the adapter does not read: `amount` × its price is part of the account's equity."""
 
     path: Path
     amount: Decimal
@@ -194,11 +193,11 @@ class Book:
         return contract
 
     def price(self, asset: str, t: float) -> Decimal:
-        """What one unit of `asset` is worth in the account's currency."""
+        """The price of one unit of `asset` in the account's currency."""
         return ONE if asset == self.currency else self.world.prices[asset].at(t)
 
     def haircut(self, asset: str, t: float) -> Decimal | None:
-        """The part of `asset` that does not count as margin: it is shown, and no part of worth."""
+        """The part of `asset` that does not count as margin: it is reported, and is no part of equity."""
         found = None
         for since, haircut in self.haircuts.get(asset, ()):
             found = haircut if t >= since else found
@@ -221,9 +220,9 @@ class Book:
             profit = self._profit(contract, side, holding, t)
             settle = contract.settle
             profits[settle] = profits.get(settle, ZERO) + profit
-            worth = exact(profit * (prices[settle] if settle in prices else self.price(settle, t)))
-            unrealized += worth
-            rows.append((contract, side, holding.contracts, holding.entry, contract.path.at(t), worth))
+            profit_value = exact(profit * (prices[settle] if settle in prices else self.price(settle, t)))
+            unrealized += profit_value
+            rows.append((contract, side, holding.contracts, holding.entry, contract.path.at(t), profit_value))
         for option in self.options:
             unrealized += exact(option.amount * option.path.at(t))
         equity = unrealized
@@ -232,7 +231,7 @@ class Book:
         return Picture(t, equity, unrealized, dict(self.wallets), prices, profits, tuple(rows))
 
     def equity(self, t: float) -> float:
-        """What the account is worth at `t`, in its currency, to the precision of a float."""
+        """The account's equity at `t`, in its currency, to the precision of a float."""
         own, prices = self.currency, self.world.prices
         total = 0.0
         for asset, amount in self.wallets.items():
@@ -324,7 +323,7 @@ class Book:
     def _fill(
         self, contract: Contract, side: str, count: Decimal, price: Decimal, position_side: Side | None
     ) -> Decimal:
-        """Change the positions; what was realised, in units of the settlement asset."""
+        """Change the positions; the realised profit, in units of the settlement asset."""
         grows: Side = "long" if side == "buy" else "short"
         shrinks: Side = "short" if side == "buy" else "long"
         if position_side is not None:
@@ -375,11 +374,10 @@ class Book:
     ) -> Decimal:
         """Money comes or leaves; the row is visible `lag` s later. The amount that moved.
 
-        A negative `lag`: the row is dated when the move was asked for, and visible from then on.
+        A negative `lag`: the row is dated when the move was requested, and visible from then on.
 
         Deposits, withdrawals and transfers issue or redeem units; any other kind is profit or loss. `transit`: the
-        other end is an account of the same portfolio, so that of the portfolio nothing has left or come.
-        """
+        other end is an account of the same portfolio, so that of the portfolio nothing has left or come."""
         asset = asset or self.currency
         moved = exact(amount)
         self.world.touch(t)
@@ -400,7 +398,7 @@ class Book:
         self.flows.append(FlowRow(f"{self.name}-w{len(self.flows)}", t, visible, kind, amount, asset))
 
     def give(self, t: float, symbol: str, side: Side) -> None:
-        """Hand a position to another account at the mark: its profit becomes wallet; no fill, no fee, no row."""
+        """Transfer a position to another account at the mark: its profit becomes wallet; no fill, no fee, no row."""
         self.world.touch(t)
         contract = self.contracts[symbol]
         self.add(contract.settle, self._profit(contract, side, self.holdings.pop((symbol, side)), t))
@@ -415,7 +413,7 @@ class Book:
         self.world.settle(t)
 
     def convert(self, t: float, sold: str, bought: str, amount: Decimal | float, *, cost: float = 0.001) -> None:
-        """Swap `amount` of one asset for another at their prices less `cost`; venues show no fill of it."""
+        """Swap `amount` of one asset for another at their prices less `cost`; venues list no fill of it."""
         self.world.touch(t)
         given = exact(amount)
         got = exact(given * self.price(sold, t) / self.price(bought, t) * Decimal(str(1 - cost)))
@@ -460,7 +458,7 @@ class Stop:
 
 
 class World:
-    """Everything that is there, and everything that will happen."""
+    """All accounts, and every scheduled action."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -477,7 +475,7 @@ class World:
         self._numbers = itertools.count()
 
     def at(self, t: float, act: Callable[[float], object], text: str = "") -> None:
-        """`act` at `t`; `text` says in the listing what it was."""
+        """Schedule `act` at `t`; `text` describes it in the listing."""
 
         def do(now: float) -> None:
             if text:
@@ -508,12 +506,12 @@ class World:
         return total + float(self.transit) if truth.scope == "portfolio" else total
 
     def touch(self, t: float) -> None:
-        """Bring every truth up to `t`: what changed since was profit or loss."""
+        """Bring every truth up to `t`: any change since the last call was profit or loss."""
         for truth, books in self.truths:
             truth.earn(t, self._value(truth, books, t))
 
     def settle(self, t: float, mover: Book | None = None, *, issued: bool = False) -> None:
-        """After something happened: it was profit or loss, but for what a flow of `mover` issued or redeemed."""
+        """After an action: its change was profit or loss, except for what a flow of `mover` issued or redeemed."""
         for truth, books in self.truths:
             value = self._value(truth, books, t)
             if mover is not None and mover in books and (issued or truth.scope != "portfolio"):

@@ -12,9 +12,9 @@ from killswitch.accounts.opening import read_policies
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, CampaignPart
 from killswitch.lab.outcome import RunCurve
 from killswitch.model.instant import to_micros
-from tests.evidence.gathering import HORIZON, Candidate, Case, Evidence, Firings, came_back
+from tests.evidence.gathering import HORIZON, Candidate, Case, Evidence, Firings, recovered
 from tests.evidence.readmes import BEGIN, END, insert
-from tests.evidence.writing import MEANT, written
+from tests.evidence.writing import MEANT, rendered
 from tests.runs import START, run, tried
 
 HOUR = timedelta(hours=1)
@@ -45,7 +45,7 @@ def test_a_firing_is_false_if_the_book_was_worth_as_much_a_day_later(
 ) -> None:
     """At the end of the bars where they end sooner; what was between does not matter."""
     assert timedelta(hours=24) == HORIZON
-    assert came_back(course(**path), to_micros(START + fired * HOUR)) is false
+    assert recovered(course(**path), to_micros(START + fired * HOUR)) is false
 
 
 def of_one_book(repository: Path) -> Evidence:
@@ -64,8 +64,8 @@ def of_one_book(repository: Path) -> Evidence:
 def test_a_page_is_made_of_one_crash_and_one_calm_book(repository: Path) -> None:
     """With its command, counts and caveat, and the same each time."""
     evidence = of_one_book(repository)
-    page = written(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
-    assert page == written(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
+    page = rendered(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
+    assert page == rendered(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
     assert "make evidence DATE=2026-01-31" in page
     assert "always rewards cutting sooner and more" in page
     assert "the 1 of 1 books in crashes" in page

@@ -1,4 +1,4 @@
-"""Rows of the journal and their typed entries: what is stored does not change, and what cannot be read stops nobody."""
+"""Journal rows and their typed entries: stored rows do not change, and an undecodable one stops nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row(kind: str, **data: str | None) -> JournalEntry:
 
 
 def recorded_rows(repository: Path) -> Iterator[dict[str, Any]]:
-    """Every row of a journal in the recorded stores, as its columns."""
+    """Every journal row of the recorded stores, as its columns."""
     for path in sorted((repository / "tests/baselines/recorded").glob("*.store.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
@@ -51,7 +51,7 @@ def recorded_rows(repository: Path) -> Iterator[dict[str, Any]]:
                     yield found["row"]
 
 
-def test_every_recorded_row_is_encoded_again_as_it_was_to_the_byte(repository: Path) -> None:
+def test_every_recorded_row_round_trips_to_the_byte(repository: Path) -> None:
     """Rows that an earlier version has written: this one reads all of them, and would write the same."""
     kinds = set()
     for columns in recorded_rows(repository):
@@ -121,22 +121,22 @@ generated: st.SearchStrategy[Entry] = st.one_of([st.builds(kind, **head, **field
 
 
 @given(generated)
-def test_whatever_is_written_is_read_back_as_it_was(entry: Entry) -> None:
-    """Every kind, with any of its fields absent or unreadable; and its row is the same row again, to the byte."""
+def test_every_entry_round_trips(entry: Entry) -> None:
+    """Every kind, with any of its fields absent or unreadable; and its row is the same again, to the byte."""
     written = encode(entry)
     assert decode(written) == entry
     assert rows.journal_row(encode(decode(written))) == rows.journal_row(written)
 
 
 def test_every_kind_of_the_model_has_one_record() -> None:
-    """A kind that is added to the model has to be decoded."""
+    """A kind that is added to the model needs a decoder."""
     found = {kind.kind for kind, _ in LAYOUTS}
     assert found == set(get_args(JournalKind))
     assert {type(decode(row(kind))).__name__ for kind in found} == {kind.__name__ for kind, _ in LAYOUTS}
 
 
 def test_a_number_is_absent_unreadable_or_a_number() -> None:
-    """What cannot be read keeps its text for people, and is unknown in every sum; null is absent."""
+    """An unreadable value keeps its text for display, and is unknown in every sum; null is absent."""
     entry = decode(row("filled", filled="1.50", price="NaN", fee=None))
     assert isinstance(entry, Filled)
     assert (str(entry.filled), entry.price, entry.fee) == ("1.50", Unreadable("NaN"), None)
@@ -145,15 +145,15 @@ def test_a_number_is_absent_unreadable_or_a_number() -> None:
 
 
 @pytest.mark.parametrize("filled", ["much", None])
-def test_a_fill_that_cannot_be_read_is_full_for_sending_and_unknown_for_reports(filled: str | None) -> None:
-    """Nothing is closed twice on it, and no sum counts on it."""
+def test_an_unreadable_fill_is_full_for_sending_and_unknown_for_reports(filled: str | None) -> None:
+    """Nothing is closed twice because of it, and no sum uses it."""
     entry = decode(row("filled", filled=filled))
     assert isinstance(entry, Filled)
     assert (entry.worst_case_fill(D(7)), records.known(entry.filled)) == (D(7), None)
 
 
 def test_a_whole_number_and_an_instant_have_the_same_three_states() -> None:
-    """A rung that is none stops nothing; an instant without a zone is none."""
+    """An invalid execution step stops nothing; an instant without a zone is invalid."""
     rungs = [decode(row("sending", rung=text)) for text in ("2", "two", None)]
     assert [each.rung for each in rungs if isinstance(each, OrderSending)] == [2, Unreadable("two"), None]
     locks = [decode(row("planned", lock="halt", until=text)) for text in ("2026-03-04T05:06:07Z", "2026-03-04", None)]
@@ -161,7 +161,7 @@ def test_a_whole_number_and_an_instant_have_the_same_three_states() -> None:
     assert untils == [datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), Unreadable("2026-03-04"), None]
 
 
-def test_keys_that_nobody_knows_are_passed_over_and_missing_ones_are_absent() -> None:
+def test_unknown_keys_are_ignored_and_missing_ones_are_absent() -> None:
     """A row of a later version, or of an earlier one."""
     assert decode(row("verified", position="1", target="0", mood="good")) == Verified(
         "d1", AT, "main", "BTC", "long", "o1", 1, position=D(1), target=D(0)
@@ -171,8 +171,8 @@ def test_keys_that_nobody_knows_are_passed_over_and_missing_ones_are_absent() ->
     assert (ended.final_status, ended.cost) == ("abandoned", None)
 
 
-def test_an_entry_of_a_kind_that_is_not_known_is_undecodable_and_stays_what_it_was() -> None:
-    """It says why, where it belongs, and encoded again it is the row that it was."""
+def test_an_entry_of_an_unknown_kind_is_undecodable_and_keeps_its_row() -> None:
+    """It has the cause and its place, and encoded again it is the original row."""
     later = row("hedged", leg="x")
     entry = decode(later)
     assert isinstance(entry, Undecodable)
@@ -181,8 +181,8 @@ def test_an_entry_of_a_kind_that_is_not_known_is_undecodable_and_stays_what_it_w
 
 
 @pytest.mark.parametrize("text", ['{"filled": 3}', '{"legs": ["a"]}', "[]", "{", "null"])
-def test_a_store_gives_back_what_it_cannot_read_and_keeps_it_to_the_byte(tmp_path: Path, text: str) -> None:
-    """Neither a row of a later version nor a garbled one keeps a store from being opened, or is left out."""
+def test_a_store_returns_undecodable_rows_and_keeps_them_to_the_byte(tmp_path: Path, text: str) -> None:
+    """A row of a later version or a garbled one neither prevents opening the store nor is left out."""
     path = tmp_path / "store.sqlite"
     open_store(str(path)).close()
     with sqlite3.connect(path) as raw:
@@ -199,7 +199,7 @@ def test_a_store_gives_back_what_it_cannot_read_and_keeps_it_to_the_byte(tmp_pat
         store.close()
 
 
-def reaches_for_data(tree: ast.Module) -> bool:
+def accesses_data(tree: ast.Module) -> bool:
     """Whether code reads or writes the `data` of something, as an attribute or an argument of a row."""
     return any(
         (isinstance(node, ast.Attribute) and node.attr == "data")
@@ -208,12 +208,12 @@ def reaches_for_data(tree: ast.Module) -> bool:
     )
 
 
-def test_only_the_codec_knows_what_the_data_of_a_row_says(repository: Path) -> None:
-    """Nobody else reaches into it or makes a row; the store turns it into text, and a template has data of its own."""
+def test_only_the_codec_accesses_the_data_of_a_row(repository: Path) -> None:
+    """No other module accesses it or makes a row; the store turns it into text, and a template has data of its own."""
     found = {
         path.relative_to(repository).as_posix()
         for path in (repository / "killswitch").rglob("*.py")
-        if reaches_for_data(ast.parse(path.read_text(encoding="utf-8")))
+        if accesses_data(ast.parse(path.read_text(encoding="utf-8")))
     }
     assert found == {
         "killswitch/journal/codec.py", "killswitch/store/rows.py", "killswitch/incident/report/template_budget.py",

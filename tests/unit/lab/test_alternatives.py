@@ -1,4 +1,4 @@
-"""The alternative that closes everything at the first trigger, whatever action a stage closes by."""
+"""The `close-all` rule: everything is closed at the first trigger, by whichever action the stage closes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.graphs import close, graph, policy_set, stage
 
 
 class Halve(Action):
-    """An action that closes positions, and is none of the program's."""
+    """A closing action that the product does not have."""
 
 
-def alternative(*actions: Action) -> Stage:
-    """The only stage of a policy of one stage with these actions, as it closes everything."""
+def close_all_stage(*actions: Action) -> Stage:
+    """The stage that `close_all` makes of a one-stage policy with these actions."""
     (found,) = close_all(policy_set(graph([], [], [stage("s", 1, actions=actions)]))).graphs[0].stages
     return found
 
 
 def test_a_stage_that_closes_by_another_action_closes_everything_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one with a `close` of both sides does: it is compared by what it closes, and not by the action's name."""
+    """It equals a stage with a `close` of both sides: what it closes decides, not the action's name."""
     halve = replace(KIND, key="halve", node=Halve, rankings=lambda _: ("default",))  # type: ignore[arg-type]
     monkeypatch.setitem(registry._BY_NODE, Halve, halve)
-    assert alternative(Halve()).actions == alternative(close("both", "1")).actions
+    assert close_all_stage(Halve()).actions == close_all_stage(close("both", "1")).actions
 
 
-def test_a_stage_that_closes_nothing_stays_as_it_is() -> None:
-    """A lock alone has nothing to be held against."""
-    assert alternative(LockTrading("all", None)).actions == (LockTrading("all", None),)
-    assert any(isinstance(each, Close) for each in alternative(close("long", "0.5")).actions)
+def test_a_stage_that_closes_nothing_is_unchanged() -> None:
+    """A lock alone has no close to replace."""
+    assert close_all_stage(LockTrading("all", None)).actions == (LockTrading("all", None),)
+    assert any(isinstance(each, Close) for each in close_all_stage(close("long", "0.5")).actions)

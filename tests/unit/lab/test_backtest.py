@@ -1,4 +1,4 @@
-"""What a backtest counts, against sums done by hand."""
+"""The figures of a backtest, compared with sums worked out by hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def policy(fraction: str = "100%", mode: str = "enforce"):
 
 
 def test_without_protection_equity_is_the_book_times_the_prices() -> None:
-    """100,000 with 100,000 long of a symbol that goes from 100 to 80 by way of 70: lowest 70,000, at the end 80,000."""
+    """100,000 long a symbol that goes from 100 through 70 to 80, on 100,000: lowest 70,000, final 80,000."""
     found = run(policy(), market(A=[*QUIET, 70.0, 80.0]), book({"A": 100_000}), "none")
     assert (found.lowest_equity, found.final_equity) == (70_000, 80_000)
     assert found.worst_drawdown == Decimal("0.3")
@@ -66,7 +66,7 @@ def test_without_protection_equity_is_the_book_times_the_prices() -> None:
 
 
 def test_the_losing_side_is_closed_at_the_price_that_fired_and_the_hedge_stays() -> None:
-    """A falls by 8% (8,000 of 100,000), B stands: A is sold at 92, and what A does then costs nothing more."""
+    """A falls by 8% (8,000 of 100,000), B is unchanged: A is sold at 92, and its later fall costs nothing more."""
     prices = {"A": [*QUIET, 92.0, 50.0, 50.0], "B": [*QUIET, 100.0, 100.0, 90.0]}
     found = run(policy(), market(**prices), book({"A": 100_000, "B": -50_000}), rules=FREE, with_curve=True)
     (fired,) = found.firings
@@ -83,7 +83,7 @@ def test_the_losing_side_is_closed_at_the_price_that_fired_and_the_hedge_stays()
 
 
 def test_fees_and_slippage_are_what_the_fills_cost_against_the_mark() -> None:
-    """Half a per mille of fee and one per cent of spread: 1,000 sold at 91, which is 91.08 down to the tick of 1."""
+    """Fee 0.05%, half spread 1%: 1,000 sold at 91, which is 91.08 rounded down to the tick of 1."""
     terms = MarketRules(taker_fee=Decimal("0.0005"), half_spread=Decimal("0.01"), impact=Decimal(0))
     found = run(policy(), market(A=[*QUIET, 92.0, 92.0]), book({"A": 100_000}), rules=terms)
     assert found.turnover == 91_000
@@ -94,7 +94,7 @@ def test_fees_and_slippage_are_what_the_fills_cost_against_the_mark() -> None:
 
 
 def test_closing_everything_at_the_first_trigger_closes_the_hedge_too() -> None:
-    """The same fall: nothing is left, and the hedge's later gain is not had."""
+    """The same fall: nothing is left, and the hedge's later gain is missed."""
     prices = {"A": [*QUIET, 92.0, 50.0, 50.0], "B": [*QUIET, 100.0, 100.0, 90.0]}
     found = run(policy(), market(**prices), book({"A": 100_000, "B": -50_000}), "close-all", rules=FREE)
     first = found.firings[0]
@@ -104,7 +104,7 @@ def test_closing_everything_at_the_first_trigger_closes_the_hedge_too() -> None:
 
 
 def test_in_proportion_cuts_the_same_gross_from_every_position() -> None:
-    """142,000 gross when it fires, of which closing half of A takes 46,000: 32.4% of A and of B."""
+    """Gross is 142,000 when it fires; closing half of A takes 46,000, which is 32.4% of A and of B."""
     prices = {"A": [*QUIET, 92.0], "B": [*QUIET, 100.0]}
     held = book({"A": 100_000, "B": -50_000})
     staged = run(policy("50%"), market(**prices), held, rules=FREE)
@@ -136,8 +136,8 @@ spec:
 """
 
 
-def test_in_proportion_adds_up_what_two_policies_cut_at_once() -> None:
-    """One closes the longs and the other the shorts: together everything, however it is spread."""
+def test_in_proportion_adds_up_simultaneous_cuts_of_two_policies() -> None:
+    """One closes the longs and the other the shorts: together that is everything, however it is spread."""
     both = written("---".join(TWO.format(side=side) for side in ("long", "short")))
     prices = market(A=[*QUIET, 92.0, 92.0], B=[*QUIET, 100.0, 100.0])
     held = book({"A": 100_000, "B": -50_000})
@@ -145,8 +145,8 @@ def test_in_proportion_adds_up_what_two_policies_cut_at_once() -> None:
     assert [(found.gross_end, found.turnover) for found in runs] == [(0, 142_000)] * 2
 
 
-def test_in_proportion_closes_everything_where_the_policy_does_though_a_cut_is_still_under_way() -> None:
-    """Half of the longs are to go, of which only a part could trade, when the second level closes all there is."""
+def test_in_proportion_closes_everything_where_the_policy_does_during_an_unfinished_cut() -> None:
+    """Half of the longs are being closed and only a part could trade when the second level closes everything."""
     volume = [100.0] * 22 + [1e9] * 2
     prices = ([*QUIET, 94.0, 70.0, 70.0, 70.0], [*QUIET, 100.0, 100.0, 100.0, 100.0])
     thin = [series(name, closes, volume=volume) for name, closes in zip("AB", prices, strict=True)]
@@ -161,28 +161,28 @@ def test_in_proportion_closes_everything_where_the_policy_does_though_a_cut_is_s
 
 
 def test_a_policy_that_observes_closes_nothing() -> None:
-    """It decides, and no firing is shown as if it had acted."""
+    """It decides, but no firing is shown as if it had acted."""
     found = run(policy(mode="observe"), market(A=[*QUIET, 92.0, 80.0]), book({"A": 100_000}))
     assert (found.turnover, found.firings, found.final_equity) == (0, (), 80_000)
 
 
 def test_a_liquidation_is_listed_with_its_price() -> None:
-    """Ten times the equity long: a fall by 12% inside one bar is more than there is."""
+    """Long ten times the equity: a fall by 12% inside one bar exceeds the equity."""
     wick = [*QUIET, 100.0, 100.0]
     low = [*QUIET, 88.0, 100.0]
-    panel = PriceMatrix(BarTable("wick", [series("A", wick, low=low)]))
-    found = run(policy(), panel, book({"A": 1_000_000}, leverage=20), "none")
+    matrix = PriceMatrix(BarTable("wick", [series("A", wick, low=low)]))
+    found = run(policy(), matrix, book({"A": 1_000_000}, leverage=20), "none")
     (taken,) = found.liquidations  # in steps, but inside one bar
     assert (taken.symbol, taken.side) == ("A", "long")
     assert 88 <= taken.price < 91
     assert found.final_equity < 20_000
 
 
-def test_a_close_that_the_volume_does_not_allow_goes_on_over_the_next_bars() -> None:
-    """1,000 contracts, of which a tenth of each bar's 2,000 can be sold: five bars, and verified only then."""
+def test_a_close_larger_than_the_bar_volume_continues_over_the_next_bars() -> None:
+    """1,000 contracts at a tenth of each bar's 2,000: five bars, and verified only after the last."""
     closes = [*QUIET, 92.0, 92.0, 92.0, 92.0, 92.0, 92.0, 92.0]
-    panel = PriceMatrix(BarTable("thin", [series("A", closes, volume=[2000.0] * len(closes))]))
-    found = run(policy(), panel, book({"A": 100_000}))
+    matrix = PriceMatrix(BarTable("thin", [series("A", closes, volume=[2000.0] * len(closes))]))
+    found = run(policy(), matrix, book({"A": 100_000}))
     (fired,) = found.firings
     assert fired.ended == "flat"
     assert fired.verified_at is not None
@@ -190,8 +190,8 @@ def test_a_close_that_the_volume_does_not_allow_goes_on_over_the_next_bars() -> 
     assert sum(each.contracts for each in fired.closed) == 1000
 
 
-def test_what_a_working_order_has_filled_at_the_end_counts_as_closed() -> None:
-    """1,000 units, of which a tenth of a bar's 1,000 is there: 100 at once and 100 in each of two bars after it."""
+def test_fills_of_an_order_still_working_at_the_end_count_as_closed() -> None:
+    """1,000 units at a tenth of each bar's 1,000: 100 at once and 100 in each of the two bars after it."""
     thin = series("A", [*QUIET, 92.0, 92.0, 92.0], volume=[1000.0] * 23)
     rules = replace(FREE, participation=Decimal("0.1"))
     (fired,) = run(policy(), PriceMatrix(BarTable("thin", [thin])), book({"A": 100_000}), rules=rules).firings
@@ -199,18 +199,18 @@ def test_what_a_working_order_has_filled_at_the_end_counts_as_closed() -> None:
     assert [(each.contracts, each.notional) for each in fired.closed] == [(300, 27_600)]
 
 
-def test_what_was_closed_counts_however_far_apart_the_bars_lie() -> None:
+def test_closed_amounts_count_for_any_bar_length() -> None:
     """Bars of four hours: 2,000 units sold at 97 for a fee of 0.05% are 194,000 traded and 97 paid, and explained."""
     rules = replace(FREE, taker_fee=Decimal("0.0005"))
     closes = [*QUIET, 98.0, 97.0, 97.0, 97.0]
-    panel = PriceMatrix(BarTable("wide", [series("A", closes, range(0, 240 * len(closes), 240))]))
-    found = run(shipped("circuit-breaker"), panel, book({"A": 200_000}), rules=rules)
+    matrix = PriceMatrix(BarTable("wide", [series("A", closes, range(0, 240 * len(closes), 240))]))
+    found = run(shipped("circuit-breaker"), matrix, book({"A": 200_000}), rules=rules)
     assert (found.turnover, found.fees, found.final_equity) == (194_000, 97, 93_903)
     assert found.notices == 0
 
 
-def test_a_book_whose_symbol_is_not_in_the_market_is_refused_by_name() -> None:
-    """BarsError says what there is."""
+def test_a_book_with_a_symbol_missing_from_the_market_is_refused() -> None:
+    """The BarsError names the missing symbol and those that exist."""
     with pytest.raises(BarsError, match="has no Z; it has A"):
         run(policy(), market(A=QUIET), book({"Z": 1000}))
 
@@ -218,20 +218,20 @@ def test_a_book_whose_symbol_is_not_in_the_market_is_refused_by_name() -> None:
 def test_a_run_begins_when_every_symbol_of_the_book_has_a_price() -> None:
     """B begins five minutes after A."""
     late = series("B", QUIET[:15], range(5, 20))
-    panel = PriceMatrix(BarTable("late", [series("A", QUIET), late]))
-    found = run(policy(), panel, book({"A": 1000, "B": -1000}))
+    matrix = PriceMatrix(BarTable("late", [series("A", QUIET), late]))
+    found = run(policy(), matrix, book({"A": 1000, "B": -1000}))
     assert found.bars == 15
     assert found.begins.timestamp() * 1e6 == BEGINS + 6 * MINUTE
 
 
-def test_closing_everything_leaves_stages_that_close_nothing_as_they_are() -> None:
+def test_closing_everything_does_not_change_stages_that_close_nothing() -> None:
     """The circuit breaker's warning still only warns."""
     warns = [s for graph in close_all(shipped("circuit-breaker")).graphs for s in graph.stages if s.name == "warn"]
     assert [stage.actions for stage in warns] == [()]
 
 
 def test_closing_everything_sells_what_any_close_of_the_stage_may_sell() -> None:
-    """The first close leaves A and U alone, the second sells A and leaves U: U is what is never sold."""
+    """The first close excludes A and U, the second only U: U is never sold."""
     most = "{close: {side: both, fraction: 100%, except_assets: [A, U]}}"
     closes = f"[{most}, {{close: {{side: both, fraction: 100%, symbols: [A], except_assets: [U]}}}}]"
     plain = "[{close: {side: both, fraction: 100%}}]"
@@ -246,7 +246,7 @@ def test_closing_everything_sells_what_any_close_of_the_stage_may_sell() -> None
     st.data(),
 )
 def test_the_cut_in_proportion_is_as_large_as_the_cut_decided(sizes, data) -> None:
-    """Within a lot for each position, never less, and never more than is held."""
+    """Within one lot per position, never less, and never more than is held."""
     held = [
         position(f"S{place}", "long" if long else "short", "0", contracts=str(size), mark_price="10",
                  notional=str(size * 10))
@@ -264,12 +264,12 @@ def test_the_cut_in_proportion_is_as_large_as_the_cut_decided(sizes, data) -> No
 
 
 def test_d20_the_seventy_books_of_2021_05_19_show_both_sides_closed_in_turn(shared: Path) -> None:
-    """Case D20: on some four-long, four-short books the losing side changes, and the second stage closes the hedge."""
-    panel = PriceMatrix(read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m"))
+    """Case D20: on some books of four longs and four shorts the losing side changes, and stage two closes the hedge."""
+    matrix = PriceMatrix(read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m"))
     policies = shipped("futures-drawdown")
     in_turn = 0
-    for longs in list(combinations(panel.symbols, 4))[::7]:
-        held = book({symbol: 37_500 if symbol in longs else -37_500 for symbol in panel.symbols})
-        blamed = [each.source for each in run(policies, panel, held).firings]
-        in_turn += "LONG" in blamed and "SHORT" in blamed
+    for longs in list(combinations(matrix.symbols, 4))[::7]:
+        held = book({symbol: 37_500 if symbol in longs else -37_500 for symbol in matrix.symbols})
+        sources = [each.source for each in run(policies, matrix, held).firings]
+        in_turn += "LONG" in sources and "SHORT" in sources
     assert in_turn >= 1

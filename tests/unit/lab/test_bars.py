@@ -1,4 +1,4 @@
-"""Market folders: aligned, gaps survived, mistakes named."""
+"""Market folders: bars are aligned by time, gaps remain gaps, and errors name their place."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ HEAD = "ts,open,high,low,close,volume\n"
 
 
 def _csv(folder: Path, symbol: str, rows: list[tuple[int, str]]) -> None:
-    """A flat bar for each (minute, price)."""
+    """Write a flat bar for each (minute, price)."""
     lines = [f"{minute * 60_000},{price},{price},{price},{price},5" for minute, price in rows]
     (folder / f"{symbol}.csv").write_text(HEAD + "\n".join(lines) + "\n")
 
 
 def test_bars_are_dated_when_they_close() -> None:
-    """A bar opened at minute 0 of one minute's length is known at minute 1."""
+    """A one-minute bar opened at minute 0 is known at minute 1."""
     table = BarTable("m", [Series("A", [0, 60_000_000], *[[1.0, 2.0]] * 4, volume=[1.0, 1.0])])
     assert [at for at, _ in table] == [datetime(1970, 1, 1, 0, minute, tzinfo=UTC) for minute in (1, 2)]
 
 
 def test_a_missing_minute_of_one_symbol_carries_its_last_price(tmp_path: Path) -> None:
-    """B has no minute 1: there its price of minute 0 stands, marked, without volume."""
+    """B has no minute 1: its price of minute 0 is used there, marked as carried, with no volume."""
     _csv(tmp_path, "A", [(0, "10"), (1, "11"), (2, "12")])
     _csv(tmp_path, "B", [(0, "20"), (2, "22")])
     bars = [bars for _, bars in read_market(tmp_path)]
@@ -34,8 +34,8 @@ def test_a_missing_minute_of_one_symbol_carries_its_last_price(tmp_path: Path) -
         (20, False, 5), (20, True, 0), (22, False, 5)]  # fmt: skip
 
 
-def test_a_minute_that_no_symbol_has_is_no_instant(tmp_path: Path) -> None:
-    """An outage of the venue stays a gap: no bar is made up."""
+def test_a_minute_without_any_bar_is_skipped(tmp_path: Path) -> None:
+    """An outage of the venue remains a gap: no bar is invented."""
     _csv(tmp_path, "A", [(0, "10"), (1, "11"), (2, "12"), (7, "13")])
     table = read_market(tmp_path)
     assert len(table) == 4
@@ -44,7 +44,7 @@ def test_a_minute_that_no_symbol_has_is_no_instant(tmp_path: Path) -> None:
 
 
 def test_since_begins_when_every_symbol_has_a_price(tmp_path: Path) -> None:
-    """B begins at minute 2, and so does a book that holds it; at minute 1 it is not there at all."""
+    """B begins at minute 2, and so does a book that holds it; at minute 1 B is absent."""
     _csv(tmp_path, "A", [(0, "10"), (1, "11"), (2, "12"), (3, "13")])
     _csv(tmp_path, "B", [(2, "20"), (3, "21")])
     table = read_market(tmp_path)
@@ -53,8 +53,8 @@ def test_since_begins_when_every_symbol_has_a_price(tmp_path: Path) -> None:
     assert len(list(table.since(frozenset({"A"})))) == 4
 
 
-def test_since_keeps_the_price_from_before(tmp_path: Path) -> None:
-    """A has no bar at the first instant asked for: its last price from before is carried into it."""
+def test_since_carries_the_last_earlier_price(tmp_path: Path) -> None:
+    """A has no bar at the first requested instant: its last earlier price is carried into it."""
     _csv(tmp_path, "A", [(0, "10"), (1, "11"), (3, "13")])
     _csv(tmp_path, "B", [(2, "20"), (3, "21")])
     _, first = next(read_market(tmp_path).since(frozenset({"A", "B"})))
@@ -62,7 +62,7 @@ def test_since_keeps_the_price_from_before(tmp_path: Path) -> None:
 
 
 def test_prices_are_the_decimals_that_were_written(tmp_path: Path) -> None:
-    """0.1 is 0.1, and the finest decimal that is used is the tick."""
+    """0.1 is 0.1, and the finest decimal in use is the tick."""
     _csv(tmp_path, "A", [(0, "0.1"), (1, "0.30003"), (2, "0.3")])
     table = read_market(tmp_path)
     assert [str(bars["A"].close) for _, bars in table] == ["0.1", "0.30003", "0.3"]
@@ -85,16 +85,16 @@ def test_prices_are_the_decimals_that_were_written(tmp_path: Path) -> None:
         ("0,1,1,1,1,1\n", "fewer than two bars"),
     ],
 )
-def test_a_file_that_is_no_market_says_where(tmp_path: Path, rows: str, text: str) -> None:
-    """File, row and what is wrong."""
+def test_an_invalid_market_file_is_reported_with_its_place(tmp_path: Path, rows: str, text: str) -> None:
+    """The error has the file, the row and the cause."""
     (tmp_path / "A.csv").write_text(HEAD + rows)
     with pytest.raises(BarsError) as caught:
         read_market(tmp_path)
     assert text in str(caught.value)
 
 
-def test_a_folder_without_bars_says_so(tmp_path: Path) -> None:
-    """An empty folder, none at all, a column missing, and the same symbol twice."""
+def test_a_folder_without_usable_bars_is_an_error(tmp_path: Path) -> None:
+    """An empty folder, a missing folder, a missing column, and the same symbol twice."""
     with pytest.raises(BarsError, match=r"holds no \.parquet and no \.csv file"):
         read_market(tmp_path)
     with pytest.raises(BarsError, match="no such folder"):
@@ -107,15 +107,15 @@ def test_a_folder_without_bars_says_so(tmp_path: Path) -> None:
         read_market(tmp_path)
 
 
-def test_a_file_that_is_no_parquet_says_so(tmp_path: Path) -> None:
-    """Bytes that are not Parquet are a message, not a traceback of the library."""
+def test_an_invalid_parquet_file_is_an_error_with_its_name(tmp_path: Path) -> None:
+    """The error is a message, not a traceback of the library."""
     (tmp_path / "A.parquet").write_bytes(b"no parquet")
     with pytest.raises(BarsError, match=r"A\.parquet"):
         read_market(tmp_path)
 
 
 def test_an_unknown_symbol_of_a_book_is_named(tmp_path: Path) -> None:
-    """What is missing and what there is."""
+    """The error has the missing symbol and those that exist."""
     _csv(tmp_path, "A", [(0, "10"), (1, "11")])
     with pytest.raises(BarsError, match="has no X; it has A"):
         read_market(tmp_path).since(frozenset({"X"}))

@@ -1,4 +1,4 @@
-"""Books: read as they are written, refused with their place."""
+"""Books: values are read exactly as written, and errors name their place."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -20,8 +20,8 @@ accounts:
 """
 
 
-def test_numbers_are_what_was_written(tmp_path: Path) -> None:
-    """0.1 is a tenth, not its binary neighbour; the venue is `paper` when nothing is said."""
+def test_numbers_are_read_exactly(tmp_path: Path) -> None:
+    """0.1 is a tenth, not its binary neighbour; the venue is `paper` by default."""
     (tmp_path / "b.yaml").write_text(GOOD)
     book = read_book(tmp_path / "b.yaml")
     (account,) = book.accounts
@@ -47,8 +47,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "old", "new", "expected"), CASES, ids=[case[0] for case in CASES])
-def test_a_mistake_is_named_with_its_place(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
-    """The message says file, line, column, and what is wrong."""
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
+    """The message has file, line, column and cause."""
     path = tmp_path / "b.yaml"
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(BookError) as caught:
@@ -58,7 +58,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, name: str, old: str, 
 
 
 def test_a_symbol_held_twice_and_an_account_given_twice_are_refused(tmp_path: Path) -> None:
-    """One-way mode has one position a symbol; a name means one account."""
+    """One-way mode has one position per symbol; an account name is unique."""
     path = tmp_path / "b.yaml"
     line = GOOD.splitlines()[-1]
     path.write_text(GOOD + line + "\n")
@@ -69,8 +69,8 @@ def test_a_symbol_held_twice_and_an_account_given_twice_are_refused(tmp_path: Pa
         read_book(path)
 
 
-def test_a_file_that_cannot_be_read_is_a_message(tmp_path: Path) -> None:
-    """Not there, and not UTF-8."""
+def test_an_unreadable_file_is_a_book_error(tmp_path: Path) -> None:
+    """The file is missing, or not UTF-8."""
     with pytest.raises(BookError, match="No such file"):
         read_book(tmp_path / "none.yaml")
     (tmp_path / "b.yaml").write_bytes(b"name: \xff\xfe")
@@ -79,13 +79,13 @@ def test_a_file_that_cannot_be_read_is_a_message(tmp_path: Path) -> None:
 
 
 def test_the_real_books_are_read(shared: Path) -> None:
-    """The shared books have the sums that their comments promise: gross 3 and net 0."""
+    """The shared books have the sums that their comments state: gross 3 and net 0."""
     (account,) = read_book(shared / "data/books/hedged-2021-05-19.yaml").accounts
     signed = [p.notional if p.side == "long" else -p.notional for p in account.positions]
     assert (sum(map(abs, signed)) / account.equity, sum(signed)) == (3, 0)
 
 
-def test_the_demo_book_holds_what_the_crash_has() -> None:
+def test_the_demo_book_holds_the_generated_symbols() -> None:
     """Eight symbols, all of them generated, gross 3."""
     book = demo_book()
     assert book.symbols == {coin.symbol for coin in COINS}

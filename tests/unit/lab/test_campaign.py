@@ -1,4 +1,4 @@
-"""Campaigns: every book under every rule, in one process or several, whatever happens to one of them."""
+"""Campaigns: every book runs under every rule, in one or several processes, and one failure stops no other run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tests.runs import run
 BOOK = half_and_half(("BTC_USDT", "ETH_USDT"))
 
 
-def panel() -> PriceMatrix:
+def make_price_matrix() -> PriceMatrix:
     return PriceMatrix(calm_bars(1, 5))
 
 
-def no_bars() -> PriceMatrix:
+def unreadable_bars() -> PriceMatrix:
     raise BarsError("m/BTC_USDT.csv: row 7: not a bar")
 
 
 @dataclass(frozen=True)
-class Pretended:
-    """Runs a book in no time; what a book's name says, happens to it."""
+class FakeBacktest:
+    """Returns a run at once; the names `broken`, `defect` and `killer` fail as they say."""
 
     def __call__(
         self,
@@ -55,23 +55,23 @@ class Pretended:
         return run(rule, str(len(book.name)), book=book.name)
 
 
-def campaign(*names: str, source: Callable[[], PriceMatrix] = panel) -> Campaign:
+def campaign(*names: str, source: Callable[[], PriceMatrix] = make_price_matrix) -> Campaign:
     parts = tuple(CampaignPart("m", FamilyBook("given", BOOK.model_copy(update={"name": name}))) for name in names)
-    return Campaign({"m": source}, parts, RULES, Pretended())
+    return Campaign({"m": source}, parts, RULES, FakeBacktest())
 
 
-def never() -> bool:
+def never_stop() -> bool:
     return False
 
 
-def nothing(_: CampaignProgress) -> None:
+def ignore_progress(_: CampaignProgress) -> None:
     pass
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_book_is_run_under_every_rule_in_order(jobs: int) -> None:
-    """However many processes share the work. One book under one rule cannot be: that is told beside the results."""
-    results = campaign("a", "broken", "ccc").run(jobs=jobs, stop=never, on_progress=nothing)
+    """With one process and with two. A book that fails under one rule is reported beside the results."""
+    results = campaign("a", "broken", "ccc").run(jobs=jobs, stop=never_stop, on_progress=ignore_progress)
     assert [(each.member.book.name, [run.rule for run in each.runs]) for each in results.tried] == [
         ("a", list(RULES)), ("broken", [rule for rule in RULES if rule != "none"]), ("ccc", list(RULES)),
     ]  # fmt: skip
@@ -81,45 +81,45 @@ def test_every_book_is_run_under_every_rule_in_order(jobs: int) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_where_all_could_be_run_the_results_are_complete(jobs: int) -> None:
-    """No fault, and none that is missing, however many processes share the work."""
-    results = campaign("a", "bb").run(jobs=jobs, stop=never, on_progress=nothing)
+def test_results_are_complete_when_every_run_succeeds(jobs: int) -> None:
+    """With one process and with two: no fault, and no run is missing."""
+    results = campaign("a", "bb").run(jobs=jobs, stop=never_stop, on_progress=ignore_progress)
     assert (results.is_complete, results.wanted, results.faults) == (True, 2, ())
 
 
-def test_a_defect_is_told_with_its_place() -> None:
-    """It costs nobody else's results, and it is not called a mistake of the user's."""
-    results = campaign("defect", "a").run(stop=never, on_progress=nothing)
+def test_a_defect_is_reported_with_its_place() -> None:
+    """It affects no other results, and is not reported as a mistake of the user."""
+    results = campaign("defect", "a").run(stop=never_stop, on_progress=ignore_progress)
     assert len(results.faults) == 3
     assert "KeyError" in results.faults[0].text
     assert "test_campaign.py:" in results.faults[0].text
     assert [each.member.book.name for each in results.tried] == ["a"]
 
 
-def test_bars_that_cannot_be_read_are_a_fault_with_their_place() -> None:
+def test_unreadable_bars_are_a_fault_with_their_place() -> None:
     """The message is that of the file."""
-    results = campaign("a", source=no_bars).run(stop=never, on_progress=nothing)
+    results = campaign("a", source=unreadable_bars).run(stop=never_stop, on_progress=ignore_progress)
     assert {fault.text for fault in results.faults} == {"m/BTC_USDT.csv: row 7: not a bar"}
 
 
-def test_a_worker_that_dies_is_told() -> None:
-    """Killed from outside or out of memory: not swallowed, no traceback, and it does not hang."""
-    results = campaign("a", "killer", "b", "c").run(jobs=2, stop=never, on_progress=nothing)
+def test_the_death_of_a_worker_process_is_reported() -> None:
+    """Killed from outside or out of memory: the death is reported, with no traceback and no hang."""
+    results = campaign("a", "killer", "b", "c").run(jobs=2, stop=never_stop, on_progress=ignore_progress)
     assert not results.is_complete
     assert "a worker process died" in results.faults[-1].text
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_stopping_leaves_what_was_done(jobs: int) -> None:
-    """Stopped after the first book: its runs are there, and the result says that it was stopped."""
-    asked = threading.Event()
+def test_stopping_keeps_finished_runs(jobs: int) -> None:
+    """Stopped after the first book: its runs are kept, and the result is marked as stopped."""
+    stop_requested = threading.Event()
 
-    def told(news: CampaignProgress) -> None:
-        if news.done >= len(RULES):
-            asked.set()
+    def on_progress(progress: CampaignProgress) -> None:
+        if progress.done >= len(RULES):
+            stop_requested.set()
 
     names = [f"book {number}" for number in range(40)]
-    results = campaign(*names).run(jobs=jobs, stop=asked.is_set, on_progress=told)
+    results = campaign(*names).run(jobs=jobs, stop=stop_requested.is_set, on_progress=on_progress)
     assert results.is_stopped
     assert not results.is_complete
     assert results.wanted == 40
@@ -128,17 +128,17 @@ def test_stopping_leaves_what_was_done(jobs: int) -> None:
 
 
 def test_progress_counts_runs_and_ends_at_their_number() -> None:
-    """It never goes back."""
+    """It never decreases."""
     seen: list[CampaignProgress] = []
-    campaign("a", "b").run(stop=never, on_progress=seen.append)
-    done = [news.done for news in seen]
+    campaign("a", "b").run(stop=never_stop, on_progress=seen.append)
+    done = [progress.done for progress in seen]
     assert done == sorted(done)
     assert (done[-1], seen[-1].total) == (6, 6)
 
 
-def test_a_campaign_can_go_to_another_process() -> None:
-    """Partials of module functions and plain data are all that it is made of."""
+def test_a_campaign_can_be_pickled() -> None:
+    """It consists of partials of module functions and plain data."""
     import pickle
 
-    whole = campaign("a", source=partial(panel))
+    whole = campaign("a", source=partial(make_price_matrix))
     assert pickle.loads(pickle.dumps(whole)).parts == whole.parts

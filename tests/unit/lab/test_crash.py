@@ -1,4 +1,4 @@
-"""The generated crash has the marks of a crash, for any seed."""
+"""The generated crash has the properties of a crash, for any seed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _closes(table: BarTable) -> dict[str, list[float]]:
 
 @given(seeds)
 @settings(max_examples=10)
-def test_every_bar_is_a_bar_and_follows_the_one_before(seed: int) -> None:
-    """Low ≤ open, close ≤ high, all above zero, something is traded, and each opens where the last closed."""
+def test_every_bar_is_consistent_and_opens_at_the_previous_close(seed: int) -> None:
+    """Low ≤ open, close ≤ high, all above zero, volume above zero, and each opens where the last closed."""
     before: dict[str, Decimal] = {}
     for _, bars in crash_bars(seed):
         for symbol, bar in bars.items():
@@ -41,8 +41,8 @@ def test_every_bar_is_a_bar_and_follows_the_one_before(seed: int) -> None:
             before[symbol] = bar.close
 
 
-def test_the_same_seed_makes_the_same_bars_and_another_one_others() -> None:
-    """Nothing but the seed decides."""
+def test_bars_depend_only_on_the_seed() -> None:
+    """The same seed gives the same bars, another seed other bars."""
     assert list(crash_bars(4)) == list(crash_bars(4))
     assert list(crash_bars(4)) != list(crash_bars(5))
 
@@ -69,7 +69,7 @@ def test_correlations_and_volatility_rise_in_the_crash(seed: int) -> None:
 
 
 def _book_of(sides: str) -> BacktestBook:
-    """The demo's symbols at 3 times equity in all, each on the side that its letter says."""
+    """The demo's symbols at 3 times equity in total, each on the side given by its letter."""
     demo = demo_book()
     account = demo.accounts[0]
     positions = tuple(
@@ -85,7 +85,7 @@ BOOKS = {"the demo's": demo_book(), "all long": _book_of("LLLLLLLL"), "all short
 @pytest.mark.parametrize("name", BOOKS)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_book_falls_far_enough_for_every_stage_and_not_before(name: str, seed: int) -> None:
-    """In no calm quarter of an hour 1%·gross are lost; later at least 14% within an hour (level 3)."""
+    """No calm 15 minutes lose 1%·gross; later at least 14% are lost within an hour (level 3)."""
     equity = [float(one.accounts[0].equity or 0) for one in record(crash_bars(seed), BOOKS[name])]
 
     def worst(window: int, values: list[float]) -> float:
@@ -96,7 +96,7 @@ def test_a_book_falls_far_enough_for_every_stage_and_not_before(name: str, seed:
 
 
 def test_a_calm_market_has_no_crash() -> None:
-    """Long runs can be made without one."""
+    """Long runs can be generated without one."""
     closes = _closes(calm_bars(1, 500))
     assert len(closes["BTC_USDT"]) == 500
     assert max(closes["BTC_USDT"]) / min(closes["BTC_USDT"]) < 1.1
@@ -104,6 +104,6 @@ def test_a_calm_market_has_no_crash() -> None:
 
 @pytest.mark.parametrize("fields", [{"fall": 1.0}, {"steps": 0}, {"calm": -1}, {"jumps": -1.0}])
 def test_an_impossible_model_is_refused(fields: dict[str, float]) -> None:
-    """A fall of everything, no prices in a minute, less than no time."""
+    """A fall of everything, no prices in a minute, a negative duration."""
     with pytest.raises(ValueError, match="must"):
         CrashModel(**fields)  # type: ignore[arg-type] # wrong on purpose

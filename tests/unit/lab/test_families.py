@@ -1,4 +1,4 @@
-"""Families of books: as many splits as combinatorics says, and random books that are what their kind says."""
+"""Families of books: the number of splits is combinatorial, and random books have the properties of their kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def notional(book: BacktestBook, side: str | None = None) -> Decimal:
     return sum((p.notional for p in account.positions if side in {None, p.side}), Decimal(0))
 
 
-def of_kind(kind: str, symbols: tuple[str, ...] = EIGHT, count: int = 50) -> list[BacktestBook]:
+def books_of_kind(kind: str, symbols: tuple[str, ...] = EIGHT, count: int = 50) -> list[BacktestBook]:
     return [member.book for member in random_books(symbols, count, seed=7).members if member.kind == kind]
 
 
@@ -42,8 +42,8 @@ def test_a_split_holds_equal_parts_of_three_times_its_equity() -> None:
         assert account.equity == 100_000
 
 
-def test_too_few_symbols_are_said() -> None:
-    """Nothing is made up, and nothing is silent."""
+def test_too_few_symbols_are_reported() -> None:
+    """No book is invented, and the omission is reported."""
     family = all_splits(EIGHT[:3], 2)
     assert family.members == ()
     assert family.missing == ("no splits: 2 long and 2 short need 4 symbols, and there are 3",)
@@ -64,33 +64,35 @@ def test_one_symbol_gives_directional_books_only() -> None:
 @pytest.mark.parametrize("kind", ["hedged", "directional", "concentrated"])
 def test_weights_sum_to_the_gross(kind: str, symbols: int) -> None:
     """To the cent, and every notional is above zero."""
-    books = of_kind(kind, EIGHT[:symbols])
+    books = books_of_kind(kind, EIGHT[:symbols])
     assert len(books) == 50
     assert {notional(book) for book in books} == {GROSS}
 
 
 @pytest.mark.parametrize("symbols", [2, 3, 8])
 def test_hedged_books_are_dollar_neutral(symbols: int) -> None:
-    """As much long as short, exactly."""
-    assert {notional(book, "long") - notional(book, "short") for book in of_kind("hedged", EIGHT[:symbols])} == {0}
+    """Long equals short exactly."""
+    assert {notional(book, "long") - notional(book, "short") for book in books_of_kind("hedged", EIGHT[:symbols])} == {
+        0
+    }
 
 
-def test_directional_books_are_on_one_side_or_a_fifth_on_the_other() -> None:
-    """Half of them all on one side, half 80/20; both sides come."""
-    shares = [notional(book, "long") / GROSS for book in of_kind("directional")]
+def test_directional_books_are_one_sided_or_80_20() -> None:
+    """Half of them all on one side, half 80/20; both sides occur."""
+    shares = [notional(book, "long") / GROSS for book in books_of_kind("directional")]
     assert set(shares[0::2]) == {Decimal(0), Decimal(1)}
     assert set(shares[1::2]) == {Decimal("0.2"), Decimal("0.8")}
 
 
 def test_concentrated_books_have_most_in_one_symbol() -> None:
     """Between 60 and 80% of the gross."""
-    largest = [max(p.notional for p in book.accounts[0].positions) / GROSS for book in of_kind("concentrated")]
+    largest = [max(p.notional for p in book.accounts[0].positions) / GROSS for book in books_of_kind("concentrated")]
     assert Decimal("0.6") <= min(largest) < Decimal("0.65")
     assert Decimal("0.75") < max(largest) <= Decimal("0.8")
 
 
 def test_the_same_seed_gives_the_same_books() -> None:
-    """However many are asked for; another seed gives others."""
+    """The number of books does not matter; another seed gives others."""
 
     def some(count: int, seed: int) -> tuple[FamilyBook, ...]:
         return tuple(m for m in random_books(EIGHT, count, seed=seed).members if int(m.book.name[-2:]) <= 3)
@@ -100,7 +102,7 @@ def test_the_same_seed_gives_the_same_books() -> None:
 
 
 def test_without_a_book_half_of_the_symbols_are_long() -> None:
-    """Of three symbols two; a single one is held long."""
+    """Two of three symbols; a single one is held long."""
     assert [p.side for p in half_and_half(EIGHT[:3]).accounts[0].positions] == ["long", "long", "short"]
     assert [p.side for p in half_and_half(EIGHT[:1]).accounts[0].positions] == ["long"]
     assert notional(half_and_half(EIGHT[:3])).quantize(Decimal("0.01")) == GROSS

@@ -1,4 +1,4 @@
-"""Bars drive a market, and books are recorded that nobody trades."""
+"""A feed drives a market with bars, and `record` records static books."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _table(**closes: list[float]) -> BarTable:
 
 
 def _book(market: str = "swap", **notionals: str) -> BacktestBook:
-    """10,000 of equity; a notional below zero is a short; 5 times leverage where there is margin."""
+    """10,000 of equity; a negative notional is a short; leverage 5 where there is margin."""
     positions = tuple(
         BookPosition(
             symbol=symbol,
@@ -46,15 +46,15 @@ def _book(market: str = "swap", **notionals: str) -> BacktestBook:
     return BacktestBook(name="b", accounts=(account,))
 
 
-def test_equity_is_the_books_plus_what_the_prices_did() -> None:
-    """Long 1,000 of A at 10 and short 500 of B at 20: 12 and 18 make 200 + 50."""
+def test_equity_is_the_books_plus_the_profit_of_its_positions() -> None:
+    """Long 1,000 of A at 10 and short 500 of B at 20: at 12 and 18 the profit is 200 + 50."""
     seen = [one.accounts[0] for one in record(_table(A=[10.0, 12.0], B=[20.0, 18.0]), _book(A="1000", B="-500"))]
     assert [account.equity for account in seen] == [10000, 10250]
     assert [p.unrealized_pnl for p in seen[1].positions or ()] == [200, 50]
 
 
 def test_the_book_is_opened_at_the_first_close_in_whole_lots() -> None:
-    """1,000 ÷ 30 is 33.33 contracts of a lot of 0.01; instruments are given once."""
+    """1,000 ÷ 30 is 33.33 contracts with a lot of 0.01; instruments are given once."""
     snapshots = list(record(_table(A=[30.0, 33.0, 30.0]), _book(A="1000")))
     held = (snapshots[0].accounts[0].positions or ())[0]
     assert (str(held.contracts), held.entry_price) == ("33.33", 30)
@@ -64,7 +64,7 @@ def test_the_book_is_opened_at_the_first_close_in_whole_lots() -> None:
 
 
 def test_a_recorded_book_is_never_liquidated() -> None:
-    """Equity below zero is recorded as it is (D2), with the position still there."""
+    """Equity below zero is recorded as it is (D2), and the position is kept."""
     seen = list(record(_table(A=[10.0, 5.0]), _book(A="30000")))[-1].accounts[0]
     assert (seen.equity, len(seen.positions or ())) == (-5000, 1)
 
@@ -82,8 +82,8 @@ def test_a_spot_book_worth_more_than_its_equity_cannot_be_opened() -> None:
         list(record(_table(A=[10.0, 20.0]), _book("spot", A="10001")))
 
 
-def test_a_feed_steps_until_the_bars_are_used_up() -> None:
-    """`due` says when the next bars close; after the last there is nothing."""
+def test_a_feed_steps_until_its_last_bar() -> None:
+    """`due` is when the next bars close; after the last it is None."""
     feed = Feed(_table(A=[10.0, 11.0, 12.0]), _book(A="1000"), seed=1)
     assert feed.due == datetime(1970, 1, 1, 0, 2, tzinfo=UTC)
     feed.until(datetime(1970, 1, 1, 0, 2, 59, tzinfo=UTC))
@@ -94,7 +94,7 @@ def test_a_feed_steps_until_the_bars_are_used_up() -> None:
 
 
 def test_a_feed_may_begin_later_in_the_bars_and_at_another_date() -> None:
-    """Two bars left out: the book opens at the third close, dated as told."""
+    """Two bars are skipped: the book opens at the third close, with the given date."""
     begins = datetime(2025, 1, 1, tzinfo=UTC)
     feed = Feed(_table(A=[10.0, 11.0, 20.0]), _book(A="1000"), seed=1, skip=2, begins=begins)
     seen = feed.market.snapshot("main")
@@ -104,7 +104,7 @@ def test_a_feed_may_begin_later_in_the_bars_and_at_another_date() -> None:
 
 
 def test_real_falls_are_those_of_the_datas_readme(shared: Path) -> None:
-    """Read independently, the worst fall of BTC's lows within 15 minutes is the 18.0% that the README gives."""
+    """Computed independently, the worst 15-minute fall of BTC's lows is the 18.0% that the README gives."""
     highs: list[tuple[datetime, Decimal]] = []
     worst = Decimal(0)
     for at, bars in read_market(shared / "data/market/2021-05-19_binance-spot_1m"):

@@ -1,4 +1,4 @@
-"""Fetching bars: paged, resumed, polite, and never torn or doubled."""
+"""Fetching bars: in pages, resumable, within rate limits, and never torn or duplicated."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def bar(number: int, close: str = "100.5") -> Bar:
 
 
 class KilledError(BaseException):
-    """The process ends here."""
+    """Stands for the death of the process."""
 
 
 class PublicHistory:
-    """A venue with these bars, `page` at a time; each request may be made to go wrong first."""
+    """A venue with these bars, `page` at a time; single requests can be made to fail first."""
 
     def __init__(self, bars: Sequence[Bar], page: int = 100, *, window: int | None = None) -> None:
-        """`window`: it looks at so many minutes from the time asked for, and no further."""
+        """`window`: the venue searches only so many minutes from the requested time."""
         self.window = window
         self.bars_there = sorted(bars, key=lambda each: each.ts)
         self.page = page
-        self.asked: list[int] = []
-        self.mishaps: dict[int, BaseException] = {}
+        self.requested: list[int] = []
+        self.failures: dict[int, BaseException] = {}
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        self.asked.append(since)
-        mishap = self.mishaps.pop(len(self.asked), None)
-        if mishap is not None:
-            raise mishap
+        self.requested.append(since)
+        failure = self.failures.pop(len(self.requested), None)
+        if failure is not None:
+            raise failure
         end = None if self.window is None else since + self.window * MINUTE
         return [each for each in self.bars_there if each.ts >= since and (end is None or each.ts < end)][: self.page]
 
@@ -76,13 +76,13 @@ def fetch(
     first: int = 0,
     last: int = 10,
     *,
-    whose: BarOrigin = WHOSE,
+    origin: BarOrigin = WHOSE,
     timeline: virtual_time.VirtualTime | None = None,
-    warned: Callable[[str], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
 ) -> FetchResult:
     """Fetch the bars numbered from `first` to before `last`."""
     timeline = timeline or virtual_time.VirtualTime()
-    work = Fetch(history, whose, folder, timeline, on_retry=warned)
+    work = Fetch(history, origin, folder, timeline, on_retry=on_warning)
     return timeline.run(work.run(EARLIER + first * MINUTE, EARLIER + last * MINUTE))
 
 
@@ -107,11 +107,11 @@ def test_the_file_is_what_a_backtest_reads(tmp_path: Path) -> None:
     [("BTC/USDT:USDT", "BTC_USDT_USDT"), ("AAPL", "AAPL"), ("BRK.B", "BRK.B"), ("../x", ".._x"), ("A-B/C", "A-B_C")],
 )
 def test_a_symbol_names_a_file_in_the_folder(symbol: str, file: str) -> None:
-    """As the market folders of the field are named; no symbol leads out of the folder."""
+    """Named as the market folders of the field are; no symbol leads out of the folder."""
     assert file_stem(symbol) == file
 
 
-def test_a_bar_that_is_not_over_is_not_written(tmp_path: Path) -> None:
+def test_an_unfinished_bar_is_not_written(tmp_path: Path) -> None:
     """At noon the bar of 11:59 has just ended and may still change; the one of 11:58 is the last that is written."""
     history = PublicHistory([bar(n) for n in range(990, 1003)])
     done = fetch(history, tmp_path, 990, 2000)
@@ -119,37 +119,37 @@ def test_a_bar_that_is_not_over_is_not_written(tmp_path: Path) -> None:
     assert done.bars == 9
 
 
-def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
-    """The same command a second time asks the venue nothing and leaves the file as it is."""
+def test_bars_already_in_the_file_are_not_fetched_again(tmp_path: Path) -> None:
+    """The same command a second time sends no request and leaves the file unchanged."""
     history = PublicHistory([bar(n) for n in range(10)])
     fetch(history, tmp_path)
-    before, asked = (tmp_path / "BTC_USDT_USDT.csv").read_bytes(), len(history.asked)
+    before, asked = (tmp_path / "BTC_USDT_USDT.csv").read_bytes(), len(history.requested)
     again = fetch(history, tmp_path)
-    assert (again.new, again.bars, again.requests, len(history.asked)) == (0, 10, 0, asked)
+    assert (again.new, again.bars, again.requests, len(history.requested)) == (0, 10, 0, asked)
     assert (tmp_path / "BTC_USDT_USDT.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["BTC_USDT_USDT.csv", "BTC_USDT_USDT.fetched.json"]
 
 
-def test_a_longer_span_makes_the_file_longer_without_a_hole(tmp_path: Path) -> None:
-    """Bars 4 and 5 are there; asked for 9 on, what lies between is fetched too, and so with 0 to 2 before them."""
+def test_a_longer_span_extends_the_file_without_a_hole(tmp_path: Path) -> None:
+    """Bars 4 and 5 exist; a request up to 9 also fetches those between, and likewise 0 to 2 before them."""
     history = PublicHistory([bar(n) for n in range(20)], page=3)
     fetch(history, tmp_path, 4, 6)
     fetch(history, tmp_path, 9, 12)
     assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(4, 12)]
     fetch(history, tmp_path, 0, 2)
     assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(12)]
-    assert all(since >= EARLIER for since in history.asked)
+    assert all(since >= EARLIER for since in history.requested)
 
 
 def test_gaps_stay_gaps_and_are_counted(tmp_path: Path) -> None:
-    """Without bars 3, 4 and 7 there are two gaps, of three bars; nothing is made up for them."""
+    """Without bars 3, 4 and 7 there are two gaps, of three bars; none is filled."""
     there = [bar(n) for n in range(10) if n not in (3, 4, 7)]
     done = fetch(PublicHistory(there, page=2), tmp_path)
     assert (done.bars, done.gaps, done.missing) == (7, 2, 3)
 
 
-def test_a_symbol_listed_later_begins_where_it_begins(tmp_path: Path) -> None:
-    """Asked for from 0, listed at 6; that nothing comes before is known then, and not asked again."""
+def test_a_symbol_listed_later_begins_at_its_listing(tmp_path: Path) -> None:
+    """Requested from 0, listed at 6; that nothing comes before is known then, and not requested again."""
     history = PublicHistory([bar(n) for n in range(6, 20)])
     first = fetch(history, tmp_path)
     assert (first.first, first.before, first.after) == (EARLIER + 6 * MINUTE, 6, 0)
@@ -158,10 +158,10 @@ def test_a_symbol_listed_later_begins_where_it_begins(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(first=st.integers(0, 400), gap=st.integers(0, 150), window=st.integers(64, 200))
-def test_a_venue_that_looks_no_further_than_a_page_is_asked_further_on(
+def test_a_venue_with_a_limited_search_window_is_queried_beyond_it(
     tmp_path_factory: pytest.TempPathFactory, first: int, gap: int, window: int
 ) -> None:
-    """Listed long after --from, and with a gap of hours: what it has comes, though it says nothing at first."""
+    """Listed long after --from, with a gap of hours: all its bars arrive, though the first answers are empty."""
     there = [n for n in range(first, 990) if not first + 400 <= n < first + 400 + gap]
     folder = tmp_path_factory.mktemp("windowed")
     done = fetch(PublicHistory([bar(n) for n in there], 64, window=window), folder, 0, 990)
@@ -169,16 +169,16 @@ def test_a_venue_that_looks_no_further_than_a_page_is_asked_further_on(
     assert done.requests <= len(there) / 64 + 60
 
 
-def test_an_end_that_the_venue_did_not_have_is_asked_for_again(tmp_path: Path) -> None:
-    """It had 5 bars of 10; later it has all, and the second fetch gets the rest."""
+def test_a_missing_end_is_requested_again(tmp_path: Path) -> None:
+    """The venue had 5 bars of 10; later it has all, and the second fetch gets the rest."""
     first = fetch(PublicHistory([bar(n) for n in range(5)]), tmp_path)
     assert (first.bars, first.before, first.after) == (5, 0, 5)
     done = fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path)
     assert (done.bars, done.new, done.after) == (10, 5, 0)
 
 
-class NewestBehind(PublicHistory):
-    """A venue that puts its newest bar behind every page."""
+class NewestAppended(PublicHistory):
+    """A venue that appends its newest bar to every page."""
 
     newest = bar(1000)
 
@@ -187,9 +187,9 @@ class NewestBehind(PublicHistory):
 
 
 @pytest.mark.parametrize("newest", [20, 998, 999, 1000], ids=["past the end", "over", "just over", "forming"])
-def test_a_newest_bar_behind_a_page_says_nothing_of_what_lies_between(tmp_path: Path, newest: int) -> None:
-    """Ten bars, three a page, and behind each the bar that forms at noon, or another one past the end: all ten come."""
-    history = NewestBehind([bar(n) for n in range(10)], page=3)
+def test_a_newest_bar_appended_to_a_page_does_not_prove_a_gap(tmp_path: Path, newest: int) -> None:
+    """Ten bars, three a page, each followed by the bar that forms at noon or one past the end: all ten are fetched."""
+    history = NewestAppended([bar(n) for n in range(10)], page=3)
     history.newest = bar(newest)
     done = fetch(history, tmp_path)
     assert (done.bars, done.missing, done.after) == (10, 0, 0)
@@ -197,32 +197,32 @@ def test_a_newest_bar_behind_a_page_says_nothing_of_what_lies_between(tmp_path: 
 
 
 @pytest.mark.parametrize("there", [5, 0], ids=["five", "none"])
-def test_an_end_before_a_forming_bar_is_asked_for_again(tmp_path: Path, there: int) -> None:
-    """Of ten bars it had five, or none, and the one that forms: what is missing is fetched once it is there."""
+def test_a_missing_end_before_a_forming_bar_is_requested_again(tmp_path: Path, there: int) -> None:
+    """The venue had five bars of ten, or none, and the forming one: the rest is fetched once it exists."""
     if there:
-        assert fetch(NewestBehind([bar(n) for n in range(there)]), tmp_path).after == 10 - there
+        assert fetch(NewestAppended([bar(n) for n in range(there)]), tmp_path).after == 10 - there
     else:
         with pytest.raises(FetchError, match="has no finished 1m bar"):
-            fetch(NewestBehind([]), tmp_path)
-    assert fetch(NewestBehind([bar(n) for n in range(10)]), tmp_path).bars == 10
+            fetch(NewestAppended([]), tmp_path)
+    assert fetch(NewestAppended([bar(n) for n in range(10)]), tmp_path).bars == 10
 
 
-def test_a_gap_at_the_end_that_a_later_bar_confirms_is_not_asked_for_again(tmp_path: Path) -> None:
-    """Bars 0 to 4, and then none until 20: that there is none from 5 to 9 is known, and nothing is asked."""
+def test_a_gap_at_the_end_confirmed_by_a_later_bar_is_not_requested_again(tmp_path: Path) -> None:
+    """Bars 0 to 4, and then none until 20: that 5 to 9 do not exist is known, and no request is sent."""
     history = PublicHistory([bar(n) for n in (*range(5), 20)])
     assert fetch(history, tmp_path).after == 5
     assert fetch(history, tmp_path).requests == 0
 
 
-def test_no_bar_at_all_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    """A file without bars would be one that no backtest reads."""
+def test_a_fetch_without_any_bar_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    """No backtest reads a file without bars."""
     with pytest.raises(FetchError, match="somewhere has no finished 1m bar"):
         fetch(PublicHistory([]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bar_that_cannot_be_is_left_out_and_told(tmp_path: Path) -> None:
-    """High below low, a volume below zero, a price of zero: a backtest would refuse the whole file for each of them."""
+def test_an_impossible_bar_is_left_out_and_reported(tmp_path: Path) -> None:
+    """High below low, a negative volume, a price of zero: a backtest would refuse the whole file for each of them."""
     good = [bar(n) for n in range(4)]
     upside_down = Bar(bar(4).ts, Decimal(5), Decimal(4), Decimal(6), Decimal(5), Decimal(1))
     negative = Bar(bar(5).ts, Decimal(5), Decimal(5), Decimal(5), Decimal(5), Decimal(-1))
@@ -234,54 +234,54 @@ def test_a_bar_that_cannot_be_is_left_out_and_told(tmp_path: Path) -> None:
     assert len(read_market(tmp_path)) == 4
 
 
-def test_a_venue_that_is_down_is_asked_again_after_longer_and_longer(tmp_path: Path) -> None:
-    """1 s, 2 s and 4 s after the first three failures, beside the breath of 0.3 s before every further request."""
+def test_a_venue_that_is_down_is_retried_with_exponential_backoff(tmp_path: Path) -> None:
+    """1 s, 2 s and 4 s after the first three failures, plus the pause of 0.3 s before every further request."""
     history = PublicHistory([bar(n) for n in range(10)])
-    history.mishaps = {n: VenueDownError("maintenance") for n in (1, 2, 3)}
-    timeline, warned = virtual_time.VirtualTime(), list[str]()
-    assert fetch(history, tmp_path, timeline=timeline, warned=warned.append).bars == 10
+    history.failures = {n: VenueDownError("maintenance") for n in (1, 2, 3)}
+    timeline, warnings = virtual_time.VirtualTime(), list[str]()
+    assert fetch(history, tmp_path, timeline=timeline, on_warning=warnings.append).bars == 10
     assert timeline.elapsed == pytest.approx(1 + 2 + 4 + 3 * 0.3)
-    assert warned == [f"BTC/USDT:USDT: maintenance; retry in {wait} s" for wait in (1, 2, 4)]
+    assert warnings == [f"BTC/USDT:USDT: maintenance; retry in {wait} s" for wait in (1, 2, 4)]
 
 
-def test_the_venues_own_word_on_how_long_to_wait_is_kept(tmp_path: Path) -> None:
-    """Told to wait 30 s, it waits 30 s."""
+def test_the_retry_delay_given_by_the_venue_is_respected(tmp_path: Path) -> None:
+    """A venue that asks for 30 s gets 30 s."""
     history = PublicHistory([bar(n) for n in range(10)])
-    history.mishaps = {1: RateLimitedError("too many requests", 30.0)}
+    history.failures = {1: RateLimitedError("too many requests", 30.0)}
     timeline = virtual_time.VirtualTime()
     fetch(history, tmp_path, timeline=timeline)
     assert timeline.elapsed == pytest.approx(30.3)
 
 
-def test_a_ban_is_told_and_not_waited_for(tmp_path: Path) -> None:
-    """An hour of silence is for the user to spend elsewhere."""
+def test_a_ban_is_reported_and_not_waited_out(tmp_path: Path) -> None:
+    """The user decides what to do with an hour of ban."""
     history = PublicHistory([bar(n) for n in range(10)])
-    history.mishaps = {1: RateLimitedError("banned", 3600.0)}
+    history.failures = {1: RateLimitedError("banned", 3600.0)}
     with pytest.raises(FetchError, match="banned"):
         fetch(history, tmp_path)
-    assert len(history.asked) == 1
+    assert len(history.requested) == 1
 
 
-def test_giving_up_says_how_to_go_on_and_going_on_does(tmp_path: Path) -> None:
-    """After eight failures in a row; the next call begins where the pages ended, not at the beginning."""
+def test_giving_up_reports_how_to_resume_and_resuming_works(tmp_path: Path) -> None:
+    """After eight failures in a row; the next call resumes after the fetched pages, not at the beginning."""
     history = PublicHistory([bar(n) for n in range(10)], page=4)
-    history.mishaps = {2 + n: VenueDownError("connection refused") for n in range(TRIES)}
+    history.failures = {2 + n: VenueDownError("connection refused") for n in range(TRIES)}
     with pytest.raises(FetchError, match=r"before 2021-05-18T19:24:00Z are kept: run the same command again"):
         fetch(history, tmp_path)
     assert not (tmp_path / "BTC_USDT_USDT.csv").exists(), "a file is whole or not there"
-    history.asked.clear()
+    history.requested.clear()
     assert fetch(history, tmp_path).bars == 10
-    assert history.asked[0] == EARLIER + 4 * MINUTE
+    assert history.requested[0] == EARLIER + 4 * MINUTE
 
 
 @pytest.mark.parametrize("error", [OrderRejectedError("other", "no such symbol"), MalformedAnswerError("not JSON")])
-def test_what_asking_again_does_not_mend_is_told_at_once(tmp_path: Path, error: Exception) -> None:
-    """A symbol that is not there, an answer without sense: one request, and the venue's own words."""
+def test_an_error_that_a_retry_cannot_fix_is_reported_at_once(tmp_path: Path, error: Exception) -> None:
+    """An unknown symbol, a malformed answer: one request, and the venue's own words."""
     history = PublicHistory([])
-    history.mishaps = {1: error}
+    history.failures = {1: error}
     with pytest.raises(FetchError, match="somewhere answered: no"):
         fetch(history, tmp_path)
-    assert len(history.asked) == 1
+    assert len(history.requested) == 1
 
 
 @pytest.mark.parametrize(
@@ -292,20 +292,20 @@ def test_what_asking_again_does_not_mend_is_told_at_once(tmp_path: Path, error: 
         VenueDownError("Alpaca: 403: forbidden"),
     ],
 )
-def test_a_refusal_is_not_asked_for_again(tmp_path: Path, error: VenueError) -> None:
-    """Missing keys and 4xx come back the same: one request, and nothing is left in the folder."""
+def test_a_rejected_request_is_not_retried(tmp_path: Path, error: VenueError) -> None:
+    """Missing keys and 4xx would fail the same way: one request, and the folder stays empty."""
     history = PublicHistory([bar(n) for n in range(10)])
-    history.mishaps = {1: error}
+    history.failures = {1: error}
     with pytest.raises(FetchError, match="a retry would give the same answer"):
         fetch(history, tmp_path)
-    assert (len(history.asked), list(tmp_path.iterdir())) == (1, [])
+    assert (len(history.requested), list(tmp_path.iterdir())) == (1, [])
 
 
 @pytest.mark.parametrize("status", ["408 timeout", "429 too many", "503 maintenance"])
-def test_a_status_that_passes_is_asked_for_again(tmp_path: Path, status: str) -> None:
-    """408, 429 and 5xx say nothing about the request itself."""
+def test_a_temporary_status_is_retried(tmp_path: Path, status: str) -> None:
+    """408, 429 and 5xx are not about the request itself."""
     history = PublicHistory([bar(n) for n in range(10)])
-    history.mishaps = {1: VenueDownError(f"somewhere fetch_ohlcv: {status}")}
+    history.failures = {1: VenueDownError(f"somewhere fetch_ohlcv: {status}")}
     assert fetch(history, tmp_path).bars == 10
 
 
@@ -313,11 +313,11 @@ def test_a_status_that_passes_is_asked_for_again(tmp_path: Path, status: str) ->
     ("timeframe", "minutes", "apart"), [("5m", 1, "60 s apart for 5m, which is 300 s"), ("1m", 5, "300 s apart for 1m")]
 )
 def test_bars_of_another_timeframe_are_refused(tmp_path: Path, timeframe: str, minutes: int, apart: str) -> None:
-    """Too near to each other, or all of them equally far apart; nothing of it is kept."""
+    """Too close to each other, or all equally too far apart; none is kept."""
     history = PublicHistory([bar(n * minutes) for n in range(20)])
     whose = BarOrigin("somewhere", "BTC/USDT:USDT", timeframe)
     with pytest.raises(FetchError, match=apart):
-        fetch(history, tmp_path, 0, 100, whose=whose)
+        fetch(history, tmp_path, 0, 100, origin=whose)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -332,8 +332,8 @@ def test_a_day_of_summer_time_is_a_day(tmp_path: Path) -> None:
     assert timeline.run(work.run(bars[0].ts, bars[-1].ts + 1)).bars == 7
 
 
-def test_two_bars_for_one_time_are_no_truth(tmp_path: Path) -> None:
-    """Which of them is right, nobody knows."""
+def test_two_different_bars_for_one_time_are_refused(tmp_path: Path) -> None:
+    """Nobody knows which of them is right."""
     with pytest.raises(FetchError, match="two different bars for 2021-05-18T19:23:00Z"):
         fetch(PublicHistory([bar(2), bar(3), bar(3, "7")]), tmp_path)
 
@@ -346,17 +346,17 @@ def test_two_bars_for_one_time_are_no_truth(tmp_path: Path) -> None:
     ids=["venue", "timeframe", "endpoint", "symbol"],
 )  # fmt: skip
 def test_bars_of_two_origins_never_share_a_file(tmp_path: Path, other: BarOrigin) -> None:
-    """Another venue, timeframe, address, or a symbol that makes the same name: refused, and the file is as it was."""
+    """Another venue, timeframe or address, or a symbol with the same file name: refused, and the file is unchanged."""
     history = PublicHistory([bar(n) for n in range(20)])
     fetch(history, tmp_path)
     before = lines(tmp_path)
     with pytest.raises(FetchError, match="choose another --out"):
-        fetch(history, tmp_path, 0, 15, whose=other)
+        fetch(history, tmp_path, 0, 15, origin=other)
     assert lines(tmp_path) == before
 
 
-def test_a_part_of_another_fetch_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """A file with the name of a part but another head is not removed: it may hold somebody's only copy of its rows."""
+def test_a_partial_file_of_another_fetch_is_refused_and_unchanged(tmp_path: Path) -> None:
+    """A `.part` file with another header is not removed: it may be the only copy of its rows."""
     foreign = tmp_path / f"BTC_USDT_USDT.{EARLIER}.part"
     content = b'{"format":"another/v1"}\n1,2,3,4,5,6\n'
     foreign.write_bytes(content)
@@ -365,16 +365,16 @@ def test_a_part_of_another_fetch_is_refused_and_left_as_it_is(tmp_path: Path) ->
     assert foreign.read_bytes() == content
 
 
-def test_a_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
-    """What was not fetched is not overwritten."""
+def test_a_file_of_the_user_is_not_overwritten(tmp_path: Path) -> None:
+    """Only fetched files are written to."""
     (tmp_path / "BTC_USDT_USDT.csv").write_text("mine\n")
     with pytest.raises(FetchError, match="was not fetched by this command"):
         fetch(PublicHistory([bar(1)]), tmp_path)
     assert (tmp_path / "BTC_USDT_USDT.csv").read_text() == "mine\n"
 
 
-def test_a_file_that_was_changed_is_not_made_longer(tmp_path: Path) -> None:
-    """A row was taken out by hand: joining to it would pass the change off as the venue's gap."""
+def test_a_modified_file_is_not_extended(tmp_path: Path) -> None:
+    """A row was removed by hand: extending the file would present the change as a gap of the venue."""
     history = PublicHistory([bar(n) for n in range(20)])
     fetch(history, tmp_path)
     path = tmp_path / "BTC_USDT_USDT.csv"
@@ -383,51 +383,51 @@ def test_a_file_that_was_changed_is_not_made_longer(tmp_path: Path) -> None:
         fetch(history, tmp_path, 0, 15)
 
 
-def by_an_older_version(folder: Path, numbers: Sequence[int], ends: int) -> None:
-    """These bars, and the older version's word that all before bar number `ends` is there."""
+def written_by_an_older_version(folder: Path, numbers: Sequence[int], ends: int) -> None:
+    """Write these bars, and the older version's statement that all before bar number `ends` exists."""
     rows = [f"{EARLIER + n * MINUTE},100.5,101.5,99.5,100.5,{n}\n" for n in numbers]
     (folder / "BTC_USDT_USDT.csv").write_text("ts,open,high,low,close,volume\n" + "".join(rows))
     whose = {"venue": "somewhere", "symbol": "BTC/USDT:USDT", "timeframe": "1m", "endpoint": None}
-    told = {"format": "killswitch.fetched/v1", "whose": whose, "begins": EARLIER}
-    told |= {"ends": EARLIER + ends * MINUTE, "bars": len(rows)}
-    (folder / "BTC_USDT_USDT.fetched.json").write_text(json.dumps(told))
+    record = {"format": "killswitch.fetched/v1", "whose": whose, "begins": EARLIER}
+    record |= {"ends": EARLIER + ends * MINUTE, "bars": len(rows)}
+    (folder / "BTC_USDT_USDT.fetched.json").write_text(json.dumps(record))
 
 
-def test_what_an_older_version_took_for_empty_is_asked_for_again(tmp_path: Path) -> None:
-    """It had three bars of ten and a newest one behind them, and its word was that there are no more: all ten come."""
-    by_an_older_version(tmp_path, range(3), ends=10)
+def test_a_span_that_an_older_version_took_for_empty_is_requested_again(tmp_path: Path) -> None:
+    """It had three bars of ten followed by a newest one, and recorded that there are no more: all ten are fetched."""
+    written_by_an_older_version(tmp_path, range(3), ends=10)
     history = PublicHistory([bar(n) for n in range(20)])
-    warned: list[str] = []
-    assert fetch(history, tmp_path, 0, 5, warned=warned.append).bars == 10
-    assert warned == [
+    warnings: list[str] = []
+    assert fetch(history, tmp_path, 0, 5, on_warning=warnings.append).bars == 10
+    assert warnings == [
         "BTC/USDT:USDT: BTC_USDT_USDT.csv was fetched by an older version, which could record as empty what it had not "
         "requested; all of it is fetched again"
     ]
-    assert fetch(history, tmp_path, warned=warned.append).requests == 0
-    assert len(warned) == 1
+    assert fetch(history, tmp_path, on_warning=warnings.append).requests == 0
+    assert len(warnings) == 1
 
 
-def test_bars_that_the_venue_has_no_more_stay(tmp_path: Path) -> None:
+def test_bars_that_the_venue_no_longer_has_are_kept(tmp_path: Path) -> None:
     """The older version had the first five; the venue's history begins with the fourth now."""
-    by_an_older_version(tmp_path, range(5), ends=10)
+    written_by_an_older_version(tmp_path, range(5), ends=10)
     assert fetch(PublicHistory([bar(n) for n in range(3, 20)]), tmp_path).bars == 10
 
 
-def test_asking_again_goes_on_where_it_was_killed(tmp_path: Path) -> None:
-    """Killed at the third page of four: the two before it are there, and the older file until the end."""
-    by_an_older_version(tmp_path, range(3), ends=10)
+def test_a_killed_fetch_resumes_where_it_ended(tmp_path: Path) -> None:
+    """Killed at the third page of four: the two before it are kept, and the older file until the end."""
+    written_by_an_older_version(tmp_path, range(3), ends=10)
     history = PublicHistory([bar(n) for n in range(10)], page=3)
-    history.mishaps[3] = KilledError()
+    history.failures[3] = KilledError()
     with pytest.raises(KilledError):
         fetch(history, tmp_path)
     assert len(lines(tmp_path)) == 4
-    history.asked.clear()
+    history.requested.clear()
     assert fetch(history, tmp_path).bars == 10
-    assert history.asked[0] == EARLIER + 6 * MINUTE
+    assert history.requested[0] == EARLIER + 6 * MINUTE
 
 
-def test_a_part_of_an_older_version_begins_anew(tmp_path: Path) -> None:
-    """Its mark says that all before bar 10 is there, and it has two."""
+def test_a_partial_file_of_an_older_version_is_fetched_again(tmp_path: Path) -> None:
+    """Its mark claims all bars before bar 10, and it has two."""
     whose = {"venue": "somewhere", "symbol": "BTC/USDT:USDT", "timeframe": "1m", "endpoint": None}
     rows = [f"{EARLIER + n * MINUTE},100.5,101.5,99.5,100.5,{n}\n" for n in range(2)]
     head = json.dumps(whose, separators=(",", ":")) + "\n"
@@ -436,17 +436,17 @@ def test_a_part_of_an_older_version_begins_anew(tmp_path: Path) -> None:
     assert fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path).bars == 10
 
 
-def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
-    """What it says is not known here."""
-    by_an_older_version(tmp_path, range(3), ends=10)
+def test_a_file_of_a_later_version_is_not_changed(tmp_path: Path) -> None:
+    """This version does not know its format."""
+    written_by_an_older_version(tmp_path, range(3), ends=10)
     at = tmp_path / "BTC_USDT_USDT.fetched.json"
     at.write_text(at.read_text().replace("/v1", "/v9"))
     with pytest.raises(FetchError, match=r"is of another version \(killswitch.fetched/v9\)"):
         fetch(PublicHistory([bar(1)]), tmp_path)
 
 
-def test_a_removed_file_is_fetched_anew(tmp_path: Path) -> None:
-    """What says what was there is believed only beside it."""
+def test_a_removed_file_is_fetched_again(tmp_path: Path) -> None:
+    """The record of what was fetched is valid only beside its file."""
     history = PublicHistory([bar(n) for n in range(10)])
     fetch(history, tmp_path)
     (tmp_path / "BTC_USDT_USDT.csv").unlink()
@@ -455,21 +455,21 @@ def test_a_removed_file_is_fetched_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [0, 5], ids=["the same bars", "others of the file"])
 def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path, first: int) -> None:
-    """The second is told, instead of writing between the first one's pages, or putting its own file over the first's;
-    another symbol is fetched into the folder meanwhile, and nothing is left of the lock."""
+    """The second is refused: it neither writes between the first one's pages nor replaces the first one's file. Another
+    symbol is fetched into the folder meanwhile, and no lock file remains."""
     history = PublicHistory([bar(n) for n in range(10)])
     with bar_files.BarFile(tmp_path, WHOSE).exclusive():
         with pytest.raises(FetchError, match=r"BTC_USDT_USDT\.csv: another process is fetching into it"):
             fetch(history, tmp_path, first)
-        assert history.asked == []
-        fetch(history, tmp_path, whose=BarOrigin("somewhere", "AAPL", "1m"))
+        assert history.requested == []
+        fetch(history, tmp_path, origin=BarOrigin("somewhere", "AAPL", "1m"))
     assert fetch(history, tmp_path, first).bars == 10 - first
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_of_two_fetches_at_once_none_loses_what_the_other_put_there(tmp_path: Path) -> None:
-    """Bars 4 and 5 are there; one fetches what comes before and one what comes after, page by page in turns. The later
-    one is refused, and has its bars joined when it is called again."""
+def test_of_two_concurrent_fetches_none_loses_bars_of_the_other(tmp_path: Path) -> None:
+    """Bars 4 and 5 exist; one fetches what comes before, the other what comes after, page by page in turns. The later
+    one is refused, and its bars are joined when it is called again."""
     history = PublicHistory([bar(n) for n in range(10)], page=1)
     fetch(history, tmp_path, 4, 6)
     timeline = virtual_time.VirtualTime()
@@ -487,8 +487,8 @@ def test_of_two_fetches_at_once_none_loses_what_the_other_put_there(tmp_path: Pa
     assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(10)]
 
 
-def test_a_lock_that_a_killed_fetch_left_behind_holds_nobody_up(tmp_path: Path) -> None:
-    """The file is there, and nobody has it locked."""
+def test_a_lock_file_of_a_killed_fetch_blocks_nobody(tmp_path: Path) -> None:
+    """The file exists, and no process holds its lock."""
     (tmp_path / "BTC_USDT_USDT.lock").touch()
     assert fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path).bars == 10
     assert not (tmp_path / "BTC_USDT_USDT.lock").exists()
@@ -503,8 +503,8 @@ def test_a_timeframe_has_a_length(timeframe: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("timeframe", ["", "m", "0m", "1M", "1y", "-1m", "1.5h", "5 m"])
-def test_a_month_is_no_fixed_length(timeframe: str) -> None:
-    """Nor is anything else than a whole number of a fixed unit."""
+def test_a_timeframe_without_a_fixed_length_is_refused(timeframe: str) -> None:
+    """A month, and anything else than a whole number of a fixed unit."""
     with pytest.raises(ValueError, match="is not a timeframe"):
         milliseconds(timeframe)
 
@@ -539,8 +539,8 @@ def test_any_page_size_and_any_kills_come_to_the_same_file(
     assert not list(folder.glob("*.part")), "nothing is left over"
 
 
-def test_bars_put_in_place_by_a_killed_fetch_are_known_for_ours_when_their_part_is_torn_too(tmp_path: Path) -> None:
-    """Killed after the bars and before the word of what they cover, with a byte of the part lost; then before the
+def test_bars_of_a_killed_fetch_are_recognised_although_their_partial_file_is_torn(tmp_path: Path) -> None:
+    """Killed after the bars and before the record of what they cover, with a byte of the part lost; then before the
     first request; then called again."""
     history = PublicHistory([bar(n) for n in range(3)])
     with pytest.MonkeyPatch.context() as patch:
@@ -549,26 +549,26 @@ def test_bars_put_in_place_by_a_killed_fetch_are_known_for_ours_when_their_part_
             fetch(history, tmp_path)
     (part,) = tmp_path.glob("*.part")
     part.write_bytes(part.read_bytes()[:-1])
-    history.mishaps = {len(history.asked) + 1: KilledError()}
+    history.failures = {len(history.requested) + 1: KilledError()}
     with pytest.raises(KilledError):
         fetch(history, tmp_path)
     assert fetch(history, tmp_path).bars == 3
 
 
 def _killed_once(history: PublicHistory, folder: Path, span: tuple[int, int], data: st.DataObject) -> None:
-    """One fetch that ends where it is told to, if it comes there."""
+    """Run one fetch that is killed where it is told to be, if it gets there."""
     how = data.draw(st.sampled_from(["request", "write", "replace", "unlink"]), label="killed at")
     number = data.draw(st.integers(1, 6), label="number")
     with pytest.MonkeyPatch.context() as patch:
         if how == "request":
-            history.mishaps = {len(history.asked) + number: KilledError()}
+            history.failures = {len(history.requested) + number: KilledError()}
         elif how == "write":
             patch.setattr(os, "fsync", _after(number, os.fsync))
         else:
             patch.setattr(Path, how, _after(number, getattr(Path, how)))
         with contextlib.suppress(KilledError):
             fetch(history, folder, *span)
-        history.mishaps = {}
+        history.failures = {}
     for part in folder.glob("*.part") if how == "write" else ():
         content = part.read_bytes()
         torn = data.draw(st.integers(0, min(len(content), 60)), label="bytes lost")
@@ -576,7 +576,7 @@ def _killed_once(history: PublicHistory, folder: Path, span: tuple[int, int], da
 
 
 def _after(number: int, real: Callable[..., object]) -> Callable[..., object]:
-    """The call that ends the process instead of its `number`th time."""
+    """A call that ends the process instead of running for the `number`th time."""
     left = number
 
     def call(*arguments: object) -> object:
@@ -590,5 +590,5 @@ def _after(number: int, real: Callable[..., object]) -> Callable[..., object]:
 
 
 def test_the_clock_of_these_tests_is_noon() -> None:
-    """What the tests above take for granted."""
+    """The tests above rely on it."""
     assert datetime.fromtimestamp(START / 1000, UTC).hour == 12

@@ -1,4 +1,4 @@
-"""The pages of a backtest: one content as text, Markdown and HTML, self-contained, and nothing in it is markup."""
+"""The pages of a backtest: one content as text, Markdown and HTML, self-contained, and all names escaped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def policies(repository: Path) -> PolicySet:
     return read_policies([repository / "policies" / "futures-drawdown"]).policies
 
 
-def told(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, BacktestPage]:
+def answer_and_page(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, BacktestPage]:
     """The answer and the page with charts."""
     parts = tuple(CampaignPart(each.market, each.member) for each in results.tried)
     campaign = Campaign({}, parts, RULES, None)  # type: ignore[arg-type] # it has been run
@@ -41,13 +41,13 @@ def told(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, Backtes
     return found, build_page(found, results, policies, drawings)
 
 
-def borders(row: str) -> int:
-    """How many cells' borders a Markdown row has."""
+def cell_borders(row: str) -> int:
+    """The number of cell borders in a Markdown row."""
     return row.count("|") - row.count("\\|")
 
 
-def one(name: str = "b") -> BookRuns:
-    """A book with a curve and two stages, of which the second closed the hedge alone."""
+def book_with_curve(name: str = "b") -> BookRuns:
+    """A book with a curve and two stages, of which the second closed only the hedge."""
     fired = (firing(1, ("BTC_USDT", "long")), firing(3, ("ETH_USDT", "short"), after="0", level=3, hedge=None))
     many = course(100_000, 99_000, 95_000, 96_000)
     return tried(
@@ -56,8 +56,8 @@ def one(name: str = "b") -> BookRuns:
     )  # fmt: skip
 
 
-class Reader(HTMLParser):
-    """What a browser would see: tags that close, and everything that is asked of somebody else."""
+class PageParser(HTMLParser):
+    """What a browser would see: tags that close, and every reference to another resource."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_the_html_is_whole_and_asks_nothing_of_anybody(policies: PolicySet) -> None:
+def test_the_html_is_well_formed_and_self_contained(policies: PolicySet) -> None:
     """Every tag closes; no script, no link, no source, no import, no url but its own clip paths."""
-    source = html(told(policies, Results((one(),), (), 1, True, False))[1])
-    reader = Reader(source)
+    source = html(answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))[1])
+    reader = PageParser(source)
     assert reader.open == []
     assert reader.fetched == []
     assert {"script", "link", "iframe", "img", "object"}.isdisjoint(reader.tags)
@@ -103,25 +103,29 @@ def test_the_html_is_whole_and_asks_nothing_of_anybody(policies: PolicySet) -> N
     assert "prefers-color-scheme: dark" in source
 
 
-def test_every_chart_is_there_for_the_wide_and_the_narrow(policies: PolicySet) -> None:
+def test_every_chart_exists_for_wide_and_narrow_screens(policies: PolicySet) -> None:
     """Equity, P&L by side and positions, each twice, with its stages marked."""
-    reader = Reader(html(told(policies, Results((one(),), (), 1, True, False))[1]))
+    reader = PageParser(html(answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))[1]))
     assert reader.tags.count("svg") == 6
-    said = " ".join(reader.words)
+    page_text = " ".join(reader.words)
     for caption in ("Equity", "P&L by side, staged (before fees)", "Positions, staged (long above zero)"):
-        assert caption in said
-    assert "1 trim" in said
-    assert "longs" in said
+        assert caption in page_text
+    assert "1 trim" in page_text
+    assert "longs" in page_text
 
 
 @pytest.mark.parametrize("books", [1, 2])
-def test_a_hostile_name_stays_a_name(policies: PolicySet, books: int) -> None:
-    """It is neither markup nor template, in no form."""
+def test_a_hostile_name_is_escaped(policies: PolicySet, books: int) -> None:
+    """It is neither markup nor template in any form."""
     results = Results(
-        tuple(one(HOSTILE) for _ in range(books)), (FailedRun("m", HOSTILE, "none", HOSTILE),), books, False, False
+        tuple(book_with_curve(HOSTILE) for _ in range(books)),
+        (FailedRun("m", HOSTILE, "none", HOSTILE),),
+        books,
+        False,
+        False,
     )
-    _, shown = told(policies, results)
-    reader = Reader(html(shown))
+    _, shown = answer_and_page(policies, results)
+    reader = PageParser(html(shown))
     assert "script" not in reader.tags
     assert any(HOSTILE in words for words in reader.words)
     lines = markdown(shown).splitlines()
@@ -129,20 +133,22 @@ def test_a_hostile_name_stays_a_name(policies: PolicySet, books: int) -> None:
     assert any(line.startswith("|") and "alert" in line for line in lines)
     for above, below in pairwise(lines):
         if above.startswith("|") and below.startswith("|"):
-            assert borders(above) == borders(below)
+            assert cell_borders(above) == cell_borders(below)
     assert HOSTILE.split(maxsplit=1)[0] in text(shown)
 
 
-def test_a_name_cannot_command_the_terminal(policies: PolicySet) -> None:
+def test_a_name_cannot_control_the_terminal(policies: PolicySet) -> None:
     """Escape sequences in a book's name do not reach the screen."""
-    _, shown = told(policies, Results((one("\x1b[2Jred"), one()), (), 2, True, False))
+    _, shown = answer_and_page(
+        policies, Results((book_with_curve("\x1b[2Jred"), book_with_curve()), (), 2, True, False)
+    )
     assert "\x1b" not in text(shown)
     assert "[2Jred" in text(shown)
 
 
-def test_the_verdict_says_what_staging_was_worth(policies: PolicySet) -> None:
+def test_the_verdict_compares_staging_with_the_alternatives(policies: PolicySet) -> None:
     """In plain words, at the top of every form."""
-    found, shown = told(policies, Results((one(),), (), 1, True, False))
+    found, shown = answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))
     assert found.verdict == (
         "Staging ended 1,500.50 USDT poorer than no protection and 1,000.00 USDT richer than closing everything at the "
         "first trigger.",
@@ -153,9 +159,9 @@ def test_the_verdict_says_what_staging_was_worth(policies: PolicySet) -> None:
         assert found.verdict[0] in form
 
 
-def test_every_stage_is_told(policies: PolicySet) -> None:
-    """When, why, what was closed, when it was verified, and whether the hedge stood then."""
-    shown = text(told(policies, Results((one(),), (), 1, True, False))[1])
+def test_every_stage_is_described(policies: PolicySet) -> None:
+    """When, why, what was closed, when it was verified, and whether the hedge was still held then."""
+    shown = text(answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))[1])
     (line,) = (line for line in shown.splitlines() if "1 trim" in line)
     assert "2024-01-01T00:01:00Z" in line
     assert "equity.drawdown over 15m 5.12% >= 4.5%" in line
@@ -165,24 +171,24 @@ def test_every_stage_is_told(policies: PolicySet) -> None:
     assert "open (100%)" in line
 
 
-def test_a_close_that_was_never_verified_says_so(policies: PolicySet) -> None:
+def test_an_unverified_close_is_marked(policies: PolicySet) -> None:
     """Nor does a stage that had nothing to close claim anything."""
     fired = (
         firing(1, ("BTC_USDT", "long"), ended="residual", verified_at=None, hedge=None, hedge_kept=None, cost=None),
         firing(2, ended=None, verified_at=None, hedge=None, hedge_kept=None),
     )
     runs = (run("staged", "1", firings=fired), run("none", "1"), run("close-all", "1"))
-    shown = text(told(policies, Results((tried(*runs),), (), 1, True, False))[1])
+    shown = text(answer_and_page(policies, Results((tried(*runs),), (), 1, True, False))[1])
     first, second = (line for line in shown.splitlines() if "1 trim" in line)
     assert "never" in first
     assert "unknown" in first
     assert "nothing to close" in second
 
 
-def test_a_partial_result_says_so_in_every_form(policies: PolicySet) -> None:
-    """And how much of it there is."""
+def test_a_partial_result_is_marked_in_every_form(policies: PolicySet) -> None:
+    """With how much of it there is."""
     stopped = tried(run("staged", "1"), run("none", "1", complete=False), name="c")
-    found, shown = told(policies, Results((one(), stopped), (), 70, False, True))
+    found, shown = answer_and_page(policies, Results((book_with_curve(), stopped), (), 70, False, True))
     warning = "This result is partial: stopped before its end. 1 of 70 books were run to the end under every rule."
     assert warning in text(shown)
     assert warning in markdown(shown)
@@ -191,17 +197,17 @@ def test_a_partial_result_says_so_in_every_form(policies: PolicySet) -> None:
     assert json.loads(encode(found))["stopped"] is True
 
 
-def test_nothing_at_all_can_be_told(policies: PolicySet) -> None:
+def test_an_empty_result_is_rendered(policies: PolicySet) -> None:
     """Stopped before the first book: a page, not a traceback."""
-    found, shown = told(policies, Results((), (), 3, False, True))
+    found, shown = answer_and_page(policies, Results((), (), 3, False, True))
     assert found.verdict == ("No book was run to its end under every rule.",)
     assert "0 of 3 books" in text(shown)
-    assert Reader(html(shown)).open == []
+    assert PageParser(html(shown)).open == []
 
 
-def test_the_json_is_the_whole_answer_without_courses(policies: PolicySet) -> None:
+def test_the_json_is_the_whole_answer_without_equity_curves(policies: PolicySet) -> None:
     """Every book with its positions, every run and firing, the summary; money is text, exact."""
-    found, _ = told(policies, Results((one(), one("c")), (), 2, True, False))
+    found, _ = answer_and_page(policies, Results((book_with_curve(), book_with_curve("c")), (), 2, True, False))
     read = json.loads(encode(found))
     assert read["format"] == "killswitch.backtest/v1"
     assert read["policies"]["names"] == ["futures-drawdown"]
@@ -215,7 +221,7 @@ def test_the_json_is_the_whole_answer_without_courses(policies: PolicySet) -> No
 
 
 def test_text_tables_keep_their_columns() -> None:
-    """Numbers stand to the right; a long cell goes on below."""
+    """Numbers are right-aligned; a long cell is wrapped."""
     table = Table(("name", "n"), (("a " * 40, "1"), ("b", "1,000")), numbers=(1,))
     lines = aligned(table, "").splitlines()
     assert len(lines) == 4
@@ -229,7 +235,11 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(policies: PolicySet, tmp
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium")
-    shown = html(told(policies, Results((one("a long name " * 12), one("c")), (), 2, True, False))[1])
+    shown = html(
+        answer_and_page(
+            policies, Results((book_with_curve("a long name " * 12), book_with_curve("c")), (), 2, True, False)
+        )[1]
+    )
     (tmp_path / "page.html").write_text(shown, encoding="utf-8")
     # A frame of the wanted width, because windows have a least width; the policy against scripts is the page's own.
     (tmp_path / "frame.html").write_text(
@@ -250,8 +260,8 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(policies: PolicySet, tmp
     assert (measured["wide"], measured["narrow"]) == (("none", "block") if width == 360 else ("block", "none"))
 
 
-def test_the_hours_around_the_first_stage_are_drawn_once_more() -> None:
-    """Where the run is much longer than they are."""
+def test_the_hours_around_the_first_stage_have_a_chart_of_their_own() -> None:
+    """In a run that is much longer than they are."""
     many = course(*[100_000.0] * 4000)
     late = run("staged", "1", course=many, firings=(firing(2000, ("BTC_USDT", "long")),))
     drawn = figures(tried(late), "USDT")
@@ -259,12 +269,12 @@ def test_the_hours_around_the_first_stage_are_drawn_once_more() -> None:
     assert START + timedelta(minutes=2000) == late.firings[0].at
 
 
-def test_a_run_without_a_course_is_not_drawn() -> None:
-    """There is nothing to draw it from."""
+def test_a_run_without_an_equity_curve_has_no_chart() -> None:
+    """There is no data to draw."""
     assert figures(tried(run("staged", "1")), "USDT") == ()
 
 
-def test_where_staging_helps_is_told_for_each_market_and_kind(policies: PolicySet) -> None:
+def test_the_effect_of_staging_is_shown_for_each_market_and_kind(policies: PolicySet) -> None:
     """Not only in a folded table: by the worst drawdown and the final equity, beside none and close-all."""
 
     def book(market: str, kind: Kind, final: str, fall: str) -> BookRuns:
@@ -277,7 +287,7 @@ def test_where_staging_helps_is_told_for_each_market_and_kind(policies: PolicySe
         book("m", "hedged", "98000", "0.2"), book("m", "split", "96000", "0.2"), book("n", "hedged", "98000", "0.31"),
         book("n", "split", "97000", "0.31"),
     )  # fmt: skip
-    shown = told(policies, Results(many, (), 4, True, False))[1]
+    shown = answer_and_page(policies, Results(many, (), 4, True, False))[1]
     (section,) = (each for each in shown.sections if each.title.startswith("Where staging helps"))
     assert not section.folded
     assert [(row[0], row[2]) for row in section.tables[0].rows] == [

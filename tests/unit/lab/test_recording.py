@@ -1,4 +1,4 @@
-"""Recordings: what is written is read, and what cannot be read says where."""
+"""Recordings: what is written is read back, and an unreadable file is an error that names the place."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _snapshots(count: int, first: int = 0) -> list[Snapshot]:
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
-def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
-    """Plain and compressed, also when a second writer goes on where the first stopped."""
+def test_a_written_recording_is_read_back(tmp_path: Path, name: str) -> None:
+    """Plain and compressed, also when a second writer appends to the file of the first."""
     path = tmp_path / name
     for first in (0, 3):
         with RecordingWriter(path, append=first > 0) as writer:
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert list(read(path)) == _snapshots(6)
 
 
-def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
+def test_without_append_a_recording_is_replaced(tmp_path: Path) -> None:
     """The old content is gone."""
     path = tmp_path / "r.jsonl"
     for count in (3, 1):
@@ -50,7 +50,7 @@ def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
 
 
 def test_a_written_snapshot_can_be_read_before_the_end(tmp_path: Path) -> None:
-    """A plain recording is never behind: another process sees each line as soon as it is written."""
+    """A plain recording is flushed: another process sees each line as soon as it is written."""
     path = tmp_path / "r.jsonl"
     with RecordingWriter(path) as writer:
         writer.write(_snapshots(1)[0])
@@ -73,8 +73,8 @@ def test_a_written_snapshot_can_be_read_before_the_end(tmp_path: Path) -> None:
         (LINE.replace("Z", "") % 1, 1, "as_of"),
     ],
 )
-def test_a_line_that_is_no_snapshot_is_named(tmp_path: Path, text: str, line: int, expected: str) -> None:
-    """File, line, and why."""
+def test_an_invalid_line_is_reported_with_its_place(tmp_path: Path, text: str, line: int, expected: str) -> None:
+    """File, line, and cause."""
     path = tmp_path / "r.jsonl"
     path.write_text(text)
     with pytest.raises(RecordingError) as caught:
@@ -85,13 +85,13 @@ def test_a_line_that_is_no_snapshot_is_named(tmp_path: Path, text: str, line: in
 
 
 def test_two_snapshots_may_have_the_same_time(tmp_path: Path) -> None:
-    """A push within the clock's resolution is no disorder."""
+    """A push within the clock's resolution is in order."""
     path = tmp_path / "r.jsonl"
     path.write_text(LINE % 1 + LINE % 1)
     assert len(list(read(path))) == 2
 
 
-def test_a_compressed_file_that_is_cut_off_or_none_says_so(tmp_path: Path) -> None:
+def test_a_truncated_or_invalid_compressed_file_is_an_error(tmp_path: Path) -> None:
     """Half a gzip, and text under the name of a compressed file."""
     half = tmp_path / "half.gz"
     half.write_bytes(gzip.compress((LINE % 1 * 500).encode())[:-20])
@@ -103,8 +103,8 @@ def test_a_compressed_file_that_is_cut_off_or_none_says_so(tmp_path: Path) -> No
             list(read(tmp_path / name))
 
 
-def test_a_cut_off_zstd_file_says_so(tmp_path: Path) -> None:
-    """What the killed writer had not finished is not taken for the end."""
+def test_a_truncated_zstd_file_is_an_error(tmp_path: Path) -> None:
+    """The unfinished block of a killed writer is not taken for the end."""
     path = tmp_path / "r.zst"
     with RecordingWriter(path) as writer:
         for snapshot in _snapshots(2000):
@@ -114,7 +114,7 @@ def test_a_cut_off_zstd_file_says_so(tmp_path: Path) -> None:
         list(read(path))
 
 
-def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> None:
     """A missing file cannot be read; an empty one has no snapshot."""
     with pytest.raises(RecordingError, match="No such file"):
         list(read(tmp_path / "none.jsonl"))
@@ -122,7 +122,7 @@ def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
     assert list(read(tmp_path / "empty.jsonl")) == []
 
 
-def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: Path) -> None:
+def test_damage_deep_nesting_and_impossible_times_are_errors(tmp_path: Path) -> None:
     """A damaged archive, a line nested a hundred thousand deep, and the year 9999: no traceback."""
     import gzip
 
@@ -140,8 +140,8 @@ def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
-def test_a_run_records_beside_its_ticks_what_a_writer_would(tmp_path: Path, name: str) -> None:
-    """Every snapshot, in order, also when a second run goes on where the first stopped."""
+def test_the_background_recorder_writes_what_a_writer_writes(tmp_path: Path, name: str) -> None:
+    """Every snapshot, in order, also when a second run appends to the recording of the first."""
     for first in (0, 3):
         recorder = BackgroundRecorder(tmp_path / name)
         for snapshot in _snapshots(3, first):
@@ -150,7 +150,7 @@ def test_a_run_records_beside_its_ticks_what_a_writer_would(tmp_path: Path, name
     assert list(read(tmp_path / name)) == _snapshots(6)
 
 
-def test_a_recording_says_which_snapshots_are_missing(tmp_path: Path) -> None:
+def test_a_recording_marks_missing_snapshots(tmp_path: Path) -> None:
     """Nobody reads the pipe, and memory holds two: of six, the last four are left out, and the seventh says so."""
     pipe = tmp_path / "r.jsonl"
     os.mkfifo(pipe)
@@ -170,19 +170,19 @@ def test_a_recording_says_which_snapshots_are_missing(tmp_path: Path) -> None:
 
 
 def _lines(pipe: int, count: int) -> list[Snapshot]:
-    """So many snapshots out of a pipe."""
-    got = b""
-    while got.count(b"\n") < count:
-        got += os.read(pipe, 65_536)
-    return [decode_snapshot(line) for line in got.splitlines()]
+    """Read so many snapshots from a pipe."""
+    received = b""
+    while received.count(b"\n") < count:
+        received += os.read(pipe, 65_536)
+    return [decode_snapshot(line) for line in received.splitlines()]
 
 
-def test_a_replay_does_not_take_a_recording_with_gaps_for_whole() -> None:
-    """Where snapshots are missing a warning says how many, before anything that is decided on the next one."""
+def test_a_replay_warns_of_missing_snapshots() -> None:
+    """A warning with their number comes before any decision on the next snapshot."""
     first, second, third = _snapshots(3)
     gaps = [first, structs.replace(second, missing=4), structs.replace(third, missing=1)]
-    news = [each for each in replay(policy_set(crash_policy()), gaps) if isinstance(each, Notice)]
-    found = [(each.as_of, each.severity, each.text.partition(":")[0]) for each in news if each.scope == "recording"]
+    notices = [each for each in replay(policy_set(crash_policy()), gaps) if isinstance(each, Notice)]
+    found = [(each.as_of, each.severity, each.text.partition(":")[0]) for each in notices if each.scope == "recording"]
     assert found == [
         (second.as_of, "warning", "4 snapshots are missing here"),
         (third.as_of, "warning", "1 snapshot is missing here"),

@@ -1,4 +1,4 @@
-"""The summary of many backtests, against numbers worked out by hand."""
+"""The summary of many backtests, compared with numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOUR = (
 )  # fmt: skip
 
 
-def test_staging_against_each_alternative_is_counted() -> None:
+def test_staging_is_compared_with_each_alternative() -> None:
     """Against none: richer in a and d, poorer in b and c; against close-all richer in d, the same in b."""
     none, close_all = summarise(FOUR, RULES).groups[0].against
     assert (none.rule, none.books, none.richer, none.poorer) == ("none", 4, 2, 2)
@@ -47,7 +47,7 @@ def test_figures_of_a_rule() -> None:
     assert staged.cost_mean == Decimal("200.00")
 
 
-def test_kinds_and_markets_are_summed_apart() -> None:
+def test_kinds_and_markets_are_summed_separately() -> None:
     """All first; then each kind, each market, and each kind in each market."""
     moved = tried(run("staged", "1"), run("none", "2"), run("close-all", "3"), market="n", kind="hedged")
     groups = summarise((*FOUR, moved), RULES).groups
@@ -64,7 +64,7 @@ def test_kinds_and_markets_are_summed_apart() -> None:
 
 
 def test_the_worst_books_are_named_worst_first() -> None:
-    """Those in which staging ended poorer, by how much."""
+    """The books in which staging ended poorer, with the difference."""
     none, close_all = summarise(FOUR, RULES).losers
     assert [(one.book, one.difference) for one in none.books] == [("c", -19000), ("b", -11000)]
     assert [one.book for one in close_all.books] == ["c", "a"]
@@ -97,8 +97,8 @@ LONG, LONG2, SHORT = ("BTC_USDT", "long"), ("ETH_USDT", "long"), ("XRP_USDT", "s
     ids=["longs-then-shorts", "shorts-then-longs", "longs-shorts-longs", "both-at-the-end",
          "the-hedge-trimmed", "both-each-time", "one-side-only", "nothing-closed"],
 )  # fmt: skip
-def test_d20_both_sides_closed_in_turn_is_seen(firings: tuple[object, ...], turned: bool) -> None:
-    """First one side alone, later the other alone, until nothing is left."""
+def test_d20_both_sides_closed_in_turn_is_detected(firings: tuple[object, ...], turned: bool) -> None:
+    """First one side alone, later the other alone, until no position is left."""
     found = in_turn(tried(run("staged", "90000", firings=firings), run("none", "99000")))
     assert (found is not None) == turned
     if found is not None:
@@ -107,7 +107,7 @@ def test_d20_both_sides_closed_in_turn_is_seen(firings: tuple[object, ...], turn
 
 
 def test_d20_is_flagged_by_name_in_the_summary() -> None:
-    """In the list of its own, and beside the losers."""
+    """In its own list, and beside the losers."""
     turned = run("staged", "80000", firings=(firing(1, LONG), firing(2, SHORT, after="0")))
     summary = summarise([tried(turned, run("none", "99000"), run("close-all", "1"), name="z")], RULES)
     assert [(turn.book, turn.first) for turn in summary.in_turn] == [("z", "long")]

@@ -1,4 +1,4 @@
-"""Both sides of a symbol held at once: two positions, each with its own orders (C8)."""
+"""Hedge mode: both sides of a symbol are two positions, each with its own orders (C8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = D("0.005")
 
 
 def _desk(wallet: str = "10000", terms: VenueTerms | None = None, rules: MarketRules = FREE) -> Desk:
-    """A at 100 in an account in hedge mode, 10×, with 5 long and 3 short."""
+    """A at 100 in an account in hedge mode, leverage 10, with 5 long and 3 short."""
     desk = Desk(rules=rules)
     desk.market = PaperMarket([instrument("A")], seed=1, rules=rules, terms=terms)
     desk.market.add_account("main", market="swap", currency="USDT", wallet=D(wallet), leverage=D(10), hedge=True)
@@ -32,8 +32,8 @@ def _held(desk: Desk) -> dict[str, Position]:
     return {position.side: position for position in desk.seen.positions or ()}
 
 
-def test_c8_both_sides_are_held_and_each_earns_its_own() -> None:
-    """5 long and 3 short at 100, price 110: +50 and −30, and the snapshot says that it is hedge mode."""
+def test_c8_both_sides_are_held_with_their_own_profit() -> None:
+    """5 long and 3 short at 100, price 110: +50 and −30, and the snapshot is in hedge mode."""
     desk = _desk()
     desk.pass_bar(A=bar("110"))
     assert desk.seen.position_mode == "hedge"
@@ -43,8 +43,8 @@ def test_c8_both_sides_are_held_and_each_earns_its_own() -> None:
 
 
 @pytest.mark.parametrize("reduce_only", [True, False])
-def test_c8_closing_one_side_leaves_the_other_and_opens_no_phantom(reduce_only: bool) -> None:
-    """Selling 7 of a long of 5 sells 5, with and without reduce-only: the short is as it was."""
+def test_c8_closing_one_side_leaves_the_other_and_opens_no_position(reduce_only: bool) -> None:
+    """Selling 7 of a long of 5 sells 5, with and without reduce-only: the short is unchanged."""
     desk = _desk()
     report = desk.send("sell", "7", position_side="long", reduce_only=reduce_only)
     assert (report.state, report.filled) == ("expired", 5)
@@ -53,7 +53,7 @@ def test_c8_closing_one_side_leaves_the_other_and_opens_no_phantom(reduce_only: 
     assert (fill.position_side, fill.side, fill.amount) == ("long", "sell", 5)
 
 
-def test_c8_the_second_close_is_taken_too() -> None:
+def test_c8_the_second_close_is_accepted_too() -> None:
     """After the long the short; then either is refused as flat."""
     desk = _desk()
     desk.send("sell", "5", position_side="long")
@@ -71,7 +71,7 @@ def test_a_reduce_only_order_on_the_wrong_side_is_refused() -> None:
 
 
 def test_stops_belong_to_their_side() -> None:
-    """The long's stop goes at 95 and the short stays; the short's stop expires when the short is closed."""
+    """The long's stop fills at 95 and the short stays; the short's stop expires when the short is closed."""
     desk = _desk()
     desk.send("sell", "5", position_side="long", falls_to="95")
     desk.send("buy", "3", position_side="short", rises_to="120")
@@ -82,7 +82,7 @@ def test_stops_belong_to_their_side() -> None:
 
 
 def test_c6_exits_of_one_side_do_not_block_the_other() -> None:
-    """The long is promised to a take-profit; its close is blocked, that of the short is not."""
+    """A take-profit reserves the long; its close is blocked, that of the short is not."""
     desk = _desk(terms=VenueTerms(resting_exits_block=True))
     desk.send("sell", "5", position_side="long", price="120")
     with pytest.raises(OrderRejectedError) as caught:
@@ -91,8 +91,8 @@ def test_c6_exits_of_one_side_do_not_block_the_other() -> None:
     assert desk.send("buy", "3", position_side="short").state == "filled"
 
 
-def test_exits_hold_no_margin_back_and_are_taken_where_entries_are_not() -> None:
-    """In a reduce-only symbol an order that closes its side is taken although it is not called reduce-only."""
+def test_exits_reserve_no_margin_and_are_accepted_where_entries_are_not() -> None:
+    """In a reduce-only symbol an order that closes its side is accepted although it is not marked reduce-only."""
     desk = _desk()
     free = desk.seen.free
     desk.send("sell", "5", position_side="long", price="120")
@@ -103,11 +103,10 @@ def test_exits_hold_no_margin_back_and_are_taken_where_entries_are_not() -> None
     assert desk.send("buy", "3", position_side="short").state == "filled"
 
 
-def test_the_liquidation_price_moves_both_sides() -> None:
+def test_the_liquidation_price_depends_on_both_sides() -> None:
     """Net 5 − 3, gross 8: 100 − (100 − 4) ÷ (2 − 8 · 0.005) with 100 in the wallet; the short gains on the way there.
 
-    And there the venue begins to liquidate, with the larger position.
-    """
+    At that price the venue begins to liquidate, with the larger position."""
     rules = MarketRules(
         taker_fee=D(0), maker_fee=D(0), half_spread=D(0), impact=D(0), participation=D(1), maintenance=RATE
     )
@@ -121,14 +120,14 @@ def test_the_liquidation_price_moves_both_sides() -> None:
 
 
 def test_equal_sides_have_no_liquidation_price_in_the_fall() -> None:
-    """What one loses the other gains: only the maintenance of both grows, and with the price."""
+    """What one side loses the other gains: only the maintenance of both grows, and with the price."""
     desk = _desk(wallet="1000", rules=MarketRules(taker_fee=D(0), half_spread=D(0), impact=D(0), maintenance=RATE))
     desk.send("sell", "2", position_side="short")
     prices = {side: held.liquidation_price for side, held in _held(desk).items()}
     assert prices["long"] is None and prices["short"] is not None and prices["short"] > 10_000
 
 
-def test_the_venues_hand_says_which_side_it_takes() -> None:
+def test_interventions_of_the_venue_name_their_side() -> None:
     """ADL of 1 of the short; a whole-book close then takes both sides; so does a delivery."""
     desk = _desk(terms=read_terms({"whole_book": True}))
     desk.market.deleverage("main", "A", D(1), D(90), side="short")
@@ -153,6 +152,6 @@ def test_a_book_is_opened_on_both_sides() -> None:
 
 
 def test_a_cash_account_has_one_side() -> None:
-    """There is nothing to hedge with."""
+    """A cash account has no hedge mode."""
     with pytest.raises(ValueError, match="one side only"):
         Desk().market.add_account("spot", market="spot", currency="USDT", wallet=D(1), hedge=True)

@@ -1,4 +1,4 @@
-"""Positions, P&L and fees against sums worked by hand."""
+"""Positions, P&L and fees, compared with sums worked out by hand."""
 
 from decimal import Decimal
 
@@ -45,7 +45,7 @@ def test_reducing_realises_its_part_and_keeps_the_entry() -> None:
     assert desk.seen.equity == before == 10090
 
 
-def test_an_order_larger_than_the_position_turns_it_round() -> None:
+def test_an_order_larger_than_the_position_reverses_it() -> None:
     """In one-way mode selling 5 against a long of 3 leaves a short of 2, entered at the fill."""
     desk = Desk()
     desk.send("buy", "3")
@@ -56,8 +56,8 @@ def test_an_order_larger_than_the_position_turns_it_round() -> None:
     assert desk.seen.equity == 10030
 
 
-def test_a_third_of_an_odd_cost_loses_nothing() -> None:
-    """Closing 3 lots of a cost that does not divide by 3, one by one, realises to the last digit what it made."""
+def test_closing_thirds_of_an_indivisible_cost_is_exact() -> None:
+    """Closing 3 lots of a cost that does not divide by 3, one by one, realises the exact profit to the last digit."""
     desk = Desk(instrument("A", price_step="0.0001"))
     desk.send("buy", "0.001")
     desk.pass_bar(A=bar("100.0001"))
@@ -70,7 +70,7 @@ def test_a_third_of_an_odd_cost_loses_nothing() -> None:
     assert desk.seen.positions == ()
 
 
-def test_the_taker_pays_for_taking_and_the_maker_for_making() -> None:
+def test_the_taker_fee_and_the_maker_fee_apply_to_their_orders() -> None:
     """0.05% of 300 is 0.15 for a market order; 0.02% of 3 × 99 is 0.0594 for an order that rested."""
     fees = MarketRules(half_spread=Decimal(0), impact=Decimal(0), participation=Decimal(1))
     desk = Desk(rules=fees)
@@ -94,8 +94,8 @@ def test_contracts_are_not_coins() -> None:
     assert desk.position().unrealized_pnl == 30
 
 
-def test_a_spot_account_is_worth_its_cash_and_what_it_holds() -> None:
-    """10,000 of cash, 20 bought at 100, price 90: 8,000 + 20 × 90 = 9,800, and the balances say so."""
+def test_the_equity_of_a_spot_account_is_cash_plus_holdings() -> None:
+    """10,000 of cash, 20 bought at 100, price 90: 8,000 + 20 × 90 = 9,800, as the balances show."""
     desk = Desk(market="spot", rules=FREE)
     desk.send("buy", "20")
     desk.pass_bar(A=bar("90"))
@@ -108,7 +108,7 @@ def test_a_spot_account_is_worth_its_cash_and_what_it_holds() -> None:
     assert (held.side, held.liquidation_price, held.margin, held.leverage) == ("long", None, None, None)
 
 
-def test_flows_move_equity_and_are_told_with_an_id() -> None:
+def test_flows_change_equity_and_are_listed_with_an_id() -> None:
     """A withdrawal of 4,000 leaves 6,000, and the snapshot lists it until it is too old."""
     desk = Desk()
     desk.market.flow("main", "withdrawal", Decimal(-4000))

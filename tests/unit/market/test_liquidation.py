@@ -1,4 +1,4 @@
-"""Margin and liquidation against the closed forms that venues publish."""
+"""Margin and liquidation, compared with the closed forms that venues publish."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
@@ -21,7 +21,7 @@ def _liquidated(desk: Desk) -> list[Fill]:
 
 
 @pytest.mark.parametrize("leverage", [2, 5, 10, 25])
-def test_a_lone_long_is_liquidated_where_the_isolated_formula_says(leverage: int) -> None:
+def test_a_single_long_is_liquidated_at_the_isolated_formula(leverage: int) -> None:
     """With nothing but its initial margin, a long is liquidated at entry × (1 − 1/leverage) ÷ (1 − rate)."""
     desk = Desk(wallet="1000", leverage=str(leverage), rules=RULES)
     desk.send("buy", str(10 * leverage))
@@ -30,7 +30,7 @@ def test_a_lone_long_is_liquidated_where_the_isolated_formula_says(leverage: int
 
 
 @pytest.mark.parametrize("leverage", [2, 5, 10, 25])
-def test_a_lone_short_is_liquidated_where_the_isolated_formula_says(leverage: int) -> None:
+def test_a_single_short_is_liquidated_at_the_isolated_formula(leverage: int) -> None:
     """With nothing but its initial margin, a short is liquidated at entry × (1 + 1/leverage) ÷ (1 + rate)."""
     desk = Desk(wallet="1000", leverage=str(leverage), rules=RULES)
     desk.send("sell", str(10 * leverage))
@@ -52,7 +52,7 @@ def test_in_cross_margin_the_other_positions_count() -> None:
     assert desk.position().liquidation_price == exact.quantize(CENT, ROUND_CEILING)
 
 
-def test_a_position_that_no_price_can_hurt_enough_has_no_liquidation_price() -> None:
+def test_a_position_that_no_price_can_liquidate_has_no_liquidation_price() -> None:
     """A long of 10 with a wallet of 10,000 survives a price of zero."""
     desk = Desk(rules=RULES)
     desk.send("buy", "10")
@@ -69,7 +69,7 @@ def test_margin_is_notional_over_leverage_and_maintenance_its_rate() -> None:
 
 
 def test_it_is_liquidated_at_its_liquidation_price_and_not_at_the_low() -> None:
-    """Long 100 at 100 with 1,000: the bar goes down to 80, but the venue steps in at 90.45…"""
+    """Long 100 at 100 with 1,000: the bar falls to 80, but the venue liquidates at 90.45…"""
     desk = Desk(wallet="1000", rules=RULES)
     desk.send("buy", "100")
     announced = desk.position().liquidation_price
@@ -81,8 +81,8 @@ def test_it_is_liquidated_at_its_liquidation_price_and_not_at_the_low() -> None:
     assert first.fee == first.amount * first.price / 100
 
 
-def test_a_bar_that_stops_short_of_it_liquidates_nothing() -> None:
-    """A low of a tick above the liquidation price leaves the position alone."""
+def test_a_bar_above_the_liquidation_price_liquidates_nothing() -> None:
+    """A low of one tick above the liquidation price leaves the position unchanged."""
     desk = Desk(wallet="1000", rules=RULES)
     desk.send("buy", "100")
     announced = desk.position().liquidation_price
@@ -102,8 +102,8 @@ def test_liquidation_cancels_the_orders_first() -> None:
     assert desk.market.open_orders("main") == ()
 
 
-def test_after_a_gap_the_insurance_fund_pays_what_is_owed() -> None:
-    """The price opens at 50: 100 × 50 of loss against 1,000. Equity ends at zero, not below, and the flow says why."""
+def test_after_a_gap_the_insurance_fund_pays_the_debt() -> None:
+    """The price opens at 50: 100 × 50 of loss against 1,000. Equity ends at zero, and the flow has the cause."""
     desk = Desk(wallet="1000", rules=RULES)
     desk.send("buy", "100")
     desk.pass_bar(A=bar("50"))
@@ -115,7 +115,7 @@ def test_after_a_gap_the_insurance_fund_pays_what_is_owed() -> None:
     assert paid[0].amount == 5000 + fees - 1000
 
 
-def test_the_largest_maintenance_goes_first() -> None:
+def test_the_position_with_the_largest_maintenance_is_liquidated_first() -> None:
     """Of two positions the larger one is reduced first."""
     desk = Desk(instrument("A"), instrument("B"), wallet="1000", rules=RULES)
     desk.send("buy", "30")
@@ -125,7 +125,7 @@ def test_the_largest_maintenance_goes_first() -> None:
 
 
 def test_without_liquidation_equity_goes_below_zero() -> None:
-    """A market that does not liquidate shows the hole (D2)."""
+    """A market that does not liquidate shows negative equity (D2)."""
     desk = Desk(wallet="1000", rules=MarketRules(liquidates=False, participation=Decimal(1), impact=Decimal(0),
                 half_spread=Decimal(0), taker_fee=Decimal(0)))  # fmt: skip
     desk.send("buy", "100")
@@ -137,8 +137,7 @@ def test_prices_that_move_together_are_followed_from_point_to_point() -> None:
     """Long 100 A, short 50 B, wallet 1,000; both rise to 106, then A falls to 85 and B to 99.
 
     On that way a = 106 − 21t, b = 106 − 7t, equity 1300 − 1750t, maintenance 79.5 − 12.25t: they meet at
-    t = 1220.5 ÷ 1737.75, where A is at 91.25.
-    """
+    t = 1220.5 ÷ 1737.75, where A is at 91.25."""
     desk = Desk(instrument("A"), instrument("B"), wallet="1000", leverage="25", rules=RULES)
     desk.send("buy", "100")
     desk.send("sell", "50", symbol="B")

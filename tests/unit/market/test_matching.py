@@ -1,4 +1,4 @@
-"""How orders fill: slippage, partial fills by participation, resting limits, reduce-only."""
+"""Fills of orders: slippage, partial fills by participation, resting limits, reduce-only."""
 
 from decimal import Decimal
 
@@ -9,7 +9,7 @@ ZERO = Decimal(0)
 
 
 def _rules(**fields: str) -> MarketRules:
-    """Only what is named costs or limits anything."""
+    """No costs and no limits except those given."""
     free = {"taker_fee": "0", "maker_fee": "0", "half_spread": "0", "impact": "0", "participation": "1"}
     return MarketRules(**{name: Decimal(value) for name, value in {**free, **fields}.items()})
 
@@ -22,7 +22,7 @@ def test_slippage_is_linear_in_the_share_of_the_volume() -> None:
 
 
 def test_splitting_an_order_makes_it_no_cheaper() -> None:
-    """Two halves inside one bar pay together what the whole pays."""
+    """Two halves inside one bar pay together the cost of the whole."""
     whole = Desk(rules=_rules(impact="0.1")).send("buy", "100").average_price
     desk = Desk(rules=_rules(impact="0.1"))
     first, second = desk.send("buy", "50").average_price, desk.send("buy", "50").average_price
@@ -32,15 +32,15 @@ def test_splitting_an_order_makes_it_no_cheaper() -> None:
 
 
 def test_a_seller_gets_the_bid_and_a_buyer_pays_the_ask() -> None:
-    """Half a spread of 1% each way, rounded to the tick against who trades."""
+    """Half a spread of 1% each way, rounded to the tick against the trader."""
     desk = Desk(rules=_rules(half_spread="0.01"))
     desk.send("buy", "1")
     assert (desk.position().bid, desk.position().ask) == (99, 101)
     assert desk.send("sell", "1", reduce_only=True).average_price == 99
 
 
-def test_what_the_volume_does_not_bear_works_on_through_the_next_bars() -> None:
-    """10% of 1,000 and then of 500 are there: of 170, first 100 fill, then 50, then 20."""
+def test_the_amount_beyond_the_volume_fills_in_the_next_bars() -> None:
+    """10% of 1,000 and then of 500 are available: of 170, first 100 fill, then 50, then 20."""
     desk = Desk(rules=_rules(participation="0.1"), wallet="1e6")
     sent = desk.send("buy", "170")
     assert (sent.state, sent.filled) == ("open", 100)
@@ -54,14 +54,14 @@ def test_what_the_volume_does_not_bear_works_on_through_the_next_bars() -> None:
 
 
 def test_all_orders_of_a_bar_share_its_volume() -> None:
-    """A second order finds only what the first has left."""
+    """A second order fills only from what the first has left."""
     desk = Desk(rules=_rules(participation="0.1"))
     desk.send("buy", "60")
     assert desk.send("buy", "60").filled == 40
 
 
-def test_nothing_fills_where_nobody_trades() -> None:
-    """In a bar without volume an order waits."""
+def test_nothing_fills_in_a_bar_without_volume() -> None:
+    """The order waits."""
     desk = Desk(volume="0")
     assert desk.send("buy", "1").state == "open"
     desk.pass_bar(A=bar("105"))
@@ -81,14 +81,14 @@ def test_a_limit_fills_only_when_the_price_has_gone_through_it() -> None:
     assert desk.market.open_orders("main") == ()
 
 
-def test_a_limit_that_crosses_takes_at_once_and_never_worse_than_its_price() -> None:
-    """Impact would make it 101; the limit says 100.5."""
+def test_a_crossing_limit_fills_at_once_and_never_worse_than_its_price() -> None:
+    """Impact would make it 101; the limit is 100.5."""
     desk = Desk(rules=_rules(impact="0.1"))
     report = desk.send("buy", "100", price="100.50")
     assert (report.state, report.average_price) == ("filled", Decimal("100.50"))
 
 
-def test_reduce_only_takes_no_more_than_there_is() -> None:
+def test_reduce_only_fills_at_most_the_position() -> None:
     """Selling 5 reduce-only against 3 sells 3 and expires; the position is flat, not short."""
     desk = Desk()
     desk.send("buy", "3")
@@ -98,7 +98,7 @@ def test_reduce_only_takes_no_more_than_there_is() -> None:
     assert desk.market.open_orders("main") == ()
 
 
-def test_two_resting_exits_do_not_turn_the_position_round() -> None:
+def test_two_resting_exits_do_not_reverse_the_position() -> None:
     """Two reduce-only sells of 3 against 3: the first to be reached closes, the other expires."""
     desk = Desk()
     desk.send("buy", "3")
@@ -111,7 +111,7 @@ def test_two_resting_exits_do_not_turn_the_position_round() -> None:
 
 
 def test_cancelling_twice_is_no_error() -> None:
-    """An order that is gone stays gone, with what it had filled."""
+    """A cancelled order stays cancelled, with its filled amount."""
     desk = Desk()
     sent = desk.send("buy", "1", price="90")
     desk.market.cancel("main", "A", sent.id)
@@ -122,7 +122,7 @@ def test_cancelling_twice_is_no_error() -> None:
 
 
 def test_jitter_is_drawn_from_the_seed() -> None:
-    """The same seed slips the same, another one otherwise, both within the bounds."""
+    """The same seed gives the same slippage, another one a different one, both within the bounds."""
     rules = _rules(impact="0.1", jitter="0.5")
     prices = [Desk(rules=rules, seed=seed).send("buy", "100").average_price for seed in (1, 1, 2)]
     assert prices[0] == prices[1] != prices[2]
@@ -130,7 +130,7 @@ def test_jitter_is_drawn_from_the_seed() -> None:
 
 
 def test_spot_fills_only_what_the_cash_can_pay() -> None:
-    """10,000 passes the check for 99.9 at 100, but impact makes it 100.9…: what does not fit is not bought."""
+    """10,000 passes the check for 99.9 at 100, but impact makes it 100.9…: the amount beyond the cash is not bought."""
     desk = Desk(market="spot", rules=_rules(impact="0.1"))
     report = desk.send("buy", "99.9")
     assert report.average_price is not None

@@ -1,4 +1,4 @@
-"""Immediate-or-cancel and conditional orders, and exits that stand in each other's way."""
+"""Immediate-or-cancel and conditional orders, and exits that block each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _refused(send: Callable[[], object]) -> str:
     return caught.value.reason
 
 
-def test_an_immediate_or_cancel_limit_takes_what_the_book_has_up_to_it_and_expires() -> None:
+def test_an_immediate_or_cancel_limit_fills_from_the_book_up_to_it_and_expires() -> None:
     """Up to 101.10 the book has (101.10 − 100.10) ÷ 0.02 = 50, at 100.10 + 50 × 0.01 = 100.60 on average."""
     desk = Desk(rules=DEEP)
     report = desk.send("buy", "80", price="101.10", ioc=True)
@@ -34,15 +34,15 @@ def test_an_immediate_or_cancel_limit_takes_what_the_book_has_up_to_it_and_expir
     assert desk.market.open_orders("main") == ()
 
 
-def test_the_next_one_finds_what_the_first_has_left() -> None:
-    """The same limit again takes nothing; one that is 0.20 higher takes ten."""
+def test_the_next_order_fills_from_what_the_first_has_left() -> None:
+    """The same limit again fills nothing; one that is 0.20 higher fills ten."""
     desk = Desk(rules=DEEP)
     desk.send("buy", "80", price="101.10", ioc=True)
     assert desk.send("buy", "80", price="101.10", ioc=True).filled == 0
     assert desk.send("buy", "80", price="101.30", ioc=True).filled == 10
 
 
-def test_an_immediate_or_cancel_sale_reads_the_other_side_of_the_book() -> None:
+def test_an_immediate_or_cancel_sale_fills_from_the_bids() -> None:
     """Down to 98.90 the book has (99.90 − 98.90) ÷ 0.02 = 50."""
     desk = Desk(rules=DEEP)
     desk.send("buy", "200")
@@ -52,7 +52,7 @@ def test_an_immediate_or_cancel_sale_reads_the_other_side_of_the_book() -> None:
 
 
 def test_an_immediate_or_cancel_that_does_not_reach_the_book_expires_unfilled() -> None:
-    """A bid below the ask takes nothing and does not rest."""
+    """A bid below the ask fills nothing and does not rest."""
     desk = Desk(rules=DEEP)
     report = desk.send("buy", "1", price="100.09", ioc=True)
     assert (report.state, report.filled, report.average_price) == ("expired", 0, None)
@@ -60,15 +60,15 @@ def test_an_immediate_or_cancel_that_does_not_reach_the_book_expires_unfilled() 
     assert desk.seen.positions == ()
 
 
-def test_an_immediate_or_cancel_market_order_does_not_work_on() -> None:
-    """Of 170 the bar has 100; the rest is not there in the next bar either."""
+def test_an_immediate_or_cancel_market_order_does_not_continue() -> None:
+    """Of 170 the bar has 100; the rest does not fill in the next bar either."""
     desk = Desk(wallet="1e6", volume="100")
     assert desk.send("buy", "170", ioc=True).state == "expired"
     desk.pass_bar(A=bar("100"))
     assert desk.position().contracts == 100
 
 
-def test_a_stop_is_listed_with_its_trigger_and_sends_a_market_order_when_the_price_falls_to_it() -> None:
+def test_a_stop_is_listed_with_its_trigger_and_sells_at_market_when_triggered() -> None:
     """The bar goes from 100 through 95 to 90: the stop sells at 95, where it was reached, and not at the low."""
     desk = Desk()
     desk.send("buy", "3")
@@ -81,7 +81,7 @@ def test_a_stop_is_listed_with_its_trigger_and_sends_a_market_order_when_the_pri
 
 
 def test_touching_the_trigger_is_enough_and_a_tick_above_it_is_not() -> None:
-    """A low of 95.01 leaves the stop at 95 alone, a low of 95 does not."""
+    """A low of 95.01 does not trigger the stop at 95, a low of 95 does."""
     desk = Desk()
     desk.send("buy", "3")
     desk.send("sell", "3", reduce_only=True, falls_to="95")
@@ -124,8 +124,8 @@ def test_a_triggered_limit_is_a_limit_order() -> None:
     assert desk.report("c2").average_price == 96
 
 
-def test_an_untriggered_limit_does_not_fill_however_good_the_price() -> None:
-    """A buy limit of 99 that waits for 110 is in no book while the price is at 90."""
+def test_an_untriggered_limit_does_not_fill_at_any_price() -> None:
+    """A buy limit of 99 with a trigger of 110 is in no book while the price is at 90."""
     desk = Desk()
     desk.send("buy", "1", price="99", rises_to="110")
     desk.pass_bar(A=bar("100", low="90"))
@@ -134,7 +134,7 @@ def test_an_untriggered_limit_does_not_fill_however_good_the_price() -> None:
 
 
 def test_conditional_exits_expire_with_the_position() -> None:
-    """Stop and take-profit of a position that was closed by hand do not open another one."""
+    """Stop and take-profit of a position that was closed manually do not open another one."""
     desk = Desk()
     desk.send("buy", "3")
     desk.send("sell", "3", reduce_only=True, falls_to="95")
@@ -145,7 +145,7 @@ def test_conditional_exits_expire_with_the_position() -> None:
 
 
 def test_of_two_stops_the_nearer_is_reached_first() -> None:
-    """Sent in the other order, 97 sells before 95, and the second one finds only what is left."""
+    """Sent in the other order, 97 sells before 95, and the second one fills only from what is left."""
     desk = Desk()
     desk.send("buy", "3")
     desk.send("sell", "2", reduce_only=True, falls_to="95")
@@ -156,7 +156,7 @@ def test_of_two_stops_the_nearer_is_reached_first() -> None:
 
 
 def test_a_conditional_order_can_be_cancelled() -> None:
-    """What is cancelled is not triggered."""
+    """A cancelled order is not triggered."""
     desk = Desk()
     desk.send("buy", "3")
     stop = desk.send("sell", "3", reduce_only=True, falls_to="95")
@@ -165,7 +165,7 @@ def test_a_conditional_order_can_be_cancelled() -> None:
     assert (desk.report("c2").state, desk.position().contracts) == ("canceled", 3)
 
 
-def test_the_venue_liquidates_first_what_is_due_before_the_stop() -> None:
+def test_liquidation_precedes_a_stop_below_its_price() -> None:
     """Long 100 at 100 with 1,000, liquidated from about 90.45 on: a stop at 85 is cancelled, one at 95 works."""
     rules = MarketRules(
         taker_fee=D(0), maker_fee=D(0), half_spread=D(0), impact=D(0), participation=D(1), liquidation_fee=D("0.01")
@@ -180,7 +180,7 @@ def test_the_venue_liquidates_first_what_is_due_before_the_stop() -> None:
 
 
 def test_an_entry_on_the_way_up_is_not_liquidated_by_prices_before_it() -> None:
-    """Long 200 from 110 on with 1,000 at 25×: at 100, where the way began, it would have lost 2,000."""
+    """Long 200 from 110 on with 1,000 at 25×: at 100, where the bar began, it would have lost 2,000."""
     desk = Desk(wallet="1000", leverage="25", rules=MarketRules(
         taker_fee=D(0), maker_fee=D(0), half_spread=D(0), impact=D(0), participation=D(1)))  # fmt: skip
     desk.send("buy", "200", rises_to="110")
@@ -193,15 +193,15 @@ def test_an_entry_on_the_way_up_is_not_liquidated_by_prices_before_it() -> None:
     [({"falls_to": "100"}, "would trigger at once"), ({"rises_to": "99.99"}, "would trigger at once"),
      ({"falls_to": "94.999"}, "not a multiple"), ({"falls_to": "0"}, "above zero")],
 )  # fmt: skip
-def test_a_conditional_order_that_makes_no_sense_is_refused(more: dict[str, str], text: str) -> None:
-    """At the price already, off the tick, or at no price."""
+def test_an_invalid_conditional_order_is_refused(more: dict[str, str], text: str) -> None:
+    """A trigger at the current price, off the tick, or at no price."""
     desk = Desk()
     desk.send("buy", "3")
     with pytest.raises(OrderRejectedError, match=text):
         desk.send("sell", "3", reduce_only=True, **more)  # type: ignore[arg-type] # the names decide
 
 
-def test_c6_resting_exits_block_a_close_and_cancelling_them_clears_the_way() -> None:
+def test_c6_resting_exits_block_a_close_until_they_are_cancelled() -> None:
     """A take-profit over the whole position: the close is refused as blocked until it is cancelled."""
     desk = Desk(terms=BLOCKING)
     desk.send("buy", "3")
@@ -212,7 +212,7 @@ def test_c6_resting_exits_block_a_close_and_cancelling_them_clears_the_way() -> 
 
 
 def test_c6_trigger_orders_block_too_and_do_not_block_each_other() -> None:
-    """Stop and take-profit over the whole position may stand side by side, and a close is blocked by either."""
+    """Stop and take-profit over the whole position may coexist, and a close is blocked by either."""
     desk = Desk(terms=BLOCKING)
     desk.send("buy", "3")
     stops = [
@@ -226,7 +226,7 @@ def test_c6_trigger_orders_block_too_and_do_not_block_each_other() -> None:
 
 
 def test_an_exit_over_a_part_blocks_nothing_and_neither_does_an_entry() -> None:
-    """Two of three promised, and a resting buy: the close is taken."""
+    """Two of three reserved, and a resting buy: the close is accepted."""
     desk = Desk(terms=BLOCKING)
     desk.send("buy", "3")
     desk.send("sell", "2", reduce_only=True, price="120")
@@ -235,7 +235,7 @@ def test_an_exit_over_a_part_blocks_nothing_and_neither_does_an_entry() -> None:
 
 
 def test_c6_in_spot_every_sale_is_an_exit() -> None:
-    """What a resting sale has promised blocks another; without that strictness the venue calls it insufficient."""
+    """What a resting sale reserves blocks another; without that strictness the venue calls it insufficient."""
     for terms, reason in ((BLOCKING, "blocked_by_order"), (None, "insufficient_margin")):
         desk = Desk(market="spot", terms=terms)
         desk.send("buy", "3")
@@ -243,8 +243,8 @@ def test_c6_in_spot_every_sale_is_an_exit() -> None:
         assert _refused(lambda desk=desk: desk.send("sell", "3")) == reason  # type: ignore[misc] # bound in the loop
 
 
-def test_c11_a_limit_only_symbol_takes_a_limit_that_crosses() -> None:
-    """No market order, but the exit exists."""
+def test_c11_a_limit_only_symbol_accepts_a_crossing_limit() -> None:
+    """No market order, but an exit exists."""
     desk = Desk()
     desk.send("buy", "3")
     desk.market.set_state("A", "limit_only")
@@ -252,8 +252,8 @@ def test_c11_a_limit_only_symbol_takes_a_limit_that_crosses() -> None:
     assert desk.send("sell", "3", price="99", ioc=True, reduce_only=True).state == "filled"
 
 
-def test_c11_a_post_only_symbol_takes_only_what_rests() -> None:
-    """Neither an immediate order nor a limit that crosses; one behind the best price is taken."""
+def test_c11_a_post_only_symbol_accepts_only_resting_orders() -> None:
+    """Neither an immediate order nor a limit that crosses; one behind the best price is accepted."""
     desk = Desk()
     desk.send("buy", "3")
     desk.market.set_state("A", "post_only")
@@ -265,7 +265,7 @@ def test_c11_a_post_only_symbol_takes_only_what_rests() -> None:
 
 
 def test_c11_a_price_band_can_be_set_while_the_market_runs() -> None:
-    """1% from 100: a limit at 98 is refused, one at 99 is taken."""
+    """1% from 100: a limit at 98 is refused, one at 99 is accepted."""
     desk = Desk()
     desk.send("buy", "3")
     desk.market.set_state("A", "open", price_band=D("0.01"))
@@ -274,8 +274,8 @@ def test_c11_a_price_band_can_be_set_while_the_market_runs() -> None:
 
 
 @pytest.mark.parametrize(("state", "order"), [("limit_only", {}), ("post_only", {}), ("post_only", {"price": "94"})])
-def test_a_stop_that_triggers_into_a_state_that_does_not_take_it_is_rejected(state: str, order: dict[str, str]) -> None:
-    """The venue says so, and the position is as it was."""
+def test_a_stop_that_triggers_in_a_state_that_refuses_it_is_rejected(state: str, order: dict[str, str]) -> None:
+    """The venue reports it, and the position is unchanged."""
     desk = Desk()
     desk.send("buy", "3")
     desk.send("sell", "3", reduce_only=True, falls_to="95", **order)  # type: ignore[arg-type] # the names decide
@@ -284,8 +284,8 @@ def test_a_stop_that_triggers_into_a_state_that_does_not_take_it_is_rejected(sta
     assert (desk.report("c2").state, desk.position().contracts) == ("rejected", 3)
 
 
-def test_c12_nothing_trades_in_a_halted_symbol_until_it_is_open_again() -> None:
-    """A stop and a resting limit wait out the halt; then the stop goes at the first price there is."""
+def test_c12_nothing_trades_in_a_halted_symbol_until_it_reopens() -> None:
+    """A stop and a resting limit wait out the halt; then the stop fills at the first available price."""
     desk = Desk()
     desk.send("buy", "3")
     desk.send("sell", "2", reduce_only=True, falls_to="95")
@@ -304,8 +304,8 @@ def test_c12_nothing_trades_in_a_halted_symbol_until_it_is_open_again() -> None:
     [("plain", "ks" + "0" * 30, "ks" + "0" * 31), ("plain", "abc9", "Abc9"), ("hex", "0x" + "6b" * 16, "0x6b73"),
      ("uuid", "6b730000-0000-0000-0000-00000000000a", "6b730000000000000000000000000000")],
 )  # fmt: skip
-def test_a_venue_that_is_strict_about_names_refuses_others(form: str, good: str, bad: str) -> None:
-    """Each form takes what its rule says, and nothing else."""
+def test_a_venue_with_rules_for_client_order_ids_refuses_others(form: str, good: str, bad: str) -> None:
+    """Each form accepts ids by its rule, and nothing else."""
     from killswitch.market.terms import read_terms
 
     desk = Desk(terms=read_terms({"client_ids": {"form": form, "longest": 32}}), rules=FREE)

@@ -1,4 +1,4 @@
-"""The market as a whole: ids, recall, determinism, and the way through a bar."""
+"""The paper market as a whole: ids, recall, determinism, and the path of prices through a bar."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -12,20 +12,20 @@ from killswitch.market.terms import VenueTerms
 from tests.markets import START, Desk, bar, instrument
 
 
-def test_a_rising_bar_went_down_first_and_a_falling_one_up() -> None:
+def test_a_rising_bar_visits_its_low_first_and_a_falling_one_its_high() -> None:
     """Of the extremes the one against the bar's direction comes first."""
     assert path(bar("10", "14", "9", "12")) == (10, 9, 14, 12)
     assert path(bar("12", "14", "9", "10")) == (12, 14, 9, 10)
 
 
 def test_a_carried_bar_is_flat_and_without_volume() -> None:
-    """Nobody traded: the last price stands and there is nothing to trade with."""
+    """Without trades the last price is kept, and no volume is available."""
     one = carried_bar(Decimal(5))
     assert (one.open, one.high, one.low, one.close, one.volume, one.carried) == (5, 5, 5, 5, 0, True)
 
 
 def test_fills_are_shown_again_until_they_are_too_old() -> None:
-    """A reader does not eat another reader's fills; after `recall` nobody sees them, but the order keeps them."""
+    """One reader does not consume another's fills; after `recall` none are listed, but the order keeps them."""
     market = PaperMarket([instrument("A")], seed=1, recall=timedelta(minutes=2))
     market.add_account("main", market="swap", currency="USDT", wallet=Decimal(1000))
     desk = Desk()
@@ -66,14 +66,16 @@ def test_opening_a_position_changes_no_money() -> None:
     [("swap", "long", "0.01", "does not buy"), ("spot", "short", "10", "cannot be short"),
      ("spot", "long", "10001", "owe money")],
 )  # fmt: skip
-def test_a_book_that_cannot_be_opened_says_why(market: str, side: str, notional: str, text: str) -> None:
+def test_a_book_that_cannot_be_opened_is_refused_with_the_cause(
+    market: str, side: str, notional: str, text: str
+) -> None:
     """Less than a lot, a short holding, and more than the account has."""
     desk = Desk(market=market)  # type: ignore[arg-type] # one of the two above
     with pytest.raises(ValueError, match=text):
         desk.market.open_position("main", "A", side, Decimal(notional))  # type: ignore[arg-type] # likewise
 
 
-def test_an_unknown_account_is_named_with_those_there_are() -> None:
+def test_an_unknown_account_is_named_with_those_that_exist() -> None:
     """The message helps to find the right name."""
     with pytest.raises(KeyError, match="no account other; the market has main"):
         Desk().market.snapshot("other")
@@ -81,7 +83,7 @@ def test_an_unknown_account_is_named_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("fields", [{"symbol": "A"}, {"contract_size": "0"}, {"price_step": "0"}])
 def test_an_instrument_without_its_steps_is_refused(fields: dict[str, str]) -> None:
-    """Nothing is guessed about a symbol's rules."""
+    """No default is assumed for a symbol's rules."""
     from killswitch.model.snapshot import Instrument
 
     one = Instrument("A") if "symbol" in fields else instrument("A", **fields)
@@ -90,7 +92,7 @@ def test_an_instrument_without_its_steps_is_refused(fields: dict[str, str]) -> N
 
 
 def test_rules_out_of_range_are_refused() -> None:
-    """A fee of 5 instead of 5% is a mistake that should not wait for the first trade."""
+    """A fee of 5 instead of 5% is found before the first trade."""
     with pytest.raises(ValueError, match="taker_fee 5 is not between 0 and 1"):
         MarketRules(taker_fee=Decimal(5))
 

@@ -1,4 +1,4 @@
-"""What a decision does: its effects in order, what of them concerns an account, and what its record has of them."""
+"""The effects of a decision: their order, the part that concerns an account, and their record."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ from killswitch.model.record import RegistryError, require_same_keys
 from tests.worlds import START, after
 
 
-class Mark(Struct, frozen=True, tag="mark", tag_field="kind"):
-    """A kind of effect that the program does not have."""
+class MadeUpEffect(Struct, frozen=True, tag="mark", tag_field="kind"):
+    """A kind of effect that the product does not have."""
 
     until: datetime | None = None
 
 
-MARK: EffectKind[Mark] = EffectKind(
-    effect=Mark, rank=99, noun="mark", size=lambda _: 1, text=lambda _: "make a mark", merged=lambda one, _: one,
-    reversal=Reversal(until=lambda mark: mark.until, ending=lambda _, at: Mark(at)),
+MARK: EffectKind[MadeUpEffect] = EffectKind(
+    effect=MadeUpEffect, rank=99, noun="mark", size=lambda _: 1, text=lambda _: "make a mark",
+    merged=lambda one, _: one,
+    reversal=Reversal(until=lambda mark: mark.until, ending=lambda _, at: MadeUpEffect(at)),
 )  # fmt: skip
 
 
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program with that kind."""
+    """The product with that kind registered."""
     monkeypatch.setattr(effects, "EFFECTS", (*effects.EFFECTS, MARK))
-    monkeypatch.setitem(effects._KINDS, Mark, MARK)  # type: ignore[arg-type]  # a kind more than the union has
+    monkeypatch.setitem(effects._KINDS, MadeUpEffect, MARK)  # type: ignore[arg-type]  # a kind more than the union has
 
 
 def intent(account: str = "main", symbol: str = "BTC", after: int | None = None) -> Intent:
@@ -71,7 +72,7 @@ def decision(**more: object) -> Decision:
 
 
 def test_effects_are_in_the_order_in_which_they_are_performed() -> None:
-    """The lock first, so that no new risk is taken on, then cancels, then orders; what there is none of is none."""
+    """The lock first, so that no new risk is taken on, then cancels, then orders; absent kinds are omitted."""
     full = decision(intents=(intent(),), cancels=CANCELS, lock=LOCK)
     assert full.effects == (Lock(LOCK), Cancels(CANCELS), Orders((intent(),)))
     assert decision().effects == ()
@@ -82,20 +83,20 @@ def test_effects_are_in_the_order_in_which_they_are_performed() -> None:
 
 
 def test_accounts_are_those_of_orders_and_cancels_as_the_record_lists_them() -> None:
-    """Each once; a lock is of a scope, and acts on no account by itself."""
+    """Each once; a lock is of a scope, and affects no account by itself."""
     full = decision(intents=(intent("b"), intent("a"), intent("b")), cancels=CANCELS, lock=LOCK)
     assert full.accounts == full.accounts_at_work == ("b", "a", "main", "other")
     assert accounts_of((Lock(LOCK),)) == ()
 
 
-def test_what_concerns_one_account_keeps_the_places_of_second_hops() -> None:
-    """An intent that goes takes its hops along; the place that a kept one names is counted anew."""
+def test_the_part_of_one_account_keeps_the_indices_of_second_hops() -> None:
+    """A removed intent takes its hops along; the index in a kept one is computed again."""
     orders = Orders((intent("a"), intent("b"), intent("b", "C", after=1), intent("a", "C", after=0)))
     found = only_on((Lock(LOCK), Cancels(CANCELS), orders), ["b", "other"])
     assert found == (Lock(LOCK), Cancels(CANCELS[1:]), Orders((intent("b"), intent("b", "C", after=0))))
 
 
-def test_two_of_a_kind_are_one() -> None:
+def test_effects_of_one_kind_are_merged() -> None:
     """Of locks the stricter mode and the later end; of cancels each once, in the order of the longer; orders never."""
     endless = LockOrder("account/main", "all", None)
     assert merge_effects((Lock(LOCK), Lock(endless))) == (Lock(endless),)
@@ -106,8 +107,8 @@ def test_two_of_a_kind_are_one() -> None:
         merge_effects((Orders((intent(),)), Orders((intent("b"),))))
 
 
-def test_what_can_be_taken_back_has_an_end() -> None:
-    """A lock is made to end; orders cannot be."""
+def test_a_reversible_effect_has_an_end() -> None:
+    """A lock can expire; orders cannot."""
     assert expiry_of(Lock(LOCK)) == after(minutes=5)
     assert with_expiry(Lock(LOCK), START) == Lock(LockOrder("account/main", "reduce_only", START))
     assert expiry_of(Orders((intent(),))) is None
@@ -115,8 +116,8 @@ def test_what_can_be_taken_back_has_an_end() -> None:
         with_expiry(Cancels(CANCELS), START)
 
 
-def test_a_record_without_a_further_effect_says_nothing_of_it() -> None:
-    """The three keys of before, in the order of before; what is read back is the same."""
+def test_a_record_without_further_effects_has_no_key_for_them() -> None:
+    """The three original keys, in the original order; what is read back is the same."""
     full = decision(intents=(intent(),), cancels=CANCELS, lock=LOCK)
     record = json.loads(encode_decision(full))
     assert "effects" not in record
@@ -129,27 +130,27 @@ def test_a_record_without_a_further_effect_says_nothing_of_it() -> None:
 @pytest.mark.usefixtures("marked")
 def test_a_further_effect_has_a_key_of_its_own() -> None:
     """`effects` of the record; it is performed by its rank, counted, and withdrawn like a lock."""
-    full = with_effects(decision(lock=LOCK), (Mark(), Lock(LOCK)))
+    full = with_effects(decision(lock=LOCK), (MadeUpEffect(), Lock(LOCK)))
     assert json.loads(encode_decision(full))["effects"] == [{"kind": "mark", "until": None}]
-    assert full.effects == (Lock(LOCK), Mark())
+    assert full.effects == (Lock(LOCK), MadeUpEffect())
     assert sizes_of(full.effects)["mark"] == 1
-    ended = with_effects(decision(kind="suspicion"), (Mark(START),))
+    ended = with_effects(decision(kind="suspicion"), (MadeUpEffect(START),))
     assert ended.is_withdrawal
-    assert not with_effects(decision(kind="suspicion"), (Mark(START), Lock(LOCK))).is_withdrawal
+    assert not with_effects(decision(kind="suspicion"), (MadeUpEffect(START), Lock(LOCK))).is_withdrawal
 
 
-def test_an_effect_that_is_not_known_is_not_read() -> None:
-    """Whatever a record says that no kind reads: nothing of it is guessed, and nothing left out."""
+def test_an_unknown_effect_is_not_decoded() -> None:
+    """For a record that no kind can decode, no effect is guessed and none is left out."""
     record = json.loads(encode_decision(decision()))
     for further in ([{"kind": "mark"}], [{"kind": "lock", "order": json.loads(msgspec.json.encode(LOCK))}]):
         with pytest.raises(msgspec.ValidationError):
             decode_decision(json.dumps({**record, "effects": further}))
     with pytest.raises(UnknownEffectError):
-        kind_of(Mark())  # type: ignore[arg-type]  # no member of the union
+        kind_of(MadeUpEffect())  # type: ignore[arg-type]  # no member of the union
 
 
 def test_a_registry_is_refused_with_the_key_and_what_lacks_it() -> None:
-    """A key too few, one too many, one twice."""
+    """A missing key, an additional one, a duplicate."""
     require_same_keys("KINDS", ["a", "b"], "Effect", ["b", "a"])
     with pytest.raises(RegistryError, match=r"^`b` is in Effect, and KINDS lacks it$"):
         require_same_keys("KINDS", ["a"], "Effect", ["a", "b"])

@@ -1,4 +1,4 @@
-"""Beta by least squares: closed forms, and the oracle of the standard library."""
+"""Beta by least squares, compared with closed forms and the standard library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.risk.covariance import least_squares_beta
 RETURNS = st.lists(st.tuples(st.integers(-500, 500), st.integers(-500, 500)), min_size=2, max_size=50)
 
 
-def test_twice_the_move_is_a_beta_of_two_whatever_the_drift() -> None:
+def test_twice_the_move_is_a_beta_of_two_for_any_drift() -> None:
     """y = 2x + 1: the slope is 2."""
     found = least_squares_beta([1.0, 3.0, 5.0], [0.0, 1.0, 2.0])
     assert found is not None
@@ -24,7 +24,7 @@ def test_twice_the_move_is_a_beta_of_two_whatever_the_drift() -> None:
 
 @given(RETURNS)
 def test_beta_is_the_slope_that_the_standard_library_finds(pairs: list[tuple[int, int]]) -> None:
-    """Against `statistics.linear_regression`, wherever the other moved at all."""
+    """Against `statistics.linear_regression`, wherever the other series moved at all."""
     of, on = [y / 1e4 for y, _ in pairs], [x / 1e4 for _, x in pairs]
     if len(set(on)) < 2:
         assert least_squares_beta(of, on) is None
@@ -56,8 +56,8 @@ def test_the_error_of_a_line_worked_by_hand() -> None:
     assert (found.is_sure(1.8), found.is_sure(2.0)) == (True, False)
 
 
-def test_of_two_returns_nobody_can_say_how_far_beta_is_off() -> None:
-    """A line goes through any two points."""
+def test_the_standard_error_of_two_returns_is_unknown() -> None:
+    """A line fits any two points exactly."""
     found = least_squares_beta([0.1, 0.2], [0.3, 0.4])
     assert found is not None
     assert found.error is None
@@ -65,12 +65,12 @@ def test_of_two_returns_nobody_can_say_how_far_beta_is_off() -> None:
 
 
 def test_without_a_return_or_a_move_there_is_no_beta() -> None:
-    """Nothing is made up."""
+    """No value is invented."""
     assert least_squares_beta([], []) is None
     assert least_squares_beta([0.1, 0.2], [0.3, 0.3]) is None
 
 
 def test_series_of_different_length_are_refused() -> None:
-    """They are not of the same times."""
+    """They cannot be of the same times."""
     with pytest.raises(ValueError, match="2 returns against 1"):
         least_squares_beta([0.1, 0.2], [0.3])

@@ -1,4 +1,4 @@
-"""Shares of the variance: by hand for two positions, and summing to one for any book."""
+"""Shares of the variance: by hand for two positions, and with a sum of one for any book."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_book_that_does_not_vary_has_no_shares() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=6), st.integers(0, 1000))
 def test_shares_sum_to_one(exposures: list[float], seed: int) -> None:
-    """Whatever is held long or short."""
+    """For any long and short exposures."""
     assume(max(abs(each) for each in exposures) > 1.0)
     shares = variance_shares(exposures, shrunk_covariance(returns(len(exposures), 50, seed)))
     assert shares is not None

@@ -1,4 +1,4 @@
-"""The cut that leaves the least variance: held against SciPy's solver and against the cut in proportion."""
+"""The cut that leaves the least variance, compared with SciPy's solver and with the cut in proportion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ books = st.lists(
 
 
 @given(books, st.integers(0, 10_000), st.floats(0.01, 0.99))
-def test_the_cut_is_what_was_declared_and_never_beyond_what_is_held(
+def test_the_cut_is_the_declared_one_and_never_exceeds_the_positions(
     exposures: list[float], seed: int, part: float
 ) -> None:
     """The kept gross to the last bits of floats; no position changes its side or grows."""
@@ -39,7 +39,7 @@ def test_the_cut_is_what_was_declared_and_never_beyond_what_is_held(
 
 
 @given(books, st.integers(0, 10_000), st.floats(0.01, 0.99))
-def test_what_is_left_varies_no_more_than_after_a_cut_in_proportion(
+def test_the_remaining_variance_is_at_most_that_of_a_cut_in_proportion(
     exposures: list[float], seed: int, part: float
 ) -> None:
     """At equal gross; with room for the last bits only."""
@@ -50,7 +50,7 @@ def test_what_is_left_varies_no_more_than_after_a_cut_in_proportion(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_is_the_least_that_another_solver_finds(seed: int) -> None:
+def test_it_is_the_minimum_that_another_solver_finds(seed: int) -> None:
     """Sequential quadratic programming from SciPy on the same problem, scaled to a gross of one."""
     random = np.random.default_rng(seed)
     exposures = (random.lognormal(size=8) * np.where(np.arange(8) < 4, 1, -1)).tolist()
@@ -71,13 +71,13 @@ def test_it_is_the_least_that_another_solver_finds(seed: int) -> None:
 
 
 def test_the_hedge_is_not_closed_with_the_loss() -> None:
-    """Two like symbols, 10 long against 4 short: cutting 6 of 14 takes the 6 that nothing hedges."""
+    """Two identical symbols, 10 long against 4 short: cutting 6 of 14 takes the 6 that nothing hedges."""
     covariance = [[1.0, 0.9], [0.9, 1.0]]
     assert left([10.0, -4.0], covariance, 8.0) == pytest.approx([4.0, -4.0])
 
 
-def test_what_may_not_be_touched_still_counts_as_a_hedge() -> None:
-    """Of two like longs the one is cut whose price a fixed short does not follow."""
+def test_a_fixed_position_still_counts_as_a_hedge() -> None:
+    """Of two similar longs the one is cut whose price a fixed short does not follow."""
     covariance = [[1.0, 0.0, 0.9], [0.0, 1.0, 0.0], [0.9, 0.0, 1.0]]
     found = left([10.0, 10.0, -10.0], covariance, 10.0, most=[10.0, 10.0, None])
     assert found[2] == -10.0

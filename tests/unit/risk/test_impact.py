@@ -57,7 +57,7 @@ def test_the_greatest_size_is_the_closed_form_of_the_inverse(
 @given(
     st.sampled_from(MODELS), st.integers(1, 10**6), st.integers(1, 10**9), st.floats(1e-4, 2.0, allow_subnormal=False)
 )
-def test_the_inverse_takes_back_what_the_model_does(model: Model, size: int, volume: int, volatility: float) -> None:
+def test_the_inverse_model_recovers_the_size(model: Model, size: int, volume: int, volatility: float) -> None:
     """The greatest size at the impact of a size is that size, for any market."""
     impact = expected_impact(model, D(size), D(volume), volatility)
     assert math.isclose(greatest_size(model, impact, D(volume), volatility), size, rel_tol=1e-12)
@@ -74,8 +74,8 @@ def test_a_days_volume_is_the_recent_one_in_proportion() -> None:
 
 
 @pytest.mark.parametrize("over", [0.0, -60.0, math.nan, math.inf])
-def test_a_volume_of_no_time_is_refused(over: float) -> None:
-    """Nothing follows from it, and nothing is made up."""
+def test_a_volume_over_zero_time_is_refused(over: float) -> None:
+    """Nothing follows from it."""
     with pytest.raises(ValueError, match=r"."):
         daily_volume(D(60), over)
 

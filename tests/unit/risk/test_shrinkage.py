@@ -1,4 +1,4 @@
-"""Shrunk covariance: held against scikit-learn's LedoitWolf, and against what must hold of any covariance."""
+"""Shrunk covariance, compared with scikit-learn's LedoitWolf, and with what holds for any covariance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reference() -> Any:
 
 
 def returns(count: int, times: int, seed: int) -> list[list[float]]:
-    """Minute returns of a market and of each symbol by itself, some of them steadier than others."""
+    """Minute returns of a market and of each symbol on its own, some of them steadier than others."""
     random = Random(seed)
     market = [random.gauss(0, 8e-4) for _ in range(times)]
     return [
@@ -41,7 +41,7 @@ def test_it_is_the_estimate_of_scikit_learn(reference: Any, count: int, times: i
 
 @given(st.integers(1, 6), st.integers(2, 40), st.integers(0, 10_000))
 def test_it_is_symmetric_and_no_book_has_a_variance_below_zero(count: int, times: int, seed: int) -> None:
-    """Whatever was observed; the trace is that of the sample."""
+    """For any observations; the trace is that of the sample."""
     series = returns(count, times, seed)
     found = np.array(shrunk_covariance(series))
     np.testing.assert_array_equal(found, found.T)
@@ -50,12 +50,12 @@ def test_it_is_symmetric_and_no_book_has_a_variance_below_zero(count: int, times
 
 
 def test_series_that_did_not_move_have_no_covariance() -> None:
-    """Zero, and nothing is divided by it."""
+    """Zero, without a division by it."""
     assert shrunk_covariance([[0.0] * 5, [0.0] * 5]) == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_where_the_error_is_greater_than_the_distance_only_the_target_is_left(reference: Any) -> None:
-    """Two uncorrelated series of about one variance, four observations: no more than all of it is shrunk."""
+    """Two uncorrelated series of about one variance, four observations: the shrinkage is at most complete."""
     series = [[1.0, -1.0, 1.0, -1.0], [1.1, 1.1, -1.1, -1.1]]
     mean = (1.0 + 1.21) / 2
     assert shrunk_covariance(series) == [[pytest.approx(mean), 0.0], [0.0, pytest.approx(mean)]]

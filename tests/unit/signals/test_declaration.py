@@ -1,4 +1,4 @@
-"""A signal is one declaration, whole or refused, and docs/add-a-signal.md is how to write one."""
+"""A signal is one declaration, complete or refused; docs/add-a-signal.md describes how to write one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_of(kind: type[SignalSpec]) -> SignalSpec:
 def test_a_signal_that_lacks_a_part_cannot_be_imported(
     kind: type[SignalSpec], part: str, left_out: Callable[[dict[str, Any], str], None]
 ) -> None:
-    """The sentence names the signal and the part, with what it should say; None is no part either."""
+    """The error names the signal and the part, with its meaning; None does not count as a part."""
     parts = parts_of(one_of(kind))
     name = "without a name" if part == "name" else parts["name"]
     left_out(parts, part)
@@ -73,21 +73,21 @@ def test_a_signal_that_lacks_a_part_cannot_be_imported(
         ({"values": ("LONG",)}, "is a ScopeSignal, which has no part values"),
     ],
 )
-def test_a_signal_whose_parts_make_no_sense_cannot_be_imported(change: dict[str, Any], words: str) -> None:
+def test_a_signal_with_invalid_parts_cannot_be_imported(change: dict[str, Any], words: str) -> None:
     """Empty words, a name that no policy could write, or of another level; an empty range; a foreign part."""
     with pytest.raises(TypeError, match=words):
         ScopeSignal(**parts_of(BY_NAME["exposure.gross"]) | change)
 
 
 def test_no_two_signals_have_one_name() -> None:
-    """A policy that reads the name could mean either."""
+    """A policy that uses the name could mean either."""
     assert catalogue(CATALOGUE[:2], CATALOGUE[2:]) == CATALOGUE
     with pytest.raises(TypeError, match=r"equity\.value is declared twice"):
         catalogue(CATALOGUE, CATALOGUE[:1])
 
 
-def test_nothing_but_its_declaration_names_a_signal(repository: Path) -> None:
-    """Nor does anything ask how a name begins; examples in messages are no names by themselves."""
+def test_only_its_declaration_names_a_signal(repository: Path) -> None:
+    """Nor does any code test how a name begins; examples in messages do not count as names."""
     subjects = {spec.name.partition(".")[0] for spec in CATALOGUE}
     written = re.compile(rf"""["'](?:(?:{"|".join(subjects)})\.|{"|".join(map(re.escape, BY_NAME))})["']""")
     program = repository / "killswitch"
@@ -103,7 +103,7 @@ def page(repository: Path) -> str:
 
 
 def test_the_page_has_every_kind_and_the_error_every_part(page: str) -> None:
-    """A part that the page names is one, and each part of each kind has its words for the error."""
+    """Each part that the page names exists, and each part of each kind has its text for the error."""
     (kinds,) = sections(page)[""].tables
     assert [row["kind"] for row in kinds] == [f"`{kind.__name__}`" for kind in KINDS]
     explained = re.findall(r"^- (.+?): ", page, re.MULTILINE)
@@ -113,7 +113,7 @@ def test_the_page_has_every_kind_and_the_error_every_part(page: str) -> None:
 
 @pytest.fixture
 def net_share(page: str, monkeypatch: pytest.MonkeyPatch) -> SignalSpec:
-    """The page's signal, declared where it says, and in the catalogue."""
+    """The page's signal, declared where the page says, and in the catalogue."""
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = dict(vars(exposure_signals))
     exec(compile(block, "docs/add-a-signal.md", "exec"), names)
@@ -124,7 +124,7 @@ def net_share(page: str, monkeypatch: pytest.MonkeyPatch) -> SignalSpec:
 
 
 @pytest.mark.usefixtures("net_share")
-def test_what_the_page_declares_is_read() -> None:
+def test_the_signal_of_the_page_is_read() -> None:
     """60 and 10 long, 30 short: 40 of 100. Of nothing 0; unknown without a price."""
     assert values_of(NAME, held("60", "30", "10")) == (pytest.approx(0.4), pytest.approx(0.4))
     assert values_of(NAME, []) == (0.0, 0.0)
@@ -145,20 +145,21 @@ def test_what_the_page_declares_is_read() -> None:
         (f"signal: {NAME}, above: 10 USDT", {"KS3004"}),
     ],
 )
-def test_what_the_page_declares_is_compiled_by_its_unit_and_range(
+def test_the_signal_of_the_page_is_compiled_by_its_unit_and_range(
     tmp_path: Path, trigger: str, codes: set[str]
 ) -> None:
-    """No table of the compiler has to learn it: what can never hold, or always does, is found by its range."""
+    """No table of the compiler needs an entry: what can never hold, or always does, follows from its range."""
     (tmp_path / "policy.yaml").write_text(POLICY.replace("TRIGGER", trigger), encoding="utf-8")
     _, problems = compile_loaded(load([tmp_path]))
     assert {problem.code for problem in problems} == codes
 
 
-def test_what_a_backtest_knows_ahead_is_what_the_signal_declares(
-    net_share: SignalSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ticked at every bar, or passed over: as the last tick left it, or by a function of the equity path."""
-    ticked, left, computed = (ticks(), *(ticks_with(net_share, each, monkeypatch) for each in (UNCHANGED, still)))
+def test_a_backtest_looks_ahead_as_the_signal_declares(net_share: SignalSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticked at every bar, or fast-forwarded: as the last tick left it, or by a function of the equity path."""
+    ticked, left, computed = (
+        ticked_bars(),
+        *(ticks_with(net_share, each, monkeypatch) for each in (UNCHANGED, constant_share)),
+    )
     assert net_share.look_ahead is NO_LOOK_AHEAD  # type: ignore[attr-defined]  # a ScopeSignal's part
     assert ticked == len(CALM)
     assert max(left, computed) < len(CALM) / 2
@@ -184,8 +185,8 @@ spec:
 CALM: PriceMatrix = market(A=[100 + (place % 2) / 100 for place in range(200)])
 
 
-def ticks() -> int:
-    """How many bars of a calm market a backtest ticks."""
+def ticked_bars() -> int:
+    """The number of bars of a calm market that a backtest ticks."""
     told: list[int] = []
     policies = written(POLICY.replace("TRIGGER", f"signal: {NAME}, below: 0.5"))
     run(policies, CALM, book({"A": 10_000}), on_bars=told.append)
@@ -193,18 +194,18 @@ def ticks() -> int:
     return len(told)
 
 
-def still(path: Any) -> Any:
+def constant_share(path: Any) -> Any:
     """The share of a book of one position."""
     return np.ones_like(path.equity), np.ones_like(path.equity)
 
 
 def ticks_with(spec: SignalSpec, look_ahead: object, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setitem(BY_NAME, NAME, ScopeSignal(**parts_of(spec) | {"look_ahead": look_ahead}))
-    return ticks()
+    return ticked_bars()
 
 
 @pytest.mark.parametrize("name", ["attribution.source", "position.loss"])
-def test_texts_and_positions_are_not_looked_ahead_in(name: str) -> None:
-    """Their kinds have no part that says how."""
+def test_texts_and_positions_have_no_look_ahead(name: str) -> None:
+    """Their kinds have no part for it."""
     path: Any = None
     assert bounds_ahead(SignalRef(name, 15 * MINUTE), path) is NO_LOOK_AHEAD

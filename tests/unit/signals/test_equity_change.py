@@ -1,7 +1,6 @@
-"""What marks and trades made of positions, in the account's money, and which trades no fill accounts for.
+"""The profit of marks and trades in the account's currency, and which trades no fill accounts for.
 
-Expected values are the venues' own contract formulas, written out: linear k q (p₁ − p₀), inverse k q (1/p₀ − 1/p₁).
-"""
+Expected values are the venues' own contract formulas, written out: linear k q (p₁ − p₀), inverse k q (1/p₀ − 1/p₁)."""
 
 from __future__ import annotations
 
@@ -56,11 +55,11 @@ def moves(
 
 
 def option(mark: str, pnl: str | None = None, **more: Any) -> Position:
-    """500 calls on 1 BTC each, as Deribit gives them: the mark is the premium, the notional that of the underlying."""
+    """500 calls on 1 BTC each, as Deribit lists them: the mark is the premium, the notional that of the underlying."""
     return position(CALL, "long", pnl, contracts="500", mark_price=mark, **{"notional": "500", **more})
 
 
-def test_an_option_whose_notional_is_the_underlying_makes_what_its_premium_does() -> None:
+def test_an_option_whose_notional_is_the_underlying_moves_with_its_premium() -> None:
     """500 calls whose premium falls from 0.020 to 0.019 BTC: −0.5 BTC, of a gross of 10."""
     found = moves(coins(option("0.020")), coins(option("0.019")))
     assert (found.by_marks, found.gross) == (Decimal("-0.5"), Decimal(10))
@@ -73,7 +72,7 @@ def test_an_option_of_unknown_size_is_not_valued_by_its_notional() -> None:
     assert [(each.by_marks, each.traded, each.unfilled) for each in (still, gone)] == [(None, ZERO, ())] * 2
 
 
-def test_an_option_that_rules_call_inverse_is_valued_by_its_premium_all_the_same() -> None:
+def test_an_option_listed_as_inverse_is_still_valued_by_its_premium() -> None:
     """Some venues call every contract inverse that settles in its base; a premium is in coins already."""
     found = moves(coins(option("0.020")), coins(option("0.019")), known_rules=known(rules(CALL, inverse=True)))
     assert found.by_marks == Decimal("-0.5")
@@ -87,7 +86,7 @@ def test_an_option_that_rules_call_inverse_is_valued_by_its_premium_all_the_same
     ],
     ids=["by its price among the balances", "by the venue's rate"],
 )
-def test_a_contract_that_settles_in_another_coin_is_valued_by_what_the_coin_is_worth(price: dict[str, Any]) -> None:
+def test_a_contract_settled_in_another_coin_is_valued_at_the_coins_price(price: dict[str, Any]) -> None:
     """500 calls lose 0.001 BTC each in a USD account, BTC at 50,000: −25,000 USD, though no notional is given."""
 
     def dollars(mark: str) -> AccountSnapshot:
@@ -98,7 +97,7 @@ def test_a_contract_that_settles_in_another_coin_is_valued_by_what_the_coin_is_w
     assert round(found.by_marks, 6) == -25_000
 
 
-def test_where_no_size_is_known_the_notional_says_what_a_contract_is_worth() -> None:
+def test_without_a_contract_size_the_notional_gives_the_contract_value() -> None:
     """3 contracts of 600 USDT at a mark of 100 are 2 coins each: +10 on the mark makes 60."""
     held = [position(LINEAR, "long", "0", contracts="3", mark_price=mark, notional="600") for mark in ("100", "110")]
     found = moves(account("1000", held[:1]), account("1000", [held[1]]), known_rules={})
@@ -106,8 +105,8 @@ def test_where_no_size_is_known_the_notional_says_what_a_contract_is_worth() -> 
     assert found.by_marks == 3 * (Decimal(600) / 3 / 110) * 10
 
 
-def test_a_size_that_is_known_counts_and_not_a_notional_of_another_moment() -> None:
-    """The same with a size of 2: 60, whatever the notional still says."""
+def test_a_known_contract_size_takes_precedence_over_an_older_notional() -> None:
+    """The same with a size of 2: 60, whatever the notional still shows."""
     held = [position(LINEAR, "long", "0", contracts="3", mark_price=mark, notional="600") for mark in ("100", "110")]
     sized = known(rules(LINEAR, contract_size="2"))
     found = moves(account("1000", held[:1]), account("1000", [held[1]]), known_rules=sized)
@@ -130,8 +129,8 @@ def inverse(contracts: str) -> Position:
     return position(INVERSE, "long", "0", contracts=contracts, mark_price="50000")
 
 
-def test_an_inverse_contract_that_was_traded_without_a_fill_is_worth_its_face_by_its_mark() -> None:
-    """One contract of 100 USD at 50,000 is 0.002 BTC, and 20% of that is all that its trade may have cost."""
+def test_an_inverse_contract_traded_without_a_fill_has_its_face_value_at_its_mark() -> None:
+    """One contract of 100 USD at 50,000 is 0.002 BTC, and 20% of that is the most that its trade may have cost."""
     found = moves(coins(inverse("10")), coins(inverse("9")))
     (each,) = found.unfilled
     assert (each.notional, found.traded) == (Decimal("0.002"), Decimal("0.002"))
@@ -141,9 +140,7 @@ def test_an_inverse_contract_that_was_traded_without_a_fill_is_worth_its_face_by
 
 
 @given(st.booleans(), st.integers(1, 9), st.integers(1, 10_000), st.integers(1, 500))
-def test_what_is_untold_is_worth_the_notional_that_was_traded(
-    is_inverse: bool, contracts: int, mark: int, size: int
-) -> None:
+def test_an_unreported_trade_counts_with_its_notional(is_inverse: bool, contracts: int, mark: int, size: int) -> None:
     """Linear: contracts × size × mark; inverse: contracts × size ÷ mark, in the account's currency."""
     sized = known(rules("X", contract_size=str(size), inverse=is_inverse))
     held = position("X", "long", "0", contracts=str(contracts), mark_price=str(mark))
@@ -152,8 +149,8 @@ def test_what_is_untold_is_worth_the_notional_that_was_traded(
     assert each.notional == pytest.approx(face / mark if is_inverse else face * mark, rel=Decimal("1e-12"))
 
 
-def test_what_the_price_made_of_a_trade_shrinks_with_what_is_left_of_it() -> None:
-    """10 sold without fills while the mark fell from 100 to 90; a fill tells of 9: 10 × 1 and 20% of 90 are left."""
+def test_the_price_effect_of_a_trade_shrinks_with_its_unreported_part() -> None:
+    """10 sold without fills while the mark fell from 100 to 90; a fill reports 9: 10 × 1 and 20% of 90 are left."""
     before, now = account("1000", [position(LINEAR, "long", "0", contracts="10", mark_price="100")]), account("1000")
     trades, mark = Trades(), (Mark(LINEAR, Decimal(90)),)
     trades.observe(to_micros(after(seconds=2)), to_micros(after()), before, account("1000", marks=mark), RULES, [])
@@ -163,7 +160,7 @@ def test_what_the_price_made_of_a_trade_shrinks_with_what_is_left_of_it() -> Non
     assert trades.bound(to_micros(after(seconds=2))) == 18 + 10
 
 
-def test_a_trade_without_a_mark_is_told_by_its_fill() -> None:
+def test_a_trade_without_a_mark_is_explained_by_its_fill() -> None:
     """5 held at a notional of 500 vanish without a mark; the fill of all 5 comes later, and nothing is left."""
     before = account("1000", [position(LINEAR, "long", "0", contracts="5", notional="500")])
     trades = Trades()
@@ -195,8 +192,8 @@ def left_of(found: PositionMoves) -> list[tuple[Side | None, int]]:
 
 
 @pytest.mark.parametrize("mode", ["hedge", None])
-def test_both_legs_closed_with_both_fills_leave_nothing_untold(mode: str | None) -> None:
-    """Their fills add up to nothing, and so do the positions: that is no trade without fills."""
+def test_both_legs_closed_with_both_fills_leave_nothing_unreported(mode: str | None) -> None:
+    """Their fills net to zero, and so do the positions: that is no trade without fills."""
     fills = [leg("1", "sell", 5, "long"), leg("2", "buy", 5, "short")]
     before, now = legs(5, 5), legs(0, 0)
     if mode is None:
@@ -206,13 +203,13 @@ def test_both_legs_closed_with_both_fills_leave_nothing_untold(mode: str | None)
 
 
 def test_a_fill_of_one_leg_does_not_account_for_the_other() -> None:
-    """−1 long and −2 short with a fill of 1 short: by the net nothing is missing, and two contracts are."""
+    """−1 long and −2 short with a fill of 1 short: net, nothing is missing, but two contracts are."""
     found = moves(legs(5, 5), legs(4, 3), [leg("1", "buy", 1, "short")])
     assert left_of(found) == [("long", -1), ("short", 1)]
     assert not found.is_covered
 
 
-def test_in_one_way_mode_a_turn_is_told_by_its_fill_whatever_side_that_names() -> None:
+def test_in_one_way_mode_a_fill_explains_a_reversal_whatever_side_it_names() -> None:
     """5 long become 5 short by a sale of 10; some venues call that a fill of the short."""
     before, now = legs(5, 0), legs(0, 5)
     one_way = [account("1", each.positions, position_mode="one_way") for each in (before, now)]
@@ -220,14 +217,14 @@ def test_in_one_way_mode_a_turn_is_told_by_its_fill_whatever_side_that_names() -
         assert moves(one_way[0], one_way[1], [leg("1", "sell", 10, side)]).unfilled == ()
 
 
-def test_a_fill_without_a_side_is_taken_for_what_was_opened_first() -> None:
-    """A sale of 1 beside −1 long and +1 short may be of either: what was closed must not seem to have a fill."""
+def test_a_fill_without_a_side_is_assigned_to_the_opened_leg_first() -> None:
+    """A sale of 1 beside −1 long and +1 short may be of either: what was closed must not appear to have a fill."""
     found = moves(legs(5, 5), legs(4, 6), [leg("1", "sell", 1)])
     assert left_of(found) == [("long", -1)]
     assert not found.is_covered
 
 
-def test_a_fill_without_a_side_accounts_for_the_only_leg_that_moved_its_way() -> None:
+def test_a_fill_without_a_side_accounts_for_the_only_leg_that_moved_in_its_direction() -> None:
     """−1 long and −2 short, a sale of 1 and a purchase of 2: each has its fill."""
     found = moves(legs(5, 5), legs(4, 3), [leg("1", "sell", 1), leg("2", "buy", 2)])
     assert found.unfilled == ()
@@ -248,8 +245,8 @@ class Leg:
 
 
 @given(st.tuples(*(st.builds(Leg, st.just(side), st.integers(-5, 5), st.booleans(), st.booleans()) for side in SIDES)))
-def test_nothing_counts_as_covered_that_was_closed_without_a_fill(both: tuple[Leg, Leg]) -> None:
-    """Whatever fills are missing or do not name their side; and what is untold is as much as truly is."""
+def test_a_leg_closed_without_a_fill_never_counts_as_covered(both: tuple[Leg, Leg]) -> None:
+    """Whichever fills are missing or name no side; and the unreported amount is exactly the true one."""
     fills = [each.fill for each in both if each.has_fill and each.change]
     found = moves(legs(5, 5), legs(5 + both[0].change, 5 + both[1].change), fills)
     missing = [each for each in both if each.change and not each.has_fill]
@@ -280,7 +277,7 @@ def test_a_late_fill_accounts_for_its_own_leg() -> None:
 
 @pytest.mark.parametrize("names_side", [True, False])
 def test_fills_known_before_their_legs_have_moved_account_for_them(names_side: bool) -> None:
-    """The fills of 3 long and of 2 short at once, the positions a second later: nothing is untold."""
+    """The fills of 3 long and of 2 short at once, the positions a second later: nothing is unreported."""
     sides = SIDES if names_side else (None, None)
     fills = [leg("1", "sell", 3, sides[0], at=1.5), leg("2", "buy", 2, sides[1], at=1.5)]
     trades = observed((1, legs(5, 5), []), (2, legs(5, 5), fills), (3, legs(2, 3), []))
@@ -289,7 +286,7 @@ def test_fills_known_before_their_legs_have_moved_account_for_them(names_side: b
     assert trades.bound(to_micros(after(seconds=3))) == expected
 
 
-def test_an_early_fill_of_one_leg_says_nothing_of_the_other() -> None:
+def test_an_early_fill_of_one_leg_does_not_explain_the_other() -> None:
     """A purchase for the short leg is known; then the long leg closes without a fill."""
     fills = [leg("1", "sell", 3, "short", at=1.5)]
     trades = observed((1, legs(5, 5), []), (2, legs(5, 5), fills), (3, legs(2, 5), []))
@@ -300,7 +297,7 @@ def test_an_early_fill_of_one_leg_says_nothing_of_the_other() -> None:
 
 
 def drawdown_of(snapshots: Sequence[AccountSnapshot], known_rules: Rules) -> float:
-    """The lower end of the fall after a second each, with a ledger that is read at each."""
+    """The lower bound of the drawdown after snapshots a second apart, with the ledger fetched at each."""
     past = History((WINDOW,), HOUR, EquityTerms(60 * SECOND, 0.001, 60 * SECOND))
     for second, each in enumerate(snapshots):
         past.observe(ScopeView(to_micros(after(minutes=20, seconds=second)), True, (each,), known_rules, None))
@@ -311,7 +308,9 @@ def when(second: float) -> Any:
     return after(minutes=20, seconds=second)
 
 
-def as_read(second: int, equity: str, unrealized: str, positions: Sequence[Position], **more: Any) -> AccountSnapshot:
+def snapshot_at(
+    second: int, equity: str, unrealized: str, positions: Sequence[Position], **more: Any
+) -> AccountSnapshot:
     currency = more.pop("currency", "USDT")
     wallet = Decimal(equity) - Decimal(unrealized)
     stamps = dict.fromkeys(
@@ -336,7 +335,7 @@ def test_options_beside_a_future_that_was_sold_without_a_fill_lose_only_their_pr
         ]
         sold = fill("f", when(4.5), INVERSE, "sell", "100", "50000", realized_pnl="0")
         fills = [sold] if second == 5 + late else []
-        return as_read(second, str(90 + worth), str(worth), held, currency="BTC", fills=fills)
+        return snapshot_at(second, str(90 + worth), str(worth), held, currency="BTC", fills=fills)
 
     assert drawdown_of([at(second) for second in range(100)], RULES) == pytest.approx(0.005)
 
@@ -349,7 +348,7 @@ def test_a_sweep_beside_an_inverse_contract_sold_without_a_fill_is_no_loss(late:
         equity, held = ("10", "10") if second < 5 else ("7", "9")
         sold = fill("f", when(4.5), INVERSE, "sell", "1", "50000", realized_pnl="0")
         fills = [sold] if second == 5 + late else []
-        return as_read(second, equity, "0", [inverse(held)], currency="BTC", fills=fills)
+        return snapshot_at(second, equity, "0", [inverse(held)], currency="BTC", fills=fills)
 
     assert drawdown_of([at(second) for second in range(100)], RULES) == 0
 
@@ -360,7 +359,7 @@ def test_a_sweep_beside_both_legs_closed_at_their_mark_is_no_loss() -> None:
     def at(second: int) -> AccountSnapshot:
         held = legs(500, 500).positions or () if second < 5 else ()
         fills = [leg("1", "sell", 500, "long", at=1204.5), leg("2", "buy", 500, "short", at=1204.5)]
-        return as_read(
+        return snapshot_at(
             second, "100000" if second < 5 else "85000", "0", held, position_mode="hedge",
             marks=(Mark(LINEAR, Decimal(100)),), fills=fills if second == 5 else (),
         )  # fmt: skip
@@ -368,13 +367,13 @@ def test_a_sweep_beside_both_legs_closed_at_their_mark_is_no_loss() -> None:
     assert drawdown_of([at(second) for second in range(100)], RULES) == 0
 
 
-def test_a_fill_that_is_known_before_the_wallet_has_moved_does_not_hide_what_the_others_lose() -> None:
+def test_a_fill_known_before_the_wallet_moves_does_not_hide_losses_of_other_trades() -> None:
     """1,000 from 100 are sold at 86, a tenth of it with a fill; the wallet holds the 14,000 a second after both."""
 
     def at(second: int) -> AccountSnapshot:
         held = [position(LINEAR, "long", "0", contracts="1000", mark_price="100")] if second < 5 else []
         sold = fill("1", when(4.5), LINEAR, "sell", "100", "86", realized_pnl="-1400")
-        return as_read(
+        return snapshot_at(
             second, "100000" if second < 6 else "86000", "0", held, marks=(Mark(LINEAR, Decimal(100)),),
             fills=[sold] if second == 5 else (),
         )  # fmt: skip
@@ -385,8 +384,8 @@ def test_a_fill_that_is_known_before_the_wallet_has_moved_does_not_hide_what_the
 # Order and cost
 
 
-def test_what_is_stored_follows_the_order_of_the_snapshot() -> None:
-    """Not that of a set of names, which is another one in each process."""
+def test_stored_state_follows_the_order_of_the_snapshot() -> None:
+    """Not that of a set of names, which differs in each process."""
     names = [f"{name}/USDT:USDT" for name in "QWERTYUIOPASDFGHJKLZXCVBNM"]
     known_rules = known(*map(rules, names))
     held = [position(name, "long", "0", contracts="2", mark_price="100") for name in names]
@@ -394,13 +393,13 @@ def test_what_is_stored_follows_the_order_of_the_snapshot() -> None:
     assert [each.symbol for each in found.unfilled] == names
 
 
-class Counted(FillRow):
+class CountedRow(FillRow):
     """A row that counts how often rows are compared."""
 
     compared: ClassVar[int] = 0
 
     def __eq__(self, other: object) -> bool:
-        Counted.compared += 1
+        CountedRow.compared += 1
         return super().__eq__(other)
 
     def __hash__(self) -> int:
@@ -408,12 +407,12 @@ class Counted(FillRow):
 
 
 def test_the_fills_of_a_tick_are_not_compared_with_each_other() -> None:
-    """4,000 fills in one answer took half a second so, and their time grew with the square of their number."""
+    """4,000 fills in one answer took half a second when they were; the time grew with the square of their number."""
     held, times = legs(5, 0), [1 + k / 1e5 for k in range(200)]
-    fills = [Counted("main", leg(f"f{at}", "buy", 1, at=at), None) for at in times]
+    fills = [CountedRow("main", leg(f"f{at}", "buy", 1, at=at), None) for at in times]
     found = Trades().observe(to_micros(after(seconds=5)), to_micros(after(seconds=1.001)), held, held, RULES, fills)
     assert (len(found.timely), len(found.late)) == (99, 101)
-    assert Counted.compared == 0
+    assert CountedRow.compared == 0
 
 
 # Against the formulas
@@ -421,7 +420,7 @@ def test_the_fills_of_a_tick_are_not_compared_with_each_other() -> None:
 
 @pytest.mark.parametrize("is_inverse", [False, True], ids=["linear", "inverse"])
 @pytest.mark.parametrize("both", [False, True], ids=["one-way", "hedge"])
-def test_marks_and_fills_make_what_the_contract_says(is_inverse: bool, both: bool) -> None:
+def test_marks_and_fills_give_the_profit_of_the_contract_formula(is_inverse: bool, both: bool) -> None:
     """Longs, shorts and both, grown, cut, closed and turned, each trade at its own price."""
     draw = Random(f"{is_inverse}/{both}")
     size = Decimal(100) if is_inverse else Decimal("0.1")
@@ -459,7 +458,7 @@ def test_marks_and_fills_make_what_the_contract_says(is_inverse: bool, both: boo
             assert found.unfilled == ()
 
 
-def test_an_untold_quantity_that_names_no_side_opens_nothing() -> None:
-    """In one-way mode there is one position, and no leg that goes first."""
+def test_an_unreported_quantity_without_a_side_opens_nothing() -> None:
+    """In one-way mode there is one position, and no leg that comes first."""
     each = UnfilledTrade(LINEAR, Decimal(1), Decimal(1), Decimal(100), inverse=False, closes=False)
     assert not each.opens

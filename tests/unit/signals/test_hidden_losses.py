@@ -1,8 +1,7 @@
-"""What must not hide a loss, double it, or make one of money that moved.
+"""What must not hide a loss, count it twice, or turn a flow into one.
 
-One contract of X is worth its price. Expected falls are worked out by hand: money that came in is a flow, so that a
-loss is a fraction of what was there with it.
-"""
+One contract of X is worth its price. Expected falls are worked out by hand: a deposit is a flow, so that a loss is a
+fraction of the equity with it."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ def held(amount: int, price: str, entry: str = "100") -> Position:
 def account(
     seconds: float, wallet: str, positions: Sequence[Position] = (), *, profit: str | None = None, **more: Any
 ) -> AccountSnapshot:
-    """All of one moment; `profit`: of the answer that has the worth, else that of the positions."""
+    """All parts are of one moment; `profit`: of the answer that has the equity, else that of the positions."""
     own = sum((it.unrealized_pnl or Decimal(0) for it in positions), Decimal(0)) if profit is None else Decimal(profit)
     amount = Decimal(wallet)
     told: dict[str, Any] = {
@@ -65,12 +64,12 @@ def observe(past: History, seconds: float, *accounts: AccountSnapshot, reference
 
 
 def fall(past: History) -> float:
-    """The fall as far as it is sure."""
+    """The lower bound of the drawdown from the peak."""
     return drawdown_from_peak(past)[0]
 
 
-def beside(wallet: str, *balances: Balance) -> AccountSnapshot:
-    """Another account, which holds nothing."""
+def other_account(wallet: str, *balances: Balance) -> AccountSnapshot:
+    """Another account, which holds no position."""
     amount = Decimal(wallet)
     own = Balance("USDT", amount, wallet=amount)
     parts: dict[str, Any] = {"balances": (own, *balances), "unrealized": Decimal(0), "positions": ()}
@@ -87,8 +86,8 @@ def sold(seconds: float, amount: int, price: str) -> Fill:
 
 
 @pytest.mark.parametrize("came", [9_000, 10_000, 12_000])
-def test_a_deposit_of_the_same_tick_hides_no_loss_of_a_stop_whose_fill_is_late(came: int) -> None:
-    """1,000 contracts sold at 90 with the mark at 100, told 4 s later: 10,000 of 100,000 and what came in."""
+def test_a_deposit_in_the_same_tick_hides_no_loss_of_a_stop_with_a_late_fill(came: int) -> None:
+    """1,000 contracts sold at 90 with the mark at 100, reported 4 s later: 10,000 of 100,000 and the deposit."""
     past = history()
     for second in range(5):
         observe(past, second, account(second, "100000", [held(1000, "100")]))
@@ -100,8 +99,8 @@ def test_a_deposit_of_the_same_tick_hides_no_loss_of_a_stop_whose_fill_is_late(c
     assert fall(past) == pytest.approx(10_000 / (100_000 + came))
 
 
-def test_a_deposit_whose_row_is_late_hides_no_loss_of_a_stop_whose_fill_is_late() -> None:
-    """The worth shows 1,000 less; the row of 9,000 comes after 3 s and the fill, of 10,000, after 4 s."""
+def test_a_deposit_with_a_late_row_hides_no_loss_of_a_stop_with_a_late_fill() -> None:
+    """Equity shows 1,000 less; the row of 9,000 comes after 3 s and the fill, of 10,000, after 4 s."""
     past = history()
     for second in range(5):
         observe(past, second, account(second, "100000", [held(1000, "100")]))
@@ -112,8 +111,8 @@ def test_a_deposit_whose_row_is_late_hides_no_loss_of_a_stop_whose_fill_is_late(
     assert fall(past) == pytest.approx(10_000 / 109_000)
 
 
-def test_flows_of_one_tick_leave_nothing_over_that_a_later_loss_could_be_taken_for() -> None:
-    """10,000 went and 20,000 came; 25 s later 10,000 of 110,000 are lost in a trade that nobody tells of."""
+def test_flows_of_one_tick_leave_no_remainder_that_hides_a_later_loss() -> None:
+    """10,000 left and 20,000 came; 25 s later 10,000 of 110,000 are lost in a trade that nothing reports."""
     past = history()
     for second in range(5):
         observe(past, second, account(second, "100000", [held(2000, "100")]))
@@ -126,8 +125,8 @@ def test_flows_of_one_tick_leave_nothing_over_that_a_later_loss_could_be_taken_f
     assert fall(past) == pytest.approx(1 / 11)
 
 
-def bare(seconds: float, equity: str) -> AccountSnapshot:
-    """Without anything that says what the equity is made of."""
+def without_parts(seconds: float, equity: str) -> AccountSnapshot:
+    """An account without anything that shows what its equity consists of."""
     told = account(seconds, equity)
     return AccountSnapshot(
         "main", "v", "swap", "USDT", "ok", equity=told.equity, observed_at=told.observed_at,
@@ -136,12 +135,12 @@ def bare(seconds: float, equity: str) -> AccountSnapshot:
 
 
 @pytest.mark.parametrize("row_at", [None, 7])
-def test_a_tick_without_parts_makes_no_loss_of_money_that_left_in_it(row_at: int | None) -> None:
-    """30,000 leave while nothing says what equity is made of: pending, and a row that comes says what it was."""
+def test_a_tick_without_parts_makes_no_loss_of_a_withdrawal(row_at: int | None) -> None:
+    """30,000 leave while the parts of equity are unknown: pending, and a row that arrives explains it."""
     past = history()
     for second in range(5):
         observe(past, second, account(second, "100000", [held(10, "100")]))
-    observe(past, 5, bare(5, "70000"))
+    observe(past, 5, without_parts(5, "70000"))
     assert drawdown_from_peak(past) == (0, pytest.approx(0.3))
     for second in range(6, 15):
         flows = (Flow("w", at(4.6), "withdrawal", Decimal(-30_000), "USDT"),) if second == row_at else ()
@@ -151,16 +150,16 @@ def test_a_tick_without_parts_makes_no_loss_of_money_that_left_in_it(row_at: int
 
 
 def test_a_loss_in_ticks_without_parts_counts_once_the_ledger_has_no_row_for_it() -> None:
-    """The same 30,000, lost: rows are known 16 s past it, and none tells of it."""
+    """The same 30,000, lost: rows are known until 16 s past it, and none explains it."""
     past = history()
     observe(past, 0, account(0, "100000", [held(10, "100")]))
     for second in range(1, 19):
-        observe(past, second, bare(second, "70000"))
+        observe(past, second, without_parts(second, "70000"))
     assert fall(past) == pytest.approx(0.3)
 
 
 def late_positions(past: History, moves: Iterable[tuple[str, str]]) -> None:
-    """1,000 contracts; (price of the worth, price of the positions) a second each, and nothing is dated."""
+    """1,000 contracts; (price of the equity, price of the positions) a second each, and nothing is dated."""
     for second, (price, seen) in enumerate(moves):
         profit = str((Decimal(price) - 100) * 1000)
         undated = {"wallet_as_of": None, "positions_as_of": None}
@@ -171,29 +170,29 @@ JITTER = [("100", "100"), ("100.1", "100"), ("99.9", "100.1"), ("100", "99.9"), 
 """Prices that moved by 0.1%, seen a second later in the positions than in the worth."""
 
 
-def test_a_crash_that_positions_show_late_counts_at_once_however_prices_moved_before() -> None:
+def test_a_crash_that_positions_show_late_counts_at_once_for_any_earlier_prices() -> None:
     """100 to 80: 20,000 of 100,000 but for the 0.2 a contract by which it had moved both ways."""
     past = history()
     late_positions(past, [*JITTER, ("80", "100")])
     assert fall(past) == pytest.approx(0.2, abs=0.003)
 
 
-def test_a_crash_that_positions_have_shown_by_now_is_no_noise_because_prices_rise_again() -> None:
-    """100 to 92 in a second of which positions know a second later, and then up by 0.2: 8,000 stay lost."""
+def test_a_crash_that_positions_confirmed_is_not_noise_when_prices_rise_again() -> None:
+    """100 to 92 in a second, which positions show a second later, and then up by 0.2: 8,000 stay lost."""
     past = history()
     late_positions(past, [("100", "100"), ("92", "100"), ("92", "92"), ("92.2", "92"), ("92.2", "92.2")])
     assert drawdown_from_peak(past) == (pytest.approx(0.078), pytest.approx(0.078))
 
 
-def test_a_list_of_positions_that_stands_still_hides_no_falling_equity() -> None:
-    """The worth falls by 1% a second to 70, and the positions never move again."""
+def test_a_frozen_list_of_positions_hides_no_falling_equity() -> None:
+    """Equity falls by 1% a second to 70, and the positions never change again."""
     past = history()
     late_positions(past, [*JITTER, *((str(100 - fallen), "100") for fallen in range(1, 31))])
     assert fall(past) == pytest.approx(0.3, abs=0.003)
 
 
 def test_a_loss_that_positions_show_late_is_not_counted_twice() -> None:
-    """94 in the worth as something is traded, and a second later in the positions: 6,000 of 100,000, and no 12,000."""
+    """94 in the equity during a trade, and a second later in the positions: 6,000 of 100,000, and not 12,000."""
     past = history()
     late_positions(past, JITTER)
     undated = {"wallet_as_of": None, "positions_as_of": None}
@@ -203,10 +202,10 @@ def test_a_loss_that_positions_show_late_is_not_counted_twice() -> None:
     assert drawdown_from_peak(past)[1] == pytest.approx(0.06, abs=0.003)
 
 
-def test_a_pending_loss_is_settled_while_another_account_cannot_be_read() -> None:
-    """40,000 of 100,000 gone in a trade without a fill; the other account is down from then on."""
+def test_a_pending_loss_is_settled_while_another_account_is_unavailable() -> None:
+    """40,000 of 100,000 are gone in a trade without a fill; the other account is down from then on."""
     past = history()
-    second_one = beside("1000")
+    second_one = other_account("1000")
     for second in range(5):
         observe(past, second, account(second, "100000", [held(3000, "100")]), second_one)
     down = AccountSnapshot("other", "v", "swap", "USDT", "down", reason="no answer")
@@ -218,7 +217,7 @@ def test_a_pending_loss_is_settled_while_another_account_cannot_be_read() -> Non
 
 
 def test_a_policy_that_counts_every_fall_counts_it_whatever_a_late_fill_adds() -> None:
-    """30,000 gone without a row, 1 contract sold 3,000 better than its mark: 33,000 were lost or taken."""
+    """30,000 gone without a row, 1 contract sold 3,000 better than its mark: 33,000 were lost or withdrawn."""
     past = history(closes=True)
     for second in range(5):
         observe(past, second, account(second, "100000", [held(1, "100")]))
@@ -230,7 +229,7 @@ def test_a_policy_that_counts_every_fall_counts_it_whatever_a_late_fill_adds() -
 
 
 def test_a_lag_of_hours_is_not_waited_for() -> None:
-    """A venue whose rows were seen two hours late: the loss of a trade without a fill counts after three minutes."""
+    """A venue whose rows arrived two hours late: the loss of a trade without a fill counts after three minutes."""
     past = history()
     for second in range(5):
         observe(past, second, account(second, "100000", [held(1500, "100")], row_lag_s=7200.0))
@@ -243,9 +242,9 @@ def test_a_lag_of_hours_is_not_waited_for() -> None:
 
 
 def test_small_rows_of_one_account_move_a_portfolio_by_their_share_of_it() -> None:
-    """Ten rows of 2 in an account of 1,000 beside one of a million, whose worth never shows them: 20 of 1,001,000."""
+    """Ten rows of 2 in an account of 1,000 beside one of a million, whose equity never shows them: 20 of 1,001,000."""
     past = history()
-    rich = beside("1000000")
+    rich = other_account("1000000")
     for second in range(90):
         flows = tuple(deposit(4.5, "2", f"d{n}") for n in range(10)) if second == 5 else ()
         observe(past, second, account(second, "1000", flows=flows), rich)
@@ -253,8 +252,8 @@ def test_small_rows_of_one_account_move_a_portfolio_by_their_share_of_it() -> No
     assert past.track.units == pytest.approx(1 + 20 / 1_001_000, abs=1e-6)
 
 
-def test_a_value_of_which_all_was_taken_out_is_compared_with_nothing() -> None:
-    """Everything leaves without a row, and a part comes back: there is no loss to tell, and none is ruled out."""
+def test_a_fully_withdrawn_value_has_no_basis_for_a_loss() -> None:
+    """Everything leaves without a row, and a part comes back: no loss is reported, and none is ruled out."""
     past = history()
     observe(past, 0, account(0, "74000"))
     fired = to_micros(at(1))
@@ -264,7 +263,7 @@ def test_a_value_of_which_all_was_taken_out_is_compared_with_nothing() -> None:
     assert (low, high) == (float("-inf"), float("inf"))
 
 
-def test_a_wallet_that_contradicts_an_unmoved_equity_moves_no_money() -> None:
+def test_a_wallet_that_contradicts_an_unchanged_equity_is_no_flow() -> None:
     """Equity 100,000 in three answers, of which the second gives an empty wallet."""
     past = history()
     observe(past, 0, account(0, "100000"))
@@ -274,29 +273,29 @@ def test_a_wallet_that_contradicts_an_unmoved_equity_moves_no_money() -> None:
     assert drawdown_from_peak(past) == (0, 0)
 
 
-def test_an_answer_without_positions_and_with_a_loss_of_theirs_is_not_believed() -> None:
-    """No positions, and 15,000 of unrealised loss: what is held is not known, so that nothing can be closed on it."""
+def test_an_answer_without_positions_but_with_unrealised_loss_is_not_trusted() -> None:
+    """No positions, and 15,000 of unrealised loss: what is held is unknown, so that it cannot be closed."""
     past = history()
     observe(past, 0, account(0, "100000", [held(1000, "100")]))
     observe(past, 1, account(1, "100000", profit="-15000"))
     assert past.unknown == "main reports no positions, but -15000 USDT of unrealised profit"
 
 
-def test_noise_of_an_account_in_another_currency_is_taken_out_in_the_scopes() -> None:
-    """Coins worth 50,000 each: equity swings by 0.2 of 10 of them beside its parts, and settles where it was."""
+def test_noise_of_an_account_in_another_currency_is_removed_in_the_scopes_currency() -> None:
+    """Coins worth 50,000 each: equity swings by 0.2 of 10 of them beside its parts, and returns to where it was."""
     past = history()
     for second, coins in enumerate(["10", "10", "9.8", "10", "9.8", "10", "10"]):
         coin = AccountSnapshot(
             "main", "v", "swap", "BTC", "ok", equity=Decimal(coins), unrealized=Decimal(0), positions=(),
             balances=(Balance("BTC", Decimal(10), wallet=Decimal(10)),),
         )  # fmt: skip
-        priced = beside("1000000", Balance("BTC", Decimal(0), Decimal(50_000), wallet=Decimal(0)))
+        priced = other_account("1000000", Balance("BTC", Decimal(0), Decimal(50_000), wallet=Decimal(0)))
         observe(past, second, coin, priced, reference="USDT")
     assert past.unknown is None
     assert past.track.value == pytest.approx(1_500_000, rel=1e-4)
 
 
-def test_a_settlement_says_by_how_much_what_was_remembered_counts_anew() -> None:
+def test_a_settlement_rescales_the_remembered_values() -> None:
     """30,000 left without a row; what was remembered at 70,000 counts as 100,000 once it is settled as a flow."""
     past = history()
     observe(past, 0, account(0, "100000"))

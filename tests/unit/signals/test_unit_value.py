@@ -1,4 +1,4 @@
-"""Unit value: money moved is never a gain or a loss; what nothing explains is held apart."""
+"""Unit value: flows are never a gain or a loss, and unexplained changes are kept separate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def observe(past: History, at: datetime, *accounts: AccountSnapshot) -> list[New
     return past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
 
 
-def fall_of(past: History) -> float:
+def drawdown_of(past: History) -> float:
     low, high = drawdown_from_peak(past)
     assert low == high, "the fall should be known"
     return low
@@ -42,33 +42,33 @@ def test_d3_a_withdrawal_is_no_drawdown_and_a_loss_after_it_counts_in_full() -> 
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     withdrawn = account("10000", [position("BTC", "long", "0")], flows=[flow("w", after(seconds=30), "-90000")])
     observe(past, after(minutes=1), withdrawn)
-    assert fall_of(past) == 0
+    assert drawdown_of(past) == 0
     observe(past, after(minutes=2), account("5000", [position("BTC", "long", "-5000")]))
-    assert fall_of(past) == pytest.approx(0.5)
+    assert drawdown_of(past) == pytest.approx(0.5)
 
 
-def test_d3_a_deposit_after_a_loss_does_not_heal_it() -> None:
+def test_d3_a_deposit_after_a_loss_does_not_reduce_the_drawdown() -> None:
     """100,000; lose 20,000; deposit 80,000: the drawdown stays 20%."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("80000", [position("BTC", "long", "-20000")]))
     paid_in = flow("d", after(seconds=90), "80000", "deposit")
     observe(past, after(minutes=2), account("160000", [position("BTC", "long", "-20000")], flows=[paid_in]))
-    assert fall_of(past) == pytest.approx(0.2)
+    assert drawdown_of(past) == pytest.approx(0.2)
 
 
-def test_a_flow_told_twice_counts_once() -> None:
-    """Every row carries an id, and one seen twice counts once."""
+def test_a_flow_reported_twice_counts_once() -> None:
+    """Every row has an id, and an id counts once."""
     past = history()
     observe(past, after(), account("100000"))
     out = flow("w", after(seconds=30), "-50000")
     observe(past, after(minutes=1), account("50000", flows=[out]))
     observe(past, after(minutes=2), account("50000", flows=[out]))
-    assert fall_of(past) == 0
+    assert drawdown_of(past) == 0
     assert past.track.value == 100_000
 
 
-def test_d2_equity_at_or_below_zero_is_a_drawdown_of_all() -> None:
+def test_d2_equity_at_or_below_zero_is_a_full_drawdown() -> None:
     """A wiped-out account is not an empty one, and negative equity is not an error."""
     for wiped in ("0", "-1500"):
         past = history()
@@ -79,30 +79,30 @@ def test_d2_equity_at_or_below_zero_is_a_drawdown_of_all() -> None:
 
 
 def test_an_account_emptied_by_its_owner_has_not_lost() -> None:
-    """A profit, then everything withdrawn: the unit value stays what it was."""
+    """A profit, then everything withdrawn: the unit value is unchanged."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     taken = flow("w", after(seconds=30), "-110000")
     gain = fill("f", after(seconds=20), "BTC", "sell", "1", "1", realized_pnl="10000", fee="0", fee_currency="USDT")
     observe(past, after(minutes=1), account("0", [], flows=[taken], fills=[gain]))
-    assert fall_of(past) == 0
+    assert drawdown_of(past) == 0
     assert past.track.value == pytest.approx(110_000)
 
 
-def test_d3_a_fall_that_nothing_explains_is_money_that_moved_however_long_it_takes() -> None:
-    """12% is gone at unchanged positions and prices, and no row ever comes: time makes no loss of it."""
+def test_d3_an_unexplained_fall_is_a_flow_for_any_duration() -> None:
+    """12% is gone at unchanged positions and prices, and no row ever comes: elapsed time makes no loss of it."""
     past = history()
     flat = [position("BTC", "long", "0")]
     observe(past, after(), account("100000", flat))
     assert observe(past, after(seconds=10), account("88000", flat)) == [News("appeared", Decimal(-12000))]
     for seconds in (60, 70, 600, 6000):
         assert observe(past, after(seconds=seconds), account("88000", flat)) == []
-        assert fall_of(past) == pytest.approx(0)
+        assert drawdown_of(past) == pytest.approx(0)
     assert past.changes.sum == -12000
 
 
-def test_d21_a_fall_that_trades_may_account_for_counts_once_the_ledger_stays_silent_for_its_grace() -> None:
-    """A position of 100,000 vanishes without a fill and 12% with it: pending for 60 s of silence, then a loss."""
+def test_d21_a_fall_that_trades_may_explain_counts_after_the_grace_period() -> None:
+    """A position of 100,000 vanishes without a fill and 12% with it: pending for 60 s without a row, then a loss."""
     past = history()
     held = [position("BTC", "long", "0", notional="100000", mark_price="100000")]
     observe(past, after(minutes=7), account("100000", held))
@@ -111,11 +111,11 @@ def test_d21_a_fall_that_trades_may_account_for_counts_once_the_ledger_stays_sil
     assert drawdown_from_peak(past) == pytest.approx((0.0, 0.12))
     assert observe(past, after(minutes=8), account("88000", [])) == []
     assert observe(past, after(minutes=8, seconds=10), account("88000", [])) == [News("lost", Decimal(12000))]
-    assert fall_of(past) == pytest.approx(0.12)
+    assert drawdown_of(past) == pytest.approx(0.12)
 
 
-def test_a_fall_that_the_ledger_explains_late_was_a_withdrawal() -> None:
-    """The row comes one snapshot after the money went: no drawdown, before or after."""
+def test_a_fall_with_a_late_row_is_a_withdrawal() -> None:
+    """The row comes one snapshot after the money left: no drawdown, before or after."""
     past = history()
     flat = [position("BTC", "long", "0")]
     observe(past, after(), account("100000", flat))
@@ -124,25 +124,25 @@ def test_a_fall_that_the_ledger_explains_late_was_a_withdrawal() -> None:
     (news,) = observe(past, after(seconds=20), account("40000", flat, flows=[late]))
     assert (news.kind, news.amount) == ("explained", Decimal(-60000))
     assert [it.factor for it in past.corrected_now] == [pytest.approx(0.4)]
-    assert fall_of(past) == pytest.approx(0)
+    assert drawdown_of(past) == pytest.approx(0)
 
 
-def test_a_row_after_the_grace_takes_the_loss_back() -> None:
-    """Counted as loss after 60 s of a silent ledger, explained at 90 s: the drawdown goes away again."""
+def test_a_row_after_the_grace_period_reverses_the_loss() -> None:
+    """A loss after 60 s without a row, explained at 90 s: the drawdown becomes 0 again."""
     past = history()
     held = [position("BTC", "long", "0", notional="400000", mark_price="100000")]
     observe(past, after(minutes=7), account("100000", held))
     observe(past, after(minutes=7, seconds=10), account("40000", []))
     observe(past, after(minutes=8, seconds=10), account("40000", []))
-    assert fall_of(past) == pytest.approx(0.6)
+    assert drawdown_of(past) == pytest.approx(0.6)
     row = flow("w", after(minutes=7, seconds=5), "-60000")
     (news,) = observe(past, after(minutes=8, seconds=30), account("40000", [], flows=[row]))
     assert (news.kind, news.amount) == ("explained", Decimal(-60000))
-    assert fall_of(past) == pytest.approx(0)
+    assert drawdown_of(past) == pytest.approx(0)
 
 
-def test_a_rise_that_nothing_explains_is_money_that_came_in_and_hides_no_loss() -> None:
-    """50% more without a row, then a real fall of a fifth: it is a fifth of all that is there."""
+def test_an_unexplained_rise_is_a_deposit_and_hides_no_loss() -> None:
+    """50% more without a row, then a real fall of a fifth: it is a fifth of the whole."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("150000", [position("BTC", "long", "0")]))
@@ -156,7 +156,7 @@ def test_funding_and_fees_are_profit_or_loss_not_flows() -> None:
     past = history()
     observe(past, after(), account("100000"))
     observe(past, after(minutes=1), account("99000", flows=[flow("f", after(seconds=5), "-1000", "funding")]))
-    assert fall_of(past) == pytest.approx(0.01)
+    assert drawdown_of(past) == pytest.approx(0.01)
     assert past.changes.sum == 0
 
 
@@ -172,12 +172,12 @@ def test_d4_profit_taking_is_no_loss() -> None:
     assert past.rows[-1].pnl == {key: Decimal(10000)}
 
 
-def test_equity_without_pnl_of_positions_is_taken_as_the_venue_says() -> None:
+def test_equity_without_position_pnl_is_taken_from_the_venue() -> None:
     """What cannot be checked is not called unexplained."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long")]))
     assert observe(past, after(minutes=1), account("90000", [position("BTC", "long")])) == []
-    assert fall_of(past) == pytest.approx(0.1)
+    assert drawdown_of(past) == pytest.approx(0.1)
     assert not past.explanation.complete
 
 
@@ -192,7 +192,7 @@ def test_equity_without_pnl_of_positions_is_taken_as_the_venue_says() -> None:
     )
 )
 def test_unit_value_is_the_chain_of_returns(moves: list[tuple[str, Decimal]]) -> None:
-    """Whatever is paid in or out, the unit value is the product of the returns between flows (GIPS)."""
+    """Whatever flows in or out, the unit value is the product of the returns between flows (GIPS)."""
     past = history()
     equity = Decimal(500_000)
     pnl = Decimal(0)
@@ -210,8 +210,8 @@ def test_unit_value_is_the_chain_of_returns(moves: list[tuple[str, Decimal]]) ->
     assert past.track.value == pytest.approx(500_000 * expected, rel=1e-9)
 
 
-def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> None:
-    """State and rows together are the whole memory: the same future gives the same values."""
+def test_a_restored_history_continues_as_if_uninterrupted() -> None:
+    """State and rows are all that is remembered: the same later snapshots give the same values."""
     past = history()
     pnls = ["0", "-4000", "2000", "-9000", "-1000", "-7000"]
     for minute, pnl in enumerate(pnls):
@@ -228,13 +228,13 @@ def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> Non
         assert again.state() == past.state()
 
 
-def test_d2_money_into_a_wiped_out_account_begins_a_new_series() -> None:
-    """A unit that is worth nothing cannot be bought: after the deposit, falls count from what was paid in."""
+def test_d2_a_deposit_into_a_wiped_out_account_begins_a_new_series() -> None:
+    """A unit worth nothing cannot be issued: after the deposit, falls count from the deposited amount."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("-1000", [position("BTC", "long", "-101000")]))
     saved = flow("d", after(minutes=1.5), "51000", "deposit")
     observe(past, after(minutes=2), account("50000", [position("BTC", "long", "-101000")], flows=[saved]))
-    assert fall_of(past) == 0
+    assert drawdown_of(past) == 0
     observe(past, after(minutes=3), account("45000", [position("BTC", "long", "-106000")]))
-    assert fall_of(past) == pytest.approx(0.1)
+    assert drawdown_of(past) == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Windows are in time: both ends count, gaps and missing history leave them partly known."""
+"""Windows are measured in time: both ends are included, and gaps or missing history make them partly known."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def observe(past: History, minutes: float, equity: int | None, reason: str = "no
     past.observe(ScopeView(to_micros(after(minutes=minutes)), True, (seen,), {}, None))
 
 
-def test_d1_the_window_is_armed_at_any_interval() -> None:
-    """A sample every 5 minutes or every 10 seconds: after an hour both windows are wholly known."""
+def test_d1_the_window_is_complete_at_any_poll_interval() -> None:
+    """A sample every 5 minutes or every 10 seconds: after an hour both windows are fully known."""
     for step in (1 / 6, 1, 5, 10):
         past = history()
         for number in range(int(60 / step) + 1):
@@ -42,25 +42,25 @@ def test_d1_the_window_is_armed_at_any_interval() -> None:
         assert drawdown(past, HOUR) == (0.0, 0.0)
 
 
-def test_only_scheduled_readings_that_fail_are_counted() -> None:
-    """A storm of pushes gives an account that is down again and again: that is one failure, not a hundred."""
+def test_only_failed_scheduled_polls_are_counted() -> None:
+    """A burst of pushed snapshots repeats that an account is down: that is one failure, not a hundred."""
     past = history()
     down = account(None, None, quality="down", reason="no answer")
 
-    def take(seconds: float, seen: AccountSnapshot, *, scheduled: bool) -> int:
+    def observe_at(seconds: float, seen: AccountSnapshot, *, scheduled: bool) -> int:
         past.observe(ScopeView(to_micros(after(seconds=seconds)), scheduled, (seen,), {}, None))
         return past.failures
 
-    assert take(0, down, scheduled=True) == 1
-    assert [take(0.3 * number, down, scheduled=False) for number in range(1, 4)] == [1, 1, 1]
-    assert take(1, down, scheduled=True) == 2
-    assert take(1.3, account("100000"), scheduled=False) == 0
-    assert take(1.6, down, scheduled=False) == 0
-    assert take(2, down, scheduled=True) == 1
+    assert observe_at(0, down, scheduled=True) == 1
+    assert [observe_at(0.3 * number, down, scheduled=False) for number in range(1, 4)] == [1, 1, 1]
+    assert observe_at(1, down, scheduled=True) == 2
+    assert observe_at(1.3, account("100000"), scheduled=False) == 0
+    assert observe_at(1.6, down, scheduled=False) == 0
+    assert observe_at(2, down, scheduled=True) == 1
 
 
-def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
-    """A window of 15m at t covers [t − 15m, t], both ends included; a microsecond later it is out."""
+def test_a_value_at_the_far_edge_of_the_window_is_included() -> None:
+    """A window of 15m at t covers [t − 15m, t], both ends included; a microsecond later the value is out."""
     past = history()
     observe(past, 0, 100_000)
     observe(past, 5, 90_000)
@@ -71,8 +71,8 @@ def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
     assert drawdown(past, QUARTER) == (0.0, 0.0)
 
 
-def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
-    """[seen, 1] while the window begins before the first observation."""
+def test_with_a_short_history_a_fall_is_at_least_the_observed_one() -> None:
+    """[observed, 1] while the window begins before the first observation."""
     past = history()
     observe(past, 0, 100_000)
     observe(past, 1, 95_000)
@@ -80,7 +80,7 @@ def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
     assert reason_partly_known(past, QUARTER) == "history does not reach back to the window's start"
 
 
-def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> None:
+def test_d15_a_fall_across_an_outage_counts() -> None:
     """An outage longer than max_gap makes the window partly known, and the fall across it still counts."""
     past = history()
     for minute in range(61):
@@ -97,14 +97,14 @@ def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> N
 
 
 def test_d15_half_a_minute_without_answers_changes_nothing() -> None:
-    """A gap within max_gap leaves the window wholly known."""
+    """A gap within max_gap leaves the window fully known."""
     past = history()
     for second in range(0, 3601, 10):
         observe(past, second / 60, None if 1800 <= second < 1830 else 100_000 - second)
     assert drawdown(past, QUARTER)[0] == drawdown(past, QUARTER)[1]
 
 
-def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
+def test_a_reset_restarts_windows_and_they_count_as_complete() -> None:
     """The peak before the reset is forgotten (D18: a reset must not fire again at once)."""
     past = history()
     for minute in range(20):
@@ -117,7 +117,7 @@ def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 1000)), min_size=1, max_size=60))
 def test_the_windowed_maximum_is_that_of_a_plain_search(steps: list[tuple[int, int]]) -> None:
-    """The fall in the window equals the one found by looking at every value in [t − W, t]."""
+    """The fall in the window equals the one found by a scan of all values in [t − W, t]."""
     track = UnitValueTrack((900,))
     track.open(0, 1000.0)
     seen: list[tuple[int, float]] = []

@@ -1,4 +1,4 @@
-"""The generator against its authors' reference numbers."""
+"""The random generator, compared with its authors' reference numbers."""
 
 from decimal import Decimal
 
@@ -15,7 +15,7 @@ def test_it_draws_the_reference_numbers_of_its_seed() -> None:
     ]
 
 
-def test_between_stays_between() -> None:
+def test_a_drawn_number_is_inside_its_bounds() -> None:
     """A number from [low, high) is never outside of it."""
     generator = SplitMix64(3)
     drawn = [generator.between(Decimal("0.5"), Decimal("1.5")) for _ in range(1000)]

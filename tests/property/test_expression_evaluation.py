@@ -1,4 +1,4 @@
-"""Expressions: what they mean here against what Google's CEL itself makes of them."""
+"""Expressions: their meaning here, compared with the evaluation of Google's CEL itself."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def compiled(text: str, level: Level = "scope") -> tuple[ConditionNode | None, t
     return node, tuple(problem.code for problem in problems), columns
 
 
-def asked_of_cel(text: str, known: dict[str, float]) -> Any:
+def evaluated_by_cel(text: str, known: dict[str, float]) -> Any:
     return ENVIRONMENT.compile(text).eval(data=known).value()
 
 
 @settings(max_examples=300)
 @given(comparisons | expressions, st.lists(values, min_size=len(PLAIN), max_size=len(PLAIN)))
-def test_with_every_signal_known_an_expression_means_what_cel_says(text: str, known: list[float]) -> None:
-    """Where the verdict is not unknown it is CEL's own; unknown is left for a division by zero alone."""
+def test_with_every_signal_known_an_expression_has_the_value_of_cel(text: str, known: list[float]) -> None:
+    """Where the verdict is not unknown it is CEL's own; only a division by zero leaves unknown."""
     node, codes, columns = compiled(text)
     if node is None:
         assert set(codes) <= {"KS4006", "KS4009"}
@@ -67,11 +67,11 @@ def test_with_every_signal_known_an_expression_means_what_cel_says(text: str, kn
     if verdict == UNKNOWN:
         assert "/" in text
     else:
-        assert verdict == (TRUE if asked_of_cel(text, by_name) else FALSE)
+        assert verdict == (TRUE if evaluated_by_cel(text, by_name) else FALSE)
 
 
 @given(expressions)
-def test_a_condition_in_words_reads_back_as_itself(text: str) -> None:
+def test_a_rendered_condition_parses_to_the_same_meaning(text: str) -> None:
     """The text that `graph` and `explain` show is an expression of the same meaning."""
     node, _, columns = compiled(text)
     if node is None:
@@ -90,8 +90,8 @@ def test_a_condition_in_words_reads_back_as_itself(text: str) -> None:
 
 
 @given(st.text(max_size=60) | st.text(alphabet='equity.valudrawn("15m") <>=&|!+-*/0123456789\n\'\\%', max_size=60))
-def test_no_text_breaks_the_reader(text: str) -> None:
-    """Whatever is written, there is a condition or a problem inside the text, never an exception."""
+def test_no_text_breaks_the_parser(text: str) -> None:
+    """For any text there is a condition or a problem inside the text, never an exception."""
     node, codes, _ = compiled(text)
     assert (node is None) == (codes != ())
     _, problems = condition(text, "scope", lambda _: 0)

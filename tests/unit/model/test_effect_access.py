@@ -1,4 +1,4 @@
-"""No module asks a decision for orders, cancels and a lock as if these were all: it asks for its effects."""
+"""No module uses the orders, cancels and lock of a decision as if these were all: it uses its effects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOMS_WITHOUT = ("killswitch/model/", "killswitch/journal/", "killswitch/gate/",
 threads. None of them has a decision."""
 
 
-def asked(source: str) -> list[str]:
+def accessed(source: str) -> list[str]:
     """`receiver.attribute` of every access that may be one to a decision."""
     return [
         f"{ast.unparse(node.value)}.{node.attr}"
@@ -43,27 +43,27 @@ def asked(source: str) -> list[str]:
     ]
 
 
-def test_only_what_is_about_one_kind_asks_for_it(repository: Path) -> None:
-    """Whoever wants to know what a decision does, on which accounts, or whether anything, asks its effects."""
+def test_only_code_about_one_kind_accesses_that_kind(repository: Path) -> None:
+    """Code that needs what a decision does, on which accounts, or whether anything, uses its effects."""
     modules = {path.relative_to(repository).as_posix(): path for path in (repository / "killswitch").rglob("*.py")}
     found = {
         name: accesses
         for name, path in modules.items()
-        if not name.startswith(ROOMS_WITHOUT) and (accesses := asked(path.read_text(encoding="utf-8")))
+        if not name.startswith(ROOMS_WITHOUT) and (accesses := accessed(path.read_text(encoding="utf-8")))
     }
     assert {name: accesses for name, accesses in found.items() if name not in ABOUT_ONE_KIND} == {}
     assert found.keys() == ABOUT_ONE_KIND.keys(), "the list names no module that does not need it"
 
 
-def test_an_access_is_found_whatever_the_decision_is_called() -> None:
+def test_an_access_is_found_for_any_name_of_the_decision() -> None:
     """By attribute, not by the name of a variable."""
-    assert asked("traded = [each.account for each in stored.decision.intents]") == ["stored.decision.intents"]
-    assert asked("if d.lock or d.cancels: pass") == ["d.lock", "d.cancels"]
-    assert asked("for intent in orders.intents: self.lock.acquire()") == []
+    assert accessed("traded = [each.account for each in stored.decision.intents]") == ["stored.decision.intents"]
+    assert accessed("if d.lock or d.cancels: pass") == ["d.lock", "d.cancels"]
+    assert accessed("for intent in orders.intents: self.lock.acquire()") == []
 
 
-def isinstance_of(source: str, names: set[str]) -> list[str]:
-    """The calls of `isinstance` that ask for one of these classes."""
+def isinstance_calls(source: str, names: set[str]) -> list[str]:
+    """The calls of `isinstance` for one of these classes."""
     return [
         ast.unparse(node)
         for node in ast.walk(ast.parse(source))
@@ -74,14 +74,14 @@ def isinstance_of(source: str, names: set[str]) -> list[str]:
     ]
 
 
-def test_no_module_asks_for_the_class_of_an_action(repository: Path) -> None:
-    """But the files of the kinds themselves: everything else goes through the registries."""
+def test_no_module_tests_for_the_class_of_an_action(repository: Path) -> None:
+    """Except the files of the kinds themselves: everything else goes through the registries."""
     names = {kind.node.__name__ for kind in ACTIONS}
     assert names >= {"LockTrading", "CancelOrders", "Close"}
-    assert isinstance_of("isinstance(a, Close | CancelOrders)", names) == ["isinstance(a, Close | CancelOrders)"]
+    assert isinstance_calls("isinstance(a, Close | CancelOrders)", names) == ["isinstance(a, Close | CancelOrders)"]
     found = {
         path.relative_to(repository).as_posix(): calls
         for path in (repository / "killswitch").rglob("*.py")
-        if path.parent.name != "actions" and (calls := isinstance_of(path.read_text(encoding="utf-8"), names))
+        if path.parent.name != "actions" and (calls := isinstance_calls(path.read_text(encoding="utf-8"), names))
     }
     assert found == {}

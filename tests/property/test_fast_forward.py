@@ -1,4 +1,4 @@
-"""A backtest that passes over quiet bars comes to what one that ticks every bar comes to."""
+"""A backtest that fast-forwards over quiet bars gives the result of one that ticks every bar."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ NOTIONALS = st.integers(-150_000, 150_000).filter(lambda notional: abs(notional)
 
 
 @st.composite
-def panels(draw: st.DrawFn) -> PriceMatrix:
-    """Three symbols that wander, with falls of a few minutes, wicks, missing minutes and one long outage or none."""
+def price_matrices(draw: st.DrawFn) -> PriceMatrix:
+    """Three symbols on random walks, with falls, wicks, missing minutes and perhaps one long outage."""
     outage = draw(st.integers(0, 40))
     found = []
     for symbol in "ABC":
@@ -103,12 +103,12 @@ def panels(draw: st.DrawFn) -> PriceMatrix:
 
 
 def bounds(prices: list[float], extreme: Callable[[float, float], float]) -> list[float]:
-    """The lowest or highest of each bar that opened where the one before closed."""
+    """The lowest or highest price of each bar that opens at the previous close."""
     return [extreme(a, b) for a, b in zip([prices[0], *prices], prices, strict=False)]
 
 
 def walk(seed: int, falls: Sequence[tuple[int, tuple[int, float]]]) -> list[float]:
-    """Closes with three decimals: a walk by a small generator, moved for some minutes at each fall."""
+    """Closes with three decimals: a walk by a small generator, shifted for some minutes at each fall."""
     price, state, found = 100.0, seed or 1, []
     drift = {place + i: move for place, (minutes, move) in falls for i in range(minutes)}
     for place in range(BARS):
@@ -128,18 +128,18 @@ def without_curve(run: Run) -> Run:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @settings(max_examples=12)
-@given(panels(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(get_args(Rule)))
-def test_passing_over_quiet_bars_changes_nothing(
-    folder: str, panel: PriceMatrix, notionals: tuple[int, int, int], rule: Rule
+@given(price_matrices(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(get_args(Rule)))
+def test_fast_forward_does_not_change_a_run(
+    folder: str, matrix: PriceMatrix, notionals: tuple[int, int, int], rule: Rule
 ) -> None:
     """Every firing, fill, verification and sum is the same, to the last digit; a curve to a float's last bits."""
     held = book(dict(zip("ABC", notionals, strict=True)))
     policies = policies_of(folder)
-    fast = run(policies, panel, held, rule, with_curve=True)
-    slow = run(policies, panel, held, rule, with_curve=True, is_skipping=False)
+    fast = run(policies, matrix, held, rule, with_curve=True)
+    slow = run(policies, matrix, held, rule, with_curve=True, is_skipping=False)
     assert without_curve(fast) == without_curve(slow)
     assert fast.course is not None and slow.course is not None
-    assert close(fast.course, slow.course)
+    assert equal_but_for_rounding(fast.course, slow.course)
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,18 @@ def test_passing_over_quiet_bars_changes_nothing(
         if isinstance(spec, ScopeSignal | WindowSignal) and spec.look_ahead is not NO_LOOK_AHEAD
     ],
 )
-def test_a_signal_ahead_is_what_ticking_makes_of_it(spec: SignalSpec) -> None:
-    """By itself, so that no other signal has the bars ticked: a slow fall, a rise, a fast fall, and noise."""
+def test_a_signal_looked_ahead_equals_the_ticked_one(spec: SignalSpec) -> None:
+    """Alone, so that no other signal has the bars ticked: a slow fall, a rise, a fast fall, and noise."""
     signal = f"{spec.name}, window: 15m" if spec.windowed else spec.name
     policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=THRESHOLDS[spec.unit]))
     for seed in range(3):
         falls = [(40 + seed, (40, -0.002)), (110, (40, 0.003)), (190, (5, -0.02))]
-        panel = PriceMatrix(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))
-        both_ways(policies, panel, book({"A": 60_000, "B": -10_000}))
+        matrix = PriceMatrix(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))
+        both_ways(policies, matrix, book({"A": 60_000, "B": -10_000}))
 
 
-def close(one: RunCurve, other: RunCurve) -> bool:
-    """Equal but for what summing floats in another order may lose."""
+def equal_but_for_rounding(one: RunCurve, other: RunCurve) -> bool:
+    """Equal except for rounding in float sums of another order."""
     same = one.at == other.at and one.held.keys() == other.held.keys()
     pairs = [
         *zip(one.equity, other.equity, strict=True),
@@ -176,45 +176,45 @@ def calm(count: int, price: float = 100.0) -> list[float]:
     return [price + (place % 2) / 100 for place in range(count)]
 
 
-def both_ways(policies: PolicySet, panel: PriceMatrix, held: BacktestBook, rule: Rule = "staged") -> Run:
-    """The run, which is the same with and without passing over."""
-    fast, slow = (run(policies, panel, held, rule, is_skipping=passing) for passing in (True, False))
+def both_ways(policies: PolicySet, matrix: PriceMatrix, held: BacktestBook, rule: Rule = "staged") -> Run:
+    """The run, which is the same with and without fast forward."""
+    fast, slow = (run(policies, matrix, held, rule, is_skipping=passing) for passing in (True, False))
     assert fast == slow
     return fast
 
 
-def test_a_liquidation_inside_an_otherwise_quiet_bar_is_not_passed_over() -> None:
-    """The close is where it was, but the low is not: a long and a short, each liquidated by a wick of its own."""
+def test_a_bar_with_a_liquidation_is_not_skipped() -> None:
+    """The close is unchanged, but the low is not: a long and a short, each liquidated by a wick of its own."""
     prices = calm(200)
     low, high = bounds(prices, min), bounds(prices, max)
     low[90], high[150] = 30.0, 170.0
-    panel = PriceMatrix(BarTable("wick", [series("A", prices, low=low), series("B", prices, high=high)]))
-    found = both_ways(shipped("circuit-breaker"), panel, book({"A": 150_000, "B": -150_000}, leverage=5), "none")
+    matrix = PriceMatrix(BarTable("wick", [series("A", prices, low=low), series("B", prices, high=high)]))
+    found = both_ways(shipped("circuit-breaker"), matrix, book({"A": 150_000, "B": -150_000}, leverage=5), "none")
     assert {each.symbol for each in found.liquidations} == {"A", "B"}
 
 
-def test_an_outage_of_the_venue_is_a_gap_however_quiet_the_bars_around_it() -> None:
-    """A fall whose window holds the outage has an unknown side to blame."""
+def test_an_outage_of_the_venue_is_a_gap_between_quiet_bars() -> None:
+    """The side that caused a fall is unknown if its window contains the outage."""
     minutes = [*range(100), *range(130, 160)]
     prices = [*calm(100), *[100 - 0.5 * place for place in range(30)]]
-    panel = PriceMatrix(BarTable("outage", [series("A", prices, minutes), series("B", calm(130), minutes)]))
-    found = both_ways(shipped("futures-drawdown"), panel, book({"A": 150_000, "B": -150_000}))
+    matrix = PriceMatrix(BarTable("outage", [series("A", prices, minutes), series("B", calm(130), minutes)]))
+    found = both_ways(shipped("futures-drawdown"), matrix, book({"A": 150_000, "B": -150_000}))
     assert found.firings[0].source == "UNKNOWN"
 
 
-def test_a_peak_between_ticks_is_a_peak_all_the_same() -> None:
-    """Up by 4% and back within quiet bars, slowly: the fall from that peak fires where the windows see nothing."""
+def test_a_peak_between_ticks_counts() -> None:
+    """Up by 4% and back within quiet bars, slowly: the fall from that peak fires where the windows show nothing."""
     up = [100 + place / 25 for place in range(100)]
-    panel = PriceMatrix(BarTable("peak", [series("A", [*up, *reversed(up)])]))
-    found = both_ways(written(FROM_PEAK), panel, book({"A": 100_000}))
+    matrix = PriceMatrix(BarTable("peak", [series("A", [*up, *reversed(up)])]))
+    found = both_ways(written(FROM_PEAK), matrix, book({"A": 100_000}))
     assert {each.stage for each in found.firings} == {"halve"}
 
 
 def test_a_slow_fall_is_seen_over_its_whole_window() -> None:
     """7.2% over an hour, at 2.7% a quarter of an hour at the most: only the 1h window fires."""
     prices = [*calm(120), *[100 - 0.06 * place for place in range(1, 61)], *calm(30, 96.4)]
-    panel = PriceMatrix(BarTable("slow", [series("A", prices)]))
-    found = both_ways(shipped("futures-drawdown"), panel, book({"A": 200_000}))
+    matrix = PriceMatrix(BarTable("slow", [series("A", prices)]))
+    found = both_ways(shipped("futures-drawdown"), matrix, book({"A": 200_000}))
     assert [reading.name for reading in found.firings[0].triggers] == ["fall-1h-1"]
 
 
@@ -223,34 +223,34 @@ def test_component_risk_is_known_from_returns_of_quiet_bars() -> None:
     steady = [round(100 + 0.05 * ((place * 5) % 11 - 5) / 5, 3) for place in range(600)]
     swing = [round(100 + 1.5 * ((place * 7) % 13 - 6) / 6, 3) for place in range(600)]
     falls = [[round(100 - step * place, 3) for place in range(1, 15)] for step in (0.85, 0.8)]
-    panel = PriceMatrix(BarTable("risk", [series("A", steady + falls[0]), series("B", swing + falls[1])]))
-    found = both_ways(shipped("futures-component-risk"), panel, book({"A": 30_000, "B": 30_000}))
+    matrix = PriceMatrix(BarTable("risk", [series("A", steady + falls[0]), series("B", swing + falls[1])]))
+    found = both_ways(shipped("futures-component-risk"), matrix, book({"A": 30_000, "B": 30_000}))
     assert [(each.stage, [c.symbol for c in each.closed]) for each in found.firings] == [("cut-by-risk", ["B"])]
 
 
-def test_equity_between_two_roundings_is_the_same_with_and_without_passing_over() -> None:
+def test_equity_between_two_roundings_is_the_same_with_and_without_fast_forward() -> None:
     """Prices of seven decimals and whole units: a tenth of all equities lies half-way between two millionths."""
     for seed in range(1, 40):
         prices = ([round(price / 300, 7) for price in walk(seed + place, [])] for place in (0, 1000))
-        panel = PriceMatrix(BarTable("fine", [series(*each) for each in zip("AB", prices, strict=True)]))
-        both_ways(shipped("circuit-breaker"), panel, book({"A": 20_000 + 7 * seed, "B": -30_000}), "none")
+        matrix = PriceMatrix(BarTable("fine", [series(*each) for each in zip("AB", prices, strict=True)]))
+        both_ways(shipped("circuit-breaker"), matrix, book({"A": 20_000 + 7 * seed, "B": -30_000}), "none")
 
 
-def test_most_of_a_calm_market_is_passed_over() -> None:
-    """Otherwise the test above would hold nothing."""
-    told: list[int] = []
-    panel = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
-    run(shipped("futures-drawdown"), panel, book({"A": 10_000, "B": -10_000}), on_bars=told.append)
-    assert sum(told) == BARS
-    assert len(told) < BARS / 3
+def test_most_of_a_calm_market_is_skipped() -> None:
+    """Otherwise the comparison above would test nothing."""
+    ticked: list[int] = []
+    matrix = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    run(shipped("futures-drawdown"), matrix, book({"A": 10_000, "B": -10_000}), on_bars=ticked.append)
+    assert sum(ticked) == BARS
+    assert len(ticked) < BARS / 3
 
 
-def test_a_stop_leaves_a_run_that_says_it_is_not_complete() -> None:
-    """What was gone through until then counts."""
+def test_a_stopped_run_is_marked_incomplete() -> None:
+    """What was run until then counts."""
     bars: list[int] = []
-    panel = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    matrix = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
     policies, held = shipped("futures-drawdown"), book({"A": 10_000, "B": -10_000})
-    partial = run(policies, panel, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, is_skipping=False)
-    whole = run(policies, panel, held)
+    partial = run(policies, matrix, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, is_skipping=False)
+    whole = run(policies, matrix, held)
     assert (partial.complete, whole.complete) == (False, True)
     assert (partial.bars, whole.bars) == (101, BARS)

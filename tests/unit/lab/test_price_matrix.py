@@ -1,4 +1,4 @@
-"""The panel: the bars of a table, by number."""
+"""The price matrix: the bars of a table, by number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def series(symbol: str, minutes: list[int], prices: list[float]) -> Series:
 
 @st.composite
 def tables(draw) -> BarTable:
-    """Two to four symbols with missing minutes, and beginnings of their own."""
+    """Two to four symbols with missing minutes, each with its own first bar."""
     found = []
     for symbol in "ABCD"[: draw(st.integers(2, 4))]:
         minutes = sorted(draw(st.sets(st.integers(0, 30), min_size=2, max_size=25)))
@@ -33,44 +33,44 @@ def tables(draw) -> BarTable:
 
 
 @given(tables())
-def test_a_panel_gives_the_bars_that_the_table_gives_in_turn(table) -> None:
-    """The same instants, the same bars, carried prices included."""
-    panel = PriceMatrix(table)
+def test_a_price_matrix_gives_the_bars_of_its_table_in_order(table) -> None:
+    """The same instants and the same bars, carried prices included."""
+    matrix = PriceMatrix(table)
     walked = list(table)
-    assert len(panel) == len(walked)
+    assert len(matrix) == len(walked)
     for number, (closes, bars) in enumerate(walked):
-        assert from_micros(int(panel.at[number])) == closes
-        assert panel.bars(number) == bars
-        for place, symbol in enumerate(panel.symbols):
+        assert from_micros(int(matrix.at[number])) == closes
+        assert matrix.bars(number) == bars
+        for place, symbol in enumerate(matrix.symbols):
             if symbol not in bars:
-                assert math.isnan(panel.close[number, place])
+                assert math.isnan(matrix.close[number, place])
                 continue
-            assert panel.price(number, place) == bars[symbol].close
-            assert float(bars[symbol].low) == panel.low[number, place]
-            assert float(bars[symbol].high) == panel.high[number, place]
+            assert matrix.price(number, place) == bars[symbol].close
+            assert float(bars[symbol].low) == matrix.low[number, place]
+            assert float(bars[symbol].high) == matrix.high[number, place]
 
 
 @given(tables(), st.data())
-def test_a_book_begins_where_the_table_would_begin_it(table, data) -> None:
+def test_a_book_begins_at_the_same_bar_in_table_and_matrix(table, data) -> None:
     """The first instant by which each of the book's symbols has had a bar."""
     held = frozenset(data.draw(st.sets(st.sampled_from(table.symbols), min_size=1)))
     first, _ = next(table.since(held))
-    panel = PriceMatrix(table)
-    assert from_micros(int(panel.at[panel.first(held)])) == first
+    matrix = PriceMatrix(table)
+    assert from_micros(int(matrix.at[matrix.first(held)])) == first
 
 
-def test_a_symbol_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_an_unknown_symbol_is_named_with_those_that_exist() -> None:
     """The message says what to write instead."""
-    panel = PriceMatrix(BarTable("two", [series("A", [0, 1], [1.0, 2.0]), series("B", [0, 1], [1.0, 2.0])]))
+    matrix = PriceMatrix(BarTable("two", [series("A", [0, 1], [1.0, 2.0]), series("B", [0, 1], [1.0, 2.0])]))
     with pytest.raises(BarsError, match="two: has no C; it has A, B"):
-        panel.first(frozenset({"A", "C"}))
+        matrix.first(frozenset({"A", "C"}))
 
 
-def test_a_real_market_with_missing_minutes_comes_out_as_its_table(shared: Path) -> None:
+def test_a_real_market_with_missing_minutes_equals_its_table(shared: Path) -> None:
     """2021-05-19: the files differ in length."""
     table = read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m")
-    panel = PriceMatrix(table)
+    matrix = PriceMatrix(table)
     for number, (_, bars) in enumerate(table):
         if number % 97 == 0:
-            assert panel.bars(number) == bars
-    assert len(panel) == len(table)
+            assert matrix.bars(number) == bars
+    assert len(matrix) == len(table)

@@ -1,4 +1,4 @@
-"""What the venue does of its own accord, and what it shows of its markets' liquidity."""
+"""Interventions of the venue itself, and the liquidity that it reports for its markets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ D = Decimal
 WHOLE_BOOK = read_terms({"whole_book": True})
 
 
-def test_c21_adl_takes_a_part_of_a_position_at_its_price_and_costs_nothing() -> None:
-    """4 of 10 at 120 from a long entered at 100: 80 realised, 6 left, no fee, and the cause is said."""
+def test_c21_adl_reduces_a_position_at_its_price_without_a_fee() -> None:
+    """4 of 10 at 120 from a long entered at 100: 80 realised, 6 left, no fee, and the fill has the cause."""
     desk = Desk()
     desk.send("buy", "10")
     desk.market.deleverage("main", "A", D(4), D(120))
@@ -35,7 +35,7 @@ def test_c21_adl_takes_a_part_of_a_position_at_its_price_and_costs_nothing() -> 
     assert (desk.position().contracts, desk.seen.equity) == (6, 10080)
 
 
-def test_c21_a_liquidation_by_hand_costs_its_fee_and_ends_the_exits() -> None:
+def test_c21_a_forced_liquidation_costs_its_fee_and_ends_the_exits() -> None:
     """All of a short of 10 at 110 with a fee of 1%: −100 and −11; its stop expires with it."""
     desk = Desk(rules=MarketRules(taker_fee=D(0), half_spread=D(0), impact=D(0), liquidation_fee=D("0.01")))
     desk.send("sell", "10")
@@ -46,16 +46,16 @@ def test_c21_a_liquidation_by_hand_costs_its_fee_and_ends_the_exits() -> None:
 
 
 @pytest.mark.parametrize(("contracts", "text"), [("11", "holds 10"), ("0", "not 0")])
-def test_more_than_is_held_cannot_be_taken(contracts: str, text: str) -> None:
-    """Nor nothing."""
+def test_a_reduction_beyond_the_position_is_refused(contracts: str, text: str) -> None:
+    """Nor a reduction by nothing."""
     desk = Desk()
     desk.send("buy", "10")
     with pytest.raises(ValueError, match=text):
         desk.market.deleverage("main", "A", D(contracts), D(100))
 
 
-def test_nothing_is_taken_from_a_cash_account() -> None:
-    """Who owes nothing is not liquidated."""
+def test_a_cash_account_is_not_liquidated() -> None:
+    """It has no debt."""
     desk = Desk(market="spot")
     desk.send("buy", "10")
     with pytest.raises(ValueError, match="cannot be liquidated or deleveraged"):
@@ -77,7 +77,7 @@ def test_c12_a_delisting_with_a_price_delivers_and_without_one_strands() -> None
 
 
 def test_a_whole_book_is_closed_in_one_call() -> None:
-    """Long and short go, also above the largest order and although exits rest; the orders that are not exits stay."""
+    """Long and short close, also above the largest order and although exits rest; orders that are not exits stay."""
     terms = VenueTerms(WHOLE_BOOK.traits, resting_exits_block=True)
     desk = Desk(instrument("A", max_amount="5"), instrument("B"), terms=terms)
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_a_whole_book_is_closed_in_one_call() -> None:
     assert [order.id for order in desk.seen.orders or ()] == [entry.id]
 
 
-def test_what_a_whole_book_close_does_not_get_at_once_works_on() -> None:
+def test_the_unfilled_part_of_a_whole_book_close_continues() -> None:
     """The bar has 10% of 1,000: of 150 now 100, and 50 from the next bar; a halted symbol stays."""
     rules = MarketRules(taker_fee=D(0), half_spread=D(0), impact=D(0), participation=D("0.1"))
     desk = Desk(instrument("A"), instrument("B"), terms=WHOLE_BOOK, rules=rules)
@@ -104,7 +104,7 @@ def test_what_a_whole_book_close_does_not_get_at_once_works_on() -> None:
     assert [p.symbol for p in desk.seen.positions or ()] == ["B"]
 
 
-def test_a_whole_book_close_is_refused_where_there_is_none() -> None:
+def test_a_whole_book_close_is_refused_where_it_is_not_supported() -> None:
     """By a venue without it, and in a cash account."""
     with pytest.raises(OrderRejectedError, match="does not close whole books"):
         Desk().market.close_book("main")
@@ -113,7 +113,7 @@ def test_a_whole_book_close_is_refused_where_there_is_none() -> None:
 
 
 def test_a_batch_is_answered_order_by_order() -> None:
-    """The second of three is refused with its reason; the first and the third are done, in their places."""
+    """The second of three is rejected with its reason; the first and the third are executed, in their places."""
     desk = Desk(terms=read_terms({"batch": 3}))
     orders = [desk.order("buy", "1"), desk.order("buy", "0"), desk.order("sell", "1", reduce_only=True)]
     first, second, third = desk.market.submit_batch("main", orders)
@@ -124,7 +124,7 @@ def test_a_batch_is_answered_order_by_order() -> None:
 
 
 def test_a_batch_that_is_too_large_does_nothing() -> None:
-    """Two orders where one is the most: neither is looked at."""
+    """Two orders where one is the most: neither is processed."""
     desk = Desk()
     with pytest.raises(OrderRejectedError, match="at most 1"):
         desk.market.submit_batch("main", [desk.order("buy", "1"), desk.order("buy", "1")])
@@ -136,16 +136,15 @@ def _shown(desk: Desk) -> Liquidity:
     return shown
 
 
-def test_liquidity_is_shown_only_by_a_venue_that_shows_it() -> None:
-    """A plain venue's snapshot has none, so that recordings are as they were."""
+def test_liquidity_is_reported_only_by_a_venue_that_declares_it() -> None:
+    """A plain venue's snapshot has none, so that recordings are unchanged."""
     assert Desk().seen.liquidity is None
 
 
-def test_depth_is_what_participation_leaves_of_the_bar_and_volume_is_the_bars() -> None:
+def test_depth_is_the_remaining_participation_and_volume_is_the_bars() -> None:
     """10% of 500 base units are 50, or 5,000 contracts of 0.01; after 2,000 are bought 3,000 are left.
 
-    Taking them all moves the price by 2 · 0.2 · 10% = 4%.
-    """
+    Buying them all moves the price by 2 · 0.2 · 10% = 4%."""
     rules = MarketRules(participation=D("0.1"), impact=D("0.2"))
     desk = Desk(
         instrument("A", contract_size="0.01", amount_step="1"), rules=rules, terms=VenueTerms(shows_liquidity=True)

@@ -1,4 +1,4 @@
-"""A venue's terms as they are written, and its count of requests."""
+"""The declared terms of a venue, and its request meter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRITTEN: dict[str, object] = {
 
 
 def test_terms_are_read_as_they_are_written() -> None:
-    """Every key has its place, and what is left out is plain."""
+    """Every key is read, and omitted ones have the plain default."""
     terms = read_terms(WRITTEN)
     assert terms.traits == VenueTraits(
         limits=(RateLimit("orders-10s", 300, 10.0), RateLimit("weight", 2400, 60.0, "address")),
@@ -58,8 +58,8 @@ def test_an_accounts_options_hold_traits_among_others() -> None:
         ({"batch": 0}, "at least 1"),
     ],
 )  # fmt: skip
-def test_terms_that_make_no_sense_are_refused(written: object, text: str) -> None:
-    """With the mistake and its place."""
+def test_invalid_terms_are_refused(written: object, text: str) -> None:
+    """The error has the mistake and its place."""
     with pytest.raises(ValueError, match=text):
         read_terms(written)
 
@@ -69,14 +69,14 @@ def _meter(*limits: RateLimit, **each: int) -> Meter:
     return Meter(VenueTraits(limits=limits, costs=costs))
 
 
-def test_units_come_back_when_their_time_is_over() -> None:
+def test_units_are_released_after_their_window() -> None:
     """Two in ten seconds: after one at 0 and one at 4, the next fits at 10 and the one after it at 14."""
     meter = _meter(RateLimit("a", 2, 10.0), a=1)
     answers = [meter.charge("main", "submit", ["A"], at * SECOND) for at in (0, 4, 5, 10, 11, 14)]
     assert answers == [None, None, 5.0, None, 3.0, None]
 
 
-def test_what_is_refused_takes_nothing() -> None:
+def test_a_rejected_call_uses_no_units() -> None:
     """A batch of three after one of two: it must wait, and a single order still fits."""
     meter = _meter(RateLimit("a", 4, 10.0), a=1)
     assert meter.charge("main", "submit", ["A", "B"], 0) is None
@@ -90,14 +90,14 @@ def test_a_call_larger_than_the_limit_never_fits() -> None:
     assert _meter(RateLimit("a", 4, 10.0), a=1).charge("main", "submit", ["A"] * 5, 0) == NEVER
 
 
-def test_accounts_share_only_what_is_counted_by_address() -> None:
-    """The second account has its own orders, and finds the address used."""
+def test_accounts_share_only_limits_counted_by_address() -> None:
+    """The second account has its own orders, and finds the address's units in use."""
     meter = _meter(RateLimit("mine", 1, 10.0), RateLimit("ours", 3, 10.0, "address"), mine=1, ours=1)
     assert [meter.charge(account, "submit", ["A"], 0) for account in ("x", "y", "x")] == [None, None, 10.0]
     assert (meter.used("x", 0), meter.used("z", 0)) == ({"mine": 1, "ours": 2}, {"mine": 0, "ours": 2})
 
 
-def test_a_limit_by_symbol_is_counted_for_each_symbol_and_not_told() -> None:
+def test_a_limit_by_symbol_is_counted_for_each_symbol_and_not_reported() -> None:
     """Two in A are the most; B has its own; one batch is counted for each of its symbols."""
     meter = _meter(RateLimit("a", 2, 10.0, "symbol"), a=1)
     assert meter.charge("main", "submit", ["A", "A", "B"], 0) is None
@@ -107,6 +107,6 @@ def test_a_limit_by_symbol_is_counted_for_each_symbol_and_not_told() -> None:
 
 
 def test_a_call_without_a_cost_is_free() -> None:
-    """Limits of orders do not hold for reading."""
+    """Limits of orders do not apply to polls."""
     meter = _meter(RateLimit("a", 1, 10.0), a=1)
     assert [meter.charge("main", "snapshot", [], 0) for _ in range(9)] == [None] * 9

@@ -1,4 +1,4 @@
-"""`ksctl market fetch` as a user calls it, and the backtest that reads what it wrote."""
+"""`ksctl market fetch` as a user calls it, and a backtest that reads what it wrote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.accounts import plug_ins as families_module
+from killswitch.accounts import plug_ins
 from killswitch.cli import terminal
 from killswitch.cli.lab import market as market_module
 from killswitch.cli.lab.backtest import backtest
@@ -31,20 +31,20 @@ def _bars(one: Series) -> list[Bar]:
     ]
 
 
-class Recorded:
+class CrashHistory:
     """The generated crash as a venue's history, 400 bars at a time."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, int]] = []
+        self.requested: list[tuple[str, str, int]] = []
         self.closed = False
         self.endpoint: str | None = None
-        self.mishap: Exception | None = None
+        self.failure: Exception | None = None
         self._bars = {f"{one.symbol.replace('_', '/')}:USDT": _bars(one) for one in crash_bars(7).series}
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        self.asked.append((symbol, timeframe, since))
-        if self.mishap is not None:
-            raise self.mishap
+        self.requested.append((symbol, timeframe, since))
+        if self.failure is not None:
+            raise self.failure
         if symbol not in self._bars:
             raise OrderRejectedError("other", f"no symbol {symbol}")
         return [bar for bar in self._bars[symbol] if bar.ts >= since][:400]
@@ -53,10 +53,10 @@ class Recorded:
         self.closed = True
 
 
-class Family:
-    """Knows one exchange."""
+class FakePlugIn:
+    """A venue plug-in with one exchange."""
 
-    def __init__(self, history: Recorded) -> None:
+    def __init__(self, history: CrashHistory) -> None:
         self._history = history
 
     def listings(self) -> Sequence[object]:
@@ -69,25 +69,25 @@ class Family:
         return self._history if exchange == "swapex" else None
 
 
-class Entry:
+class FakeEntryPoint:
     name = value = module = "made-up"
     dist = None
 
-    def __init__(self, family: Family) -> None:
-        self.load = lambda: family
+    def __init__(self, plug_in: FakePlugIn) -> None:
+        self.load = lambda: plug_in
 
 
 @pytest.fixture
-def history(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    made = Recorded()
-    monkeypatch.setattr(families_module, "entry_points", lambda group: [Entry(Family(made))])
+def history(monkeypatch: pytest.MonkeyPatch) -> CrashHistory:
+    made = CrashHistory()
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: [FakeEntryPoint(FakePlugIn(made))])
     monkeypatch.setattr(fetching, "REQUEST_PAUSE", 0.0)
     monkeypatch.setattr(fetching, "FIRST_WAIT", 0.0)
     return made
 
 
-def invoked(command: object, *arguments: str | Path) -> Result:
-    """A verb's exit, or its refusal in `exception`; a traceback fails the test."""
+def run_verb(command: object, *arguments: str | Path) -> Result:
+    """Run a verb: its exit, or its refusal in `exception`; a traceback fails the test."""
     result = CliRunner().invoke(command, [str(each) for each in arguments], standalone_mode=False)  # type: ignore[arg-type] # a command
     if result.exception is not None and not isinstance(result.exception, click.ClickException):
         raise result.exception
@@ -95,7 +95,7 @@ def invoked(command: object, *arguments: str | Path) -> Result:
 
 
 def fetch(folder: Path, *arguments: str, to: str = "2024-01-02") -> Result:
-    return invoked(market, "fetch", "swapex", *arguments, "--from", "2024-01-01", "--to", to, "--out", folder)
+    return run_verb(market, "fetch", "swapex", *arguments, "--from", "2024-01-01", "--to", to, "--out", folder)
 
 
 BOOK = """\
@@ -109,14 +109,14 @@ accounts:
 """
 
 
-def test_a_backtest_reads_what_was_fetched(history: Recorded, tmp_path: Path, repository: Path) -> None:
-    """The crash comes over the wire into files, and a book of its symbol is rehearsed in them."""
+def test_a_backtest_reads_fetched_bars(history: CrashHistory, tmp_path: Path, repository: Path) -> None:
+    """The crash is fetched into files, and a book of its symbol is backtested on them."""
     done = fetch(tmp_path / "market", "BTC/USDT:USDT", "ETH/USDT:USDT")
     assert done.return_value == 0, done.stderr
     assert history.closed
     (tmp_path / "book.yaml").write_text(BOOK, encoding="utf-8")
     policies = repository / "policies" / "futures-drawdown"
-    tried = invoked(
+    tried = run_verb(
         backtest, "--policies", policies, "--market", tmp_path / "market", "--book", tmp_path / "book.yaml",
         "--output", "json",
     )  # fmt: skip
@@ -124,8 +124,8 @@ def test_a_backtest_reads_what_was_fetched(history: Recorded, tmp_path: Path, re
     assert json.loads(tried.stdout)
 
 
-def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> None:
-    """A row a symbol; the second time nothing is new and nothing was asked."""
+def test_the_summary_counts_bars_per_symbol(history: CrashHistory, tmp_path: Path) -> None:
+    """One row per symbol; the second time no bar is new and no request is sent."""
     first = fetch(tmp_path, "BTC/USDT:USDT")
     count = len((tmp_path / "BTC_USDT_USDT.csv").read_text().splitlines()) - 1
     assert f"the venue has no data for the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
@@ -136,7 +136,7 @@ def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> 
     assert (symbol["bars"], symbol["new"], symbol["file"]) == (count, 0, "BTC_USDT_USDT.csv")
 
 
-def test_a_symbol_that_is_not_there_does_not_keep_others_from_being_fetched(history: Recorded, tmp_path: Path) -> None:
+def test_an_unknown_symbol_does_not_prevent_the_fetch_of_others(history: CrashHistory, tmp_path: Path) -> None:
     """Exit 1 with the venue's words, and the other's file."""
     done = fetch(tmp_path, "NO/USDT:USDT", "BTC/USDT:USDT")
     assert done.return_value == 1
@@ -144,17 +144,17 @@ def test_a_symbol_that_is_not_there_does_not_keep_others_from_being_fetched(hist
     assert [path.name for path in tmp_path.glob("*.csv")] == ["BTC_USDT_USDT.csv"]
 
 
-def test_a_venue_that_stays_down_says_how_to_go_on(history: Recorded, tmp_path: Path) -> None:
+def test_a_venue_that_stays_down_is_an_error_that_says_how_to_resume(history: CrashHistory, tmp_path: Path) -> None:
     """Exit 1, no traceback."""
-    history.mishap = VenueDownError("maintenance")
+    history.failure = VenueDownError("maintenance")
     done = fetch(tmp_path, "BTC/USDT:USDT")
     assert done.return_value == 1
     assert "run the same command again to resume" in done.stderr
 
 
-def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_path: Path) -> None:
+def test_a_defect_of_an_adapter_is_reported_with_its_symbol(history: CrashHistory, tmp_path: Path) -> None:
     """Whatever third-party code raises."""
-    history.mishap = RuntimeError("a bug")
+    history.failure = RuntimeError("a bug")
     done = fetch(tmp_path, "BTC/USDT:USDT")
     assert done.return_value == 1
     assert "BTC/USDT:USDT: the adapter failed: RuntimeError: a bug" in done.stderr
@@ -172,18 +172,18 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
     ],
     ids=["backwards", "no-date", "month", "same-file", "unknown", "endpoint"],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_before_anything_is_asked(
-    history: Recorded, tmp_path: Path, arguments: tuple[str, ...], why: str
+def test_invalid_arguments_are_refused_before_any_request(
+    history: CrashHistory, tmp_path: Path, arguments: tuple[str, ...], why: str
 ) -> None:
-    """In one sentence."""
-    done = invoked(market, "fetch", *arguments, "--out", tmp_path / "out")
+    """The error is one sentence."""
+    done = run_verb(market, "fetch", *arguments, "--out", tmp_path / "out")
     assert why in str(done.exception)
-    assert not history.asked and not (tmp_path / "out").exists()
+    assert not history.requested and not (tmp_path / "out").exists()
 
 
-def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: Recorded, tmp_path: Path) -> None:
-    """A token in the address is the user's secret: the note beside the bars does not hold it."""
-    history.mishap = None
+def test_the_endpoint_reaches_the_plug_in_and_its_token_no_file(history: CrashHistory, tmp_path: Path) -> None:
+    """A token in the address is the user's secret: the file beside the bars does not contain it."""
+    history.failure = None
     done = fetch(tmp_path, "BTC/USDT:USDT", "--endpoint", "http://127.0.0.1:1/gate?token=PLANTED")
     assert done.return_value == 0
     assert history.endpoint == "http://127.0.0.1:1/gate?token=PLANTED"
@@ -193,10 +193,10 @@ def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: 
     assert "from http://127.0.0.1:1/gate" in other.stderr
 
 
-def test_where_nobody_looks_a_line_is_said_now_and_then(
+def test_progress_without_a_terminal_is_a_line_every_thirty_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
+    """At 12, 24, 36 … 84 s: lines at 36 and at 72, thirty seconds or more apart. A tenth of 100 s is 10%."""
     seconds = iter(range(0, 85, 12))
     monkeypatch.setattr(terminal, "monotonic", lambda: float(next(seconds)))
     job = market_module._FetchJob("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
@@ -209,8 +209,8 @@ def test_where_nobody_looks_a_line_is_said_now_and_then(
     ]
 
 
-def test_where_nothing_came_nothing_is_summed_up(history: Recorded, tmp_path: Path) -> None:
-    """Only the error; the folder holds nothing."""
+def test_a_fetch_without_bars_prints_no_summary(history: CrashHistory, tmp_path: Path) -> None:
+    """Only the error; the folder stays empty."""
     done = fetch(tmp_path, "NO/USDT:USDT")
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Up to when the rows that may explain a change are known."""
+"""Until when the rows that may explain a change are known."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CHANGE = UnexplainedChange(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.
     [("trade", 599, 599), ("trade", 541, 541), ("trade", 539, 601), ("money", 539, 539)],
     ids=["a minute before", "59 minutes before", "61 minutes before", "what no trade accounts for"],
 )
-def test_flows_that_are_known_hours_late_are_not_waited_for_where_trades_may_account_for_a_fall(
+def test_flows_with_a_lag_of_hours_do_not_delay_a_fall_that_trades_may_explain(
     kind: Literal["trade", "money"], flows_at: int, expected: int
 ) -> None:
-    """Fills are known a minute past the change, flows up to some time before it."""
+    """Fills are known until a minute after the change, flows until some time before it."""
     seen = account("1000", [], fills_as_of=after(minutes=601), flows_as_of=after(minutes=flows_at))
     assert _known_until(seen, replace(CHANGE, kind=kind), 0) == to_micros(after(minutes=expected))
 
 
-def test_without_either_nothing_is_proven() -> None:
-    """The list of flows was never read whole."""
+def test_without_a_complete_list_of_flows_nothing_is_proven() -> None:
+    """The list of flows was never fetched completely."""
     seen = account("1000", [], fills_as_of=after(minutes=601))
     assert _known_until(seen, replace(CHANGE, kind="trade"), 0) is None

@@ -1,4 +1,4 @@
-"""The highest in a trailing window."""
+"""The maximum of a trailing window, compared with its definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def by_definition(at: list[int], value: list[float], window: int) -> list[float]
 
 
 @given(VALUES, st.integers(1, 7), st.integers(0, 200))
-def test_over_even_instants_every_answer_is_the_highest_of_its_window(value, step, window) -> None:
+def test_over_even_instants_every_answer_is_the_maximum_of_its_window(value, step, window) -> None:
     """Both ends of the window are in it; the answer is one of the values, to the bit."""
     at = [step * place for place in range(len(value))]
     found = highest_in(np.array(at), np.array(value), window, even_step(np.array(at)))
@@ -24,8 +24,8 @@ def test_over_even_instants_every_answer_is_the_highest_of_its_window(value, ste
 
 
 @given(VALUES, st.data(), st.integers(0, 200))
-def test_over_uneven_instants_every_answer_is_the_highest_of_its_window(value, data, window) -> None:
-    """A venue's missing minutes make a window hold fewer values, not other ones."""
+def test_over_uneven_instants_every_answer_is_the_maximum_of_its_window(value, data, window) -> None:
+    """Missing minutes of a venue leave fewer values in a window, not other ones."""
     gaps = data.draw(st.lists(st.integers(1, 30), min_size=len(value), max_size=len(value)))
     at = np.cumsum(gaps).tolist()
     found = highest_in(np.array(at), np.array(value), window, even_step(np.array(at)))

@@ -1,4 +1,4 @@
-"""Readings that wait for their turn, against a plain log: closing keeps its share, windows never overflow."""
+"""Polls that wait for their turn, compared with a plain log: closing keeps its share, and no window overflows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def held(log: Log, now: float, *kinds: str) -> int:
 
 
 def step(budget: RequestBudget, now: float, what: str, log: Log) -> None:
-    """A reading waits from now on, or is made if there is room; orders leave one at a time, or all that fit."""
+    """A poll waits from now on, or is sent if it fits; orders leave one at a time, or all that fit."""
     if what == "wait" or (what == "read" and budget.wait(now, "snapshot", purpose="turn") > 0):
         budget.claim(now, "snapshot", overdue=now + 1.0, until=now + 20.0)
     elif what == "read":
@@ -52,8 +52,8 @@ def step(budget: RequestBudget, now: float, what: str, log: Log) -> None:
 
 
 @given(STEPS)
-def test_closing_has_its_share_whoever_waits_to_read(steps: list[tuple[float, int, str]]) -> None:
-    """Orders that hold less than half of the limit always find room for the rest of that half."""
+def test_closing_has_its_share_whichever_polls_wait(steps: list[tuple[float, int, str]]) -> None:
+    """Orders that hold less than half of the limit always fit into the rest of that half."""
     now, log, budgets = 0.0, Log(), accounts()
     for pause, who, what in steps:
         now += pause
@@ -65,8 +65,8 @@ def test_closing_has_its_share_whoever_waits_to_read(steps: list[tuple[float, in
 
 
 @given(STEPS, st.integers(0, ACCOUNTS - 1))
-def test_a_reading_that_waits_is_made_in_bounded_time(steps: list[tuple[float, int, str]], who: int) -> None:
-    """Whatever came before, and though orders take all they get: after one window for each account before it."""
+def test_a_waiting_poll_is_sent_in_bounded_time(steps: list[tuple[float, int, str]], who: int) -> None:
+    """After any history, and with orders that use all they get: after one window for each account before it."""
     now, log, budgets = 0.0, Log(), accounts()
     for pause, account, what in steps:
         now += pause

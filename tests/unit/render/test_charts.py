@@ -1,4 +1,4 @@
-"""Charts: what is drawn, what is kept of long series, and that nothing written by others gets out of its element."""
+"""Charts: what is drawn, what thinning keeps of long series, and that foreign text cannot leave its element."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def instants(count: int) -> list[int]:
     return [START + number * MINUTE for number in range(count)]
 
 
-def words(svg: str) -> list[str]:
+def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
 
 
 def test_a_chart_is_one_element_without_a_size_of_its_own() -> None:
-    """The page gives the width; the title is there for screen readers; no prologue, no metadata."""
+    """The page sets the width; the title is for screen readers; no prologue, no metadata."""
     svg = line_chart("Equity", instants(3), {"staged": [1.0, 2.0, 3.0]}, unit="USDT")
     root = ET.fromstring(svg)
     assert root.tag == f"{SVG}svg"
@@ -41,26 +41,26 @@ def test_a_chart_is_one_element_without_a_size_of_its_own() -> None:
 
 
 def test_names_units_and_marks_are_text() -> None:
-    """Whoever searches the page finds them."""
+    """A search in the page finds them."""
     svg = line_chart(
         "Equity", instants(3), {"staged": [1, 2, 3], "none": [1, 2, 1]}, unit="USDT",
         marks=[ChartMark(START + MINUTE, "close-everything", 3)],
     )  # fmt: skip
-    assert {"staged", "none", "USDT", "close-everything"} <= set(words(svg))
+    assert {"staged", "none", "USDT", "close-everything"} <= set(texts(svg))
 
 
 @pytest.mark.parametrize("chart", [line_chart, stacked_chart])
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a$\\frac{1}$", "_hidden", "永続", "Word0x", "\x07&\"'"])
-def test_a_hostile_name_stays_a_name(chart: Chart, name: str) -> None:
+def test_a_hostile_name_is_escaped(chart: Chart, name: str) -> None:
     """Markup, mathematics, letters that no font has and control characters are drawn as text."""
     svg = chart(name, instants(2), {name: [1, 2]}, unit=name, marks=[ChartMark(START, name, 1)])
     readable = name.replace("\x07", " ")
-    assert words(svg).count(readable) == 3
+    assert texts(svg).count(readable) == 3
     assert not list(ET.fromstring(svg).iter(f"{SVG}script"))
 
 
 def test_the_same_data_make_the_same_text() -> None:
-    """No date, no chance."""
+    """No date and no randomness."""
     drawn = {line_chart("t", instants(50), {"a": [float(i % 7) for i in range(50)]}, unit="") for _ in range(3)}
     assert len(drawn) == 1
 
@@ -73,7 +73,7 @@ def test_a_month_of_minutes_stays_small() -> None:
 
 
 def test_thinning_keeps_the_lowest_and_the_highest() -> None:
-    """One bar's crash in a month is still seen."""
+    """A crash of one bar in a month remains visible."""
     values = [100.0] * 43_200
     values[20_001], values[30_003] = 3.0, 170.0
     times, kept = extremes(instants(43_200), values, 100)
@@ -104,12 +104,12 @@ def test_a_stack_keeps_the_moment_of_the_greatest_sum() -> None:
 def test_fractions_are_in_percent() -> None:
     """A drawdown axis reads 5%, not 0.05."""
     svg = line_chart("t", instants(2), {"a": [0.0, 0.1]}, unit="fraction")
-    assert {"0%", "10%"} <= set(words(svg))
+    assert {"0%", "10%"} <= set(texts(svg))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("chart", [line_chart, stacked_chart])
-def test_nothing_and_one_point_can_be_drawn(chart: Chart, count: int) -> None:
+def test_an_empty_series_and_a_single_point_can_be_drawn(chart: Chart, count: int) -> None:
     """A run stopped at once still has a page."""
     assert ET.fromstring(chart("t", instants(count), {"a": [5.0] * count}, unit="USDT")).tag == f"{SVG}svg"
 
@@ -120,13 +120,13 @@ def test_a_series_of_another_length_is_refused() -> None:
         line_chart("t", instants(2), {"a": [1.0]}, unit="")
 
 
-def test_numbers_beside_an_axis_are_as_far_apart_as_their_lines() -> None:
+def test_axis_labels_have_the_precision_of_their_grid_lines() -> None:
     """A fall from 105 by 8.4 has a line every 1.5: without a decimal they would read 98, 99, 100, 102, 104, 105."""
     svg = line_chart(
         "Value", instants(100), {"a": [105.04 - 0.085 * number for number in range(100)]}, unit="first firing = 100",
         size=(10.0, 3.4),
     )  # fmt: skip
-    beside = [float(each) for each in words(svg) if each.replace(".", "").isdigit()]
+    beside = [float(each) for each in texts(svg) if each.replace(".", "").isdigit()]
     apart = {round(later - before, 6) for before, later in pairwise(beside)}
     assert len(beside) >= 4
     assert len(apart) == 1

@@ -1,8 +1,7 @@
-"""The one fold of orders against a naive reading of the same rows, which knows nothing of the program's records.
+"""The fold of orders, compared with a naive computation over the same rows that uses no record of the product.
 
-The executor's line, the ledger of the position, what the venue's orders are held against and the report look at one
-fold. Here each is held against sums over the text of the rows: an error in the fold is in none of the two.
-"""
+The executor's position target, the ledger of the position, the reconciliation of the venue's orders and the report use
+one fold. Here each is compared with sums over the text of the rows: an error of the fold is in none of these sums."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def fresh() -> PositionTarget:
 
 
 def history(draws: st.DataObject) -> list[JournalEntry]:
-    """Rows as the program writes them: each may follow the ones before it. Numbers may be unreadable."""
+    """Rows as the product writes them: each may follow the ones before it. Numbers may be unreadable."""
     line, rows = fresh(), []
     for _ in range(draws.draw(st.integers(1, 14))):
         kind = draws.draw(st.sampled_from(["sending", *ANSWERS, "sending", "absent", "set_aside", "verified"]))
@@ -76,14 +75,14 @@ def readable(text: str | None) -> Decimal | None:
 
 
 def sent_at_most(rows: list[JournalEntry], name: str) -> Decimal:
-    """The most that was sent under a name; everything that was decided, where an amount cannot be read."""
+    """The largest amount sent under a name; the whole decided amount, where an amount is unreadable."""
     amounts = [readable(row.data["amount"]) for row in rows if (row.kind, row.client_order_id) == ("sending", name)]
     numbers = [amount for amount in amounts if amount is not None]
     return max([*numbers, DECIDED] if len(numbers) < len(amounts) else numbers)
 
 
 def sent_last(rows: list[JournalEntry], name: str) -> Decimal:
-    """What was sent last under a name; everything that was decided, where that cannot be read."""
+    """The amount last sent under a name; the whole decided amount, where that is unreadable."""
     amount = readable([row for row in about(rows, name) if row.kind == "sending"][-1].data["amount"])
     return DECIDED if amount is None else amount
 
@@ -93,7 +92,7 @@ def about(rows: list[JournalEntry], name: str) -> list[JournalEntry]:
 
 
 def closed_at_worst(rows: list[JournalEntry], name: str) -> Decimal:
-    """What an order has filled as its row says; where that cannot be read, all that it could."""
+    """The filled amount of an order by its row; where that is unreadable, the largest possible one."""
     found = [row.data["filled"] for row in about(rows, name) if row.kind == "filled"]
     if not found:
         return D(0)
@@ -101,8 +100,8 @@ def closed_at_worst(rows: list[JournalEntry], name: str) -> Decimal:
     return sent_at_most(rows, name) if filled is None else filled
 
 
-def is_aside(rows: list[JournalEntry], name: str) -> bool:
-    """Whether nobody waits for it, since it was sent last, and nobody has said either how it ended."""
+def is_detached(rows: list[JournalEntry], name: str) -> bool:
+    """Whether nobody waits for it, since it was sent last, and no row has its end either."""
     kinds = [row.kind for row in about(rows, name)]
     since = kinds[len(kinds) - 1 - kinds[::-1].index("sending") :]
     return "set_aside" in since and not {"filled", "rejected", "absent", "abandoned"}.intersection(since)
@@ -110,7 +109,7 @@ def is_aside(rows: list[JournalEntry], name: str) -> bool:
 
 @settings(max_examples=400)
 @given(st.data())
-def test_the_line_the_ledger_and_the_rows_agree_on_every_order(draws: st.DataObject) -> None:
+def test_target_ledger_and_rows_agree_on_every_order(draws: st.DataObject) -> None:
     """What has filled, what may fill yet at worst, and which orders nobody waits for."""
     rows = history(draws)
     names = dict.fromkeys(row.client_order_id for row in rows if row.client_order_id is not None)
@@ -118,7 +117,7 @@ def test_the_line_the_ledger_and_the_rows_agree_on_every_order(draws: st.DataObj
     for entry in decode_all(rows):
         line.replay(entry)
         ledger.apply(entry, DECIDED)
-    aside = {name for name in names if is_aside(rows, name)}
+    aside = {name for name in names if is_detached(rows, name)}
     lost = {row.client_order_id for row in rows if row.kind == "abandoned"}
     assert set(line.detached) == aside
     assert set(line.abandoned) == lost
@@ -132,15 +131,15 @@ def test_the_line_the_ledger_and_the_rows_agree_on_every_order(draws: st.DataObj
 
 
 def last_kinds(rows: list[JournalEntry], name: str) -> list[str]:
-    """What was said of an order since it was sent last."""
+    """The kinds of rows about an order since it was sent last."""
     kinds = [row.kind for row in about(rows, name)]
     return kinds[len(kinds) - kinds[::-1].index("sending") :]
 
 
 @settings(max_examples=400)
 @given(st.data())
-def test_what_the_venue_is_held_against_is_what_the_rows_say(draws: st.DataObject) -> None:
-    """By name: what is known of it by its newest row, the most that was sent, and what it ended with."""
+def test_reconciliation_uses_the_values_of_the_rows(draws: st.DataObject) -> None:
+    """By name: the status by its newest row, the most that was sent, and its final status."""
     rows = history(draws)
     orders = JournaledOrders(decode_all(rows))
     names = {row.client_order_id for row in rows if row.client_order_id is not None}
@@ -156,7 +155,7 @@ def test_what_the_venue_is_held_against_is_what_the_rows_say(draws: st.DataObjec
 @settings(max_examples=200)
 @given(st.data())
 def test_a_report_has_a_line_for_every_order_that_was_sent(draws: st.DataObject) -> None:
-    """With the last that was said of each before its name was sent again; what cannot be read is unknown."""
+    """With the last row about each before its name was sent again; an unreadable value is unknown."""
     rows = history(draws)
     decision = Decision("d1", NOW, "p", "sha256:0", "account/main", "enforce", "close", 1, 0)
     expected = []
@@ -177,10 +176,10 @@ def test_a_report_has_a_line_for_every_order_that_was_sent(draws: st.DataObject)
 @given(
     st.lists(st.tuples(st.sampled_from([LATER, *ANSWERS, "sending"]), st.sampled_from(["o1", "o2", None])), max_size=9)
 )
-def test_entries_that_cannot_be_decoded_stop_no_recovery_and_count_at_their_worst(
+def test_undecodable_entries_stop_no_recovery_and_count_at_their_worst(
     kinds: list[tuple[str, str | None]],
 ) -> None:
-    """Wherever one lies: no cost is known, its order is asked about, and nothing is sent on it at once."""
+    """At any place: no cost is known, its order is queried, and nothing is sent on it at once."""
     rows = [a_row(kind, name, amount="4", position="10", filled="1") for kind, name in kinds]
     line, ledger = fresh(), PositionLedger()
     for entry in decode_all(rows):

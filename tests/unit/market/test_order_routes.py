@@ -35,7 +35,7 @@ def _held(seen: AccountSnapshot) -> dict[str, Position]:
     return {position.symbol: position for position in seen.positions or ()}
 
 
-def test_what_is_quoted_in_another_asset_is_worth_both_prices() -> None:
+def test_a_holding_quoted_in_another_asset_is_valued_by_both_prices() -> None:
     """10 X at 0.01 BTC at 50,000 USDT are 5,000 USDT; when BTC rises to 60,000 they are 6,000."""
     desk = _desk()
     _holding(desk)
@@ -48,11 +48,10 @@ def test_what_is_quoted_in_another_asset_is_worth_both_prices() -> None:
     assert balances == {"USDT": (15000, 1), "X": (10, 600)}
 
 
-def test_selling_it_brings_exactly_the_other_asset_less_the_fee() -> None:
-    """4 X at 0.01 with a fee of 0.05%: 0.04 − 0.00002 = 0.03998 BTC, held at its price; the money is as it was.
+def test_a_sale_credits_the_other_asset_less_the_fee() -> None:
+    """4 X at 0.01 with a fee of 0.05%: 0.04 − 0.00002 = 0.03998 BTC, held at its price; the money is unchanged.
 
-    The order's report says the fee in the account's currency: 1 USDT.
-    """
+    The order's report has the fee in the account's currency: 1 USDT."""
     rules = MarketRules(half_spread=D(0), impact=D(0), participation=D(1))
     desk = _desk(rules)
     _holding(desk)
@@ -68,7 +67,7 @@ def test_selling_it_brings_exactly_the_other_asset_less_the_fee() -> None:
     assert desk.seen.equity == 20000 - D("0.00002") * 50000
 
 
-def test_c19_the_second_hop_sells_what_the_first_brought_and_leaves_what_was_there_before() -> None:
+def test_c19_the_second_hop_sells_only_the_proceeds_of_the_first() -> None:
     """Of 0.1 BTC from before and 0.04 from the sale, 0.04 are sold: 0.1 are left, and 2,000 USDT came in."""
     desk = _desk()
     _holding(desk)
@@ -82,8 +81,8 @@ def test_c19_the_second_hop_sells_what_the_first_brought_and_leaves_what_was_the
     assert desk.seen.equity == 20000
 
 
-def test_profit_is_realised_in_the_accounts_money_at_the_price_of_the_moment() -> None:
-    """10 X that cost 5,000 USDT sold at 0.012 BTC at 60,000: 7,200, so 2,200 are made."""
+def test_profit_is_realised_in_the_accounts_currency_at_the_current_price() -> None:
+    """10 X that cost 5,000 USDT sold at 0.012 BTC at 60,000: 7,200, so the profit is 2,200."""
     desk = _desk()
     _holding(desk)
     desk.pass_bar(**{"X/BTC": bar("0.012"), "BTC/USDT": bar("60000")})
@@ -94,8 +93,8 @@ def test_profit_is_realised_in_the_accounts_money_at_the_price_of_the_moment() -
     assert desk.seen.equity == 22200
 
 
-def test_c12_what_is_held_in_a_halted_market_can_be_sold_in_another() -> None:
-    """X is held as X/USDT, which is halted; X/BTC takes it, and no more of it than there is."""
+def test_c12_a_holding_of_a_halted_market_can_be_sold_in_another() -> None:
+    """X is held as X/USDT, which is halted; X/BTC accepts it, up to the amount held."""
     desk = _desk(FREE, "X/USDT")
     _holding(desk, "X/USDT")
     desk.market.set_state("X/USDT", "halted")
@@ -108,8 +107,8 @@ def test_c12_what_is_held_in_a_halted_market_can_be_sold_in_another() -> None:
     assert desk.seen.equity == 20000
 
 
-def test_what_one_market_has_promised_another_cannot_sell() -> None:
-    """8 of 10 X rest in X/USDT: X/BTC takes 2 and not 3, and the exits of both expire with the holding."""
+def test_an_amount_reserved_in_one_market_cannot_be_sold_in_another() -> None:
+    """8 of 10 X rest in X/USDT: X/BTC accepts 2 and not 3, and the exits of both expire with the holding."""
     desk = _desk(FREE, "X/USDT")
     _holding(desk, "X/USDT")
     desk.send("sell", "8", symbol="X/USDT", price="600", reduce_only=True)
@@ -124,8 +123,8 @@ def test_buying_for_another_asset_is_refused() -> None:
         _desk().send("buy", "1", symbol="X/BTC")
 
 
-def test_without_a_market_between_the_quote_counts_as_the_money() -> None:
-    """A book in USD with symbols in USDT is worth what it always was."""
+def test_without_a_connecting_market_the_quote_counts_as_the_currency() -> None:
+    """A book in USD with symbols in USDT keeps its value."""
     market = PaperMarket([instrument("A_USDT")], seed=1, rules=FREE)
     market.add_account("main", market="spot", currency="USD", wallet=D(1000))
     desk = Desk()

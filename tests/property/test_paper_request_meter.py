@@ -1,4 +1,4 @@
-"""The paper venue's count of requests against a plain log of them."""
+"""The request meter of the paper venue, compared with a plain log of requests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _taken(log: Sequence[tuple[int, int]], at: int) -> int:
 
 
 @given(asks)
-def test_it_takes_what_fits_and_says_exactly_when_the_rest_does(steps: list[tuple[int, int]]) -> None:
-    """Never more than is allowed in any window; what is refused fits when it says, and not a microsecond before."""
+def test_it_admits_what_fits_and_gives_the_exact_wait_of_the_rest(steps: list[tuple[int, int]]) -> None:
+    """Never more than is allowed in any window; a refused call fits at the given time, and not a microsecond before."""
     meter = Meter(VenueTraits((RateLimit("a", ALLOWED, PER),), (Cost("submit", "a", each=1),)))
     log: list[tuple[int, int]] = []
     at = 0

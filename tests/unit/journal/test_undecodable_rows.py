@@ -1,4 +1,4 @@
-"""Rows of which this version can make nothing, in a close that goes on: they count at their worst and stop nobody."""
+"""Undecodable rows in a close that continues: they count at their worst and stop nothing."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
     opened.close()
 
 
-def written_by_another(
+def append_foreign_row(
     store: SqlStore, kind: str, data: str, *, name: str | None = None, symbol: str | None = "BTC"
 ) -> None:
-    """A row as another version, or a bad disk, has left it."""
+    """A row as another version, or a damaged disk, has left it."""
     with sqlite3.connect(store.place) as raw:
         raw.execute(
             "INSERT INTO journal (decision, kind, at, account, symbol, position_side, client_order_id, data)"
@@ -70,7 +70,7 @@ def half_closed(store: SqlStore) -> tuple[HonestVenue, Decision]:
     return venue, decision
 
 
-def gone_on(store: SqlStore, venue: HonestVenue) -> None:
+def resumed(store: SqlStore, venue: HonestVenue) -> None:
     heir = AccountExecutor("main", venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(heir.recover())
     assert asyncio.run(drive(heir))
@@ -86,26 +86,24 @@ def gone_on(store: SqlStore, venue: HonestVenue) -> None:
         ("sending", '{"legs": []}', None),
     ],
 )
-def test_a_close_goes_on_to_its_end_over_a_row_that_cannot_be_read(
-    store: SqlStore, kind: str, data: str, symbol: str | None
-) -> None:
-    """The venue's own positions decide; what the close has cost is unknown, and so is what cannot be told."""
+def test_a_close_finishes_despite_an_undecodable_row(store: SqlStore, kind: str, data: str, symbol: str | None) -> None:
+    """The venue's own positions decide; the cost of the close is unknown, and so is what cannot be reported."""
     venue, decision = half_closed(store)
-    written_by_another(store, kind, data, symbol=symbol)
-    gone_on(store, venue)
+    append_foreign_row(store, kind, data, symbol=symbol)
+    resumed(store, venue)
     assert venue.position("BTC") == 0
     (ending,) = read_result(store, decision).endings
     assert (ending.status, ending.cost) == ("flat", None)
 
 
-def test_an_order_that_only_such_a_row_speaks_of_is_asked_about_before_the_close_ends(store: SqlStore) -> None:
-    """The venue never had it: once it has said so the close ends, flat, and nothing was closed twice."""
+def test_an_order_known_only_from_an_undecodable_row_is_queried_before_the_close_ends(store: SqlStore) -> None:
+    """The venue never had it: once it has answered so the close ends, flat, and nothing was closed twice."""
     venue, decision = half_closed(store)
-    written_by_another(store, "sending", '{"amount": 50}', name=THEIRS)
+    append_foreign_row(store, "sending", '{"amount": 50}', name=THEIRS)
     (before,) = [each for each in read_result(store, decision).orders if each.client_order_id == THEIRS]
     assert (before.fate, before.amount, before.was_unknown) == ("in flight", None, True)
     assert read_result(store, decision).fees is None
-    gone_on(store, venue)
+    resumed(store, venue)
     assert f"ask {THEIRS}" in venue.state["log"]
     assert venue.position("BTC") == 0
     result = read_result(store, decision)
@@ -114,35 +112,35 @@ def test_an_order_that_only_such_a_row_speaks_of_is_asked_about_before_the_close
     assert (after.fate, after.is_absent) == ("final", True)
 
 
-def garbled(store: SqlStore, kind: str) -> None:
-    """What the rows of a kind say is lost."""
+def garble(store: SqlStore, kind: str) -> None:
+    """Overwrite the data of the rows of a kind."""
     with sqlite3.connect(store.place) as raw:
         raw.execute("UPDATE journal SET data = 'garbled' WHERE kind = ?", (kind,))
 
 
-def test_a_close_whose_plan_cannot_be_read_is_taken_up_and_ends(store: SqlStore) -> None:
-    """By the kind of the row, which is all that the store itself goes by."""
+def test_a_close_with_an_unreadable_plan_is_recovered_and_ends(store: SqlStore) -> None:
+    """By the kind of the row, which is all that the store itself uses."""
     venue, decision = half_closed(store)
-    garbled(store, "planned")
+    garble(store, "planned")
     assert read_result(store, decision).standing == "closing"
-    gone_on(store, venue)
+    resumed(store, venue)
     assert venue.position("BTC") == 0
     assert read_result(store, decision).standing == "flat"
 
 
-def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(store: SqlStore) -> None:
-    """The store has the work for finished, so that nobody works on it: it is told as abandoned, and why."""
+def test_an_unreadable_end_is_abandoned_and_not_continued(store: SqlStore) -> None:
+    """The store counts the work as finished, so nobody continues it; it is reported as abandoned, with the cause."""
     venue, decision = half_closed(store)
-    gone_on(store, venue)
-    garbled(store, "finished")
+    resumed(store, venue)
+    garble(store, "finished")
     assert store.unfinished() == []
     result = read_result(store, decision)
     assert (result.standing, [ending.cost for ending in result.endings]) == ("abandoned", [None])
     assert "cannot be read" in (result.endings[0].reason or "")
 
 
-def test_no_slice_follows_at_once_on_a_row_that_cannot_be_read() -> None:
-    """The order before it filled wholly, and then something was said of the position: it is looked at first."""
+def test_no_slice_follows_at_once_on_an_undecodable_row() -> None:
+    """The order before it filled completely, and then an unknown row follows: the position is queried first."""
     line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
     order = ("d1", NOW, "main", "BTC", "long", "o1", 1)
     line.replay(OrderSending(*order, amount=D(4), position=D(10)))
@@ -152,8 +150,8 @@ def test_no_slice_follows_at_once_on_a_row_that_cannot_be_read() -> None:
     assert (line.state, line.is_fully_filled) == (TargetState.SETTLED, False)
 
 
-def test_a_row_that_cannot_be_read_is_a_page() -> None:
-    """Once: of which position, and why."""
+def test_an_undecodable_row_is_a_page() -> None:
+    """Once, with its position and the cause."""
     watch = OrderReconciliation(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
     watch.wrote(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
     (notice,) = watch.notices(worlds.snapshot(NOW, worlds.account("1000", ())))
@@ -167,8 +165,8 @@ class _NoNotices:
         return []
 
 
-def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:
-    """A fill is counted once a name: what a second order of it trades would be sent again."""
+def test_a_client_order_id_used_in_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:
+    """A fill is counted once per name: what a second order of it trades would be sent again."""
     hedge = Intent("main", "BTC", "short", "sell", D(10), D(0), False, 1, purpose="hedge")
     decision = structs.replace(decide(HonestVenue({}), {}), id="d1", kind="hedge", intents=(hedge,))
     spent = client_order_id("d1", 0, 1)
@@ -198,8 +196,8 @@ def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(
     assert (line.filled, line.remaining) == (D(10), D(0))
 
 
-def test_a_rung_of_five_thousand_digits_stops_no_recovery() -> None:
-    """Python itself refuses to read such a number."""
+def test_an_execution_step_of_five_thousand_digits_stops_no_recovery() -> None:
+    """Python itself refuses to parse such a number."""
     row = JournalEntry("d1", "sending", NOW, "main", "BTC", "long", THEIRS, 7, {"rung": "9" * 5000, "amount": "1"})
     entry = decode(row)
     assert isinstance(entry, OrderSending)

@@ -1,8 +1,7 @@
-"""While an account is dark its scope's equity and fall lie between the bounds, whatever prices do.
+"""While an account is unavailable, its scope's equity and fall lie between the bounds, whatever prices do.
 
-The world knows what both accounts are worth: Σ contracts × (price − entry) on top of the cash, in exact decimals. In
-the dark positions are kept or reduced, at any price on the way; what opens, grows or flips them the bounds leave out.
-"""
+The world knows the equity of both accounts: Σ contracts × (price − entry) on top of the cash, in exact decimals. In an
+outage positions are kept or reduced, at any price on the way; the bounds exclude what opens, grows or flips them."""
 
 from __future__ import annotations
 
@@ -29,13 +28,13 @@ LITTLE, CENT = 1e-9, Decimal("0.01")
 
 @dataclass(frozen=True)
 class Book:
-    """Signed contracts of each symbol, all entered at the start, and what was realised since."""
+    """Signed contracts of each symbol, all entered at the start, and the profit realised since."""
 
     name: str
     contracts: tuple[int, int]
     realized: Decimal = Decimal(0)
 
-    def worth(self, prices: tuple[Decimal, Decimal]) -> Decimal:
+    def equity(self, prices: tuple[Decimal, Decimal]) -> Decimal:
         return (
             CASH
             + self.realized
@@ -43,10 +42,10 @@ class Book:
         )
 
     def reduced(self, parts: tuple[int, int], prices: tuple[Decimal, Decimal]) -> Book:
-        """After so many tenths of the positions were closed at these prices, each by itself."""
+        """After so many tenths of the positions were closed at these prices, each separately."""
         one, other = (int(size * (10 - part) / 10) for size, part in zip(self.contracts, parts, strict=True))
         closed = replace(self, contracts=(one, other))
-        return replace(closed, realized=self.realized + self.worth(prices) - closed.worth(prices))
+        return replace(closed, realized=self.realized + self.equity(prices) - closed.equity(prices))
 
     def seen(self, prices: tuple[Decimal, Decimal]) -> AccountSnapshot:
         held = [
@@ -57,7 +56,7 @@ class Book:
             for symbol, size, price in zip(SYMBOLS, self.contracts, prices, strict=True) if size
         ]  # fmt: skip
         marks = tuple(Mark(symbol, price) for symbol, price in zip(SYMBOLS, prices, strict=True))
-        return account(str(self.worth(prices)), held, name=self.name, marks=marks)
+        return account(str(self.equity(prices)), held, name=self.name, marks=marks)
 
     def down(self) -> AccountSnapshot:
         return account(None, None, name=self.name, quality="down", reason="timeout")
@@ -75,21 +74,21 @@ steps = st.lists(
 def test_the_truth_lies_between_the_bounds(
     a: tuple[int, int], b: tuple[int, int], walk: list[tuple[int, int, bool]]
 ) -> None:
-    """Prices walk by per mille, `b` is dark at some ticks; nobody trades, and both accounts stay above nothing."""
+    """Prices walk by per mille, `b` is unavailable at some ticks; nobody trades, and both equities stay positive."""
     first, second = Book("a", a), Book("b", b)
     past = History((WINDOW,), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
     prices, seen_worths, spell = (START, START), [], []
-    for minute, (one, other, dark) in enumerate([(0, 0, False), *walk]):
+    for minute, (one, other, is_down) in enumerate([(0, 0, False), *walk]):
         prices = (prices[0] * (1000 + one) / 1000, prices[1] * (1000 + other) / 1000)
-        now = first.worth(prices) + second.worth(prices)
-        if min(first.worth(prices), second.worth(prices)) <= 0:
+        now = first.equity(prices) + second.equity(prices)
+        if min(first.equity(prices), second.equity(prices)) <= 0:
             break
-        if dark:
+        if is_down:
             spell.append(now)
         else:  # a peak that only an outage shorter than max_gap hid is none, as ever
             spell.clear()
             seen_worths.append((minute, now))
-        seen = second.down() if dark else second.seen(prices)
+        seen = second.down() if is_down else second.seen(prices)
         past.observe(ScopeView(to_micros(after(minutes=minute)), True, (first.seen(prices), seen), {}, None))
         highest = max([*(value for at, value in seen_worths if at >= minute - 15), *spell])
         low, high = drawdown(past, WINDOW)
@@ -112,21 +111,21 @@ reductions = st.lists(
 
 @example((0, 0), (50, 0), [(-80, 0, 10, 0), (80, 0, 0, 0)])  # closed at the low, before the price comes back
 @given(sizes, sizes, reductions)
-def test_what_is_reduced_in_the_dark_lies_between_the_bounds(
+def test_reductions_during_an_outage_lie_between_the_bounds(
     a: tuple[int, int], b: tuple[int, int], walk: list[tuple[int, int, int, int]]
 ) -> None:
-    """`b` is dark from the second minute on, and closes parts of what it holds at the prices of each."""
+    """`b` is unavailable from the second minute on, and closes parts of its positions at the prices of each."""
     first, second = Book("a", a), Book("b", b)
     past = History((WINDOW,), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
     prices = (START, START)
-    start = first.worth(prices) + second.worth(prices)
+    start = first.equity(prices) + second.equity(prices)
     past.observe(ScopeView(to_micros(after()), True, (first.seen(prices), second.seen(prices)), {}, None))
     highest = start
     for minute, (one, other, *parts) in enumerate(walk, 1):
         prices = (prices[0] * (1000 + one) / 1000, prices[1] * (1000 + other) / 1000)
         second = second.reduced((parts[0], parts[1]), prices)
-        now = first.worth(prices) + second.worth(prices)
-        if min(first.worth(prices), second.worth(prices)) <= 0:
+        now = first.equity(prices) + second.equity(prices)
+        if min(first.equity(prices), second.equity(prices)) <= 0:
             break
         highest = max(highest, now)
         past.observe(ScopeView(to_micros(after(minutes=minute)), True, (first.seen(prices), second.down()), {}, None))

@@ -1,8 +1,7 @@
-"""The venue's truth against the journal, whatever happens in whatever order: requests, hands, the venue, and deaths.
+"""The venue's truth compared with the journal, under any order of requests, operators, interventions and crashes.
 
-Calls overlap in virtual time, and what is on its way arrives whether or not anyone waits for it. What comes out
-besides a crash is in `tests.faults.journal_checker`.
-"""
+Calls overlap in virtual time, and a request in flight arrives whether or not anyone waits for it. Outcomes other than a
+crash are checked in `tests.faults.journal_checker`."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ WIRES: Mapping[str, tuple[type[Wire], VenueTraits]] = {
 Planned = tuple[Call, Mishap]
 
 
-class Ahead:
-    """What goes wrong next: the first entry for the call takes its turn."""
+class PlannedFaults:
+    """The faults to come: the first entry for the call takes its turn."""
 
     def __init__(self) -> None:
         self.plan: list[Planned] = []
@@ -57,15 +56,15 @@ def mishaps() -> st.SearchStrategy[list[Planned]]:
     return st.lists(one, max_size=5)  # type: ignore[arg-type] # calls
 
 
-class ClosingInAStorm(RuleBasedStateMachine):
-    """Decisions come, time passes, requests go wrong, others act, the program dies and starts again."""
+class ClosingUnderConcurrentFaults(RuleBasedStateMachine):
+    """Decisions are committed, time passes, requests fail, others trade, the process dies and restarts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.time = VirtualTime()
         self.runner = self.time.runner()
         self.runner.__enter__()
-        self.mishaps = Ahead()
+        self.mishaps = PlannedFaults()
         self.bounds: dict[Key, Bound] = {}
         self.decided = 0
 
@@ -78,7 +77,7 @@ class ClosingInAStorm(RuleBasedStateMachine):
         stops=st.booleans(),
         unwinding=st.sampled_from([None, CAREFUL]),
     )
-    def a_book_is_held(
+    def open_book(
         self, mode: Mode, wire: str, sides: tuple[str, ...], shares: list[str], slip: str, stops: bool,
         unwinding: Unwinding | None,
     ) -> None:  # fmt: skip
@@ -105,17 +104,17 @@ class ClosingInAStorm(RuleBasedStateMachine):
         self.checker = JournalChecker(self.store, self.exchange)
         self.wire.watch = self.checker.watch
         self.checker.misled_since = self.wire.misled_since
-        self.closer = self.new_closer()
+        self.executor = self.new_executor()
 
-    def new_closer(self) -> AccountExecutor:
+    def new_executor(self) -> AccountExecutor:
         return AccountExecutor("main", self.wire, self.checker, self.time)
 
     @precondition(lambda self: self.decided < 5)
     @rule(
         symbols=st.lists(st.sampled_from(SYMBOLS), min_size=1, unique=True), left=st.sampled_from(["0", "0.25", "0.5"])
     )
-    def a_decision_is_made(self, symbols: list[str], left: str) -> None:
-        """On what is truly held, as the interpreter would on a good snapshot."""
+    def commit_decision(self, symbols: list[str], left: str) -> None:
+        """About the positions really held, as the interpreter would decide on a good snapshot."""
         held = {key: amount for key, amount in self.exchange.held.items() if key[0] in symbols and amount > ZERO}
         targets = {key: (amount * Decimal(left)).quantize(Decimal("0.001")) for key, amount in held.items()}
         if not targets:
@@ -125,67 +124,67 @@ class ClosingInAStorm(RuleBasedStateMachine):
         plain = decision_on(self.exchange, f"d{self.decided}", self.time.now(), targets, reduce_only=not spot)
         bounded = (structs.replace(intent, band=Decimal("0.005")) for intent in plain.intents)
         decision = structs.replace(plain, intents=tuple(bounded), unwinding=self.unwinding)
-        self.closer.adopt(committed(self.store, decision))
+        self.executor.adopt(committed(self.store, decision))
         now = self.time.elapsed
         for key, target in targets.items():
             self.bounds.setdefault(key, Bound(held[key], target, now, now)).also(target, now)
 
     @rule(plan=mishaps(), seconds=st.sampled_from([0.02, 0.05, 0.1, 1.0, 12.0]))
-    def passes_run(self, plan: list[Planned], seconds: float) -> None:
-        """For so long, in which the next requests go wrong as planned; at the end of it the program may be cut off."""
+    def run_passes(self, plan: list[Planned], seconds: float) -> None:
+        """For so long, in which the next requests fail as planned; at the end of it the process may be cut off."""
         self.mishaps.plan = list(plan)
-        self.runner.run(self.close_for(seconds))
+        self.runner.run(self.run_passes_for(seconds))
 
-    async def close_for(self, seconds: float) -> bool:
-        """Passes for so long. True if nothing is left to do."""
+    async def run_passes_for(self, seconds: float) -> bool:
+        """Run passes for so long. True if nothing is left to do."""
         end = self.time.elapsed + seconds
         while self.time.elapsed < end:
-            if not await self.closer.advance():
+            if not await self.executor.advance():
                 return True
-            if (pause := getattr(self.closer, "wait", 0.0)) > 0:
+            if (pause := getattr(self.executor, "wait", 0.0)) > 0:
                 await self.time.sleep(min(pause, 1.0))
         return False
 
     @rule(plan=mishaps(), after=st.sampled_from([0.0, 0.01, 0.03, 0.07]))
-    def the_program_dies_and_starts_again(self, plan: list[Planned], after: float) -> None:
-        """In the middle of whatever it is doing; all it has is the journal."""
+    def restart_process(self, plan: list[Planned], after: float) -> None:
+        """In the middle of any operation; only the journal survives."""
         self.mishaps.plan = list(plan)
 
         async def die() -> None:
-            life = asyncio.ensure_future(self.close_for(60.0))
+            life = asyncio.ensure_future(self.run_passes_for(60.0))
             await asyncio.wait({life}, timeout=after)
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
-            self.closer = self.new_closer()
-            await self.closer.recover()
+            self.executor = self.new_executor()
+            await self.executor.recover()
 
         self.runner.run(die())
 
     @rule(seconds=st.sampled_from([0.3, 2.5, 40.0]))
-    def time_passes(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         """Long enough for late requests to arrive, or not."""
         self.runner.run(self.time.sleep(seconds))
 
     @rule(symbol=st.sampled_from(SYMBOLS), by=st.sampled_from([-20, -4, 3]))
     def others_trade(self, symbol: str, by: int) -> None:
-        """A hand, or a bot."""
+        """An operator, or a bot."""
         for key in [key for key in self.exchange.held if key[0] == symbol]:
             self.exchange.trade(key, Decimal(by))
 
     @rule(symbol=st.sampled_from(SYMBOLS), cause=st.sampled_from(["liquidation", "adl"]))
-    def the_venue_takes_a_part(self, symbol: str, cause: FillCause) -> None:
+    def venue_reduces_position(self, symbol: str, cause: FillCause) -> None:
         """It liquidates, or deleverages."""
         for key in [key for key in self.exchange.held if key[0] == symbol]:
             self.exchange.take_away(key, Decimal(2), cause)
 
     @rule(symbol=st.sampled_from(SYMBOLS), state=st.sampled_from(["open", "halted", "limit_only", "reduce_only"]))
-    def a_market_changes_its_mode(self, symbol: str, state: InstrumentState) -> None:
-        """Until it changes again, or the storm is over."""
+    def change_market_mode(self, symbol: str, state: InstrumentState) -> None:
+        """Until it changes again, or the faults are over."""
         self.exchange.markets[symbol].state = state
 
     @invariant()
-    def nothing_is_done_that_must_never_be(self) -> None:
-        """Closed beyond what was decided, turned, sent unwritten, or called flat that is not."""
+    def no_forbidden_outcome(self) -> None:
+        """Closed beyond the decision, reversed, sent without a journal entry, or called flat that is not."""
         if not hasattr(self, "exchange"):
             return
         assert self.checker.violations == []
@@ -195,19 +194,19 @@ class ClosingInAStorm(RuleBasedStateMachine):
             assert overclosed(self.exchange, key, bound) is None
 
     def teardown(self) -> None:
-        """Once nothing goes wrong any more, every decision comes to its end, and none lies about it."""
+        """After the last fault, every decision finishes, and its record is true."""
         try:
             if hasattr(self, "exchange"):
-                self.everything_comes_to_an_end()
+                self.assert_every_decision_finishes()
         finally:
             self.runner.__exit__(None, None, None)
 
-    def everything_comes_to_an_end(self) -> None:
+    def assert_every_decision_finishes(self) -> None:
         self.mishaps.plan = []
         for market in self.exchange.markets.values():
             market.state, market.shares = "open", []
-        assert self.runner.run(self.close_for(900.0)), "the work has no end"
-        self.nothing_is_done_that_must_never_be()
+        assert self.runner.run(self.run_passes_for(900.0)), "the work has no end"
+        self.no_forbidden_outcome()
         ends = {entry.decision: entry.data["status"] for entry in self.store.entries if entry.kind == "finished"}
         assert len(ends) == self.decided
         assert wrong_stops(self.exchange, self.store.entries, self.stopped) == []
@@ -217,5 +216,5 @@ class ClosingInAStorm(RuleBasedStateMachine):
                 assert key in grown or self.exchange.held[key] <= bound.target
 
 
-TestClosingInAStorm = ClosingInAStorm.TestCase
-TestClosingInAStorm.settings = settings(max_examples=60, stateful_step_count=20)
+TestClosingUnderConcurrentFaults = ClosingUnderConcurrentFaults.TestCase
+TestClosingUnderConcurrentFaults.settings = settings(max_examples=60, stateful_step_count=20)

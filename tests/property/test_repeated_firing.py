@@ -1,4 +1,4 @@
-"""The engine fires again when the naive reading of the rules says so: on losses, and on conditions of the book."""
+"""The engine fires again exactly when the naive implementation does: on losses, and on conditions of the book."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def interval(value: Fraction | None) -> tuple[float, float]:
 
 
 @given(st.lists(moves, min_size=1, max_size=60), st.booleans())
-def test_a_level_fires_again_as_the_naive_reading_has_it(
+def test_a_level_fires_again_as_in_the_naive_implementation(
     drawn: list[tuple[int, str | None, str | None, str | None]], stored: bool
 ) -> None:
-    """Whatever comes, and however often the state is stored in between: the same stages at the same looks."""
+    """However often the state is stored in between: the same stages fire at the same evaluations."""
     looks, at = [], 0
     for seconds, *numbers in drawn:
         at += seconds

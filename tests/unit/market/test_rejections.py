@@ -1,4 +1,4 @@
-"""What the paper venue refuses, and the reason that it gives."""
+"""Orders that the paper venue rejects, with the reason."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -35,14 +35,16 @@ CASES: list[tuple[str, dict[str, str], Callable[[Desk], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "rules", "send", "reason"), CASES, ids=[case[0] for case in CASES])
-def test_it_refuses(name: str, rules: dict[str, str], send: Callable[[Desk], object], reason: str) -> None:
-    """Each mistake is refused with its own reason, and nothing changes."""
+def test_an_invalid_order_is_rejected(
+    name: str, rules: dict[str, str], send: Callable[[Desk], object], reason: str
+) -> None:
+    """Each mistake is rejected with its own reason, and nothing changes."""
     desk = Desk(instrument("A", **rules))
     assert _refused(desk, send) == reason, name
     assert (desk.seen.equity, desk.seen.positions, desk.seen.orders) == (10000, (), ())
 
 
-def test_a_client_order_id_is_used_once_for_ever() -> None:
+def test_a_client_order_id_can_be_used_only_once() -> None:
     """Sent again after it was filled, the same id is refused and the position stays as it is (C2)."""
     desk = Desk()
     desk.send("buy", "1", client_order_id="x")
@@ -50,15 +52,15 @@ def test_a_client_order_id_is_used_once_for_ever() -> None:
     assert desk.position().contracts == 1
 
 
-def test_a_refused_id_may_be_used_again() -> None:
-    """A refusal did nothing, so there is no such order and its id is free."""
+def test_the_id_of_a_rejected_order_may_be_used_again() -> None:
+    """A rejection changes nothing: no such order exists, and its id is free."""
     desk = Desk()
     _refused(desk, lambda d: d.send("buy", "5000", client_order_id="x"))
     assert desk.market.find_order("main", "A", "x") is None
     assert desk.send("buy", "1", client_order_id="x").state == "filled"
 
 
-def test_exits_are_taken_where_entries_are_not() -> None:
+def test_exits_are_accepted_where_entries_are_not() -> None:
     """A symbol in reduce-only state lets a position out (L4)."""
     desk = Desk()
     desk.send("buy", "1")
@@ -67,7 +69,7 @@ def test_exits_are_taken_where_entries_are_not() -> None:
 
 
 def test_a_change_of_rules_is_announced() -> None:
-    """Readers that keep the rules see by the version that they must ask again."""
+    """Readers that cache the rules see by the version that they must fetch them again."""
     desk = Desk()
     before = desk.market.rules_version
     desk.market.set_instrument(instrument("A", state="halted"))
@@ -76,7 +78,7 @@ def test_a_change_of_rules_is_announced() -> None:
 
 
 def test_spot_sells_no_more_than_it_holds_and_buys_no_more_than_it_can_pay() -> None:
-    """There is no short side and no credit, also counting what other orders have promised."""
+    """There is no short side and no credit; amounts reserved by other orders count."""
     desk = Desk(market="spot")
     desk.send("buy", "20")
     desk.send("sell", "15", price="120")
@@ -85,8 +87,8 @@ def test_spot_sells_no_more_than_it_holds_and_buys_no_more_than_it_can_pay() -> 
     assert desk.send("sell", "5").state == "filled"
 
 
-def test_resting_entries_hold_margin_back() -> None:
-    """10,000 at 10×: a resting buy of 500 at 100 holds 5,000 back, so 501 more do not fit and 499 do."""
+def test_resting_entries_reserve_margin() -> None:
+    """10,000 at 10×: a resting buy of 500 at 100 reserves 5,000, so 501 more do not fit and 499 do."""
     desk = Desk()
     desk.send("buy", "500", price="99.99")
     assert _refused(desk, lambda d: d.send("buy", "501")) == "insufficient_margin"
@@ -94,7 +96,7 @@ def test_resting_entries_hold_margin_back() -> None:
 
 
 def test_a_symbol_has_no_market_before_its_first_bar() -> None:
-    """Without a price nothing can be judged."""
+    """Without a price no order can be checked."""
     desk = Desk(instrument("A"))
     other = Desk(instrument("A"), instrument("B"))
     assert other.send("buy", "1", symbol="B").state == "filled"

@@ -1,4 +1,4 @@
-"""The request budget against a plain log of what left and what was answered: no window of a venue ever overflows."""
+"""The request budget, compared with a plain log of requests and answers: no window of a venue ever overflows."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ Steps = list[tuple[float, int, tuple[Call, tuple[str, ...], Purpose], float]]
 
 
 class Log:
-    """What was sent, when, and when its answer came: the venue counts each at some moment in between."""
+    """Requests with the times of sending and answer: the venue counts each at some moment in between."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, float, int, Call, tuple[str, ...], Purpose]] = []
 
     def units(self, limit: RateLimit, account: int, symbol: str) -> list[tuple[float, float, int, Purpose]]:
-        """Left, answered and units of each call, by the costs above written out once more."""
+        """Sent, answered and units of each call, by the costs above written out once more."""
         found = []
         for left, answered, who, call, symbols, purpose in self.rows:
             if limit.name == "weight":
@@ -75,11 +75,10 @@ class Log:
 
 
 def fullest(rows: list[tuple[float, float, int, Purpose]], per: float) -> int:
-    """The most units that any window of `per` seconds, its end left out, may have seen.
+    """The most units that any window of `per` seconds, its end excluded, may contain.
 
     A call can fall into the window [x, x + per) if it left before x + per and was answered at x or after. Moving x on
-    loses nothing until an answer is passed, so the fullest window begins at an answer.
-    """
+    loses nothing until an answer is passed, so the fullest window begins at an answer."""
     starts = [answered for _, answered, _, _ in rows]
     return max((sum(n for left, answered, n, _ in rows if left < x + per and answered >= x) for x in starts), default=0)
 
@@ -113,8 +112,8 @@ def played(steps: Steps) -> tuple[Log, list[RequestBudget]]:
 
 
 @given(STEPS)
-def test_no_window_ever_sees_more_than_its_limit_allows(steps: Steps) -> None:
-    """Wherever between leaving and answering the venue counts each call, no window of a limit overflows."""
+def test_no_window_ever_exceeds_its_limit(steps: Steps) -> None:
+    """Wherever between sending and answer the venue counts each call, no window of a limit overflows."""
     log, _ = played(steps)
     for limit in TRAITS.limits:
         for account in (0, 1):
@@ -123,17 +122,17 @@ def test_no_window_ever_sees_more_than_its_limit_allows(steps: Steps) -> None:
 
 
 @given(STEPS)
-def test_readings_leave_the_reserved_share_of_every_window(steps: Steps) -> None:
-    """In no window do readings take more than what is not reserved, over both accounts of one address."""
+def test_polls_leave_the_reserved_share_of_every_window(steps: Steps) -> None:
+    """In no window do polls use more than the unreserved part, over both accounts of one address."""
     log, _ = played(steps)
     for limit in TRAITS.limits:
-        readings = [row for row in log.units(limit, 0, "") if row[3] == "reading"]
-        assert fullest(readings, limit.per) <= limit.allowed - int(limit.allowed * SHARE)
+        polls = [row for row in log.units(limit, 0, "") if row[3] == "reading"]
+        assert fullest(polls, limit.per) <= limit.allowed - int(limit.allowed * SHARE)
 
 
 @given(STEPS)
 def test_nothing_waits_for_ever(steps: Steps) -> None:
-    """A call whose answer is never told is lost after two minutes: then, and `per` later, everything fits again."""
+    """A call without a known answer is lost after two minutes: then, and `per` later, everything fits again."""
     log, accounts = played(steps)
     end = max((left for left, *_ in log.rows), default=0.0) + 120.0 + 10.0
     for budget in accounts:
@@ -142,8 +141,8 @@ def test_nothing_waits_for_ever(steps: Steps) -> None:
 
 
 @given(STEPS, EIGHTHS)
-def test_readings_never_keep_an_order_waiting(steps: Steps, later: float) -> None:
-    """With nothing else at the venue, the reserved share is there for closing at once, however much is read."""
+def test_polls_never_delay_an_order(steps: Steps, later: float) -> None:
+    """With nothing else at the venue, the reserved share is available for closing at once, however much is polled."""
     budgets = RequestBudgets()
     budget = budgets.of("one", "venue", TRAITS, SHARE)
     now = 0.0
@@ -157,20 +156,20 @@ def test_readings_never_keep_an_order_waiting(steps: Steps, later: float) -> Non
 
 
 @given(STEPS, st.lists(st.integers(0, 80), min_size=1, max_size=5))
-def test_what_the_venue_counts_only_tightens(steps: Steps, counts: list[int]) -> None:
+def test_the_venues_own_count_only_tightens_the_budget(steps: Steps, counts: list[int]) -> None:
     """A number from the venue never lets anything leave earlier than without it, however small it is."""
-    _, told = played(steps)
-    log, untold = played(steps)
+    _, counted = played(steps)
+    log, uncounted = played(steps)
     now = max((answered for _, answered, *_ in log.rows), default=0.0)
     for count in counts:
-        told[0].observed(now, {"weight": count, "orders": count})
+        counted[0].observed(now, {"weight": count, "orders": count})
         for call, symbols in (("snapshot", ()), ("submit", ("A",)), ("submit_batch", SYMBOLS)):
-            assert told[0].wait(now, call, symbols) >= untold[0].wait(now, call, symbols)
+            assert counted[0].wait(now, call, symbols) >= uncounted[0].wait(now, call, symbols)
 
 
 @given(STEPS, st.lists(st.sampled_from(SYMBOLS), max_size=30))
 def test_room_is_the_longest_prefix_that_fits(steps: Steps, symbols: list[str]) -> None:
-    """`room` counts exactly those that `wait` lets go together, and one more does not fit."""
+    """`room` counts exactly the calls that `wait` lets go together, and one more does not fit."""
     log, accounts = played(steps)
     now = max((left for left, *_ in log.rows), default=0.0)
     for call in ("submit", "submit_batch"):

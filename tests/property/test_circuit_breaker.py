@@ -1,7 +1,6 @@
 """C15: five failures open a breaker whose reset lies behind the fetch that it skips, and it is dead until a restart.
 
-Whatever happens to this one, it lets something through again in bounded time, and one success closes it.
-"""
+This breaker, in contrast, lets a probe through in bounded time in every state, and one success closes it."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Steps = list[tuple[float, str, bool]]
 
 
 def after(steps: Steps) -> tuple[Breaker, float]:
-    """A breaker that has seen these: orders ask for leave, snapshots and stragglers from before do not."""
+    """A breaker after these steps: orders ask for permission, snapshots and late answers from before do not."""
     breaker, now = Breaker(failures=5, first_wait=1.0, longest=LONGEST), 0.0
     for pause, what, fine in steps:
         now += pause
@@ -33,15 +32,15 @@ def after(steps: Steps) -> tuple[Breaker, float]:
 
 @given(STEPS)
 def test_c15_it_lets_a_probe_through_in_bounded_time(steps: Steps) -> None:
-    """After any history an order may leave within the longest wait, though nothing else is ever asked or told."""
+    """After any history an order may leave within the longest wait, without any other request or result."""
     breaker, now = after(steps)
     assert breaker.wait(now) <= LONGEST
     assert breaker.allows(now + LONGEST + 1e-6)
 
 
 @given(STEPS)
-def test_c15_a_snapshot_that_gets_an_answer_closes_it(steps: Steps) -> None:
-    """A reading never asks for leave, so its success closes the breaker in whatever state it is."""
+def test_c15_a_successful_snapshot_closes_it(steps: Steps) -> None:
+    """A poll never asks for permission, so its success closes the breaker in whatever state it is."""
     breaker, now = after(steps)
     breaker.succeeded(now)
     assert breaker.state == "closed"
@@ -50,7 +49,7 @@ def test_c15_a_snapshot_that_gets_an_answer_closes_it(steps: Steps) -> None:
 
 @given(STEPS, st.floats(0, 29, allow_nan=False))
 def test_an_open_breaker_lets_one_order_through_and_no_second(steps: Steps, pause: float) -> None:
-    """While it is not closed, at most one order may leave before the outcome of the last is told."""
+    """While it is not closed, at most one order may leave before the outcome of the last is known."""
     breaker, now = after([*steps, *[(0.0, "straggler", False)] * 5])
     assert breaker.state != "closed"
     assert sum(breaker.allows(now + pause * part / 10) for part in range(10)) <= 1
@@ -71,7 +70,7 @@ def test_failed_probes_wait_twice_as_long_each_up_to_the_longest(probes: int) ->
 
 
 def test_it_opens_at_the_declared_number_of_failures_in_a_row() -> None:
-    """Four failures and a success are no row; five in a row stop the orders until the first wait is over."""
+    """Four failures and a success do not count as a row; five in a row stop the orders until the first wait is over."""
     breaker = Breaker(failures=5, first_wait=1.0)
     for _ in range(4):
         breaker.failed(0.0)
@@ -84,7 +83,7 @@ def test_it_opens_at_the_declared_number_of_failures_in_a_row() -> None:
     assert breaker.allows(2.0)
 
 
-def test_failures_while_it_is_open_do_not_put_the_probe_off() -> None:
+def test_failures_while_it_is_open_do_not_delay_the_probe() -> None:
     """Requests that left before it opened may fail late, and snapshots may fail meanwhile: the probe keeps its time."""
     breaker = Breaker(failures=1, first_wait=4.0)
     breaker.failed(0.0)

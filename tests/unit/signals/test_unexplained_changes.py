@@ -1,4 +1,4 @@
-"""Unexplained changes: rows that come late, falls that go on, and what a restart may not forget."""
+"""Unexplained changes: late rows, repeated falls, and what a restart must remember."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXACT = EquityTerms(10 * MINUTE, 1e-9, 60 * SECOND)
 FLAT = [position("BTC", "long", "0")]
 
 
-class Kept(History):
+class StoredHistory(History):
     """A history whose rows are stored as they are appended, as a runner does."""
 
     def __init__(self, terms: EquityTerms = TERMS) -> None:
@@ -34,37 +34,37 @@ class Kept(History):
         self.stored: list[StoredUnitValueRow] = []
 
 
-def history() -> Kept:
-    return Kept()
+def history() -> StoredHistory:
+    return StoredHistory()
 
 
-def observe(past: Kept, at: datetime, *accounts: AccountSnapshot) -> list[News]:
+def observe(past: StoredHistory, at: datetime, *accounts: AccountSnapshot) -> list[News]:
     news = past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
     if past.unknown is None:
         past.stored.append(encode_row(past.rows[-1]))
     return news
 
 
-def see(past: Kept, seconds: float, equity: str, *flows: Flow, pnl: str = "0") -> list[News]:
+def see(past: StoredHistory, seconds: float, equity: str, *flows: Flow, pnl: str = "0") -> list[News]:
     return observe(past, after(seconds=seconds), account(equity, [position("BTC", "long", pnl)], flows=flows))
 
 
-def restarted(past: Kept) -> Kept:
-    """The same memory in another process: state and rows through their stored form."""
-    again = Kept(past.terms)
+def restarted(past: StoredHistory) -> StoredHistory:
+    """The same history in another process: state and rows through their stored form."""
+    again = StoredHistory(past.terms)
     again.restore(past.state(), past.stored)
     again.stored = past.stored
     return again
 
 
-def fall(past: Kept) -> float:
+def fall(past: StoredHistory) -> float:
     low, high = drawdown_from_peak(past)
     assert low == pytest.approx(high)
     return low
 
 
-def test_a_deposit_whose_row_comes_late_is_no_peak_after_a_restart_either() -> None:
-    """The jump was a flow: neither the windows, nor the peak, nor attribution may keep it."""
+def test_a_deposit_with_a_late_row_is_no_peak_after_a_restart() -> None:
+    """The jump was a flow: the windows, the peak and the attribution all exclude it."""
     past = history()
     see(past, 0, "100000")
     see(past, 60, "200000")
@@ -78,8 +78,8 @@ def test_a_deposit_whose_row_comes_late_is_no_peak_after_a_restart_either() -> N
     assert fall(past) == pytest.approx(0.1)
 
 
-def test_money_that_moved_while_the_venue_was_stale_survives_a_restart() -> None:
-    """What was gathered but could not be used yet is stored with the ids that say it was seen."""
+def test_flows_during_stale_data_survive_a_restart() -> None:
+    """Flows that were collected and could not be applied yet are stored with the ids that mark them as seen."""
     past = history()
     see(past, 0, "100000")
     gone = flow("w", after(seconds=59), "-60000")
@@ -89,7 +89,7 @@ def test_money_that_moved_while_the_venue_was_stale_survives_a_restart() -> None
     assert fall(past) == 0
 
 
-def test_d21_falls_that_nothing_explains_one_after_the_other_count_as_loss() -> None:
+def test_d21_a_series_of_unexplained_falls_counts_as_loss() -> None:
     """−300 every two seconds, never a row: no transfers leave so fast, and each is a loss after a minute of silence."""
     past = history()
     see(past, 0, "100000")
@@ -99,8 +99,8 @@ def test_d21_falls_that_nothing_explains_one_after_the_other_count_as_loss() -> 
     assert drawdown_from_peak(past) == pytest.approx((0.18, 0.18))
 
 
-def test_falls_that_come_seldom_are_money_that_moved_however_long_it_takes() -> None:
-    """−300 every ten seconds, never a row: no time makes a loss of them."""
+def test_infrequent_unexplained_falls_are_flows_for_any_duration() -> None:
+    """−300 every ten seconds, never a row: no elapsed time makes a loss of them."""
     past = history()
     see(past, 0, "100000")
     for step in range(1, 121):
@@ -110,7 +110,7 @@ def test_falls_that_come_seldom_are_money_that_moved_however_long_it_takes() -> 
     assert past.changes.sum == -36_000
 
 
-def test_d21_an_old_rise_without_a_row_and_a_fall_without_one_are_both_money_that_moved() -> None:
+def test_d21_an_unexplained_rise_and_a_later_unexplained_fall_are_both_flows() -> None:
     """+20,000 without a row, an hour later −20,000 without a row: nothing was lost, and neither explains the other."""
     past = history()
     see(past, 0, "100000")
@@ -122,7 +122,7 @@ def test_d21_an_old_rise_without_a_row_and_a_fall_without_one_are_both_money_tha
 
 
 def test_each_fall_is_explained_by_its_own_row() -> None:
-    """−200 that nobody explains, then a withdrawal of 50,000 whose row is late: the row explains its own fall only."""
+    """An unexplained −200, then a withdrawal of 50,000 whose row is late: the row explains only its own fall."""
     past = history()
     see(past, 0, "100000")
     see(past, 5, "99800")
@@ -133,7 +133,7 @@ def test_each_fall_is_explained_by_its_own_row() -> None:
 
 
 def test_a_row_after_the_write_off_redeems_at_the_value_before_the_withdrawal() -> None:
-    """100k, 40k withdrawn (row after the grace), then a real loss of a third: 33.3% from the start."""
+    """100k, 40k withdrawn (row after the grace period), then a real loss of a third: 33.3% from the start."""
     past = history()
     see(past, 0, "100000")
     see(past, 10, "60000")
@@ -144,7 +144,7 @@ def test_a_row_after_the_write_off_redeems_at_the_value_before_the_withdrawal() 
 
 
 def test_a_fill_of_a_symbol_without_rules_bounds_nothing() -> None:
-    """60% is gone, and one contract was sold of which nobody knows the size: the withdrawal's row comes later."""
+    """60% is gone, and one contract of unknown size was sold: the withdrawal's row comes later."""
     past = history()
     see(past, 0, "100000")
     odd = fill("f", after(seconds=9), "BTC", "sell", "1", "1")
@@ -154,7 +154,7 @@ def test_a_fill_of_a_symbol_without_rules_bounds_nothing() -> None:
     assert fall(past) == 0
 
 
-def test_a_withdrawal_of_everything_told_late_empties_the_account_and_is_no_loss() -> None:
+def test_a_full_withdrawal_with_a_late_row_is_no_loss() -> None:
     """Equity zero, then the row: nothing fell."""
     past = history()
     see(past, 0, "100000")
@@ -165,7 +165,7 @@ def test_a_withdrawal_of_everything_told_late_empties_the_account_and_is_no_loss
 
 
 def test_d2_an_emptied_account_that_falls_into_debt_is_wiped_out() -> None:
-    """Withdrawn to nothing is no loss; owing 20,000 after that is one of everything."""
+    """Withdrawing everything is no loss; a debt of 20,000 after it is a loss of everything."""
     past = history()
     see(past, 0, "100000")
     see(past, 10, "0", flow("w", after(seconds=9), "-100000"))
@@ -175,7 +175,7 @@ def test_d2_an_emptied_account_that_falls_into_debt_is_wiped_out() -> None:
 
 
 def test_an_account_that_joins_the_scope_brings_its_equity_as_a_flow() -> None:
-    """A portfolio of one becomes one of two: no gain, no loss, nothing unexplained."""
+    """A portfolio of one account becomes one of two: no gain, no loss, nothing unexplained."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "-5000")], name="a"))
     both = [account("100000", [position("BTC", "long", "-5000")], name="a"),
@@ -184,8 +184,8 @@ def test_an_account_that_joins_the_scope_brings_its_equity_as_a_flow() -> None:
     assert fall(past) == 0
 
 
-def test_a_row_of_the_day_before_yesterday_is_old_news() -> None:
-    """Ids may be forgotten after 48 hours because rows that old do not count any more."""
+def test_a_row_older_than_48_hours_does_not_count() -> None:
+    """Ids may be forgotten after 48 hours because rows that old no longer count."""
     past = history()
     paid = flow("d", after(seconds=5), "50000", "deposit")
     see(past, 0, "100000")
@@ -202,9 +202,9 @@ amounts = st.integers(-20_000, 20_000).filter(lambda amount: abs(amount) > 500)
 
 
 @given(st.lists(st.tuples(kinds, amounts), min_size=1, max_size=30), st.booleans())
-def test_however_late_rows_come_the_truth_lies_inside_the_interval(moves: list[tuple[str, int]], restart: bool) -> None:
-    """Profit and loss in the open, flows at once, late or never told: the real fall from the peak is never outside."""
-    past = Kept(EXACT)
+def test_for_any_delay_of_rows_the_truth_lies_inside_the_interval(moves: list[tuple[str, int]], restart: bool) -> None:
+    """Visible profit and loss, flows at once, late or never reported: the real fall from the peak is never outside."""
+    past = StoredHistory(EXACT)
     equity, pnl, units, peak = 1_000_000, 0, 1.0, 1_000_000.0
     late: list[Flow] = []
     see(past, 0, str(equity))
@@ -229,7 +229,7 @@ def test_however_late_rows_come_the_truth_lies_inside_the_interval(moves: list[t
         assert low - 1e-9 <= real <= high + 1e-9, (low, real, high)
 
 
-def test_of_rows_that_come_together_only_the_late_part_speaks_of_the_past() -> None:
+def test_of_rows_that_arrive_together_only_the_late_part_explains_the_past() -> None:
     """A deposit of 100,000 now, and the row of an earlier one of 50,000: no unit value moved in either."""
     past = history()
     see(past, 0, "100000")
@@ -241,7 +241,7 @@ def test_of_rows_that_come_together_only_the_late_part_speaks_of_the_past() -> N
     assert [round(row.value) for row in past.rows] == [100_000] * 3
 
 
-def test_a_position_that_is_turned_round_realises_only_what_it_was() -> None:
+def test_a_reversed_position_realises_only_its_old_size() -> None:
     """Long 1 at 100,000, sold 2 at 99,000: the loss is 1,000, and the rest opens a short."""
     from killswitch.model.snapshot import Instrument
     from tests.worlds import rules
@@ -271,7 +271,7 @@ def test_a_restart_after_a_reset_does_not_bring_back_what_the_reset_forgot() -> 
 
 
 def test_rows_from_before_an_account_was_first_seen_are_in_its_equity_already() -> None:
-    """A deposit of before the start told after it, and a transfer told by both ends: nothing is counted twice."""
+    """An earlier deposit reported after the start, and a transfer reported by both ends: nothing is counted twice."""
     past = history()
     see(past, 10, "100000")
     assert see(past, 20, "100000", flow("d", after(seconds=5), "50000", "deposit")) == []
@@ -295,7 +295,7 @@ def test_a_fresh_row_does_not_hide_a_late_one_of_the_other_sign() -> None:
     assert fall(past) == 0
 
 
-def test_a_profit_of_insane_size_is_unknown_and_raises_nothing() -> None:
+def test_a_profit_beyond_the_number_range_is_unknown_and_raises_nothing() -> None:
     """1E+99999999 overflows a sum, 1E+400 a float."""
     for odd in ("1E+99999999", "1E+400", "-1E+400"):
         past = history()
@@ -309,16 +309,16 @@ def test_a_profit_of_insane_size_is_unknown_and_raises_nothing() -> None:
 
 
 @pytest.mark.parametrize("odd", ["1E+99999999", "sNaN"])
-def test_a_positions_profit_that_is_no_number_raises_nothing_beside_the_equitys_own(odd: str) -> None:
-    """The equity's answer says that 10,000 were lost: that a position shows nonsense takes nothing from it."""
+def test_a_non_finite_position_profit_does_not_affect_the_equitys_own(odd: str) -> None:
+    """The equity's answer shows a loss of 10,000: a non-finite value of a position takes nothing from it."""
     past = history()
     observe(past, after(), account("100000", FLAT, unrealized=Decimal(0)))
     observe(past, after(seconds=10), account("90000", [position("BTC", "long", odd)], unrealized=Decimal(-10_000)))
     assert fall(past) == pytest.approx(0.1)
 
 
-def test_the_rest_of_a_netted_change_stays_open() -> None:
-    """A rise of 100 is netted with falls of 30 and 10: what no fall offsets is open, also after the second one."""
+def test_the_remainder_of_a_netted_change_stays_pending() -> None:
+    """A rise of 100 is netted with falls of 30 and 10: what no fall offsets stays pending, also after the second."""
     rise, first, second = (
         UnexplainedChange(SECOND, Decimal(amount), 1000.0, 1.0, 0.0, account="main", kind="trade")
         for amount in (100, -30, -10)

@@ -1,4 +1,4 @@
-"""What the paper venue says of an account's worth: its parts, the time they are of, and when rows are shown."""
+"""The equity that the paper venue reports: its components, their time, and when rows are listed."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ COSTLY = MarketRules(
 )  # fmt: skip
 
 
-def _sum_of_parts(seen: AccountSnapshot) -> D:
+def sum_of_components(seen: AccountSnapshot) -> D:
     assert seen.unrealized is not None and seen.balances is not None
     wallets = [each.wallet * each.price for each in seen.balances if each.wallet is not None and each.price is not None]
     assert len(wallets) == len(seen.balances)
     return sum(wallets, D(0)) + seen.unrealized
 
 
-def test_a_margin_account_is_its_wallet_and_its_unrealised_profit() -> None:
-    """10 bought at 100 and priced at 110: 10,000 in the wallet, 100 unrealised, 10,100 in all."""
+def test_the_equity_of_a_margin_account_is_wallet_plus_unrealised_profit() -> None:
+    """10 bought at 100 and priced at 110: 10,000 in the wallet, 100 unrealised, 10,100 in total."""
     desk = Desk()
     desk.send("buy", "10")
     desk.pass_bar(A=bar("110"))
     seen = desk.seen
     (money,) = seen.balances or ()
     assert (money.wallet, money.equity, seen.unrealized, seen.equity) == (10000, 10100, 100, 10100)
-    assert _sum_of_parts(seen) == seen.equity
+    assert sum_of_components(seen) == seen.equity
     assert seen.observed_at is not None
     moments = {seen.wallet_as_of, seen.positions_as_of, money.price_at, *(p.mark_at for p in seen.positions or ())}
     assert moments == {seen.observed_at}
@@ -44,7 +44,7 @@ def test_a_margin_account_is_its_wallet_and_its_unrealised_profit() -> None:
 
 
 def test_a_cash_account_has_no_unrealised_profit() -> None:
-    """4 bought at 100 of 1,000 and priced at 150: 600 money and 4 × 150; nothing of it is unrealised."""
+    """4 bought at 100 of 1,000 and priced at 150: 600 of cash and 4 × 150; none of it is unrealised."""
     desk = Desk(instrument("A/USDT"), wallet="1000", market="spot")
     desk.send("buy", "4", symbol="A/USDT")
     desk.pass_bar(**{"A/USDT": bar("150")})
@@ -52,11 +52,11 @@ def test_a_cash_account_has_no_unrealised_profit() -> None:
     assert [(b.asset, b.wallet, b.equity, b.price) for b in seen.balances or ()] == [
         ("USDT", 600, 600, 1), ("A", 4, 4, 150),
     ]  # fmt: skip
-    assert (seen.unrealized, _sum_of_parts(seen), seen.equity) == (0, 1200, 1200)
+    assert (seen.unrealized, sum_of_components(seen), seen.equity) == (0, 1200, 1200)
 
 
 def test_a_fill_is_dated_by_the_clock_and_not_by_the_bar() -> None:
-    """Seen half a minute after the bar, then sold: the fill comes after what was seen, not before it."""
+    """A snapshot half a minute after the bar, then a sale: the fill is dated after the snapshot, not before it."""
     desk = Desk()
     desk.send("buy", "1")
     bar_closed = START + timedelta(minutes=1)
@@ -71,7 +71,7 @@ def test_a_fill_is_dated_by_the_clock_and_not_by_the_bar() -> None:
 
 
 def test_the_clock_never_goes_back() -> None:
-    """A caller whose clock was put back gets the venue's time; a bar that closes in the clock's past is dated by it."""
+    """A caller whose clock was set back gets the venue's time; a bar that closes in the clock's past is dated by it."""
     desk = Desk()
     desk.send("buy", "1")
     desk.send("sell", "1", price="110")
@@ -83,15 +83,15 @@ def test_the_clock_never_goes_back() -> None:
     assert [fill.at for fill in desk.seen.fills or ()] == [START + timedelta(minutes=1), ahead]
 
 
-def test_before_the_first_bar_there_is_no_time() -> None:
-    """A clock that is moved too early begins nothing."""
+def test_the_clock_cannot_be_moved_before_the_first_bar() -> None:
+    """A clock that is moved too early has no effect."""
     market = PaperMarket([instrument("A")], seed=1)
     market.move_clock(START)
     assert market.clock is None
 
 
-def test_what_is_held_no_more_keeps_its_price_for_five_minutes() -> None:
-    """Closed at 100; a minute later it costs 90, and after more than five minutes nobody says what it costs."""
+def test_a_closed_position_keeps_its_mark_for_five_minutes() -> None:
+    """Closed at 100; a minute later the mark is 90, and after more than five minutes it is no longer listed."""
     desk = Desk()
     desk.send("buy", "1")
     assert desk.seen.marks == ()
@@ -103,7 +103,7 @@ def test_what_is_held_no_more_keeps_its_price_for_five_minutes() -> None:
     assert desk.market.snapshot("main", closed + timedelta(minutes=5, microseconds=1)).marks == ()
 
 
-def test_what_is_held_again_is_priced_as_a_position_only() -> None:
+def test_a_reopened_position_has_only_its_own_mark() -> None:
     """Closed and bought again within a minute: its mark is the position's."""
     desk = Desk()
     desk.send("buy", "1")
@@ -113,7 +113,7 @@ def test_what_is_held_again_is_priced_as_a_position_only() -> None:
 
 
 def test_a_late_row_is_shown_late_and_dated_when_it_happened() -> None:
-    """With lags of 10 and 15 s: the money has gone at once, the rows follow."""
+    """With lags of 10 and 15 s: the money has left at once, the rows follow."""
     desk = Desk(terms=read_terms({"fill_lag": 10, "flow_lag": 15}))
     opened = START + timedelta(minutes=1)
     desk.market.flow("main", "withdrawal", D(-3000))
@@ -130,16 +130,16 @@ def test_a_late_row_is_shown_late_and_dated_when_it_happened() -> None:
     assert (row.at, row.kind, row.amount) == (opened, "withdrawal", -3000)
 
 
-def test_whoever_asks_for_one_orders_fills_has_them_at_once() -> None:
-    """Lateness is of what snapshots list."""
+def test_fills_queried_by_order_are_listed_at_once() -> None:
+    """The lag applies to the rows in snapshots."""
     desk = Desk(terms=VenueTerms(fill_lag=30.0))
     desk.send("buy", "1", client_order_id="mine")
     assert desk.seen.fills == ()
     assert len(desk.market.fills("main", "A", "mine")) == 1
 
 
-def test_a_row_can_be_later_than_the_venue_says() -> None:
-    """For rehearsals: the row of this one transfer comes after 61 s, and the venue does not say so."""
+def test_a_row_can_be_later_than_the_declared_lag() -> None:
+    """For rehearsals: the row of this one transfer comes after 61 s, and the venue does not declare it."""
     desk = Desk()
     opened = START + timedelta(minutes=1)
     desk.market.flow("main", "transfer", D(-1), lag=61 * SECOND)
@@ -148,8 +148,8 @@ def test_a_row_can_be_later_than_the_venue_says() -> None:
     assert (len(seen.flows or ()), seen.row_lag_s) == (1, 0)
 
 
-def test_late_rows_are_forgotten_after_they_were_shown() -> None:
-    """What is shown after more than the time of recall is shown all the same, and then forgotten as other rows are."""
+def test_late_rows_are_forgotten_after_they_were_listed() -> None:
+    """A row that is due only after the recall is listed all the same, and then forgotten like other rows."""
     market = PaperMarket([instrument("A")], seed=1, rules=FREE, recall=timedelta(minutes=2))
     market.add_account("main", market="swap", currency="USDT", wallet=D(100))
     market.advance(START, {"A": bar("100")})
@@ -162,14 +162,14 @@ def test_late_rows_are_forgotten_after_they_were_shown() -> None:
 
 
 @pytest.mark.parametrize("lag", [-1, LONGEST_LAG + 1, float("inf"), float("nan")])
-def test_a_lag_that_no_time_can_be_is_refused(lag: float) -> None:
+def test_an_impossible_lag_is_refused(lag: float) -> None:
     """Seconds from zero on."""
     with pytest.raises(ValueError, match="flow_lag"):
         VenueTerms(flow_lag=lag)
 
 
-def test_coins_come_and_go_at_what_they_are_worth() -> None:
-    """4 A at 150 and 600 money: 3 A leave (−450), then 1 A comes (+150); no fill, and the money stays."""
+def test_coins_are_transferred_at_their_price() -> None:
+    """4 A at 150 and 600 of cash: 3 A leave (−450), then 1 A comes (+150); no fill, and the cash is unchanged."""
     desk = Desk(instrument("A/USDT"), wallet="1000", market="spot")
     desk.send("buy", "4", symbol="A/USDT")
     desk.pass_bar(**{"A/USDT": bar("150")})
@@ -181,7 +181,7 @@ def test_coins_come_and_go_at_what_they_are_worth() -> None:
     assert (desk.seen.equity, desk.position("A/USDT").contracts, len(desk.seen.fills or ())) == (900, 2, 1)
 
 
-def test_what_an_account_cannot_give_does_not_move() -> None:
+def test_an_impossible_transfer_is_refused() -> None:
     """More of a coin than is held, a coin without a market, and any coin of a margin account."""
     desk = Desk(instrument("A/USDT"), wallet="1000", market="spot")
     desk.send("buy", "4", symbol="A/USDT")
@@ -194,7 +194,7 @@ def test_what_an_account_cannot_give_does_not_move() -> None:
     assert desk.seen.flows == ()
 
 
-def test_the_price_of_the_accounts_currency_is_told_where_there_is_a_market_of_it() -> None:
+def test_the_rate_of_the_accounts_currency_is_given_where_it_has_a_market() -> None:
     """An account in USDT where USDT/USD is traded at 0.9."""
     desk = Desk(instrument("A/USDT"), instrument("USDT/USD"))
     desk.pass_bar(**{"USDT/USD": bar("0.9")})
@@ -202,7 +202,7 @@ def test_the_price_of_the_accounts_currency_is_told_where_there_is_a_market_of_i
     assert Desk().seen.rates is None
 
 
-def test_prices_are_of_the_moment_and_leave_out_what_there_is_not() -> None:
+def test_prices_are_current_and_omit_unknown_symbols() -> None:
     """One price for all three, at the venue's time."""
     desk = Desk(instrument("A"), instrument("B"))
     at = START + timedelta(minutes=1, seconds=7)

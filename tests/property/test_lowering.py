@@ -1,4 +1,4 @@
-"""Lowered code against a tree-walking reading of the same conditions, written here on its own."""
+"""Lowered code, compared with an independent tree-walking evaluation of the same conditions."""
 
 from __future__ import annotations
 
@@ -131,10 +131,10 @@ text = st.none() | st.sampled_from(TEXTS)
 
 
 @given(st.lists(conditions | ladders, max_size=8), columns, text)
-def test_lowered_code_says_what_walking_the_tree_says(
+def test_lowered_code_equals_the_tree_walk(
     nodes: list[ConditionNode], columns: list[Interval], text: str | None
 ) -> None:
-    """Whatever the conditions and the columns, every bit equals the naive reading."""
+    """For any conditions and columns, every bit equals the naive evaluation."""
     assert run(nodes, columns, text) == [truth(node, columns, text) for node in nodes]
 
 

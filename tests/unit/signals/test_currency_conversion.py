@@ -1,4 +1,4 @@
-"""Accounts of several currencies measured in one: who agrees on a price, and what is converted. Numbers by hand."""
+"""Accounts of several currencies in one reference currency: agreement on a price, and conversion. Numbers by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prices(*each: str) -> dict[str, Decimal]:
     ids=["agree", "differ", "one is off", "too few", "one is enough", "nobody", "all differ"],
 )
 def test_a_price_is_the_median_of_venues_that_agree(given: tuple[str, ...], venues: int, expected: str | None) -> None:
-    """Within 1% of each other; of three, one that is off counts for nothing."""
+    """Within 1% of each other; of three, an outlier counts for nothing."""
     found = agreed_price(prices(*given), ReferenceCurrency("USD", venues, Decimal("0.01")))
     assert found == (None if expected is None else Decimal(expected))
 
@@ -57,8 +57,8 @@ def priced(venue: str, currency: str, **more: Any) -> AccountSnapshot:
     return account("1", [], name=venue, venue=venue, currency=currency, **more)
 
 
-def test_a_venue_prices_a_currency_by_its_rates_and_its_balances_either_way_round() -> None:
-    """Four ways to say what a USDT costs in USD, and one answer for each venue; a venue that is down says nothing."""
+def test_a_venue_prices_a_currency_by_rates_and_balances_in_either_direction() -> None:
+    """Four ways to state what a USDT costs in USD, and one answer for each venue; a venue that is down gives none."""
     seen = [
         priced("a", "USDT", rates=(Rate("USD", Decimal("0.99")), Rate("EUR", Decimal("0.9")))),
         priced("b", "USD", rates=(Rate("USDT", Decimal("1.25")),)),
@@ -72,7 +72,7 @@ def test_a_venue_prices_a_currency_by_its_rates_and_its_balances_either_way_roun
     }  # fmt: skip
 
 
-def test_a_venue_of_several_accounts_is_one_voice() -> None:
+def test_several_accounts_of_a_venue_have_one_vote() -> None:
     """Two accounts at one venue are no quorum of two."""
     seen = [account("1", [], name=name, venue="a", currency="USDT", rates=(Rate("USD", Decimal(1)),)) for name in "xyz"]
     found = conversion("USDT", USD, seen)
@@ -80,8 +80,8 @@ def test_a_venue_of_several_accounts_is_one_voice() -> None:
     assert found.unknown == ("the price of USDT in USD is unknown: 2 venues within 1% of each other are required (a 1)")
 
 
-def test_what_is_declared_is_taken_only_where_too_few_venues_agree() -> None:
-    """Declared 1, and the venues say 0.9."""
+def test_the_declared_rate_is_used_only_if_too_few_venues_agree() -> None:
+    """Declared 1, and the venues give 0.9."""
     declared = ReferenceCurrency("USD", 2, Decimal("0.01"), (("USDT", Decimal(1)),))
     off = [priced(venue, "USDT", rates=(Rate("USD", Decimal("0.9")),)) for venue in "ab"]
     assert conversion("USDT", declared, off).rate == Decimal("0.9")
@@ -128,7 +128,7 @@ def test_equity_exposure_and_margin_are_in_the_reference_currency() -> None:
     assert seen.currency == "USD"
 
 
-def test_a_loss_in_one_currency_is_a_fall_of_the_whole_and_a_withdrawal_is_not() -> None:
+def test_a_loss_in_one_currency_is_a_fall_of_the_scope_and_a_withdrawal_is_not() -> None:
     """A loss of 20,000 EUR is 24,000 of 200,000 USD, 12%; 30,000 EUR that leave with their row are none."""
     assert drawdown(watched(desk("100000", "80000"), desk("80000", "80000", pnl="-20000")), 15 * MINUTE)[0] == (
         pytest.approx(0.12)
@@ -147,13 +147,13 @@ def test_a_withdrawal_whose_row_comes_late_is_no_loss_once_it_is_known() -> None
     assert past.changes.sum == 0
 
 
-def test_what_nothing_explains_is_in_the_reference_currency() -> None:
+def test_an_unexplained_change_is_in_the_reference_currency() -> None:
     """30,000 EUR are missing: 36,000 USD."""
     past = watched(desk("100000", "80000"), desk("70000", "80000"))
     assert past.changes.sum == -36_000
 
 
-def test_the_share_that_nothing_explains_is_of_the_reference_currency() -> None:
+def test_the_unexplained_share_is_in_the_reference_currency() -> None:
     """30,000 EUR are missing, 36,000 of what would be 200,000 USD: 18%, and not 30,000 of 194,000."""
     seen = desk("70000", "80000")
     past = watched(desk("100000", "80000"), seen)
@@ -162,7 +162,7 @@ def test_the_share_that_nothing_explains_is_of_the_reference_currency() -> None:
     assert columns.lo == columns.hi == [-36_000.0, pytest.approx(0.18)]
 
 
-def test_falls_of_two_currencies_are_added_up_in_the_reference_currency() -> None:
+def test_falls_in_two_currencies_are_added_in_the_reference_currency() -> None:
     """10,000 EUR and 8,000 USD are missing: 20,000 of 200,000 USD."""
     seen = desk("90000", "72000")
     columns = ColumnReader([SignalRef("equity.unexplained_share")]).read(
@@ -171,7 +171,7 @@ def test_falls_of_two_currencies_are_added_up_in_the_reference_currency() -> Non
     assert columns.lo == columns.hi == [pytest.approx(0.1)]
 
 
-def test_a_currency_that_loses_its_worth_is_a_loss() -> None:
+def test_a_depreciating_currency_is_a_loss() -> None:
     """The EUR falls from 1.20 to 0.90 at both venues: 30,000 of 200,000 USD, and nothing is unexplained."""
     past = watched(desk("100000", "80000"), desk("100000", "80000", rate="0.9"))
     assert drawdown(past, 15 * MINUTE)[0] == pytest.approx(0.15)
@@ -186,7 +186,7 @@ def test_the_profit_of_positions_is_in_the_reference_currency() -> None:
 
 
 def test_venues_that_disagree_leave_the_scope_unknown_with_the_reason() -> None:
-    """1.20 at one and 1.10 at the other: no plausible rate is made up."""
+    """1.20 at one and 1.10 at the other: no plausible rate is invented."""
     e, _ = desk("100000", "80000")
     _, u = desk("100000", "80000", rate="1.1")
     seen = view(0, (e, u))
@@ -196,8 +196,8 @@ def test_venues_that_disagree_leave_the_scope_unknown_with_the_reason() -> None:
     )
 
 
-def test_accounts_outside_of_the_scope_have_a_voice() -> None:
-    """The scope holds `e` only; `u` is around it."""
+def test_accounts_outside_of_the_scope_have_a_vote() -> None:
+    """The scope holds only `e`; `u` is outside of it."""
     e, u = desk("100000", "80000")
     alone = ScopeView(0, True, (e,), {}, None, (e, u), USD)
     assert alone.equity == Decimal(120_000)
@@ -210,8 +210,8 @@ def test_without_a_reference_currency_a_mixed_scope_is_unknown() -> None:
     assert seen.unknown == "the scope has accounts in EUR and USD, and no reference currency"
 
 
-def test_a_dark_account_is_bounded_in_the_reference_currency() -> None:
-    """`u` lost nothing and `e` is down; its L moved nowhere that is seen, so it is worth anything."""
+def test_an_unavailable_account_is_bounded_in_the_reference_currency() -> None:
+    """`u` lost nothing and `e` is down; no mark of its L is visible, so its equity is unbounded."""
     _, u = desk("100000", "80000")
     other = account("1", [], name="x", venue="one", currency="EUR", rates=(Rate("USD", Decimal("1.2")),))
     down = account(None, None, name="e", venue="one", currency="EUR", quality="down", reason="timeout")
@@ -221,7 +221,7 @@ def test_a_dark_account_is_bounded_in_the_reference_currency() -> None:
     assert (past.equity_range.low, past.equity_range.high) == (Decimal(80_000), Decimal("Infinity"))
 
 
-def test_a_flat_dark_account_is_worth_its_last_equity_at_the_present_rate() -> None:
+def test_a_flat_unavailable_account_has_its_last_equity_at_the_current_rate() -> None:
     """100,000 EUR are 110,000 USD when the EUR costs 1.10."""
     _, u = desk("100000", "80000", rate="1.1")
     flat = account("100000", [], name="e", venue="one", currency="EUR", rates=(Rate("USD", Decimal("1.2")),))
@@ -238,7 +238,7 @@ def test_a_flat_dark_account_is_worth_its_last_equity_at_the_present_rate() -> N
 
 @pytest.mark.parametrize(("old", "rate"), [(60, Decimal("1.2")), (61, None)])
 def test_a_rate_is_as_stale_as_the_equity_of_the_account_that_gives_it(old: int, rate: Decimal | None) -> None:
-    """Both venues give 1.20; `two` was read so many seconds ago, and the policy takes no data older than 60 s."""
+    """Both venues give 1.20; `two` was observed so many seconds ago, and the policy takes no data older than 60 s."""
     e, u = desk("100000", "80000")
     e, u = put(e, observed_at=after(seconds=old)), put(u, observed_at=after(seconds=0))
     seen = ScopeView(to_micros(after(seconds=old)), True, (e,), {}, 60 * SECOND, (e, u), USD)
@@ -246,8 +246,8 @@ def test_a_rate_is_as_stale_as_the_equity_of_the_account_that_gives_it(old: int,
     assert seen.equity == (None if rate is None else Decimal(120_000))
 
 
-def test_an_unknown_rate_names_the_answer_that_was_too_old() -> None:
-    """Who reads that a price is missing finds which account gave it, and when."""
+def test_an_unknown_rate_names_the_stale_answer() -> None:
+    """The reason has the account that gave the missing price, and when."""
     e, u = desk("100000", "80000")
     e, u = put(e, observed_at=after(hours=28)), put(u, observed_at=after(seconds=0))
     seen = ScopeView(to_micros(after(hours=28)), True, (e,), {}, 60 * SECOND, (e, u), USD)
@@ -257,7 +257,7 @@ def test_an_unknown_rate_names_the_answer_that_was_too_old() -> None:
     )
 
 
-def test_what_an_account_has_no_rate_for_is_no_number() -> None:
+def test_an_amount_without_a_rate_is_unknown() -> None:
     """Venues that disagree: neither an amount nor the rate is taken for one of the scope's currency."""
     e, _ = desk("100000", "80000")
     _, u = desk("100000", "80000", rate="1.1")
@@ -279,15 +279,15 @@ def test_an_account_that_is_not_in_the_view_has_no_rate(reference: ReferenceCurr
 
 
 def test_a_position_without_a_rate_has_an_unknown_share_for_the_ranking() -> None:
-    """What it is worth beside the others is not known, and not what the number is in its own currency."""
+    """Its value beside the others is unknown, and is not the number in its own currency."""
     e, _ = desk("100000", "80000", pnl="-10")
     _, u = desk("100000", "80000", rate="1.1")
     (found,) = candidates(view(0, (e, u)), None)
     assert (found.value, found.measured, found.notional_share, found.pnl) == (Decimal(50_000), None, None, None)
 
 
-def test_what_was_realised_on_an_account_that_left_the_scope_is_left_behind() -> None:
-    """`e` closes at a gain and is then taken out by a hand: what is left goes on without a rate of it."""
+def test_realised_profit_of_an_account_leaves_the_scope_with_it() -> None:
+    """`e` closes at a gain and an operator then removes it from the scope: the rest needs no rate of it."""
     gain = fill("f", after(seconds=30), "L", "sell", "1", "110", realized_pnl="10")
     e, u = desk("100000", "80000")
     past = watched((e, u), desk("100010", "80000", fills=[gain]))

@@ -1,8 +1,7 @@
-"""What a position is worth whose venue withholds it, and that settles in another coin than the account's currency.
+"""The profit of a position whose venue withholds it, and that settles in another coin than the account's currency.
 
 Expected values by hand: a linear contract pays contracts × (mark − entry) of its coin, an inverse one contracts × size
-× (1 ÷ entry − 1 ÷ mark) of its coin.
-"""
+× (1 ÷ entry − 1 ÷ mark) of its coin."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ USDC = Balance("USDC", Decimal(100), Decimal("0.00002"))
 
 
 def withheld(contracts: str = "0.2", mark: str = "50000", symbol: str = IN_USDC) -> Position:
-    """Bought at 48,000; its venue tells no money of it."""
+    """Bought at 48,000; its venue reports no profit for it."""
     return position(symbol, "long", None, contracts=contracts, mark_price=mark, entry_price="48000")
 
 
@@ -39,14 +38,14 @@ def coins(
     return account(equity, positions, currency="BTC", balances=balances, rates=rates)
 
 
-def worth(held: Position, of: AccountSnapshot) -> tuple[Decimal | None, Decimal | None]:
+def profit_and_notional(held: Position, of: AccountSnapshot) -> tuple[Decimal | None, Decimal | None]:
     rule: Instrument = RULES["main", held.symbol]
     return unrealized(held, of, rule), notional(held, of, rule)
 
 
 def test_a_gain_in_another_coin_is_not_taken_for_the_accounts_currency() -> None:
-    """400 USDC on 10,000 USDC are not 400 BTC on 10,000 BTC: nobody says what a USDC is worth, so both are unknown."""
-    assert worth(withheld(), coins(withheld())) == (None, None)
+    """400 USDC on 10,000 USDC are not 400 BTC on 10,000 BTC: no rate of the USDC is given, so both are unknown."""
+    assert profit_and_notional(withheld(), coins(withheld())) == (None, None)
     view = ScopeView(to_micros(after()), True, (coins(withheld()),), RULES, None)
     assert (view.pnl(), view.notionals()) == (None, None)
     assert margin_loss(withheld(), coins(withheld()), RULES["main", IN_USDC]) is None
@@ -55,22 +54,22 @@ def test_a_gain_in_another_coin_is_not_taken_for_the_accounts_currency() -> None
 @pytest.mark.parametrize(
     "told", [{"balances": (USDC,)}, {"rates": (Rate("USDC", Decimal(50_000)),)}], ids=["as collateral", "as a rate"]
 )
-def test_it_is_converted_at_what_the_venue_says_that_the_coin_is_worth(told: dict[str, tuple[Balance, ...]]) -> None:
+def test_it_is_converted_at_the_venues_price_of_the_coin(told: dict[str, tuple[Balance, ...]]) -> None:
     """400 USDC at 0.00002 are 0.008 BTC, on 0.2 BTC."""
-    assert worth(withheld(), coins(withheld(), **told)) == (Decimal("0.008"), Decimal("0.2"))  # type: ignore[arg-type] # one of the two
+    assert profit_and_notional(withheld(), coins(withheld(), **told)) == (Decimal("0.008"), Decimal("0.2"))  # type: ignore[arg-type] # one of the two
 
 
-def test_an_inverse_contract_pays_its_coin_into_an_account_of_dollars() -> None:
+def test_an_inverse_contract_pays_its_coin_into_a_dollar_account() -> None:
     """4,800 USD from 48,000 to 50,000: 0.1 − 0.096 = 0.004 BTC, at 50,000 each 200 USD, on 0.096 BTC: 4,800 USD."""
     dollars = account("100000", [], currency="USDT", balances=(Balance("BTC", Decimal(1), Decimal(50_000)),))
-    assert worth(withheld("4800", symbol=IN_BTC), dollars) == (pytest.approx(200), 4800)
-    assert worth(withheld("4800", symbol=IN_BTC), account("100000", [], currency="USDT")) == (None, None)
+    assert profit_and_notional(withheld("4800", symbol=IN_BTC), dollars) == (pytest.approx(200), 4800)
+    assert profit_and_notional(withheld("4800", symbol=IN_BTC), account("100000", [], currency="USDT")) == (None, None)
 
 
 def test_the_premium_of_an_option_is_not_its_notional() -> None:
-    """Its venue says what it is on, or nobody does; what it has gained is counted in premiums."""
+    """Its venue gives the notional, or it is unknown; the gain is counted in premiums."""
     call = position(CALL, "long", None, contracts="3", mark_price="0.03", entry_price="0.02")
-    assert worth(call, coins(call)) == (Decimal("0.03"), None)
+    assert profit_and_notional(call, coins(call)) == (Decimal("0.03"), None)
 
 
 def lost(*, usdc: tuple[Balance, ...]) -> History:
@@ -84,7 +83,7 @@ def lost(*, usdc: tuple[Balance, ...]) -> History:
     return past
 
 
-def test_a_shorts_loss_is_not_laid_upon_a_long_in_another_coin() -> None:
+def test_the_loss_of_a_short_is_not_attributed_to_a_long_in_another_coin() -> None:
     """5 USDC are 0.0001 BTC: the short has lost 99.8%. Taken for 5 BTC, the long had lost 98.8%."""
     found = shares(lost(usdc=(USDC,)), 15 * MINUTE)
     assert (found.source(0.65), found.short) == ("SHORT", pytest.approx(0.06 / 0.0601))
