@@ -35,7 +35,7 @@ FIRST, SECOND, RESET = "aa" * 10, "bb" * 10, "cc" * 10
 
 
 @dataclass
-class HandWritten:
+class FilledStore:
     """A store that is filled tick by tick."""
 
     store: SqlStore
@@ -64,7 +64,7 @@ class HandWritten:
         )  # fmt: skip
 
 
-def hand_written(folder: Path) -> HandWritten:
+def filled_store(folder: Path) -> FilledStore:
     """An empty store in `folder`, with the lines of the policy kept."""
     path = folder / "store.sqlite"
     store = open_store(str(path))
@@ -82,7 +82,7 @@ def hand_written(folder: Path) -> HandWritten:
         },
     )  # fmt: skip
     store.put_live(f"places/{SET}", msgspec.json.encode({POLICY: lines}))
-    return HandWritten(store, path)
+    return FilledStore(store, path)
 
 
 def snapshot(at: datetime) -> Snapshot:
@@ -137,7 +137,7 @@ def reset(at: datetime, id_: str = RESET, author: str | None = "ada", reason: st
     )
 
 
-def whole_incident(written: HandWritten) -> None:
+def whole_incident(written: FilledStore) -> None:
     """Level 1 at :00 sells 5 BTC; level 3 a minute later closes all; a reset ten minutes later."""
     first = firing(FIRST, after(), "trim", 1, 0, intent("BTC", "sell", "5", "5"))
     written.tick(

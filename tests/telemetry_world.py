@@ -76,7 +76,7 @@ class Exported:
         self._metering.shutdown()
 
 
-class MoodyVenue(ScriptedVenue):
+class OutcomeVenue(ScriptedVenue):
     """Takes the next of `moods` at each order: `fill`, `refuse`, `lose` (it never arrives, without an answer),
     `unsure` (filled, but the answer is lost) or `rest` (it rests until it is queried).
     Cancels what it is asked to."""
@@ -152,7 +152,7 @@ def run_crash(folder: Path, moods: list[str], policies: PolicySet) -> Exported:
     world = World(folder)
     try:
         exported = Exported(world, policies)
-        venue = MoodyVenue(book("1100"), moods)
+        venue = OutcomeVenue(book("1100"), moods)
         runner = runner_of(world, venue, policies, exported)
 
         async def go() -> None:

@@ -21,7 +21,7 @@ from killswitch.incident.report.rendering import equity_charts, report
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.bench.measure import Measure, best_of
-from tests.incidents import FIRST, HandWritten, entry, hand_written, rows
+from tests.incidents import FIRST, FilledStore, entry, filled_store, rows
 from tests.worlds import after
 
 ORDERS, ROUNDS = 200, 5
@@ -36,7 +36,7 @@ _IMPORTING = _CLOCK.format("import matplotlib.figure, matplotlib.backends.backen
 def measures() -> Iterator[Measure]:
     """The promises: under a second; and the first report of a process costs little more than its imports."""
     with TemporaryDirectory() as folder:
-        written = hand_written(Path(folder))
+        written = filled_store(Path(folder))
         _fill(written)
         written.store.close()
         path = str(written.path)
@@ -71,7 +71,7 @@ def _check(incident: Incident) -> None:
         raise AssertionError("the incident is not the promised one")
 
 
-def _fill(written: HandWritten) -> None:
+def _fill(written: FilledStore) -> None:
     """200 orders, five a second, each sent, filled and verified, and an hour of history a second apart."""
     intents = [incidents.intent(f"BTC{number}", "sell", "1", "0", number) for number in range(ORDERS)]
     decision = incidents.firing(FIRST, after(hours=1), "close-everything", 3, 0, *intents)

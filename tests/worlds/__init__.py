@@ -107,6 +107,6 @@ def fill(id_: str, at: datetime, symbol: str, side: str, amount: str, price: str
     )
 
 
-def hand(kind: str, at: datetime, scope: str | None = "account/main", id_: str = "e1") -> Event:
+def operator_event(kind: str, at: datetime, scope: str | None = "account/main", id_: str = "e1") -> Event:
     """An operator's command as an event."""
     return Event(id=id_, at=at, kind=kind, scope=scope, author="operator-1", reason="reviewed")  # type: ignore[arg-type]  # literal

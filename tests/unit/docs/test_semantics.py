@@ -29,7 +29,7 @@ from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.scope import History
 from tests.graphs import DEFAULT_RANKING
 from tests.unit.docs.pages import Rows, Section, compiled, number, percent, sections
-from tests.worlds import account, after, flow, hand, position, rules, snapshot
+from tests.worlds import account, after, flow, operator_event, position, rules, snapshot
 
 BEFORE = 15
 """Minutes without a change before an example."""
@@ -71,7 +71,7 @@ class Account:
             return snapshot(now, account(None, None, quality="down", reason="no answer"))
         equity = number(row["equity"])
         books = [held("L", "long", str(number(long))), held("S", "short", str(number(short)))]
-        events = [hand("reset", now, id_=f"reset-{minute}")] if "reset" in next(iter(row.values())) else []
+        events = [operator_event("reset", now, id_=f"reset-{minute}")] if "reset" in next(iter(row.values())) else []
         return snapshot(
             now, account(str(equity), books, flows=flows, instruments=[rules("L"), rules("S")]), events=events
         )
@@ -178,7 +178,7 @@ def test_a_limit_fires_as_often_as_the_page_says(page: dict[str, Section], tmp_p
             notional = str(Decimal(row["leverage"]) * 100_000)
             book = [position("L", "long", "0", contracts="10", notional=notional, margin="10000")]
             seen = account("100000", book, instruments=[rules("L")])
-        events = [hand("reset", now)] if "reset" in row["after"] else []
+        events = [operator_event("reset", now)] if "reset" in row["after"] else []
         fired = fired_stages(interpreter.tick(snapshot(now, seen, events=events)).decisions)
         assert [row["fires"]] == (fired or ["—"]), row
 

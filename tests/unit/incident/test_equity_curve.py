@@ -19,7 +19,7 @@ from killswitch.model.store import EquityCurvePoint, HistoryRow
 from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.history.rows import Correction
 from tests import incidents
-from tests.incidents import FIRST, hand_written, rows
+from tests.incidents import FIRST, filled_store, rows
 from tests.worlds import after
 
 OPENED = to_micros(after(hours=2))
@@ -96,7 +96,7 @@ def test_a_worthless_unit_has_no_equity_curve(value: float) -> None:
 
 def test_pruned_history_leaves_the_kept_equity_curve(tmp_path: Path) -> None:
     """The points belong to the incident: a report a year later still shows the fall."""
-    written = hand_written(tmp_path)
+    written = filled_store(tmp_path)
     history = falling_rows(100)
     written.tick(after(hours=2), [incidents.firing(FIRST, after(hours=2), "trim", 1, 0)], rows=history)
     before = incident_of(written.store, find_incident(written.store, None), StartedAs("s")).course
@@ -176,7 +176,7 @@ def test_a_base_value_from_before_the_firing_is_reported_with_its_time() -> None
 
 def test_the_report_explains_the_base_value_and_the_pending_change(tmp_path: Path) -> None:
     """As text, with the time of day and the share of equity."""
-    written = hand_written(tmp_path)
+    written = filled_store(tmp_path)
     incidents.whole_incident(written)
     incident = incident_of(written.store, find_incident(written.store, None), StartedAs("s"))
     curve = build_curve(

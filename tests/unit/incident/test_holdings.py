@@ -18,7 +18,7 @@ from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
 from killswitch.operations.status import OpenClosing
 from tests import incidents
-from tests.incidents import HandWritten, hand_written
+from tests.incidents import FilledStore, filled_store
 from tests.unit.incident.test_results import (
     banded,
     decision,
@@ -36,8 +36,8 @@ CLOSED = (planned(), sent(1, "10", order="market"), filled(1, "10", "100"), veri
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
@@ -78,7 +78,7 @@ def test_a_residual_on_an_armed_account_outranks_an_unarmed_account() -> None:
     assert (found.standing, found.unsent) == ("residual", ("other",))
 
 
-def test_a_report_names_the_account_on_which_nothing_was_sent(written: HandWritten) -> None:
+def test_a_report_names_the_account_on_which_nothing_was_sent(written: FilledStore) -> None:
     """In remarks, outcome and checklist; the other account was closed and is not listed as open."""
     found, text = report_of(written, decision(banded("BTC", "sell", "10", None), intent_on_unarmed_account()), *CLOSED)
     assert any(each.startswith("nothing was sent on other, although orders") for each in found.remarks)
@@ -109,7 +109,7 @@ def test_one_holding_over_two_hops_is_one_position_closed() -> None:
     assert (found.closed, found.standing) == (1, "flat")
 
 
-def test_the_two_hops_of_a_sale_are_distinguished(written: HandWritten) -> None:
+def test_the_two_hops_of_a_sale_are_distinguished(written: FilledStore) -> None:
     """The first sells the holding, the second its proceeds; plan and report both say so."""
     assert order_texts([hop_intent(target="10")])[0].endswith(
         "on another market than the holding is listed on, leaving 10 of it"
@@ -170,7 +170,7 @@ def test_a_forced_close_of_an_unavailable_account_explains_its_unknown_sums() ->
     assert not any(each.why for each in known.missing)
 
 
-def test_an_order_that_expired_without_a_fill_is_not_reported_as_filled(written: HandWritten) -> None:
+def test_an_order_that_expired_without_a_fill_is_not_reported_as_filled(written: FilledStore) -> None:
     """Eight unfilled orders within a second are one line that says so."""
     close = decision(banded("BTC", "sell", "10", None))
     expired = [
@@ -205,7 +205,7 @@ def test_each_slice_names_its_remaining_quantity_and_only_the_last_the_target() 
     assert [each.rpartition(" ")[2] for each in order_texts(orders)] == ["6", "0", "2", "0"]
 
 
-def test_a_close_without_any_fill_has_known_sums_of_zero(written: HandWritten) -> None:
+def test_a_close_without_any_fill_has_known_sums_of_zero(written: FilledStore) -> None:
     """The venue finally refused the only order: the sums are 0, not unknown, and the reason is shown."""
     said_no = structs.replace(filled(1, "0", "0"), kind="rejected", data={"reason": "market_closed"})
     close = decision(banded("BTC", "sell", "10", None))

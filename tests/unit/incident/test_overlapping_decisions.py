@@ -13,20 +13,20 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.record.results import read_result
 from killswitch.model.store import JournalEntry
-from tests.incidents import FIRST, SECOND, HandWritten, entry, firing, hand_written, intent, snapshot
+from tests.incidents import FIRST, SECOND, FilledStore, entry, filled_store, firing, intent, snapshot
 from tests.worlds import after
 
 INTENTS = (intent("BTC", "sell", "10", "0"),)
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
 
-def two_closes(written: HandWritten, *first: JournalEntry) -> None:
+def two_closes(written: FilledStore, *first: JournalEntry) -> None:
     """A close whose process is killed after sending its order at 1 s, and a manual one at 5 s with nothing to do.
 
     The second is decided on 10 BTC still held, and verifies 0 at 8 s. `first`: the entries on the order's outcome.
@@ -44,7 +44,7 @@ def two_closes(written: HandWritten, *first: JournalEntry) -> None:
         written.store.append(each)
 
 
-def closed_by_others(written: HandWritten) -> tuple[Decimal | None, Decimal | None]:
+def closed_by_others(written: FilledStore) -> tuple[Decimal | None, Decimal | None]:
     """The quantities closed by other decisions of ours, and by others; history and report must agree."""
     decision = written.store.decision(SECOND)
     assert decision is not None
@@ -54,31 +54,31 @@ def closed_by_others(written: HandWritten) -> tuple[Decimal | None, Decimal | No
     return position.other_decisions, position.others
 
 
-def test_a_fill_of_a_killed_process_is_no_change_by_others(written: HandWritten) -> None:
+def test_a_fill_of_a_killed_process_is_no_change_by_others(written: FilledStore) -> None:
     """Its fill of all 10 is found after the second decision."""
     two_closes(written, entry(FIRST, "filled", after(seconds=6), state="filled", filled="10", price="99"))
     assert closed_by_others(written) == (10, 0)
 
 
-def test_a_quantity_that_neither_decision_ordered_is_a_change_by_others(written: HandWritten) -> None:
+def test_a_quantity_that_neither_decision_ordered_is_a_change_by_others(written: FilledStore) -> None:
     """The order filled 4 of the 10."""
     two_closes(written, entry(FIRST, "filled", after(seconds=6), state="filled", filled="4", price="99"))
     assert closed_by_others(written) == (4, 6)
 
 
-def test_while_the_status_of_its_order_is_unknown_the_split_is_unknown(written: HandWritten) -> None:
+def test_while_the_status_of_its_order_is_unknown_the_split_is_unknown(written: FilledStore) -> None:
     """Either that order closed the position, or others did."""
     two_closes(written)
     assert closed_by_others(written) == (None, None)
 
 
-def test_a_fill_before_the_second_decision_explains_no_later_change(written: HandWritten) -> None:
+def test_a_fill_before_the_second_decision_explains_no_later_change(written: FilledStore) -> None:
     """Its 10 were closed before the second decision, which held another 10: others closed these."""
     two_closes(written, entry(FIRST, "filled", after(seconds=4), state="filled", filled="10", price="99"))
     assert closed_by_others(written) == (0, 10)
 
 
-def test_an_order_absent_at_the_venue_may_have_been_in_flight(written: HandWritten) -> None:
+def test_an_order_absent_at_the_venue_may_have_been_in_flight(written: FilledStore) -> None:
     """It is absent when the next process queries it, and the position is closed a second later, by whom is unknown."""
     killed = firing(FIRST, after(), "close-everything", 3, 0, *INTENTS, kind="manual")
     written.tick(after(), [killed], [entry(FIRST, "planned", after(), contracts="10", target="0", value="100")],

@@ -26,22 +26,22 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry, Outgoing
 from tests import incidents
-from tests.incidents import FIRST, POLICY, RESET, SCOPE, SECOND, SET, HandWritten, entry, hand_written
+from tests.incidents import FIRST, POLICY, RESET, SCOPE, SECOND, SET, FilledStore, entry, filled_store
 from tests.worlds import START, after
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
 
-def incident_in(written: HandWritten, prefix: str | None = None) -> Incident:
+def incident_in(written: FilledStore, prefix: str | None = None) -> Incident:
     return incident_of(written.store, find_incident(written.store, prefix), StartedAs("store.sqlite", ("policies",)))
 
 
-def test_an_incident_lasts_from_the_first_firing_to_the_reset(written: HandWritten) -> None:
+def test_an_incident_lasts_from_the_first_firing_to_the_reset(written: FilledStore) -> None:
     """Its id is that of the first decision, its level the highest, and the reset ends it."""
     incidents.whole_incident(written)
     incident = incident_in(written)
@@ -53,7 +53,7 @@ def test_an_incident_lasts_from_the_first_firing_to_the_reset(written: HandWritt
     assert (incident.reset.decision, incident.reset.author, incident.reset.reason) == (RESET, "ada", "it is over")
 
 
-def test_the_policy_line_and_the_trigger_values_are_quoted(written: HandWritten) -> None:
+def test_the_policy_line_and_the_trigger_values_are_quoted(written: FilledStore) -> None:
     """The trigger, its value and its threshold as written, and the lines of stage and trigger."""
     incidents.whole_incident(written)
     first = incident_in(written).firings[0]
@@ -66,7 +66,7 @@ def test_the_policy_line_and_the_trigger_values_are_quoted(written: HandWritten)
     assert (first.equity, first.currency) == (Decimal(1000), "USDT")
 
 
-def test_every_order_has_its_outcome_and_its_slippage_against_the_mark_at_sending(written: HandWritten) -> None:
+def test_every_order_has_its_outcome_and_its_slippage_against_the_mark_at_sending(written: FilledStore) -> None:
     """5 sold at 99 against a mark of 100 cost 5, and so do 5 bought at 51 against 50."""
     incidents.whole_incident(written)
     incident = incident_in(written)
@@ -81,7 +81,7 @@ def test_every_order_has_its_outcome_and_its_slippage_against_the_mark_at_sendin
     ]
 
 
-def test_the_totals_of_a_close_are_realised_pnl_fees_and_slippage(written: HandWritten) -> None:
+def test_the_totals_of_a_close_are_realised_pnl_fees_and_slippage(written: FilledStore) -> None:
     """(99 − 110) × 10 on the long, (60 − 51) × 5 on the short; three fees of 1, three times 5 of slippage."""
     incidents.whole_incident(written)
     incident = incident_in(written).money
@@ -90,7 +90,7 @@ def test_the_totals_of_a_close_are_realised_pnl_fees_and_slippage(written: HandW
     )  # fmt: skip
 
 
-def test_each_close_of_an_incident_has_its_own_duration(written: HandWritten) -> None:
+def test_each_close_of_an_incident_has_its_own_duration(written: FilledStore) -> None:
     """The first from second 1 to 3, the second from 61 to 69; the minute between them belongs to neither."""
     incidents.whole_incident(written)
     incident = incident_in(written)
@@ -104,7 +104,7 @@ def test_each_close_of_an_incident_has_its_own_duration(written: HandWritten) ->
     assert "68.0 s" not in text
 
 
-def test_absent_values_are_unknown_and_never_zero(written: HandWritten) -> None:
+def test_absent_values_are_unknown_and_never_zero(written: FilledStore) -> None:
     """A fill without a fee and without a mark: fees, slippage, cost and realised P&L are unknown."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "0"))
     written.tick(after(), [decision], [entry(FIRST, "planned", after(), contracts="5", target="0")])
@@ -118,7 +118,7 @@ def test_absent_values_are_unknown_and_never_zero(written: HandWritten) -> None:
     assert incident.firings[0].equity is None
 
 
-def test_the_timeline_lists_everything_in_order_of_time(written: HandWritten) -> None:
+def test_the_timeline_lists_everything_in_order_of_time(written: FilledStore) -> None:
     """Triggers, firings, orders, answers, verifications, ends, notices and the reset, oldest first."""
     incidents.whole_incident(written)
     moments = [(moment.at - START, moment.kind, moment.text) for moment in incident_in(written).timeline]
@@ -135,7 +135,7 @@ def test_the_timeline_lists_everything_in_order_of_time(written: HandWritten) ->
     assert texts[-1] == "reset by ada: it is over"
 
 
-def test_checklist_items_proved_by_the_record_are_ticked_and_the_others_open(written: HandWritten) -> None:
+def test_checklist_items_proved_by_the_record_are_ticked_and_the_others_open(written: FilledStore) -> None:
     """Closed, reconciled and counted have their proofs; cause, recovery and debrief are open."""
     incidents.whole_incident(written)
     checklist_items = {item.key: (item.state, item.proof) for item in incident_in(written).checklist}
@@ -152,7 +152,7 @@ def test_checklist_items_proved_by_the_record_are_ticked_and_the_others_open(wri
     )
 
 
-def test_a_position_that_is_not_at_target_is_still_open(written: HandWritten) -> None:
+def test_a_position_that_is_not_at_target_is_still_open(written: FilledStore) -> None:
     """The venue shows 2 of a target of 0: 2 are left to close, and nothing is ticked."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "0"))
     written.tick(after(), [decision], [entry(FIRST, "planned", after(), contracts="5", target="0")],
@@ -167,7 +167,7 @@ def test_a_position_that_is_not_at_target_is_still_open(written: HandWritten) ->
     assert any("close --dry-run" in command.line for command in incident.commands)
 
 
-def test_the_smallest_target_and_the_newest_verification_of_a_position_count(written: HandWritten) -> None:
+def test_the_smallest_target_and_the_newest_verification_of_a_position_count(written: FilledStore) -> None:
     """Level 1 has target 5 and verifies 5, level 3 has target 0 and verifies 0: one position, at its target 0."""
     incidents.whole_incident(written)
     incident = incident_in(written)
@@ -177,7 +177,7 @@ def test_the_smallest_target_and_the_newest_verification_of_a_position_count(wri
     assert incident.left == ()
 
 
-def test_an_order_of_unknown_status_leaves_the_reconciliation_open(written: HandWritten) -> None:
+def test_an_order_of_unknown_status_leaves_the_reconciliation_open(written: FilledStore) -> None:
     """Whatever the positions show, an order without an answer is not reconciled."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "0"))
     written.tick(after(), [decision], [entry(FIRST, "planned", after(), contracts="5", target="0")])
@@ -188,7 +188,7 @@ def test_an_order_of_unknown_status_leaves_the_reconciliation_open(written: Hand
     assert (incident.state, incident.proof) == ("open", "1 order of unknown status")
 
 
-def test_the_checklist_item_of_notifications_follows_the_outbox(written: HandWritten) -> None:
+def test_the_checklist_item_of_notifications_follows_the_outbox(written: FilledStore) -> None:
     """One message delivered and one waiting: open, with the reason; both delivered: proved."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0)
     messages = [
@@ -212,7 +212,7 @@ def test_the_checklist_item_of_notifications_follows_the_outbox(written: HandWri
     )  # fmt: skip
 
 
-def test_contacts_come_from_the_policy_set_at_the_time_of_the_firing(written: HandWritten) -> None:
+def test_contacts_come_from_the_policy_set_at_the_time_of_the_firing(written: FilledStore) -> None:
     """They are kept with the incident's first decision: contacts added to the files later are not in it."""
     desk, later = Person("desk", "risk desk", "+49 30 901820"), Person("later", "nobody yet", "none")
     facts = RunbookFacts(
@@ -229,7 +229,7 @@ def test_contacts_come_from_the_policy_set_at_the_time_of_the_firing(written: Ha
     assert incident.escalation[0].after == "15m"
 
 
-def test_a_manual_close_is_its_own_incident(written: HandWritten) -> None:
+def test_a_manual_close_is_its_own_incident(written: FilledStore) -> None:
     """It names author and reason, has no level, and ends with its close."""
     by_hand = Decision(
         "dd" * 10, after(minutes=2), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual",
@@ -255,7 +255,7 @@ def test_a_manual_close_is_its_own_incident(written: HandWritten) -> None:
     assert incident.contacts == (desk,), "whom the policy set names, though none of its policies fired"
 
 
-def test_a_firing_after_a_reset_is_another_incident(written: HandWritten) -> None:
+def test_a_firing_after_a_reset_is_another_incident(written: FilledStore) -> None:
     """An incident ends with its reset; the ids of its later decisions find it too."""
     incidents.whole_incident(written)
     written.tick(after(hours=1), [incidents.firing("ee" * 10, after(hours=1), "trim", 1, 0)])
@@ -264,7 +264,7 @@ def test_a_firing_after_a_reset_is_another_incident(written: HandWritten) -> Non
     assert incident_in(written, RESET[:6]).id == FIRST
 
 
-def test_an_unknown_or_ambiguous_incident_is_refused_with_the_candidates(written: HandWritten) -> None:
+def test_an_unknown_or_ambiguous_incident_is_refused_with_the_candidates(written: FilledStore) -> None:
     """The message names the candidates; an empty store says that nothing has fired."""
     with pytest.raises(UnknownIncidentError, match="no incident is recorded"):
         incident_in(written)
@@ -277,7 +277,7 @@ def test_an_unknown_or_ambiguous_incident_is_refused_with_the_candidates(written
         incident_in(written, "zz")
 
 
-def test_the_record_survives_json(written: HandWritten) -> None:
+def test_the_record_survives_json(written: FilledStore) -> None:
     """What `--output json` prints decodes into the same record."""
     incidents.whole_incident(written)
     incident = incident_in(written)
@@ -290,7 +290,7 @@ def checklist_items(incident: Incident) -> dict[str, ChecklistItem]:
     return {item.key: item for item in incident.checklist}
 
 
-def partial_close(written: HandWritten, *journal: JournalEntry) -> None:
+def partial_close(written: FilledStore, *journal: JournalEntry) -> None:
     """Level 1 is performed: 5 of 10 BTC are to be sold, and `journal` is the outcome."""
     first = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "5"))
     planned = entry(FIRST, "planned", after(), contracts="5", target="5", mark="100", value="100")
@@ -299,7 +299,7 @@ def partial_close(written: HandWritten, *journal: JournalEntry) -> None:
         written.store.append(each)
 
 
-def test_a_decision_that_was_recorded_only_leaves_the_incident_not_closed(written: HandWritten) -> None:
+def test_a_decision_that_was_recorded_only_leaves_the_incident_not_closed(written: FilledStore) -> None:
     """Level 1 reaches its target; then a run without --live records level 3 and sends nothing."""
     partial_close(
         written,
@@ -324,7 +324,7 @@ def test_a_decision_that_was_recorded_only_leaves_the_incident_not_closed(writte
     )
 
 
-def test_with_an_order_of_unknown_status_positions_and_sums_are_not_proved(written: HandWritten) -> None:
+def test_with_an_order_of_unknown_status_positions_and_sums_are_not_proved(written: FilledStore) -> None:
     """The venue showed the target once; the unknown order may still fill and have costs."""
     partial_close(
         written,
@@ -343,7 +343,7 @@ def test_with_an_order_of_unknown_status_positions_and_sums_are_not_proved(writt
     )  # fmt: skip
 
 
-def test_totals_are_unknown_while_an_order_is_unknown(written: HandWritten) -> None:
+def test_totals_are_unknown_while_an_order_is_unknown(written: FilledStore) -> None:
     """One fill is known and one order is not: the close has no totals."""
     partial_close(
         written,

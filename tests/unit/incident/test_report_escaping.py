@@ -25,7 +25,7 @@ from killswitch.incident.report.rendering import report, runbook
 from killswitch.incident.report.templates import RenderingError
 from killswitch.model.decision import Notice
 from tests import incidents
-from tests.incidents import FIRST, POLICY, SET, HandWritten, entry, hand_written
+from tests.incidents import FIRST, POLICY, SET, FilledStore, entry, filled_store
 from tests.worlds import after
 
 HOSTILE = (
@@ -84,9 +84,9 @@ def test_a_code_block_contains_any_text(value: str) -> None:
 
 
 @pytest.fixture
-def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
+def poisoned(tmp_path: Path) -> Iterator[FilledStore]:
     """An incident in which every value from outside is hostile."""
-    written = hand_written(tmp_path)
+    written = filled_store(tmp_path)
     bad = "x|<script>alert(1)</script>\n# y `z` [l](javascript:1)"
     line = WrittenAt(bad, 1, bad)
     written.store.put_live(f"places/{SET}", msgspec.json.encode({POLICY: PolicyText(line, {"trim": line}, {})}))
@@ -108,7 +108,7 @@ def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
     written.store.close()
 
 
-def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: HandWritten) -> None:
+def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: FilledStore) -> None:
     """No element, link or attribute comes from a value: report and runbook hold only those of the templates."""
     found = incident_of(
         poisoned.store, find_incident(poisoned.store, None), StartedAs("store.sqlite", ("a b; rm -rf",))
@@ -148,7 +148,7 @@ def test_numbers_are_not_escaped() -> None:
     assert escape(None) == "unknown"
 
 
-def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: HandWritten, tmp_path: Path) -> None:
+def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: FilledStore, tmp_path: Path) -> None:
     """With `~`, with join, in a macro and from a text block: both joined values stay text."""
     (tmp_path / "own.md.j2").write_text(
         "{% macro m(x) %}{{ x ~ '/' ~ x }}{% endmacro %}{% set kept %}{{ incident.scope }}{% endset %}\n"
@@ -172,7 +172,7 @@ def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: HandWritte
      "{{ ''.__class__ }}", "{{ incident.__class__.__mro__ }}", "{% include '../secret.md.j2' %}",
      "{% for i in range(9) %}{% endfor %}", "{{ incident.id|tojson }}"],
 )  # fmt: skip
-def test_a_template_can_only_show_values(poisoned: HandWritten, tmp_path: Path, template: str) -> None:
+def test_a_template_can_only_show_values(poisoned: FilledStore, tmp_path: Path, template: str) -> None:
     """Even a template that was never validated is refused with its place and a reason."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "secret.md.j2").write_text("secret", encoding="utf-8")

@@ -13,26 +13,26 @@ from markdown_it import MarkdownIt
 
 from killswitch.cli.live.report import report
 from tests import incidents
-from tests.incidents import FIRST, SECOND, HandWritten, hand_written, rows
+from tests.incidents import FIRST, SECOND, FilledStore, filled_store, rows
 from tests.worlds import after
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
 
 @pytest.fixture
-def ended_incident(written: HandWritten) -> HandWritten:
+def ended_incident(written: FilledStore) -> FilledStore:
     """A whole incident, and the history of the minute before it."""
     written.tick(after(seconds=-1), rows=rows(after(seconds=-60), [1000.0 - number for number in range(120)]))
     incidents.whole_incident(written)
     return written
 
 
-def invoke(written: HandWritten, *arguments: str) -> Result:
+def invoke(written: FilledStore, *arguments: str) -> Result:
     return CliRunner().invoke(report, [*arguments, "--store", str(written.path)], catch_exceptions=False)
 
 
@@ -48,7 +48,7 @@ def cells(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incident: HandWritten) -> None:
+def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incident: FilledStore) -> None:
     """The eleven sections, the policy's line, every order, the proved checklist items, and the next commands."""
     markdown = invoke(ended_incident).stdout
     found = sections(markdown)
@@ -77,7 +77,7 @@ def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incide
     assert f"ksctl explain {SECOND}" in found["Next commands"]
 
 
-def test_the_html_page_is_self_contained_and_runs_no_script(ended_incident: HandWritten) -> None:
+def test_the_html_page_is_self_contained_and_runs_no_script(ended_incident: FilledStore) -> None:
     """One document with inline style and charts: no script, no address, a viewport for phones."""
     html = invoke(ended_incident, "--format", "html").stdout
     assert html.startswith("<!doctype html>")
@@ -91,7 +91,7 @@ def test_the_html_page_is_self_contained_and_runs_no_script(ended_incident: Hand
     assert '<li class="done">' in html
 
 
-def test_wide_tables_are_cards_on_a_phone(ended_incident: HandWritten) -> None:
+def test_wide_tables_are_cards_on_a_phone(ended_incident: FilledStore) -> None:
     """Also with four columns: the name of a signal is not broken inside a word."""
     page = invoke(ended_incident, "--format", "html").stdout
     heads = {
@@ -102,7 +102,7 @@ def test_wide_tables_are_cards_on_a_phone(ended_incident: HandWritten) -> None:
     assert not heads["at (UTC)", "level", "what"]
 
 
-def test_the_markdown_parses_to_tables_and_code_blocks(ended_incident: HandWritten) -> None:
+def test_the_markdown_parses_to_tables_and_code_blocks(ended_incident: FilledStore) -> None:
     """Tables are tables, commands are code blocks, and no value becomes HTML."""
     tokens = MarkdownIt("commonmark").enable("table").parse(invoke(ended_incident).stdout)
     kinds = [token.type for token in tokens]
@@ -111,7 +111,7 @@ def test_the_markdown_parses_to_tables_and_code_blocks(ended_incident: HandWritt
     assert {token.info for token in tokens if token.type == "fence"} == {"equity", "sh"}
 
 
-def test_an_incident_is_found_by_a_prefix_of_any_of_its_ids(ended_incident: HandWritten) -> None:
+def test_an_incident_is_found_by_a_prefix_of_any_of_its_ids(ended_incident: FilledStore) -> None:
     """The id of its first decision or of a later one, as `history` shows them."""
     assert (
         invoke(ended_incident, FIRST[:5]).stdout
@@ -120,21 +120,21 @@ def test_an_incident_is_found_by_a_prefix_of_any_of_its_ids(ended_incident: Hand
     )
 
 
-def test_an_unknown_incident_is_refused_with_the_existing_ones(ended_incident: HandWritten) -> None:
+def test_an_unknown_incident_is_refused_with_the_existing_ones(ended_incident: FilledStore) -> None:
     """Exit 1 and one line, without a traceback."""
     refused = invoke(ended_incident, "zz")
     assert refused.exit_code == 1
     assert refused.stderr == f"Error: no incident starts with zz; the newest are {FIRST} (drawdown on account/main)\n"
 
 
-def test_an_empty_store_says_that_nothing_has_happened(written: HandWritten) -> None:
+def test_an_empty_store_says_that_nothing_has_happened(written: FilledStore) -> None:
     """The report is refused, and the list says the same."""
     assert invoke(written).exit_code == 1
     assert "nothing has fired" in invoke(written).stderr
     assert invoke(written, "list").stdout == "No incident is recorded on this store.\n"
 
 
-def test_the_list_has_a_line_for_each_incident_newest_first(ended_incident: HandWritten) -> None:
+def test_the_list_has_a_line_for_each_incident_newest_first(ended_incident: FilledStore) -> None:
     """When, policy, scope, highest level, state, orders and cost."""
     ended_incident.tick(after(hours=1), [incidents.firing("ee" * 10, after(hours=1), "trim", 1, 0)])
     head, newest, oldest = invoke(ended_incident, "list").stdout.splitlines()
@@ -144,7 +144,7 @@ def test_the_list_has_a_line_for_each_incident_newest_first(ended_incident: Hand
     assert oldest.split()[4:] == ["3", "close-everything", "closed", "3", "18.00", "USDT"]
 
 
-def test_json_output_is_the_record(ended_incident: HandWritten) -> None:
+def test_json_output_is_the_record(ended_incident: FilledStore) -> None:
     """One object with the format's name, and amounts as strings."""
     found = json.loads(invoke(ended_incident, "--output", "json").stdout)
     assert (found["format"], found["id"], found["money"]["cost"]) == ("killswitch.incident/v1", FIRST, "18.00")
@@ -153,7 +153,7 @@ def test_json_output_is_the_record(ended_incident: HandWritten) -> None:
     ] == [FIRST]
 
 
-def test_a_report_can_be_written_to_a_file(ended_incident: HandWritten, tmp_path: Path) -> None:
+def test_a_report_can_be_written_to_a_file(ended_incident: FilledStore, tmp_path: Path) -> None:
     """The file has the text of stdout; a missing folder is an error message."""
     result = invoke(ended_incident, "--out", str(tmp_path / "r.md"))
     assert (result.exit_code, result.stdout) == (0, "")
@@ -163,7 +163,7 @@ def test_a_report_can_be_written_to_a_file(ended_incident: HandWritten, tmp_path
     assert "cannot write" in refused.stderr
 
 
-def test_reporting_changes_no_byte_of_the_store(ended_incident: HandWritten) -> None:
+def test_reporting_changes_no_byte_of_the_store(ended_incident: FilledStore) -> None:
     """The verb only reads, with or without a runner."""
     ended_incident.store.close()
     before = {path.name: path.read_bytes() for path in ended_incident.path.parent.iterdir()}
@@ -172,7 +172,7 @@ def test_reporting_changes_no_byte_of_the_store(ended_incident: HandWritten) -> 
     assert {path.name: path.read_bytes() for path in ended_incident.path.parent.iterdir()} == before
 
 
-def test_a_moment_on_another_day_shows_its_date(written: HandWritten) -> None:
+def test_a_moment_on_another_day_shows_its_date(written: FilledStore) -> None:
     """A reset two days later must not look like a reset at a quarter past midnight."""
     written.tick(after(), [incidents.firing(FIRST, after(), "trim", 1, 0)])
     written.tick(after(days=2, minutes=15), [incidents.reset(after(days=2, minutes=15))])

@@ -24,15 +24,15 @@ from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry
 from tests import incidents
-from tests.incidents import FIRST, SCOPE, SET, HandWritten, entry, hand_written
+from tests.incidents import FIRST, SCOPE, SET, FilledStore, entry, filled_store
 from tests.worlds import after
 
 LADDER = (Rung("limit_ioc"), Rung("limit_ioc", widen=Decimal(2)), Rung("market", tries=2))
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
@@ -84,7 +84,7 @@ def result(made: Decision, *journal: JournalEntry, snapshot: Snapshot | None = N
     return fold_result(made, decode_all(numbered), snapshot)
 
 
-def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:
+def report_of(written: FilledStore, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:
     """The incident and its report for a decision and its journal in a store."""
     plans = [each for each in journal if each.kind == "planned"]
     written.tick(made.as_of, [made], plans, snapshot=incidents.snapshot(made.as_of))
@@ -252,7 +252,7 @@ def test_a_resting_order_leaves_the_sum_unknown() -> None:
     assert [(each.known, each.orders) for each in found.missing] == [(None, (1,))] * 4
 
 
-def test_a_sum_without_a_known_part_is_unknown_and_not_zero(written: HandWritten) -> None:
+def test_a_sum_without_a_known_part_is_unknown_and_not_zero(written: FilledStore) -> None:
     """Two orders were filled without a fee, a third was refused: fees are nowhere shown as 0.00."""
     close = decision(banded("BTC", "sell", "10", None))
     journal = (
@@ -266,7 +266,7 @@ def test_a_sum_without_a_known_part_is_unknown_and_not_zero(written: HandWritten
     assert not [line for line in text.splitlines() if "fees" in line and "0.00" in line.partition("slippage")[0]]
 
 
-def test_the_orders_missing_in_a_sum_are_named_as_a_range(written: HandWritten) -> None:
+def test_the_orders_missing_in_a_sum_are_named_as_a_range(written: FilledStore) -> None:
     """Twenty-five orders without a fee, one with 1: the text fits on one line."""
     close = decision(banded("BTC", "sell", "26", None))
     orders = [it for n in range(1, 27) for it in (sent(n, "1"), filled(n, "1", "99", 40, None if n < 26 else "1"))]
@@ -372,7 +372,7 @@ def test_hops_and_hedges_are_counted_by_their_fills_and_have_no_target() -> None
     assert [found.standing, found.realised, found.fees] == ["at target", 0, 1]
 
 
-def test_a_whole_book_close_counts_as_closed_without_known_sums(written: HandWritten) -> None:
+def test_a_whole_book_close_counts_as_closed_without_known_sums(written: FilledStore) -> None:
     """One request, no order, and the venue shows 0: one position is closed, and its P&L is unknown."""
     journal = (
         planned(),
@@ -393,7 +393,7 @@ def test_a_whole_book_close_counts_as_closed_without_known_sums(written: HandWri
     assert [states[key] for key in ("closed", "reconciled", "counted")] == ["proved", "open", "open"]
 
 
-def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: HandWritten) -> None:
+def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: FilledStore) -> None:
     """An exceeded bound, a liquidation, dust, an unprotected position: each as a remark and in its table."""
     found, text = report_of(
         written,
@@ -421,7 +421,7 @@ def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: HandWr
     assert "Sent by the unwinding careful." in text
 
 
-def test_the_report_of_a_plain_close_has_no_exceptions(written: HandWritten) -> None:
+def test_the_report_of_a_plain_close_has_no_exceptions(written: FilledStore) -> None:
     """No remarks and no bounds; only the duration of each close: from 1 s to 3 s, and from 61 s to 69 s."""
     incidents.whole_incident(written)
     found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
@@ -449,7 +449,7 @@ def test_the_report_of_a_plain_close_has_no_exceptions(written: HandWritten) -> 
     ],
 )  # fmt: skip
 def test_a_manual_close_is_reported_by_its_declared_cause(
-    written: HandWritten, cause: Cause, heading: str, items: list[str]
+    written: FilledStore, cause: Cause, heading: str, items: list[str]
 ) -> None:
     """Heading and checklist follow the cause; the cause `operator` keeps the text of a plain manual close."""
     made = Decision(

@@ -13,7 +13,7 @@ from killswitch.incident.report.page import LONGEST_FORMATTED
 from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.template_budget import LONGEST_TEXT
 from killswitch.incident.report.templates import RenderingError
-from tests.incidents import hand_written, whole_incident
+from tests.incidents import filled_store, whole_incident
 from tests.unit.incident.test_runbook_validation import diagnostics_of
 
 
@@ -59,7 +59,7 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     from killswitch.incident.record.checklist import StartedAs
     from killswitch.incident.record.incident_decisions import find_incident
 
-    written = hand_written(tmp_path_factory.mktemp("incident"))
+    written = filled_store(tmp_path_factory.mktemp("incident"))
     whole_incident(written)
     yield incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
     written.store.close()

@@ -20,7 +20,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
 from tests import incidents
-from tests.incidents import FIRST, HandWritten, entry, hand_written
+from tests.incidents import FIRST, FilledStore, entry, filled_store
 from tests.worlds import after
 
 STOP = Order("s1", "BTC", "sell", Decimal("2.50"), trigger_price=Decimal(90), reduce_only=True)
@@ -29,8 +29,8 @@ ENTRY = Order("e1", "BTC", "buy", Decimal(1), price=Decimal(50))
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[HandWritten]:
-    made = hand_written(tmp_path)
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    made = filled_store(tmp_path)
     yield made
     made.store.close()
 
@@ -58,7 +58,7 @@ def close_decision() -> Decision:
     return incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "10", "0"))
 
 
-def timeline_texts(written: HandWritten, journal: Sequence[JournalEntry], *orders: Order) -> list[str]:
+def timeline_texts(written: FilledStore, journal: Sequence[JournalEntry], *orders: Order) -> list[str]:
     """The texts of the timeline after the firing. `orders`: the resting orders at the decision."""
     made = close_decision()
     seen = incidents.snapshot(after())
@@ -71,7 +71,7 @@ def timeline_texts(written: HandWritten, journal: Sequence[JournalEntry], *order
     return [each.text for each in found if each.kind not in ("trigger", "fired")]
 
 
-def test_protective_stops_cancelled_after_the_close_are_listed_after_it(written: HandWritten) -> None:
+def test_protective_stops_cancelled_after_the_close_are_listed_after_it(written: FilledStore) -> None:
     """Two entries at .005 and .013, orders at .019, flat at .037, an exit at .049, a stop at .062: in that order.
 
     All moments lie in one second, and four of the six are cancels.
@@ -91,7 +91,7 @@ def test_protective_stops_cancelled_after_the_close_are_listed_after_it(written:
     ]
 
 
-def test_many_cancels_of_one_kind_are_one_line_without_those_of_other_kinds(written: HandWritten) -> None:
+def test_many_cancels_of_one_kind_are_one_line_without_those_of_other_kinds(written: FilledStore) -> None:
     """Four entries and four stops follow each other within a second: one line for each kind."""
     stops = tuple(structs.replace(STOP, id=f"s{number}") for number in range(4))
     journal = [cancelled(number, f"e{number}", "entry") for number in range(4)]
@@ -102,7 +102,7 @@ def test_many_cancels_of_one_kind_are_one_line_without_those_of_other_kinds(writ
     ]
 
 
-def test_a_different_moment_between_equal_ones_separates_them(written: HandWritten) -> None:
+def test_a_different_moment_between_equal_ones_separates_them(written: FilledStore) -> None:
     """Four orders, a rejection, four orders: nine moments of one second are three lines."""
     journal = [sent(number, number) for number in range(1, 5)]
     journal.append(order(1, "rejected", 5, reason="price_band"))
@@ -114,18 +114,18 @@ def test_a_different_moment_between_equal_ones_separates_them(written: HandWritt
     ]
 
 
-def test_equal_moments_in_two_seconds_are_two_lines(written: HandWritten) -> None:
+def test_equal_moments_in_two_seconds_are_two_lines(written: FilledStore) -> None:
     """Four orders at the end of a second and four at the beginning of the next."""
     journal = [sent(number, 990 + number) for number in range(1, 5)] + [sent(n, 1000 + n) for n in range(5, 9)]
     assert timeline_texts(written, journal) == ["4 times: an order was sent (BTC)"] * 2
 
 
-def test_two_slices_of_one_size_sent_at_one_instant_are_two_orders(written: HandWritten) -> None:
+def test_two_slices_of_one_size_sent_at_one_instant_are_two_orders(written: FilledStore) -> None:
     """All orders of a batch may have the same journal time."""
     assert timeline_texts(written, [sent(1, 5), sent(2, 5)]) == ["order sent: sell 1 BTC long on main"] * 2
 
 
-def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWritten) -> None:
+def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: FilledStore) -> None:
     """The venue has accepted both; a market order does not rest."""
     journal = [
         sent(1, 1), order(1, "acknowledged", 2, order="v1", filled="0"),
@@ -157,7 +157,7 @@ def test_a_cancelled_order_is_named_by_what_is_known_of_it(why: str | None, orde
     assert cancel_kind(why, order) == kind
 
 
-def test_the_end_of_an_effect_is_its_own_moment(written: HandWritten) -> None:
+def test_the_end_of_an_effect_is_its_own_moment(written: FilledStore) -> None:
     """With its key and how it ended; the end of a lock is named as such."""
     journal = [
         JournalEntry(FIRST, "finished", at(10), data={"scope": "account/main", "status": "lifted"}),

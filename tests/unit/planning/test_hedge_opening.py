@@ -22,7 +22,7 @@ from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET, Obstacles, Tick
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_proxy_hedge import BTC, ETH, World, down, hedge, main, orders, other, policies
-from tests.worlds import START, account, hand, position, rules, snapshot
+from tests.worlds import START, account, operator_event, position, rules, snapshot
 
 D = Decimal
 HEDGE_ACCOUNT = other((BTC, "100"))
@@ -403,7 +403,7 @@ def test_nothing_is_opened_where_the_same_tick_cancels_orders() -> None:
     fired = world.fall(hedge_account)
     world.ends(fired, "blocked")
     world.at += timedelta(seconds=1)
-    events = [hand("close", world.at, scope="account/other")]
+    events = [operator_event("close", world.at, scope="account/other")]
     found = world.interpreter.tick(
         snapshot(world.at, main("-200"), hedge_account, events=events, closings=world.closings)
     )

@@ -19,7 +19,7 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.signals.equity.explanation import ChangeEvent as News
 from killswitch.signals.scope_view import ScopeView
 from tests.graphs import FALL_15M, graph, stage, trigger
-from tests.worlds import account, hand
+from tests.worlds import account, operator_event
 
 NOW = 1_600_000_000_000_000
 
@@ -262,12 +262,12 @@ def test_a_reset_that_finds_nothing_pages_nobody() -> None:
 
 def test_the_outcome_of_an_operator_command_is_reported_under_its_name() -> None:
     """A refusal pages, a forced close warns; a command over everything is about the portfolio."""
-    event = hand("close", from_micros(NOW))
+    event = operator_event("close", from_micros(NOW))
     found = notices.command_not_carried_out(event, NOW, "why")
     assert notice_fields(found) == (from_micros(NOW), "operator", "account/main", "nothing_selected", "page", "e1")
     forced = notices.forced_close(event, NOW, "why")
     assert notice_fields(forced) == (from_micros(NOW), "operator", "account/main", "warning", "warning", "e1")
-    everything = hand("close", from_micros(NOW), scope=None)
+    everything = operator_event("close", from_micros(NOW), scope=None)
     for reported in (
         notices.command_not_carried_out(everything, NOW, "why"),
         notices.forced_close(everything, NOW, "w"),

@@ -14,7 +14,7 @@ from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
-from tests.worlds import account, after, hand, position, rules, snapshot
+from tests.worlds import account, after, operator_event, position, rules, snapshot
 
 POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
 
@@ -32,7 +32,7 @@ DOWN = account(None, None, quality="down", reason="no route")
 
 
 def close(scope: str | None = None, *, force: bool = False, cause: Any = None) -> Event:
-    return replace(hand("close", after(), scope), force=force, cause=cause)
+    return replace(operator_event("close", after(), scope), force=force, cause=cause)
 
 
 def outcome_of(*snapshots: Snapshot, policies: PolicySet = POLICIES) -> Outcome:

@@ -17,7 +17,7 @@ from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.planning.operator.closes import accounts_in, applies
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import START, account, after, hand, position, rules, snapshot
+from tests.worlds import START, account, after, operator_event, position, rules, snapshot
 
 D = Decimal
 POLICIES = put(policy_set(graph([], [], [], policy="calm")), commit="c0ffee")
@@ -38,7 +38,9 @@ def outcome_of(seen: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
 
 
 def closed(scope: str | None, *accounts: AccountSnapshot, policies: PolicySet = POLICIES) -> Decision:
-    (decision,) = outcome_of(snapshot(after(), *accounts, events=(hand("close", after(), scope),)), policies).decisions
+    (decision,) = outcome_of(
+        snapshot(after(), *accounts, events=(operator_event("close", after(), scope),)), policies
+    ).decisions
     return decision
 
 
@@ -85,9 +87,9 @@ def test_a_scope_names_one_account_the_accounts_of_a_venue_or_all(scope: str | N
 
 def test_a_command_without_a_scope_applies_to_all_scopes() -> None:
     """And one with a scope to that scope only."""
-    assert applies(hand("pause", START, None), "account/main")
-    assert applies(hand("pause", START, "account/main"), "account/main")
-    assert not applies(hand("pause", START, "account/main"), "account/other")
+    assert applies(operator_event("pause", START, None), "account/main")
+    assert applies(operator_event("pause", START, "account/main"), "account/main")
+    assert not applies(operator_event("pause", START, "account/main"), "account/other")
 
 
 def test_a_command_without_a_scope_is_recorded_for_the_portfolio() -> None:
@@ -98,7 +100,7 @@ def test_a_command_without_a_scope_is_recorded_for_the_portfolio() -> None:
 
 def test_a_scope_that_matches_no_account_is_reported_by_name() -> None:
     """Nothing is decided."""
-    outcome = outcome_of(snapshot(after(), book(), events=(hand("close", after(), "account/nobody"),)))
+    outcome = outcome_of(snapshot(after(), book(), events=(operator_event("close", after(), "account/nobody"),)))
     assert outcome.decisions == ()
     (notice,) = outcome.notices
     assert "account/nobody" in notice.text
@@ -108,12 +110,12 @@ def test_readable_accounts_are_closed_and_the_others_reported() -> None:
     """Each unreadable account by its own reason, also where none is readable."""
     down = account(None, None, name="other", quality="down", reason="no route")
     stale = account("1", (), name="third", quality="malformed", reason="half a page")
-    some = outcome_of(snapshot(after(), book(), down, stale, events=(hand("close", after(), None),)))
+    some = outcome_of(snapshot(after(), book(), down, stale, events=(operator_event("close", after(), None),)))
     assert [intent.account for intent in some.decisions[0].intents] == ["main", "main"]
     assert sorted(("no route" in notice.text, "half a page" in notice.text) for notice in some.notices) == [
         (False, True), (True, False)
     ]  # fmt: skip
-    none = outcome_of(snapshot(after(), down, stale, events=(hand("close", after(), None),)))
+    none = outcome_of(snapshot(after(), down, stale, events=(operator_event("close", after(), None),)))
     assert none.decisions == ()
     assert sorted("no route" in notice.text for notice in none.notices) == [False, True]
     assert sorted("half a page" in notice.text for notice in none.notices) == [False, True]
@@ -149,7 +151,7 @@ def resets(policies: PolicySet, *events: Any) -> list[Decision]:
 def test_an_operator_reset_is_recorded_completely() -> None:
     """From level 2 to 0 of the latched stage, with author and reason."""
     policies = tripping()
-    (made,) = resets(policies, hand("reset", after(minutes=20)))
+    (made,) = resets(policies, operator_event("reset", after(minutes=20)))
     now = after(minutes=20)
     assert (made.id, made.as_of) == (decision_id("test", "account/main", "reset/trip", now), now)
     assert (made.policy, made.policy_set, made.commit) == ("test", policies.digest, "c0ffee")
@@ -168,4 +170,4 @@ def test_an_automatic_reset_has_no_author_and_gives_its_reason() -> None:
 
 def test_a_reset_of_another_scope_resets_nothing() -> None:
     """The stage stays latched."""
-    assert resets(tripping(), replace(hand("reset", after(minutes=20)), scope="account/other")) == []
+    assert resets(tripping(), replace(operator_event("reset", after(minutes=20)), scope="account/other")) == []

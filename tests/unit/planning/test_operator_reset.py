@@ -18,7 +18,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR
 from tests.graphs import FALL_15M, close, stage, trigger
 from tests.unit.planning.test_suspicion import Account, decision_kinds, policy
-from tests.worlds import account, after, fill, flow, hand, snapshot
+from tests.worlds import account, after, fill, flow, operator_event, snapshot
 
 SHARE = SignalRef("equity.unexplained_share")
 UNEXPLAINED = SignalRef("equity.unexplained")
@@ -46,7 +46,7 @@ class ResettableAccount(Account):
     def reset(self) -> list[Decision]:
         """An operator reset in the next second's tick; its decisions."""
         self.now += 1
-        return self.tick(self.read(events=(hand("reset", after(seconds=self.now), id_=f"e{self.now}"),)))
+        return self.tick(self.read(events=(operator_event("reset", after(seconds=self.now), id_=f"e{self.now}"),)))
 
     def value(self, name: str) -> float:
         """The signal of this trigger; it must be known, except for a window from before the start."""
@@ -112,7 +112,7 @@ def test_a_reset_does_not_accept_a_change_shown_after_the_command() -> None:
     one = calm()
     one.leaves(30_000)
     one.now = 11
-    one.tick(one.read(events=(hand("reset", after(seconds=10.6)),)))
+    one.tick(one.read(events=(operator_event("reset", after(seconds=10.6)),)))
     assert one.shown() == (0.3, -30_000, 0, 0, 0)
     one.until(60)
     assert decision_kinds(one.decided) == [(12, "suspicion")]
@@ -186,7 +186,7 @@ def test_a_fill_after_the_reset_does_not_reopen_the_accepted_change() -> None:
     one.wallet = Decimal(88_000)
     known = after(seconds=11)
     polled = account("88000", [], fills_as_of=known, flows_as_of=known, unrealized=Decimal(0))
-    one.interpreter.tick(snapshot(after(seconds=12), polled, events=(hand("reset", after(seconds=12)),)))
+    one.interpreter.tick(snapshot(after(seconds=12), polled, events=(operator_event("reset", after(seconds=12)),)))
     assert one.shown() == NOTHING
     tick(13, "88000", fills=[fill("f", after(seconds=11), "L", "sell", "500", "74")])
     assert one.shown() == NOTHING
@@ -236,7 +236,7 @@ def test_a_reset_between_two_snapshots_is_kept_over_a_restart(moved: int) -> Non
     one.now = 14
     polled = one.read()
     one.tick(polled)
-    event = hand("reset", after(seconds=14.4))
+    event = operator_event("reset", after(seconds=14.4))
     one.tick(structs.replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
     one.restart()
     one.until(16)

@@ -12,10 +12,10 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.planning.tick import Interpreter
 from tests import graphs
-from tests.worlds import account, after, hand, position, rules, snapshot
+from tests.worlds import account, after, operator_event, position, rules, snapshot
 
 POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
-CLOSE = hand("close", after(), None, "hand-1")
+CLOSE = operator_event("close", after(), None, "hand-1")
 
 
 def up(name: str, contracts: str = "3") -> AccountSnapshot:
@@ -135,7 +135,7 @@ def test_a_process_that_starts_after_the_wait_reports_what_was_not_closed(desk: 
 
 
 def giving_up(what: str, scope: str | None = None) -> Event:
-    return replace(hand("give_up", after(seconds=2), scope, "hand-2"), decision=what)
+    return replace(operator_event("give_up", after(seconds=2), scope, "hand-2"), decision=what)
 
 
 @pytest.mark.parametrize("by", ["event", "decision"])

@@ -19,7 +19,7 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, I
 from killswitch.model.words import Cause
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import START, account, hand, position, rules, snapshot
+from tests.worlds import START, account, operator_event, position, rules, snapshot
 
 D = Decimal
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -257,7 +257,7 @@ def test_an_account_that_is_being_closed_is_not_used_for_hedges() -> None:
     fired = world.fall(hedge_account)
     world.ends(fired, "closing")
     world.at += timedelta(seconds=1)
-    commands = [hand("close", START, scope="account/other")]
+    commands = [operator_event("close", START, scope="account/other")]
     commanded = snapshot(world.at, main("-200"), hedge_account, events=commands, closings=world.closings)
     [operator_close] = world.interpreter.tick(commanded).decisions
     world.ends(fired, "blocked")
@@ -272,7 +272,7 @@ def after_operator_close(cause: Cause, rule: UnwindingRule) -> Outcome:
     """The tick after an operator close of `main` for this reason has ended blocked."""
     world = World(policies(rule))
     hedge_account = other((BTC, "100"))
-    event = replace_event(hand("close", START, scope="account/main"), cause=cause)
+    event = replace_event(operator_event("close", START, scope="account/main"), cause=cause)
     [made] = world.interpreter.tick(snapshot(world.at, main(), hedge_account, events=[event])).decisions
     world.ends(made, "blocked")
     return world.tick(main(), hedge_account)

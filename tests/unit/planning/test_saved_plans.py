@@ -30,7 +30,7 @@ from killswitch.planning.operator.plan_file import (
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, applied_ids, basis_of
 from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
-from tests.worlds import account, after, hand, position, rules, snapshot
+from tests.worlds import account, after, operator_event, position, rules, snapshot
 
 POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
 
@@ -77,7 +77,7 @@ def book(at: datetime, positions: Any = None, **more: Any) -> Snapshot:
 
 def plan_of(seen: Snapshot, policies: PolicySet = POLICIES) -> SavedPlan:
     """The saved plan of an operator close of everything in `seen`."""
-    event = replace(hand("close", seen.as_of, None), cause="drill")
+    event = replace(operator_event("close", seen.as_of, None), cause="drill")
     (decision,) = Interpreter(policies).tick(replace(seen, events=(event,))).decisions
     return make_plan(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
 

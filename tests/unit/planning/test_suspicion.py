@@ -24,7 +24,7 @@ from killswitch.model.store import HistoryRow
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import account, after, flow, hand, position, snapshot
+from tests.worlds import account, after, flow, operator_event, position, snapshot
 
 ENTRY = Order(id="entry", symbol="L", side="buy", type="limit", amount=Decimal(1), price=Decimal(90), reduce_only=False)
 STOP = Order(id="stop", symbol="L", side="sell", type="stop", amount=Decimal(1), price=Decimal(80), reduce_only=True)
@@ -375,7 +375,7 @@ def test_an_operator_reset_ends_the_suspicion(quiet_account: Account) -> None:
     quiet_account.leaves(30_000)
     quiet_account.until(12)
     quiet_account.now = 13
-    quiet_account.interpreter.tick(quiet_account.read(events=(hand("reset", after(seconds=13)),)))
+    quiet_account.interpreter.tick(quiet_account.read(events=(operator_event("reset", after(seconds=13)),)))
     quiet_account.rows.append(flow("out", after(seconds=11), "-30000"))
     assert [each for each in quiet_account.until(60) if each[1].is_withdrawal] == []
 

@@ -29,7 +29,7 @@ from killswitch.model.store import HistoryRow
 from killswitch.planning.stage_decision import Proposal, propose
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import account, after, fill, flow, hand, position, rules, snapshot
+from tests.worlds import account, after, fill, flow, operator_event, position, rules, snapshot
 
 RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
@@ -348,8 +348,8 @@ def test_a_reset_is_applied_once_however_often_its_event_arrives() -> None:
     run(interpreter, *calm(), at(16, "-12000"))
     outcomes = run(
         interpreter,
-        at(17, "-12000", events=[hand("reset", after(minutes=16.5))]),
-        at(18, "-12000", events=[hand("reset", after(minutes=16.5))]),
+        at(17, "-12000", events=[operator_event("reset", after(minutes=16.5))]),
+        at(18, "-12000", events=[operator_event("reset", after(minutes=16.5))]),
     )
     (record,) = fired(outcomes)
     assert (record.kind, record.level, record.previous_level, record.author) == ("reset", 0, 3, "operator-1")
@@ -360,11 +360,11 @@ def test_an_operator_close_closes_the_whole_scope_and_refuses_an_unknown_scope()
     """Every position to zero, every order cancelled; a wrong scope pages instead of closing something else."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(3))
-    command = hand("close", after(minutes=4))
+    command = operator_event("close", after(minutes=4))
     (decision,) = fired(run(interpreter, at(4, "0", events=[command])))
     assert (decision.kind, decision.policy, decision.author) == ("manual", "operator", "operator-1")
     assert {(i.symbol, i.target) for i in decision.intents} == {("L", Decimal(0)), ("S", Decimal(0))}
-    (outcome,) = run(interpreter, at(5, "0", events=[hand("close", after(minutes=5), "account/other", "e2")]))
+    (outcome,) = run(interpreter, at(5, "0", events=[operator_event("close", after(minutes=5), "account/other", "e2")]))
     assert outcome.decisions == ()
     assert outcome.notices[0].severity == "page"
 
@@ -457,7 +457,7 @@ def test_d18_an_operator_reset_accepts_the_loss_and_an_automatic_one_does_not() 
     run(interpreter, at(0, "0"), *swings)
     tripped = fired(run(interpreter, at(20, "-5100")))
     assert [decision.stage for decision in tripped] == ["trip"]
-    by_hand = at(30, "-5100", events=[hand("reset", after(minutes=29))])
+    by_hand = at(30, "-5100", events=[operator_event("reset", after(minutes=29))])
     outcomes = run(interpreter, by_hand, at(31, "-5200"), at(32, "-7900"), at(33, "-10000"))
     assert [(d.kind, d.stage) for d in fired(outcomes)] == [("reset", "trip"), (None, "trip")]
 

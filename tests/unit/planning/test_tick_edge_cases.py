@@ -16,7 +16,7 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot
 from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import account, after, fill, flow, hand, position, rules, snapshot
+from tests.worlds import account, after, fill, flow, operator_event, position, rules, snapshot
 
 RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
@@ -197,7 +197,7 @@ def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> 
     """C12: one account down blocks nothing else; an empty book with margin in use is not flat."""
     interpreter = Interpreter(policy_set(close_all_policy()))
     empty = account("50000", [], name="b", margin_used="9000")
-    command = hand("close", after(seconds=1), "portfolio")
+    command = operator_event("close", after(seconds=1), "portfolio")
     polled = put(pair(2, one_of_two("a", "100000"), empty), events=(command,))
     decisions, notices = run(interpreter, polled)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
@@ -205,7 +205,9 @@ def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> 
     (notice,) = notices
     assert notice.severity == "page"
     assert notice.text.startswith("the close by hand waits: b reports no positions, but 9000 USDT of margin in use; --")
-    alone = put(snapshot(after(seconds=3), empty), events=(hand("close", after(seconds=3), "account/b", "e2"),))
+    alone = put(
+        snapshot(after(seconds=3), empty), events=(operator_event("close", after(seconds=3), "account/b", "e2"),)
+    )
     decisions, notices = run(interpreter, alone)
     assert decisions == []
     assert notices[0].severity == "page"
@@ -322,7 +324,7 @@ def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() ->
     down = account(None, None, quality="down", reason="timeout")
     outage = [
         snapshot(after(seconds=3700), down),
-        put(snapshot(after(seconds=3710), down), events=(hand("reset", after()),)),
+        put(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),)),
     ]
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000"), *outage, at(3720, "-25000"), at(3730, "-25100"))
     assert [d.kind for d in decisions] == [None, "reset"]
@@ -331,7 +333,7 @@ def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() ->
 def test_a_reset_of_a_scope_without_a_policy_is_reported() -> None:
     """A misspelt scope is reported."""
     interpreter = Interpreter(policy_set(close_all_policy()))
-    wrong = hand("reset", after(), "account/mian")
+    wrong = operator_event("reset", after(), "account/mian")
     _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
     assert [n.text for n in notices] == [
         "a reset was received for account/mian, but no policy watches it and nothing is latched there"
@@ -348,7 +350,7 @@ def test_the_latch_of_a_renamed_policy_is_listed_and_a_reset_ends_it() -> None:
     assert [(o.policy, o.scope, o.level, o.stage) for o in renamed.orphans()] == [
         ("old", "account/main", 3, "everything")
     ]
-    decisions, _ = run(renamed, at(3680, "-12000", events=[hand("reset", after())]))
+    decisions, _ = run(renamed, at(3680, "-12000", events=[operator_event("reset", after())]))
     assert [(d.kind, d.policy, d.previous_level) for d in decisions] == [("reset", "old", 3)]
     left = renamed.states()
     assert renamed.orphans() == ()
@@ -393,7 +395,7 @@ def test_a_reset_during_an_outage_accepts_the_loss_found_when_the_venue_answers(
     policy = graph((start,), (trigger("loss", 0, 0.05),), (stage("s", 1, 0, cooldown=MINUTE, actions=(close(),)),))
     interpreter = Interpreter(policy_set(policy))
     down = account(None, None, quality="down", reason="timeout")
-    reset = put(snapshot(after(seconds=3710), down), events=(hand("reset", after()),))
+    reset = put(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),))
     later = [at(3720, "-20000"), at(3730, "-21000")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-6000"), reset, *later)
     assert [d.kind for d in decisions] == [None, "reset"]
@@ -437,7 +439,7 @@ def test_an_operator_reset_removes_a_missing_account_from_the_scope_without_a_la
     whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
     both = [pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(13)]
-    reset = put(pair(3660, one_of_two("a", "100000"), None), events=(hand("reset", after(), "portfolio"),))
+    reset = put(pair(3660, one_of_two("a", "100000"), None), events=(operator_event("reset", after(), "portfolio"),))
     quiet = [pair(3670 + 300 * n, one_of_two("a", "100000"), None) for n in range(5)]
     decisions, notices = run(interpreter, *both, reset, *quiet, pair(5000, one_of_two("a", "80000", "-20000"), None))
     assert [d.stage for d in decisions] == ["everything"]
@@ -454,7 +456,7 @@ def test_a_reset_of_an_orphaned_latch_accepts_its_loss() -> None:
     run(interpreter, *calm(), at(3660, "-15000"))
     without = Interpreter(policy_set(close_all_policy(policy="other")))
     without.restore(interpreter.states(), lambda _p, _s, _since: ())
-    run(without, at(3670, "-15000", events=[hand("reset", after())]))
+    run(without, at(3670, "-15000", events=[operator_event("reset", after())]))
     back = Interpreter(policy_set(loss))
     back.restore(without.states(), lambda _p, _s, _since: ())
     decisions, _ = run(back, at(3680, "-15000"), at(3690, "-15000"))
@@ -511,7 +513,7 @@ def test_c16_one_absurd_number_does_not_stop_the_close_of_the_rest(contracts: st
         )
 
     run(interpreter, *(snapshot_at(300 * n, "0") for n in range(13)))
-    for commands in ((), (hand("close", after(seconds=3661)),)):
+    for commands in ((), (operator_event("close", after(seconds=3661)),)):
         decisions, _ = run(interpreter, snapshot_at(3660 + len(commands), "-20000", events=commands))
         [decision] = decisions
         assert {"B", "E"} <= {intent.symbol for intent in decision.intents}

@@ -17,7 +17,7 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
 from killswitch.planning.tick import Interpreter
 from tests.graphs import close, graph, policy_set, stage, trigger
-from tests.worlds import account, after, hand, position, snapshot
+from tests.worlds import account, after, operator_event, position, snapshot
 
 FAILURES = SignalRef("venue.consecutive_failures")
 LEVERAGE = SignalRef("exposure.leverage")
@@ -191,7 +191,7 @@ def test_a_close_that_waits_survives_a_restart() -> None:
 def test_an_operator_reset_ends_the_wait() -> None:
     """On the account's first answer nothing is closed any more: the failures are over."""
     interpreter = fired_during_outage()
-    reset = hand("reset", after(seconds=30))
+    reset = operator_event("reset", after(seconds=30))
     decisions, notices = tick_with_notices(interpreter, 30, up("main"), events=(reset,))
     assert [(each.kind, each.stage, each.previous_level, each.level) for each in decisions] == [
         ("reset", "halve", 2, 0)
@@ -205,7 +205,9 @@ def test_an_operator_reset_ends_the_wait() -> None:
 def test_a_stage_with_true_triggers_fires_again_after_a_reset() -> None:
     """The venue is still down: one incident ends, and the next one begins in the same tick, with its lock and page."""
     interpreter = fired_during_outage(failing(actions=(LockTrading("all", None), close("both", "0.5"))))
-    decisions, notices = tick_with_notices(interpreter, 30, down("main"), events=(hand("reset", after(seconds=30)),))
+    decisions, notices = tick_with_notices(
+        interpreter, 30, down("main"), events=(operator_event("reset", after(seconds=30)),)
+    )
     assert [(each.kind, each.lock is not None) for each in decisions] == [("reset", False), (None, True)]
     assert [notice.severity for notice in notices if notice.kind == "nothing_selected"] == ["page"]
 
@@ -220,7 +222,7 @@ def test_a_stage_that_fired_without_latching_is_in_force_until_it_is_reset() -> 
     tick(again, 70, up("main"))
     (machine,) = again.status()
     assert (machine.level, machine.stage, machine.fired_at, machine.latched) == (2, "halve", after(seconds=3), False)
-    (record,) = tick(again, 80, up("main"), events=(hand("reset", after(seconds=80)),))
+    (record,) = tick(again, 80, up("main"), events=(operator_event("reset", after(seconds=80)),))
     assert (record.kind, record.stage, record.previous_level) == ("reset", "halve", 2)
     assert again.status()[0].level == 0
 
@@ -252,7 +254,7 @@ def test_a_stage_that_only_locks_latches_although_no_account_is_readable() -> No
     assert [notice.kind for _, notices in found for notice in notices if notice.severity == "page"] == []
     (machine,) = interpreter.status()
     assert (machine.level, machine.latched) == (2, True)
-    (record, *_) = tick(interpreter, 10, up("main"), events=(hand("reset", after(seconds=10)),))
+    (record, *_) = tick(interpreter, 10, up("main"), events=(operator_event("reset", after(seconds=10)),))
     assert (record.kind, record.previous_level) == ("reset", 2)
 
 

@@ -10,12 +10,12 @@ from killswitch.execution.client_order_id import client_order_id
 from killswitch.model.snapshot import Order
 from tests import graphs
 from tests.runner_world import World, book, crash_policy
-from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
+from tests.telemetry_world import Exported, OutcomeVenue, crash, runner_of
 
 STRANGE = client_order_id("ee" * 10, 0, 1)
 
 
-def pages(folder: Path, venue: MoodyVenue, *, rounds: int = 60) -> list[str]:
+def pages(folder: Path, venue: OutcomeVenue, *, rounds: int = 60) -> list[str]:
     """The notices of a crash at this venue, oldest first, and of a second run over the same store."""
     world, found = World(folder), graphs.policy_set(crash_policy())
     try:
@@ -40,14 +40,14 @@ def pages(folder: Path, venue: MoodyVenue, *, rounds: int = 60) -> list[str]:
 
 def test_an_unjournaled_order_of_ours_pages_once_over_two_runs(tmp_path: Path) -> None:
     """Every tick from the fall on sees it; only the first reports it."""
-    found = [text for text in pages(tmp_path, MoodyVenue(book("1100"), [])) if STRANGE in text]
+    found = [text for text in pages(tmp_path, OutcomeVenue(book("1100"), [])) if STRANGE in text]
     assert len(found) == 1
     assert "is open at the venue, and the journal has no such order" in found[0]
 
 
 def test_an_order_of_unknown_status_pages_when_it_is_detached(tmp_path: Path) -> None:
     """The venue fills it, loses the answer and answers no query: the close continues, and a person is notified."""
-    venue = MoodyVenue(book("1100"), ["unsure"])
+    venue = OutcomeVenue(book("1100"), ["unsure"])
     venue.deaf = True
     found = [text for text in pages(tmp_path, venue, rounds=30) if "is detached" in text]
     assert len(found) == 1

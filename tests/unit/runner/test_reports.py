@@ -21,7 +21,7 @@ from killswitch.runner.observers import TickReport
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
 from tests import incidents, worlds
-from tests.incidents import HandWritten, entry
+from tests.incidents import FilledStore, entry
 from tests.runner_world import ScriptedVenue, Seen, World, book
 from tests.worlds import after
 
@@ -277,7 +277,7 @@ def test_a_runner_that_lost_its_lease_writes_no_equity_curve(world: World) -> No
         store.keep_incident("x", b"", [])
 
 
-def by_hand(written: HandWritten) -> Decision:
+def by_hand(written: FilledStore) -> Decision:
     """A person closes 5 BTC; nothing has resulted yet."""
     decision = Decision(
         "dd" * 10, after(), "operator", incidents.SET, "portfolio", "enforce", None, 0, 0, kind="manual",
@@ -287,7 +287,7 @@ def by_hand(written: HandWritten) -> Decision:
     return decision
 
 
-def flat_by_hand(written: HandWritten, decision: Decision) -> None:
+def flat_by_hand(written: FilledStore, decision: Decision) -> None:
     """The manual close ends."""
     written.store.append(entry(decision.id, "verified", after(minutes=3), position="0", target="0"))
     written.store.append(entry(decision.id, "finished", after(minutes=3), None, status="flat"))
@@ -301,7 +301,7 @@ def notify(reports: ReportRenderer, minutes: int, *decisions: Decision) -> None:
 
 def test_a_manual_close_is_followed_to_its_end_whatever_fires_meanwhile(tmp_path: Path) -> None:
     """Six accounts fire while it runs: its report still says when the venue showed the positions closed."""
-    written = incidents.hand_written(tmp_path)
+    written = incidents.filled_store(tmp_path)
     reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     page = tmp_path / "rendered" / ("dd" * 10) / "report.md"
     try:
@@ -327,7 +327,7 @@ def test_a_report_that_could_not_be_written_is_retried_after_its_end(tmp_path: P
 
     Ten seconds later, by the ticks' own time.
     """
-    written = incidents.hand_written(tmp_path)
+    written = incidents.filled_store(tmp_path)
     (tmp_path / "rendered").write_text("a file in the way", encoding="utf-8")
     reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     try:
@@ -346,7 +346,7 @@ def test_a_report_that_could_not_be_written_is_retried_after_its_end(tmp_path: P
 
 def test_loaded_objects_are_not_scanned_again_once_the_first_page_is_drawn(tmp_path: Path) -> None:
     """Garbage collections stop the ticks: they need not scan a drawing library at every page."""
-    written = incidents.hand_written(tmp_path)
+    written = incidents.filled_store(tmp_path)
     loaded: list[bool] = []
     reports = ReportRenderer(
         written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0,

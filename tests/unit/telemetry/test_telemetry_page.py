@@ -26,7 +26,7 @@ from killswitch.telemetry.events import RunEvent, decode_event, encode_event
 from killswitch.telemetry.metrics import NotificationCounts
 from tests import graphs, worlds
 from tests.runner_world import World, book, crash_policy
-from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
+from tests.telemetry_world import Exported, OutcomeVenue, crash, runner_of
 
 TYPES = {int: "int", str: "string", bool: "bool", float: "double"}
 
@@ -61,7 +61,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     world, found = World(folder), _policies()
     exported = Exported(world, found)
     exported.notifications = NotificationCounts(1, {"log": 1}, {"log": 1})
-    venue = MoodyVenue(book("1100"), ["refuse", "lose", "rest"])
+    venue = OutcomeVenue(book("1100"), ["refuse", "lose", "rest"])
     stream = BackgroundWriter(str(folder / "events"), "events")
     emitter = EventEmitter(stream, str)
 

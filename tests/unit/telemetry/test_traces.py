@@ -18,7 +18,7 @@ from killswitch.model.venue import VenueDownError
 from killswitch.runner.lease import LeaseLostError
 from tests import graphs, incidents, worlds
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
-from tests.telemetry_world import Exported, MoodyVenue, crash, run_crash, runner_of
+from tests.telemetry_world import Exported, OutcomeVenue, crash, run_crash, runner_of
 
 SECRET = "planted-key-5d1e"
 
@@ -67,7 +67,7 @@ def test_orders_of_two_runs_are_children_of_one_close(tmp_path: Path) -> None:
     """A runner dies with an order of unknown status; the next one ends that order and its close, in one trace."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
-    venue = MoodyVenue(book("1100"), ["refuse", "unsure"])
+    venue = OutcomeVenue(book("1100"), ["refuse", "unsure"])
 
     async def first_run(exported: Exported) -> None:
         runner = runner_of(world, venue, found, exported)
@@ -187,7 +187,7 @@ def test_a_sampler_that_drops_everything_keeps_the_traces_of_decisions(tmp_path:
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     exported = Exported(world, found, sampler=ALWAYS_OFF)
-    venue = MoodyVenue(book("1100"), [])
+    venue = OutcomeVenue(book("1100"), [])
 
     async def run() -> None:
         runner = runner_of(world, venue, found, exported)

@@ -20,7 +20,7 @@ from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from tests import incidents, worlds
-from tests.incidents import FIRST, HandWritten, hand_written
+from tests.incidents import FIRST, FilledStore, filled_store
 from tests.worlds import after
 
 OURS = client_order_id(FIRST, 0, 1)
@@ -31,7 +31,7 @@ HEX = client_order_id(FIRST, 0, 1, ClientIdRule("hex", 34))
 class ReconciliationBench:
     """A store with one adopted decision, and the reconciliation of its orders."""
 
-    written: HandWritten
+    written: FilledStore
     decision: Decision
     observer: OrderReconciliation
 
@@ -62,7 +62,7 @@ class ReconciliationBench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[ReconciliationBench]:
-    written = hand_written(tmp_path)
+    written = filled_store(tmp_path)
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "5"))
     written.tick(after(), [decision], [incidents.entry(FIRST, "planned", after(), contracts="5", target="5")])
     observer = OrderReconciliation(written.store)

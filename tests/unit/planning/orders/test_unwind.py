@@ -25,7 +25,7 @@ from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.planning.tick import Interpreter
 from killswitch.signals.scope_view import ScopeView
 from tests.graphs import graph, policy_set
-from tests.worlds import START, account, hand, position, rules, snapshot
+from tests.worlds import START, account, operator_event, position, rules, snapshot
 
 D = Decimal
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -170,7 +170,7 @@ def test_an_operator_close_follows_the_correlation_groups_in_their_order() -> No
     groups = (CorrelationGroupRule("majors", ("A", "C"), 1), CorrelationGroupRule("alts", ("B",), 0))
     held = [position(s, "long", f"-{n}", contracts="1") for n, s in enumerate("ABCD", start=1)]
     interpreter = Interpreter(policy_set(graph((), (), (), groups=groups)))
-    found = interpreter.tick(snapshot(START, account("100", held), events=[hand("close", START)]))
+    found = interpreter.tick(snapshot(START, account("100", held), events=[operator_event("close", START)]))
     assert [intent.symbol for intent in found.decisions[0].intents] == ["B", "C", "A", "D"]
 
 
