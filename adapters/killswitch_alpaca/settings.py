@@ -162,5 +162,5 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
         each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
         yield Misfit(
             ("credentials",), f"credentials of Alpaca are {', '.join(CREDENTIALS)}; missing: {', '.join(missing)}",
-            f"add {each}, naming where the secret is",
+            f"add {each}, where NAME is the variable with the secret",
         )  # fmt: skip

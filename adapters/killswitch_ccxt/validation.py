@@ -125,7 +125,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
         yield Misfit(
             ("credentials",),
             f"credentials of {exchange} are {', '.join(names)}; missing: {', '.join(missing)}",
-            f"add {each}, naming where the secret is",
+            f"add {each}, where NAME is the variable with the secret",
         )
 
 

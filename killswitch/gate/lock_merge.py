@@ -99,7 +99,7 @@ def own_of(lock: LockRecord) -> LockRecord:
 
 
 def own_in(file: LockFile, stamp: Stamp) -> LockRecord:
-    """The own lock of the file's scope; a file that cannot be read is a lock."""
+    """The lock of the file's own scope. An unreadable file counts as a lock."""
     return unreadable(file, stamp) if file.lock is None else own_of(file.lock)
 
 

@@ -96,7 +96,7 @@ def record(bars: BarTable, book: BacktestBook) -> Iterator[Snapshot]:
     """Yield one snapshot at each bar close, of a book that is opened at the first closes and never traded.
 
     No orders, fees, funding or liquidations: equity is the book's equity plus the positions' P&L, and may fall below
-    zero. Instruments are in the first snapshot. Errors as `Feed`.
+    zero. Instruments are in the first snapshot. Raises the same errors as `Feed`.
     """
     feed = Feed(bars, book, seed=0, rules=_NO_LIQUIDATION)
     first = True

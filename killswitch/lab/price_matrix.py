@@ -31,7 +31,7 @@ class PriceSelection:
 
 
 class PriceMatrix:
-    """`BarTable` with random access by instant; it has the same bars as the iteration.
+    """Random access by instant to the bars of a `BarTable`.
 
     `at` is when each bar closes (microseconds). `low`, `high` and `close` are (instants × symbols), in the order of
     `symbols`: a symbol without a bar carries its last price, and is NaN before its first one.

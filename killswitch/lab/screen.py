@@ -112,5 +112,5 @@ def _operands(condition: Compare, spans: Mapping[int, SignalRange]) -> tuple[Sig
     if not (isinstance(left, SignalRead) and isinstance(right, Number) and condition.op in _COMPARE):
         raise NotScreenedError("only a signal against a number is screened")
     if left.index not in spans:
-        raise NotScreenedError("the signal is not one that is screened")
+        raise NotScreenedError("this signal is not screened")
     return spans[left.index], right.value, condition.op, CLOSE * max(1.0, abs(right.value))

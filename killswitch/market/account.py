@@ -36,7 +36,7 @@ class DelayedRows(Generic[R]):
         self._rows.append(row)
 
     def shown(self, at: datetime) -> tuple[R, ...]:
-        """The rows in a snapshot of that moment."""
+        """The rows visible in a snapshot taken at `at`; late rows appear later."""
         if not self._shown_from:
             return tuple(self._rows)
         return tuple(row for row in self._rows if self._shown_from.get(row.id, row.at) <= at)
@@ -115,8 +115,7 @@ class PaperAccount:
         return holding.quantity if holding else ZERO
 
     def held_as(self, symbol: str) -> str:
-        """The symbol under which a cash account holds what a sale of `symbol` sells, in whichever market of the
-        asset."""
+        """The symbol of the holding that a sale of `symbol` reduces, in whichever market of the asset."""
         if symbol in self.holdings:
             return symbol
         asset = base_asset(symbol)

@@ -90,4 +90,4 @@ def _of_tick(
     seconds = age.total_seconds()
     if age > bound:
         return ProbeResult(False, f"the last {which} is {seconds:.0f} s old, over {bound.total_seconds():g} s")
-    return ProbeResult(True, f"{which} is {max(seconds, 0.0):.1f} s old, every {tick.interval:g} s")
+    return ProbeResult(True, f"{which} is {max(seconds, 0.0):.1f} s old; interval {tick.interval:g} s")

@@ -21,7 +21,7 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
-from killswitch.runner.command_intake import unreadable_message
+from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
 

@@ -53,7 +53,7 @@ def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: f
     """
     spread = _number(volatility)
     if not (at_most >= 0 and volume >= 0 and spread >= 0):
-        raise ValueError(f"impact of {at_most} against a volume of {volume} at a volatility of {volatility}")
+        raise ValueError(f"at_most, volume and volatility are not all at least 0: {at_most}, {volume}, {volatility}")
     if not spread:
         return Decimal("Infinity")
     share = at_most / (Y * spread)

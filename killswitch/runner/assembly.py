@@ -8,7 +8,7 @@ from pathlib import Path
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
 from killswitch.accounts.poll.account_poller import AccountPoller
-from killswitch.accounts.poll.request_counters import RequestMeter, request_meters
+from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.deadline import DeadlineError, call_within

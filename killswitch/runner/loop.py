@@ -26,7 +26,7 @@ from killswitch.planning.tick import NO_OUTCOME, Interpreter, Outcome, Pending
 from killswitch.runner.alert_deduplication import AlertDeduplication
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
-from killswitch.runner.command_intake import UnreadableCommands, ended_closes
+from killswitch.runner.give_up_commands import UnreadableCommands, ended_closes
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import TickReport

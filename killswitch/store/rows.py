@@ -40,7 +40,7 @@ def event(row: Any) -> Event:
     found = _EVENTS.decode(bytes_of(row.body))
     if found.id != row.id:
         # It would never be consumed, and processed by every tick.
-        raise ValueError(f"its body has the id {found.id!r:.80}")
+        raise ValueError(f"its body has id {found.id!r:.80}")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
+from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.conformance.stand import Key
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import VenueAdapter, VenueError, traits_of

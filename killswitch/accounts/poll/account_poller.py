@@ -18,7 +18,7 @@ from killswitch.accounts.poll.outages import Outages, unreported_seconds
 from killswitch.accounts.poll.poll_budget import poll_budgets
 from killswitch.accounts.poll.poller import FIRST_ANSWER_TIMEOUT, Polls
 from killswitch.accounts.poll.push_listener import PushListener
-from killswitch.accounts.poll.request_counters import RequestMeter
+from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice

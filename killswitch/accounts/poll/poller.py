@@ -17,7 +17,7 @@ from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
+from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.execution.response_timeouts import is_task_cancelled
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Snapshot

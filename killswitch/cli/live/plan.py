@@ -52,9 +52,11 @@ def plan(
     from killswitch.operations.preview import encode_preview, of_policies, plan_of
 
     if recording is not None and store_at is not None:
-        raise click.UsageError("--snapshot has its own history: leave out --store")
+        raise click.UsageError("--snapshot does not combine with --store: a recording has its own history")
     if recording is not None and out is not None:
-        raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
+        raise click.UsageError(
+            "--out does not combine with --snapshot: a plan is saved of live venues, not of a recording"
+        )
     require_new_file(out)
     loaded = load_policies(policies_at, variant)
     if recording is not None:

@@ -157,7 +157,7 @@ def continuation_text(store: Store) -> str:
     """Which process continues unfinished work: a running runner, unless it is this process."""
     runner = runner_state(store.lease(), datetime.now(UTC))
     if runner.liveness != "alive" or runner.pid == os.getpid():
-        return "no runner works on it: start `ksctl run --live` on this store"
+        return "no runner is working on it: start `ksctl run --live` on this store"
     return f"the runner (pid {runner.pid}) continues it; `ksctl status --watch` follows it"
 
 

@@ -16,7 +16,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.command_intake import accounts_closing
+from killswitch.runner.give_up_commands import accounts_closing
 from killswitch.runner.status_blob import tick_time
 
 

@@ -197,7 +197,7 @@ MOST_DECISIONS = 200
 def credit_own_decisions(
     store: Store, positions: tuple[ClosedPosition, ...], since: datetime, own: Collection[str]
 ) -> tuple[ClosedPosition, ...]:
-    """Split `others` of the positions: what orders of other decisions closed, and what none of ours did.
+    """Split `others` into what orders of other decisions closed and what no order of Killswitch closed.
 
     `own` are the decisions that the positions belong to, `since` is when the first was made. Both parts are unknown
     where the status of an order is. The store is read only where something was closed without an order of `own`.

@@ -183,7 +183,7 @@ def _losers(losers: Losers) -> Table:
 
 def _in_turn(found: BacktestAnswer) -> Section:
     turns = found.summary.in_turn
-    title = "Both sides closed in turn (case D20)"
+    title = "Both sides closed in turn"
     if not turns:
         return Section(title, words=("No book: no side was closed after the other was gone.",))
     rows = tuple(

@@ -63,7 +63,7 @@ def _of_one(tried: BookRuns, others: Sequence[str]) -> Iterator[str]:
         yield f"It was reached at {instant(staged.worst_at)}, before the first stage fired."
     turn = in_turn(tried)
     if turn is not None:
-        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later their hedges."
+        yield f"Both sides were closed in turn: first the {turn.first}s, later their hedges."
 
 
 def _of_many(summary: Summary, currency: str | None) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _of_many(summary: Summary, currency: str | None) -> Iterator[str]:
     if summary.in_turn:
         count = len(summary.in_turn)
         yield (
-            f"In {count} of {overall.books} books both sides were closed in turn (case D20): the losing side first, "
+            f"In {count} of {overall.books} books both sides were closed in turn: the losing side first, "
             "and later its hedge."
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-from killswitch.accounts.poll.request_counters import RequestMeter
+from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND, rfc3339

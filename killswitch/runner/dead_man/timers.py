@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
+from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock

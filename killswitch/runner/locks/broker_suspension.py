@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from killswitch.accounts.arming import ArmedAccount, left_to_do
-from killswitch.accounts.poll.request_counters import RequestMeter
+from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
 from killswitch.model.store import Store

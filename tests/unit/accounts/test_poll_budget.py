@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import Polls
-from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter, request_meters
+from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import share_adapter
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import Polls
-from killswitch.accounts.poll.request_counters import request_meters
+from killswitch.accounts.poll.request_meter import request_meters
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot

@@ -16,7 +16,7 @@ from killswitch.accounts.poll.account_poller import LEAST_DISTANCE
 from killswitch.accounts.poll.poll_budget import poll_budgets
 from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
-from killswitch.accounts.poll.request_counters import request_meters
+from killswitch.accounts.poll.request_meter import request_meters
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble

@@ -102,7 +102,7 @@ def test_an_unknown_credential_name_is_matched_to_the_one_it_means() -> None:
     assert [(each.key, each.at_key, each.fix) for each in found] == [
         (("credentials", "apiKey"), True, "did you mean `key`?"),
         (("credentials", "sercet"), True, "did you mean `secret`?"),
-        (("credentials",), False, "add `passphrase: 'env:NAME'`, naming where the secret is"),
+        (("credentials",), False, "add `passphrase: 'env:NAME'`, where NAME is the variable with the secret"),
     ]
     (odd,) = family.misfits(account("bybit", credentials=("key", "secret", "passphrase")))
     assert (odd.message, odd.fix) == ("credentials of bybit are key, secret; unknown: passphrase", "take it out")

@@ -153,7 +153,7 @@ def test_the_verdict_compares_staging_with_the_alternatives(policies: PolicySet)
         "Staging ended 1,500.50 USDT poorer than no protection and 1,000.00 USDT richer than closing everything at the "
         "first trigger.",
         "Its worst drawdown was 10.0%; with no protection 31.0%, with closing everything at the first trigger 4.0%.",
-        "Both sides were closed in turn (case D20): first the longs, later their hedges.",
+        "Both sides were closed in turn: first the longs, later their hedges.",
     )
     for form in (text(shown), markdown(shown), html(shown)):
         assert found.verdict[0] in form

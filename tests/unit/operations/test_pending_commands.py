@@ -160,7 +160,7 @@ def test_an_interrupted_close_names_what_is_left_and_that_no_runner_works_on_it(
         raise KeyboardInterrupt
     printed = capsys.readouterr().err
     assert f"interrupted: pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in printed
-    assert "no runner works on it: start `ksctl run --live` on this store" in printed
+    assert "no runner is working on it: start `ksctl run --live` on this store" in printed
     now = to_micros(datetime.now(UTC))
     store.acquire("another.host:4711:x", now, 60_000_000)
     assert "continues it; `ksctl status --watch` follows it" in continuation_text(store)

@@ -1,4 +1,4 @@
-"""Bybit's error codes, limits and capabilities, from its v5 documents."""
+"""Bybit's error codes, limits and capabilities, from its v5 API documentation."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class Deribit(Dialect):
         return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
 
     def _symbol(self, name: object) -> str | None:
-        """ccxt's symbol of an instrument; None where the rules do not have it."""
+        """ccxt's symbol of an instrument; None if the rules do not contain it."""
         known = (self.client.ccxt.markets_by_id or {}).get(str(name))
         return str(known[0]["symbol"]) if known else None
 
@@ -356,7 +356,7 @@ class Deribit(Dialect):
         listed = rows_at(answer, "result", what=f"the answer about order {client_order_id}")
         rows = [it for it in listed if it.get("label") == client_order_id]
         if not rows and listed:
-            raise UnreadableError(f"queried order {client_order_id}, the answer is about others")
+            raise UnreadableError(f"queried order {client_order_id}, the answer lists only other orders")
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))
