@@ -103,7 +103,8 @@ def choose_color(context: click.Context, _param: click.Parameter, choice: str) -
     context.color = choose_color(choice)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]},
+             epilog="\b\nExample:\n  ksctl plan --policies policies/")  # fmt: skip
 @click.option("--version", is_flag=True, callback=print_version, expose_value=False, is_eager=True,
               help="Show the version and exit.")  # fmt: skip
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,

@@ -166,7 +166,7 @@ class AccountContext:
         try:
             return await self.request("snapshot", self.venue.snapshot(), purpose=purpose)
         except VenueError as error:
-            return venue_text(f"{type(error).__name__}: {error}")
+            return venue_text(str(error) or "a failed request")
 
     async def cancel(self, symbol: str, order: str) -> VenueError | None:
         """Cancel one order; returns the error, or None on success. Journals nothing; repeating it does no harm."""

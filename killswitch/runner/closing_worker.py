@@ -162,7 +162,7 @@ class ClosingWorker:
         except StoreError:
             raise
         except VenueError as error:
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(str(error) or "a failed request")
         except Exception as error:  # noqa: BLE001 - a defect in one close must not stop the others
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:

@@ -100,7 +100,7 @@ def _prepare(site: Site, case: Case) -> None:
             wire.multi_assets = True
         for key in list(wire.exchange.held):
             wire.exchange.held[key] /= 10
-        wire.ledger.keep()
+        wire.ledger.record()
     for name, wire in site.wires.items():
         if name == "dark":
             for key in list(wire.exchange.held):

@@ -10,7 +10,7 @@ import click
 
 from killswitch.cli import EXIT_FAILED
 from killswitch.cli.options import COUNT, IN_FILE, IN_FOLDER, OUT_FILE, file_errors, option, policies, variant, verb
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import print_note, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import BacktestAnswer
@@ -92,18 +92,20 @@ def backtest(
     for file in files:
         with file_errors(f"{file} cannot be written"):
             file.write_text(render_as(SUFFIXES[file.suffix], answer, page), encoding="utf-8")
-    click.echo(render_as(output, answer, page), nl=False)
+    click.echo(render_as(output, answer, page, terminal_width()), nl=False)
     if not answer.complete:
         print_note(page.warning)
         context.exit(EXIT_FAILED)
 
 
-def render_as(form: str, answer: BacktestAnswer, page: BacktestPage) -> str:
-    """Render the result as text, json, markdown or html, with a final newline."""
+def render_as(form: str, answer: BacktestAnswer, page: BacktestPage, within: int | None = None) -> str:
+    """Render the result as text no wider than `within`, or as json, markdown or html; with a final newline."""
     if form == "json":
         from killswitch.lab.pages.answer import encode
 
         return encode(answer).decode() + "\n"
     from killswitch.lab.pages.document import html, markdown, text
 
-    return {"markdown": markdown, "html": lambda page: html(page) + "\n", "text": text}[form](page)
+    if form == "text":
+        return text(page, within)
+    return markdown(page) if form == "markdown" else html(page) + "\n"

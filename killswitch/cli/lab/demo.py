@@ -15,7 +15,7 @@ from killswitch.cli.lab.backtest_books import BacktestBooks
 from killswitch.cli.lab.backtest_run import BacktestRun, run_campaign, watched_books
 from killswitch.cli.lab.demo_run import Excerpt
 from killswitch.cli.options import IN_FILE, IN_FOLDER, OUT_FOLDER, option, verb
-from killswitch.cli.terminal import print_text
+from killswitch.cli.terminal import print_text, terminal_width
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never_stop
 from killswitch.lab.bars import BarTable, Series
@@ -91,7 +91,7 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
     report = folder / REPORT
     report.write_text(render_as("html", answer, page), encoding="utf-8")
     click.secho("\nCompared with the alternatives", bold=True)
-    click.echo(aligned(page.sections[0].tables[0]))
+    click.echo(aligned(page.sections[0].tables[0], within=terminal_width()))
     click.echo()
     for line in page.verdict:
         print_text(line)

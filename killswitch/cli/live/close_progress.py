@@ -113,7 +113,7 @@ def follow(store: Store, *, json: bool, terminal: bool) -> int:
     try:
         return _follow(store, screen)
     except KeyboardInterrupt:
-        print_note("stopped watching; the close continues")
+        print_note("stopped watching; closing is not affected")
         return INTERRUPTED
 
 

@@ -238,7 +238,8 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
     if not found:
         return "No decision is recorded on this store."
     rows = [(instant(each.as_of), each.id, headline(each), *_result(each, result)) for each, result in found]
-    head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "delay", "took", "remarks")
+    sums = ("realised", "fees", "slippage", "delay cost")
+    head = ("as of", "decision", "what", "result", "traded", *sums, "took", "remarks")
     return table(head, rows, indent="")
 
 
@@ -275,7 +276,7 @@ def _remarks(result: Result) -> Iterator[str]:
     if result.unsent:
         yield f"nothing sent on {', '.join(result.unsent)}"
     for count, noun, before, after in (
-        (totals.unknown - totals.abandoned, "order", "", " with unknown status"),
+        (totals.unknown - totals.abandoned, "order", "", " without a final status"),
         (totals.abandoned, "order", "", " never confirmed"),
         (totals.exceeded, "order", "", " beyond the slippage bound"),
         (sum(bool(each.dust) for each in positions), "position", "dust left in ", ""),

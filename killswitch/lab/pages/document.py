@@ -10,7 +10,7 @@ from itertools import zip_longest
 from markupsafe import Markup
 
 from killswitch.incident.report.page import html_page
-from killswitch.render.layout import wrapped
+from killswitch.render import layout
 
 WIDEST = 48
 """The most characters of a cell on one line of text."""
@@ -58,9 +58,12 @@ class BacktestPage:
     notes: tuple[str, ...]
 
 
-def aligned(table: Table, indent: str = "  ") -> str:
-    """Return the table as text columns, numbers right-aligned, long cells wrapped, without trailing blanks."""
-    rows = [[wrapped(cell, WIDEST) for cell in row] for row in (table.head, *table.rows)]
+def aligned(table: Table, indent: str = "  ", within: int | None = None) -> str:
+    """Return the table as text columns, numbers right-aligned, long cells wrapped, without trailing blanks.
+
+    A table wider than `within` is laid out as on a terminal: narrowed, or a line per column.
+    """
+    rows = [[layout.wrapped(cell, WIDEST) for cell in row] for row in (table.head, *table.rows)]
     widths = [max(len(line) for row in rows for line in row[column]) for column in range(len(table.head))]
 
     def lines(row: Sequence[list[str]]) -> Iterator[str]:
@@ -71,17 +74,21 @@ def aligned(table: Table, indent: str = "  ") -> str:
             )
             yield (indent + "  ".join(padded)).rstrip()
 
-    return "\n".join(line for row in rows for line in lines(row))
+    found = [line for row in rows for line in lines(row)]
+    if within is not None and max(map(len, found)) > within:
+        return layout.table(table.head, table.rows, indent, within)
+    return "\n".join(found)
 
 
-def text(page: BacktestPage) -> str:
-    """Return the page in text columns. Folded sections are omitted and named at the end; control characters are
-    replaced."""
-    lines = "\n".join(_text_lines(page)).rstrip()
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
+def text(page: BacktestPage, within: int | None = None) -> str:
+    """Return the page in text columns, no wider than `within`. Folded sections are omitted and named at the end;
+    control characters are replaced."""
+    lines = "\n".join(_text_lines(page, within)).rstrip()
+    printable = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
+    return printable if within is None else layout.fit(printable, within)
 
 
-def _text_lines(page: BacktestPage) -> Iterator[str]:
+def _text_lines(page: BacktestPage, within: int | None) -> Iterator[str]:
     if page.warning:
         yield f"{page.warning}\n"
     width = max((len(name) for name, _ in page.facts), default=0)
@@ -91,19 +98,19 @@ def _text_lines(page: BacktestPage) -> Iterator[str]:
     yield from page.verdict
     for section in page.sections:
         if not section.folded:
-            yield from _text_section(section)
+            yield from _text_section(section, within)
     folded = [section.title for section in page.sections if section.folded]
     if folded:
         yield f"\nOmitted here, but included in --output json, markdown and html: {', '.join(folded)}."
 
 
-def _text_section(section: Section) -> Iterator[str]:
+def _text_section(section: Section, within: int | None) -> Iterator[str]:
     yield f"\n{section.title}"
     yield from (f"  {words}" for words in section.words)
     for table in section.tables:
         if table.caption:
             yield f"\n  {table.caption}"
-        yield aligned(table, "    " if table.caption else "  ")
+        yield aligned(table, "    " if table.caption else "  ", within)
 
 
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")

@@ -318,7 +318,7 @@ def test_a_decision_that_was_recorded_only_leaves_the_incident_not_closed(writte
         "close-everything was recorded only: nothing was sent, see what is still open",
     )  # fmt: skip
     text = report_markdown(incident)
-    assert "Nothing that was acted on: the venue shows 1 position at target." in text
+    assert "Nothing that was to be reduced: the venue shows 1 position at target." in text
     assert (
         "**Not closed:** the 1 order of close-everything at 00:01:00 was recorded only, and nothing was sent." in text
     )

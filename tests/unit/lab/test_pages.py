@@ -229,6 +229,16 @@ def test_text_tables_keep_their_columns() -> None:
     assert len({len(line) for line in (lines[0], lines[1], lines[-1])}) == 1
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_text_keeps_to_a_terminal_and_loses_no_word(policies: PolicySet, columns: int) -> None:
+    """Prose is wrapped, and rows that are too wide get a line per column."""
+    _, shown = answer_and_page(policies, Results((book_with_curve(), book_with_curve("b")), (), 2, True, False))
+    whole, fitted = text(shown), text(shown, columns)
+    assert max(map(len, whole.splitlines())) > 120
+    assert max(map(len, fitted.splitlines())) <= columns
+    assert set(whole.split()) <= set(fitted.split())
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_does_not_scroll_sideways_in_a_browser(policies: PolicySet, tmp_path: Path, width: int) -> None:
     """Measured in headless Chromium: tables scroll in their own boxes, and the drawing for the width is shown."""

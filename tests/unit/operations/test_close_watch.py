@@ -169,7 +169,7 @@ def test_an_interrupted_watch_says_that_the_close_continues(
 
     watched.steps = [interrupt]
     assert follow(watched.store, json=False, terminal=False) == 130
-    assert capsys.readouterr().err == "stopped watching; the close continues\n"
+    assert capsys.readouterr().err == "stopped watching; closing is not affected\n"
 
 
 def test_a_terminal_is_redrawn_in_place_within_its_size(

@@ -149,7 +149,7 @@ def test_c14_a_pass_that_hangs_delays_neither_ticks_nor_other_accounts() -> None
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (VenueDownError("maintenance"), "VenueDownError: maintenance"),
+        (VenueDownError("maintenance"), "maintenance"),
         (ZeroDivisionError("a defect"), "unexpected ZeroDivisionError: a defect"),
         (asyncio.CancelledError(), "one of its own calls cancelled it"),
     ],

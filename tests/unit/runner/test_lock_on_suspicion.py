@@ -311,7 +311,7 @@ def test_the_equity_curve_of_an_incident_does_not_show_money_that_moved_as_a_los
             await run.reads("650", 1, pnl="-120", flows=(worlds.flow("w1", worlds.after(seconds=3), "-330"),))
             await run.reads("650", 15, pnl="-120")
             found.append(equity_curve(run))
-        run.store.put_event(worlds.hand("reset", run.world.clock.now()))
+        run.store.put_event(worlds.operator_event("reset", run.world.clock.now()))
         await run.reads("650", 2, pnl="-120")
         assert reports.close(60.0)
         await run.ends()

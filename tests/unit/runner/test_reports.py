@@ -227,7 +227,7 @@ def test_the_reset_is_the_last_entry_of_the_report(world: World) -> None:
     asyncio.run(crashing(world, store, reports))
     assert reports.wait(PATIENCE)
     assert "ksctl reset account/main" in rendered(world)["report.md"]
-    store.put_event(worlds.hand("reset", world.clock.now()))
+    store.put_event(worlds.operator_event("reset", world.clock.now()))
 
     async def once() -> None:
         runner = world.runner(store, [ScriptedVenue(flat("849"))], witnesses=(reports,))
