@@ -115,7 +115,7 @@ def test_history_shows_the_result_with_realised_pnl_and_fees(crashed: World) -> 
     output = invoke(history, *store_option(crashed)).stdout.splitlines()
     assert len(output) == 2
     assert "level 3 close-everything: crash on account/main" in output[1]
-    assert output[0].split()[-7:] == ["closed", "realised", "fees", "slippage", "delay", "took", "remarks"]
+    assert output[0].split()[-8:] == ["traded", "realised", "fees", "slippage", "delay", "cost", "took", "remarks"]
     assert output[1].split()[-9:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00", "0.00"]
     record = json.loads(invoke(history, *store_option(crashed), "--output", "json").stdout)
     assert record["decision"]["format"] == "killswitch.decision/v1"
