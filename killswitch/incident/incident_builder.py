@@ -151,7 +151,7 @@ def _is_unfinished(incident: Incident, *settled: str) -> bool:
 
 
 def _closed_at(incident: Incident) -> datetime | None:
-    """Return when the incident was reset; for a close by hand without a reset, when its last account ended."""
+    """Return when the incident was reset; for a manual close without a reset, when its last account ended."""
     if incident.reset is not None:
         return incident.reset.at
     if not incident.by_hand or _is_unfinished(incident, *_SETTLED, _PARTLY):

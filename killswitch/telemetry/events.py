@@ -120,7 +120,7 @@ class Trip(_DecisionEvent, frozen=True, kw_only=True, tag="trip"):
     by: str | None
     reason: str | None
     cause: Cause | None = None
-    """The declared reason of a close by hand."""
+    """The declared reason of a manual close."""
     hedge: bool = False
     """Whether `closes` open a temporary hedge of what cannot be closed, and close nothing."""
     effects: tuple[str, ...] | UnsetType = UNSET

@@ -99,7 +99,7 @@ def decision_message(
     texts: TriggerTexts | None = None,
     currency: str | None = None,
 ) -> Message:
-    """Return the message about a stage that fires, a close by hand, or a reset.
+    """Return the message about a stage that fires, a manual close, or a reset.
 
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
     not fired. `texts` has the triggers as the policies write them. `currency` is that of the book, where it is known.

@@ -49,7 +49,7 @@ class NotificationRouter:
         corrects: Instant | None = None,
         is_paged: bool = False,
     ) -> Iterator[Outgoing]:
-        """Yield the messages about a stage that fires, a close by hand, a reset or a suspicion.
+        """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.

@@ -20,7 +20,7 @@ _FOR_A_PERSON = (
 
 
 def checklist(incident: Incident, notifications: ChecklistItem) -> tuple[ChecklistItem, ...]:
-    """Return the eight items, and those that the declared reason of a close by hand adds.
+    """Return the eight items, and those that the declared reason of a manual close adds.
 
     `notifications` is the item for notifications.
     """

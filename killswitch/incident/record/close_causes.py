@@ -1,4 +1,4 @@
-"""Texts about closes: the declared reason of a close by hand (heading, explanation, to-do items), and its orders."""
+"""Texts about closes: the declared reason of a manual close (heading, explanation, to-do items), and its orders."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def cause_text(cause: Cause | None) -> CauseText | None:
 
 
 def manual_close_text(cause: Cause | None) -> str:
-    """Return a close by hand in a few words for one line; a drill is named first."""
+    """Return a manual close in a few words for one line; a drill is named first."""
     if cause_text(cause) is None:
         return "close by hand"
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"

@@ -75,9 +75,9 @@ class Firing(Struct, frozen=True):
     unsent: bool = False
     """Whether orders were decided and none was sent: their positions are unchanged."""
     kind: Literal["stage", "hand", "hedge"] = "stage"
-    """A stage that fired, a close by hand, or a temporary hedge of what could not be closed."""
+    """A stage that fired, a manual close, or a temporary hedge of what could not be closed."""
     cause: Cause | None = None
-    """The declared reason of a close by hand."""
+    """The declared reason of a manual close."""
     unwinding: str | None = None
     """The name of the execution style of its orders; None for market orders sent at once."""
     took: float | None = None
@@ -284,7 +284,7 @@ class IncidentReset(Struct, frozen=True):
 
 
 class DeclaredReason(Struct, frozen=True):
-    """The declared reason of a close by hand: its key, the heading of the report, and an explanation."""
+    """The declared reason of a manual close: its key, the heading of the report, and an explanation."""
 
     cause: Cause
     heading: str
@@ -328,7 +328,7 @@ class Incident(Struct, frozen=True):
     doubts: tuple[str, ...]
     """What could not be found out, and why."""
     reason: DeclaredReason | None = None
-    """The declared reason of a close by hand, unless it is `operator`."""
+    """The declared reason of a manual close, unless it is `operator`."""
     totals: Totals = Totals()
     positions: tuple[ClosedPosition, ...] = ()
     """What happened to every position that was to be reduced."""

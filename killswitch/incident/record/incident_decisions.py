@@ -25,7 +25,7 @@ MOST_DECISIONS = 10_000
 
 @dataclass(slots=True)
 class IncidentDecisions:
-    """The decisions of one incident in their order. A close by hand is an incident of its own."""
+    """The decisions of one incident in their order. A manual close is an incident of its own."""
 
     decisions: list[Decision]
     reset: Decision | None = field(default=None)

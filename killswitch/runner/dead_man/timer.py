@@ -189,7 +189,7 @@ class DeadManTimer:
                 self.states[each.symbol] = each.state
 
     def obstacle(self, account: AccountSnapshot, fired: int) -> Obstacle | None:
-        """Why the timer must not run now; None if it may. `went_off`: how often it has fired in the last 24 h."""
+        """Why the timer must not run now; None if it may. `fired`: how often it has fired in the last 24 h."""
         return next(self._obstacles(account, fired), None)
 
     def _obstacles(self, account: AccountSnapshot, fired: int) -> Iterator[Obstacle]:

@@ -49,30 +49,30 @@ class TimerEvent(Struct, frozen=True):
 
 
 class TimerRecord(Struct):
-    """The stored blob. `untold`: number of the newest events that no tick has reported yet."""
+    """The stored blob, with the keys of earlier versions. `unreported`: the newest events that no tick has reported."""
 
     running: dict[str, Running] = {}
-    went_off: dict[str, list[datetime]] = {}
+    fired: dict[str, list[datetime]] = msgspec.field(default_factory=dict, name="went_off")
     happenings: list[TimerEvent] = []
-    untold: int = 0
+    unreported: int = msgspec.field(default=0, name="untold")
 
     def add(self, happening: TimerEvent) -> None:
         """Record an event."""
         self.happenings = [*self.happenings, happening][-KEPT:]
-        self.untold = min(self.untold + 1, KEPT)
+        self.unreported = min(self.unreported + 1, KEPT)
 
     def record_fired(self, account: str, at: datetime) -> None:
         """Record that a timer has fired."""
-        self.went_off[account] = [*self.went_off.get(account, []), at][-KEPT:]
+        self.fired[account] = [*self.fired.get(account, []), at][-KEPT:]
 
     def in_a_day(self, account: str, now: datetime) -> int:
         """How often the account's timer has fired in the last 24 hours."""
-        return sum(now - at < A_DAY for at in self.went_off.get(account, ()))
+        return sum(now - at < A_DAY for at in self.fired.get(account, ()))
 
     def notices(self) -> tuple[Notice, ...]:
         """A notice for each unreported event, dated by the event; they count as reported from then on."""
-        fresh = self.happenings[len(self.happenings) - self.untold :]
-        self.untold = 0
+        fresh = self.happenings[len(self.happenings) - self.unreported :]
+        self.unreported = 0
         return tuple(Notice(each.at, "runner", "runner", "warning", each.severity, each.text) for each in fresh)
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
@@ -45,7 +45,7 @@ class Trade(Struct):
     at: int
     since: int
     traded: Decimal
-    untold: tuple[UnfilledTrade, ...]
+    unfilled: tuple[UnfilledTrade, ...] = field(name="untold")  # the stored key of earlier versions
     settled: bool = False
 
 
@@ -135,7 +135,7 @@ class Trades(Struct):
         """
         net: dict[tuple[str, Side | None], list[UnfilledTrade]] = {}
         for trade in self._about(at):
-            for each in trade.untold:
+            for each in trade.unfilled:
                 net.setdefault((each.symbol, each.side), []).append(each)
         return sum((_net_bound(unfilled) for unfilled in net.values()), ZERO)
 
@@ -218,8 +218,8 @@ def _match_fill(trade: Trade, row: FillRow) -> Decimal:
     If both sides were traded, a fill without a side is matched with each, the opened side first.
     """
     fill = row.fill
-    about = sorted((each for each in trade.untold if each.is_about(fill)), key=lambda it: not it.opens)
-    left: list[UnfilledTrade] = [each for each in trade.untold if not each.is_about(fill)]
+    about = sorted((each for each in trade.unfilled if each.is_about(fill)), key=lambda it: not it.opens)
+    left: list[UnfilledTrade] = [each for each in trade.unfilled if not each.is_about(fill)]
     effect, rest = ZERO, signed_amount(fill)
     for each in about:
         part = rest if len(about) == 1 else matched_part(rest, each.quantity)
@@ -227,7 +227,7 @@ def _match_fill(trade: Trade, row: FillRow) -> Decimal:
         effect = each.effect(signed_amount(fill), fill.price)
         if each.quantity != part:
             left.append(each.less(part))
-    trade.untold = tuple(left)
+    trade.unfilled = tuple(left)
     return effect
 
 
@@ -243,7 +243,7 @@ def _side_of(fill: Fill, before: AccountSnapshot, account: AccountSnapshot) -> S
 
 
 def _matches(trade: Trade, row: FillRow) -> bool:
-    return any(each.is_about(row.fill) for each in trade.untold)
+    return any(each.is_about(row.fill) for each in trade.unfilled)
 
 
 def _is_near(then: int, at: int) -> bool:
