@@ -10,7 +10,7 @@ from killswitch.lab.price_matrix import Floats, PriceMatrix
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
 from killswitch.signals.history.scope import ObservedScope
-from killswitch.signals.scope_view import PnlKey
+from killswitch.valuation.scope_view import PnlKey
 
 
 class StaticAccount:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.actions.cancel_orders import is_entry
 from killswitch.planning.rounding import CLOSED_STATES, Reduction, reduction, value_of_contracts, whole_steps
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 Obstacle = Literal[
     "dust", "above maximum", "wrong step", "state", "rules unknown", "no mark price", "resting exits", "below notional",

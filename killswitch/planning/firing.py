@@ -24,8 +24,8 @@ from killswitch.planning.unreachable import (
     with_unreadable_remark,
     with_wait_remark,
 )
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 
 class RereadData(Struct, frozen=True):

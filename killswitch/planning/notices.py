@@ -13,11 +13,11 @@ from killswitch.model.snapshot import Event
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
+from killswitch.pnl_explain.explanation import ChangeEvent
+from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.render.formats import instant
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.equity.explanation import ChangeEvent
-from killswitch.signals.equity.pending_changes import UnexplainedChange
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 UNCORROBORATED_FOR = 10 * SECOND
 """Time after which a stage whose prices are not corroborated pages (microseconds)."""

@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec import Struct
 
 from killswitch.model.snapshot import Instrument, Position
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 CLOSED_STATES = ("halted", "delisted", "cancel_only")
 """Market states in which a venue accepts no order."""

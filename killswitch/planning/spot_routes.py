@@ -17,7 +17,7 @@ from msgspec import Struct
 from killswitch.graph.unwinding import SpotRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.rounding import CLOSED_STATES
-from killswitch.signals.scope_view import Instruments
+from killswitch.valuation.scope_view import Instruments
 
 _PARTS = re.compile(r"([^/_:-]+)[/_-]([^/_:-]+)")
 

@@ -26,8 +26,8 @@ from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 
 class Proposal(Struct, frozen=True):

@@ -25,10 +25,10 @@ from killswitch.planning.actions.registry import reversible_effects
 from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import trigger_reading
 from killswitch.planning.stage_decision import record_of
+from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.equity.pending_changes import UnexplainedChange
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 LASTS = 20 * SECOND
 """Maximum duration of a lock on suspicion, from the answer of the ledger without the row."""

@@ -41,8 +41,8 @@ from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_yo
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
 from killswitch.planning.unreachable import stages_due
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""

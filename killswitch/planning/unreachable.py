@@ -27,7 +27,7 @@ from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 
 
 def keep_pending(

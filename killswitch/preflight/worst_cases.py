@@ -18,7 +18,7 @@ from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.preflight.inspection import InspectedAccount
 from killswitch.ratelimit.poll_cost import PolledAccount
 from killswitch.ratelimit.worst_case import CloseEstimate, CloseTask, estimate_close
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 
 class Workload(Struct, frozen=True):

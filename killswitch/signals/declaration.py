@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
-    from killswitch.signals.scope_view import ScopeView
+    from killswitch.valuation.scope_view import ScopeView
 
     Floats = NDArray[np.float64]
     Bounds = tuple[Floats, Floats]

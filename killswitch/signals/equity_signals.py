@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
-    from killswitch.signals.scope_view import ScopeView
+    from killswitch.valuation.scope_view import ScopeView
 
 _NO_EQUITY = (
     "every account of the scope is unavailable (stale, malformed, down, or without an equity), or one of them is "

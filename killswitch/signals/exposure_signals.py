@@ -16,7 +16,7 @@ from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
     from killswitch.signals.history.windows import Interval
-    from killswitch.signals.scope_view import ScopeView
+    from killswitch.valuation.scope_view import ScopeView
 
 
 def _notionals(view: ScopeView) -> list[Decimal] | None:

@@ -11,7 +11,7 @@ from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import LookAhead, PositionSignal, ScopeSignal, TextSignal, WindowSignal
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, known
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 
 if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds, EquityPath, RankedPosition, ScopeReader, TextReader, WindowReader

@@ -12,12 +12,12 @@ from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health, Position
 from killswitch.planning.targets.ranking import Ranked, candidates
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
-from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.scope_view import ScopeView
 from killswitch.signals.signal_values import ColumnReader, SignalColumns, kept_highest, position_columns
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after
 
 WINDOW = 2 * MINUTE  # of four answers a minute apart the last two have a whole window

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Mark
-from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position
 
 SYMBOLS = ("BTC/USDT:USDT", "ETH/USDT:USDT")

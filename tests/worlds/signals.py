@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Position
-from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.scope import History
-from killswitch.signals.scope_view import ScopeView
 from killswitch.signals.signal_values import ColumnReader
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, position
 
 

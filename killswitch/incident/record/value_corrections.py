@@ -17,7 +17,7 @@ from killswitch.incident.record.source_places import decode_or
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.store import EquityCurvePoint, IncidentStore
-from killswitch.signals.equity.pending_changes import UnexplainedChange, optimistic
+from killswitch.pnl_explain.pending_changes import UnexplainedChange, optimistic
 from killswitch.signals.history.rows import Correction
 
 

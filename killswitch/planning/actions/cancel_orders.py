@@ -13,8 +13,8 @@ from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.model.effects import Cancel, Cancels
 from killswitch.model.snapshot import AccountSnapshot, Order
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 
 def is_entry(order: Order, account: AccountSnapshot) -> bool:

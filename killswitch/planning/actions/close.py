@@ -10,8 +10,8 @@ from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostCont
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import is_allowed, select
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import PnlKey
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import PnlKey
 
 
 def _plan(action: Close, context: Context) -> Planned:

@@ -17,7 +17,7 @@ from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import AllIf, SelectedTarget
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 
 
 class NoBookError(Exception):

@@ -23,8 +23,8 @@ from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.planning.stage_decision import duration
 from killswitch.risk.covariance import Beta, least_squares_beta
 from killswitch.signals.history.marks import MarkKey, Marks
-from killswitch.signals.position_measures import ZERO, notional
-from killswitch.signals.scope_view import reason_untrusted
+from killswitch.valuation.position_measures import ZERO, notional
+from killswitch.valuation.scope_view import reason_untrusted
 
 SAMPLE = MINUTE
 """Sampling interval of marks (microseconds)."""

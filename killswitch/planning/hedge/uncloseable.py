@@ -15,8 +15,8 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument, Posi
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, reduction
 from killswitch.planning.spot_routes import base_of
-from killswitch.signals.position_measures import ZERO, merge_rows
-from killswitch.signals.scope_view import Instruments, PnlKey, reason_untrusted
+from killswitch.valuation.position_measures import ZERO, merge_rows
+from killswitch.valuation.scope_view import Instruments, PnlKey, reason_untrusted
 
 ENDED_SHORT = ("residual", "blocked", "abandoned")
 WORKING = ("planned", "closing")

@@ -24,8 +24,8 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import Instruments, ScopeView, reason_positions_missing, reason_positions_unusable
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import Instruments, ScopeView, reason_positions_missing, reason_positions_unusable
 
 OPERATOR = "operator"
 """Policy name of decisions of operators."""

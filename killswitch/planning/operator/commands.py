@@ -28,7 +28,7 @@ from killswitch.planning.operator.closes import (
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
-from killswitch.signals.scope_view import Instruments, reason_positions_unusable
+from killswitch.valuation.scope_view import Instruments, reason_positions_unusable
 
 
 class UnfinishedClose(Struct):

@@ -19,7 +19,7 @@ from killswitch.model.snapshot import Market
 from killswitch.planning.operator.plan_file import AccountBasis, SavedPlan
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.spot_routes import base_of, quote_of
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 Markets = Mapping[str, Market]
 """Account → its market."""

@@ -16,8 +16,8 @@ from math import prod
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.orders.slices import Cut
 from killswitch.planning.spot_routes import base_of
-from killswitch.signals.position_measures import ZERO, sign
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO, sign
+from killswitch.valuation.scope_view import ScopeView
 
 MOST_STATES = 4096
 """Maximum number of dead ends of the search; beyond it the heavier side goes first."""

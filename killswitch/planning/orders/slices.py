@@ -15,8 +15,8 @@ from killswitch.planning.spot_routes import Markets, SpotRoute, base_of, open_ma
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.risk.trading_cost import daily_volume, greatest_size
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 _Rows = dict[tuple[str, str], list[Position]]
 

@@ -13,7 +13,7 @@ from killswitch.model.decision import Intent
 from killswitch.model.snapshot import Position
 from killswitch.planning.orders.slices import Blocked, Cut, TradedMarkets, held, price_of
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 
 def hop_of(cut: Cut, first: Intent, index: int, market: TradedMarkets) -> Intent | Blocked:

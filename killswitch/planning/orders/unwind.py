@@ -23,7 +23,7 @@ from killswitch.planning.orders.slices import Cut, TradedMarkets, cut_of
 from killswitch.planning.orders.spot_hops import hop_of, kept_proceeds, own_close, own_closes
 from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.selection import SelectedTarget
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 
 class Unwound(Struct, frozen=True):

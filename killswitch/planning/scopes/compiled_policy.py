@@ -13,9 +13,9 @@ from killswitch.graph.nodes import Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.scope_view import Instruments, ScopeView
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
+from killswitch.valuation.scope_view import Instruments, ScopeView
 
 
 class CompiledPolicy(Struct, frozen=True):

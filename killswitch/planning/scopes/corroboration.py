@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
-from killswitch.signals.position_measures import ZERO, move_value, settlement, sign
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO, move_value, settlement, sign
+from killswitch.valuation.scope_view import ScopeView
 
 MARK_TOLERANCE = Decimal("0.05")
 """Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""

@@ -25,14 +25,14 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
-from killswitch.signals.equity.explanation import ChangeEvent
+from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.rows import Correction, HistoryState, StoredUnitValueRow, encode_row, restated
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, unit_value
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
 from killswitch.signals.signal_values import SignalColumns
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 
 class ActiveSuspicion(Struct, frozen=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 
 class ObservedTrigger(Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.model.decision import Decision, Intent, urgency_of
 from killswitch.model.effects import wanted_intents
 from killswitch.planning.spot_routes import base_of
-from killswitch.signals.scope_view import PnlKey
+from killswitch.valuation.scope_view import PnlKey
 
 MANUAL_LEVEL = 1_000_000
 """Level of a manual close in a merge: above that of every stage, because an operator waits for it."""

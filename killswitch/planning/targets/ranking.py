@@ -31,8 +31,8 @@ from msgspec import Struct
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.history.scope import History
-from killswitch.signals.position_measures import liquidation_distance, margin_loss, notional, unrealized
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.valuation.position_measures import liquidation_distance, margin_loss, notional, unrealized
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 V6_NEAR = 0.1
 """Liquidation distance, as a fraction of the mark, below which `killswitch-v6` scores 1."""

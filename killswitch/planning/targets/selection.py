@@ -33,9 +33,9 @@ from killswitch.planning.targets.spread import (
     worst_first,
 )
 from killswitch.signals.history.scope import History
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import PnlKey
 from killswitch.signals.signal_values import position_columns
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import PnlKey
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1

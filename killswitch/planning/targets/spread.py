@@ -21,8 +21,8 @@ from killswitch.planning.targets.ranking import Candidate, Ranked
 from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
 from killswitch.signals.history.marks import MarkKey
 from killswitch.signals.history.scope import History
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import PnlKey
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import PnlKey
 
 DIGITS = 9
 """Decimal digits of a kept fraction: float errors below must not close a lot."""

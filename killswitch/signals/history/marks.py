@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 MarkKey = tuple[str, str]
 """(account, symbol), since two venues may mark one symbol differently."""

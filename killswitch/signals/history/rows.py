@@ -7,12 +7,12 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.signals.equity.account_trail import AccountTrailState
-from killswitch.signals.equity.ledger import ScopeLedgerState
-from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.pnl_explain.account_trail import AccountTrailState
+from killswitch.pnl_explain.ledger import ScopeLedgerState
+from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.signals.history.marks import MarkKey
-from killswitch.signals.scope_view import PnlKey
-from killswitch.signals.unit_value import UnitValueTrackState
+from killswitch.valuation.scope_view import PnlKey
+from killswitch.valuation.unit_value import UnitValueTrackState
 
 
 class UnitValueRow(Struct, frozen=True, gc=False):

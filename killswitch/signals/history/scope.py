@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sound_account
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.account_trail import AccountTrailState
-from killswitch.signals.equity.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
-from killswitch.signals.equity.ledger import ScopeLedger
-from killswitch.signals.equity.pending_changes import (
+from killswitch.pnl_explain.account_trail import AccountTrailState
+from killswitch.pnl_explain.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
+from killswitch.pnl_explain.ledger import ScopeLedger
+from killswitch.pnl_explain.pending_changes import (
     Interpretation,
     ResolvedChange,
     UnexplainedChanges,
@@ -27,7 +27,7 @@ from killswitch.signals.equity.pending_changes import (
     pessimistic,
     suspicious,
 )
-from killswitch.signals.equity.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
+from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
 from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
 from killswitch.signals.history.rows import (
     Correction,
@@ -37,9 +37,9 @@ from killswitch.signals.history.rows import (
     corrected,
     decode_row,
 )
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import PnlKey, ScopeView
-from killswitch.signals.unit_value import UnitValueTrack
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import PnlKey, ScopeView
+from killswitch.valuation.unit_value import UnitValueTrack
 
 JUMP = 1.02
 """The rise between two observations above which a new peak is corroborated first."""

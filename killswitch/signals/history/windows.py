@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
-    from killswitch.signals.equity.pending_changes import Interpretation
-    from killswitch.signals.equity.unavailable_accounts import UnitRange
+    from killswitch.pnl_explain.pending_changes import Interpretation
+    from killswitch.pnl_explain.unavailable_accounts import UnitRange
     from killswitch.signals.history.scope import History
-    from killswitch.signals.scope_view import PnlKey
+    from killswitch.valuation.scope_view import PnlKey
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (-math.inf, math.inf)

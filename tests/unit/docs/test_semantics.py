@@ -20,13 +20,13 @@ from killswitch.model.snapshot import Flow, Position, Rate, Snapshot
 from killswitch.planning.scopes.trigger_status import ObservedTrigger
 from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
 from killswitch.planning.tick import Interpreter
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.risk.covariance import least_variance
-from killswitch.signals.currency_conversion import conversion
-from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.scope import History
+from killswitch.valuation.currency_conversion import conversion
 from tests.graphs import DEFAULT_RANKING
 from tests.unit.docs.pages import Rows, Section, compiled, number, percent, sections
 from tests.worlds import account, after, flow, operator_event, position, rules, snapshot

@@ -16,7 +16,7 @@ from killswitch.incident.record.value_corrections import ValueCorrections
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.store import EquityCurvePoint, HistoryRow
-from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.signals.history.rows import Correction
 from tests import incidents
 from tests.incidents import FIRST, filled_store, rows

@@ -11,7 +11,7 @@ from killswitch.model.snapshot import AccountSnapshot, Balance, Position
 from killswitch.planning.orders.slices import Holdings, price_of, value_of
 from killswitch.planning.stage_decision import book_change
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, position
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"

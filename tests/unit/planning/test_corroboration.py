@@ -11,7 +11,7 @@ from msgspec.structs import replace as put
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
 from killswitch.planning.scopes.corroboration import corroborate, repriced
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, position, rules
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"

@@ -16,8 +16,8 @@ from killswitch.planning import notices
 from killswitch.planning.orders.slices import Blocked
 from killswitch.planning.scopes.compiled_policy import compile_policy
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.signals.equity.explanation import ChangeEvent as News
-from killswitch.signals.scope_view import ScopeView
+from killswitch.pnl_explain.explanation import ChangeEvent as News
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, graph, stage, trigger
 from tests.worlds import account, operator_event
 

@@ -15,7 +15,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.scopes.compiled_policy import compile_policy
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, status, status_of_trigger, trigger_reading, why_unknown
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
 from tests.worlds import account, position
 

@@ -8,7 +8,7 @@ from killswitch.model.instant import MINUTE, SECOND, to_micros
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.rows import encode_row
 from killswitch.signals.history.scope import EquityTerms, History
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position
 
 BTC, ETH = ("main", "BTC"), ("main", "ETH")

@@ -12,8 +12,8 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.signals.history.windows import drawdown, reason_partly_known
-from killswitch.signals.scope_view import ScopeView
-from killswitch.signals.unit_value import UnitValueTrack
+from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.unit_value import UnitValueTrack
 from tests.worlds import account, after, position
 
 QUARTER = 15 * MINUTE

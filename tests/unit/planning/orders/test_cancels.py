@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.model.effects import Cancel, Cancels
 from killswitch.model.snapshot import AccountSnapshot, Order
 from killswitch.planning.actions.cancel_orders import cancels, is_entry
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, position
 
 BTC = "BTC/USDT:USDT"

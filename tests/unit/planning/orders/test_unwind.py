@@ -23,7 +23,7 @@ from killswitch.planning.orders.unwind import Unwound, execution_style, most_urg
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.planning.tick import Interpreter
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import graph, policy_set
 from tests.worlds import START, account, operator_event, position, rules, snapshot
 

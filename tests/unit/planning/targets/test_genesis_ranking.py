@@ -17,7 +17,7 @@ from killswitch.planning.targets.ranking import Ranked, by_genesis, candidates
 from killswitch.planning.tick import Interpreter
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.scope import EquityTerms, History
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, rules, snapshot
 

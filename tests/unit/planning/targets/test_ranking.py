@@ -12,7 +12,7 @@ from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import Position
 from killswitch.planning.targets.ranking import Ranked, candidates, in_group_order, rank
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 from tests.graphs import DEFAULT_RANKING
 from tests.worlds import START, account, position
 

@@ -14,7 +14,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Position
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph
 from tests.worlds import START, account, position
 

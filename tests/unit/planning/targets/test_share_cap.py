@@ -15,7 +15,7 @@ from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select
 from killswitch.planning.tick import Interpreter
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, position, snapshot
 

@@ -20,7 +20,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.model.instant import SECOND
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 ResidualKind = Literal["noise", "slip", "trade", "money"]
 

@@ -17,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
-from killswitch.signals.equity.classification import SMALL, TRADES_AFTER, is_about_amount, is_at_about
-from killswitch.signals.position_measures import ZERO
+from killswitch.pnl_explain.classification import SMALL, TRADES_AFTER, is_about_amount, is_at_about
+from killswitch.valuation.position_measures import ZERO
 
 REMEMBER = 48 * HOUR
 """The maximum delay of a row."""

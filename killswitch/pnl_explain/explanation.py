@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.account_trail import AccountResidual, AccountTrail, AccountTrailState
-from killswitch.signals.equity.classification import (
+from killswitch.pnl_explain.account_trail import AccountResidual, AccountTrail, AccountTrailState
+from killswitch.pnl_explain.classification import (
     EARLY,
     FALLS,
     FALLS_WITHIN,
@@ -28,13 +28,13 @@ from killswitch.signals.equity.classification import (
     is_at_about,
     lag_of,
 )
-from killswitch.signals.equity.ledger import FillRow, ScopeLedger, ScopeLedgerState, ahead_of_venue
-from killswitch.signals.equity.ledger import LedgerRow as LedgerRow
-from killswitch.signals.equity.pending_changes import ResolvedChange, UnexplainedChange, UnexplainedChanges
-from killswitch.signals.equity.swings import Swing
-from killswitch.signals.equity.unavailable_accounts import UnsettledChanges
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.pnl_explain.ledger import FillRow, ScopeLedger, ScopeLedgerState, ahead_of_venue
+from killswitch.pnl_explain.ledger import LedgerRow as LedgerRow
+from killswitch.pnl_explain.pending_changes import ResolvedChange, UnexplainedChange, UnexplainedChanges
+from killswitch.pnl_explain.swings import Swing
+from killswitch.pnl_explain.unavailable_accounts import UnsettledChanges
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 
 DELAYED_FLOWS = HOUR
 """The age of known flows, before a change, from which flows are not waited for."""

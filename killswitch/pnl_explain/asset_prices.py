@@ -10,7 +10,7 @@ from msgspec import Struct
 from killswitch.model.instant import HOUR
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.position_measures import HOLDINGS, ZERO
+from killswitch.valuation.position_measures import HOLDINGS, ZERO
 
 KEPT = 48 * HOUR
 """How long the price of a sold asset is kept (microseconds)."""

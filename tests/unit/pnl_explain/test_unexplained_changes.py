@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Flow
-from killswitch.signals.equity.explanation import ChangeEvent as News
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.pending_changes import UnexplainedChange, UnexplainedChanges
+from killswitch.pnl_explain.explanation import ChangeEvent as News
+from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.pnl_explain.pending_changes import UnexplainedChange, UnexplainedChanges
 from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 
 TERMS = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND)

@@ -14,7 +14,7 @@ from statistics import median
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.words import ReferenceCurrency
-from killswitch.signals.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO
 
 ONE = Decimal(1)
 

@@ -12,13 +12,13 @@ import pytest
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.magnitude import sound_fill
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Mark, Rate
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.ledger import FillRow, ahead_of_venue
+from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.pnl_explain.ledger import FillRow, ahead_of_venue
 from killswitch.signals.history.rows import HistoryState, StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown_from_peak
-from killswitch.signals.scope_view import ScopeView
-from killswitch.signals.unit_value import UnitValueTrack
+from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.unit_value import UnitValueTrack
 from tests.worlds import account, after, fill, flow, position, rules
 
 TERMS = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.explanation import ChangeEvent as News
-from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.pnl_explain.explanation import ChangeEvent as News
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.rows import encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 
 WINDOWS = (15 * MINUTE, HOUR)

@@ -14,8 +14,8 @@ from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import LEAST, MOST, sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.words import ReferenceCurrency
-from killswitch.signals.currency_conversion import ONE, Conversion, conversion, prices_by_venue
-from killswitch.signals.position_measures import HOLDINGS, ZERO, merge_rows, notional, unrealized
+from killswitch.valuation.currency_conversion import ONE, Conversion, conversion, prices_by_venue
+from killswitch.valuation.position_measures import HOLDINGS, ZERO, merge_rows, notional, unrealized
 
 PnlKey = tuple[str, str, str]
 """(account, symbol, side): the identity of a position in a scope."""

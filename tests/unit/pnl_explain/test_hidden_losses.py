@@ -15,10 +15,10 @@ import pytest
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Mark, Position
 from killswitch.model.words import ReferenceCurrency
-from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown_from_peak, unit_value
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 
 X = "X/USDT:USDT"
 RULES = {("main", X): Instrument(X, contract_size=Decimal(1)), ("other", X): Instrument(X, contract_size=Decimal(1))}

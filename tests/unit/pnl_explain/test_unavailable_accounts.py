@@ -10,8 +10,8 @@ import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Mark
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.unavailable_accounts import (
+from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.pnl_explain.unavailable_accounts import (
     ANYTHING,
     MoneyRange,
     PriceMove,
@@ -27,7 +27,7 @@ from killswitch.signals.equity.unavailable_accounts import (
 )
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, unit_value
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, flow, position
 
 WINDOW = 15 * MINUTE

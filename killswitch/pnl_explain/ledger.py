@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_fill
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
-from killswitch.signals.equity.asset_prices import AssetPrices, LastPrice
-from killswitch.signals.equity.classification import EARLY
-from killswitch.signals.position_measures import ZERO, move_value
-from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.pnl_explain.asset_prices import AssetPrices, LastPrice
+from killswitch.pnl_explain.classification import EARLY
+from killswitch.valuation.position_measures import ZERO, move_value
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 MAXIMUM_ROW_AGE = 48 * HOUR
 """The maximum age of a new row at the last observation. Older rows are repetitions, so their ids can be dropped."""

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Instrument, Mark, Position, Rate, Side
-from killswitch.signals.equity.decomposition import PositionMoves, UnfilledTrade, position_moves
-from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.ledger import FillRow
-from killswitch.signals.equity.trades import Trades
+from killswitch.pnl_explain.decomposition import PositionMoves, UnfilledTrade, position_moves
+from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.pnl_explain.ledger import FillRow
+from killswitch.pnl_explain.trades import Trades
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown
-from killswitch.signals.position_measures import ZERO
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, fill, position, rules
 
 INVERSE, CALL, LINEAR = "BTC/USD:BTC", "BTC/USD:BTC-260327-60000-C", "X/USDT:USDT"

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
-from killswitch.signals.equity.explanation import _known_until
-from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.pnl_explain.explanation import _known_until
+from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from tests.worlds import account, after
 
 CHANGE = UnexplainedChange(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.0, 0.0)

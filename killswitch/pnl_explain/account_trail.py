@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.classification import (
+from killswitch.pnl_explain.classification import (
     MINUTE_OF_SUMS,
     SLIP,
     SLIPS_IN_A_MINUTE,
@@ -24,12 +24,12 @@ from killswitch.signals.equity.classification import (
     skew_of,
     unrecorded_charges,
 )
-from killswitch.signals.equity.decomposition import collateral_effect, sizes_changed, wallet_change
-from killswitch.signals.equity.ledger import FillRow
-from killswitch.signals.equity.swings import Swing, Swings
-from killswitch.signals.equity.trades import ObservedTrades, Trades, fee_of
-from killswitch.signals.position_measures import HOLDINGS, ZERO
-from killswitch.signals.scope_view import Instruments
+from killswitch.pnl_explain.decomposition import collateral_effect, sizes_changed, wallet_change
+from killswitch.pnl_explain.ledger import FillRow
+from killswitch.pnl_explain.swings import Swing, Swings
+from killswitch.pnl_explain.trades import ObservedTrades, Trades, fee_of
+from killswitch.valuation.position_measures import HOLDINGS, ZERO
+from killswitch.valuation.scope_view import Instruments
 
 CONTRADICTION = Decimal("0.1")
 """The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""

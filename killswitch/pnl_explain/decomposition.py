@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
-from killswitch.signals.position_measures import (
+from killswitch.valuation.position_measures import (
     HOLDINGS,
     ZERO,
     base_of,
@@ -34,7 +34,7 @@ from killswitch.signals.position_measures import (
     liquidation_distance,
     sign,
 )
-from killswitch.signals.scope_view import Instruments
+from killswitch.valuation.scope_view import Instruments
 
 NEAR_LIQUIDATION = Decimal("0.05")
 """The distance to the liquidation price within which a position that shrank may have been liquidated."""

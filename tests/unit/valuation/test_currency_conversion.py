@@ -12,12 +12,12 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Rate
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.ranking import candidates
-from killswitch.signals.currency_conversion import agreed_price, conversion, prices_by_venue
-from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, loss_from_start, pnl_change, unit_value
-from killswitch.signals.scope_view import ScopeView
 from killswitch.signals.signal_values import ColumnReader
+from killswitch.valuation.currency_conversion import agreed_price, conversion, prices_by_venue
+from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import SignalRef
 from tests.worlds import account, after, fill, flow, position
 

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Side
-from killswitch.signals.equity.classification import TRADES_AFTER, TRADES_BEFORE, UNFILLED_TRADE_BOUND, is_at_about
-from killswitch.signals.equity.decomposition import (
+from killswitch.pnl_explain.classification import TRADES_AFTER, TRADES_BEFORE, UNFILLED_TRADE_BOUND, is_at_about
+from killswitch.pnl_explain.decomposition import (
     PositionMoves,
     UnfilledTrade,
     is_hedged,
@@ -26,9 +26,9 @@ from killswitch.signals.equity.decomposition import (
     position_moves,
     signed_amount,
 )
-from killswitch.signals.equity.ledger import FillRow
-from killswitch.signals.position_measures import ZERO, contract_value, is_inverse
-from killswitch.signals.scope_view import Instruments
+from killswitch.pnl_explain.ledger import FillRow
+from killswitch.valuation.position_measures import ZERO, contract_value, is_inverse
+from killswitch.valuation.scope_view import Instruments
 
 KEPT = 300 * SECOND
 """How long trades are kept for late fills."""

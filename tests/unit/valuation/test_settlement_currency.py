@@ -11,11 +11,11 @@ import pytest
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Position, Rate
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.attribution_signals import shares
-from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
-from killswitch.signals.position_measures import margin_loss, notional, unrealized
-from killswitch.signals.scope_view import ScopeView
+from killswitch.valuation.position_measures import margin_loss, notional, unrealized
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position, rules
 
 IN_USDC, IN_BTC, CALL = "BTC/USDC:USDC", "BTC/USD:BTC", "BTC/USD:BTC-260327-60000-C"

@@ -1,1 +1,0 @@
-"""Explanation of equity changes: prices, trades, ledger rows, or unexplained."""
