@@ -6,7 +6,6 @@ Times in microseconds, money as Decimal in the account's currency.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec import Struct, field
@@ -24,8 +23,17 @@ from killswitch.pnl_explain.classification import (
     skew_of,
     unrecorded_charges,
 )
-from killswitch.pnl_explain.decomposition import collateral_effect, sizes_changed, wallet_change
+from killswitch.pnl_explain.decomposition import (
+    collateral_effect,
+    entries_changed,
+    sizes_changed,
+    wallet_change,
+    wallets_value,
+)
 from killswitch.pnl_explain.ledger import FillRow
+from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
+from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
+from killswitch.pnl_explain.splits import restated_for_splits
 from killswitch.pnl_explain.swings import Swing, Swings
 from killswitch.pnl_explain.trades import ObservedTrades, Trades, fee_of
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
@@ -35,6 +43,8 @@ CONTRADICTION = Decimal("0.1")
 """The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
 """How long equity and positions may be out of step before they are used as reported."""
+VANISHED = Decimal("0.05")
+"""The fraction of equity that is left at most if contracts vanish together with the money."""
 DatedAmount = tuple[int, Decimal]
 """An instant and an amount."""
 
@@ -70,6 +80,8 @@ class AccountTrailState(Struct):
     noise: list[DatedAmount] = []
     slips: list[DatedAmount] = []
     had_parts: bool = False
+    in_step: bool | None = None
+    settlements: Settlements = field(default_factory=Settlements)
 
 
 class AccountResidual(Struct, frozen=True):
@@ -78,6 +90,7 @@ class AccountResidual(Struct, frozen=True):
 
     `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
     `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
+    `vanished`: contracts vanished without a fill, and all the money with them.
     """
 
     since: int
@@ -87,20 +100,41 @@ class AccountResidual(Struct, frozen=True):
     slack: Decimal
     equity: Decimal
     complete: bool = True
+    vanished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """The interval between two snapshots: their times, n, and the greater equity.
+class _Interval(Struct, frozen=True):
+    """Two consecutive snapshots of the account, the earlier one in the units of the later one.
 
-    `out_of_step`: equity and positions of the later snapshot are of different moments; None if unknown.
+    `since` and `at` are their times, `noise` is n, `equity` the greater of the two equities. `unrealized_change` is ΔU,
+    `by_wallet` ΔW; None if unknown. `in_step`: equity and positions of the later snapshot are of one moment; None if
+    unknown. `traded`: a size differs, or positions are unknown.
     """
 
+    before: AccountSnapshot
+    after: AccountSnapshot
     since: int
     at: int
     noise: Decimal
     equity: Decimal
-    out_of_step: bool | None
+    equity_change: Decimal
+    unrealized_change: Decimal | None
+    by_wallet: Decimal | None
+    in_step: bool | None
+    traded: bool
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing was traded or settled, and the wallet did not move: prices explain every change."""
+        still = self.by_wallet is not None and abs(self.by_wallet) <= self.noise
+        return still and not self.traded and not entries_changed(self.before, self.after)
+
+    @property
+    def has_vanished(self) -> bool:
+        """Whether the account held contracts, and now holds none and almost no money."""
+        is_left = bool(self.after.equity is not None and self.after.equity > VANISHED * self.equity)
+        held, holds = _holds_contracts(self.before), _holds_contracts(self.after)
+        return held is True and holds is False and not is_left
 
 
 class AccountTrail:
@@ -111,6 +145,7 @@ class AccountTrail:
         self.at = 0
         self.trades = Trades()
         self.swings = Swings()
+        self.settlements = Settlements()
         self.swing = ZERO
         """The part of the last change of equity that is noise."""
         self.noise_swings: list[Swing] = []
@@ -120,8 +155,8 @@ class AccountTrail:
         self._unrealized: Decimal | None = None
         self._tolerance = ZERO
         self._carried = NOTHING_CARRIED
-        self._was_out_of_step: bool | None = None
-        """Whether equity and positions were out of step at the last observation; None if unknown."""
+        self._was_in_step: bool | None = None
+        """Whether equity and positions of the last snapshot were of one moment; None if unknown."""
         self._had_parts = False
         """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
         self._noise: deque[DatedAmount] = deque()
@@ -141,95 +176,133 @@ class AccountTrail:
         `profit`: the total profit of its positions, None if unknown. `tolerance`: n as a fraction of equity, without a
         reported wallet.
         """
+        account = self._with_missing_part(account, profit, tolerance)
+        before, since, unrealized_before = self.before, self.at, self._unrealized
         known = account.unrealized is not None and sane(account.unrealized)
         unrealized = account.unrealized if known else profit
-        before, since, unrealized_before = self.before, self.at, self._unrealized
         self.before, self.at, self._unrealized = account, at, unrealized
         self.swing, self.noise_swings, self.late_fills = ZERO, [], []
         self._forget_before(at - MINUTE_OF_SUMS)
         if before is None or before.equity is None or account.equity is None:
             self.swings.begin(account, profit)
+            self._was_in_step = _is_in_step(account, profit, abs(account.equity or ZERO) * tolerance / 2)
             return None
         change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
-        by_wallet = _by_wallet(before, account, change)
         self._had_parts = self._had_parts or unrealized_before is not None
-        exact = by_wallet is not None and account.unrealized is not None
-        equity = max(abs(before.equity), abs(account.equity))
-        self._tolerance = tolerance / 2 if exact else tolerance
+        interval = self._interval(before, account, since, change, fills, tolerance)
+        interval = replace(interval, in_step=_is_in_step(account, profit, interval.noise))
+        is_still = interval.is_still and not fills
+        if account.market not in HOLDINGS:
+            self.swing, self.noise_swings = self.swings.observe(
+                at, account, interval.equity_change, profit, interval.noise, unchanged=is_still
+            )
+        quiet = is_still and interval.in_step is not False and not self._carried.is_open
+        if quiet and interval.by_wallet is not None and not self.settlements.is_provisional(at):
+            self._was_in_step = interval.in_step
+            return AccountResidual(since, at, interval.by_wallet, interval.noise, ZERO, interval.equity)
+        found = self.trades.observe(at, since, sound_account(interval.before), sound_account(account), rules, fills)
+        self.late_fills = self._without_carried(found.late, account.currency)
+        return self._explained(interval, found)
+
+    def _with_missing_part(
+        self, account: AccountSnapshot, profit: Decimal | None, tolerance: Decimal
+    ) -> AccountSnapshot:
+        """The account with its unrealised profit by equity and wallets, if nothing else reports it.
+
+        The last snapshot must have added up: E = Σ w p + U within n.
+        """
+        before, then = self.before, self._unrealized
+        if account.unrealized is not None or profit is not None or account.equity is None:
+            return account
+        if before is None or before.equity is None or then is None:
+            return account
+        held, holds = wallets_value(before), wallets_value(account)
+        if held is None or holds is None or abs(before.equity - held - then) > tolerance / 2 * abs(before.equity):
+            return account
+        return replace(account, unrealized=account.equity - holds)
+
+    def _interval(
+        self,
+        before: AccountSnapshot,
+        account: AccountSnapshot,
+        since: int,
+        change: Decimal | None,
+        fills: list[FillRow],
+        tolerance: Decimal,
+    ) -> _Interval:
+        before_equity, equity_now = before.equity or ZERO, account.equity or ZERO
+        equity = max(abs(before_equity), abs(equity_now))
+        traded = sizes_changed(before, account)
+        if traded:
+            before = restated_for_splits(before, account, {row.fill.symbol for row in fills}, equity * tolerance)
+            traded = sizes_changed(before, account)
+        by_wallet = _by_wallet(before, account, change)
+        self._tolerance = tolerance / 2 if by_wallet is not None and account.unrealized is not None else tolerance
         noise = self.noise_of(equity)
         if by_wallet is not None and abs(by_wallet) > noise and _is_contradiction(before, account, change, by_wallet):
             by_wallet = None
-        traded = sizes_changed(before, account)
-        unchanged = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
-        if account.market not in HOLDINGS:
-            equity_change = account.equity - before.equity
-            self.swing, self.noise_swings = self.swings.observe(
-                at, account, equity_change, profit, noise, unchanged=unchanged
-            )
-        out_of_step = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
-        if unchanged and by_wallet is not None and not out_of_step and not self._carried.is_open:
-            self._was_out_of_step = out_of_step
-            return AccountResidual(since, at, by_wallet, noise, ZERO, equity)
-        interval = _Interval(since, at, noise, equity, out_of_step)
-        before, account = sound_account(before), sound_account(account)
-        found = self.trades.observe(at, since, before, account, rules, fills)
-        self.late_fills = self._without_carried(found.late, account.currency)
-        return self._residual(interval, before, account, by_wallet, found)
+        return _Interval(
+            before, account, since, self.at, noise, equity, equity_now - before_equity, change, by_wallet, None, traded
+        )
 
-    def _residual(
-        self,
-        interval: _Interval,
-        before: AccountSnapshot,
-        account: AccountSnapshot,
-        by_wallet: Decimal | None,
-        found: ObservedTrades,
-    ) -> AccountResidual | None:
-        """The residual if something was traded, the wallet moved, or equity and positions are out of step."""
-        moves, noise = found.moves, interval.noise
-        by_marks = _by_marks(before, account, found)
-        moved = True
-        if account.market in HOLDINGS:
+    def _explained(self, interval: _Interval, found: ObservedTrades) -> AccountResidual | None:
+        """The residual if something was traded or settled, the wallet moved, or equity and positions are out of
+        step."""
+        moves, noise, at = found.moves, interval.noise, interval.at
+        by_marks, by_wallet = _by_marks(interval, found), interval.by_wallet
+        wallet_moved = True
+        if interval.after.market in HOLDINGS:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
-            moved = abs(by_wallet) > noise
+            wallet_moved = abs(by_wallet) > noise
             # What fills put into the wallet: known realised P&L less fees.
             by_wallet -= sum((row.gain for row in found.timely if row.gain is not None), ZERO)
         by_marks = None if by_marks is None else by_marks + self._carried.amount
-        skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
+        skewed = skew_of(moves.repriced, _skew(interval.after), at - interval.since)
         bound = SLIP * moves.traded + skewed
         partly = not moves.is_covered or self._carried.partly
         unchanged = by_wallet is not None and abs(by_wallet) <= noise
         # By marks, closed positions lost money that the wallet does not show yet.
         ahead = partly and unchanged and by_marks is not None and by_marks > bound
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
-        if interval.out_of_step is False and (moves.is_covered or (moved and not unchanged)):
-            self.trades.mark_settled(interval.at)
-        begun = self._carried.since or interval.at
-        waits = (bool(interval.out_of_step) or ahead) and interval.at - begun <= CARRIED_FOR
-        # While it waits and the wallet is unchanged, the equity does not contain what positions show.
-        # If nothing was traded and all answers are of one moment, only transfers and rows move the wallet.
-        exact = interval.out_of_step is False and self._was_out_of_step is False
-        uses_wallet = (waits and unchanged) or (exact and not moves.traded and not partly)
-        uses_wallet = uses_wallet or _is_by_wallet(by_wallet, by_marks, noise, bound, partly=partly)
-        amount = by_wallet if uses_wallet else by_marks
-        self._carried, self._was_out_of_step = NOTHING_CARRIED, interval.out_of_step
-        if amount is None:
-            return self._unknown_parts(interval, before, account)
+        if interval.in_step and (moves.is_covered or (wallet_moved and not unchanged)):
+            self.trades.mark_settled(at)
+        begun = self._carried.since or at
+        waits = (interval.in_step is False or ahead) and at - begun <= CARRIED_FOR
+        evidence = Evidence(
+            by_wallet, by_marks, noise, bound, interval.unrealized_change,
+            settled=None if moves.settled is None else sum(moves.settled, ZERO),
+            dropped=self.settlements.dropped_by(at), traded=bool(moves.traded), partly=partly,
+            in_step=interval.in_step, was_in_step=self._was_in_step, waits=waits,
+        )  # fmt: skip
+        residual = residual_of(evidence)
+        self._remember_settlement(interval, residual, moves.settled or ())
+        self._carried, self._was_in_step = NOTHING_CARRIED, interval.in_step
+        if residual.amount is None:
+            return self._unknown_parts(interval)
         if waits and by_marks is not None:
-            self._carried = CarriedResidual(by_marks - amount, partly, begun)
+            self._carried = CarriedResidual(by_marks - residual.amount, partly, begun)
         # The residual by the wallet comes from one answer if that reports unrealised profit, too.
-        allowed = ZERO if uses_wallet and account.unrealized is not None else skewed
-        if amount < ZERO:
-            allowed += unrecorded_charges(moves.gross, moves.liquidated, interval.since, interval.at)
-        return AccountResidual(interval.since, interval.at, amount, noise, allowed, interval.equity)
+        slack = ZERO if residual.by_wallet and interval.after.unrealized is not None else skewed
+        if residual.amount < ZERO:
+            slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
+        vanished = residual.amount < ZERO and not moves.is_covered and interval.has_vanished
+        return AccountResidual(interval.since, at, residual.amount, noise, slack, interval.equity, vanished=vanished)
 
-    def _unknown_parts(
-        self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
-    ) -> AccountResidual | None:
+    def _remember_settlement(self, interval: _Interval, residual: Residual, parts: tuple[Decimal, ...]) -> None:
+        """Remember what was netted: provisionally while positions lag, else as settled."""
+        if residual.case == "flow behind a loss":
+            self.settlements.drop_provisional()
+        elif residual.netted and interval.in_step is False:
+            self.settlements.provisional = DroppedFlow(interval.since, interval.at, residual.netted)
+        elif residual.netted:
+            self.settlements.add(interval.since, interval.at, residual.netted, parts)
+
+    def _unknown_parts(self, interval: _Interval) -> AccountResidual | None:
         """The whole change if parts that are usually reported are missing; its cause is unknown."""
-        if not self._had_parts or before.equity is None or account.equity is None:
+        if not self._had_parts:
             return None
-        change = account.equity - before.equity
+        change = interval.equity_change
         return AccountResidual(
             interval.since, interval.at, change, interval.noise, abs(change), interval.equity, complete=False
         )
@@ -287,7 +360,7 @@ class AccountTrail:
         )
         return AccountTrailState(
             slim, self.at, self._unrealized, self.trades, self.swings, self._carried,
-            list(self._noise), list(self._slips), self._had_parts,
+            list(self._noise), list(self._slips), self._had_parts, self._was_in_step, self.settlements,
         )  # fmt: skip
 
     @classmethod
@@ -297,8 +370,16 @@ class AccountTrail:
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
         trail.trades, trail.swings = state.trades, state.swings
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
-        trail._had_parts = state.had_parts
+        trail._had_parts, trail._was_in_step = state.had_parts, state.in_step
+        trail.settlements = state.settlements
         return trail
+
+
+def _is_in_step(account: AccountSnapshot, profit: Decimal | None, noise: Decimal) -> bool | None:
+    """Whether unrealised profit and the positions' `profit` agree; None if one of them is not reported."""
+    if profit is None or account.unrealized is None or not sane(account.unrealized):
+        return None
+    return abs(profit - account.unrealized) <= noise
 
 
 def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
@@ -321,12 +402,20 @@ def _is_contradiction(
     return abs(by_wallet - by_equity) > CONTRADICTION * max(abs(before.equity), abs(account.equity))
 
 
-def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: ObservedTrades) -> Decimal | None:
+def _by_marks(interval: _Interval, found: ObservedTrades) -> Decimal | None:
     """ΔE − C − M, with trades at the prices of their fills and without their fees; None if M is unknown."""
-    if found.moves.by_marks is None or before.equity is None or account.equity is None:
+    if found.moves.by_marks is None:
         return None
-    fees = sum((fee_of(row, account.currency) for row in found.timely), ZERO)
-    return account.equity - before.equity - collateral_effect(before, account) - found.moves.by_marks + fees
+    fees = sum((fee_of(row, interval.after.currency) for row in found.timely), ZERO)
+    by_prices = collateral_effect(interval.before, interval.after) + found.moves.by_marks
+    return interval.equity_change - by_prices + fees
+
+
+def _holds_contracts(account: AccountSnapshot) -> bool | None:
+    """Whether the account holds contracts; holdings are none. None if its positions are unknown."""
+    if account.market in HOLDINGS:
+        return False
+    return None if account.positions is None else any(each.contracts for each in account.positions)
 
 
 def _skew(account: AccountSnapshot) -> int | None:
@@ -334,19 +423,3 @@ def _skew(account: AccountSnapshot) -> int | None:
     if account.wallet_as_of is None or account.positions_as_of is None:
         return None
     return abs(to_micros(account.wallet_as_of) - to_micros(account.positions_as_of))
-
-
-def _is_by_wallet(
-    by_wallet: Decimal | None, by_marks: Decimal | None, noise: Decimal, bound: Decimal, *, partly: bool
-) -> bool:
-    """Whether to use the residual by the wallet instead of the one by marks.
-
-    If all closed positions have fills, the smaller one is used: marks of another moment than the wallet distort only
-    the residual by marks. Otherwise (`partly`) the wallet contains P&L realised against unknown prices, and the
-    residual by marks is used, unless the wallet is unchanged and the residual by marks is at most `bound`.
-    """
-    if by_wallet is None or by_marks is None:
-        return by_marks is None
-    if partly:
-        return abs(by_wallet) <= noise and abs(by_marks) <= bound
-    return abs(by_wallet) <= abs(by_marks)

@@ -38,12 +38,11 @@ from killswitch.valuation.scope_view import Instruments
 
 NEAR_LIQUIDATION = Decimal("0.05")
 """The distance to the liquidation price within which a position that shrank may have been liquidated."""
-SPLIT = Decimal("0.01")
-"""The tolerance of a split: size and mark jump inversely, and the notional changes by at most this fraction."""
 
 _SIDES: tuple[Side, Side] = ("long", "short")
 
 _size = attrgetter("symbol", "side", "contracts")
+_entry = attrgetter("entry_price")
 
 
 class UnfilledTrade(Struct, frozen=True):
@@ -97,7 +96,8 @@ class PositionMoves:
     """The moves of positions between two snapshots; `by_marks` is None if a price or a contract's value is unknown.
 
     `traded` is Σ |Δ quantity| × mark, `repriced` Σ |quantity| × |Δ mark|, `gross` the earlier notional, `liquidated`
-    the notional by which positions near their liquidation shrank. `unfilled`: trades without a fill.
+    the notional by which positions near their liquidation shrank. `unfilled`: trades without a fill. `settled`: the
+    profit that left each position of unchanged size according to its entry price; None if one is unknown.
     """
 
     by_marks: Decimal | None = ZERO
@@ -106,6 +106,7 @@ class PositionMoves:
     gross: Decimal = ZERO
     liquidated: Decimal = ZERO
     unfilled: tuple[UnfilledTrade, ...] = ()
+    settled: tuple[Decimal, ...] | None = ()
 
     @property
     def is_covered(self) -> bool:
@@ -121,10 +122,11 @@ class PositionMoves:
             self.gross + other.gross,
             self.liquidated + other.liquidated,
             self.unfilled + other.unfilled,
+            None if self.settled is None or other.settled is None else self.settled + other.settled,
         )
 
 
-UNVALUED = PositionMoves(by_marks=None)
+UNVALUED = PositionMoves(by_marks=None, settled=None)
 """The moves of a symbol that cannot be valued."""
 
 
@@ -203,6 +205,17 @@ def wallets(account: AccountSnapshot) -> list[tuple[str, Decimal, Decimal]] | No
     return found
 
 
+def wallets_value(account: AccountSnapshot) -> Decimal | None:
+    """Σ w p of every balance, whether or not unrealised profit is reported; None if a wallet or price is unknown."""
+    total = ZERO
+    for balance in account.balances or ():
+        price = Decimal(1) if balance.asset == account.currency else balance.price
+        if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
+            return None
+        total += balance.wallet * price
+    return total if account.balances else None
+
+
 def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
     """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
     found = wallets(account)
@@ -215,6 +228,11 @@ def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
     if one is None or other is None:
         return True
     return [*map(_size, one)] != [*map(_size, other)] and _sizes(one) != _sizes(other)
+
+
+def entries_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
+    """Whether an entry price differs between snapshots with the same positions; unknown entries count as equal."""
+    return [*map(_entry, before.positions or ())] != [*map(_entry, after.positions or ())]
 
 
 def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
@@ -237,6 +255,8 @@ class _SymbolHolding:
     """The sum of its positions' notionals; None if one is unknown, and for options."""
     pnl: Decimal | None = ZERO
     distance: dict[str, Decimal | None] = field(default_factory=dict)
+    entries: dict[Side, Decimal | None] = field(default_factory=dict)
+    """Σ size × x(entry) of each side; None if an entry price is unknown."""
 
     @property
     def net(self) -> Decimal:
@@ -251,6 +271,7 @@ class _SymbolHolding:
         """Add one position of the symbol."""
         self.sizes[position.side] = self.sizes.get(position.side, ZERO) + position.contracts
         self.distance[position.side] = liquidation_distance(position)
+        self._add_entry(position, inverse=inverse)
         self.pnl = None if self.pnl is None or position.unrealized_pnl is None else self.pnl + position.unrealized_pnl
         if position.mark_price is not None and sane(position.mark_price) and position.mark_price > ZERO:
             self.mark = position.mark_price
@@ -261,6 +282,13 @@ class _SymbolHolding:
         if self.unit is None and position.notional and self.mark and position.contracts:
             each = abs(position.notional) / position.contracts
             self.unit = each * self.mark if inverse else each / self.mark
+
+    def _add_entry(self, position: Position, *, inverse: bool) -> None:
+        so_far, entry = self.entries.get(position.side, ZERO), position.entry_price
+        if so_far is None or entry is None or not sane(entry) or entry <= ZERO:
+            self.entries[position.side] = None
+        else:
+            self.entries[position.side] = so_far + position.contracts * _linear_price(entry, inverse=inverse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,9 +426,6 @@ def _symbol_moves(
     mark0 = mark0 if mark0 is not None else mark1
     if unit is None or mark0 is None or mark1 is None or mark0 <= ZERO or mark1 <= ZERO:
         return _moves_without_mark(change)
-    if one.net and other.net and _is_split(one.net, other.net, mark0, mark1):
-        profit = ZERO if one.pnl is None or other.pnl is None else other.pnl - one.pnl
-        return PositionMoves(profit, gross=_notional(unit, one, mark0, inverse=inverse))
     x0, x1 = _linear_price(mark0, inverse=inverse), _linear_price(mark1, inverse=inverse)
     effect = ZERO if holds else unit * one.net * (x1 - x0)
     effect += unit * sum(
@@ -417,7 +442,23 @@ def _symbol_moves(
         gross=_notional(unit, one, mark0, inverse=inverse),
         liquidated=near,
         unfilled=change.unfilled(unit, x0, x1),
+        settled=() if holds else _settled(change, unit),
     )
+
+
+def _settled(change: _SymbolChange, unit: Decimal) -> tuple[Decimal, ...] | None:
+    """The profit that left the positions of unchanged size: ± size × unit × (x(entry₁) − x(entry₀)) of each side."""
+    found = []
+    for side, size in change.one.sizes.items():
+        if not size or change.other.sizes.get(side) != size:
+            continue
+        before, after = change.one.entries.get(side), change.other.entries.get(side)
+        if before is None or after is None:
+            return None
+        moved = unit * (after - before)
+        if moved:
+            found.append(moved if side == "long" else -moved)
+    return tuple(found)
 
 
 def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
@@ -427,7 +468,7 @@ def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
         if one.pnl is None or other.pnl is None or change.fills:
             return UNVALUED
         by_profit = other.pnl - one.pnl
-        return PositionMoves(by_profit, repriced=abs(by_profit))
+        return PositionMoves(by_profit, repriced=abs(by_profit), settled=None)
     if not one.held or not one.notional:
         return UNVALUED
     each = one.notional / one.held
@@ -442,11 +483,6 @@ def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) ->
         return False
     approached = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0
     return distance <= NEAR_LIQUIDATION or approached >= distance / 2
-
-
-def _is_split(size0: Decimal, size1: Decimal, mark0: Decimal, mark1: Decimal) -> bool:
-    ratio = size1 / size0
-    return abs(ratio - 1) > Decimal("0.2") and ratio > ZERO and abs(ratio * mark1 / mark0 - 1) <= SPLIT
 
 
 def _notional(unit: Decimal, one: _SymbolHolding, mark: Decimal, *, inverse: bool) -> Decimal:

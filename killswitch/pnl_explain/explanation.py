@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
@@ -110,8 +111,11 @@ class Explanation:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
                 found.flow += trail.swing * view.rate(name)
-                found.resolved += _swing_corrections(trail.noise_swings, view.rate(name), before)
-            rows = [row for row in self.ledger.rows if row.account == name]
+                corrections = _swing_corrections(trail.noise_swings, view.rate(name), before)
+                for each in corrections:
+                    self.changes.divide_peaks_since(each.at, each.factor)
+                found.resolved += corrections
+            rows = self._unsettled_rows(name, trail)
             if residual is None:
                 self.complete = self.complete and first
                 found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(name)
@@ -119,8 +123,18 @@ class Explanation:
                 continue
             self.complete = self.complete and residual.complete
             if rows or residual.amount:
-                self._match_rows(trail, name, residual, rows, found, view.rate(name))
+                # What empties one account of several may be a liquidation, on which the others would be closed.
+                vanished = residual.vanished and (len(view.accounts) == 1 or self._terms.closes)
+                self._match_rows(trail, name, replace(residual, vanished=vanished), rows, found, view.rate(name))
         return found
+
+    def _unsettled_rows(self, account: str, trail: AccountTrail) -> list[LedgerRow]:
+        """The account's waiting rows, without those that settlements use up, which are dropped."""
+        rows = [row for row in self.ledger.rows if row.account == account]
+        used = trail.settlements.use_up([(row.at, row.amount) for row in rows]) if rows else set()
+        if used:
+            self._drop(rows[i] for i in used)
+        return [row for i, row in enumerate(rows) if i not in used]
 
     def settle(self, view: ScopeView) -> ExplainedChanges:
         """Resolve the changes whose cause is known by now, including new ones."""
@@ -153,14 +167,14 @@ class Explanation:
         """
         found: dict[str, UnsettledChanges] = {}
         for account in view.accounts:
-            trail = self.trails.get(account.account)
+            trail = deepcopy(self.trails.get(account.account, AccountTrail()))
+            fills = [row for row in self.ledger.fills if row.account == account.account]
+            profit = profits[account.account]
+            residual = trail.observe(view.as_of, account, profit, view.instruments, fills, self._tolerance)
             rows = [row for row in self.ledger.rows if row.account == account.account]
+            used = trail.settlements.use_up([(row.at, row.amount) for row in rows]) if rows else set()
+            rows = [row for i, row in enumerate(rows) if i not in used]
             moved = sum((row.amount for row in rows if row.moved), ZERO)
-            residual = None if trail is None else deepcopy(trail).observe(
-                view.as_of, account, profits[account.account], view.instruments,
-                [row for row in self.ledger.fills if row.account == account.account],
-                self._tolerance,
-            )  # fmt: skip
             left = ZERO if residual is None else residual.amount - sum((row.amount for row in rows), ZERO)
             found[account.account] = UnsettledChanges(
                 moved, ZERO if residual is None or abs(left) <= residual.noise else left
@@ -185,6 +199,7 @@ class Explanation:
             self._record_arrival(residual.at, account, row.amount * rate)
         self._drop(timely)
         others = [row for row in rows if row not in timely] if timely else rows
+        others = [row for row in others if not row.repeated or is_at_about(row.at, residual.since, residual.at)]
         for row in sorted(others, key=lambda it: not is_about_amount(it.amount, left, residual.noise)):
             part = _part(row, left, residual)
             left -= part
@@ -200,8 +215,8 @@ class Explanation:
             residual.at, left, 0.0, 0.0, 0.0, account=account, since=residual.since, equity=residual.equity, rate=rate
         )
         if kind in ("trade", "money"):
-            change.slack = residual.slack
-            change.kind = "trade" if kind == "trade" or self._may_be_loss(change) else "money"
+            change.slack, change.vanished = residual.slack, residual.vanished
+            change.kind = "trade" if kind == "trade" or residual.vanished or self._may_be_loss(change) else "money"
             found.appeared.append(change)
             self._record_arrival(residual.at, account, left * rate)
         elif kind == "slip" and left:
@@ -267,7 +282,7 @@ class Explanation:
         for change in self.changes.open:
             if change.kind == "trade":
                 self.changes.net(change, NETTED_WITHIN)
-        for change in self.changes.open:
+        for change in self.changes.suspects(now):
             account = accounts.get(change.account)
             if account is not None:
                 self._resolve(change, account, now, found)
@@ -280,6 +295,7 @@ class Explanation:
         trail = self.trails[change.account]
         size = abs(change.amount)
         bounded = size <= trail.trades.bound(change.at) + change.slack
+        bounded = bounded or (change.vanished and not trail.trades.is_covered(change.at))
         if change.moved:
             if bounded:
                 change.kind = "trade"
@@ -318,6 +334,8 @@ class Explanation:
         proven = _known_until(account, change, ahead_of_venue(account, now))
         if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT_AFTER):
             change.unanswered_since = now
+        if change.moved:
+            return
         if change.kind == "money":
             if age >= SETTLED_AFTER:
                 found.resolved.append(self.changes.settle_as_flow(change))
@@ -352,7 +370,9 @@ class Explanation:
             amount_in_scope = row.amount * view.rate(row.account)
             before = view.equity - amount_in_scope
             if before > ZERO:
-                found.resolved.append(ResolvedChange(row.at, amount_in_scope, float(view.equity / before), 0.0))
+                factor = float(view.equity / before)
+                self.changes.divide_peaks_since(row.at, factor)
+                found.resolved.append(ResolvedChange(row.at, amount_in_scope, factor, 0.0))
         self._drop(late)
 
     # Serialising
@@ -362,6 +382,7 @@ class Explanation:
         self.trails = {name: trail for name, trail in self.trails.items() if name in members}
         self.ledger.drop()
         self.changes = UnexplainedChanges()
+        self._arrived = []
 
     def state(self) -> tuple[ScopeLedgerState, dict[str, AccountTrailState]]:
         """The state to store, without the changes."""

@@ -16,7 +16,7 @@ from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_fill
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
 from killswitch.pnl_explain.asset_prices import AssetPrices, LastPrice
-from killswitch.pnl_explain.classification import EARLY
+from killswitch.pnl_explain.classification import EARLY, SAME_MOMENT
 from killswitch.valuation.position_measures import ZERO, move_value
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 
@@ -29,6 +29,7 @@ class LedgerRow(Struct):
 
     `at` is the time of the event, `seen` that of its first report (microseconds on the clock of ticks); `amount` is in
     the account's currency. `moved`: it is a deposit, a withdrawal or a transfer; otherwise it is profit or loss.
+    `repeated`: another row reports the same amount at the same time, so it explains no change of another time.
     """
 
     account: str
@@ -36,6 +37,7 @@ class LedgerRow(Struct):
     seen: int
     amount: Decimal
     moved: bool
+    repeated: bool = False
 
 
 class UnpricedFlow(Struct, frozen=True):
@@ -66,6 +68,7 @@ class ScopeLedgerState(Struct):
     fills: list[FillRow] = []
     unpriced: list[UnpricedFlow] = []
     prices: list[LastPrice] = []
+    transfers: list[tuple[str, int, Decimal]] = []
 
 
 class ScopeLedger:
@@ -84,6 +87,8 @@ class ScopeLedger:
         """When each account's equity first counted, by its venue's clock; earlier rows are included in it."""
         self.unpriced: list[UnpricedFlow] = []
         """Flows without a price, which wait as long as rows do."""
+        self._transfers: list[tuple[str, int, Decimal]] = []
+        """(account, time, amount) of recent transfers: a venue may report one in two lists, under two ids."""
         self._prices = AssetPrices()
         self._seen: dict[str, int] = {}
         self._last_known_at: int | None = None
@@ -175,7 +180,19 @@ class ScopeLedger:
         if amount is None:
             self.unpriced.append(UnpricedFlow(account.account, flow, seen))
         elif amount:
-            self.rows.append(LedgerRow(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
+            at, moved = to_micros(flow.at), flow.kind in UNIT_FLOWS
+            repeated = moved and self._is_repeated(account.account, at, amount, seen)
+            self.rows.append(LedgerRow(account.account, at, seen, amount, moved, repeated))
+
+    def _is_repeated(self, account: str, at: int, amount: Decimal, seen: int) -> bool:
+        """Whether an equal transfer of the same moment was reported before."""
+        self._transfers = [each for each in self._transfers if seen - each[1] <= EARLY * 2]
+        found = any(
+            (name, value) == (account, amount) and abs(then - at) <= SAME_MOMENT
+            for name, then, value in self._transfers
+        )
+        self._transfers.append((account, at, amount))
+        return found
 
     def _price_waiting_flows(self, view: ScopeView) -> None:
         """Collect the flows whose price is known by now; those that wait too long are dropped, like rows."""
@@ -220,6 +237,7 @@ class ScopeLedger:
             fills=self.fills,
             unpriced=self.unpriced,
             prices=self._prices.state(self._last_known_at),
+            transfers=self._transfers,
         )
 
     def restore(self, state: ScopeLedgerState) -> None:
@@ -231,6 +249,7 @@ class ScopeLedger:
         self._drop_departed()
         self.rows, self.fills, self.unpriced = state.rows, state.fills, state.unpriced
         self._prices.restore(state.prices)
+        self._transfers = list(state.transfers)
 
 
 def _later(at: datetime, micros: int) -> datetime:

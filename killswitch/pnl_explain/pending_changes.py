@@ -17,7 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
-from killswitch.pnl_explain.classification import SMALL, TRADES_AFTER, is_about_amount, is_at_about
+from killswitch.pnl_explain.classification import (
+    SETTLED_AFTER,
+    SMALL,
+    TRADES_AFTER,
+    is_about_amount,
+    is_at_about,
+)
 from killswitch.valuation.position_measures import ZERO
 
 REMEMBER = 48 * HOUR
@@ -37,7 +43,8 @@ class UnexplainedChange(Struct):
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the ledger was
     first known to lack its row, or was given up. `suspected`: a lock was written because of it. `in_transit`: a similar
     amount arrived in another account of the scope. `accepted`: an operator has accepted it as a transfer; it is kept
-    only to match a late row.
+    only to match a late row. `vanished`: contracts vanished with it without a fill, and all the money. `emptied`: it
+    left the scope without contracts and without money.
     """
 
     at: int
@@ -57,6 +64,8 @@ class UnexplainedChange(Struct):
     suspected: bool = False
     in_transit: bool = False
     accepted: bool = False
+    vanished: bool = False
+    emptied: bool = False
     rate: Decimal = Decimal(1)
     """The rate of the account's currency, of `amount`, to the scope's currency, of `before`."""
 
@@ -68,6 +77,8 @@ class UnexplainedChange(Struct):
     @property
     def factor(self) -> float:
         """The divisor of unit values from the change on if it was a transfer; 0 if everything was withdrawn."""
+        if self.emptied:
+            return 0.0
         return max(0.0, (self.before + float(self.converted_amount)) / self.before) if self.before > 0.0 else 1.0
 
     @property
@@ -84,8 +95,8 @@ class ResolvedChange(Struct, frozen=True):
     """A resolved change: `amount`, in the scope's currency, at `at` was a transfer; values from there on are divided by
     `factor`.
 
-    A `factor` of 0: everything was withdrawn, at the unit value `value`. `undone`: it was treated as a transfer and was
-    none, so values are multiplied by `factor`.
+    A `factor` of 0: everything was withdrawn, at the unit value `value`, of the equity `before`. `undone`: it was
+    treated as a transfer and was none, so values are multiplied by `factor`.
     """
 
     at: int
@@ -99,15 +110,20 @@ class ResolvedChange(Struct, frozen=True):
 class UnexplainedChanges:
     """The changes that are open or may still be explained, oldest first, with the peak unit value between them."""
 
-    def __init__(self, changes: Iterable[UnexplainedChange] = (), peak: float = 0.0) -> None:
-        """`peak` is the highest unit value since the newest change."""
+    def __init__(self, changes: Iterable[UnexplainedChange] = (), peak: float = 0.0, peak_at: int = 0) -> None:
+        """`peak` is the highest unit value since the newest change, observed at `peak_at` (microseconds)."""
         self.all: list[UnexplainedChange] = list(changes)
         self.peak = peak
+        self.peak_at = peak_at
 
     @property
     def open(self) -> list[UnexplainedChange]:
         """The changes whose cause is open."""
         return [change for change in self.all if change.is_open]
+
+    def suspects(self, now: int) -> list[UnexplainedChange]:
+        """The changes that may still be losses: the open ones, and those that emptied the scope a short time ago."""
+        return [it for it in self.all if it.is_open or (it.moved and it.emptied and now - it.at < SETTLED_AFTER)]
 
     @property
     def unexplained(self) -> list[UnexplainedChange]:
@@ -124,6 +140,21 @@ class UnexplainedChanges:
         change.peak = self.peak
         self.all.append(change)
         self.peak = 0.0
+
+    def observe_peak(self, value: float, at: int) -> None:
+        """Add a unit value observed `at`."""
+        if value >= self.peak:
+            self.peak, self.peak_at = value, at
+
+    def divide_peaks_since(self, at: int, factor: float) -> None:
+        """Divide the peaks observed since `at`, after units were issued for a transfer that is none of the changes."""
+        before = None
+        for change in self.all:
+            if before is not None and before.at >= at:
+                change.peak /= factor
+            before = change
+        if self.peak_at >= at:
+            self.peak /= factor
 
     def has_match(self, account: str, row: Decimal, at: int, noise: Decimal) -> bool:
         """Whether a change with about the time and amount of the row is kept, which the row may explain."""
@@ -164,7 +195,7 @@ class UnexplainedChanges:
             found = ResolvedChange(change.at, scope_amount, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = ResolvedChange(change.at, scope_amount, factor, change.value)
+            found = ResolvedChange(change.at, scope_amount, factor, change.value, before=change.before)
         elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
             found = ResolvedChange(change.at, scope_amount, factor, change.value, undone=True, before=change.before)
@@ -196,7 +227,7 @@ class UnexplainedChanges:
         """Settle an open change as a transfer."""
         change.moved = True
         self._divide_after(change, change.factor)
-        return ResolvedChange(change.at, change.converted_amount, change.factor, change.value)
+        return ResolvedChange(change.at, change.converted_amount, change.factor, change.value, before=change.before)
 
     def reopen(self, change: UnexplainedChange) -> ResolvedChange:
         """Reopen a change that was settled as a transfer."""
@@ -234,10 +265,21 @@ class UnexplainedChanges:
         while self.all and (now - self.all[0].at > REMEMBER or len(self.all) > MOST):
             self._forget(self.all[0])
 
+    def emptying(self, interpretation: Interpretation) -> UnexplainedChange | None:
+        """The newest open change that took everything by the interpretation; None without one.
+
+        The unit value is then still that just before it, and nothing after it counts.
+        """
+        return next((it for it in reversed(self.all) if it.is_open and it.emptied and not interpretation(it)), None)
+
     def highest(self, interpretation: Interpretation) -> float:
         """The highest unit value ever, by one interpretation of open changes, comparable with the current value."""
+        emptying = self.emptying(interpretation)
         scale, best = 1.0, self.peak
         for change in reversed(self.all):
+            if change is emptying:
+                scale, best = 1.0, change.peak
+                continue
             scale *= interpretation(change) if change.is_open else 1.0
             best = max(best, change.peak * scale)
         return best
@@ -252,14 +294,18 @@ class UnexplainedChanges:
             change.accepted = change.accepted or (change.moved and change.at <= at)
         return found
 
-    def accept(self, value: float) -> None:
-        """Forget earlier peaks, after an operator accepted the loss."""
+    def accept(self, value: float, at: int) -> None:
+        """Forget peaks before `at`, after an operator accepted the loss."""
         for change in self.all:
             change.peak = 0.0
-        self.peak = value
+        self.peak, self.peak_at = value, at
 
     def _divide_after(self, change: UnexplainedChange, factor: float) -> None:
-        if factor > 0.0:
+        if factor == 0.0 and change.emptied:  # what comes after it buys units at its value, as if nothing were open
+            for later in self.all[self.all.index(change) + 1 :]:
+                later.before, later.moved, later.peak = 0.0, later.moved or not later.lost, change.value
+            self.peak = change.value
+        elif factor > 0.0:
             for later in self.all[self.all.index(change) + 1 :]:
                 later.peak /= factor
             self.peak /= factor

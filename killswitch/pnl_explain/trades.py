@@ -139,6 +139,10 @@ class Trades(Struct):
                 net.setdefault((each.symbol, each.side), []).append(each)
         return sum((_net_bound(unfilled) for unfilled in net.values()), ZERO)
 
+    def is_covered(self, at: int) -> bool:
+        """Whether fills account for every position that shrank shortly before or after `at`."""
+        return not any(each.closes for trade in self._about(at) for each in trade.unfilled)
+
     def _about(self, at: int) -> list[Trade]:
         return [it for it in self.trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
 

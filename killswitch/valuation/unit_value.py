@@ -26,12 +26,17 @@ class UnitValueTrackState(Struct):
     value: float
     start: float
     start_at: int
+    empty_below: float = 0.0
 
 
 class UnitValueTrack:
-    """The unit value over time, with its maximum in each window."""
+    """The unit value over time, with its maximum in each window.
 
-    __slots__ = ("_maxima", "start", "start_at", "units", "value")
+    A scope that transfers emptied has no units. It keeps its value while its equity is dust, at most `empty_below`;
+    what comes back buys units at that value, so that an earlier loss stays one.
+    """
+
+    __slots__ = ("_maxima", "empty_below", "start", "start_at", "units", "value")
 
     def __init__(self, windows: Iterable[int]) -> None:
         self._maxima: dict[int, deque[tuple[int, float]]] = {window: deque() for window in windows}
@@ -39,6 +44,12 @@ class UnitValueTrack:
         self.value = 1.0
         self.start = 0.0
         self.start_at = 0
+        self.empty_below = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether transfers took everything, so that the value stands still."""
+        return self.units <= 0.0
 
     def open(self, at: int, equity: float) -> None:
         """Begin with one unit; non-positive equity begins wiped out."""
@@ -53,10 +64,9 @@ class UnitValueTrack:
         The value just before a flow is that of the previous observation. If that is impossible (more was withdrawn than
         was there, or nothing is left), the profit or loss came first.
         """
-        if self.value <= 0.0:  # a worthless unit cannot be issued
-            return
-        if self.units <= 0.0:
-            self.units = max(0.0, equity) / self.value
+        if (
+            self.value <= 0.0 or self.units <= 0.0
+        ):  # a worthless unit cannot be issued; `observe` refills an empty scope
             return
         units = self.units + flow / self.value
         if 0.0 < units < math.inf and equity != 0.0:
@@ -67,17 +77,24 @@ class UnitValueTrack:
             self.value = before
             self.units = max(0.0, equity) / before
 
-    def observe(self, at: int, equity: float) -> None:
+    def redeem_all(self, equity: float, empty_below: float) -> None:
+        """Redeem every unit for transfers that took all but dust; `equity` is that just before them."""
+        if self.units > 0.0:
+            self.value = equity / self.units
+        self.units, self.empty_below = 0.0, empty_below
+
+    def observe(self, at: int, equity: float, *, is_flat: bool = True) -> None:
         """Record the equity observed `at`, after units were issued for its flows.
 
-        An emptied account keeps its value; an emptied account in debt has the value of the debt.
+        An emptied scope keeps its value until its equity is more than dust, or it opens contracts (not `is_flat`); one
+        in debt has the value of the debt.
         """
         if self.units > 0.0:
             self.value = equity / self.units
         elif equity < 0.0:
             self.units, self.value = 1.0, equity
-        elif equity > 0.0 and self.value > 0.0:
-            self.units = equity / self.value
+        elif self.value > 0.0 and (equity > self.empty_below or (equity > 0.0 and not is_flat)):
+            self.units, self.empty_below = equity / self.value, 0.0
         self.record(at, self.value)
 
     def record(self, at: int, value: float) -> None:
@@ -99,7 +116,7 @@ class UnitValueTrack:
         """Set the start to the current value."""
         self.start, self.start_at = self.value, at
 
-    def correct(self, at: int, factor: float, value: float) -> None:
+    def correct(self, at: int, factor: float, value: float, empty_below: float = 0.0) -> None:
         """Apply units issued at `at`, which divide values by `factor`; 0: everything was withdrawn at `value`."""
         if not math.isfinite(factor):
             return  # stored values must be finite
@@ -109,7 +126,7 @@ class UnitValueTrack:
             if self.start_at >= at:
                 self.start /= factor
         else:
-            self.units, self.value = 0.0, value
+            self.units, self.value, self.empty_below = 0.0, value, empty_below
 
     def revert_correction(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
         """Revert `correct`; `before` is the equity before the change, at the unit value `value`."""
@@ -141,10 +158,11 @@ class UnitValueTrack:
         return other
 
     def state(self) -> UnitValueTrackState:
-        return UnitValueTrackState(self.units, self.value, self.start, self.start_at)
+        return UnitValueTrackState(self.units, self.value, self.start, self.start_at, self.empty_below)
 
     def restore(self, state: UnitValueTrackState) -> None:
         self.units, self.value, self.start, self.start_at = state.units, state.value, state.start, state.start_at
+        self.empty_below = state.empty_below
 
 
 def fall_from(highest: float, now: float) -> float:

@@ -69,6 +69,8 @@ class HistoryState(Struct):
     """Account → time of its last observation, microseconds."""
     awaited: dict[str, int] = {}
     """Account → since when it is watched without an observation."""
+    peak_at: int = 0
+    """When `peak` was observed, microseconds."""
 
 
 def corrected(row: UnitValueRow, correction: Correction) -> UnitValueRow:

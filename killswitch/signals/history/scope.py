@@ -37,7 +37,7 @@ from killswitch.signals.history.rows import (
     corrected,
     decode_row,
 )
-from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack
 
@@ -53,6 +53,14 @@ class ObservedScope:
     equity: Decimal
     pnl: dict[PnlKey, Decimal]
     marks: dict[MarkKey, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Emptying:
+    """Transfers that took all but dust: the equity just before them, and the equity up to which the scope is empty."""
+
+    equity: Decimal
+    empty_below: float
 
 
 class History:
@@ -174,13 +182,14 @@ class History:
                 self.marks.add(seen.at, seen.marks)
             self.rows.append(UnitValueRow(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
             self.last_at, self._equity = seen.at, seen.equity
-        self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)
+        self.changes.observe_peak(float(highest) / units, self.last_at or 0)
+        self._peak_before = self.changes.peak
         self._forget_before((self.last_at or 0) - self._keep)
 
     @property
     def is_explained(self) -> bool:
         """Whether the newest observation is known, and no change, row or re-base is pending."""
-        settled = not self.changes.all and not self.ledger.rows
+        settled = not self.changes.all and not self.ledger.rows and not self.track.is_empty
         return self.unknown is None and self.explanation.complete and settled and self._rebase_due is None
 
     def _forget_before(self, edge: int) -> None:
@@ -196,10 +205,10 @@ class History:
             pnl = None
             profits = _profits(view, pnl)
         events = self._account_for(view, equity, profits)
-        self.track.observe(at, float(equity))
+        self.track.observe(at, float(equity), is_flat=_is_flat(view))
         value = self.track.value
         self._peak_before = self.changes.peak
-        self.changes.peak = max(self.changes.peak, value)
+        self.changes.observe_peak(value, at)
         marks = None if self.marks is None else self.marks.sample(view)
         self.rows.append(UnitValueRow(at, value, self._total(pnl), marks))
         self._equity = equity
@@ -244,27 +253,71 @@ class History:
         for each in found.resolved:
             self._correct(at, each)
         flow = found.flow + joined
-        before, was = float(self._equity + flow), self.track.value
-        if flow:
-            self.track.issue(float(flow), value)
-        events = [*found.events, *self._add_changes(found, before, was)]
-        return [*events, *self._settle(view, self.explanation.settle(view))]
+        if self.track.is_empty:
+            events = self._add_at_no_units(found)
+        else:
+            gone = self._emptying(view, equity, flow, found)
+            before, was = float(self._equity + flow), self.track.value
+            if gone is not None:
+                self.track.redeem_all(float(gone.equity), gone.empty_below)
+                before, was = float(gone.equity), self.track.value
+            elif flow:
+                self.track.issue(float(flow), value)
+            events = self._add_changes(found, before, was, gone)
+        return [*found.events, *events, *self._settle(view, self.explanation.settle(view))]
+
+    def _emptying(self, view: ScopeView, equity: Decimal, flow: Decimal, found: ExplainedChanges) -> _Emptying | None:
+        """How transfers took all but dust; None if they did not.
+
+        Next to a contract, and below zero, nothing is empty: that is a loss. Marks pending falls that may have emptied
+        the scope.
+        """
+        dust = self._dust(self._equity or ZERO)
+        if not ZERO <= equity <= dust or not _is_flat(view):
+            return None
+        falls = [each for each in found.appeared if each.amount < ZERO and not each.lost]
+        moved = flow + sum((each.converted_amount for each in falls if each.kind == "money"), ZERO)
+        pending = [each for each in falls if each.kind == "trade"]
+        if moved < ZERO and equity - moved > dust:
+            return _Emptying(equity - moved, float(dust))
+        for each in pending:
+            each.emptied = equity - moved - each.converted_amount > dust
+        return None
+
+    def _dust(self, equity: Decimal) -> Decimal:
+        """The equity at or below which a scope of `equity` without contracts is empty."""
+        return equity * Decimal(str(self._terms.tolerance))
 
     def _settle(self, view: ScopeView, settled: ExplainedChanges) -> list[ChangeEvent]:
         for each in settled.resolved:
             self._correct(view.as_of, each)
         return settled.events
 
-    def _add_changes(self, found: ExplainedChanges, before: float, value: float) -> list[ChangeEvent]:
-        """Add the new changes in order."""
+    def _add_changes(
+        self, found: ExplainedChanges, before: float, value: float, gone: _Emptying | None
+    ) -> list[ChangeEvent]:
+        """Add the new changes in order; those that emptied the scope are settled as transfers at once."""
         events = []
+        emptying = self.changes.emptying(optimistic)
+        if emptying is not None:
+            before = max(before, float(self._dust(Decimal(emptying.before))))
         for change in found.appeared:
             change.before, change.value = before, value
-            before += float(change.converted_amount)
-            self.changes.add(change)
             if change.is_open:
                 events.append(ChangeEvent("appeared", change.converted_amount, pending=change.kind == "trade"))
+            if gone is not None and change.kind == "money" and change.amount < ZERO and change.is_open:
+                change.emptied = change.moved = True
+            else:
+                before += float(change.converted_amount)
+            self.changes.add(change)
         return events
+
+    def _add_at_no_units(self, found: ExplainedChanges) -> list[ChangeEvent]:
+        """Add the new changes of an empty scope: what comes buys units, and a change of dust has no effect."""
+        for change in found.appeared:
+            change.before, change.value, change.moved = 0.0, self.track.value, not change.lost
+            self.changes.add(change)
+        return [ChangeEvent("appeared", change.converted_amount) for change in found.appeared if change.moved]
 
     def _correct(self, now: int, part: ResolvedChange) -> None:
         """Correct unit values after a change was resolved differently than it counted before."""
@@ -274,7 +327,8 @@ class History:
         if part.undone:
             self.track.revert_correction(part.at, part.factor, value, part.before, float(self._equity or ZERO))
         else:
-            self.track.correct(part.at, part.factor, value)
+            dust = float(self._dust(Decimal(part.before))) if math.isfinite(part.before) else 0.0
+            self.track.correct(part.at, part.factor, value, dust)
         self.corrected_now.append(Correction(part.at, now, part.factor, value, part.undone))
         self._corrections.append(self.corrected_now[-1])
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
@@ -314,7 +368,7 @@ class History:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
         self.ledger.drop()
-        self.explanation.changes = UnexplainedChanges(peak=equity)
+        self.explanation.changes = UnexplainedChanges(peak=equity, peak_at=at)
         self._begin_series(at)
 
     def _begin_series(self, at: int | None) -> None:
@@ -345,7 +399,7 @@ class History:
         self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None
         if accept and self.last_at is not None:
             self.track.accept(self.last_at)
-            self.changes.accept(self.track.value)
+            self.changes.accept(self.track.value, self.last_at)
 
     def with_equity(self, equity: Decimal) -> History:
         """A copy with another current equity; it shares the past, so it must not observe."""
@@ -357,6 +411,11 @@ class History:
         """A copy that uses the worst interpretation of every open change; it must not observe."""
         other = copy(self)
         other.interpretations = (suspicious, suspicious)
+        emptied = [it for it in self.changes.suspects(self.last_at or 0) if it.moved]
+        if emptied and self.track.is_empty:
+            other.track = copy(self.track)
+            last = emptied[-1]
+            other.track.revert_correction(last.at, 0.0, last.value, last.before, float(self._equity or ZERO))
         return other
 
     # Serialising
@@ -366,7 +425,8 @@ class History:
         ledger, trails = self.explanation.state()
         return HistoryState(
             begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
-            gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all, peak=self.changes.peak,
+            gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all,
+            peak=self.changes.peak, peak_at=self.changes.peak_at,
             corrections=self._corrections, equity=self._equity,
             failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
             observed=self.last_observed.at, awaited=self.last_observed.awaited,
@@ -383,7 +443,7 @@ class History:
         if self.members:
             for change in state.changes:  # state of versions in which changes belonged to the scope
                 change.account = change.account or min(self.members)
-        self.explanation.restore(state.ledger, trails, UnexplainedChanges(state.changes, state.peak))
+        self.explanation.restore(state.ledger, trails, UnexplainedChanges(state.changes, state.peak, state.peak_at))
         self.track.restore(state.track)
         for row in rows:
             if self.marks is not None and row.marks is not None:  # resets do not affect marks
@@ -398,6 +458,15 @@ class History:
                 row = corrected(row, correction)
         self.rows.append(row)
         self.track.record(row.at, row.value)
+
+
+def _is_flat(view: ScopeView) -> bool:
+    """Whether the scope is known to hold no contracts; holdings are none, since they are the money."""
+    return all(
+        account.market in HOLDINGS
+        or (account.positions is not None and not any(each.contracts for each in account.positions))
+        for account in view.accounts
+    )
 
 
 def _before_trails(state: HistoryState) -> dict[str, AccountTrailState]:

@@ -6,10 +6,13 @@ Windows are in microseconds; intervals are (lo, hi) floats. A partly known windo
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from killswitch.valuation.unit_value import fall_from
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation
@@ -92,21 +95,33 @@ def _drawdown_range(history: History, window: int, now: UnitRange) -> Interval:
     return least, most if is_known else 1.0
 
 
+def _current(history: History, interpretation: Interpretation) -> tuple[float, int]:
+    """The unit value that is the current one by an interpretation, and the time from which nothing counts.
+
+    If a transfer took everything, it is that just before the transfer.
+    """
+    emptying = history.changes.emptying(interpretation)
+    return (history.track.value, sys.maxsize) if emptying is None else (emptying.value, emptying.at)
+
+
 def _interpreted_fall(history: History, edge: int, interpretation: Interpretation) -> float:
     """The fall in the window by one interpretation of the open changes."""
-    highest = max(
-        (value for _, value in _interpreted_values(history, edge, interpretation)), default=history.track.value
-    )
-    # If everything was withdrawn, nothing fell.
-    return history.track.fall_from(max(highest, history.track.value)) if highest > 0.0 else 0.0
+    now, until = _current(history, interpretation)
+    values = (value for at, value in _interpreted_values(history, edge, interpretation, until))
+    return fall_from(max(values, default=now), now)
 
 
-def _interpreted_values(history: History, edge: int, interpretation: Interpretation) -> Iterable[tuple[int, float]]:
-    """The values since `edge`, newest first, with those before an open change multiplied by its factor."""
-    scale, open_changes = 1.0, history.changes.open
+def _interpreted_values(
+    history: History, edge: int, interpretation: Interpretation, until: int = sys.maxsize
+) -> Iterable[tuple[int, float]]:
+    """The values since `edge` and before `until`, newest first, with those before an open change multiplied by its
+    factor."""
+    scale, open_changes = 1.0, [change for change in history.changes.open if change.at < until]
     for row in reversed(history.rows):
         if row.at < edge:
             return
+        if row.at >= until:
+            continue
         while open_changes and row.at < open_changes[-1].at:
             scale *= interpretation(open_changes.pop())
         yield row.at, row.value * scale
@@ -130,8 +145,10 @@ def _fall_from(history: History, highest: Callable[[Interpretation], float], now
     """The fall from an earlier value, by each interpretation of open changes, to the value or range `now`."""
     if history.unknown is not None and now is None:
         return UNKNOWN
-    low, high = map(highest, history.interpretations)
-    return (history.track.fall_from(low), history.track.fall_from(high)) if now is None else now.fall_from((low, high))
+    low, high = history.interpretations
+    if now is not None:
+        return now.fall_from((highest(low), highest(high)))
+    return fall_from(highest(low), _current(history, low)[0]), fall_from(highest(high), _current(history, high)[0])
 
 
 def unit_value(history: History, since: int) -> Interval:
@@ -139,19 +156,22 @@ def unit_value(history: History, since: int) -> Interval:
     now = history.unit_range
     if history.unknown is not None and now is None:
         return UNKNOWN
-    low, high = (_scale(history, since, interpretation) for interpretation in reversed(history.interpretations))
+    scales = [_scale(history, since, interpretation) for interpretation in reversed(history.interpretations)]
     if now is not None:
+        low, high = scales
         return (now.low / low if low > 0.0 else -math.inf), (now.high / high if high > 0.0 else math.inf)
-    value = history.track.value
-    if low <= 0.0 < value:
+    values = [_current(history, interpretation)[0] for interpretation in reversed(history.interpretations)]
+    if any(scale <= 0.0 < value for value, scale in zip(values, scales, strict=True)):
         return UNKNOWN  # everything may have been withdrawn, so there is no value to compare with
-    return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
+    found = [value if value <= 0.0 else value / scale for value, scale in zip(values, scales, strict=True)]
+    return min(found), max(found)
 
 
 def _scale(history: History, since: int, interpretation: Interpretation) -> float:
-    scale = 1.0
+    """The product of the factors of open changes after `since` that count by the interpretation."""
+    scale, (_, until) = 1.0, _current(history, interpretation)
     for change in history.changes.open:
-        if change.at > since:
+        if since < change.at < until:
             scale *= interpretation(change)
     return scale
 

@@ -252,15 +252,15 @@ def test_small_rows_of_one_account_move_a_portfolio_by_their_share_of_it() -> No
     assert past.track.units == pytest.approx(1 + 20 / 1_001_000, abs=1e-6)
 
 
-def test_a_fully_withdrawn_value_has_no_basis_for_a_loss() -> None:
-    """Everything leaves without a row, and a part comes back: no loss is reported, and none is ruled out."""
+def test_a_fully_withdrawn_account_keeps_its_unit_value() -> None:
+    """Everything leaves without a row, and a part comes back: it buys units at the value of before, 74,000."""
     past = history()
     observe(past, 0, account(0, "74000"))
     fired = to_micros(at(1))
     observe(past, 10, account(10, "0"))
+    assert unit_value(past, fired) == (74_000.0, 74_000.0)
     observe(past, 12, account(12, "5000"))
-    low, high = unit_value(past, fired)
-    assert (low, high) == (float("-inf"), float("inf"))
+    assert unit_value(past, fired) == (74_000.0, 74_000.0)
 
 
 def test_a_wallet_that_contradicts_an_unchanged_equity_is_no_flow() -> None:

@@ -1,0 +1,175 @@
+"""The residual of an account's equity between two snapshots: the part that neither prices nor fills explain.
+
+It can be computed in two ways, each before ledger rows other than fills: by the wallet, Rw = ΔW − what fills put into
+it, and by marks, Rb = ΔE − C − M (see `decomposition`). They agree unless the two snapshots are of several moments, a
+trade has no fill, or unrealised profit was settled. `CASES` is the rule: the first case that applies is used.
+
+Money is Decimal in the account's currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from msgspec import Struct
+
+from killswitch.valuation.position_measures import ZERO
+
+
+class Evidence(Struct, frozen=True):
+    """What two snapshots and the fills between them show.
+
+    `noise` is n, `bound` the possible effect on Rb of slippage and of answers of different moments, `unrealized_change`
+    ΔU. `settled`: the profit that moved from positions into the wallet according to entry prices, None if an entry is
+    unknown. `dropped`: what an earlier netting left out of Rw while positions lagged. `partly`: a position shrank
+    without a fill. `in_step`, `was_in_step`: equity and positions of the later and of the earlier snapshot are of one
+    moment; None if unknown. `waits`: positions and equity may still catch up with each other.
+    """
+
+    by_wallet: Decimal | None
+    by_marks: Decimal | None
+    noise: Decimal
+    bound: Decimal = ZERO
+    unrealized_change: Decimal | None = None
+    settled: Decimal | None = ZERO
+    dropped: Decimal = ZERO
+    traded: bool = False
+    partly: bool = False
+    in_step: bool | None = None
+    was_in_step: bool | None = None
+    waits: bool = False
+
+    @property
+    def is_wallet_still(self) -> bool:
+        """Whether the wallet moved by no more than noise, apart from fills."""
+        return self.by_wallet is not None and abs(self.by_wallet) <= self.noise
+
+    @property
+    def is_of_one_moment(self) -> bool:
+        """Whether nothing was traded, and equity and positions of both snapshots agree."""
+        return self.in_step is True and self.was_in_step is True and not self.traded and not self.partly
+
+    @property
+    def is_unrealized_still(self) -> bool:
+        """Whether unrealised profit moved by no more than noise."""
+        return self.unrealized_change is not None and abs(self.unrealized_change) <= self.noise
+
+
+class Residual(Struct, frozen=True):
+    """The residual; `amount` is None if it cannot be computed.
+
+    `by_wallet`: it follows the wallet, which marks of another moment cannot distort. `netted`: the part of Rw that
+    unrealised profit offsets.
+    """
+
+    case: str
+    amount: Decimal | None
+    by_wallet: bool
+    netted: Decimal = ZERO
+
+
+class ResidualCase(Struct, frozen=True):
+    """One row of the rule: when it applies, and the residual then.
+
+    `by_wallet`: the residual follows the wallet. `nets`: unrealised profit may offset a part of what the wallet moved.
+    """
+
+    name: str
+    applies: Callable[[Evidence], bool]
+    amount: Callable[[Evidence], Decimal | None]
+    by_wallet: bool = False
+    nets: bool = False
+
+
+def residual_of(evidence: Evidence) -> Residual:
+    """The residual by the first case that applies."""
+    case = next(each for each in CASES if each.applies(evidence))
+    amount = case.amount(evidence)
+    by_wallet = evidence.by_wallet
+    netted = ZERO if amount is None or by_wallet is None or not case.nets else by_wallet - amount
+    return Residual(
+        case.name,
+        amount,
+        by_wallet=case.by_wallet or (amount is not None and amount == by_wallet),
+        netted=netted if abs(netted) > evidence.noise else ZERO,
+    )
+
+
+def _is_flow_behind_loss(evidence: Evidence) -> bool:
+    """Whether a loss that the positions show only now was netted against a flow before."""
+    by_marks = evidence.by_marks
+    if not evidence.dropped or by_marks is None or evidence.in_step is not True or not evidence.is_wallet_still:
+        return False
+    return by_marks * evidence.dropped > ZERO and abs(by_marks) > evidence.noise
+
+
+def _settled_part(evidence: Evidence) -> Decimal:
+    """The part of the change of unrealised profit that was settled: the smaller in size of s and −D, D = Rb − Rw."""
+    settled, by_wallet, by_marks = evidence.settled, evidence.by_wallet, evidence.by_marks
+    if settled is None or by_wallet is None or by_marks is None or abs(settled) <= evidence.noise:
+        return ZERO
+    moved = by_wallet - by_marks
+    return min(settled, moved, key=abs) if settled * moved > ZERO else ZERO
+
+
+def _less_settled(evidence: Evidence) -> Decimal | None:
+    return None if evidence.by_wallet is None else evidence.by_wallet - _settled_part(evidence)
+
+
+def _nearest_to_nothing(evidence: Evidence) -> Decimal | None:
+    """The middle one of 0, Rb and Rw: the smaller of two of one sign, and nothing where their signs differ."""
+    if evidence.by_wallet is None or evidence.by_marks is None:
+        return evidence.by_marks if evidence.by_wallet is None else evidence.by_wallet
+    return sorted((ZERO, evidence.by_marks, evidence.by_wallet))[1]
+
+
+CASES = (
+    ResidualCase(
+        # The equity does not contain yet what the positions show, or the other way round.
+        "positions lag",
+        lambda it: it.waits and it.is_wallet_still,
+        lambda it: it.by_wallet,
+        by_wallet=True,
+    ),
+    ResidualCase(
+        # Equal in size, a flow and a loss that the positions showed later looked like a settlement.
+        "flow behind a loss",
+        _is_flow_behind_loss,
+        lambda it: min(it.by_marks or ZERO, it.dropped, key=abs),
+    ),
+    ResidualCase(
+        # Only settlements, transfers and rows move the wallet; entry prices tell how much was settled.
+        "settlement",
+        lambda it: it.is_of_one_moment and bool(_settled_part(it)),
+        _less_settled,
+        by_wallet=True,
+        nets=True,
+    ),
+    ResidualCase(
+        # Nothing was settled: only transfers and rows move the wallet.
+        "wallet",
+        lambda it: it.is_of_one_moment and (it.by_wallet is None or it.settled is not None or it.is_unrealized_still),
+        lambda it: it.by_wallet,
+        by_wallet=True,
+    ),
+    ResidualCase(
+        # The wallet contains P&L realised against unknown prices.
+        "trade without fills, small",
+        lambda it: it.partly and it.is_wallet_still and it.by_marks is not None and abs(it.by_marks) <= it.bound,
+        lambda it: it.by_wallet,
+        by_wallet=True,
+    ),
+    ResidualCase(
+        "trade without fills",
+        lambda it: it.partly and it.by_marks is not None,
+        lambda it: it.by_marks,
+    ),
+    ResidualCase(
+        # Marks of another moment than the wallet distort Rb only; unrealised profit that is settled distorts Rw only.
+        "nearest",
+        lambda it: True,
+        _nearest_to_nothing,
+        nets=True,
+    ),
+)
