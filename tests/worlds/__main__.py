@@ -36,8 +36,7 @@ def main() -> int:
     parser.add_argument("--show", metavar="FAMILY", help="print one world tick by tick")
     given = parser.parse_args()
     if given.list:
-        from tests.worlds.attacks import FAMILIES
-        from tests.worlds.named import NAMED
+        from tests.worlds.catalogue import FAMILIES, NAMED
 
         print("\n".join([*FAMILIES, *(f"{name} (named)" for name in NAMED)]))
         return 0

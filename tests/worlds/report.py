@@ -9,10 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.tick import Interpreter, Outcome
-from tests.worlds.attacks import FAMILIES
+from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.families import Family
 from tests.worlds.judge import THRESHOLD, Setup, Verdict, judge, judge_reference
-from tests.worlds.named import NAMED
 from tests.worlds.reference import Reference
 
 COLUMNS = (("worlds", 7), ("false", 6), ("real", 6), ("p50", 7), ("p90", 7), ("max", 7),
