@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.worlds import attacks, settlements
+from tests.worlds import attacks, emptied, settlements
 from tests.worlds.families import FAMILIES
 from tests.worlds.named import NAMED
 
-COMPLETED = (attacks, settlements)
+COMPLETED = (attacks, settlements, emptied)
 """The modules whose families are in `FAMILIES`."""
 
 __all__ = ["FAMILIES", "NAMED"]

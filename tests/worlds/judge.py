@@ -52,6 +52,8 @@ class Setup:
     still_seen: bool = False
     """Delays count also while one of the venues is down: the rest tells enough."""
     text: str = ""
+    flat_counts: bool = False
+    """A close that has nothing to send is false as well, where nothing was lost: it locks and latches."""
     policy: str | None = None
     """The policy's file, if it is another one than the scope's."""
     resets: list[float] = field(default_factory=list)
@@ -229,7 +231,7 @@ def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = N
             since = max((it for it in setup.resets if it <= at), default=0.0)
             shot = Fired(at, decision.scope, len(decision.intents), truth.fall(at), truth.worst(at, since))
             verdict.fired.append(shot)
-            if shot.worst < NEAR * THRESHOLD and shot.intents:
+            if shot.worst < NEAR * THRESHOLD and (shot.intents or setup.flat_counts):
                 verdict.false.append(shot)
         elif is_lock(decision):
             verdict.locked.append(Locked(at, decision.scope, truth.fall(at)))
