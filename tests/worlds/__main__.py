@@ -10,7 +10,8 @@ name, and may be given more than once. The same family and seed are the same wor
 1 when any family is outside of what it is allowed.
 
 The table has, per family: worlds, false closes, losses that were real, their delays (p50, p90, max, in seconds), how
-many were late or missed, worlds with a lock that sent nothing, and the figures of the page beside them. `--verbose`
+many were late or missed, worlds in which a value or a latch was wrong, worlds with a lock that sent nothing, and the
+figures of the page next to them. `--verbose`
 prints every world that went wrong with its seed.
 """
 

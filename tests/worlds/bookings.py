@@ -6,7 +6,7 @@ Each is an action on a book at an instant; the truth follows from what the accou
 from __future__ import annotations
 
 from collections.abc import Collection
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
 from typing import Literal
 
@@ -88,7 +88,7 @@ def split_contracts(book: Book, t: float, symbol: str, ratio: Fraction) -> None:
 def split_holding(book: Book, t: float, asset: str, ratio: Fraction, *, whole: bool = False) -> None:
     """The same of coins or shares that are held. `whole`: the broken part is paid as cash, at the price after it."""
     held = book.wallets[asset] * ratio.numerator / ratio.denominator
-    kept = held.to_integral_value(ROUND_FLOOR) if whole else exact(held)
+    kept = held.to_integral_value(ROUND_DOWN) if whole else exact(held)
     book.wallets[asset] = kept
     if whole:
         book.add(book.currency, exact((held - kept) * book.price(asset, t), 2))

@@ -58,6 +58,8 @@ class Setup:
     """The policy's file, if it is another one than the scope's."""
     resets: list[float] = field(default_factory=list)
     """When an operator resets every account: what is lost by then is accepted, and what comes later is judged alone."""
+    ends_within: float | None = None
+    """How far the trigger's value may be from the true fall at the end, where every row is known by then."""
     owes: list[tuple[float, float]] = field(default_factory=list)
     """When the account is below zero: a value of the trigger that is known and less than 100% is wrong then."""
 
@@ -246,6 +248,11 @@ def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = N
                 verdict.misread.append(f"{scope} fired again at {times[1]:.2f} s, and nobody had reset it")
             if times and episode[1] > setup.world.seconds and watched.levels().get(scope, 0) < LATCHED:
                 verdict.misread.append(f"{scope} is not latched at the end")
+    if setup.ends_within is not None:
+        for scope, (low, high) in watched.values().items():
+            fall = truths[scope].fall(setup.world.seconds)
+            if not low - setup.ends_within <= fall <= high + setup.ends_within:
+                verdict.misread.append(f"{scope} reads {low:.4%} ... {high:.4%} at the end, and {fall:.4%} is true")
     verdict.moved = setup.world.moved
     return verdict
 
@@ -267,6 +274,14 @@ class _Watched:
             ]  # fmt: skip
         if self._on_tick is not None:
             self._on_tick(at, snapshot, interpreter, outcome)
+
+    def values(self) -> dict[str, tuple[float, float]]:
+        """The value of each scope's trigger after the last tick, as an interval."""
+        found = {}
+        for status in [] if self._interpreter is None else self._interpreter.status():
+            (reading,) = status.readings
+            found[status.scope] = (0.0, 1.0) if reading.value is None else (reading.value[0], reading.value[1])
+        return found
 
     def levels(self) -> dict[str, int]:
         """The level of each scope after the last tick."""
