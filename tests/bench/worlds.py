@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tests.bench.measure import Measure
-from tests.worlds.attacks import FAMILIES
+from tests.worlds.catalogue import FAMILIES
 from tests.worlds.judge import Verdict
 from tests.worlds.report import HEAD, complaints, line, percentile, run_one
 

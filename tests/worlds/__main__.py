@@ -10,7 +10,8 @@ name, and may be given more than once. The same family and seed are the same wor
 1 when any family is outside of what it is allowed.
 
 The table has, per family: worlds, false closes, losses that were real, their delays (p50, p90, max, in seconds), how
-many were late or missed, worlds with a lock that sent nothing, and the figures of the page beside them. `--verbose`
+many were late or missed, worlds in which a value or a latch was wrong, worlds with a lock that sent nothing, and the
+figures of the page next to them. `--verbose`
 prints every world that went wrong with its seed.
 """
 
@@ -36,8 +37,7 @@ def main() -> int:
     parser.add_argument("--show", metavar="FAMILY", help="print one world tick by tick")
     given = parser.parse_args()
     if given.list:
-        from tests.worlds.attacks import FAMILIES
-        from tests.worlds.named import NAMED
+        from tests.worlds.catalogue import FAMILIES, NAMED
 
         print("\n".join([*FAMILIES, *(f"{name} (named)" for name in NAMED)]))
         return 0

@@ -6,8 +6,10 @@ Importing this module completes `FAMILIES`.
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from random import Random
 
+from tests.worlds.bookings import split_contracts
 from tests.worlds.families import (
     BTC,
     CALM,
@@ -175,7 +177,7 @@ def split(rng: Random) -> Setup:
     path = walk(rng, 600.0, DAY, CALM, [(at, at, -0.9)])
     desk.book.list("BNB/USDT:USDT", path)
     desk.book.open("BNB/USDT:USDT", "long", desk.equity * rng.uniform(0.5, 3.0))
-    desk.world.at(at - 2e-10, lambda now: desk.book.split(now, "BNB/USDT:USDT", 10), "split 1:10")
+    desk.world.at(at - 2e-10, lambda now: split_contracts(desk.book, now, "BNB/USDT:USDT", Fraction(10)), "split 1:10")
     if rng.random() < 0.5:
         desk.out(at + rng.uniform(-1.0, 2.0), rng.uniform(0.05, 0.3), rng.choice(LAGS))
     return desk.setup(view(rng, skew=0.02))

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -32,6 +33,8 @@ NEAR = 0.8
 CLEAR = 1.05
 HELD = 2.0
 MISSED = 120.0
+LATCHED = 3
+"""The level of the stage that closes."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,16 @@ class Setup:
     still_seen: bool = False
     """Delays count also while one of the venues is down: the rest tells enough."""
     text: str = ""
+    flat_counts: bool = False
+    """A close that has nothing to send is false as well, where nothing was lost: it locks and latches."""
+    policy: str | None = None
+    """The policy's file, if it is another one than the scope's."""
+    resets: list[float] = field(default_factory=list)
+    """When an operator resets every account: what is lost by then is accepted, and what comes later is judged alone."""
+    ends_within: float | None = None
+    """How far the trigger's value may be from the true fall at the end, where every row is known by then."""
+    owes: list[tuple[float, float]] = field(default_factory=list)
+    """When the account is below zero: a value of the trigger that is known and less than 100% is wrong then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,8 @@ class Verdict:
     late: list[float] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     locked: list[Locked] = field(default_factory=list)
+    misread: list[str] = field(default_factory=list)
+    """Latches that were lost, stages that fired twice, and values that are known and wrong."""
     notices: dict[str, int] = field(default_factory=dict)
     worst: float = 0.0
     moved: float = 0.0
@@ -101,19 +116,20 @@ class Verdict:
                 f"true drawdown {each.true_fall:.2%}, never deeper than {each.worst:.2%}"
             )
         parts += [f"MISSED: {each}" for each in self.missed]
+        parts += [f"WRONG: {each}" for each in self.misread[:3]]
         parts += [f"LATE: {each:.1f} s, {self.allowed:.1f} s allowed" for each in self.late]
         parts.append(f"look: python -m tests.worlds --show {self.family!r} --seed {self.seed}")
         return "\n    ".join(parts)
 
     @property
     def bad(self) -> bool:
-        return bool(self.false or self.missed or self.late)
+        return bool(self.false or self.missed or self.late or self.misread)
 
 
 @cache
-def policies(scope: str) -> PolicySet:
-    """A drawdown of 10% over 15m closes all, at once."""
-    found, problems = compile_loaded(load([Path(__file__).parent / f"{scope}.yaml"]))
+def policies(name: str) -> PolicySet:
+    """The policy of a file: a drawdown of 10% over 15m, or another measure of a tenth lost, closes all at once."""
+    found, problems = compile_loaded(load([Path(__file__).parent / f"{name}.yaml"]))
     assert found is not None, problems
     return found
 
@@ -121,8 +137,8 @@ def policies(scope: str) -> PolicySet:
 class Runner:
     """A sequence of interpreters, each restored from what the last one stored."""
 
-    def __init__(self, scope: str) -> None:
-        self._policies = policies(scope)
+    def __init__(self, policy: str) -> None:
+        self._policies = policies(policy)
         self.interpreter = Interpreter(self._policies)
         self._states: dict[tuple[str, str], MachineState] = {}
         self._rows: list[HistoryRow] = []
@@ -154,8 +170,9 @@ TickObserver = Callable[[float, Snapshot, Interpreter, Outcome], None]
 
 def play(setup: Setup, seed: int, on_tick: TickObserver | None = None) -> Iterator[tuple[float, Decision | Notice]]:
     """Every decision and notice of the world, with its time."""
-    feed = Feed(setup.world, setup.views, Random(seed ^ 0x5EED), tick=setup.tick, restarts=setup.restarts)
-    runner = Runner(setup.scope)
+    rng = Random(seed ^ 0x5EED)
+    feed = Feed(setup.world, setup.views, rng, tick=setup.tick, restarts=setup.restarts, resets=setup.resets)
+    runner = Runner(setup.policy or setup.scope)
     if setup.restarts:
         runner.keep()
     for at, snapshot, fresh in feed:
@@ -194,7 +211,7 @@ def judge_reference(setup: Setup, family: str, seed: int) -> Verdict:
                 verdict.false.append(shot)
     for scope, truth in truths.items():
         if (scope == "portfolio") == (setup.scope == "portfolio"):
-            _compare(verdict, setup, scope, truth, first.get(scope))
+            _compare(verdict, setup, scope, truth, first.get(scope), (0.0, setup.world.seconds + 1.0))
     verdict.moved = setup.world.moved
     return verdict
 
@@ -203,9 +220,9 @@ def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = N
     """Run the world to its end and return the verdict."""
     verdict = Verdict(family, seed, allowed=setup.allowed, text=setup.text)
     truths = {_scope(truth.scope): truth for truth, _ in setup.world.truths}
-    first: dict[str, float] = {}
     raw: list[tuple[float, Decision]] = []
-    for at, each in play(setup, seed, on_tick):
+    watched = _Watched(setup, verdict, on_tick)
+    for at, each in play(setup, seed, watched):
         if isinstance(each, Notice):
             verdict.notices[each.kind] = verdict.notices.get(each.kind, 0) + 1
         elif each.kind is None:
@@ -213,36 +230,84 @@ def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = N
     for at, decision in raw:
         truth = truths[decision.scope]
         if is_close(decision):
-            shot = Fired(at, decision.scope, len(decision.intents), truth.fall(at), truth.worst(at))
+            since = max((it for it in setup.resets if it <= at), default=0.0)
+            shot = Fired(at, decision.scope, len(decision.intents), truth.fall(at), truth.worst(at, since))
             verdict.fired.append(shot)
-            first.setdefault(decision.scope, at)
-            if shot.worst < NEAR * THRESHOLD and shot.intents:
+            if shot.worst < NEAR * THRESHOLD and (shot.intents or setup.flat_counts):
                 verdict.false.append(shot)
         elif is_lock(decision):
             verdict.locked.append(Locked(at, decision.scope, truth.fall(at)))
+    bounds = [0.0, *setup.resets, setup.world.seconds + 1.0]
     for scope, truth in truths.items():
-        if (scope == "portfolio") == (setup.scope == "portfolio"):
-            _compare(verdict, setup, scope, truth, first.get(scope))
+        if (scope == "portfolio") != (setup.scope == "portfolio"):
+            continue
+        for episode in pairwise(bounds):
+            times = [shot.at for shot in verdict.fired if shot.scope == scope and episode[0] <= shot.at < episode[1]]
+            _compare(verdict, setup, scope, truth, times[0] if times else None, episode)
+            if len(times) > 1:
+                verdict.misread.append(f"{scope} fired again at {times[1]:.2f} s, and nobody had reset it")
+            if times and episode[1] > setup.world.seconds and watched.levels().get(scope, 0) < LATCHED:
+                verdict.misread.append(f"{scope} is not latched at the end")
+    if setup.ends_within is not None:
+        for scope, (low, high) in watched.values().items():
+            fall = truths[scope].fall(setup.world.seconds)
+            if not low - setup.ends_within <= fall <= high + setup.ends_within:
+                verdict.misread.append(f"{scope} reads {low:.4%} ... {high:.4%} at the end, and {fall:.4%} is true")
     verdict.moved = setup.world.moved
     return verdict
 
 
-def _compare(verdict: Verdict, setup: Setup, scope: str, truth: Truth, fired: float | None) -> None:
-    """Compare the first close of a scope with the time of its true loss."""
-    verdict.worst = max(verdict.worst, truth.worst(setup.world.seconds))
-    clear = truth.crossed(THRESHOLD * CLEAR, HELD * setup.tick)
+class _Watched:
+    """Looks at the interpreter after each tick."""
+
+    def __init__(self, setup: Setup, verdict: Verdict, on_tick: TickObserver | None) -> None:
+        self._owes, self._verdict, self._on_tick = setup.owes, verdict, on_tick
+        self._interpreter: Interpreter | None = None
+
+    def __call__(self, at: float, snapshot: Snapshot, interpreter: Interpreter, outcome: Outcome) -> None:
+        self._interpreter = interpreter
+        if any(begin <= at < end for begin, end in self._owes):
+            values = [each.value for status in interpreter.status() for each in status.readings]
+            self._verdict.misread += [
+                f"at {at:.2f} s the fall is {value[1]:.2%} at most, and the account owes money"
+                for value in values if value is not None and value[1] < 1.0
+            ]  # fmt: skip
+        if self._on_tick is not None:
+            self._on_tick(at, snapshot, interpreter, outcome)
+
+    def values(self) -> dict[str, tuple[float, float]]:
+        """The value of each scope's trigger after the last tick, as an interval."""
+        found = {}
+        for status in [] if self._interpreter is None else self._interpreter.status():
+            (reading,) = status.readings
+            found[status.scope] = (0.0, 1.0) if reading.value is None else (reading.value[0], reading.value[1])
+        return found
+
+    def levels(self) -> dict[str, int]:
+        """The level of each scope after the last tick."""
+        return {} if self._interpreter is None else {each.scope: each.level for each in self._interpreter.status()}
+
+
+def _compare(
+    verdict: Verdict, setup: Setup, scope: str, truth: Truth, fired: float | None, episode: tuple[float, float]
+) -> None:
+    """Compare the first close of a scope within an episode with the time of its true loss."""
+    since, before = episode
+    end = min(before, setup.world.seconds)
+    verdict.worst = max(verdict.worst, truth.worst(end, since))
+    clear = truth.crossed(THRESHOLD * CLEAR, HELD * setup.tick, since=since, before=before)
     if clear is None:
         return
     outages = list(setup.restarts)
     if not setup.still_seen:
         outages += (gap for view in setup.views.values() for gap in view.down)
     if fired is None or fired - clear > MISSED:
-        if setup.world.seconds - clear > setup.allowed:
-            verdict.missed.append(f"{scope} lost {truth.worst(setup.world.seconds):.2%}, from {clear:.2f} s on")
+        if end - clear > setup.allowed:
+            verdict.missed.append(f"{scope} lost {truth.worst(end, since):.2%}, from {clear:.2f} s on")
         return
-    for begin, end in sorted(outages):
-        if begin <= clear < end:
-            clear = end  # nobody could see it before
+    for begin, over in sorted(outages):
+        if begin <= clear < over:
+            clear = over  # nobody could see it before
     delay = max(fired - clear, 0.0)
     verdict.delays.append(delay)
     if delay > setup.allowed:

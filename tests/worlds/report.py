@@ -9,14 +9,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.tick import Interpreter, Outcome
-from tests.worlds.attacks import FAMILIES
+from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.families import Family
 from tests.worlds.judge import THRESHOLD, Setup, Verdict, judge, judge_reference
-from tests.worlds.named import NAMED
 from tests.worlds.reference import Reference
 
 COLUMNS = (("worlds", 7), ("false", 6), ("real", 6), ("p50", 7), ("p90", 7), ("max", 7),
-    ("late", 6), ("missed", 7), ("locks", 6),)  # fmt: skip
+    ("late", 6), ("missed", 7), ("wrong", 6), ("locks", 6),)  # fmt: skip
 HEAD = f"{'family':<38}" + "".join(f"{name:>{width}}" for name, width in COLUMNS) + "  page"
 
 
@@ -46,7 +45,7 @@ def complaints(family: Family, verdicts: Sequence[Verdict]) -> list[str]:
     allowed = math.floor(family.false_allowed * len(verdicts))
     if len(false) > allowed:
         found += [f"{len(false)} of {len(verdicts)} worlds closed falsely, {allowed} allowed", *map(str, false)]
-    found += [str(each) for each in verdicts if (each.missed or each.late) and not each.false]
+    found += [str(each) for each in verdicts if each.bad and not each.false]
     delays = [delay for each in verdicts for delay in each.delays]
     for share, bound in ((0.5, family.p50), (0.9, family.p90)):
         if bound is not None and delays and percentile(delays, share) > bound:
@@ -62,8 +61,8 @@ def line(family: Family, verdicts: Sequence[Verdict]) -> str:
     ]  # fmt: skip
     missed, late = sum(len(each.missed) for each in verdicts), sum(len(each.late) for each in verdicts)
     false, locks = sum(bool(each.false) for each in verdicts), sum(bool(each.locked) for each in verdicts)
-    real = len(delays) + missed
-    counts = f"{len(verdicts):>7}{false:>6}{real:>6}{''.join(numbers)}{late:>6}{missed:>7}{locks:>6}"
+    real, wrong = len(delays) + missed, sum(bool(each.misread) for each in verdicts)
+    counts = f"{len(verdicts):>7}{false:>6}{real:>6}{''.join(numbers)}{late:>6}{missed:>7}{wrong:>6}{locks:>6}"
     return f"{family.name:<38}{counts}  {family.page}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worlds.named import NAMED
+from tests.worlds.catalogue import NAMED
 
 
 @pytest.mark.parametrize("name", NAMED)

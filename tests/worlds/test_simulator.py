@@ -9,9 +9,9 @@ import pytest
 
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot
-from tests.worlds.attacks import FAMILIES
+from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.judge import Setup, judge, play
-from tests.worlds.named import NAMED, account, read
+from tests.worlds.named import account, read
 from tests.worlds.venue_view import Feed, View
 from tests.worlds.world import NEVER, Book, World, walk
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.worlds.attacks import FAMILIES
+from tests.worlds.catalogue import FAMILIES
 from tests.worlds.report import complaints, run_one
 
 EACH: Final = 3

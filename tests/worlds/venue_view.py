@@ -16,6 +16,7 @@ from random import Random
 from killswitch.model.snapshot import (
     AccountSnapshot,
     Balance,
+    Event,
     Fill,
     Flow,
     Instrument,
@@ -27,6 +28,8 @@ from tests.worlds.world import ONE, Book, Contract, FillRow, FlowRow, Picture, W
 
 START = datetime(2024, 3, 4, 12, tzinfo=UTC)
 MARKS_KEPT = 300.0
+HOLDS = ("spot", "equity")
+"""Markets in which what is held is an asset, and no contract."""
 OVERLAP = 60.0
 """Seconds of rows that a restarted reader reads again."""
 
@@ -74,6 +77,14 @@ class View:
     """Share of rows that are shown twice, in different ticks, under one id."""
     complete: bool | None = None
     marks: bool = True
+    entries: bool = True
+    """Whether positions tell their entry prices."""
+    index: bool = False
+    """Whether positions tell an index price, which is never wrong."""
+    omits_empty: bool = False
+    """Assets of which there is nothing are left out of the balances."""
+    profit_with_positions: bool = False
+    """Unrealised profit comes in the answer with the positions, and is unknown where they are."""
 
 
 @dataclass(slots=True)
@@ -103,7 +114,7 @@ class Look:
 
 
 class Feed:
-    """The snapshots of a world. `restarts` are the gaps in which no runner lives."""
+    """The snapshots of a world. `restarts` are the gaps in which no runner lives, `resets` those of an operator."""
 
     def __init__(
         self,
@@ -114,8 +125,10 @@ class Feed:
         tick: float = 1.0,
         jitter: float = 0.12,
         restarts: list[tuple[float, float]] | None = None,
+        resets: list[float] | None = None,
     ) -> None:
         self.world, self.views, self.rng = world, views, rng
+        self.resets = sorted(resets or [])
         self.restarts = restarts or []
         self.looks = self._schedule(tick, jitter)
         wanted = {
@@ -165,7 +178,7 @@ class Feed:
     def __iter__(self) -> Iterator[tuple[float, Snapshot, bool]]:
         """(time, snapshot, whether a new runner begins with it)."""
         readers = {name: _Reader(self.world.books[name], view, self.rng) for name, view in self.views.items()}
-        ends = [end for _, end in self.restarts]
+        ends, resets = [end for _, end in self.restarts], list(self.resets)
         for look in self.looks:
             fresh = bool(ends) and look.at >= ends[0]
             if fresh:
@@ -173,7 +186,13 @@ class Feed:
                 for reader in readers.values():
                     self._begin_again(reader)
             accounts = tuple(self._account(readers[name], look) for name in self.views)
-            snapshot = Snapshot(as_of=instant(look.at), accounts=accounts, format="killswitch.snapshot/v1")
+            events: tuple[Event, ...] = ()
+            if resets and look.at >= resets[0]:
+                events = tuple(_reset(name, resets[0]) for name in self.views)
+                resets.pop(0)
+            snapshot = Snapshot(
+                as_of=instant(look.at), accounts=accounts, format="killswitch.snapshot/v1", events=events
+            )
             yield look.at, snapshot, fresh
 
     def _begin_again(self, reader: _Reader) -> None:
@@ -187,7 +206,8 @@ class Feed:
 
     def _account(self, reader: _Reader, look: Look) -> AccountSnapshot:
         book, view, name = reader.book, reader.view, reader.book.name
-        common = {"account": name, "venue": "binance", "market": book.market, "currency": book.currency}
+        venue = "alpaca" if book.market == "equity" else "binance"
+        common = {"account": name, "venue": venue, "market": book.market, "currency": book.currency}
         at = look.equity[name]
         if any(begin <= at < end for begin, end in view.down):
             return AccountSnapshot(**common, quality="down", reason="the venue does not answer")  # type: ignore[arg-type]
@@ -203,7 +223,8 @@ class Feed:
             exact(equity_picture.equity * Decimal(str(self.rng.gauss(0.0, view.noise)))) if view.noise else Decimal(0)
         )
         unrealized = None
-        if view.form == "full":
+        told = positions is not None or not view.profit_with_positions
+        if view.form == "full" and told:
             unrealized = equity_picture.unrealized + (noise if view.noise_in_profit else 0)
         stamped = view.stamps and view.form != "old"
         part_time = instant(look.at) if view.equity_cached or view.positions_lag or view.positions_cached else None
@@ -215,7 +236,7 @@ class Feed:
             quality="ok", observed_at=instant(look.at),
             equity=equity_picture.equity + noise, unrealized=unrealized,
             position_mode="hedge" if book.hedge else "one_way",
-            balances=self._balances(book, view, equity_picture, look), positions=positions,
+            balances=self._balances(book, view, equity_picture, look, told=told), positions=positions,
             fills=fills, flows=flows, instruments=instruments, orders=(),
             wallet_as_of=(part_time or instant(at)) if stamped else None,
             positions_as_of=(part_time or instant(held.at)) if stamped and positions is not None else None,
@@ -227,12 +248,13 @@ class Feed:
     def _positions(self, book: Book, view: View, held: Picture) -> tuple[Position, ...]:
         stamp = instant(held.at) if view.stamps and view.form != "old" else None
         rows = []
-        if book.market == "spot":
+        if book.market in HOLDS:
             for contract in book.contracts.values():
-                amount, mark = held.wallets.get(contract.symbol.split("/", maxsplit=1)[0]), contract.path.at(held.at)
+                asset = contract.symbol.split("/", maxsplit=1)[0]
+                amount, true = held.wallets.get(asset), contract.path.at(held.at)
                 if amount:
-                    notional = exact(amount * mark)
-                    rows.append(_holding(contract, amount, mark, notional, stamp))
+                    mark = book.shown(asset, true, held.at)
+                    rows.append(_holding(contract, amount, mark, true if view.index else None, stamp))
             return tuple(rows)
         for contract, side, contracts, entry, mark, profit in held.positions:
             rows.append(
@@ -240,8 +262,9 @@ class Feed:
                     symbol=contract.symbol,
                     side=side,
                     contracts=contracts,
-                    entry_price=entry,
+                    entry_price=entry if view.entries else None,
                     mark_price=mark,
+                    index_price=contract.path.at(held.at) if view.index else None,
                     notional=_notional(book, contract, contracts, mark, held.at),
                     unrealized_pnl=profit,
                     mark_at=stamp,
@@ -249,13 +272,19 @@ class Feed:
             )
         return tuple(rows)
 
-    def _balances(self, book: Book, view: View, equity_picture: Picture, look: Look) -> tuple[Balance, ...] | None:
+    def _balances(
+        self, book: Book, view: View, equity_picture: Picture, look: Look, *, told: bool
+    ) -> tuple[Balance, ...] | None:
         if view.form == "old":
             return None
         index_at = look.index[book.name]
         rows = []
         for asset, wallet in equity_picture.wallets.items():
-            price = equity_picture.prices[asset] if index_at == equity_picture.at else book.price(asset, index_at)
+            if view.omits_empty and not wallet and not equity_picture.profits.get(asset):
+                continue
+            price = equity_picture.prices[asset]
+            if index_at != equity_picture.at:
+                price = book.shown(asset, book.price(asset, index_at), index_at)
             equity = wallet + equity_picture.profits.get(asset, Decimal(0))
             rows.append(
                 Balance(
@@ -264,7 +293,7 @@ class Feed:
                     price=price,
                     haircut=book.haircut(asset, equity_picture.at),
                     wallet=wallet if view.form == "full" else None,
-                    equity=equity if view.form in ("full", "coins") else None,
+                    equity=equity if view.form in ("full", "coins") and told else None,
                     price_at=instant(index_at) if view.stamps else None,
                 )
             )
@@ -274,10 +303,14 @@ class Feed:
         book = reader.book
         kept = {symbol: at for symbol, at in reader.held.items() if look.at - at <= MARKS_KEPT}
         reader.held = kept
-        if book.market == "spot":
+        if book.market in HOLDS:
             kept = dict.fromkeys(book.contracts, look.at)
         at = look.at - 0.01
-        return tuple(Mark(symbol=symbol, mark_price=book.contracts[symbol].path.at(at)) for symbol in kept)
+        marks = []
+        for symbol in kept:
+            name = symbol.split("/", maxsplit=1)[0] if book.market in HOLDS else symbol
+            marks.append(Mark(symbol=symbol, mark_price=book.shown(name, book.contracts[symbol].path.at(at), at)))
+        return tuple(marks)
 
     # The ledger
 
@@ -308,9 +341,19 @@ class Feed:
         return tuple(map(_fill, fills)), tuple(map(_flow, flows))
 
 
-def _holding(contract: Contract, amount: Decimal, mark: Decimal, notional: Decimal, stamp: datetime | None) -> Position:
+def _reset(account: str, t: float) -> Event:
+    return Event(
+        id=f"reset-{account}-{t:g}", at=instant(t), kind="reset", scope=f"account/{account}", author="operator",
+        reason="reviewed",
+    )  # fmt: skip
+
+
+def _holding(
+    contract: Contract, amount: Decimal, mark: Decimal, index: Decimal | None, stamp: datetime | None
+) -> Position:
     return Position(
-        symbol=contract.symbol, side="long", contracts=amount, mark_price=mark, notional=notional, mark_at=stamp
+        symbol=contract.symbol, side="long" if amount > 0 else "short", contracts=abs(amount), mark_price=mark,
+        index_price=index, notional=exact(abs(amount) * mark), mark_at=stamp,
     )  # fmt: skip
 
 

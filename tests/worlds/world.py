@@ -151,6 +151,16 @@ class Picture:
     """(contract, side, contracts, entry, mark, unrealised profit in the account's currency)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Print:
+    """A wrong price: within [begin, end) the venue shows the asset or symbol at `factor` times its true price."""
+
+    begin: float
+    end: float
+    name: str
+    factor: Decimal
+
+
 @dataclass(slots=True)
 class Option:
     """A product that the adapter does not read: `amount` × its price is part of the account's equity."""
@@ -177,6 +187,7 @@ class Book:
         self.contracts: dict[str, Contract] = {}
         self.holdings: dict[tuple[str, Side], Holding] = {}
         self.options: list[Option] = []
+        self.prints: list[Print] = []
         self.haircuts: dict[str, list[tuple[float, Decimal]]] = {}
         self.fills: list[FillRow] = []
         self.flows: list[FlowRow] = []
@@ -196,6 +207,13 @@ class Book:
         """The price of one unit of `asset` in the account's currency."""
         return ONE if asset == self.currency else self.world.prices[asset].at(t)
 
+    def shown(self, name: str, price: Decimal, t: float) -> Decimal:
+        """What the venue shows at `t` of a price, which may be wrong."""
+        for wrong in self.prints:
+            if wrong.name == name and wrong.begin <= t < wrong.end:
+                price = round(price * wrong.factor, 8)
+        return price
+
     def haircut(self, asset: str, t: float) -> Decimal | None:
         """The part of `asset` that does not count as margin: it is reported, and is no part of equity."""
         found = None
@@ -203,26 +221,29 @@ class Book:
             found = haircut if t >= since else found
         return found
 
-    def _profit(self, contract: Contract, side: Side, holding: Holding, t: float) -> Decimal:
-        """Unrealised profit in units of the settlement asset."""
-        mark, sign = contract.path.at(t), (1 if side == "long" else -1)
+    def profit(
+        self, contract: Contract, side: Side, holding: Holding, t: float, mark: Decimal | None = None
+    ) -> Decimal:
+        """Unrealised profit in units of the settlement asset, at `mark` where it is given."""
+        mark, sign = contract.path.at(t) if mark is None else mark, (1 if side == "long" else -1)
         each = 1 / holding.entry - 1 / mark if contract.inverse else mark - holding.entry
         return exact(sign * holding.contracts * contract.size * each)
 
     def picture(self, t: float) -> Picture:
         """The account at `t`."""
-        prices = {asset: self.price(asset, t) for asset in self.wallets}
+        prices = {asset: self.shown(asset, self.price(asset, t), t) for asset in self.wallets}
         profits: dict[str, Decimal] = {}
         rows = []
         unrealized = ZERO
         for (symbol, side), holding in self.holdings.items():
             contract = self.contracts[symbol]
-            profit = self._profit(contract, side, holding, t)
+            mark = self.shown(symbol, contract.path.at(t), t)
+            profit = self.profit(contract, side, holding, t, mark)
             settle = contract.settle
             profits[settle] = profits.get(settle, ZERO) + profit
             profit_value = exact(profit * (prices[settle] if settle in prices else self.price(settle, t)))
             unrealized += profit_value
-            rows.append((contract, side, holding.contracts, holding.entry, contract.path.at(t), profit_value))
+            rows.append((contract, side, holding.contracts, holding.entry, mark, profit_value))
         for option in self.options:
             unrealized += exact(option.amount * option.path.at(t))
         equity = unrealized
@@ -297,7 +318,7 @@ class Book:
         if price is None:
             price = exact(mark * Decimal(str(1 + slip if side == "buy" else 1 - slip)), 4)
         self.world.touch(t)
-        if self.market == "spot":
+        if self.market in ("spot", "equity"):
             realized: Decimal | None = None
             base = symbol.split("/", maxsplit=1)[0]
             sign = 1 if side == "buy" else -1
@@ -401,15 +422,7 @@ class Book:
         """Transfer a position to another account at the mark: its profit becomes wallet; no fill, no fee, no row."""
         self.world.touch(t)
         contract = self.contracts[symbol]
-        self.add(contract.settle, self._profit(contract, side, self.holdings.pop((symbol, side)), t))
-        self.world.settle(t)
-
-    def split(self, t: float, symbol: str, factor: int) -> None:
-        """Every contract becomes `factor` contracts; the path must fall to 1/`factor` at this very instant."""
-        for (held, _), holding in self.holdings.items():
-            if held == symbol:
-                holding.contracts *= factor
-                holding.entry = exact(holding.entry / factor)
+        self.add(contract.settle, self.profit(contract, side, self.holdings.pop((symbol, side)), t))
         self.world.settle(t)
 
     def convert(self, t: float, sold: str, bought: str, amount: Decimal | float, *, cost: float = 0.001) -> None:
@@ -498,6 +511,10 @@ class World:
         truth = Truth("portfolio")
         self.truths.append((truth, tuple(self.books.values())))
         return truth
+
+    def scheduled(self) -> list[float]:
+        """When anything happens, in order, stops aside."""
+        return sorted(event.at for event in self._events)
 
     # The naive truth is brought up to date before and after everything that happens
 

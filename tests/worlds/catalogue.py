@@ -1,0 +1,12 @@
+"""All families and all named worlds: importing this module completes both."""
+
+from __future__ import annotations
+
+from tests.worlds import attacks, emptied, settlements, splits, wrong_answers
+from tests.worlds.families import FAMILIES
+from tests.worlds.named import NAMED
+
+COMPLETED = (attacks, settlements, emptied, splits, wrong_answers)
+"""The modules whose families are in `FAMILIES`."""
+
+__all__ = ["FAMILIES", "NAMED"]
