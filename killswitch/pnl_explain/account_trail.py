@@ -26,6 +26,7 @@ from killswitch.pnl_explain.classification import (
 from killswitch.pnl_explain.decomposition import (
     collateral_effect,
     entries_changed,
+    holdings_value,
     sizes_changed,
     wallet_change,
     wallets_value,
@@ -33,7 +34,7 @@ from killswitch.pnl_explain.decomposition import (
 from killswitch.pnl_explain.ledger import FillRow
 from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
-from killswitch.pnl_explain.splits import restated_for_splits
+from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
 from killswitch.pnl_explain.swings import Swing, Swings
 from killswitch.pnl_explain.trades import ObservedTrades, Trades, fee_of
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
@@ -53,11 +54,17 @@ class CarriedResidual(Struct, frozen=True):
     """The residual by marks that the wallet did not show, `since` equity and positions were of different moments.
 
     The next consistent answers contain both. `partly`: positions were closed since, and some fills are missing.
+    `by_wallet`: the part of the wallet's residual that counted for nothing. `settled`: the profit that entry prices
+    show as settled, None if one is unknown. `was_in_step`: equity and positions were of one moment before, and nothing
+    was traded since.
     """
 
     amount: Decimal = ZERO
     partly: bool = False
     since: int = 0
+    by_wallet: Decimal = ZERO
+    settled: Decimal | None = ZERO
+    was_in_step: bool | None = None
 
     @property
     def is_open(self) -> bool:
@@ -90,7 +97,8 @@ class AccountResidual(Struct, frozen=True):
 
     `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
     `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
-    `vanished`: contracts vanished without a fill, and all the money with them.
+    `vanished`: contracts vanished without a fill, and all the money with them. `may_be_split`: shares changed in size
+    and price as in a split.
     """
 
     since: int
@@ -101,6 +109,7 @@ class AccountResidual(Struct, frozen=True):
     equity: Decimal
     complete: bool = True
     vanished: bool = False
+    may_be_split: bool = False
 
 
 class _Interval(Struct, frozen=True):
@@ -196,7 +205,7 @@ class AccountTrail:
             self.swing, self.noise_swings = self.swings.observe(
                 at, account, interval.equity_change, profit, interval.noise, unchanged=is_still
             )
-        quiet = is_still and interval.in_step is not False and not self._carried.is_open
+        quiet = is_still and interval.in_step is not False and not self._carried.since
         if quiet and interval.by_wallet is not None and not self.settlements.is_provisional(at):
             self._was_in_step = interval.in_step
             return AccountResidual(since, at, interval.by_wallet, interval.noise, ZERO, interval.equity)
@@ -267,13 +276,16 @@ class AccountTrail:
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
         if interval.in_step and (moves.is_covered or (wallet_moved and not unchanged)):
             self.trades.mark_settled(at)
-        begun = self._carried.since or at
+        carried = self._carried
+        begun = carried.since or at
         waits = (interval.in_step is False or ahead) and at - begun <= CARRIED_FOR
+        settled = None if moves.settled is None or carried.settled is None else sum(moves.settled, carried.settled)
+        was_in_step = carried.was_in_step if carried.since else self._was_in_step
         evidence = Evidence(
             by_wallet, by_marks, noise, bound, interval.unrealized_change,
-            settled=None if moves.settled is None else sum(moves.settled, ZERO),
-            dropped=self.settlements.dropped_by(at), traded=bool(moves.traded), partly=partly,
-            in_step=interval.in_step, was_in_step=self._was_in_step, waits=waits,
+            settled=settled, carried=carried.by_wallet, dropped=self.settlements.dropped_by(at),
+            traded=bool(moves.traded), partly=partly,
+            in_step=interval.in_step, was_in_step=was_in_step, waits=waits,
         )  # fmt: skip
         residual = residual_of(evidence)
         self._remember_settlement(interval, residual, moves.settled or ())
@@ -281,19 +293,27 @@ class AccountTrail:
         if residual.amount is None:
             return self._unknown_parts(interval)
         if waits and by_marks is not None:
-            self._carried = CarriedResidual(by_marks - residual.amount, partly, begun)
+            left = ZERO if by_wallet is None else by_wallet + carried.by_wallet - residual.amount
+            still = was_in_step if not moves.traded else False
+            self._carried = CarriedResidual(by_marks - residual.amount, partly, begun, left, settled, still)
         # The residual by the wallet comes from one answer if that reports unrealised profit, too.
-        slack = ZERO if residual.by_wallet and interval.after.unrealized is not None else skewed
+        slack = ZERO if _is_of_one_answer(interval, residual) else skewed
         if residual.amount < ZERO:
             slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
         vanished = residual.amount < ZERO and not moves.is_covered and interval.has_vanished
-        return AccountResidual(interval.since, at, residual.amount, noise, slack, interval.equity, vanished=vanished)
+        traded = {row.fill.symbol for row in (*found.timely, *found.late)}
+        is_split = bool(moves.traded) and may_be_share_split(interval.before, interval.after, traded)
+        return AccountResidual(
+            interval.since, at, residual.amount, noise, slack, interval.equity, vanished=vanished, may_be_split=is_split
+        )
 
     def _remember_settlement(self, interval: _Interval, residual: Residual, parts: tuple[Decimal, ...]) -> None:
         """Remember what was netted: provisionally while positions lag, else as settled."""
-        if residual.case == "flow behind a loss":
+        if residual.case in ("flow behind a loss", "settlement", "wallet"):
             self.settlements.drop_provisional()
-        elif residual.netted and interval.in_step is False:
+        if residual.case == "flow behind a loss":
+            return
+        if residual.netted and interval.in_step is False:
             self.settlements.provisional = DroppedFlow(interval.since, interval.at, residual.netted)
         elif residual.netted:
             self.settlements.add(interval.since, interval.at, residual.netted, parts)
@@ -416,6 +436,21 @@ def _holds_contracts(account: AccountSnapshot) -> bool | None:
     if account.market in HOLDINGS:
         return False
     return None if account.positions is None else any(each.contracts for each in account.positions)
+
+
+def _is_of_one_answer(interval: _Interval, residual: Residual) -> bool:
+    """Whether the residual follows amounts of the wallet, so that prices of another moment do not distort it.
+
+    On a market of holdings it does if equity is the sum of the holdings at the reported prices.
+    """
+    if interval.after.market not in HOLDINGS:
+        return residual.by_wallet and interval.after.unrealized is not None
+    return all(_adds_up(account, interval.noise) for account in (interval.before, interval.after))
+
+
+def _adds_up(account: AccountSnapshot, noise: Decimal) -> bool:
+    held = holdings_value(account)
+    return held is not None and account.equity is not None and abs(account.equity - held) <= noise
 
 
 def _skew(account: AccountSnapshot) -> int | None:

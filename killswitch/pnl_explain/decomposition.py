@@ -183,6 +183,15 @@ def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
     return found
 
 
+def holdings_value(account: AccountSnapshot) -> Decimal | None:
+    """The value of all holdings, the account's own currency included; None if a price is unknown."""
+    own = [each for each in account.balances or () if each.asset == account.currency]
+    if any(each.price is None for each in account.balances or () if each.asset != account.currency and each.amount):
+        return None
+    cash = sum((each.amount if each.wallet is None else each.wallet for each in own), ZERO)
+    return sum((amount * price for amount, price in holdings(account).values()), cash)
+
+
 def _single_wallet(account: AccountSnapshot) -> Decimal | None:
     """The wallet of an account that holds only its own currency; None for any other account, and if unknown."""
     if account.unrealized is None or account.balances is None or len(account.balances) != 1:
@@ -380,14 +389,17 @@ def position_moves(
     """The effect of marks and trades on the positions from `before` to `after`, with the `fills` between them.
 
     A symbol that vanished is marked by the later snapshot's `marks`, else by its last mark. On a market of holdings,
-    `by_marks` is only the effect of trades; asset prices are part of `collateral_effect`.
+    `by_marks` is only the effect of trades; asset prices are part of `collateral_effect`. Unknown positions show no
+    trade: fills do.
     """
+    if before.positions is None or after.positions is None:
+        return UNVALUED
     first, second = _symbols(before, rules), _symbols(after, rules)
     later = {mark.symbol: mark.mark_price for mark in after.marks or () if sane(mark.mark_price)}
     executed: dict[str, list[Fill]] = {}
     for fill in fills:
         executed.setdefault(fill.symbol, []).append(fill)
-    moves = UNVALUED if before.positions is None or after.positions is None else PositionMoves()
+    moves = PositionMoves()
     none, holds = _SymbolHolding(), before.market in HOLDINGS
     in_hedge_mode = "hedge" in (before.position_mode, after.position_mode)
     # In the order of the snapshots, so that stored state is deterministic.

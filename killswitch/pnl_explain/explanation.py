@@ -115,7 +115,7 @@ class Explanation:
                 for each in corrections:
                     self.changes.divide_peaks_since(each.at, each.factor)
                 found.resolved += corrections
-            rows = self._unsettled_rows(name, trail)
+            rows = self._unsettled_rows(name, trail, residual)
             if residual is None:
                 self.complete = self.complete and first
                 found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(name)
@@ -128,13 +128,25 @@ class Explanation:
                 self._match_rows(trail, name, replace(residual, vanished=vanished), rows, found, view.rate(name))
         return found
 
-    def _unsettled_rows(self, account: str, trail: AccountTrail) -> list[LedgerRow]:
-        """The account's waiting rows, without those that settlements use up, which are dropped."""
+    def _unsettled_rows(self, account: str, trail: AccountTrail, residual: AccountResidual | None) -> list[LedgerRow]:
+        """The account's waiting rows, without those that settlements use up, which are dropped.
+
+        A transfer is that of a settlement only if no residual and no change is about as large: where a loss is settled
+        and as much is withdrawn, the withdrawal explains the change, and the other row the settlement.
+        """
         rows = [row for row in self.ledger.rows if row.account == account]
-        used = trail.settlements.use_up([(row.at, row.amount) for row in rows]) if rows else set()
-        if used:
-            self._drop(rows[i] for i in used)
-        return [row for i, row in enumerate(rows) if i not in used]
+        if not rows or not trail.settlements.recent:
+            return rows
+        open_to = [row for row in rows if not row.moved or not self._explains_change(row, residual)]
+        used = trail.settlements.use_up([(row.at, row.amount) for row in open_to])
+        self._drop(open_to[i] for i in used)
+        return [row for row in rows if not any(row is open_to[i] for i in used)]
+
+    def _explains_change(self, row: LedgerRow, residual: AccountResidual | None) -> bool:
+        noise = ZERO if residual is None else residual.noise
+        if residual is not None and is_about_amount(row.amount, residual.amount, noise):
+            return True
+        return self.changes.has_match(row.account, row.amount, row.at, noise)
 
     def settle(self, view: ScopeView) -> ExplainedChanges:
         """Resolve the changes whose cause is known by now, including new ones."""
@@ -199,8 +211,11 @@ class Explanation:
             self._record_arrival(residual.at, account, row.amount * rate)
         self._drop(timely)
         others = [row for row in rows if row not in timely] if timely else rows
-        others = [row for row in others if not row.repeated or is_at_about(row.at, residual.since, residual.at)]
         for row in sorted(others, key=lambda it: not is_about_amount(it.amount, left, residual.noise)):
+            if row.repeated and not is_at_about(row.at, residual.since, residual.at):
+                if self.changes.has_match(account, row.amount, row.at, residual.noise):
+                    self._match_earlier_changes(row, residual.noise, found)
+                continue
             part = _part(row, left, residual)
             left -= part
             found.flow += part * rate if row.moved else ZERO
@@ -215,8 +230,10 @@ class Explanation:
             residual.at, left, 0.0, 0.0, 0.0, account=account, since=residual.since, equity=residual.equity, rate=rate
         )
         if kind in ("trade", "money"):
-            change.slack, change.vanished = residual.slack, residual.vanished
-            change.kind = "trade" if kind == "trade" or residual.vanished or self._may_be_loss(change) else "money"
+            change.slack = residual.slack
+            change.vanished, change.may_be_split = residual.vanished, residual.may_be_split
+            pending = kind == "trade" or residual.vanished or residual.may_be_split
+            change.kind = "trade" if pending or self._may_be_loss(change) else "money"
             found.appeared.append(change)
             self._record_arrival(residual.at, account, left * rate)
         elif kind == "slip" and left:
@@ -295,7 +312,7 @@ class Explanation:
         trail = self.trails[change.account]
         size = abs(change.amount)
         bounded = size <= trail.trades.bound(change.at) + change.slack
-        bounded = bounded or (change.vanished and not trail.trades.is_covered(change.at))
+        bounded = bounded or change.may_be_split or (change.vanished and not trail.trades.is_covered(change.at))
         if change.moved:
             if bounded:
                 change.kind = "trade"

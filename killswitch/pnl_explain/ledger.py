@@ -16,7 +16,7 @@ from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_fill
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
 from killswitch.pnl_explain.asset_prices import AssetPrices, LastPrice
-from killswitch.pnl_explain.classification import EARLY, SAME_MOMENT
+from killswitch.pnl_explain.classification import EARLY
 from killswitch.valuation.position_measures import ZERO, move_value
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 
@@ -188,8 +188,7 @@ class ScopeLedger:
         """Whether an equal transfer of the same moment was reported before."""
         self._transfers = [each for each in self._transfers if seen - each[1] <= EARLY * 2]
         found = any(
-            (name, value) == (account, amount) and abs(then - at) <= SAME_MOMENT
-            for name, then, value in self._transfers
+            (name, value) == (account, amount) and abs(then - at) <= SECOND for name, then, value in self._transfers
         )
         self._transfers.append((account, at, amount))
         return found

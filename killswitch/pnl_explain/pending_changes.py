@@ -43,8 +43,8 @@ class UnexplainedChange(Struct):
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the ledger was
     first known to lack its row, or was given up. `suspected`: a lock was written because of it. `in_transit`: a similar
     amount arrived in another account of the scope. `accepted`: an operator has accepted it as a transfer; it is kept
-    only to match a late row. `vanished`: contracts vanished with it without a fill, and all the money. `emptied`: it
-    left the scope without contracts and without money.
+    only to match a late row. `vanished`: contracts vanished with it without a fill, and all the money.
+    `may_be_split`: it may be a split of shares. `emptied`: it left the scope without contracts and without money.
     """
 
     at: int
@@ -65,6 +65,7 @@ class UnexplainedChange(Struct):
     in_transit: bool = False
     accepted: bool = False
     vanished: bool = False
+    may_be_split: bool = False
     emptied: bool = False
     rate: Decimal = Decimal(1)
     """The rate of the account's currency, of `amount`, to the scope's currency, of `before`."""
@@ -187,21 +188,34 @@ class UnexplainedChanges:
 
     def _explained(self, change: UnexplainedChange, part: Decimal, *, moved: bool) -> ResolvedChange | None:
         """Subtract `part` from the change; returns the correction of values, or None if they include it already."""
-        before, scope_amount = change.factor, part * change.rate
+        before, equity, scope_amount = change.factor, change.before, part * change.rate
         change.amount -= part
-        factor = before / change.factor if change.factor > 0.0 else before
+        if change.emptied:
+            factor = self._part_of_emptying(change, scope_amount)
+        else:
+            factor = before / change.factor if change.factor > 0.0 else before
         found = None
         if moved and change.moved:  # values include it as issued units already
             found = ResolvedChange(change.at, scope_amount, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = ResolvedChange(change.at, scope_amount, factor, change.value, before=change.before)
+            found = ResolvedChange(change.at, scope_amount, factor, change.value, before=equity)
         elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-            found = ResolvedChange(change.at, scope_amount, factor, change.value, undone=True, before=change.before)
+            found = ResolvedChange(change.at, scope_amount, factor, change.value, undone=True, before=equity)
         if change.amount == ZERO:
             self._forget(change)
         return found
+
+    @staticmethod
+    def _part_of_emptying(change: UnexplainedChange, part: Decimal) -> float:
+        """The factor of a part of a change that emptied the scope: of the equity before it, 0 for the whole."""
+        if change.amount == ZERO or change.before <= 0.0:
+            return 0.0
+        left = max(0.0, change.before + float(part))
+        factor = left / change.before
+        change.before = left
+        return factor
 
     def match_late_fill(self, account: str, at: int, effect: Decimal) -> list[ResolvedChange]:
         """Subtract the effect of late fills of a trade, which positions showed `at`, from the change observed with it.

@@ -22,9 +22,11 @@ class Evidence(Struct, frozen=True):
 
     `noise` is n, `bound` the possible effect on Rb of slippage and of answers of different moments, `unrealized_change`
     ΔU. `settled`: the profit that moved from positions into the wallet according to entry prices, None if an entry is
-    unknown. `dropped`: what an earlier netting left out of Rw while positions lagged. `partly`: a position shrank
-    without a fill. `in_step`, `was_in_step`: equity and positions of the later and of the earlier snapshot are of one
-    moment; None if unknown. `waits`: positions and equity may still catch up with each other.
+    unknown. `carried`: the part of earlier Rw that counted for nothing since equity and positions are out of step; Rb
+    and `settled` include theirs. `dropped`: the same after they were out of step for long. `partly`: a position shrank
+    without a fill. `in_step`, `was_in_step`: equity and positions of the later snapshot, and of the last one before
+    they were out of step, are of one moment; None if unknown. `waits`: positions and equity may still catch up with
+    each other.
     """
 
     by_wallet: Decimal | None
@@ -33,6 +35,7 @@ class Evidence(Struct, frozen=True):
     bound: Decimal = ZERO
     unrealized_change: Decimal | None = None
     settled: Decimal | None = ZERO
+    carried: Decimal = ZERO
     dropped: Decimal = ZERO
     traded: bool = False
     partly: bool = False
@@ -44,6 +47,11 @@ class Evidence(Struct, frozen=True):
     def is_wallet_still(self) -> bool:
         """Whether the wallet moved by no more than noise, apart from fills."""
         return self.by_wallet is not None and abs(self.by_wallet) <= self.noise
+
+    @property
+    def whole_by_wallet(self) -> Decimal | None:
+        """Rw since equity and positions were last of one moment."""
+        return None if self.by_wallet is None else self.by_wallet + self.carried
 
     @property
     def is_of_one_moment(self) -> bool:
@@ -106,7 +114,7 @@ def _is_flow_behind_loss(evidence: Evidence) -> bool:
 
 def _settled_part(evidence: Evidence) -> Decimal:
     """The part of the change of unrealised profit that was settled: the smaller in size of s and −D, D = Rb − Rw."""
-    settled, by_wallet, by_marks = evidence.settled, evidence.by_wallet, evidence.by_marks
+    settled, by_wallet, by_marks = evidence.settled, evidence.whole_by_wallet, evidence.by_marks
     if settled is None or by_wallet is None or by_marks is None or abs(settled) <= evidence.noise:
         return ZERO
     moved = by_wallet - by_marks
@@ -114,7 +122,8 @@ def _settled_part(evidence: Evidence) -> Decimal:
 
 
 def _less_settled(evidence: Evidence) -> Decimal | None:
-    return None if evidence.by_wallet is None else evidence.by_wallet - _settled_part(evidence)
+    by_wallet = evidence.whole_by_wallet
+    return None if by_wallet is None else by_wallet - _settled_part(evidence)
 
 
 def _nearest_to_nothing(evidence: Evidence) -> Decimal | None:
@@ -133,12 +142,6 @@ CASES = (
         by_wallet=True,
     ),
     ResidualCase(
-        # Equal in size, a flow and a loss that the positions showed later looked like a settlement.
-        "flow behind a loss",
-        _is_flow_behind_loss,
-        lambda it: min(it.by_marks or ZERO, it.dropped, key=abs),
-    ),
-    ResidualCase(
         # Only settlements, transfers and rows move the wallet; entry prices tell how much was settled.
         "settlement",
         lambda it: it.is_of_one_moment and bool(_settled_part(it)),
@@ -152,6 +155,12 @@ CASES = (
         lambda it: it.is_of_one_moment and (it.by_wallet is None or it.settled is not None or it.is_unrealized_still),
         lambda it: it.by_wallet,
         by_wallet=True,
+    ),
+    ResidualCase(
+        # Equal in size, a flow and a loss that the positions showed later looked like a settlement.
+        "flow behind a loss",
+        _is_flow_behind_loss,
+        lambda it: min(it.by_marks or ZERO, it.dropped, key=abs),
     ),
     ResidualCase(
         # The wallet contains P&L realised against unknown prices.

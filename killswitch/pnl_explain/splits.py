@@ -22,6 +22,8 @@ ROUNDED = Decimal("0.001")
 REAL_MOVE = Decimal("0.25")
 """The maximum price move in the same interval apart from the split."""
 _LARGEST_POWER = 9
+_SHARE_RATIOS = (Decimal("1.5"), Decimal("2.5"), Decimal("1.25"), Decimal(4) / 3)
+"""Beside n:1 and 1:n."""
 
 
 def restated_for_splits(
@@ -43,6 +45,33 @@ def restated_for_splits(
         if ratio is not None and not _is_paid(before, after, base_of(symbol), noise):
             ratios[symbol] = ratio
     return _restated(before, ratios) if ratios else before
+
+
+def may_be_share_split(before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str]) -> bool:
+    """Whether shares changed in size and price as a split without a corporate action would."""
+    if after.market != "equity" or before.positions is None or after.positions is None:
+        return False
+    first, second = _held(before), _held(after)
+    return any(
+        symbol in second and symbol not in traded and len(one) == len(second[symbol]) == 1
+        and _is_share_split(one[0], second[symbol][0])
+        for symbol, one in first.items()
+    )  # fmt: skip
+
+
+def _is_share_split(one: Position, other: Position) -> bool:
+    before, after = one.mark_price, other.mark_price
+    if one.side != other.side or one.contracts == other.contracts or before is None or after is None:
+        return False
+    if not (sane(before) and sane(after)) or min(before, after) <= ZERO:
+        return False
+    grown = other.contracts / one.contracts
+    whole = round(grown if grown > 1 else 1 / grown)
+    ratios = (*_SHARE_RATIOS, Decimal(whole), 1 / Decimal(max(whole, 1)))
+    ratio = min(ratios, key=lambda each: abs(each - grown))
+    # cash replaces what is not a whole share
+    is_round = ratio != 1 and abs(other.contracts - one.contracts * ratio) < 1
+    return is_round and abs(after * ratio / before - 1) <= REAL_MOVE
 
 
 def _held(account: AccountSnapshot) -> dict[str, list[Position]]:
