@@ -291,7 +291,7 @@ def row_after_reset() -> Setup:
     """14% is lost. 800 are sold without a fill as 700 come, it is reset, the row comes, and some 2% is lost then."""
     book = account((10.0, 14.0, -0.07), (100.0, 104.0, -0.015), gross=2.0)
     book.world.at(30.0, book.truth.reset, "an operator resets")
-    book.world.at(26.3, lambda now: book.trade(now, BTC, "sell", 800, lag=NEVER), "a part is closed")
+    book.world.at(26.3, lambda now: book.trade(now, BTC, "sell", 800, lag=NEVER, fee=0.001), "a part is closed")
     book.world.at(26.4, lambda now: book.flow(now, "deposit", 700, lag=42.0), "700 come")
     setup = read(book)
     setup.policy, setup.resets, setup.ends_within = "peak", [30.0], 0.0003
