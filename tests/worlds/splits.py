@@ -149,16 +149,6 @@ def shares_split_at_once(rng: Random) -> Setup:
     return Setup(world, {"main": view(rng)}, allowed=NEVER)
 
 
-@family("a split in two steps", "a choice", false_allowed=1.0)
-def split_torn(rng: Random) -> Setup:
-    """The quantity changes a tick before the price: a deposit, and then a fall of 90%. Errs on closing."""
-    held, t = rng.uniform(0.3, 0.95), between_polls(rng)
-    world, book, asset = holder(rng, Fraction(1), t, -0.9, shares=False, held=held)
-    book.truth.measure = "peak"
-    world.at(t - 1.0, lambda now: split_holding(book, now, asset, Fraction(10)), "ten times as many")
-    return Setup(world, {"main": view(rng)}, allowed=NEVER)
-
-
 # What looks as a split
 
 
@@ -175,6 +165,19 @@ def refilled(rng: Random) -> Setup:
         ),
         f"as much comes, row {lag:g} s after it",
     )
+    return Setup(world, {"main": view(rng, form=rng.choice(["full", "amounts"]))})
+
+
+@family("nine times as many come, then a fall of 90%", "0-2 s")
+def comes_and_falls(rng: Random) -> Setup:
+    """Coins are deposited, and a tick later their price falls by 90%; a split that is shown in two steps looks so."""
+    held, t = rng.uniform(0.3, 0.95), between_polls(rng)
+    world, book, asset = holder(rng, Fraction(1), t, -0.9, shares=False, held=held)
+    lag = rng.choice([15.0, 61.0, NEVER])
+    world.at(
+        t - 1.0, lambda now: book.flow(now, "deposit", 9 * book.wallets[asset], asset=asset, lag=lag),
+        f"nine times as many come, row {lag:g} s after it",
+    )  # fmt: skip
     return Setup(world, {"main": view(rng, form=rng.choice(["full", "amounts"]))})
 
 
