@@ -301,6 +301,28 @@ def fire_partly(state: StageMachineState, stage: Stage, now: int, decision: str)
     return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision), reset_since=None)
 
 
+def refute(state: StageMachineState, before: Triggers, refuted: int) -> StageMachineState:
+    """The state after prices that alone made the `refuted` triggers true were found wrong: these triggers as `before`.
+
+    What good prices made true, or were confirming, stays as it was.
+    """
+    now = state.triggers
+
+    def mask(current: int, earlier: int) -> int:
+        return current & ~refuted | earlier & refuted
+
+    def values(current: dict[int, int], earlier: dict[int, int]) -> dict[int, int]:
+        kept = {i: value for i, value in current.items() if not refuted >> i & 1}
+        return kept | {i: value for i, value in earlier.items() if refuted >> i & 1}
+
+    triggers = Triggers(
+        mask(now.held, before.held), mask(now.confirmed, before.confirmed), mask(now.unknown, before.unknown),
+        mask(now.reported, before.reported), values(now.since, before.since), values(now.ticks, before.ticks),
+        values(now.unknown_since, before.unknown_since), min(now.due, before.due),
+    )  # fmt: skip
+    return replace(state, triggers=triggers)
+
+
 def reset() -> StageMachineState:
     """The state after a reset: nothing latched, every trigger at its initial state."""
     return initial()

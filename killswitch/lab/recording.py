@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Self
 
@@ -15,8 +16,10 @@ from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
-from killswitch.planning.tick import Interpreter
+from killswitch.model.venue import Prices
+from killswitch.planning.tick import Interpreter, Pending
 from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
@@ -179,18 +182,39 @@ def _compressor(path: Path) -> Callable[[], Compressor] | None:
     return None
 
 
+SECOND_LOOK = 2_000_000
+"""How late the next snapshot may be to serve as the second look at prices (microseconds)."""
+
+
 def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decision | Notice]:
     """Yield every decision and notice in order, and a warning where the recording lacks snapshots.
 
-    The stage machine proceeds as if every decision had been carried out; positions are those of the recording.
+    The stage machine proceeds as if every decision had been carried out; positions are those of the recording. Where a
+    run fetches prices a second time before a stage acts, those of the next snapshot are used.
     """
     interpreter = Interpreter(policies)
-    for snapshot in snapshots:
+    for snapshot, following in pairwise(chain(snapshots, (None,))):
+        if snapshot is None:
+            return
         if snapshot.missing:
             yield _missing(snapshot)
-        outcome = interpreter.tick(snapshot)
+        pending = interpreter.evaluate(snapshot)
+        if pending is None:
+            continue
+        outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)
         yield from outcome.notices
         yield from outcome.decisions
+
+
+def _second_look(pending: Pending, following: Snapshot | None) -> dict[str, dict[str, Prices]]:
+    """The prices of the next snapshot, by account and symbol; none if it is too late, and none of its equity."""
+    if following is None or to_micros(following.as_of) - pending.now > SECOND_LOOK:
+        return {}
+    return {
+        account.account: {each.symbol: Prices(each.mark_price, each.index_price, each.last_price) for each in positions}
+        for account in following.accounts
+        if account.account in pending.reread and account.quality == "ok" and (positions := account.positions)
+    }
 
 
 def _missing(snapshot: Snapshot) -> Notice:

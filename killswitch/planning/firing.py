@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 
 from msgspec import Struct
 
@@ -24,7 +23,6 @@ from killswitch.planning.unreachable import (
     with_unreadable_remark,
     with_wait_remark,
 )
-from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 
 
@@ -105,25 +103,31 @@ def _without_resting(watch: ScopeEvaluator, proposal: Proposal, now: int) -> Dec
 
 
 def _why_not_corroborated(watch: ScopeEvaluator, view: ScopeView, stage: Stage, second: RereadData) -> str | None:
-    """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do."""
+    """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do.
+
+    What only refuted prices made true is taken back.
+    """
     if view.unknown is not None and watch.history.unit_range is None:
         return None  # there are no prices to corroborate
     read = view.available()
     repriced_view = (repriced(read, second.prices) if second.prices else None) or read
     corroborated = corroborate(repriced_view)
-    if corroborated.failing and (corroborated.view is None or not _still_holds(watch, corroborated.view, stage)):
+    true = None if corroborated.view is None else watch.conditions_for(corroborated.view)
+    if corroborated.failing and (true is None or not is_confirmed(stage, true)):
+        watch.refute(true)
         return "; ".join(corroborated.failing)
-    if repriced_view is not read and not _still_holds(watch, repriced_view, stage):
+    if repriced_view is not read and true is not None and not is_confirmed(stage, true):
+        watch.refute(true)
         return f"at freshly fetched prices equity is {repriced_view.equity} and no trigger of the stage is true"
     return None if second.view is None else _why_not_in_snapshot(watch, stage, second.view)
 
 
 def _why_not_in_snapshot(watch: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
     """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
-    if again.unknown is not None or _still_holds(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
+    if again.unknown is not None:
         return None
+    true = watch.conditions_for(again, watch.history.ledger.unit_flow_in(again))
+    if is_confirmed(stage, true):
+        return None
+    watch.refute(true)
     return f"in a second snapshot equity is {again.equity} and no trigger of the stage is true"
-
-
-def _still_holds(watch: ScopeEvaluator, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
-    return is_confirmed(stage, watch.conditions_for(view, moved))

@@ -32,6 +32,7 @@ from killswitch.pnl_explain.decomposition import (
     wallets_value,
 )
 from killswitch.pnl_explain.ledger import FillRow
+from killswitch.pnl_explain.pending_changes import NEARLY_ALL
 from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
 from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
@@ -44,8 +45,6 @@ CONTRADICTION = Decimal("0.1")
 """The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
 """How long equity and positions may be out of step before they are used as reported."""
-VANISHED = Decimal("0.05")
-"""The fraction of equity that is left at most if contracts vanish together with the money."""
 DatedAmount = tuple[int, Decimal]
 """An instant and an amount."""
 
@@ -141,7 +140,7 @@ class _Interval(Struct, frozen=True):
     @property
     def has_vanished(self) -> bool:
         """Whether the account held contracts, and now holds none and almost no money."""
-        is_left = bool(self.after.equity is not None and self.after.equity > VANISHED * self.equity)
+        is_left = bool(self.after.equity is not None and self.after.equity > (1 - NEARLY_ALL) * self.equity)
         held, holds = _holds_contracts(self.before), _holds_contracts(self.after)
         return held is True and holds is False and not is_left
 
@@ -300,7 +299,7 @@ class AccountTrail:
         slack = ZERO if _is_of_one_answer(interval, residual) else skewed
         if residual.amount < ZERO:
             slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
-        vanished = residual.amount < ZERO and not moves.is_covered and interval.has_vanished
+        vanished = not moves.is_covered and interval.has_vanished
         traded = {row.fill.symbol for row in (*found.timely, *found.late)}
         is_split = bool(moves.traded) and may_be_share_split(interval.before, interval.after, traded)
         return AccountResidual(

@@ -122,10 +122,13 @@ class Explanation:
                 self._drop(rows)
                 continue
             self.complete = self.complete and residual.complete
+            # What empties one account of several may be a liquidation, on which the others would be closed.
+            if residual.vanished and len(view.accounts) > 1 and not self._terms.closes:
+                residual = replace(residual, vanished=False)
+            if residual.vanished:
+                self.changes.mark_vanished(name, residual.at)
             if rows or residual.amount:
-                # What empties one account of several may be a liquidation, on which the others would be closed.
-                vanished = residual.vanished and (len(view.accounts) == 1 or self._terms.closes)
-                self._match_rows(trail, name, replace(residual, vanished=vanished), rows, found, view.rate(name))
+                self._match_rows(trail, name, residual, rows, found, view.rate(name))
         return found
 
     def _unsettled_rows(self, account: str, trail: AccountTrail, residual: AccountResidual | None) -> list[LedgerRow]:
@@ -231,8 +234,9 @@ class Explanation:
         )
         if kind in ("trade", "money"):
             change.slack = residual.slack
-            change.vanished, change.may_be_split = residual.vanished, residual.may_be_split
-            pending = kind == "trade" or residual.vanished or residual.may_be_split
+            change.vanished = residual.vanished and left < ZERO
+            change.may_be_split = residual.may_be_split
+            pending = kind == "trade" or change.vanished or change.may_be_split
             change.kind = "trade" if pending or self._may_be_loss(change) else "money"
             found.appeared.append(change)
             self._record_arrival(residual.at, account, left * rate)

@@ -30,6 +30,8 @@ REMEMBER = 48 * HOUR
 """The maximum delay of a row."""
 REMEMBER_SLIPS = HOUR
 """How long a small change that counts as profit or loss is kept."""
+NEARLY_ALL = Decimal("0.95")
+"""The fraction of the equity that vanishes at least together with contracts."""
 MOST = 500
 """The maximum number of changes; beyond that, the oldest count as they are."""
 
@@ -44,7 +46,7 @@ class UnexplainedChange(Struct):
     first known to lack its row, or was given up. `suspected`: a lock was written because of it. `in_transit`: a similar
     amount arrived in another account of the scope. `accepted`: an operator has accepted it as a transfer; it is kept
     only to match a late row. `vanished`: contracts vanished with it without a fill, and all the money.
-    `may_be_split`: it may be a split of shares. `emptied`: it left the scope without contracts and without money.
+    `may_be_split`: it may be a split of shares. `emptied`: it left the scope without money.
     """
 
     at: int
@@ -157,6 +159,12 @@ class UnexplainedChanges:
         if self.peak_at >= at:
             self.peak /= factor
 
+    def mark_vanished(self, account: str, at: int) -> None:
+        """Mark the falls shortly before `at`, when the contracts of an account vanished as its money had."""
+        for change in self.all:
+            if change.account == account and at - change.at <= TRADES_AFTER and change.amount < ZERO:
+                change.vanished = change.vanished or -change.amount >= NEARLY_ALL * change.equity
+
     def has_match(self, account: str, row: Decimal, at: int, noise: Decimal) -> bool:
         """Whether a change with about the time and amount of the row is kept, which the row may explain."""
         own = (each for each in self.all if each.account == account)
@@ -179,7 +187,8 @@ class UnexplainedChanges:
             if row == ZERO:
                 break
             is_match = is_about_amount(row, change.amount, noise)
-            part = change.amount if is_match else min(change.amount, row, key=abs)
+            # What counts as profit or loss stays one, apart from the row; a transfer is the whole change.
+            part = (row if change.lost else change.amount) if is_match else min(change.amount, row, key=abs)
             row = ZERO if is_match else row - part
             found = self._explained(change, part, moved=moved)
             if found is not None:
@@ -330,8 +339,8 @@ class UnexplainedChanges:
         del self.all[place]
         if place < len(self.all):
             self.all[place].peak = max(self.all[place].peak, change.peak)
-        else:
-            self.peak = max(self.peak, change.peak)
+        elif change.peak >= self.peak:
+            self.peak, self.peak_at = change.peak, change.since
 
 
 def _is_small(change: UnexplainedChange) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from killswitch.engine.step import StageMachine
+from killswitch.engine.step import StageMachine, triggers_of
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
@@ -35,6 +35,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Sampling interval of marks: the shortest of all rankings (microseconds); None without one."""
     corroborates: bool
     """Whether any stage corroborates prices before it acts."""
+    corroborated: int
+    """Mask of the triggers that only stages which corroborate use."""
 
     @property
     def trigger_names(self) -> tuple[str, ...]:
@@ -55,7 +57,18 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
         position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
+        corroborated=_corroborated(graph.stages),
     )
+
+
+def _corroborated(stages: tuple[Stage, ...]) -> int:
+    used = others = 0
+    for stage in stages:
+        if stage.corroborate:
+            used |= triggers_of(stage)
+        else:
+            others |= triggers_of(stage)
+    return used & ~others
 
 
 def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], AllIf]:

@@ -18,7 +18,7 @@ from killswitch.engine.state import (
     initial,
     to_stored,
 )
-from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, stage_of_record, step
+from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, refute, stage_of_record, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
@@ -103,6 +103,7 @@ class ScopeEvaluator:
         self.history = History(compiled.windows, compiled.keep, compiled.terms, marks)
         self.state: StageMachineState = initial()
         self.columns: SignalColumns | None = None
+        self._before_step = self.state.triggers
         self.eligible: frozenset[str] = frozenset()
         """Stages that may fire according to the last step."""
         self.decision: str | None = None
@@ -163,6 +164,7 @@ class ScopeEvaluator:
         """Evaluate the conditions on the last observed view, and step the machine."""
         columns = self.columns = self.compiled.reader.read(self.history, view)
         latched = self.state.level > 0
+        before = self._before_step = self.state.triggers
         moved = step(
             self.compiled.machine,
             self.state,
@@ -174,7 +176,24 @@ class ScopeEvaluator:
         )
         self.state = moved.state
         self.eligible = frozenset(stage.name for stage in moved.eligible)
+        if self.compiled.corroborates and not moved.eligible and moved.state.triggers.held & ~before.held:
+            seen = corroborate(view)  # a stray price starts no confirmation
+            if seen.failing:
+                self.refute(None if seen.view is None else self.conditions_for(seen.view))
         return moved
+
+    def refute(self, true: int | None) -> None:
+        """Take back the truths of the last step that only refuted prices made.
+
+        `true`: the mask of the conditions that are true at corroborated prices; None if these are unknown. Triggers of
+        stages that act without corroboration keep theirs.
+        """
+        columns = self.columns
+        if columns is None:
+            return
+        now, _ = self.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
+        refuted = now & ~(true or 0) & self.compiled.machine.all & self.compiled.corroborated
+        self.state = refute(self.state, self._before_step, refuted)
 
     def restart_grace(self, triggers: Collection[int]) -> None:
         """Restart the grace of triggers that cannot be known yet, so that only lasting unknowns are reported."""

@@ -267,21 +267,22 @@ class History:
         return [*found.events, *events, *self._settle(view, self.explanation.settle(view))]
 
     def _emptying(self, view: ScopeView, equity: Decimal, flow: Decimal, found: ExplainedChanges) -> _Emptying | None:
-        """How transfers took all but dust; None if they did not.
+        """How transfers took all but dust; None if they did not, or not for certain.
 
-        Next to a contract, and below zero, nothing is empty: that is a loss. Marks pending falls that may have emptied
-        the scope.
+        Marks the falls that may have taken everything: pending ones, and those next to a contract, where nothing is
+        empty.
         """
         dust = self._dust(self._equity or ZERO)
-        if not ZERO <= equity <= dust or not _is_flat(view):
+        if not ZERO <= equity <= dust:
             return None
         falls = [each for each in found.appeared if each.amount < ZERO and not each.lost]
         moved = flow + sum((each.converted_amount for each in falls if each.kind == "money"), ZERO)
-        pending = [each for each in falls if each.kind == "trade"]
-        if moved < ZERO and equity - moved > dust:
+        is_flat = _is_flat(view)
+        if is_flat and moved < ZERO and equity - moved > dust:
             return _Emptying(equity - moved, float(dust))
-        for each in pending:
-            each.emptied = equity - moved - each.converted_amount > dust
+        for each in falls:
+            if each.kind == "trade" or not is_flat:
+                each.emptied = equity - each.converted_amount > dust
         return None
 
     def _dust(self, equity: Decimal) -> Decimal:
