@@ -1,7 +1,7 @@
 """Random worlds against an independent oracle: false closes and delays per family, and the first rule's figures.
 
     python -m tests.bench worlds                 # ten worlds of each family
-    WORLDS=118 python -m tests.bench worlds      # more than ten thousand in all, a quarter of an hour of an idle core
+    WORLDS=70 python -m tests.bench worlds       # more than ten thousand in all, a quarter of an hour of an idle core
 
 `python -m tests.worlds` prints the same table for chosen families, seeds and processes, and one world tick by tick.
 """
@@ -46,6 +46,7 @@ def measures() -> Iterator[Measure]:
         print("\n  ".join([line(family, found[family.name]) + ("   <--" if problems else ""), *problems]), flush=True)
     yield _false([each for name, mine in found.items() if name not in (*FALSE, CHOSEN) for each in mine])
     yield _late([each for mine in found.values() for each in mine])
+    yield _wrong([each for mine in found.values() for each in mine])
     for name, share in FALSE.items():
         ours = sum(bool(each.false) for each in found[name]) / len(found[name])
         yield Measure(f"{name}: false closes", 100 * ours, 100 * share, "published", 1.0, "%")
@@ -66,3 +67,8 @@ def _late(verdicts: list[Verdict]) -> Measure:
     late = sum(len(each.late) + len(each.missed) for each in verdicts)
     real = sum(len(each.delays) + len(each.missed) for each in verdicts)
     return Measure("losses seen late or never", float(late), float(real), "all losses", 0.0, "losses")
+
+
+def _wrong(verdicts: list[Verdict]) -> Measure:
+    wrong = sum(bool(each.misread) for each in verdicts)
+    return Measure("values and latches that are wrong", float(wrong), float(len(verdicts)), "all worlds", 0.0, "worlds")

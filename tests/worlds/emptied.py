@@ -153,8 +153,9 @@ def vanish(rng: Random) -> Setup:
 
 @family("all contracts and all money vanish, and no runner lives", "Λ")
 def vanish_in_gap(rng: Random) -> Setup:
-    """The same in or around a restart."""
-    setup = seized(rng, 0.0, allowed=LAMBDA)
+    """The same in or around a restart; who is started after it polls the ledger at its ordinary interval."""
+    setup = seized(rng, 0.0)
+    setup.allowed = LAMBDA + max(each.poll for each in setup.views.values())
     dies = setup.world.scheduled()[0] - rng.choice([-2.0, 0.5, 5.0])
     setup.restarts = [(dies, dies + rng.uniform(2.0, 15.0))]
     return setup

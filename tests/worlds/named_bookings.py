@@ -294,5 +294,5 @@ def row_after_reset() -> Setup:
     book.world.at(26.3, lambda now: book.trade(now, BTC, "sell", 800, lag=NEVER, fee=0.001), "a part is closed")
     book.world.at(26.4, lambda now: book.flow(now, "deposit", 700, lag=42.0), "700 come")
     setup = read(book)
-    setup.policy, setup.resets, setup.ends_within = "peak", [30.0], 0.0003
+    setup.policy, setup.resets, setup.ends_within = "peak", [30.0], 0.0006
     return setup

@@ -50,7 +50,7 @@ def split_book(rng: Random, loss: float, *, real: tuple[float, float]) -> tuple[
     book.open(ETH, "long", equity * rng.uniform(0.1, 0.4))
     world.at(
         t - BEFORE, lambda now: split_contracts(book, now, "BNB/USDT:USDT", ratio),
-        f"every contract becomes {ratio}, and the price falls by {fall:.1%} besides",
+        f"every contract becomes {ratio}, and the price changes by {fall:+.1%} besides",
     )  # fmt: skip
     return world, book, t
 
@@ -83,12 +83,20 @@ def contracts_split_gap(rng: Random) -> Setup:
 
 
 def holder(
-    rng: Random, ratio: Fraction, t: float, change: float, *, shares: bool, later: Move | None = None, held: float
+    rng: Random,
+    ratio: Fraction,
+    t: float,
+    change: float,
+    *,
+    shares: bool,
+    later: Move | None = None,
+    held: float,
+    short: bool = True,
 ) -> tuple[World, Book, str]:
     """Who holds coins, or shares long or short, of which each becomes `ratio`; `held`: the share of equity in them."""
     world, equity = World(DAY), float(rng.choice([30_000, 200_000]))
     asset, cash = (STOCK, "USD") if shares else ("BNB", "USDT")
-    sign = -1 if shares and rng.random() < 0.3 else 1
+    sign = -1 if shares and short and rng.random() < 0.3 else 1
     moves = [jump(t, ratio, sign * change), *([] if later is None else [(later[0], later[1], sign * later[2])])]
     path = world.prices[asset] = walk(rng, 600.0, DAY, CALM / 2, moves, digits=6)
     count = Decimal(str(equity * held / 600.0))
@@ -100,7 +108,7 @@ def holder(
     book.list(asset if shares else f"{asset}/USDT", path, step=Decimal("0.001"))
     world.at(
         t - BEFORE, lambda now: split_holding(book, now, asset, ratio, whole=shares),
-        f"each {asset} becomes {ratio}, and the price changes by {sign * change:.1%} besides",
+        f"each {asset} becomes {ratio}, and the price changes by {sign * change:+.1%} besides",
     )  # fmt: skip
     return world, book, asset
 
@@ -185,7 +193,7 @@ def comes_and_falls(rng: Random) -> Setup:
 def shares_come(rng: Random) -> Setup:
     """A stock loses half, and as many shares are transferred in: looks as a split until the row comes."""
     held, t = rng.uniform(0.5, 0.95), between_polls(rng)
-    world, book, asset = holder(rng, Fraction(1), t, -0.5, shares=True, held=held)
+    world, book, asset = holder(rng, Fraction(1), t, -0.5, shares=True, held=held, short=False)
     lag = rng.choice([0.5, 2.0, 15.0])
     world.at(
         t + rng.uniform(0.01, 0.2), lambda now: book.flow(now, "transfer", book.wallets[asset], asset=asset, lag=lag),

@@ -156,7 +156,7 @@ class TestTheTruthOfAnEmptyAccount:
 
 
 def test_a_print_is_shown_and_is_not_true() -> None:
-    """One snapshot of a mark of 70 instead of 100, with 30,000 less, and the index of 100; the truth does not change."""
+    """One snapshot of a mark of 70 instead of 100, 30,000 less, and an index of 100; the truth does not change."""
     book = account()
     book.prints.append(Print(39.95, 40.75, BTC, Decimal("0.7")))
     shown: list[Snapshot] = feed(read(book, index=True))

@@ -1,11 +1,11 @@
 """Random worlds of every family against the naive truth: no false close, and no loss that is seen too late.
 
 Each family has three worlds here, and each has seeds of its own (0 to 2, 3 to 5, 6 to 8, and again), always the same:
-some 250 worlds, for which a busy machine only takes longer, since nothing in a world is measured by its clock. The rest
+some 450 worlds, for which a busy machine only takes longer, since nothing in a world is measured by its clock. The rest
 is run by hand, and what came of it is in `docs/benchmarks.md`: `make bench` takes ten of each family and prints their
 delays, and
 
-    python -m tests.worlds --worlds 118 --seed 10000
+    python -m tests.worlds --worlds 70 --seed 10000
 
 more than ten thousand. `--show FAMILY --seed S` prints one tick by tick.
 """

@@ -225,13 +225,14 @@ def reset_meanwhile(rng: Random) -> Setup:
 def reset_small_flow(rng: Random) -> Setup:
     """A part is closed for a fee, its fill late or never seen; in the same tick less than a hundredth comes or leaves.
 
-    That counts as a slip of the trade until its row comes; then the fall from the peak is the real one, to 0.03%."""
+    That counts as a slip of the trade until its row comes; then the fall from the peak is the real one, to little
+    more than the noise of 0.05%."""
     book, reset = after_reset(rng, [(100.0, 8.0, -rng.uniform(0.03, 0.045))])
     t = reset + rng.choice([rng.uniform(-6.0, -1.5), rng.uniform(1.5, 15.0)])
     held, order = book.book.holdings[LINEAR, book.side], "sell" if book.side == "long" else "buy"
-    part, lag = exact(held.contracts * Decimal(str(rng.uniform(0.3, 0.5))), 3), rng.choice([30.0, NEVER])
-    book.world.at(t, lambda now: book.book.trade(now, LINEAR, order, part, lag=lag), "a part is closed")  # type: ignore[arg-type]  # one of the two
-    book.move(t + 0.05, rng.choice([-1, 1, 1]) * rng.uniform(0.003, 0.008), rng.uniform(15.0, 45.0))
+    part, lag = exact(held.contracts * Decimal(str(rng.uniform(0.4, 0.6))), 3), rng.choice([30.0, NEVER])
+    book.world.at(t, lambda now: book.book.trade(now, LINEAR, order, part, lag=lag, fee=0.001), "a part is closed")  # type: ignore[arg-type]  # one of the two
+    book.move(t + 0.05, rng.choice([-1, 1, 1]) * rng.uniform(0.006, 0.009), rng.uniform(15.0, 45.0))
     setup = reset_setup(rng, book, reset)
-    setup.policy, setup.ends_within, book.book.truth.measure = "peak", 0.0003, "peak"
+    setup.policy, setup.ends_within, book.book.truth.measure = "peak", 0.0006, "peak"
     return setup
