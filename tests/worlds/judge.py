@@ -244,7 +244,8 @@ def judge(setup: Setup, family: str, seed: int, on_tick: TickObserver | None = N
         for episode in pairwise(bounds):
             times = [shot.at for shot in verdict.fired if shot.scope == scope and episode[0] <= shot.at < episode[1]]
             _compare(verdict, setup, scope, truth, times[0] if times else None, episode)
-            if len(times) > 1:
+            reachable = not any(view.down for view in setup.views.values())  # else its close may wait for an account
+            if len(times) > 1 and reachable:
                 verdict.misread.append(f"{scope} fired again at {times[1]:.2f} s, and nobody had reset it")
             if times and episode[1] > setup.world.seconds and watched.levels().get(scope, 0) < LATCHED:
                 verdict.misread.append(f"{scope} is not latched at the end")

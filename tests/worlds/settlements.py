@@ -17,8 +17,10 @@ from tests.worlds.futures_book import Futures
 from tests.worlds.judge import Setup, seeded
 from tests.worlds.world import NEVER, Book
 
+TRADED = "settled in the same interval as a trade whose fill is late"
+OLDER = "an older answer about equity next to newer entry prices"
 EXCEPTIONS: Final[Mapping[tuple[str, int], str]] = {}
-"""(family, seed) → why a settlement may turn this world wrong."""
+"""(family, seed) → why a settlement may turn this world wrong: `TRADED`, `OLDER` or a sentence of its own."""
 ROWS: Final = (*LAGS, NEVER, NEVER)
 """Lags of a settlement's row. Many venues book none."""
 
@@ -282,4 +284,4 @@ def settled_and_cut(rng: Random) -> Setup:
     return desk.setup(view(rng, hurried=1.0))
 
 
-__all__ = ["EXCEPTIONS", "is_settled", "with_settlements"]
+__all__ = ["EXCEPTIONS", "OLDER", "TRADED", "is_settled", "with_settlements"]
