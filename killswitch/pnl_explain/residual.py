@@ -16,6 +16,9 @@ from msgspec import Struct
 
 from killswitch.valuation.position_measures import ZERO
 
+ABOUT = Decimal("0.05")
+"""The relative difference up to which two amounts are one: prices move between two snapshots."""
+
 
 class Evidence(Struct, frozen=True):
     """What two snapshots and the fills between them show.
@@ -94,12 +97,12 @@ def residual_of(evidence: Evidence) -> Residual:
     """The residual by the first case that applies."""
     case = next(each for each in CASES if each.applies(evidence))
     amount = case.amount(evidence)
-    by_wallet = evidence.by_wallet
+    by_wallet = evidence.whole_by_wallet
     netted = ZERO if amount is None or by_wallet is None or not case.nets else by_wallet - amount
     return Residual(
         case.name,
         amount,
-        by_wallet=case.by_wallet or (amount is not None and amount == by_wallet),
+        by_wallet=case.by_wallet or (amount is not None and amount == evidence.by_wallet),
         netted=netted if abs(netted) > evidence.noise else ZERO,
     )
 
@@ -119,6 +122,25 @@ def _settled_part(evidence: Evidence) -> Decimal:
         return ZERO
     moved = by_wallet - by_marks
     return min(settled, moved, key=abs) if settled * moved > ZERO else ZERO
+
+
+def _is_settlement(evidence: Evidence) -> bool:
+    """Whether entry prices show a settlement: in snapshots of one moment, else by as much as Rw differs from Rb."""
+    part = _settled_part(evidence)
+    if not part or evidence.partly or evidence.in_step is False or evidence.was_in_step is False:
+        return False
+    if evidence.in_step and evidence.was_in_step:
+        return True
+    by_wallet, by_marks = evidence.whole_by_wallet or ZERO, evidence.by_marks or ZERO
+    return abs(by_wallet - by_marks - (evidence.settled or ZERO)) <= evidence.noise + ABOUT * abs(part)
+
+
+def _is_unseen_settlement(evidence: Evidence) -> bool:
+    """Whether wallet and unrealised profit offset each other while positions are unknown."""
+    by_wallet, change = evidence.by_wallet, evidence.unrealized_change
+    if evidence.by_marks is not None or by_wallet is None or change is None or abs(by_wallet) <= evidence.noise:
+        return False
+    return abs(by_wallet + change) <= evidence.noise + ABOUT * abs(by_wallet)
 
 
 def _less_settled(evidence: Evidence) -> Decimal | None:
@@ -144,8 +166,16 @@ CASES = (
     ResidualCase(
         # Only settlements, transfers and rows move the wallet; entry prices tell how much was settled.
         "settlement",
-        lambda it: it.is_of_one_moment and bool(_settled_part(it)),
+        _is_settlement,
         _less_settled,
+        by_wallet=True,
+        nets=True,
+    ),
+    ResidualCase(
+        # Nobody shows entry prices: as much as the wallet gained left unrealised profit, and equity stood still.
+        "settlement, positions unknown",
+        _is_unseen_settlement,
+        lambda it: ZERO,
         by_wallet=True,
         nets=True,
     ),
@@ -153,7 +183,7 @@ CASES = (
         # Nothing was settled: only transfers and rows move the wallet.
         "wallet",
         lambda it: it.is_of_one_moment and (it.by_wallet is None or it.settled is not None or it.is_unrealized_still),
-        lambda it: it.by_wallet,
+        lambda it: it.whole_by_wallet,
         by_wallet=True,
     ),
     ResidualCase(
@@ -173,6 +203,7 @@ CASES = (
         "trade without fills",
         lambda it: it.partly and it.by_marks is not None,
         lambda it: it.by_marks,
+        nets=True,
     ),
     ResidualCase(
         # Marks of another moment than the wallet distort Rb only; unrealised profit that is settled distorts Rw only.
