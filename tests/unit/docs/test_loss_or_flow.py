@@ -28,7 +28,7 @@ HEADING = "Losses and transfers"
 BEFORE = 15 * 60
 """Seconds without a change before an example."""
 ENTRY = Decimal(100)
-"""The entry price of `L`."""
+"""The entry price of `L` without a column `entry`."""
 SEVERITIES = ("info", "warning", "page")
 
 Row = dict[str, str]
@@ -119,10 +119,11 @@ def account_of(row: Row, seconds: float, *, rows: bool) -> AccountSnapshot:
     held = row.get("L", "0")
     positions_known = held != "unknown"
     contracts = number(held) if positions_known else Decimal(1000)
+    entry = number(row["entry"]) if "entry" in row else ENTRY
     if contracts:
-        unrealized = contracts * (number(mark) - ENTRY)
+        unrealized = contracts * (number(mark) - entry)
         equity += unrealized
-        positions.append(long(contracts, number(mark)))
+        positions.append(long(contracts, number(mark), entry))
     equity += number(row.get("beside", "0"))
     assert f"{equity.normalize():,f}".replace("-", "−") == row["equity"], row
     return account(
@@ -141,10 +142,10 @@ def account_of(row: Row, seconds: float, *, rows: bool) -> AccountSnapshot:
     )
 
 
-def long(contracts: Decimal, mark: Decimal) -> Position:
+def long(contracts: Decimal, mark: Decimal, entry: Decimal) -> Position:
     return position(
-        "L", "long", str(contracts * (mark - ENTRY)), contracts=str(contracts), mark_price=str(mark),
-        notional=str(contracts * mark), entry_price=str(ENTRY),
+        "L", "long", str(contracts * (mark - entry)), contracts=str(contracts), mark_price=str(mark),
+        notional=str(contracts * mark), entry_price=str(entry),
     )  # fmt: skip
 
 
