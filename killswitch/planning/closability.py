@@ -5,15 +5,14 @@ It uses the orders that planning would create (`rounding.reduction`), so that th
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
-from killswitch.planning.actions.cancel_orders import is_entry
+from killswitch.planning.resting_orders import exits_of
 from killswitch.planning.rounding import CLOSED_STATES, Reduction, reduction, value_of_contracts, whole_steps
 from killswitch.valuation.position_measures import ZERO
 
@@ -66,7 +65,7 @@ def closability_of(
     if account.positions is None:
         return None
     known = {each.symbol: each for each in account.instruments or ()}
-    exits = _exits(account)
+    exits = exits_of(account)
     found = []
     for position in account.positions:
         rules = known.get(position.symbol)
@@ -174,13 +173,3 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstructi
     text = f"{count} {promised:f} of {position.contracts:f}"
     meaning = "if the venue refuses a close because of them, they are cancelled, and restored for the remainder"
     yield Obstruction("resting exits", "note", text, meaning=meaning)
-
-
-def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:
-    """Resting orders that reduce a position, by position."""
-    found: dict[tuple[str, Side], list[Order]] = defaultdict(list)
-    for order in account.orders or ():
-        if not is_entry(order, account):
-            reduces: Side = order.position_side or ("long" if order.side == "sell" else "short")
-            found[order.symbol, reduces].append(order)
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Context as DecimalContext
 from decimal import Decimal
 
@@ -13,8 +13,8 @@ from killswitch.graph.actions.registry import kind_of, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
-from killswitch.model.decision import Attribution, Book, BookChange, Decision, decision_id, with_effects
-from killswitch.model.effects import Orders, merge_effects
+from killswitch.model.decision import Attribution, Book, BookChange, Decision, Source, decision_id, with_effects
+from killswitch.model.effects import Orders, merge_effects, tag_of
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
@@ -49,36 +49,56 @@ _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
 
 def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
     """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
-    graph = watch.compiled.graph
-    every, view = view.accounts, view.trusted()
-    partial = needs_the_book(stage) and (not every or len(view.accounts) < len(every))
-    window, named = attribution_window(watch, stage)
-    found = _NO_WINDOW if window is None else shares(watch.history, window)
-    at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
-    source = found.source(at_least)
-    change = pnl_change(watch.history, window or _ranking_window(graph, stage))
-    book = candidates(view, None if isinstance(change, str) else change)
-    now = view.as_of
-    combined = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
+    attribution = attribution_of(watch, stage)
+    book = known_book(watch, stage, view, policies, attribution.source)
+    view, now = book.view, view.as_of
+    combined = _combined_plan(action_plans(stage, now, book))
     unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(watch, policies, now, stage.name, stage.name),
         level=stage.level,
         triggers=tuple(trigger_reading(watch, i) for i in fired_triggers(watch, stage)),
-        attribution=Attribution(
-            source=source,
-            long_share=None if found.long is None else number(found.long),
-            short_share=None if found.short is None else number(found.short),
-            window=named,
-            reason=found.reason,
-        ),
+        attribution=attribution,
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
         reason=joined(*combined.remarks, *unwound.remarks),
         unwinding=execution_style(combined.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
-    return Proposal(stage, decision, combined.should_select and not combined.targets, partial, unwound.blocked)
+    return Proposal(stage, decision, combined.should_select and not combined.targets, book.is_partial, unwound.blocked)
+
+
+def attribution_of(watch: ScopeEvaluator, stage: Stage) -> Attribution:
+    """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window."""
+    window, named = attribution_window(watch, stage)
+    found = _NO_WINDOW if window is None else shares(watch.history, window)
+    return Attribution(
+        source=found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS),
+        long_share=None if found.long is None else number(found.long),
+        short_share=None if found.short is None else number(found.short),
+        window=named,
+        reason=found.reason,
+    )
+
+
+def known_book(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet, source: Source) -> KnownBook:
+    """The trusted part of the scope's book, for the actions of `stage`."""
+    every, trusted = view.accounts, view.trusted()
+    partial = needs_the_book(stage) and (not every or len(trusted.accounts) < len(every))
+    window, _ = attribution_window(watch, stage)
+    change = pnl_change(watch.history, window or _ranking_window(watch.compiled.graph, stage))
+    book = candidates(trusted, None if isinstance(change, str) else change)
+    return KnownBook(watch, trusted, book, source, policies, partial)
+
+
+def action_plans(stage: Stage, now: int, book: KnownBook, effect: type[Struct] | None = None) -> list[Planned]:
+    """The plan of each action of the stage, or of those that may have this effect."""
+    conditions = book.watch.compiled.position_conditions
+    return [
+        plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
+        for index, action in enumerate(stage.actions)
+        if effect is None or tag_of(effect) in kind_of(action).effects
+    ]
 
 
 def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: int) -> Decision:
@@ -156,17 +176,12 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-def _combined_plan(stage: Stage, now: int, book: KnownBook) -> Planned:
+def _combined_plan(planned: Sequence[Planned]) -> Planned:
     """Combine the plans of the stage's actions: of several targets for a position, the smallest.
 
     The most urgent of their unwindings carries them out.
     """
     smallest: dict[PnlKey, SelectedTarget] = {}
-    conditions = book.watch.compiled.position_conditions
-    planned = [
-        plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
-        for index, action in enumerate(stage.actions)
-    ]
     for target in (target for each in planned for target in each.targets):
         key = target.ranked.candidate.key
         if key not in smallest or target.contracts < smallest[key].contracts:

@@ -1,10 +1,11 @@
 """Suspicion: locks trading while it is unknown whether a fall of equity is a loss.
 
 Reversible effects use the pessimistic bound, irreversible ones the optimistic bound: a stage that would fire if every
-unexplained fall were a loss writes its lock, and nothing else, for a short time. Each fall is suspected once, after the
-first answer of the ledger without its row; after three suspicions in ten minutes, suspicions only page. If the policy
-says that a suspicion pages, it pages as soon as the fall is observed. Once the falls are explained, the lock is
-withdrawn: by the stage that fires, or because none does.
+unexplained fall were a loss writes its lock for a short time. Of its other effects only cancels are carried out, of the
+entries that its own actions would cancel, and only after half of a loss by marks alone. Each fall is suspected once,
+after the first answer of the ledger without its row; after three suspicions in ten minutes, suspicions only page. If
+the policy says that a suspicion pages, it pages as soon as the fall is observed. Once the falls are explained, the lock
+is withdrawn: by the stage that fires, or because none does.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from killswitch.engine.step import bits, is_confirmed
-from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, Lock, expiry_of, of_kind, tag_of, with_expiry
+from killswitch.model.effects import Cancels, Lock, expiry_of, merge_effects, of_kind, with_expiry
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
-from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.actions.registry import reversible_effects
+from killswitch.planning.resting_orders import entry_indexes
 from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import trigger_reading
-from killswitch.planning.stage_decision import record_of
+from killswitch.planning.stage_decision import action_plans, attribution_of, known_book, record_of
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
@@ -45,7 +45,9 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
     now, locks = view.as_of, watch.compiled.graph.equity.locks_on_suspicion
     if watch.history.unknown is not None:
         return None
-    falls = [change for change in watch.history.changes.open if _is_suspect(change, now, waits_for_ledger=locks)]
+    falls = [
+        change for change in watch.history.changes.suspects(now) if _is_suspect(change, now, waits_for_ledger=locks)
+    ]
     if not falls:
         return None
     stage = _suspected_stage(watch, view, locks=locks)
@@ -72,7 +74,7 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
         fell_at=from_micros(max(change.at for change in falls)),
     )
     bounded = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
-    decision = with_effects(record, (*bounded, _entries(watch, view, stage)))
+    decision = with_effects(record, (*bounded, _entries(watch, view, stage, policies)))
     locking = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
     if locking:
         lock = of_kind(locking, Lock)
@@ -86,7 +88,7 @@ def withdrawal(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet) -> D
     suspected = _unexpired(watch, view.as_of)
     if suspected is None:
         return None
-    open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
+    open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.suspects(view.as_of))
     if open_ or watch.history.unknown is not None:
         return None
     watch.suspected = None
@@ -167,16 +169,36 @@ def _is_locked(watch: ScopeEvaluator, now: int) -> bool:
     return False
 
 
-def _entries(watch: ScopeEvaluator, view: ScopeView, stage: Stage) -> Cancels:
-    """Cancels of entry orders, only if the loss by marks alone reaches half of its threshold: a cancel is irreversible.
+def _entries(watch: ScopeEvaluator, view: ScopeView, stage: Stage, policies: PolicySet) -> Cancels:
+    """The entries that the stage's actions would cancel, only if the loss by marks alone is large enough.
+
+    A cancel is irreversible. Nothing else that the actions plan is done.
+    """
+    if not _is_lost_halfway(watch, stage):
+        return Cancels(())
+    book = known_book(watch, stage, view, policies, attribution_of(watch, stage).source)
+    entries = {
+        (account.account, account.orders[index].symbol, account.orders[index].id)
+        for account in book.view.sound
+        if account.orders is not None
+        for index in entry_indexes(account)
+    }
+    plans = action_plans(stage, view.as_of, book, Cancels)
+    planned = (effect for plan in plans for effect in plan.effects if isinstance(effect, Cancels))
+    found = of_kind(merge_effects(planned), Cancels) or Cancels(())
+    kept = (each for each in found.cancels if (each.account, each.symbol, each.order) in entries)
+    return Cancels(tuple(replace(each, why="entry") for each in kept))
+
+
+def _is_lost_halfway(watch: ScopeEvaluator, stage: Stage) -> bool:
+    """Whether the loss by marks alone reaches half of the threshold of a loss that the stage names.
 
     The lower bound of a column contains no change that may be a deposit or withdrawal.
     """
-    if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
-        return Cancels(())
+    if watch.columns is None:
+        return False
     graph, lows = watch.compiled.graph, watch.columns.lo
     thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))
     # only for sizes of losses is half of a threshold half of a loss
     of_losses = (t for t in thresholds if t is not None and BY_NAME[graph.signals[t.index].name].is_loss_size)
-    halfway = any(t.op in (">", ">=") and t.value > 0 and lows[t.index] >= t.value / 2 for t in of_losses)
-    return cancels(view.trusted(), "entry") if halfway else Cancels(())
+    return any(t.op in (">", ">=") and t.value > 0 and lows[t.index] >= t.value / 2 for t in of_losses)

@@ -27,6 +27,7 @@ from killswitch.journal.lifecycle import ZERO
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import ClientIdRule, OrderRequest
+from killswitch.planning.resting_orders import trigger_when
 
 _NAMED_FOR = "/protection"
 AGAIN = "again"
@@ -129,7 +130,7 @@ def blocking_orders(line: PositionTarget, orders: Iterable[Order], ours: frozens
         and order.side == line.side
         and order.position_side in (None, line.position_side)
         and order.client_order_id not in ours
-        # One that is explicitly not reduce-only is an entry; in hedge mode its position side makes it an exit.
+        # The venue holds a part of the position for a reduce-only order, or in hedge mode for one of its position side.
         and not (order.reduce_only is False and order.position_side is None and line.reduce_only)
     ]
 
@@ -156,20 +157,6 @@ def unprotected_entry(line: PositionTarget, order: Order, position: Position | N
         trigger_price=finite(order.trigger_price),
         trigger_when=trigger_when(order, position),
     )
-
-
-def trigger_when(order: Order, position: Position | None) -> str | None:
-    """Whether a conditional order triggers when the mark falls or rises; None if it does neither or that is unknown."""
-    trigger = finite(order.trigger_price)
-    kind = (order.type or "").lower()
-    if trigger is not None and "take" in kind:
-        return "rises" if order.side == "sell" else "falls"
-    if trigger is not None and "stop" in kind:
-        return "falls" if order.side == "sell" else "rises"
-    mark = None if position is None else finite(position.mark_price)
-    if trigger is None or mark is None or trigger == mark:
-        return None
-    return "falls" if trigger < mark else "rises"
 
 
 def restoring_request(

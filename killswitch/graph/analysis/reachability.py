@@ -3,6 +3,9 @@
 A *way* to fire a stage is one of its `any` triggers together with all of its `all` triggers. Of several stages that
 could fire at once only the first does, by level, then in the order written. A stage whose every way also fires an
 earlier stage therefore never fires, unless the earlier one may decline.
+
+A push message causes an evaluation that counts no tick. A confirmation in time, or none, can end on it; a confirmation
+in ticks cannot, not even one of a single tick.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Collection, Sequence
 from math import inf
 
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Stage, ThresholdStep, Trigger, step_of
+from killswitch.graph.nodes import OnUnknown, Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
 from killswitch.model.record import RecordNode
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
@@ -138,8 +141,9 @@ class _Analysis(RecordNode):
             return False
         path = condition_path(self.policy, above.name)
         levels = f"level {first.level} `{first.name}`", f"level {second.level} `{second.name}`"
-        if one.severity == other.severity and not _confirms_no_longer(above, below):
-            message = f"only its confirmation makes {levels[0]} stricter than {levels[1]}: the threshold is the same"
+        if one.severity == other.severity and not _is_confirmed_with(above, below):
+            what = "answer to unknown" if _confirms_no_longer(above, below) else "confirmation"
+            message = f"only its {what} makes {levels[0]} stricter than {levels[1]}: the threshold is the same"
             self.found.warning("KS5004", path, message, "give the higher level a threshold of its own")
             return False
         message = f"{levels[0]} asks for no more than {levels[1]}: {_written(above)} against {_written(below)}"
@@ -156,9 +160,7 @@ class _Analysis(RecordNode):
         if number == from_:
             return True
         one, other = self._trigger(number), self._trigger(from_)
-        if other.on_unknown == "trip" and one.on_unknown != "trip":
-            return False
-        if not _confirms_no_longer(one, other):
+        if not _is_confirmed_with(one, other):
             return False
         step, reached = step_of(one.condition), step_of(other.condition)
         if step is None or reached is None:
@@ -189,13 +191,26 @@ def _are_disjoint(low: ThresholdStep, high: ThresholdStep) -> bool:
     return low.value > high.value or (low.value == high.value and (low.strict or high.strict))
 
 
+def _is_confirmed_with(one: Trigger, other: Trigger) -> bool:
+    """Whether `one` is confirmed at every evaluation at which `other` is, if its condition is true whenever that is."""
+    return _holds_no_less(one, other) and _confirms_no_longer(one, other)
+
+
+def _holds_no_less(one: Trigger, other: Trigger) -> bool:
+    """Whether `one` keeps its clock and its confirmation through unknown values wherever `other` does."""
+    through: dict[OnUnknown, int] = {"warn": 0, "hold": 1, "trip": 2}
+    return through[one.on_unknown] >= through[other.on_unknown]
+
+
 def _confirms_no_longer(one: Trigger, other: Trigger) -> bool:
-    """Whether `one` is confirmed whenever `other` is; ticks and time are not comparable."""
-    if one.confirm == 0 and one.confirm_ticks <= 1:
-        return True
-    if one.confirm_ticks or other.confirm_ticks:
-        return other.confirm == 0 and 0 < one.confirm_ticks <= other.confirm_ticks
-    return one.confirm <= other.confirm
+    """Whether `one` is confirmed whenever `other` is, if both hold since the same evaluation.
+
+    Ticks and time are not comparable: any time may pass without a tick, and any number of ticks in a short time. A
+    single tick is longer than no confirmation, which any evaluation completes.
+    """
+    if one.confirm_ticks:
+        return one.confirm_ticks <= other.confirm_ticks
+    return one.confirm == 0 or (other.confirm_ticks == 0 and one.confirm <= other.confirm)
 
 
 def _written(trigger: Trigger) -> str:

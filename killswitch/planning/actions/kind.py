@@ -12,7 +12,8 @@ from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.planning.resting_orders import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
@@ -76,10 +77,6 @@ class Planned(Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
     remarks: tuple[str, ...] = ()
     should_select: bool = False
-
-
-PositionName = tuple[str, Side]
-"""Symbol and side."""
 
 
 class Most(Struct, frozen=True):

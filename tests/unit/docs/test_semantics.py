@@ -16,7 +16,8 @@ from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.journal.ledger import PositionLedger
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE, to_micros
-from killswitch.model.snapshot import Flow, Position, Rate, Snapshot
+from killswitch.model.snapshot import Flow, Order, Position, Rate, Snapshot
+from killswitch.planning.resting_orders import entry_indexes
 from killswitch.planning.scopes.trigger_status import ObservedTrigger
 from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
 from killswitch.planning.tick import Interpreter
@@ -199,6 +200,37 @@ def test_equity_is_the_sum_of_its_columns(page: dict[str, Section]) -> None:
                 moved += number(row.get("transfer") or "0")
                 total = 100_000 + moved + number(row.get("long P&L", "0")) + number(row.get("short P&L", "0"))
                 assert row["equity"] in ("down", f"{total:,}".replace("-", "−")), row
+
+
+RESTING = re.compile(
+    r"(?P<bounded>reduce-only )?(?P<kind>limit|stop|take-profit) (?P<amount>\d+)( \((?P<filled>\d+) filled\))?"
+)
+
+
+def resting_sale(name: str) -> Order:
+    """A resting sale as the page writes it: `reduce-only stop 10`, `limit 15 (5 filled)`."""
+    written = RESTING.fullmatch(name)
+    assert written is not None, name
+    kind, filled = written["kind"], written["filled"]
+    return Order(
+        id=name, symbol="L", side="sell", amount=Decimal(written["amount"]),
+        type="limit" if kind == "limit" else f"{kind.replace('-', '_')}_market",
+        filled=None if filled is None else Decimal(filled), reduce_only=written["bounded"] is not None,
+    )  # fmt: skip
+
+
+def test_the_table_of_resting_sales_is_the_judgement_of_the_program(page: dict[str, Section]) -> None:
+    """Each row's sales next to a long of 10; equal sales are interchangeable."""
+    (rows,) = page["Order of execution"].tables
+    assert rows
+    for row in rows:
+        orders = tuple(resting_sale(name) for name in row["resting sales"].split(", "))
+        found = entry_indexes(account("1000", [position("L", "long", contracts="10")], orders=orders))
+        stays, entries = (
+            ", ".join(order.id for index, order in enumerate(orders) if (index in found) is wanted) or "—"
+            for wanted in (False, True)
+        )
+        assert (stays, entries) == (row["stay"], row["entries"])
 
 
 def test_the_ranking_table_is_the_result_of_the_default_ranking(page: dict[str, Section]) -> None:

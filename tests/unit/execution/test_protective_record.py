@@ -15,7 +15,6 @@ from killswitch.execution.state.protective_record import (
     ProtectionState,
     blocking_orders,
     restoring_request,
-    trigger_when,
     unprotected_entry,
 )
 from killswitch.journal.codec import decode, encode
@@ -24,6 +23,7 @@ from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, OrderRequest
+from killswitch.planning.resting_orders import trigger_when
 
 D = Decimal
 AT = datetime(2026, 1, 1, tzinfo=UTC)

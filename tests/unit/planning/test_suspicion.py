@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from killswitch.graph.actions import registry as graph_registry
 from killswitch.graph.actions.cancel_orders import CancelOrders
+from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.compile import compile_policies
-from killswitch.graph.nodes import EquityRule, Graph, SignalRef
+from killswitch.graph.nodes import Action, EquityRule, Graph, SignalRef
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.effects import Cancel, Cancels
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import Flow, Order, Snapshot
 from killswitch.model.store import HistoryRow
+from killswitch.planning.actions import registry
+from killswitch.planning.actions.kind import ActionPlan, Context, Planned
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
@@ -44,7 +50,8 @@ def policy(*, locks: bool = True, **rule: Any) -> Graph:
 class Account:
     """One account that is read each second, and the decisions about it."""
 
-    def __init__(self, made: Graph | None = None) -> None:
+    def __init__(self, made: Graph | None = None, orders: tuple[Order, ...] = (ENTRY, STOP)) -> None:
+        self.orders = orders
         self.policies = policy_set(made or policy())
         self.interpreter = Interpreter(self.policies)
         self.wallet = Decimal(100_000)
@@ -63,7 +70,7 @@ class Account:
         long = position("L", "long", str(self.pnl), contracts="500", notional=str(50_000 + self.pnl), margin="10000",
                         entry_price="100", mark_price=str(100 + self.pnl / 500))  # fmt: skip
         current = account(
-            str(self.wallet + self.pnl), [long], flows=tuple(self.rows), orders=(ENTRY, STOP), unrealized=self.pnl,
+            str(self.wallet + self.pnl), [long], flows=tuple(self.rows), orders=self.orders, unrealized=self.pnl,
             fills_as_of=known, flows_as_of=known,
         )  # fmt: skip
         return snapshot(after(seconds=self.now), current, **more)
@@ -398,6 +405,76 @@ def test_entries_are_cancelled_where_the_loss_by_marks_is_half_of_the_threshold(
     quiet_account.leaves(30_000)
     ((_, decision),) = quiet_account.until(25)
     assert tuple(cancel.order for cancel in decision.cancels) == cancelled
+
+
+class CancelSymbols(Action):
+    """An action that cancels every order of some symbols."""
+
+    symbols: tuple[str, ...]
+
+
+CANCELS_SYMBOLS: ActionKind[None, CancelSymbols] = ActionKind(
+    key="cancel_symbols",
+    node=CancelSymbols,
+    effects=("cancels",),
+    is_reversible=False,
+    needs_the_book=True,
+    resolve=lambda _written, _stage, _path, _around: CancelSymbols(()),
+    text=lambda cancel, _signals: f"cancel orders of {', '.join(cancel.symbols)}",
+)
+
+
+def plan_of_symbols(action: CancelSymbols, context: Context) -> Planned:
+    orders = [(account, order) for account in context.book.view.sound for order in account.orders or ()]
+    found = (Cancel(account.account, order.symbol, order.id, "entry") for account, order in orders
+             if order.symbol in action.symbols)  # fmt: skip
+    return Planned(effects=(Cancels(tuple(found)),))
+
+
+@pytest.mark.parametrize(
+    ("actions", "cancelled"),
+    [
+        ((CancelSymbols(("L",)),), ("entry",)),
+        ((CancelSymbols(("M",)),), ("other",)),
+        ((CancelSymbols(("L",)), CancelSymbols(("L", "M"))), ("entry", "other")),
+        ((CancelSymbols(()),), ()),
+        ((CancelOrders("entry"), CancelSymbols(("L",))), ("entry", "other")),
+    ],
+    ids=["one symbol", "the other symbol", "both", "no symbol", "with an action without a limit"],
+)
+def test_a_suspicion_cancels_only_what_the_actions_of_its_stage_would_cancel(
+    actions: tuple[Action, ...], cancelled: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6% are lost by marks. An action limited to symbols leaves the entries of others; its stop stays, which it also
+    plans to cancel, because only entries are cancelled on suspicion.
+    """
+    monkeypatch.setitem(graph_registry._BY_NODE, CancelSymbols, CANCELS_SYMBOLS)
+    monkeypatch.setitem(graph_registry._BY_KEY, "cancel_symbols", CANCELS_SYMBOLS)
+    monkeypatch.setitem(registry._BY_KEY, "cancel_symbols", ActionPlan("cancel_symbols", plan_of_symbols))
+    made = replace(policy(), stages=(stage("stop", 1, 0, actions=(LockTrading("reduce_only", None), *actions)),))
+    one = Account(made, (ENTRY, STOP, structs.replace(ENTRY, id="other", symbol="M")))
+    one.until(10)
+    one.pnl = Decimal(-6_000)
+    one.until(20)
+    one.leaves(30_000)
+    ((_, decision),) = one.until(25)
+    assert tuple((cancel.order, cancel.why) for cancel in decision.cancels) == tuple(
+        (each, "entry") for each in cancelled
+    )
+    assert (decision.kind, decision.intents, decision.lock is not None) == ("suspicion", (), True)
+
+
+def test_a_suspicion_cancels_the_exit_that_would_flip_a_position() -> None:
+    """6% are lost by marks. Of 500 held, a reduce-only stop takes 1: a plain sale of 499 stays, one of 500 does not."""
+    for amount, cancelled in ((499, ("entry",)), (500, ("entry", "plain"))):
+        plain = Order(id="plain", symbol="L", side="sell", type="limit", amount=Decimal(amount), price=Decimal(120))
+        one = Account(orders=(ENTRY, STOP, plain))
+        one.until(10)
+        one.pnl = Decimal(-6_000)
+        one.until(20)
+        one.leaves(30_000)
+        ((_, decision),) = one.until(25)
+        assert tuple(cancel.order for cancel in decision.cancels) == cancelled
 
 
 def test_an_observing_policy_records_its_suspicion() -> None:

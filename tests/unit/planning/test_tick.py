@@ -305,12 +305,14 @@ def test_a_flat_book_latches_and_locks() -> None:
 
 
 def test_entries_are_cancelled_and_protection_is_kept_until_the_end() -> None:
-    """C7: only a true boolean is reduce-only; a stop that can only reduce is protection whatever its flag says."""
+    """C7: only a true boolean is reduce-only; of a long of 10, a sale of 6 next to a bounded one of 4 protects it
+    whatever its flag says, and a sale of 11 does not.
+    """
 
     def order(id_: str, side: str, amount: str, reduce_only: bool | None) -> Order:
         return Order(id_, "L", side, Decimal(amount), reduce_only=reduce_only)  # type: ignore[arg-type]  # literal
 
-    orders = [order("entry", "buy", "3", False), order("stop", "sell", "10", None), order("tp", "sell", "4", True),
+    orders = [order("entry", "buy", "3", False), order("stop", "sell", "6", None), order("tp", "sell", "4", True),
               order("flip", "sell", "11", None)]  # fmt: skip
     (one,) = fired(run(Interpreter(policy_set(policy())), *calm(), at(16, "-6000", orders=orders)))
     assert [(c.order, c.why) for c in one.cancels] == [("entry", "entry"), ("flip", "entry")]
