@@ -33,7 +33,7 @@ from killswitch.pnl_explain.decomposition import (
 )
 from killswitch.pnl_explain.ledger import FillRow
 from killswitch.pnl_explain.pending_changes import NEARLY_ALL
-from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
+from killswitch.pnl_explain.residual import Evidence, Residual, residual_of, settled_amount
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
 from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
 from killswitch.pnl_explain.swings import Swing, Swings
@@ -287,7 +287,7 @@ class AccountTrail:
             in_step=interval.in_step, was_in_step=was_in_step, waits=waits,
         )  # fmt: skip
         residual = residual_of(evidence)
-        self._remember_settlement(interval, residual, moves.settled or ())
+        self._remember_settlement(interval, evidence, residual, moves.settled or ())
         self._carried, self._was_in_step = NOTHING_CARRIED, interval.in_step
         if residual.amount is None:
             return self._unknown_parts(interval)
@@ -306,16 +306,18 @@ class AccountTrail:
             interval.since, at, residual.amount, noise, slack, interval.equity, vanished=vanished, may_be_split=is_split
         )
 
-    def _remember_settlement(self, interval: _Interval, residual: Residual, parts: tuple[Decimal, ...]) -> None:
+    def _remember_settlement(
+        self, interval: _Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]
+    ) -> None:
         """Remember what was netted: provisionally while positions lag, else as settled."""
         if residual.case in ("flow behind a loss", "settlement", "wallet"):
             self.settlements.drop_provisional()
-        if residual.case == "flow behind a loss":
+        if residual.case == "flow behind a loss" or not residual.netted:
             return
-        if residual.netted and interval.in_step is False:
+        if interval.in_step is False and evidence.waits:
             self.settlements.provisional = DroppedFlow(interval.since, interval.at, residual.netted)
-        elif residual.netted:
-            self.settlements.add(interval.since, interval.at, residual.netted, parts)
+        else:
+            self.settlements.add(interval.since, interval.at, settled_amount(evidence, residual), parts)
 
     def _unknown_parts(self, interval: _Interval) -> AccountResidual | None:
         """The whole change if parts that are usually reported are missing; its cause is unknown."""
