@@ -165,6 +165,7 @@ class AccountTrail:
         self._carried = NOTHING_CARRIED
         self._was_in_step: bool | None = None
         """Whether equity and positions of the last snapshot were of one moment; None if unknown."""
+        self._out_of_step_since: int | None = None
         self._had_parts = False
         """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
         self._noise: deque[DatedAmount] = deque()
@@ -199,6 +200,7 @@ class AccountTrail:
         self._had_parts = self._had_parts or unrealized_before is not None
         interval = self._interval(before, account, since, change, fills, tolerance)
         interval = replace(interval, in_step=_is_in_step(account, profit, interval.noise))
+        self._out_of_step_since = (self._out_of_step_since or at) if interval.in_step is False else None
         is_still = interval.is_still and not fills
         if account.market not in HOLDINGS:
             self.swing, self.noise_swings = self.swings.observe(
@@ -309,12 +311,15 @@ class AccountTrail:
     def _remember_settlement(
         self, interval: _Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]
     ) -> None:
-        """Remember what was netted: provisionally while positions lag, else as settled."""
+        """Remember what was netted: provisionally while positions lag, else as settled.
+
+        An account whose equity contains products that are not listed is out of step for good, and does not lag.
+        """
         if residual.case in ("flow behind a loss", "settlement", "wallet"):
             self.settlements.drop_provisional()
         if residual.case == "flow behind a loss" or not residual.netted:
             return
-        if interval.in_step is False and evidence.waits:
+        if self._out_of_step_since is not None and interval.at - self._out_of_step_since <= CARRIED_FOR:
             self.settlements.provisional = DroppedFlow(interval.since, interval.at, residual.netted)
         else:
             self.settlements.add(interval.since, interval.at, settled_amount(evidence, residual), parts)
