@@ -11,8 +11,8 @@ import sys
 from tests.bench.measure import Measure
 
 PARTS = (
-    "replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "polling", "sinks",
-    "latency", "worlds",
+    "replay", "tick", "scale", "backtest", "startup", "memory", "notifications", "report", "closing", "polling",
+    "sinks", "latency", "worlds",
 )  # fmt: skip
 
 

@@ -48,8 +48,9 @@ def compiled(folder: Path) -> PolicySet:
     """The policies in `folder`; AssertionError with the problems if they do not compile."""
     loaded = load([folder])
     policies, problems = compile_policies(loaded.documents)
-    if policies is None:
-        raise AssertionError([*loaded.diagnostics, *problems])
+    errors = [each for each in (*loaded.diagnostics, *problems) if each.severity == "error"]
+    if policies is None or errors:
+        raise AssertionError(errors)
     return policies
 
 
