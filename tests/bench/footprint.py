@@ -1,8 +1,8 @@
 """Memory of an interpreter of 1,000 accounts × 50 positions after an hour of virtual ticks, a minute apart.
 
 The policy is that of `scale`; nothing fires. What is counted is the resident memory of a separate process
-(`python -m tests.bench.footprint`) beyond that of its imports and of the compiled policy, next to the memory of the 1,000
-account snapshots of one tick alone.
+(`python -m tests.bench.footprint`) beyond that of its imports and of the compiled policy, next to the memory of the
+1,000 account snapshots of one tick alone.
 """
 
 from __future__ import annotations
