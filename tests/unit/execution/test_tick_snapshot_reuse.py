@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,19 +12,10 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.closing_pace import PACE
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 class Logged(HonestVenue):

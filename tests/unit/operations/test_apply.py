@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -30,13 +28,6 @@ from tests.unit.operations.test_live_verbs import ACCOUNT, WATCH
 from tests.worlds import START
 
 POLICIES = graphs.policy_set(crash_policy())
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def saved_plan(world: World, account: AccountSnapshot, *, manual: bool = True) -> SavedPlan:

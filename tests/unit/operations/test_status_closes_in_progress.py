@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from msgspec import structs
 
 from killswitch.cli.live.status_text import status_text
@@ -23,13 +20,6 @@ class RefusingVenue(ScriptedVenue):
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.sent.append(request)
         raise OrderRejectedError("permission", "this key may not trade")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def account_book(equity: str, account: str) -> AccountSnapshot:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
@@ -34,13 +30,6 @@ def book(mark: int, count: int) -> AccountSnapshot:
     )  # fmt: skip
     rules = tuple(worlds.rules(each.symbol) for each in positions)
     return worlds.account(str(mark * count), positions, name="main", instruments=rules)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def interrupted_close(world: World, store: SqlStore, count: int, *, clean: bool = True) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -29,13 +27,6 @@ from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy, observing
 from tests.worlds import START, account
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: bool = True,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec import structs
@@ -77,13 +76,6 @@ def questions() -> list[str]:
 
 
 # A whole runner
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    found = World(tmp_path)
-    yield found
-    found.close()
 
 
 class LateFees(ScriptedVenue):

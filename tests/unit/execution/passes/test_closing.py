@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,20 +30,11 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
 from tests.lock_turns import LockFolder
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = None) -> AccountExecutor:

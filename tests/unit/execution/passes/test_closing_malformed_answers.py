@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,19 +15,10 @@ from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import OrderReport, OrderRequest
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def close_position(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> AccountExecutor:

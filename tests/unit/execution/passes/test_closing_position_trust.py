@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,19 +11,10 @@ import pytest
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.store import Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 class Spot(HonestVenue):
