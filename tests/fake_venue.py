@@ -66,6 +66,10 @@ class FakeVenue:
         """Replace the answer of the next `times` of these calls by `change(answer)`; it may do something, too."""
         return self._add(Deviation(call, times, when, change=change))
 
+    def requests_of(self, call: VenueCall) -> int:
+        """How many of these calls have arrived."""
+        return sum(name == call for name, *_ in self.received)
+
     def recover(self) -> None:
         """Deviate no more."""
         self._deviations.clear()

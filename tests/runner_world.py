@@ -99,6 +99,15 @@ class ScriptedVenue(FakeVenue):
         self.closed = True
 
 
+def refusing(
+    answer: AccountSnapshot | BaseException | None, error: BaseException, account: str = "main"
+) -> ScriptedVenue:
+    """A venue at which every order fails with `error`."""
+    venue = ScriptedVenue(answer, account)
+    venue.fail("submit", error)
+    return venue
+
+
 def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:
     """An account of 1,100 at cost with 10 contracts long at 110, marked so that its equity is `equity`."""
     pnl = Decimal(equity) - 1100

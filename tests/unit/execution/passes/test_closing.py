@@ -464,7 +464,7 @@ def test_an_order_refused_as_a_duplicate_is_queried(store: Store) -> None:
     venue = HonestVenue({"BTC": D(100)})
     venue.fail("submit", FateUnknownError("timeout"), is_done=True)
     venue.change("find_order", lambda _: None, times=6)
-    venue.change("fills", lambda _: (), when=lambda *_: sum(call == "find_order" for call, *_ in venue.received) < 7)
+    venue.change("fills", lambda _: (), when=lambda *_: venue.requests_of("find_order") < 7)
     venue.change("snapshot", with_contracts(D(100)), when=lambda: "filled" not in kinds(store))
     closer = close(venue, store, {"BTC": D(50)})
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(50), "flat")
