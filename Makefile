@@ -9,7 +9,8 @@
 #   make check               ruff, mypy --strict, the layers of the house
 #   make docs                the documentation as a site, in site/
 #   make reference           docs/reference/ anew, from the code
-#   make bench               the numbers that are promised, beside their references
+#   make bench [PARTS="replay tick"]   the promised numbers, next to their references (at most ten minutes)
+#   make bench-long          the promised numbers that take longer: long closes, memory, polling, latency, worlds
 #   make mutants [ROOMS=engine]   change the code in one place at a time, and see whether a test notices (hours)
 #   make evidence            docs/evidence.md anew, from recorded bars (DATE=, BOOKS=, SEED=)
 #   make lock                write constraints.txt anew from pyproject.toml
@@ -17,7 +18,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-venues baselines attack soak check docs reference bench mutants evidence lock clean
+.PHONY: demo test test-venues baselines attack soak check docs reference bench bench-long mutants evidence lock clean
 
 # Tests start many interpreters: none of them is to compile again what another has compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -70,7 +71,10 @@ reference: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.reference
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(PARTS)
+
+bench-long: $(VENV)/.installed-bench
+	$(BIN)/python -m tests.bench long
 
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python -m tests.mutants $(ROOMS)

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.rotation import headline, may_leave
+
+if TYPE_CHECKING:
+    from killswitch.store.sql import SqlStore
+    from tests.incidents import FilledStore
+    from tests.runner_world import World
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -47,6 +52,36 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared material: no folder {folder.name}/ (set KILLSWITCH_SHARED)")
     return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store on disk."""
+    from killswitch.store.sqlite import open_store  # only tests of stores import SQLAlchemy
+
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A store on disk, and runners on it in virtual time."""
+    from tests.runner_world import World  # only tests of the runner import the runner
+
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[FilledStore]:
+    """A store that a test fills as a run would have left it."""
+    from tests.incidents import filled_store  # only tests of incidents import these
+
+    filled = filled_store(tmp_path)
+    yield filled
+    filled.store.close()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, OrderSide, Position, Side
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from tests.fake_venue import FakeVenue, deviating
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 ZERO = Decimal(0)
@@ -38,7 +39,7 @@ class VirtualClock:
         self.elapsed += seconds
 
 
-class HonestVenue:
+class HonestVenue(FakeVenue):
     """One account in one-way mode. Positions are signed contracts; every price is 100.
 
     `fill_shares`: how much of what could fill the n-th order gets, the rest of it expires; 1 after the last.
@@ -56,6 +57,7 @@ class HonestVenue:
         file: Path | None = None,
     ) -> None:
         """`resting`: order id → symbol. With a `file` that exists, its state is taken and the rest ignored."""
+        super().__init__()
         self.account = account
         self.file = file
         self.step = None if step is None else Decimal(step)
@@ -84,6 +86,7 @@ class HonestVenue:
         self.state["positions"][symbol] = str(self.position(symbol) + by)
         self._save()
 
+    @deviating
     async def snapshot(self) -> AccountSnapshot:
         held = {symbol: self.position(symbol) for symbol in self.state["positions"] if self.position(symbol)}
         return AccountSnapshot(
@@ -113,6 +116,7 @@ class HonestVenue:
             ),
         )
 
+    @deviating
     async def submit(self, request: OrderRequest) -> OrderReport:
         orders = self.state["orders"]
         self.state["log"].append(f"submit {request.client_order_id}")
@@ -139,16 +143,19 @@ class HonestVenue:
         self._save()
         return self._report(request.client_order_id)
 
+    @deviating
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         self.state["log"].append(f"ask {client_order_id}")
         return self._report(client_order_id) if client_order_id in self.state["orders"] else None
 
+    @deviating
     async def open_orders(self) -> tuple[Order, ...]:
         return tuple(
             Order(id=order, symbol=symbol, side="buy", amount=Decimal(1))
             for order, symbol in self.state["resting"].items()
         )
 
+    @deviating
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         order = self.state["orders"].get(client_order_id)
         if order is None or Decimal(order["filled"]) == 0:
@@ -156,6 +163,7 @@ class HonestVenue:
         side: OrderSide = order["side"]
         return (Fill(f"f{order['id']}", NOW, symbol, side, Decimal(order["filled"]), PRICE, fee=ZERO),)
 
+    @deviating
     async def cancel(self, symbol: str, order_id: str) -> None:
         self.state["log"].append(f"cancel {order_id}")
         self.state["resting"].pop(order_id, None)

@@ -24,14 +24,16 @@ from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
+from tests.fake_venue import FakeVenue, deviating
 
 PACE = RunnerPace(interval=1.0, read_timeout=0.5, stop_timeout=0.5, lock_timeout=30.0)
 
 
-class ScriptedVenue:
+class ScriptedVenue(FakeVenue):
     """Answers snapshots with `answer`: a snapshot, an exception to raise, or None for no answer at all."""
 
     def __init__(self, answer: AccountSnapshot | BaseException | None, account: str = "main") -> None:
+        super().__init__()
         self.account = account
         self.answer = answer
         self.reads = 0
@@ -39,6 +41,7 @@ class ScriptedVenue:
         self.sent: list[OrderRequest] = []
         self.closed = False
 
+    @deviating
     async def snapshot(self) -> AccountSnapshot:
         self.reads += 1
         self.in_flight += 1
@@ -52,6 +55,7 @@ class ScriptedVenue:
         assert self.answer is not None
         return self.answer
 
+    @deviating
     async def submit(self, request: OrderRequest) -> OrderReport:
         """Fills at the mark at once, for a fee of 1; the account shows it from then on."""
         self.sent.append(request)
@@ -75,20 +79,33 @@ class ScriptedVenue:
             position.mark_price, Decimal(1),
         )  # fmt: skip
 
+    @deviating
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         return None
 
+    @deviating
     async def open_orders(self) -> tuple[Order, ...]:
         return ()
 
+    @deviating
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         return ()
 
+    @deviating
     async def cancel(self, symbol: str, order_id: str) -> None:
         raise VenueDownError("this venue does not cancel")
 
     async def close(self) -> None:
         self.closed = True
+
+
+def refusing(
+    answer: AccountSnapshot | BaseException | None, error: BaseException, account: str = "main"
+) -> ScriptedVenue:
+    """A venue at which every order fails with `error`."""
+    venue = ScriptedVenue(answer, account)
+    venue.fail("submit", error)
+    return venue
 
 
 def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:

@@ -87,8 +87,7 @@ def baselines() -> Iterator[Baseline]:
         yield Baseline(f"pages/{name}", f"the reports of the recorded store {name} as pages", GOLDEN / "words",
                        partial(_of_store, name, verbs.pages, ".html.gz"))  # fmt: skip
     parts = (
-        documents.shipped, documents.schemas, documents.mistakes, documents.routes, documents.replays,
-        documents.backtest,
+        documents.shipped, documents.schemas, documents.routes, documents.replays, documents.backtest,
     )  # fmt: skip
     for part in parts:
         yield Baseline(f"documents/{part.__name__}", first_line(part.__doc__ or ""), GOLDEN / "documents", part)

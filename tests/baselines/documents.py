@@ -1,4 +1,4 @@
-"""Baselines of documents and recordings: digests, diagrams, schemas, mistakes, replays, a saved plan, a backtest."""
+"""Baselines of documents and recordings: digests, diagrams, schemas, replays, a saved plan, a backtest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.baselines.scenarios import PLAN
 from tests.baselines.site import START
 from tests.baselines.verbs import REPOSITORY, ksctl, ksctl_at
 
-MISTAKES = REPOSITORY / "tests" / "unit" / "policy" / "mistakes"
 SHIPPED = REPOSITORY / "policies"
 RECORDED = Path(__file__).parent / "recorded"
 OWN = Path(__file__).parent / "policies"
@@ -44,13 +43,6 @@ def schemas(folder: Path) -> dict[str, str]:
     texts = [listed, *(ksctl("schema", kind, "--output", "json") for kind in kinds)]
     texts += [ksctl("schema", "signals", "--output", "json"), ksctl("venues", "list", "--output", "json")]
     return {"schemas.txt.gz": "\n".join(texts)}
-
-
-def mistakes(folder: Path) -> dict[str, str]:
-    """`validate --output json` of every mistake fixture. Another test asserts that each mistake is found."""
-    copies = _copied(MISTAKES, folder)
-    found = [_in(folder, "validate", str(path), "--output", "json") for path in sorted(copies.glob("*.yaml"))]
-    return {"mistakes.txt.gz": "\n".join(found)}
 
 
 def routes(folder: Path) -> dict[str, str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from msgspec import structs
 
 from killswitch.gate.lock_reader import read_lock
@@ -14,13 +11,6 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest
 from tests.runner_world import ScriptedVenue, World, book
 from tests.unit.runner.test_loop import crash
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 class Rebuying(ScriptedVenue):

@@ -6,30 +6,12 @@ import signal
 from pathlib import Path
 from typing import Final
 
+from tests.e2e import processes
 from tests.e2e.processes import until
 from tests.e2e.wire_venues import VENUES, Site, World, venue
 
-POLICY: Final = """
-apiVersion: killswitch.dev/v1
-kind: Policy
-metadata: {name: stop}
-spec:
-  mode: enforce
-  scope: {each: account, match: {}}
-  max_gap: 10m
-  triggers:
-    loss: {signal: equity.loss_from_start, at_least: 0.5%, on_unknown: hold}
-  stages:
-    - name: close-everything
-      level: 1
-      any: [loss]
-      cooldown: 6h
-      reset: manual
-      actions:
-        - lock_trading: {mode: all}
-        - cancel_orders: {kind: all}
-        - close: {side: both, fraction: 100%}
-"""
+POLICY: Final = processes.POLICY.replace("2%", "0.5%").replace("reduce_only", "all").replace("entry", "all")
+"""A full lock, and all orders cancelled, at a loss of half a percent."""
 
 
 def test_the_broker_is_suspended_after_the_close_over_a_restart_and_until_a_reset(tmp_path: Path) -> None:

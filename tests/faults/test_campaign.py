@@ -1,4 +1,4 @@
-"""A few hundred random closes; `make bench` runs ten thousand of the same."""
+"""A few hundred random closes; `make bench-long` runs ten thousand of the same."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The cases are distributed over the venues in turn, so that each has its share; three cases run at all venues, each
 venue in turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All
-cases at all venues run in `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and the
+cases at all venues run in `make bench-long` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and the
 results are in `docs/benchmarks.md`.
 """
 

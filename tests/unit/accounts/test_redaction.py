@@ -27,6 +27,7 @@ from killswitch.model.venue import (
     VenueTraits,
     traits_of,
 )
+from tests.runner_world import ScriptedVenue
 
 SECRET = "s3cr&t/'1'"
 SPEC = AccountSpec("main", "leaky", "swap", "USDT", None, {}, {"key": SECRET})
@@ -124,10 +125,11 @@ def test_a_query_string_of_an_endpoint_is_hidden(template: str, monkeypatch: pyt
     assert HIDDEN in str(raised.value)
 
 
-class LeakyBatches:
+class LeakyBatches(ScriptedVenue):
     """Answers a batch with an order, and with a refusal that contains the credential."""
 
-    account = "main"
+    def __init__(self) -> None:
+        super().__init__(None)
 
     async def submit_batch(self, requests: object) -> list[object]:
         refusal = RateLimitedError(f"429 for {SECRET}", 3.0)
@@ -154,9 +156,6 @@ def test_w3_no_answer_in_a_batch_contains_a_credential_and_each_keeps_its_meanin
 def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter with credentials is asked for batches, whole-book closes and counts only where it has them."""
 
-    class Plain:
-        account = "main"
-
     class Gifted(LeakyBatches):
         traits = VenueTraits(batch=5, whole_book=True)
 
@@ -167,7 +166,7 @@ def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatc
             raise VenueDownError(f"401 for {SECRET}")
 
     optional = (BatchingVenue, BookClosingVenue, MeteredVenue)
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Plain())
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: ScriptedVenue(None))
     plain = make_adapter(SPEC)
     assert not any(isinstance(plain, each) for each in optional)
     assert traits_of(plain) == VenueTraits()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,7 +17,6 @@ from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.runner.performers import performers
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
 from tests.worlds import START
 
 SNAPSHOT = Snapshot(START, (), "killswitch.snapshot/v1")
@@ -81,13 +79,6 @@ class Once(OncePerDecision[Lock]):
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def commit_decision(store: SqlStore, journal: tuple[JournalEntry, ...], decision: Decision = LOCKS) -> None:

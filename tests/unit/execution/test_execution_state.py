@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -15,19 +13,10 @@ from killswitch.journal.codec import decode
 from killswitch.journal.entries import NO_CLOSING_OBSERVER
 from killswitch.journal.lifecycle import TargetState
 from killswitch.model.store import JournalEntry, JournalKind, Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def entry(kind: JournalKind, symbol: str, name: str, account: str = "main", **data: str) -> JournalEntry:

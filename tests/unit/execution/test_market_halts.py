@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import cast
 
 import pytest
 from msgspec import structs
@@ -15,13 +14,14 @@ from killswitch.execution.query.order_query import OrderQuery, OrderQuestion
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState
-from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueAdapter, VenueTraits
+from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
 from tests.faults.scene import Scene
 from tests.faults.statement import statement
 from tests.faults.wire import Wire
+from tests.runner_world import ScriptedVenue
 from tests.virtual_time import VirtualTime
 
 HOUR = 3600.0
@@ -265,10 +265,11 @@ def test_a_limit_that_rests_in_a_halt_is_cancelled_and_queried() -> None:
     assert len(scene.entries("rejected")) <= 4
 
 
-class Desk:
+class RestingOrders(ScriptedVenue):
     """Reports every order as open, except those in `filled`; records each query with its time."""
 
     def __init__(self, time: VirtualTime) -> None:
+        super().__init__(None)
         self.queried: list[tuple[float, str]] = []
         self.filled = set[str]()
         self._time = time
@@ -280,8 +281,7 @@ class Desk:
         return OrderReport("v1", name, symbol, "open", Decimal(4), ZERO)
 
 
-def order_query_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> OrderQuery:
-    venue = cast(VenueAdapter, desk)
+def order_query_of(venue: RestingOrders, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> OrderQuery:
     budget = RequestBudgets().of("main", "v", traits)
     context = AccountContext("main", venue, time, ClosingPace(), lambda _: None, budget, Breaker())
     return OrderQuery(context, lambda line: line.symbol in halted)
@@ -296,17 +296,17 @@ def test_orders_of_unknown_status_are_queried_before_resting_ones() -> None:
     """The budget has room for one query: it is for the order of unknown status, not for the resting one."""
     traits = VenueTraits(limits=(RateLimit("requests", 1, 60.0),), costs=(Cost("find_order", "requests", 1),))
     time = VirtualTime()
-    desk = Desk(time)
-    query = order_query_of(desk, time, traits, frozenset({"S00"}))
+    venue = RestingOrders(time)
+    query = order_query_of(venue, time, traits, frozenset({"S00"}))
     time.run(query.query([query_for(time, "S00", TargetState.WORKING), query_for(time, "S01", TargetState.UNKNOWN)]))
-    assert [name for _, name in desk.queried] == ["o-S01"]
+    assert [name for _, name in venue.queried] == ["o-S01"]
 
 
 def test_resting_orders_are_queried_in_turn() -> None:
     """Three orders: each at once when it is new, and then one of them every 20 s, so that each is queried."""
     time = VirtualTime()
-    desk = Desk(time)
-    query = order_query_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
+    venue = RestingOrders(time)
+    query = order_query_of(venue, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
     resting = [query_for(time, symbol, TargetState.WORKING) for symbol in ("S00", "S01", "S02")]
 
     async def queries_of_a_minute() -> None:
@@ -315,22 +315,22 @@ def test_resting_orders_are_queried_in_turn() -> None:
             await time.sleep(1.0)
 
     time.run(queries_of_a_minute())
-    assert [at for at, _ in desk.queried] == pytest.approx([0, 0, 0, 20, 40, 60], abs=0.01)
-    assert sorted(name for _, name in desk.queried[3:]) == ["o-S00", "o-S01", "o-S02"]
+    assert [at for at, _ in venue.queried] == pytest.approx([0, 0, 0, 20, 40, 60], abs=0.01)
+    assert sorted(name for _, name in venue.queried[3:]) == ["o-S00", "o-S01", "o-S02"]
 
 
 def test_the_fill_of_a_resting_order_triggers_queries_of_the_others() -> None:
     """No snapshot has shown the opening yet, and the answer about one order does."""
     time = VirtualTime()
-    desk = Desk(time)
-    query = order_query_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
+    venue = RestingOrders(time)
+    query = order_query_of(venue, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
     resting = [query_for(time, symbol, TargetState.WORKING) for symbol in ("S00", "S01", "S02")]
 
     async def opening() -> None:
         await query.query(resting)
         await time.sleep(20.5)
-        desk.filled = {"o-S00", "o-S01", "o-S02"}
+        venue.filled = {"o-S00", "o-S01", "o-S02"}
         await query.query(resting)
 
     time.run(opening())
-    assert sorted(name for _, name in desk.queried[3:]) == ["o-S00", "o-S01", "o-S02"]
+    assert sorted(name for _, name in venue.queried[3:]) == ["o-S00", "o-S01", "o-S02"]

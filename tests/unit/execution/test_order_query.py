@@ -25,21 +25,22 @@ from killswitch.model.venue import (
     OrderReport,
     RateLimit,
     RateLimitedError,
-    VenueAdapter,
     VenueDownError,
     VenueTraits,
 )
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
 from tests.honest_venue import NOW, VirtualClock
+from tests.runner_world import ScriptedVenue
 
 D = Decimal
 
 
-class Desk:
+class PresetVenue(ScriptedVenue):
     """A venue with preset answers, which records its calls. A preset exception is raised."""
 
     def __init__(self, order: Any = None, resting: Any = (), fills: Any = ()) -> None:
+        super().__init__(None)
         self.order, self.resting, self.fill_answer = order, resting, fills
         self.requests: list[tuple[str, ...]] = []
 
@@ -62,14 +63,16 @@ class Desk:
         return answer
 
 
-class QueryBench:
+class QueryUnderTest:
     """One order query with its venue and clock, and the journal entries that it wrote."""
 
-    def __init__(self, desk: Desk, pace: ClosingPace | None = None, budget: RequestBudget | None = None) -> None:
-        self.desk, self.clock = desk, VirtualClock(NOW)
+    def __init__(
+        self, venue: PresetVenue, pace: ClosingPace | None = None, budget: RequestBudget | None = None
+    ) -> None:
+        self.venue, self.clock = venue, VirtualClock(NOW)
         self.written: list[JournalEntry] = []
         pace = pace or ClosingPace()
-        venue, breaker = cast(VenueAdapter, desk), Breaker(failures=9999)
+        breaker = Breaker(failures=9999)
         context = AccountContext(
             "main", venue, self.clock, pace, self._record, budget or RequestBudget.unlimited(), breaker
         )  # fmt: skip
@@ -130,16 +133,16 @@ def test_detached_orders_and_the_order_in_flight_are_queried() -> None:
 
 def test_an_answer_is_journaled_for_its_order_and_position() -> None:
     """Decision, account, position, client order id, attempt and instant; the order is not queried again."""
-    room = QueryBench(Desk(report("filled", "4", average_price=D(99), fee=D("0.5"))))
-    room.clock.elapsed = 7.0
-    (entry,) = room.ask(question())
+    asked = QueryUnderTest(PresetVenue(report("filled", "4", average_price=D(99), fee=D("0.5"))))
+    asked.clock.elapsed = 7.0
+    (entry,) = asked.ask(question())
     assert entry == JournalEntry(
         "d1", "filled", NOW + timedelta(seconds=7), "main", "BTC", "long", "o1", 3,
         {"order": "v9", "state": "filled", "filled": "4", "price": "99", "fee": "0.5"},
     )  # fmt: skip
-    assert room.desk.requests == [("order", "BTC", "o1")]
-    assert not room.order_query.is_unanswered(question())
-    assert room.order_query.next_at == float("inf")
+    assert asked.venue.requests == [("order", "BTC", "o1")]
+    assert not asked.order_query.is_unanswered(question())
+    assert asked.order_query.next_at == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -153,10 +156,10 @@ def test_an_answer_is_journaled_for_its_order_and_position() -> None:
 )
 def test_an_open_order_is_acknowledged_only_once(state: TargetState | None, kind: str | None) -> None:
     """A detached order that is open is remembered as resting, by the venue's order id."""
-    room = QueryBench(Desk(report("open", "1")))
-    found = room.entry_of(question(state))
+    asked = QueryUnderTest(PresetVenue(report("open", "1")))
+    found = asked.entry_of(question(state))
     assert found == (None if kind is None else (kind, {"order": "v9", "filled": "1"}))
-    assert room.order_query.open_order_id("o1") == ("v9" if state is None else None)
+    assert asked.order_query.open_order_id("o1") == ("v9" if state is None else None)
 
 
 @pytest.mark.parametrize("order", [None, GARBLED])
@@ -174,49 +177,56 @@ def test_an_order_that_only_the_open_orders_list_is_found_there(
 ) -> None:
     """By its client order id; its fills are not queried then."""
     stranger = Order("v6", "BTC", "sell", D(1))
-    room = QueryBench(Desk(order, (stranger, OURS)))
-    found = room.entry_of(question(state))
+    asked = QueryUnderTest(PresetVenue(order, (stranger, OURS)))
+    found = asked.entry_of(question(state))
     assert found == (None if kind is None else (kind, {"order": "v7", "filled": None}))
-    assert room.order_query.open_order_id("o1") == ("v7" if state is None else None)
-    assert room.desk.requests == [("order", "BTC", "o1"), ("open",)]
+    assert asked.order_query.open_order_id("o1") == ("v7" if state is None else None)
+    assert asked.venue.requests == [("order", "BTC", "o1"), ("open",)]
 
 
 def test_an_order_that_no_query_finds_is_absent_once_it_can_no_longer_arrive() -> None:
     """Two seconds after it was sent, or where that instant is unknown, or where the clock was set back."""
-    assert QueryBench(Desk()).entry_of(question(ago=1.9)) is None
+    assert QueryUnderTest(PresetVenue()).entry_of(question(ago=1.9)) is None
     for order_question in (
         question(ago=2.0),
         question(ago=-1.0),
         OrderQuestion(LINE, "o1", 3, None, D(4), None, TargetState.UNKNOWN),
     ):
-        found = QueryBench(Desk()).entry_of(order_question)
+        found = QueryUnderTest(PresetVenue()).entry_of(order_question)
         assert found is not None
         assert found[0] == "absent"
 
 
 @pytest.mark.parametrize(
-    "desk", [Desk(GARBLED), Desk(None, GARBLED), Desk(None, None), Desk(None, (), GARBLED), Desk(None, (), None)]
+    "venue",
+    [
+        PresetVenue(GARBLED),
+        PresetVenue(None, GARBLED),
+        PresetVenue(None, None),
+        PresetVenue(None, (), GARBLED),
+        PresetVenue(None, (), None),
+    ],
 )
-def test_one_missing_answer_of_the_three_leaves_the_order_unknown(desk: Desk) -> None:
+def test_one_missing_answer_of_the_three_leaves_the_order_unknown(venue: PresetVenue) -> None:
     """Lookup, open orders or fills without an answer: the order is queried again."""
-    room = QueryBench(desk)
-    assert room.entry_of(question()) is None
-    assert room.order_query.is_unanswered(question())
+    asked = QueryUnderTest(venue)
+    assert asked.entry_of(question()) is None
+    assert asked.order_query.is_unanswered(question())
 
 
 @pytest.mark.parametrize("silent", [RateLimitedError("later", 0.0), VenueDownError("down")])
 def test_a_venue_that_refuses_the_lookup_gets_no_further_query(silent: Exception) -> None:
     """Neither for open orders nor for fills."""
-    room = QueryBench(Desk(silent, (OURS,), (fill("4", "1"),)))
-    assert room.entry_of(question()) is None
-    assert room.desk.requests == [("order", "BTC", "o1")]
+    asked = QueryUnderTest(PresetVenue(silent, (OURS,), (fill("4", "1"),)))
+    assert asked.entry_of(question()) is None
+    assert asked.venue.requests == [("order", "BTC", "o1")]
 
 
 @pytest.mark.parametrize("order", [None, GARBLED])
 def test_fills_of_the_whole_amount_settle_an_order(order: object) -> None:
     """1 at 98 and 3 at 102 are 4 at 101, and their fees add up, whatever other answers are missing."""
     fill_answer = (fill("1", "98", "0.1"), fill("3", "102", "0.2"))
-    assert QueryBench(Desk(order, GARBLED, fill_answer)).entry_of(question(ago=0.0)) == (
+    assert QueryUnderTest(PresetVenue(order, GARBLED, fill_answer)).entry_of(question(ago=0.0)) == (
         "filled", {"order": "v1", "state": "expired", "filled": "4", "price": "101", "fee": "0.3"}
     )  # fmt: skip
 
@@ -224,14 +234,14 @@ def test_fills_of_the_whole_amount_settle_an_order(order: object) -> None:
 def test_fills_settle_an_order_without_a_venue_order_id() -> None:
     """Its client order id is all that is known."""
     order_question = OrderQuestion(LINE, "o1", 3, None, D(4), NOW, TargetState.UNKNOWN)
-    found = QueryBench(Desk(None, (), (fill("4", "99"),))).entry_of(order_question)
+    found = QueryUnderTest(PresetVenue(None, (), (fill("4", "99"),))).entry_of(order_question)
     assert found is not None
     assert (found[0], found[1]["order"], found[1]["filled"]) == ("filled", "", "4")
 
 
 def test_the_fee_is_unknown_where_one_fill_lacks_it() -> None:
     """None for the whole order."""
-    found = QueryBench(Desk(None, (), (fill("1", "98", None), fill("3", "102", "0.2")))).entry_of(question())
+    found = QueryUnderTest(PresetVenue(None, (), (fill("1", "98", None), fill("3", "102", "0.2")))).entry_of(question())
     assert found is not None
     assert found[1]["fee"] is None
 
@@ -239,52 +249,52 @@ def test_the_fee_is_unknown_where_one_fill_lacks_it() -> None:
 def test_a_partial_fill_settles_only_an_order_that_is_surely_gone() -> None:
     """Past its time and denied: expired with 1 filled; possibly still on its way, or not denied: queried again."""
     part = (fill("1", "98"),)
-    found = QueryBench(Desk(None, (), part)).entry_of(question())
+    found = QueryUnderTest(PresetVenue(None, (), part)).entry_of(question())
     assert found is not None
     assert (found[0], found[1]["filled"], found[1]["price"]) == ("filled", "1", "98")
-    assert QueryBench(Desk(None, (), part)).entry_of(question(ago=1.0)) is None
-    assert QueryBench(Desk(GARBLED, (), part)).entry_of(question()) is None
-    assert QueryBench(Desk(None, GARBLED, part)).entry_of(question()) is None
+    assert QueryUnderTest(PresetVenue(None, (), part)).entry_of(question(ago=1.0)) is None
+    assert QueryUnderTest(PresetVenue(GARBLED, (), part)).entry_of(question()) is None
+    assert QueryUnderTest(PresetVenue(None, GARBLED, part)).entry_of(question()) is None
 
 
 def test_an_acknowledged_order_is_gone_only_after_two_seconds_of_denial() -> None:
     """The venue's lists may lag; after two seconds of denial it has expired with what has filled."""
-    room = QueryBench(Desk())
-    assert room.entry_of(question(TargetState.WORKING)) is None
-    room.clock.elapsed = 1.9
-    assert room.entry_of(question(TargetState.WORKING)) is None
-    room.clock.elapsed = 4.0
-    found = room.entry_of(question(TargetState.WORKING))
+    asked = QueryUnderTest(PresetVenue())
+    assert asked.entry_of(question(TargetState.WORKING)) is None
+    asked.clock.elapsed = 1.9
+    assert asked.entry_of(question(TargetState.WORKING)) is None
+    asked.clock.elapsed = 4.0
+    found = asked.entry_of(question(TargetState.WORKING))
     assert found is not None
     assert (found[0], found[1]["state"], found[1]["filled"], found[1]["price"]) == ("filled", "expired", "0", None)
 
 
 def test_an_open_order_resets_the_time_of_its_denial() -> None:
     """Open in between: two seconds of denial are needed again."""
-    room = QueryBench(Desk())
-    room.ask(question(TargetState.WORKING))
-    room.clock.elapsed = 1.5
-    room.desk.order = report("open")
-    room.ask(question(TargetState.WORKING))
-    room.clock.elapsed, room.desk.order = 3.0, None
-    assert room.entry_of(question(TargetState.WORKING)) is None
-    room.clock.elapsed = 5.0
-    assert room.entry_of(question(TargetState.WORKING)) is not None
+    asked = QueryUnderTest(PresetVenue())
+    asked.ask(question(TargetState.WORKING))
+    asked.clock.elapsed = 1.5
+    asked.venue.order = report("open")
+    asked.ask(question(TargetState.WORKING))
+    asked.clock.elapsed, asked.venue.order = 3.0, None
+    assert asked.entry_of(question(TargetState.WORKING)) is None
+    asked.clock.elapsed = 5.0
+    assert asked.entry_of(question(TargetState.WORKING)) is not None
 
 
 def test_query_intervals_grow_up_to_the_poll_interval() -> None:
     """0.1, 0.2, 0.4, 0.8 and then every second; in between the venue gets no request."""
-    room = QueryBench(Desk(GARBLED, GARBLED))
+    asked = QueryUnderTest(PresetVenue(GARBLED, GARBLED))
     gaps = []
     for _ in range(6):
-        before = room.clock.elapsed
-        room.ask(question())
-        gaps.append(round(room.order_query.next_at - before, 9))
-        order_question = len(room.desk.requests)
-        room.clock.elapsed = before + 0.9 * gaps[-1]
-        room.ask(question())
-        assert len(room.desk.requests) == order_question
-        room.clock.elapsed = before + gaps[-1] + 1e-9
+        before = asked.clock.elapsed
+        asked.ask(question())
+        gaps.append(round(asked.order_query.next_at - before, 9))
+        order_question = len(asked.venue.requests)
+        asked.clock.elapsed = before + 0.9 * gaps[-1]
+        asked.ask(question())
+        assert len(asked.venue.requests) == order_question
+        asked.clock.elapsed = before + gaps[-1] + 1e-9
     assert gaps == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
@@ -292,40 +302,42 @@ def test_long_lasting_queries_leave_the_reserved_budget_to_closing() -> None:
     """Half of ten calls is reserved: at first all ten may be used, and after a hundred rounds no more than five."""
     limit, calls = RateLimit("w", 10, 0.5), ("find_order", "open_orders", "fills")
     traits = VenueTraits(limits=(limit,), costs=tuple(Cost(cast(Any, call), "w", units=1) for call in calls))
-    room = QueryBench(Desk(GARBLED, GARBLED, GARBLED), budget=RequestBudgets().of("main", "v", traits, D("0.5")))
+    asked = QueryUnderTest(
+        PresetVenue(GARBLED, GARBLED, GARBLED), budget=RequestBudgets().of("main", "v", traits, D("0.5"))
+    )
     counts = []
     for _ in range(100):
-        before = len(room.desk.requests)
-        room.ask(*(question(name=f"o{number}") for number in range(9)))
-        counts.append(len(room.desk.requests) - before)
-        room.clock.elapsed += 2.0
+        before = len(asked.venue.requests)
+        asked.ask(*(question(name=f"o{number}") for number in range(9)))
+        counts.append(len(asked.venue.requests) - before)
+        asked.clock.elapsed += 2.0
     assert max(counts[:3]) > 5
     assert max(counts[-3:]) <= 5
 
 
 def test_an_order_that_is_no_longer_queried_is_forgotten() -> None:
     """Its next query would be the first again, and it is no longer known as resting."""
-    room = QueryBench(Desk(report("open")))
-    room.ask(question(None))
-    assert (room.order_query.is_unanswered(question(None)), room.order_query.open_order_id("o1")) == (True, "v9")
-    room.ask()
-    assert (room.order_query.is_unanswered(question(None)), room.order_query.open_order_id("o1")) == (False, None)
-    assert room.order_query.next_at == float("inf")
+    asked = QueryUnderTest(PresetVenue(report("open")))
+    asked.ask(question(None))
+    assert (asked.order_query.is_unanswered(question(None)), asked.order_query.open_order_id("o1")) == (True, "v9")
+    asked.ask()
+    assert (asked.order_query.is_unanswered(question(None)), asked.order_query.open_order_id("o1")) == (False, None)
+    assert asked.order_query.next_at == float("inf")
 
 
 def test_several_orders_are_queried_together_each_by_its_own_id() -> None:
     """The open orders are fetched once for all of them."""
-    room = QueryBench(Desk())
-    written = room.ask(question(name="o1"), question(name="o2"))
+    asked = QueryUnderTest(PresetVenue())
+    written = asked.ask(question(name="o1"), question(name="o2"))
     assert [(entry.kind, entry.client_order_id) for entry in written] == [("absent", "o1"), ("absent", "o2")]
-    assert sorted(room.desk.requests) == [
+    assert sorted(asked.venue.requests) == [
         ("fills", "BTC", "o1"), ("fills", "BTC", "o2"), ("open",), ("order", "BTC", "o1"), ("order", "BTC", "o2")
     ]  # fmt: skip
 
 
 def test_the_entry_of_a_detached_order_names_it() -> None:
     """Client order id, attempt, and a text for people."""
-    entry = encode(QueryBench(Desk()).order_query.detached_entry(question()))
+    entry = encode(QueryUnderTest(PresetVenue()).order_query.detached_entry(question()))
     assert (entry.kind, entry.client_order_id, entry.attempt, entry.symbol) == ("set_aside", "o1", 3, "BTC")
     assert entry.data["text"]
 
@@ -334,7 +346,7 @@ def test_the_entry_of_a_detached_order_names_it() -> None:
 def test_a_list_of_open_orders_with_anything_but_orders_is_unknown(listed: Any) -> None:
     """Also an object that has an order's ids and lacks its other fields."""
     context = AccountContext(
-        "main", cast(VenueAdapter, Desk(resting=(OURS, listed))), VirtualClock(NOW), ClosingPace(), lambda _: None,
+        "main", PresetVenue(resting=(OURS, listed)), VirtualClock(NOW), ClosingPace(), lambda _: None,
         RequestBudget.unlimited(), Breaker(),
     )  # fmt: skip
     assert asyncio.run(context.open_orders()) is None

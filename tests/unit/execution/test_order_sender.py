@@ -29,13 +29,13 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimit,
     RateLimitedError,
-    VenueAdapter,
     VenueDownError,
     VenueTraits,
 )
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.honest_venue import NOW
+from tests.runner_world import ScriptedVenue
 from tests.virtual_time import VirtualTime
 
 D = Decimal
@@ -49,12 +49,11 @@ def full(request: OrderRequest) -> OrderReport:
     )  # fmt: skip
 
 
-class Desk:
+class OrderTaker(ScriptedVenue):
     """Accepts single orders, answers each with `answer`, and records every request; an exception is raised."""
 
-    account = "main"
-
     def __init__(self, answer: Answer = full) -> None:
+        super().__init__(None)
         self.answer = answer
         self.requests: list[tuple[str, ...]] = []
         self.traits = VenueTraits()
@@ -71,7 +70,7 @@ class Desk:
         return found
 
 
-class BatchDesk(Desk):
+class BatchTaker(OrderTaker):
     """Accepts batches too; an order's error is its answer within the batch."""
 
     short = 0
@@ -85,18 +84,17 @@ class BatchDesk(Desk):
         return [self.answer(each) for each in requests[: len(requests) - self.short]]
 
 
-class SenderBench:
+class SenderUnderTest:
     """An order sender in virtual time. The journal's `sending` entry moves each target before its request leaves."""
 
-    def __init__(self, desk: Desk, *limits: RateLimit, costs: Sequence[Cost] = (), batch: int = 1) -> None:
-        self.time, self.desk = VirtualTime(NOW), desk
+    def __init__(self, venue: OrderTaker, *limits: RateLimit, costs: Sequence[Cost] = (), batch: int = 1) -> None:
+        self.time, self.venue = VirtualTime(NOW), venue
         self.groups: list[list[JournalEntry]] = []
         self.lines: dict[str, PositionTarget] = {}
         traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
         self.budget = RequestBudgets().of("main", "v", traits)
         self.breaker = Breaker(failures=3)
-        desk.traits = traits
-        venue = cast(VenueAdapter, desk)
+        venue.traits = traits
         self.context = AccountContext("main", venue, self.time, ClosingPace(), self._record, self.budget, self.breaker)
         self.sender = OrderSender(self.context)
 
@@ -132,12 +130,12 @@ class SenderBench:
 
 def test_every_order_is_journaled_before_it_is_sent_and_its_answer_after() -> None:
     """`sending` of all three in one group, then the answers, each under its own id and attempt."""
-    bench = SenderBench(Desk())
-    sent = bench.send("A", "B", "C")
-    assert [entry.kind for entry in bench.groups[0]] == ["sending"] * 3
-    assert [bench.kinds_of(symbol) for symbol in "ABC"] == [["sending", "filled"]] * 3
-    assert bench.last("B") == JournalEntry(
-        "d1", "filled", bench.last("B").at, "main", "B", "long", "o-B", 1,
+    sending = SenderUnderTest(OrderTaker())
+    sent = sending.send("A", "B", "C")
+    assert [entry.kind for entry in sending.groups[0]] == ["sending"] * 3
+    assert [sending.kinds_of(symbol) for symbol in "ABC"] == [["sending", "filled"]] * 3
+    assert sending.last("B") == JournalEntry(
+        "d1", "filled", sending.last("B").at, "main", "B", "long", "o-B", 1,
         {"order": "v-o-B", "state": "filled", "filled": "2", "price": "100", "fee": "0.1"},
     )  # fmt: skip
     assert ([each.line.symbol for each in sent.orders], list(sent.held_back), sent.room_in) == (
@@ -149,63 +147,63 @@ def test_every_order_is_journaled_before_it_is_sent_and_its_answer_after() -> No
 
 def test_single_orders_are_sent_in_parallel() -> None:
     """Twenty orders of 40 ms take one round trip, and the time to collect their answers."""
-    bench = SenderBench(Desk())
-    bench.send(*(f"S{number}" for number in range(20)))
-    assert bench.time.elapsed < 0.08
-    assert len(bench.desk.requests) == 20
+    sending = SenderUnderTest(OrderTaker())
+    sending.send(*(f"S{number}" for number in range(20)))
+    assert sending.time.elapsed < 0.08
+    assert len(sending.venue.requests) == 20
 
 
 def test_orders_are_sent_in_batches_where_the_venue_accepts_them() -> None:
     """Seven in batches of three: three, three, and one by itself."""
-    bench = SenderBench(BatchDesk(), batch=3)
-    bench.send(*"ABCDEFG")
-    assert bench.desk.requests == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
-    assert [bench.kinds_of(symbol) for symbol in "ABCDEFG"] == [["sending", "filled"]] * 7
-    assert bench.last("E").data["order"] == "v-o-E"
+    sending = SenderUnderTest(BatchTaker(), batch=3)
+    sending.send(*"ABCDEFG")
+    assert sending.venue.requests == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
+    assert [sending.kinds_of(symbol) for symbol in "ABCDEFG"] == [["sending", "filled"]] * 7
+    assert sending.last("E").data["order"] == "v-o-E"
 
 
 def test_an_adapter_without_submit_batch_gets_single_orders_whatever_it_declares() -> None:
     """Three declared, and the adapter accepts single orders only."""
-    bench = SenderBench(Desk(), batch=3)
-    bench.send(*"ABC")
-    assert bench.desk.requests == [("A",), ("B",), ("C",)]
+    sending = SenderUnderTest(OrderTaker(), batch=3)
+    sending.send(*"ABC")
+    assert sending.venue.requests == [("A",), ("B",), ("C",)]
 
 
 def test_in_a_batch_each_order_has_its_own_answer() -> None:
     """One is filled, one refused, one of unknown status."""
     answers = {"A": full, "B": lambda _: OrderRejectedError("price_band", "too far"), "C": lambda _: "what?"}
-    bench = SenderBench(BatchDesk(lambda request: answers[request.symbol](request)), batch=3)
-    bench.send(*"ABC")
-    assert [bench.kinds_of(symbol)[1:] for symbol in "ABC"] == [["filled"], ["rejected"], ["unknown"]]
-    assert bench.last("B").data == {"reason": "price_band", "text": "too far"}
+    sending = SenderUnderTest(BatchTaker(lambda request: answers[request.symbol](request)), batch=3)
+    sending.send(*"ABC")
+    assert [sending.kinds_of(symbol)[1:] for symbol in "ABC"] == [["filled"], ["rejected"], ["unknown"]]
+    assert sending.last("B").data == {"reason": "price_band", "text": "too far"}
 
 
 def test_a_batch_with_too_few_answers_leaves_all_its_orders_unknown() -> None:
     """No answer can be assigned to an order: all are of unknown status."""
-    desk = BatchDesk()
-    desk.short = 1
-    bench = SenderBench(desk, batch=3)
-    bench.send(*"ABC")
-    assert [bench.kinds_of(symbol)[1:] for symbol in "ABC"] == [["unknown"]] * 3
-    assert "2" in (bench.last("A").data["text"] or "")
-    assert "3" in (bench.last("A").data["text"] or "")
+    venue = BatchTaker()
+    venue.short = 1
+    sending = SenderUnderTest(venue, batch=3)
+    sending.send(*"ABC")
+    assert [sending.kinds_of(symbol)[1:] for symbol in "ABC"] == [["unknown"]] * 3
+    assert "2" in (sending.last("A").data["text"] or "")
+    assert "3" in (sending.last("A").data["text"] or "")
 
 
 def test_the_failure_of_a_batch_applies_to_all_its_orders() -> None:
     """The venue was down: it processed none of them."""
-    desk = BatchDesk()
-    desk.fails = VenueDownError("maintenance")
-    bench = SenderBench(desk, batch=3)
-    bench.send(*"ABC")
-    assert [bench.last(symbol).data for symbol in "ABC"] == [{"reason": "venue_down", "text": "maintenance"}] * 3
+    venue = BatchTaker()
+    venue.fails = VenueDownError("maintenance")
+    sending = SenderUnderTest(venue, batch=3)
+    sending.send(*"ABC")
+    assert [sending.last(symbol).data for symbol in "ABC"] == [{"reason": "venue_down", "text": "maintenance"}] * 3
 
 
 def test_a_rate_limited_order_of_a_batch_pauses_the_venue() -> None:
     """For as long as the venue asks; the order is sent again under its id."""
-    bench = SenderBench(BatchDesk(lambda request: RateLimitedError("slow down", 7.0)), batch=2)
-    bench.send(*"AB")
-    assert bench.last("A").data == {"reason": "rate_limited", "text": "slow down"}
-    assert 6.0 < bench.context.paused_for <= 7.0
+    sending = SenderUnderTest(BatchTaker(lambda request: RateLimitedError("slow down", 7.0)), batch=2)
+    sending.send(*"AB")
+    assert sending.last("A").data == {"reason": "rate_limited", "text": "slow down"}
+    assert 6.0 < sending.context.paused_for <= 7.0
 
 
 @pytest.mark.parametrize(
@@ -227,37 +225,37 @@ def test_each_failure_is_journaled_as_what_is_known_of_the_order(
     error: Exception, kind: str, data: dict[str, str]
 ) -> None:
     """Refused: nothing was executed; a duplicate id, a lost answer, and a defect: unknown."""
-    bench = SenderBench(Desk(lambda _: error))
-    bench.send("A")
-    assert (bench.last("A").kind, bench.last("A").data, bench.last("A").client_order_id) == (kind, data, "o-A")
+    sending = SenderUnderTest(OrderTaker(lambda _: error))
+    sending.send("A")
+    assert (sending.last("A").kind, sending.last("A").data, sending.last("A").client_order_id) == (kind, data, "o-A")
 
 
 def test_orders_beyond_the_request_budget_are_held_back() -> None:
     """Two of four in ten seconds: the others are held back, with the time until there is room."""
-    bench = SenderBench(Desk(), RateLimit("orders", 2, 10.0), costs=[Cost("submit", "orders", each=1)])
-    sent = bench.send(*"ABCD")
+    sending = SenderUnderTest(OrderTaker(), RateLimit("orders", 2, 10.0), costs=[Cost("submit", "orders", each=1)])
+    sent = sending.send(*"ABCD")
     assert [each.line.symbol for each in sent.orders] == ["A", "B"]
     assert [each.line.symbol for each in sent.held_back][:1] == ["C"]
-    assert bench.desk.requests == [("A",), ("B",)]
+    assert sending.venue.requests == [("A",), ("B",)]
     assert sent.room_in is not None
     assert 9.9 < sent.room_in <= 10.0
-    assert (bench.kinds_of("C"), bench.kinds_of("D")) == ([], [])
+    assert (sending.kinds_of("C"), sending.kinds_of("D")) == ([], [])
 
 
 def test_room_that_is_free_in_a_moment_is_waited_for() -> None:
     """Two at a time, and again 10 ms after their answers: all four leave in one call."""
-    bench = SenderBench(Desk(), RateLimit("orders", 2, 0.01), costs=[Cost("submit", "orders", each=1)])
-    sent = bench.send(*"ABCD")
+    sending = SenderUnderTest(OrderTaker(), RateLimit("orders", 2, 0.01), costs=[Cost("submit", "orders", each=1)])
+    sent = sending.send(*"ABCD")
     assert ([each.line.symbol for each in sent.orders], sent.room_in) == (["A", "B", "C", "D"], None)
-    assert [bench.kinds_of(symbol) for symbol in "ABCD"] == [["sending", "filled"]] * 4
+    assert [sending.kinds_of(symbol) for symbol in "ABCD"] == [["sending", "filled"]] * 4
 
 
 def test_a_symbol_without_room_delays_no_other() -> None:
     """One order for each symbol: the second A waits, and B leaves."""
     limit = RateLimit("orders", 1, 10.0, "symbol")
-    bench = SenderBench(Desk(), limit, costs=[Cost("submit", "orders", each=1)])
-    bench.context.reserve("submit", ("A",))
-    sent = bench.send("A", "B")
+    sending = SenderUnderTest(OrderTaker(), limit, costs=[Cost("submit", "orders", each=1)])
+    sending.context.reserve("submit", ("A",))
+    sent = sending.send("A", "B")
     assert ([each.line.symbol for each in sent.orders], [each.line.symbol for each in sent.held_back]) == (
         ["B"],
         ["A"],
@@ -268,35 +266,37 @@ def test_a_symbol_without_room_delays_no_other() -> None:
 @pytest.mark.parametrize("per", [0.3, 3.0])
 def test_a_symbol_that_has_room_in_less_than_a_second_delays_no_other_either(per: float) -> None:
     """However short its wait is, B leaves in the same call."""
-    bench = SenderBench(Desk(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)])
-    bench.context.reserve("submit", ("A",))
-    assert [each.line.symbol for each in bench.send("A", "B").orders] == ["B"]
+    sending = SenderUnderTest(
+        OrderTaker(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)]
+    )
+    sending.context.reserve("submit", ("A",))
+    assert [each.line.symbol for each in sending.send("A", "B").orders] == ["B"]
 
 
 def test_an_open_breaker_lets_one_order_through_as_a_probe() -> None:
     """While it is open none is sent; once its time has come, one of three."""
-    bench = SenderBench(Desk())
+    sending = SenderUnderTest(OrderTaker())
     for _ in range(3):
-        bench.breaker.failed(0.0)
-    assert (bench.send(*"ABC").orders, bench.desk.requests) == ([], [])
-    bench.time.elapsed = 1.0
-    assert [each.line.symbol for each in bench.send(*"ABC").orders][:1] == ["A"]
-    assert bench.desk.requests[0] == ("A",)
+        sending.breaker.failed(0.0)
+    assert (sending.send(*"ABC").orders, sending.venue.requests) == ([], [])
+    sending.time.elapsed = 1.0
+    assert [each.line.symbol for each in sending.send(*"ABC").orders][:1] == ["A"]
+    assert sending.venue.requests[0] == ("A",)
 
 
 def test_a_paused_venue_gets_no_order_and_the_wait_is_unknown() -> None:
     """The budget's room is not all that is missing."""
-    bench = SenderBench(Desk())
-    bench.budget.refused(0.0, 5.0)
-    sent = bench.send("A")
-    assert (list(sent.orders), bench.desk.requests, sent.room_in) == ([], [], math.inf)
+    sending = SenderUnderTest(OrderTaker())
+    sending.budget.refused(0.0, 5.0)
+    sent = sending.send("A")
+    assert (list(sent.orders), sending.venue.requests, sent.room_in) == ([], [], math.inf)
 
 
 def test_an_empty_queue_sends_nothing() -> None:
     """No request, no entry."""
-    bench = SenderBench(Desk())
-    sent = bench.send()
-    assert (list(sent.orders), list(sent.held_back), sent.room_in, bench.groups) == ([], [], None, [])
+    sending = SenderUnderTest(OrderTaker())
+    sent = sending.send()
+    assert (list(sent.orders), list(sent.held_back), sent.room_in, sending.groups) == ([], [], None, [])
 
 
 def report(state: str, filled: str) -> OrderReport:
@@ -335,32 +335,32 @@ def test_a_report_becomes_an_entry_by_its_state_and_its_fill(
 def test_a_late_malformed_answer_is_unknown_and_loses_no_other_answer() -> None:
     """Three answers arrive after the call has returned; the second is malformed: two fills, one unknown."""
 
-    class Late(Desk):
+    class Late(OrderTaker):
         async def submit(self, request: OrderRequest) -> Any:
             await asyncio.sleep(3.0)
             report = await super().submit(request)
             return structs.replace(report, state=["filled"]) if request.symbol == "B" else report
 
-    bench = SenderBench(Late())
+    sending = SenderUnderTest(Late())
 
     async def whole() -> list[tuple[str | None, str, str | None]]:
-        await bench.sender.send([bench.queued_order(symbol) for symbol in "ABC"], lambda: None)
-        assert bench.context.running == {"o-A", "o-B", "o-C"}
+        await sending.sender.send([sending.queued_order(symbol) for symbol in "ABC"], lambda: None)
+        assert sending.context.running == {"o-A", "o-B", "o-C"}
         await asyncio.sleep(4.0)
         return [
             (entry.client_order_id, entry.kind, entry.data.get("text"))
-            for entry in map(encode, bench.sender.late_answers())
+            for entry in map(encode, sending.sender.late_answers())
         ]
 
-    a, b, c = bench.time.run(whole())
+    a, b, c = sending.time.run(whole())
     assert (a, b[:2], c) == (("o-A", "filled", None), ("o-B", "unknown"), ("o-C", "filled", None))
     assert (b[2] or "").startswith("TypeError: ")
-    assert (bench.context.running, bench.sender.late_answers()) == (set(), [])
+    assert (sending.context.running, sending.sender.late_answers()) == (set(), [])
 
 
 def test_a_malformed_report_is_unknown_and_stops_no_batch() -> None:
     """The state of one order is a list, which no check expects; the other is filled."""
     answers = {"A": lambda request: structs.replace(full(request), state=["filled"]), "B": full}
-    bench = SenderBench(Desk(lambda request: answers[request.symbol](request)))
-    bench.send("A", "B")
-    assert [bench.kinds_of(symbol) for symbol in "AB"] == [["sending", "unknown"], ["sending", "filled"]]
+    sending = SenderUnderTest(OrderTaker(lambda request: answers[request.symbol](request)))
+    sending.send("A", "B")
+    assert [sending.kinds_of(symbol) for symbol in "AB"] == [["sending", "unknown"], ["sending", "filled"]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,32 +13,29 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.closing_pace import PACE
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
+def logged(positions: dict[str, Decimal], **more: Any) -> HonestVenue:
+    """A venue that logs every poll of the account."""
+    venue = HonestVenue(positions, **more)
 
+    def log(answer: AccountSnapshot) -> AccountSnapshot:
+        venue.state["log"].append("poll")
+        return answer
 
-class Logged(HonestVenue):
-    """Logs every poll of the account."""
-
-    async def snapshot(self) -> AccountSnapshot:
-        self.state["log"].append("poll")
-        return await super().snapshot()
+    venue.change("snapshot", log)
+    return venue
 
 
 def snapshot_of(venue: HonestVenue) -> AccountSnapshot:
     """The account's snapshot, not logged."""
-    return asyncio.run(HonestVenue.snapshot(venue))
+    found = asyncio.run(venue.snapshot())
+    venue.state["log"].pop()
+    return found
 
 
 def logged_calls(venue: HonestVenue) -> list[str]:
@@ -48,7 +44,7 @@ def logged_calls(venue: HonestVenue) -> list[str]:
 
 def test_the_first_orders_use_the_ticks_snapshot(store: Store) -> None:
     """No poll before the orders, one after them, and flat."""
-    venue = Logged({"BTC": D(100), "ETH": D(-3)})
+    venue = logged({"BTC": D(100), "ETH": D(-3)})
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.apply_snapshot(snapshot_of(venue), at=0.0)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)})))
@@ -58,7 +54,7 @@ def test_the_first_orders_use_the_ticks_snapshot(store: Store) -> None:
 
 def test_orders_that_may_oversell_wait_for_a_new_poll(store: Store) -> None:
     """Holdings that the venue does not protect from being sold twice are polled first."""
-    venue = Logged({"BTC": D(100)})
+    venue = logged({"BTC": D(100)})
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.apply_snapshot(snapshot_of(venue), at=0.0)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, reduce_only=False)))
@@ -69,7 +65,7 @@ def test_orders_that_may_oversell_wait_for_a_new_poll(store: Store) -> None:
 @pytest.mark.parametrize("late", [True, False], ids=["the snapshot is old", "orders have moved a moment ago"])
 def test_a_snapshot_from_before_our_own_orders_is_not_used(store: Store, late: bool) -> None:
     """A tick polls while orders fill: half was closed meanwhile, and a second trim sends nothing."""
-    venue, clock = Logged({"BTC": D(100)}), VirtualClock()
+    venue, clock = logged({"BTC": D(100)}), VirtualClock()
     closer = AccountExecutor("main", venue, store, clock)
     earlier = snapshot_of(venue)
     closer.apply_snapshot(earlier, at=clock.monotonic())
@@ -85,7 +81,7 @@ def test_a_snapshot_from_before_our_own_orders_is_not_used(store: Store, late: b
 
 def test_the_first_orders_of_an_unavailable_account_do_not_wait_for_another_poll(store: Store) -> None:
     """A forced close on a venue whose positions are unavailable leaves before the account is polled again."""
-    venue = Logged({"BTC": D(100)})
+    venue = logged({"BTC": D(100)})
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.apply_snapshot(
         msgspec.structs.replace(snapshot_of(venue), quality="down", reason="no answer", positions=None), at=0.0
@@ -99,7 +95,7 @@ def test_a_prepared_decision_sends_orders_only_once_it_is_adopted(store: Store) 
     """Prepared while it is being committed, it sends nothing; adopted, it closes as any other."""
     from killswitch.execution.state.intents import planned_entries
 
-    venue = Logged({"BTC": D(100)})
+    venue = logged({"BTC": D(100)})
     closer = AccountExecutor("main", venue, store, VirtualClock())
     decision = decide(venue, {"BTC": D(0)})
     closer.prepare(decision, planned_entries(decision))

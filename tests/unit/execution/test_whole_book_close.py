@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -13,20 +11,11 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.store import Store
 from killswitch.model.venue import Cost, FateUnknownError, OrderRequest, RateLimit, VenueTraits
 from killswitch.ratelimit.budget import RequestBudgets
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
 BOOK = {"BTC": D(100), "ETH": D(-30), "SOL": D(7)}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 class WholeBookVenue(HonestVenue):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -29,13 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 NAMES = ["m1", "m2", "m3", "m4", "m5"]
 PATIENCE = 60.0
 """Seconds after which a wait for another thread is a failure."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = open_store(str(tmp_path / "store.sqlite"))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -18,7 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
 from killswitch.operations.status import OpenClosing
 from tests import incidents
-from tests.incidents import FilledStore, filled_store
+from tests.incidents import FilledStore
 from tests.unit.incident.test_results import (
     banded,
     decision,
@@ -33,13 +31,6 @@ from tests.unit.incident.test_results import (
 from tests.worlds import account, after, position, rules, snapshot
 
 CLOSED = (planned(), sent(1, "10", order="market"), filled(1, "10", "100"), verified("0", 10), finished(11))
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 def intent_on_unarmed_account() -> Intent:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
-
-import pytest
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.record.results import read_result
 from killswitch.model.store import JournalEntry
-from tests.incidents import FIRST, SECOND, FilledStore, entry, filled_store, firing, intent, snapshot
+from tests.incidents import FIRST, SECOND, FilledStore, entry, firing, intent, snapshot
 from tests.worlds import after
 
 INTENTS = (intent("BTC", "sell", "10", "0"),)
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 def two_closes(written: FilledStore, *first: JournalEntry) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -26,15 +24,8 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry, Outgoing
 from tests import incidents
-from tests.incidents import FIRST, POLICY, RESET, SCOPE, SECOND, SET, FilledStore, entry, filled_store
+from tests.incidents import FIRST, POLICY, RESET, SCOPE, SECOND, SET, FilledStore, entry
 from tests.worlds import START, after
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 def incident_in(written: FilledStore, prefix: str | None = None) -> Incident:

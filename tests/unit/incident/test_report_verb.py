@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,8 @@ from markdown_it import MarkdownIt
 
 from killswitch.cli.live.report import report
 from tests import incidents
-from tests.incidents import FIRST, SECOND, FilledStore, filled_store, rows
+from tests.incidents import FIRST, SECOND, FilledStore, rows
 from tests.worlds import after
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 @pytest.fixture

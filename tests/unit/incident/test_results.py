@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -24,17 +22,10 @@ from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry
 from tests import incidents
-from tests.incidents import FIRST, SCOPE, SET, FilledStore, entry, filled_store
+from tests.incidents import FIRST, SCOPE, SET, FilledStore, entry
 from tests.worlds import after
 
 LADDER = (Rung("limit_ioc"), Rung("limit_ioc", widen=Decimal(2)), Rung("market", tries=2))
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 def banded(symbol: str, side: str, contracts: str, band: str | None = "0.005") -> Intent:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -20,19 +19,12 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
 from tests import incidents
-from tests.incidents import FIRST, FilledStore, entry, filled_store
+from tests.incidents import FIRST, FilledStore, entry
 from tests.worlds import after
 
 STOP = Order("s1", "BTC", "sell", Decimal("2.50"), trigger_price=Decimal(90), reduce_only=True)
 TAKE = Order("x1", "BTC", "sell", Decimal(1), price=Decimal(120), reduce_only=True)
 ENTRY = Order("e1", "BTC", "buy", Decimal(1), price=Decimal(50))
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[FilledStore]:
-    made = filled_store(tmp_path)
-    yield made
-    made.store.close()
 
 
 def at(millis: int) -> datetime:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -30,7 +28,6 @@ from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget
 from killswitch.runner.order_reconciliation import OrderReconciliation
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
 from tests import worlds
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
@@ -38,13 +35,6 @@ from tests.honest_venue import NOW, HonestVenue, VirtualClock
 D = Decimal
 THEIRS = client_order_id("d1", 0, 7)
 """An order of which only a row that cannot be read speaks."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def append_foreign_row(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,25 +16,18 @@ from killswitch.cli.live.run import run
 from killswitch.cli.operate.verbs import apply, close
 from killswitch.cli.policy.verbs import schema
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
-from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.model.venue import VenueDownError
 from killswitch.operations.commands import SpentPlanError, answer_to, apply_event, operator_event
 from killswitch.operations.preview import closes_under_way, from_store, of_policies, plan_of, preview
 from killswitch.planning.operator.plan_file import SavedPlan, encode_plan
 from killswitch.planning.tick import Interpreter
 from killswitch.store.sql import SqlStore
 from tests import graphs
-from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing
+from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing, refusing
 from tests.unit.operations.test_live_verbs import ACCOUNT, WATCH
 from tests.worlds import START
 
 POLICIES = graphs.policy_set(crash_policy())
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def saved_plan(world: World, account: AccountSnapshot, *, manual: bool = True) -> SavedPlan:
@@ -124,16 +115,9 @@ def test_a_plan_of_a_stage_locks_and_closes_without_latching(world: World) -> No
     assert [each.amount for each in venue.sent] == [Decimal(10)]
 
 
-class OrdersDownVenue(ScriptedVenue):
-    """Answers polls; every order fails because the venue is down."""
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        raise VenueDownError("no route")
-
-
 def test_a_plan_respects_closes_in_progress(world: World) -> None:
     """A stage whose target is already being closed has no orders in a preview, as in a tick."""
-    store, venue = world.open(), OrdersDownVenue(book("1000"))
+    store, venue = world.open(), refusing(book("1000"), VenueDownError("no route"))
     plan = saved_plan(world, book("1000"))
     store.put_event(apply_event(store, plan, "operator-1", world.clock.now()))
 

@@ -18,13 +18,15 @@ from killswitch.graph.nodes import ScopeRule
 from killswitch.incident.record.results import fold_result, newest_results, read_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from killswitch.model.venue import OrderRejectedError
 from killswitch.operations.commands import operator_event
 from tests import graphs
 from tests.cases.test_full_close_persistence import RefusingExchange
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
-from tests.runner_world import ScriptedVenue, World, book, crash_policy
+from tests.runner_world import ScriptedVenue, World, book, crash_policy, refusing
+
+NOT_ALLOWED = OrderRejectedError("permission", "this key may not trade")
 
 BTC, ETH = long("BTC", "ETH")
 
@@ -127,18 +129,12 @@ def test_a_close_stays_given_up_after_a_restart() -> None:
     assert max((entry.at - scene.time.start).total_seconds() for entry in scene.entries("sending")) <= 120.0
 
 
-class RefusingVenue(ScriptedVenue):
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        self.sent.append(request)
-        raise OrderRejectedError("permission", "this key may not trade")
-
-
 @pytest.mark.parametrize("scope", [None, "account/main"])
 def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str | None) -> None:
     """In the transaction that consumes the command; no order is sent to the venue after it."""
 
     async def run(world: World) -> tuple[int, int]:
-        store, venue = world.open(), RefusingVenue(book("1100"))
+        store, venue = world.open(), refusing(book("1100"), NOT_ALLOWED)
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
@@ -149,7 +145,7 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
             "give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=unfinished.decision.id
         )
         store.put_event(event)
-        sent = len(venue.sent)
+        sent = venue.requests_of("submit")
         report = await runner.tick()
         assert [notice.subject for notice in report.notices if "is ended on" in notice.text] == [event.id]
         await runner.close_within(30.0)
@@ -162,7 +158,7 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
             "residual", "BTC: given up by mia: sold over the phone"
         )  # fmt: skip
         assert not store.pending_events()
-        return sent, len(venue.sent)
+        return sent, venue.requests_of("submit")
 
     world = World(tmp_path)
     try:
@@ -197,7 +193,7 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
     """Two operators give it up at the same time: both are answered, and one entry is journaled."""
 
     async def run(world: World) -> None:
-        store, venue = world.open(), RefusingVenue(book("1100"))
+        store, venue = world.open(), refusing(book("1100"), NOT_ALLOWED)
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
@@ -232,7 +228,7 @@ def test_each_account_has_its_own_notice_and_a_venue_scope_names_its_accounts(
 
     async def run(world: World) -> tuple[list[str], list[str], str]:
         store = world.open()
-        venues = [RefusingVenue(None, "main"), RefusingVenue(None, "b")]
+        venues = [refusing(None, NOT_ALLOWED), refusing(None, NOT_ALLOWED, "b")]
         portfolio = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
         runner = world.runner(store, venues, policies=graphs.policy_set(portfolio))
         await runner.start()
@@ -269,7 +265,7 @@ def test_the_verb_accepts_an_id_prefix_and_prints_the_cause_of_a_free_text_reaso
     store = world.open()
 
     async def run() -> str:
-        runner = world.runner(store, [venue := RefusingVenue(book("1100"))])
+        runner = world.runner(store, [venue := refusing(book("1100"), NOT_ALLOWED)])
         await runner.start()
         await runner.tick()
         venue.answer = book("900")
@@ -297,7 +293,7 @@ def test_the_verb_refuses_an_unknown_close_and_leaves_the_others_to_the_next_run
     store_at = str(tmp_path / "store.sqlite")
 
     async def run() -> str:
-        venue = RefusingVenue(book("1100"))
+        venue = refusing(book("1100"), NOT_ALLOWED)
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()

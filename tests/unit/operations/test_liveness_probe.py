@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,18 +15,10 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.operations.liveness_probe import Probe, ProbeResult, probe_of
 from killswitch.runner.lease import this_process
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
 
 NOW = datetime(2024, 1, 1, 12, tzinfo=UTC)
 ELSEWHERE = "host-7/0b5e4f1a/4026531836/1/8127"
 """A runner on another machine: nothing here can prove that its process is dead."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    made = open_store(str(tmp_path / "store.sqlite"))
-    yield made
-    made.close()
 
 
 def record_tick(

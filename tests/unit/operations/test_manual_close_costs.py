@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -16,13 +14,6 @@ from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.operations.commands import operator_event
 from killswitch.store.sql import SqlStore
 from tests.runner_world import ScriptedVenue, World, book
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 class SlippingVenue(ScriptedVenue):

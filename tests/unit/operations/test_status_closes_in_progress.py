@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from msgspec import structs
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from killswitch.model.venue import OrderRejectedError
 from killswitch.operations.status import encode_status, store_status
 from tests import graphs
-from tests.runner_world import ScriptedVenue, World, book, crash_policy
+from tests.runner_world import ScriptedVenue, World, book, crash_policy, refusing
 
-
-class RefusingVenue(ScriptedVenue):
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        self.sent.append(request)
-        raise OrderRejectedError("permission", "this key may not trade")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
+NOT_ALLOWED = OrderRejectedError("permission", "this key may not trade")
 
 
 def account_book(equity: str, account: str) -> AccountSnapshot:
@@ -74,14 +60,14 @@ def test_the_remaining_position_is_the_one_of_the_last_poll(world: World) -> Non
     fewer = structs.replace(
         start, positions=tuple(structs.replace(each, contracts=each.contracts - 4) for each in start.positions)
     )
-    (row,) = rows_after_crash(world, [RefusingVenue(None)], {"main": fewer})
+    (row,) = rows_after_crash(world, [refusing(None, NOT_ALLOWED)], {"main": fewer})
     assert "1 position: 6 BTC long" in row
     assert "at the time of the decision" not in row
 
 
 def test_each_account_shows_its_own_orders(world: World) -> None:
     """Orders on `b` are refused; the one on `main` has filled, and its close has ended."""
-    rows = rows_after_crash(world, [ScriptedVenue(None, "main"), RefusingVenue(None, "b")], {})
+    rows = rows_after_crash(world, [ScriptedVenue(None, "main"), refusing(None, NOT_ALLOWED, "b")], {})
     assert [row.split()[1] for row in rows] == ["b"]
     assert "rejected" in rows[0]
     assert "filled" not in rows[0]

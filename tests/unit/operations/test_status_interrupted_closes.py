@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.model.venue import VenueDownError
 from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
-from tests.runner_world import ScriptedVenue, World
-
-
-class OrdersDownVenue(ScriptedVenue):
-    """Answers polls; every order fails because the venue is down."""
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        raise VenueDownError("maintenance")
+from tests.runner_world import World, refusing
 
 
 def book(mark: int, count: int) -> AccountSnapshot:
@@ -36,16 +25,9 @@ def book(mark: int, count: int) -> AccountSnapshot:
     return worlds.account(str(mark * count), positions, name="main", instruments=rules)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
 def interrupted_close(world: World, store: SqlStore, count: int, *, clean: bool = True) -> str:
     """A crash is decided and nothing can be closed; the runner stops, cleanly or not. Returns the decision's id."""
-    venue = OrdersDownVenue(book(110, count))
+    venue = refusing(book(110, count), VenueDownError("maintenance"))
 
     async def run() -> None:
         runner = world.runner(store, [venue])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec import json
@@ -24,13 +22,6 @@ from tests import worlds
 from tests.runner_world import ScriptedVenue, World, book
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def close_manually(world: World, store: SqlStore, author: str, reason: str) -> None:

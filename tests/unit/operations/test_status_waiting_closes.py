@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import status_text
@@ -25,13 +21,6 @@ WAITING_TEXT = (
     "close-all fired at 2024-01-01T00:00:02Z, and its close waits for main, which cannot be read, "
     "until 2024-01-01T00:10:02Z or while its triggers stay true"
 )
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def test_a_waiting_close_is_shown_and_its_lock_names_policy_and_trigger(world: World) -> None:

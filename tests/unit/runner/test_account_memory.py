@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.model.snapshot import AccountSnapshot
@@ -41,13 +38,6 @@ class RecordingVenue(ScriptedVenue):
     def use_rules(self, kept: bytes) -> None:
         assert self.reads == 0
         self.rules.append(kept)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def holding(*symbols: str) -> AccountSnapshot:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,15 +12,7 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.runner.lease import LeaseHolder, LeaseLostError, LeaseRefusedError, is_dead, pid_of, this_process
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
 from tests.worlds import START
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def test_a_second_runner_is_refused_and_told_who_holds_the_lease(store: SqlStore) -> None:

@@ -61,13 +61,6 @@ def mount(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
     made.answers.set()
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
 async def ticks(world: World, runner: Runner, count: int) -> None:
     for _ in range(count):
         await world.clock.sleep(1.0)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -27,15 +25,8 @@ from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
-from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy, observing
+from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy, observing, refusing
 from tests.worlds import START, account
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: bool = True,
@@ -419,7 +410,7 @@ def test_c4_a_close_that_ends_short_is_paged_once_over_restarts(world: World) ->
 
     A full close would continue while the venue shows the position.
     """
-    store, venue = world.open(), UnwillingVenue(None)
+    store, venue = world.open(), refusing(None, OrderRejectedError("below_minimum", "it is too small"))
     crash = crash_policy()
     trim = replace(crash.stages[0], actions=(graphs.close(fraction="0.5"),))
     policies = graphs.policy_set(replace(crash, stages=(trim,)))
@@ -456,14 +447,6 @@ class GatedVenue(ScriptedVenue):
         return await super().submit(request)
 
 
-class UnwillingVenue(ScriptedVenue):
-    """Refuses every order by the one rule that ends a full close."""
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        self.sent.append(request)
-        raise OrderRejectedError("below_minimum", "the order is below the minimum")
-
-
 def corroborated() -> PolicySet:
     graph = crash_policy()
     return graphs.policy_set(replace(graph, stages=(replace(graph.stages[0], corroborate=True),)))
@@ -477,15 +460,16 @@ def corroborated() -> PolicySet:
 def test_d16_a_corroborated_stage_polls_again_before_it_acts(world: World, second: object, fires: bool) -> None:
     """D16: one bad snapshot closes nothing; a venue that fails just then does not keep the stage from firing."""
 
-    class Second(ScriptedVenue):
-        async def snapshot(self) -> AccountSnapshot:
-            answer = await super().snapshot()
-            if self.reads == 2:
-                self.answer = second  # type: ignore[assignment]  # a snapshot or an exception by the cases
-            return answer
+    def then_second(answer: AccountSnapshot) -> AccountSnapshot:
+        if venue.reads == 2:
+            venue.answer = second  # type: ignore[assignment]  # a snapshot or an exception by the cases
+        return answer
+
+    venue = ScriptedVenue(book("1000"))
+    venue.change("snapshot", then_second)
 
     async def story() -> tuple[int, int]:
-        store, venue = world.open(), Second(book("1000"))
+        store = world.open()
         runner = world.runner(store, [venue], policies=corroborated())
         await runner.start()
         await runner.tick()

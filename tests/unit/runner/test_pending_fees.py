@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec import structs
 
 from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.operations.commands import answer_to, operator_event
 from killswitch.runner.closing_worker import ClosingWorker
 from killswitch.runner.closing_workers import ClosingWorkers
@@ -79,13 +77,6 @@ def questions() -> list[str]:
 # A whole runner
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    found = World(tmp_path)
-    yield found
-    found.close()
-
-
 class LateFees(ScriptedVenue):
     """Reports the fee of 1 with the fills only, or never where it `lists` none."""
 
@@ -95,9 +86,7 @@ class LateFees(ScriptedVenue):
         super().__init__(book("1000"))
         self.lists = lists
         self.queries = 0
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        return structs.replace(await super().submit(request), fee=None)
+        self.change("submit", lambda report: structs.replace(report, fee=None))
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         self.queries += 1

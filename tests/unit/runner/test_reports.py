@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,13 +25,6 @@ from tests.runner_world import ScriptedVenue, Seen, World, book
 from tests.worlds import after
 
 PATIENCE = 60.0
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def reporting(world: World, store: SqlStore) -> ReportRenderer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from killswitch.journal.codec import decode
 from killswitch.journal.lifecycle import TRANSITIONS, ForbiddenTransitionError, TargetEvent, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import LockOrder
-from killswitch.model.snapshot import AccountSnapshot, Fill, Quality, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import (
     FateUnknownError,
@@ -27,24 +27,14 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimitedError,
-    RejectReason,
     VenueDownError,
     VenueError,
 )
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
 from tests.lock_turns import LockFolder
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = None) -> AccountExecutor:
@@ -68,33 +58,28 @@ def finished_fields(store: Store, decision: str = "d1") -> dict[str, str | None]
     return finished.data
 
 
-class FalseSnapshots(HonestVenue):
-    """Answers with `answer` instead of the true snapshot, `lies` times."""
-
-    lies = 10**9
-
-    def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-        return true
-
-    async def snapshot(self) -> AccountSnapshot:
-        true = await super().snapshot()
-        if self.lies <= 0:
-            return true
-        self.lies -= 1
-        return self.answer(true)
+def is_for_btc(request: OrderRequest) -> bool:
+    return request.symbol == "BTC"
 
 
-class Refusing(HonestVenue):
-    """Refuses the first `times` orders, for `reason`."""
+def buying_back(venue: HonestVenue, amount: Decimal) -> Callable[[OrderReport], OrderReport]:
+    """Somebody else buys `amount` contracts of BTC after an order."""
 
-    reason: RejectReason = "other"
-    times = 10**9
+    def buy(report: OrderReport) -> OrderReport:
+        venue.move("BTC", amount)
+        return report
 
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        if self.times > 0:
-            self.times -= 1
-            raise OrderRejectedError(self.reason, "no")
-        return await super().submit(request)
+    return buy
+
+
+def with_contracts(contracts: Decimal) -> Callable[[AccountSnapshot], AccountSnapshot]:
+    """The snapshot with this size of every position."""
+
+    def resized(true: AccountSnapshot) -> AccountSnapshot:
+        sizes = tuple(msgspec.structs.replace(each, contracts=contracts) for each in true.positions or ())
+        return msgspec.structs.replace(true, positions=sizes)
+
+    return resized
 
 
 def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
@@ -116,11 +101,8 @@ def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None
     This is a trim: a full close continues on what was known last.
     """
 
-    class Empty(FalseSnapshots):
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            return msgspec.structs.replace(true, positions=())
-
-    venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", lambda true: msgspec.structs.replace(true, positions=()))
     closer = close(venue, store, {"BTC": D(10)}, passes=60)
     assert "verified" not in kinds(store)
     assert "finished" not in kinds(store)
@@ -133,14 +115,14 @@ def test_c1_a_full_close_continues_on_the_last_known_positions_while_an_empty_bo
 ) -> None:
     """Of 100 half fills, and the venue lists no position: the other 50 follow, and nothing ends before them."""
 
-    class Empty(FalseSnapshots):
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            if true.positions:
-                assert "verified" not in kinds(store)
-                assert "finished" not in kinds(store)
-            return msgspec.structs.replace(true, positions=())
+    def empty(true: AccountSnapshot) -> AccountSnapshot:
+        if true.positions:
+            assert "verified" not in kinds(store)
+            assert "finished" not in kinds(store)
+        return msgspec.structs.replace(true, positions=())
 
-    venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", empty)
     close(venue, store, {"BTC": D(0)})
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
@@ -150,14 +132,12 @@ def test_c1_a_full_close_continues_on_the_last_known_positions_while_an_empty_bo
 def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality) -> None:
     """Positions with any quality but `ok` prove nothing, however empty they are."""
 
-    class Bad(FalseSnapshots):
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            return msgspec.structs.replace(true, quality=quality, reason="r", positions=(), margin_used=D(0))
-
-    venue = Bad({"BTC": D(100)}, fill_shares=("0.5",))
+    bad = {"quality": quality, "reason": "r", "positions": (), "margin_used": D(0)}
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", lambda true: msgspec.structs.replace(true, **bad))
     close(venue, store, {"BTC": D(0)}, passes=60)
     assert "finished" not in kinds(store)
-    venue.lies = 0
+    venue.recover()
     restarted = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(restarted.recover())
     assert asyncio.run(drive(restarted))
@@ -167,11 +147,8 @@ def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality)
 def test_c1_missing_positions_are_not_flat(store: Store) -> None:
     """`positions: null` is unknown, not empty."""
 
-    class Silent(FalseSnapshots):
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            return msgspec.structs.replace(true, positions=None)
-
-    venue = Silent({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", lambda true: msgspec.structs.replace(true, positions=None))
     close(venue, store, {"BTC": D(0)}, passes=60)
     assert "finished" not in kinds(store)
 
@@ -179,14 +156,8 @@ def test_c1_missing_positions_are_not_flat(store: Store) -> None:
 def test_c1_sizes_of_zero_in_one_answer_are_not_flat(store: Store) -> None:
     """Positions of size 0 must repeat themselves before they count; one such answer is ignored."""
 
-    class ZeroOnce(FalseSnapshots):
-        lies = 2
-
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            zero = tuple(msgspec.structs.replace(p, contracts=D(0)) for p in true.positions or ())
-            return msgspec.structs.replace(true, positions=zero)
-
-    venue = ZeroOnce({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", with_contracts(D(0)), times=2)
     close(venue, store, {"BTC": D(0)})
     assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
@@ -268,13 +239,9 @@ def test_entries_are_cancelled_before_and_protection_after_closing(store: Store)
 def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) -> None:
     """`blocked_by_order` cancels that symbol's resting orders, and the close is tried again."""
 
-    class Blocked(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if "stop" in self.state["resting"]:
-                raise OrderRejectedError("blocked_by_order", "a stop rests")
-            return await super().submit(request)
-
-    venue = Blocked({"BTC": D(100)}, resting={"stop": "BTC"})
+    venue = HonestVenue({"BTC": D(100)}, resting={"stop": "BTC"})
+    error = OrderRejectedError("blocked_by_order", "a stop rests")
+    venue.fail("submit", error, when=lambda _: "stop" in venue.state["resting"])
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer))
@@ -284,13 +251,9 @@ def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) 
 def test_a_close_refused_as_flat_because_orders_cover_the_position_becomes_flat(store: Store) -> None:
     """One code for "gone" and "covered by resting orders": while the position is shown, these orders are cancelled."""
 
-    class Covered(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if "stop" in self.state["resting"]:
-                raise OrderRejectedError("already_flat", "-2022 ReduceOnly Order is rejected")
-            return await super().submit(request)
-
-    venue = Covered({"BTC": D(100)}, resting={"stop": "BTC"})
+    venue = HonestVenue({"BTC": D(100)}, resting={"stop": "BTC"})
+    error = OrderRejectedError("already_flat", "-2022 ReduceOnly Order is rejected")
+    venue.fail("submit", error, when=lambda _: "stop" in venue.state["resting"])
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer))
@@ -301,20 +264,8 @@ def test_a_close_refused_as_flat_because_orders_cover_the_position_becomes_flat(
 def test_an_unknown_order_status_is_resolved_by_a_query(store: Store, after_effect: bool) -> None:
     """A timeout closes the position once, whether the order had arrived or not."""
 
-    class Timeout(HonestVenue):
-        lost = 1
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if self.lost and not after_effect:
-                self.lost = 0
-                raise FateUnknownError("timeout")
-            report = await super().submit(request)
-            if self.lost:
-                self.lost = 0
-                raise FateUnknownError("timeout")
-            return report
-
-    venue = Timeout({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", FateUnknownError("timeout"), times=1, is_done=after_effect)
     close(venue, store, {"BTC": D(50)})
     assert (venue.position("BTC"), venue.traded("BTC")) == (D(50), D(50))
     log: list[str] = venue.state["log"]
@@ -330,15 +281,9 @@ def test_an_unknown_order_status_is_resolved_by_a_query(store: Store, after_effe
 def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> None:
     """While the status of a trim's order is unknown, nothing more is sent for the position."""
 
-    class Unanswering(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            await super().submit(request)
-            raise FateUnknownError("timeout")
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            raise VenueDownError("maintenance")
-
-    venue = Unanswering({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.fail("submit", FateUnknownError("timeout"), is_done=True)
+    venue.fail("find_order", VenueDownError("maintenance"))
     closer = close(venue, store, {"BTC": D(50)}, passes=300)
     assert len(venue.state["orders"]) == 1
     assert closer.progress()[0].status == "closing"
@@ -348,16 +293,8 @@ def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> Non
 def test_a_venue_that_processes_no_order_uses_no_attempt(store: Store, error: VenueError) -> None:
     """However often it refuses to process it, the close continues under the same id once it does."""
 
-    class Busy(HonestVenue):
-        left = 40
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if self.left:
-                self.left -= 1
-                raise error
-            return await super().submit(request)
-
-    venue = Busy({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", error, times=40)
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer, passes=5000))
@@ -368,39 +305,27 @@ def test_a_venue_that_processes_no_order_uses_no_attempt(store: Store, error: Ve
 def test_a_rate_limit_is_kept(store: Store) -> None:
     """The venue gets no request before `retry_after` is over."""
 
-    class Limited(HonestVenue):
-        calls: list[float]
-        told = False
+    clock, venue = VirtualClock(), HonestVenue({"BTC": D(100)})
+    polled_at: list[float] = []
 
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if not self.told:
-                self.told = True
-                raise RateLimitedError("slow down", 7.0)
-            return await super().submit(request)
+    def seen(answer: AccountSnapshot) -> AccountSnapshot:
+        polled_at.append(clock.monotonic())
+        return answer
 
-        async def snapshot(self) -> AccountSnapshot:
-            self.calls.append(clock.monotonic())
-            return await super().snapshot()
-
-    clock, venue = VirtualClock(), Limited({"BTC": D(100)})
-    venue.calls = []
+    venue.fail("submit", RateLimitedError("slow down", 7.0), times=1)
+    venue.change("snapshot", seen)
     closer = closer_for(venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer))
-    assert venue.calls[0] == 0.0
-    assert venue.calls[1] >= 7.0
+    assert polled_at[0] == 0.0
+    assert polled_at[1] >= 7.0
 
 
 def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) -> None:
     """A trim that may not be traded is given up as blocked; the others, ranked after it, are closed meanwhile."""
 
-    class Halted(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if request.symbol == "BTC":
-                raise OrderRejectedError("permission", "not on this symbol")
-            return await super().submit(request)
-
-    venue = Halted({"BTC": D(100), "ETH": D(10)})
+    venue = HonestVenue({"BTC": D(100), "ETH": D(10)})
+    venue.fail("submit", OrderRejectedError("permission", "not on this symbol"), when=is_for_btc)
     closer = close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=1)
     assert venue.position("ETH") == D(0)
     asyncio.run(drive(closer, passes=2000))
@@ -410,16 +335,8 @@ def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) 
 def test_a_defect_in_an_adapter_does_not_hold_up_the_others(store: Store) -> None:
     """Whatever an adapter raises, the other positions are closed, and the order is queried."""
 
-    class Broken(HonestVenue):
-        broken = True
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if request.symbol == "BTC" and self.broken:
-                self.broken = False
-                raise KeyError("avgPx")
-            return await super().submit(request)
-
-    venue = Broken({"BTC": D(100), "ETH": D(10)})
+    venue = HonestVenue({"BTC": D(100), "ETH": D(10)})
+    venue.fail("submit", KeyError("avgPx"), times=1, when=is_for_btc)
     close(venue, store, {"BTC": D(0), "ETH": D(0)})
     assert (venue.position("BTC"), venue.position("ETH")) == (D(0), D(0))
     assert finished_fields(store)["status"] == "flat"
@@ -462,27 +379,16 @@ def test_targets_of_several_decisions_merge_to_the_smallest(store: Store) -> Non
 def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -> None:
     """What the trim cannot have closed is closed at once; the rest once its status is known."""
 
-    class Lost(HonestVenue):
-        deaf = True
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if request.client_order_id == client_order_id("d1", 0, 1):
-                raise FateUnknownError("timeout")
-            return await super().submit(request)
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            if self.deaf:
-                raise VenueDownError("maintenance")
-            return await super().find_order(symbol, client_order_id)
-
-    venue = Lost({"BTC": D(100)})
+    venue, trim = HonestVenue({"BTC": D(100)}), client_order_id("d1", 0, 1)
+    venue.fail("submit", FateUnknownError("timeout"), when=lambda request: request.client_order_id == trim)
+    outage = venue.fail("find_order", VenueDownError("maintenance"))
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, passes=3))
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, name="d2")))
     asyncio.run(drive(closer, passes=3))
     assert venue.position("BTC") == D(50)
-    venue.deaf = False
+    outage.left = 0
     asyncio.run(drive(closer))
     assert venue.position("BTC") == D(0)
 
@@ -490,15 +396,13 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -
 def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: Store) -> None:
     """The venue shows the old position for a while after the fill: 50% stays 50%."""
 
-    class Lagging(FalseSnapshots):
-        lies = 6
-        first: AccountSnapshot | None = None
+    venue, seen = HonestVenue({"BTC": D(100)}), list[AccountSnapshot]()
 
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            self.first = self.first or true
-            return self.first
+    def first(true: AccountSnapshot) -> AccountSnapshot:
+        seen.append(true)
+        return seen[0]
 
-    venue = Lagging({"BTC": D(100)})
+    venue.change("snapshot", first, times=6)
     close(venue, store, {"BTC": D(50)})
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(50), "flat")
 
@@ -506,20 +410,13 @@ def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: S
 def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store) -> None:
     """The venue shows the position from before an order of a decision that has since ended: nothing is sent twice."""
 
-    class Lagging(FalseSnapshots):
-        lies = 0
-
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            old = tuple(msgspec.structs.replace(p, contracts=D(100)) for p in true.positions or ())
-            return msgspec.structs.replace(true, positions=old)
-
-    venue = Lagging({"BTC": D(100)}, resting={"stop": "BTC"})
+    venue = HonestVenue({"BTC": D(100)}, resting={"stop": "BTC"})
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)})))
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)}, name="d2", cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer, passes=1))
     assert (finished_fields(store)["status"], "finished" in kinds(store, "d2")) == ("flat", False)
-    venue.lies = 5
+    venue.change("snapshot", with_contracts(D(100)), times=5)
     restarted = closer_for(venue, store)
     asyncio.run(restarted.recover())
     asyncio.run(drive(restarted))
@@ -529,29 +426,17 @@ def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store
 def test_the_orders_of_an_ended_decision_bound_what_another_sends_after_a_restart(store: Store) -> None:
     """The second decision was made before the first one's fill, and the venue shows the position of then."""
 
-    class Busy(FalseSnapshots):
-        lies = 0
-        limited = False
-
-        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
-            old = tuple(msgspec.structs.replace(p, contracts=D(100)) for p in true.positions or ())
-            return msgspec.structs.replace(true, positions=old)
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if self.limited:
-                raise RateLimitedError("slow down", 5.0)
-            return await super().submit(request)
-
-    venue = Busy({"BTC": D(100), "ETH": D(10)})
+    venue = HonestVenue({"BTC": D(100), "ETH": D(10)})
     first, second = decide(venue, {"BTC": D(50)}), decide(venue, {"ETH": D(0), "BTC": D(25)}, name="d2")
     closer = closer_for(venue, store)
     closer.adopt(commit(store, first))
     asyncio.run(drive(closer, passes=1))
-    venue.limited = True
+    venue.fail("submit", RateLimitedError("slow down", 5.0))
     closer.adopt(commit(store, second))
     asyncio.run(drive(closer, passes=1))
     assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(50))
-    venue.limited, venue.lies = False, 1
+    venue.recover()
+    venue.change("snapshot", with_contracts(D(100)), times=1)
     restarted = closer_for(venue, store)
     asyncio.run(restarted.recover())
     asyncio.run(drive(restarted))
@@ -561,11 +446,8 @@ def test_the_orders_of_an_ended_decision_bound_what_another_sends_after_a_restar
 def test_an_absence_is_not_believed_before_a_late_request_can_have_arrived(store: Store) -> None:
     """Queried a moment after sending, the venue has no such order: that is no final answer yet."""
 
-    class Slow(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            raise FateUnknownError("timeout")
-
-    venue, clock = Slow({"BTC": D(100)}), VirtualClock()
+    venue, clock = HonestVenue({"BTC": D(100)}), VirtualClock()
+    venue.fail("submit", FateUnknownError("timeout"))
     closer = closer_for(venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     while clock.monotonic() < 1.9:
@@ -579,29 +461,11 @@ def test_an_absence_is_not_believed_before_a_late_request_can_have_arrived(store
 def test_an_order_refused_as_a_duplicate_is_queried(store: Store) -> None:
     """After a false denial the order is sent again; the refused repeat leads to the fill."""
 
-    class Forgetful(HonestVenue):
-        forgets = 7
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            report = await super().submit(request)
-            raise FateUnknownError(f"timeout after {report.id}")
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            self.forgets -= 1
-            return None if self.forgets > 0 else await super().find_order(symbol, client_order_id)
-
-        async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-            return () if self.forgets > 0 else await super().fills(symbol, client_order_id)
-
-        async def snapshot(self) -> AccountSnapshot:
-            if not any(kind == "filled" for kind in kinds(store)):
-                self.state["positions"], real = {"BTC": "100"}, dict(self.state["positions"])
-                shown = await super().snapshot()
-                self.state["positions"] = real
-                return shown
-            return await super().snapshot()
-
-    venue = Forgetful({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", FateUnknownError("timeout"), is_done=True)
+    venue.change("find_order", lambda _: None, times=6)
+    venue.change("fills", lambda _: (), when=lambda *_: venue.requests_of("find_order") < 7)
+    venue.change("snapshot", with_contracts(D(100)), when=lambda: "filled" not in kinds(store))
     closer = close(venue, store, {"BTC": D(50)})
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(50), "flat")
     assert "absent" in kinds(store)
@@ -612,13 +476,8 @@ def test_an_order_refused_as_a_duplicate_is_queried(store: Store) -> None:
 def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store) -> None:
     """A bot that buys back what was sold causes a residual: the decision closes no more than it decided."""
 
-    class Rebought(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            report = await super().submit(request)
-            self.move("BTC", D(50))
-            return report
-
-    venue = Rebought({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("submit", buying_back(venue, D(50)))
     close(venue, store, {"BTC": D(50)})
     assert venue.traded("BTC") == D(50)
     assert finished_fields(store)["status"] == "residual"
@@ -628,17 +487,8 @@ def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store
 def test_a_full_close_chases_a_position_that_grows(store: Store) -> None:
     """What was bought meanwhile is closed too."""
 
-    class ReboughtOnce(HonestVenue):
-        bought = False
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            report = await super().submit(request)
-            if not self.bought:
-                self.bought = True
-                self.move("BTC", D(20))
-            return report
-
-    venue = ReboughtOnce({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("submit", buying_back(venue, D(20)), times=1)
     close(venue, store, {"BTC": D(0)})
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
 
@@ -646,11 +496,8 @@ def test_a_full_close_chases_a_position_that_grows(store: Store) -> None:
 def test_a_fresh_decision_is_sent_although_the_account_is_unavailable(store: Store) -> None:
     """Its snapshot is seconds old and the order is reduce-only: the crash does not wait."""
 
-    class Unavailable(HonestVenue):
-        async def snapshot(self) -> AccountSnapshot:
-            raise VenueDownError("positions endpoint")
-
-    venue = Unavailable({"BTC": D(100), "ETH": D(5)})
+    venue = HonestVenue({"BTC": D(100), "ETH": D(5)})
+    venue.fail("snapshot", VenueDownError("positions endpoint"))
     close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=50)
     assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
     assert "finished" not in kinds(store)
@@ -659,11 +506,8 @@ def test_a_fresh_decision_is_sent_although_the_account_is_unavailable(store: Sto
 def test_an_old_decision_waits_for_a_snapshot(store: Store) -> None:
     """After a restart nothing is sent on an old snapshot."""
 
-    class Unavailable(HonestVenue):
-        async def snapshot(self) -> AccountSnapshot:
-            raise VenueDownError("positions endpoint")
-
-    venue = Unavailable({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("snapshot", VenueDownError("positions endpoint"))
     commit(store, decide(venue, {"BTC": D(50)}))
     closer = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(closer.recover())
@@ -674,19 +518,9 @@ def test_an_old_decision_waits_for_a_snapshot(store: Store) -> None:
 def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
     """An acknowledged order is queried until it is final; no second one is sent meanwhile."""
 
-    class Slow(HonestVenue):
-        asked = 0
-
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            report = await super().submit(request)
-            return msgspec.structs.replace(report, state="open", filled=D(0))
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            self.asked += 1
-            report = await super().find_order(symbol, client_order_id)
-            return report if report is None or self.asked > 5 else msgspec.structs.replace(report, state="open")
-
-    venue = Slow({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("submit", lambda report: msgspec.structs.replace(report, state="open", filled=D(0)))
+    venue.change("find_order", lambda report: report and msgspec.structs.replace(report, state="open"), times=5)
     close(venue, store, {"BTC": D(0)})
     assert kinds(store) == ["planned", "sending", "acknowledged", "filled", "verified", "finished"]
     assert len(venue.state["orders"]) == 1
@@ -694,8 +528,8 @@ def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
 
 def test_refusals_are_retried_at_growing_intervals_and_then_reported(store: Store) -> None:
     """Eight refusals in a row of the last kind of order end the target of a trim, with growing waits between them."""
-    venue, clock = Refusing({"BTC": D(100)}), VirtualClock()
-    venue.reason = "price_band"
+    venue, clock = HonestVenue({"BTC": D(100)}), VirtualClock()
+    venue.fail("submit", OrderRejectedError("price_band", "no"))
     closer = closer_for(venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     assert asyncio.run(drive(closer, passes=5000))
@@ -708,13 +542,8 @@ def test_refusals_are_retried_at_growing_intervals_and_then_reported(store: Stor
 def test_an_order_above_the_maximum_is_sent_in_smaller_parts(store: Store) -> None:
     """`above_maximum` halves what is sent at once until the venue takes it."""
 
-    class Small(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if request.amount > 30:
-                raise OrderRejectedError("above_maximum", "at most 30")
-            return await super().submit(request)
-
-    venue = Small({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", OrderRejectedError("above_maximum", "at most 30"), when=lambda request: request.amount > 30)
     close(venue, store, {"BTC": D(0)}, passes=5000)
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
 

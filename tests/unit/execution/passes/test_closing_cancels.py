@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,34 +12,15 @@ from msgspec import structs
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.closing_pace import PACE
-from killswitch.model.snapshot import Order
 from killswitch.model.store import Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
-
-
-class Stubborn(HonestVenue):
-    """Every cancel fails with an error of the adapter's own; `gone` orders are not among the open ones."""
-
-    gone: frozenset[str] = frozenset()
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        self.state["log"].append(f"cancel {order_id}")
-        raise RuntimeError("404 unknown order")
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        return tuple(order for order in await super().open_orders() if order.id not in self.gone)
+NOT_FOUND = RuntimeError("404 unknown order")
+"""An error of the adapter's own at a cancel."""
 
 
 def close_with_cancels(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[str, str | None]:
@@ -56,10 +35,11 @@ def close_with_cancels(venue: HonestVenue, store: Store, cancels: dict[str, Any]
 @pytest.mark.parametrize("why", ["entry", "all"])
 def test_a_cancel_that_always_fails_is_given_up_and_reported(store: Store, why: str) -> None:
     """The position is closed, the order is named with the reason, and the close ends: not flat."""
-    venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
+    venue.fail("cancel", NOT_FOUND)
     data = close_with_cancels(venue, store, {"o1": ("BTC", why)})
     assert venue.position("BTC") == 0
-    assert (data["status"], venue.state["log"].count("cancel o1")) == ("blocked", PACE.fruitless_attempts)
+    assert (data["status"], venue.received.count(("cancel", "BTC", "o1"))) == ("blocked", PACE.fruitless_attempts)
     assert "order o1 cannot be cancelled: 8 requests in a row failed, the last one with RuntimeError: 404" in (
         data["reason"] or ""
     )
@@ -67,10 +47,11 @@ def test_a_cancel_that_always_fails_is_given_up_and_reported(store: Store, why: 
 
 def test_an_order_that_is_no_longer_open_counts_as_cancelled(store: Store) -> None:
     """The adapter raises for a missing order; the venue's open orders, queried several times, confirm it."""
-    venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
-    venue.gone = frozenset({"o1"})
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
+    venue.fail("cancel", NOT_FOUND)
+    venue.change("open_orders", lambda _: ())
     assert close_with_cancels(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
-    assert venue.state["log"].count("cancel o1") == 1 + PACE.confirm_snapshots
+    assert venue.received.count(("cancel", "BTC", "o1")) == 1 + PACE.confirm_snapshots
 
 
 def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: Store) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,20 +14,10 @@ from killswitch.journal.codec import decode
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry, Store
-from killswitch.model.venue import OrderReport, OrderRequest
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def close_position(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> AccountExecutor:
@@ -43,19 +31,12 @@ def kinds(store: Store) -> list[str]:
     return [entry.kind for entry in store.journal("d1")]
 
 
-class Garbling(HonestVenue):
-    """Executes what it is sent; its answers to orders, and to the first `asked` queries, carry `wrong` fields."""
-
-    wrong: dict[str, Any] = {}
-    asked = 2
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        return msgspec.structs.replace(await super().submit(request), **self.wrong)
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        true = await super().find_order(symbol, client_order_id)
-        self.asked -= 1
-        return true if true is None or self.asked < 0 else msgspec.structs.replace(true, **self.wrong)
+def garbling(wrong: dict[str, Any], queries: int = 2) -> HonestVenue:
+    """Executes what it is sent; its answers to orders, and to the first queries, carry `wrong` fields."""
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("submit", lambda true: msgspec.structs.replace(true, **wrong))
+    venue.change("find_order", lambda true: true and msgspec.structs.replace(true, **wrong), times=queries)
+    return venue
 
 
 @pytest.mark.parametrize(
@@ -74,8 +55,7 @@ class Garbling(HonestVenue):
 )
 def test_an_impossible_answer_is_unknown_and_queried(store: Store, wrong: dict[str, Any]) -> None:
     """It is not journaled as a fill, the order is not sent again, and the true answer counts when it arrives."""
-    venue = Garbling({"BTC": D(100)})
-    venue.wrong = wrong
+    venue = garbling(wrong)
     close_position(venue, store, D(50))
     assert kinds(store) == ["planned", "sending", "unknown", "filled", "verified", "finished"]
     assert (venue.position("BTC"), len(venue.state["orders"])) == (D(50), 1)
@@ -83,8 +63,7 @@ def test_an_impossible_answer_is_unknown_and_queried(store: Store, wrong: dict[s
 
 def test_an_overfill_counts_as_the_amount(store: Store) -> None:
     """An order that the venue always reports as overfilled counts as filled, and its queries end."""
-    venue = Garbling({"BTC": D(100)})
-    venue.wrong, venue.asked = {"filled": D(51)}, 10**6
+    venue = garbling({"filled": D(51)}, queries=10**6)
     close_position(venue, store, D(50))
     assert kinds(store) == ["planned", "sending", "filled", "verified", "finished"]
     assert store.journal("d1")[2].data["filled"] == "50"
@@ -93,8 +72,7 @@ def test_an_overfill_counts_as_the_amount(store: Store) -> None:
 @pytest.mark.parametrize("wrong", [{"average_price": D("NaN")}, {"fee": D("sNaN")}, {"fee": "0.1"}])
 def test_a_price_that_is_no_number_makes_the_cost_unknown_and_nothing_else(store: Store, wrong: dict[str, Any]) -> None:
     """The close continues to flat, and its cost is unknown, after a restart too."""
-    venue = Garbling({"BTC": D(100)})
-    venue.wrong = wrong
+    venue = garbling(wrong)
     (closing,) = close_position(venue, store, D(0)).progress()
     assert (closing.status, closing.cost) == ("flat", None)
     again = AccountExecutor("main", venue, store, VirtualClock())
@@ -105,11 +83,8 @@ def test_a_price_that_is_no_number_makes_the_cost_unknown_and_nothing_else(store
 def test_a_text_that_cannot_be_encoded_is_journaled_as_far_as_possible(store: Store) -> None:
     """A venue's text with a lone surrogate does not prevent its refusal from being journaled."""
 
-    class UnencodableText(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            raise ValueError("\ud800" * 10_000)
-
-    venue = UnencodableText({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", ValueError("\ud800" * 10_000))
     close_position(venue, store, D(0), passes=3)
     answer = next(entry for entry in store.journal("d1") if entry.kind == "unknown")
     assert len(answer.data["text"] or "") == 500
@@ -129,21 +104,11 @@ def test_an_older_entry_without_a_number_counts_as_filled_in_full() -> None:
 def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, request_: str) -> None:
     """A CancelledError that nobody requested leaves the status unknown, and does not end the run."""
 
-    class Fickle(HonestVenue):
-        times = 1
-
-        def __getattribute__(self, name: str) -> Any:
-            if name == request_ and self.times:
-                return self.call_off
-            return super().__getattribute__(name)
-
-        async def call_off(self, *_: object) -> Any:
-            self.times -= 1
-            raise asyncio.CancelledError
-
-    venue = Fickle({"BTC": D(100)}, resting={"o1": "BTC"}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"}, fill_shares=("0.5",))
     closer = AccountExecutor("main", venue, store, VirtualClock())
-    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")})))
+    decision = decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")})
+    venue.fail(request_, asyncio.CancelledError(), times=1)
+    closer.adopt(commit(store, decision))
     assert asyncio.run(drive(closer))
     assert (venue.position("BTC"), kinds(store)[-1]) == (D(0), "finished")
 

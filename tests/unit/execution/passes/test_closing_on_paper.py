@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.store import Store
 from killswitch.model.venue import AccountSpec
-from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
 from tests.closing_cases import commit
 from tests.honest_venue import NOW, VirtualClock
 from tests.markets import FREE, Desk, bar, instrument
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 def decision(contracts: str, target: str, name: str = "d1") -> Decision:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,19 +11,10 @@ import pytest
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.store import Store
-from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 class Spot(HonestVenue):
@@ -79,18 +68,12 @@ def test_c1_a_position_that_stays_missing_is_believed_to_be_gone(store: Store) -
 def test_a_size_that_is_no_number_makes_every_position_unknown(store: Store, size: str) -> None:
     """Such an answer trims nothing, and the close continues at the next valid answer."""
 
-    class MalformedSizes(HonestVenue):
-        lies = 30
+    def malformed(true: AccountSnapshot) -> AccountSnapshot:
+        held = tuple(msgspec.structs.replace(each, contracts=D(size)) for each in true.positions or ())
+        return msgspec.structs.replace(true, positions=held)
 
-        async def snapshot(self) -> AccountSnapshot:
-            true = await super().snapshot()
-            self.lies -= 1
-            if self.lies < 0:
-                return true
-            held = tuple(msgspec.structs.replace(each, contracts=D(size)) for each in true.positions or ())
-            return msgspec.structs.replace(true, positions=held)
-
-    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", malformed, times=30)
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
     asyncio.run(drive(closer, 30))
@@ -103,23 +86,18 @@ def test_a_size_that_is_no_number_makes_every_position_unknown(store: Store, siz
 def test_a_full_close_continues_on_the_last_known_positions_while_sizes_are_no_numbers(store: Store, size: str) -> None:
     """Of 100 half fills; the other 50 follow on no such answer, and the close ends on the first valid one."""
 
-    class MalformedSizes(HonestVenue):
-        lies = True
+    def malformed(true: AccountSnapshot) -> AccountSnapshot:
+        (held,) = true.positions or (Position("BTC", "long", D(1)),)
+        return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
 
-        async def snapshot(self) -> AccountSnapshot:
-            true = await super().snapshot()
-            if not (self.lies and self.state["orders"]):
-                return true
-            (held,) = true.positions or (Position("BTC", "long", D(1)),)
-            return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
-
-    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
+    venue.change("snapshot", malformed, when=lambda: venue.state["orders"])
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert not asyncio.run(drive(closer, 60))
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
     assert "finished" not in [entry.kind for entry in store.journal("d1")]
-    venue.lies = False
+    venue.recover()
     assert asyncio.run(drive(closer))
     assert venue.traded("BTC") == 100
 
@@ -127,12 +105,9 @@ def test_a_full_close_continues_on_the_last_known_positions_while_sizes_are_no_n
 def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:
     """A step of NaN does not prevent the close of a position."""
 
-    class Ruled(HonestVenue):
-        async def snapshot(self) -> AccountSnapshot:
-            rules = (Instrument("BTC", amount_step=D("NaN"), min_amount=D("sNaN"), max_amount=D("Infinity")),)
-            return msgspec.structs.replace(await super().snapshot(), instruments=rules)
-
-    venue = Ruled({"BTC": D(100)})
+    rules = (Instrument("BTC", amount_step=D("NaN"), min_amount=D("sNaN"), max_amount=D("Infinity")),)
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("snapshot", lambda true: msgspec.structs.replace(true, instruments=rules))
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer))

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.snapshot import Fill
 from killswitch.model.store import Store
-from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, RejectReason
-from killswitch.store.sqlite import open_store
+from killswitch.model.venue import FateUnknownError, OrderRejectedError, RejectReason
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
 
 D = Decimal
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(str(tmp_path / "store.sqlite"))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("reason", ["market_closed", "other"])
@@ -37,14 +25,10 @@ def test_a_full_close_outlasts_a_closed_market(
     """Refused for ten minutes: reported after eight times, tried at growing intervals, and closed; a trim gives up."""
     clock = VirtualClock()
 
-    class Closed(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            if clock.monotonic() < 600:
-                self.state["log"].append("refused")
-                raise OrderRejectedError(reason, "come back later")
-            return await super().submit(request)
-
-    venue = Closed({"BTC": D(100)})
+    venue, often = HonestVenue({"BTC": D(100)}), 10**6
+    refusals = venue.fail(
+        "submit", OrderRejectedError(reason, "come back later"), times=often, when=lambda _: clock.monotonic() < 600
+    )
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
     told: set[str | None] = set()
@@ -52,7 +36,7 @@ def test_a_full_close_outlasts_a_closed_market(
         while runner.run(drive(closer, 1)) is False:
             told.add(closer.stall_notice)
     assert venue.position("BTC") == left
-    assert venue.state["log"].count("refused") <= 30
+    assert often - refusals.left <= 30
     if target == 0:
         assert told == {None, f"BTC is refused repeatedly ({reason}) and is retried"}
 
@@ -60,16 +44,10 @@ def test_a_full_close_outlasts_a_closed_market(
 def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
     """It is still queried, and after half a minute it is reported by its id."""
 
-    class Slow(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            return msgspec.structs.replace(await super().submit(request), state="open", filled=D(0))
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            report = await super().find_order(symbol, client_order_id)
-            return report and msgspec.structs.replace(report, state="open", filled=D(0))
-
     clock = VirtualClock()
-    venue = Slow({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.change("submit", lambda report: msgspec.structs.replace(report, state="open", filled=D(0)))
+    venue.change("find_order", lambda report: report and msgspec.structs.replace(report, state="open", filled=D(0)))
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 5))
@@ -82,19 +60,11 @@ def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
 def test_an_order_of_unknown_status_for_long_is_reported(store: Store) -> None:
     """It is detached and queried, and reported to people, who can check at the venue by other means."""
 
-    class Mute(HonestVenue):
-        async def submit(self, request: OrderRequest) -> OrderReport:
-            await super().submit(request)
-            raise FateUnknownError("no answer")
-
-        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-            raise FateUnknownError("no answer")
-
-        async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-            raise FateUnknownError("no answer")
-
     clock = VirtualClock()
-    venue = Mute({"BTC": D(100)})
+    venue = HonestVenue({"BTC": D(100)})
+    venue.fail("submit", FateUnknownError("no answer"), is_done=True)
+    venue.fail("find_order", FateUnknownError("no answer"))
+    venue.fail("fills", FateUnknownError("no answer"))
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, 5))
