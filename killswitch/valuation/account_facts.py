@@ -1,0 +1,162 @@
+"""Facts of one account in one snapshot: each is computed when it is first read, and once for everything that reads it.
+
+Policies, scopes and signals share them, and a later snapshot of the account shares what did not change. Money is
+Decimal, in the account's currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from killswitch.model.computed_once import computed_once
+from killswitch.model.instant import to_micros
+from killswitch.model.magnitude import sane, sound_account
+from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.valuation.held_positions import HeldPositions, SizeKey
+from killswitch.valuation.position_measures import Instruments, PnlKey
+from killswitch.valuation.trust import (
+    reason_equity_missing,
+    reason_positions_missing,
+    reason_positions_unusable,
+    reason_stale,
+)
+from killswitch.valuation.wallets import holdings, wallets
+
+T = TypeVar("T")
+
+
+class AccountFacts:
+    """Facts of one account. `held` are its positions with their measures.
+
+    `rules` are those of all accounts. They must not change for the account's own symbols while its facts are in use.
+    """
+
+    def __init__(self, account: AccountSnapshot, rules: Instruments, before: AccountFacts | None = None) -> None:
+        """`before`: facts of an earlier snapshot of the account under the same rules."""
+        self.account = account
+        self.name = account.account
+        self.rules = rules
+        self.held: HeldPositions = HeldPositions.of(account, rules, None if before is None else before.held)
+        self._change: AccountChange | None = None
+
+    # Trust
+
+    @computed_once
+    def positions_unusable(self) -> str | None:
+        """The reason why its positions are unusable, or None, whether or not its equity is known."""
+        if self.account.quality == "ok" and self.held.sizes.are_open:
+            return None
+        return reason_positions_unusable(self.account)
+
+    @computed_once
+    def equity_unusable(self) -> str | None:
+        """The reason why its equity is unusable, or None; its age does not count."""
+        return reason_equity_missing(self.account) or self.positions_unusable
+
+    @computed_once
+    def positions_missing(self) -> str | None:
+        """The reason if the account does not report its positions, or None."""
+        return reason_positions_missing(self.account)
+
+    def equity_unknown(self, as_of: int, stale_after: int | None) -> str | None:
+        """The reason why its equity is unknown at `as_of` (microseconds), or None."""
+        return self.equity_unusable or reason_stale(self.account, as_of, stale_after)
+
+    def untrusted(self, as_of: int, stale_after: int | None) -> str | None:
+        """The reason why its numbers are unknown, or None if they are usable."""
+        return self.equity_unknown(as_of, stale_after) or self.positions_missing
+
+    @computed_once
+    def sound(self) -> AccountSnapshot:
+        """The account with every insane number unknown, and without orders of insane size; itself if there is none."""
+        return sound_account(self.account)
+
+    @computed_once
+    def observed(self) -> int | None:
+        """When it was observed (microseconds); None if it does not report that."""
+        return None if self.account.observed_at is None else to_micros(self.account.observed_at)
+
+    # Money
+
+    @computed_once
+    def maintenance(self) -> Decimal | None:
+        """The maintenance margin; None if it is unknown or insane."""
+        margin = self.account.maintenance_margin
+        return margin if margin is not None and sane(margin) else None
+
+    @computed_once
+    def wallets(self) -> list[tuple[str, Decimal, Decimal]] | None:
+        """(asset, wallet, price) of every balance if all of them and unrealised profit are reported, else None."""
+        return wallets(self.account)
+
+    @computed_once
+    def holdings(self) -> Mapping[str, tuple[Decimal, Decimal]]:
+        """Asset → (amount, price) of every priced asset except the account's own currency."""
+        return holdings(self.account)
+
+    # Positions
+
+    @computed_once
+    def positions(self) -> tuple[Position, ...] | None:
+        """Its open positions with every insane number unknown, one for each symbol and side; None if unknown."""
+        return None if self.account.positions is None else self.held.merged
+
+    @computed_once
+    def sizes(self) -> Mapping[SizeKey, Decimal] | None:
+        """Symbol and side → contracts, without zeros; None if unknown. The same object while nothing is traded."""
+        return None if self.account.positions is None else self.held.sizes.contracts
+
+    @computed_once
+    def entries(self) -> Mapping[SizeKey, Decimal | None] | None:
+        """Symbol and side → entry price, that of the first row if there are several; None if unknown."""
+        return None if self.positions is None else {each.key: each.entry_price for each in self.positions}
+
+    @computed_once
+    def pnl(self) -> dict[PnlKey, Decimal] | None:
+        """The unrealised P&L of every position; None if one, or the positions, are unknown. It must not be changed."""
+        return None if self.account.positions is None else self.held.pnl
+
+    @computed_once
+    def unrealised(self) -> Decimal | None:
+        """The unrealised P&L of its positions together; None if that of one, or the positions, are unknown."""
+        return None if self.account.positions is None else self.held.unrealised
+
+    @computed_once
+    def unrealised_unknown(self) -> str | None:
+        """The reason why `unrealised` is None, or None."""
+        if self.unrealised is not None:
+            return None
+        return self.positions_missing or f"a position of {self.name} gives neither its P&L nor the prices to compute it"
+
+    # Changes
+
+    def since(self, before: AccountFacts) -> AccountChange:
+        """The change since the facts of an earlier snapshot of the account; one object for everything that asks."""
+        if self._change is None or self._change.before is not before:
+            before._change = None  # or each change would keep all earlier ones
+            self._change = AccountChange(before, self)
+        return self._change
+
+
+class AccountChange:
+    """The change of an account between two snapshots, with whatever is computed from both."""
+
+    def __init__(self, before: AccountFacts, after: AccountFacts) -> None:
+        self.before = before
+        self.after = after
+        self._computed: dict[Callable[..., Any], Any] = {}
+
+    @computed_once
+    def has_traded(self) -> bool:
+        """Whether the contracts of a position differ, or the positions of either snapshot are unknown."""
+        one, other = self.before.sizes, self.after.sizes
+        return one is None or other is None or (one is not other and one != other)
+
+    def once(self, compute: Callable[[AccountFacts, AccountFacts], T]) -> T:
+        """`compute(before, after)`, which must depend on nothing else, computed once for this change."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self.before, self.after)
+        found: T = self._computed[compute]
+        return found
