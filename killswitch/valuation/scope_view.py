@@ -230,10 +230,6 @@ class ScopeView:
             found |= own
         return found
 
-    def pnl_of(self, account: AccountSnapshot) -> Decimal | None:
-        """The sum of the unrealised P&L of one account, in its own currency; None if a position's P&L is unknown."""
-        return self._around.of(account).unrealised
-
     def profits(self) -> dict[str, Decimal | None]:
         """Account → the total unrealised profit of its positions, in its own currency; None if one is unknown."""
         return {facts.name: facts.unrealised for facts in self.facts}
