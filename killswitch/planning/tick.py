@@ -146,16 +146,18 @@ class Interpreter:
             is_repetition = view.is_repetition_of(watch.history.view)
             if not is_repetition:
                 issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
-            for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
-                decisions += self._reset(watch, now, event, issued)
+            for event in events:
+                if event.kind == "reset" and applies(event, watch.scope):
+                    decisions += self._reset(watch, now, event, issued)
             if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, issued)
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
-        for event in (each for each in events if each.kind == "reset"):
-            decisions += self._reset_orphans(event, now, issued)
+        for event in events:
+            if event.kind == "reset":
+                decisions += self._reset_orphans(event, now, issued)
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
         has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)

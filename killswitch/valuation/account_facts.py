@@ -40,29 +40,21 @@ class AccountFacts:
         self.rules = rules
         self.held: HeldPositions = HeldPositions.of(account, rules, None if before is None else before.held)
         self._change: AccountChange | None = None
+        is_plausible = account.quality == "ok" and self.held.sizes.are_open
+        self.positions_unusable = None if is_plausible else reason_positions_unusable(account)
+        """The reason why its positions are unusable, or None, whether or not its equity is known."""
+        self.equity_unusable = reason_equity_missing(account) or self.positions_unusable
+        """The reason why its equity is unusable, or None; its age does not count."""
+        self.positions_missing = reason_positions_missing(account)
+        """The reason if the account does not report its positions, or None."""
 
     # Trust
 
-    @computed_once
-    def positions_unusable(self) -> str | None:
-        """The reason why its positions are unusable, or None, whether or not its equity is known."""
-        if self.account.quality == "ok" and self.held.sizes.are_open:
-            return None
-        return reason_positions_unusable(self.account)
-
-    @computed_once
-    def equity_unusable(self) -> str | None:
-        """The reason why its equity is unusable, or None; its age does not count."""
-        return reason_equity_missing(self.account) or self.positions_unusable
-
-    @computed_once
-    def positions_missing(self) -> str | None:
-        """The reason if the account does not report its positions, or None."""
-        return reason_positions_missing(self.account)
-
     def equity_unknown(self, as_of: int, stale_after: int | None) -> str | None:
         """The reason why its equity is unknown at `as_of` (microseconds), or None."""
-        return self.equity_unusable or reason_stale(self.account, as_of, stale_after)
+        if stale_after is None or self.equity_unusable is not None:
+            return self.equity_unusable
+        return reason_stale(self.account, as_of, stale_after)
 
     def untrusted(self, as_of: int, stale_after: int | None) -> str | None:
         """The reason why its numbers are unknown, or None if they are usable."""
@@ -98,12 +90,12 @@ class AccountFacts:
 
     # Positions
 
-    @computed_once
+    @property
     def positions(self) -> tuple[Position, ...] | None:
         """Its open positions with every insane number unknown, one for each symbol and side; None if unknown."""
         return None if self.account.positions is None else self.held.merged
 
-    @computed_once
+    @property
     def sizes(self) -> Mapping[SizeKey, Decimal] | None:
         """Symbol and side → contracts, without zeros; None if unknown. The same object while nothing is traded."""
         return None if self.account.positions is None else self.held.sizes.contracts
@@ -113,12 +105,12 @@ class AccountFacts:
         """Symbol and side → entry price, that of the first row if there are several; None if unknown."""
         return None if self.positions is None else {each.key: each.entry_price for each in self.positions}
 
-    @computed_once
+    @property
     def pnl(self) -> dict[PnlKey, Decimal] | None:
         """The unrealised P&L of every position; None if one, or the positions, are unknown. It must not be changed."""
         return None if self.account.positions is None else self.held.pnl
 
-    @computed_once
+    @property
     def unrealised(self) -> Decimal | None:
         """The unrealised P&L of its positions together; None if that of one, or the positions, are unknown."""
         return None if self.account.positions is None else self.held.unrealised

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from operator import attrgetter
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 SizeKey = tuple[str, Side]
 """(symbol, side): the identity of a position in its account."""
 
-_SIZE = attrgetter("symbol", "side", "contracts")
-
 
 @dataclass(frozen=True, slots=True)
 class BookExposure:
@@ -58,14 +56,21 @@ class BookExposure:
 class PositionSizes:
     """Symbol, side and contracts of every reported row; the same object for as long as nothing is traded."""
 
-    def __init__(self, account: str, rows: list[tuple[str, Side, Decimal]]) -> None:
-        self.rows = rows
+    def __init__(self, account: str, positions: Sequence[Position]) -> None:
+        self.symbols = [row.symbol for row in positions]
+        self.sides = [row.side for row in positions]
+        self.rows = [row.contracts for row in positions]
+        self.are_open = are_open(self.rows)
+        """Whether there are rows, all of them open and of a plausible size."""
         self._account = account
 
-    @computed_once
-    def are_open(self) -> bool:
-        """Whether there are rows, all of them open and of a plausible size."""
-        return are_open([contracts for _, _, contracts in self.rows])
+    def are_of(self, positions: Sequence[Position]) -> bool:
+        """Whether these are the sizes of `positions`."""
+        return (
+            _are_equal([row.contracts for row in positions], self.rows)
+            and [row.symbol for row in positions] == self.symbols
+            and [row.side for row in positions] == self.sides
+        )
 
     @computed_once
     def are_single(self) -> bool:
@@ -80,19 +85,13 @@ class PositionSizes:
     @computed_once
     def keys(self) -> list[PnlKey]:
         """The key of every row, in order."""
-        account = self._account
-        return [(account, symbol, side) for symbol, side, _ in self.rows]
-
-    @computed_once
-    def sides(self) -> list[Side]:
-        """The side of every row, in order."""
-        return [side for _, side, _ in self.rows]
+        return [*zip(repeat(self._account), self.symbols, self.sides, strict=False)]
 
     @computed_once
     def contracts(self) -> Mapping[SizeKey, Decimal]:
         """Symbol and side → contracts of its rows together, without rows of zero contracts."""
         found: dict[SizeKey, Decimal] = {}
-        for symbol, side, contracts in self.rows:
+        for symbol, side, contracts in zip(self.symbols, self.sides, self.rows, strict=True):
             if contracts:
                 found[symbol, side] = found.get((symbol, side), ZERO) + contracts
         return found
@@ -107,9 +106,8 @@ class HeldPositions:
         self.name = account.account
         self.reported = account.positions or ()
         self.rules = rules
-        rows = [*map(_SIZE, self.reported)]
-        is_same = before is not None and _are_equal(rows, before.sizes.rows)
-        self.sizes: PositionSizes = before.sizes if before is not None and is_same else PositionSizes(self.name, rows)
+        sizes = None if before is None or not before.sizes.are_of(self.reported) else before.sizes
+        self.sizes: PositionSizes = sizes or PositionSizes(self.name, self.reported)
 
     @classmethod
     def of(cls, account: AccountSnapshot, rules: Instruments, before: HeldPositions | None) -> HeldPositions:

@@ -90,14 +90,17 @@ class ScopeView:
         for facts in self.facts:
             account = facts.account
             reason = facts.equity_unknown(self.as_of, self.stale_after)
+            equity = account.equity
             if reason is None and account.currency != self.currency:
-                reason = self.conversion(account.currency).unknown
+                found = self.conversion(account.currency)
+                reason = found.unknown
+                equity = None if equity is None or found.rate is None else equity * found.rate
             if reason is not None:
                 self.unknown = reason
                 return
             self.positions_unknown = self.positions_unknown or facts.positions_missing
-            assert account.equity is not None  # equity_unknown() has checked
-            total += self.converted(account.equity, account)
+            assert equity is not None  # equity_unknown() and conversion() have checked
+            total += equity
         self.equity = total
 
     def trusted(self) -> ScopeView:
@@ -144,7 +147,8 @@ class ScopeView:
 
         LookupError if the account is not in the view or its currency cannot be converted; then the view is unknown.
         """
-        found = self._by_name.get(account)
+        alone = len(self.accounts) == 1 and self.accounts[0].account == account
+        found = self.accounts[0] if alone else self._by_name.get(account)
         if found is None:
             raise LookupError(f"{account} is not in the scope, so its currency is unknown")
         return self.converted(ONE, found)
@@ -212,10 +216,12 @@ class ScopeView:
 
         It is shared: it must not be changed.
         """
-        return self._pnl
+        if self.positions_unknown is None and len(self.facts) == 1 and self.accounts[0].currency == self.currency:
+            return self.facts[0].held.pnl
+        return self._added_pnl
 
     @computed_once
-    def _pnl(self) -> dict[PnlKey, Decimal] | None:
+    def _added_pnl(self) -> dict[PnlKey, Decimal] | None:
         if self.positions_unknown is not None:
             return None
         found: dict[PnlKey, Decimal] = {}
@@ -225,8 +231,6 @@ class ScopeView:
                 return None
             if facts.account.currency != self.currency:
                 own = {key: value * rate for key, value in own.items()}
-            if len(self.facts) == 1:
-                return own
             found |= own
         return found
 

@@ -100,7 +100,7 @@ def view_of(
     reference: ReferenceCurrency | None = None,
 ) -> ScopeView:
     """View of the accounts at these indexes of the snapshot, in the reference currency if there is one."""
-    accounts = () if places is None else tuple(snapshot.accounts[place] for place in places)
+    accounts = () if places is None else tuple([snapshot.accounts[place] for place in places])
     return ScopeView(
         facts.as_of, snapshot.scheduled, accounts, facts.rules, stale_after, None, reference, around=facts
     )  # fmt: skip

@@ -173,7 +173,7 @@ class ScopeEvaluator:
             cost=self.cost,
         )
         self.state = moved.state
-        self.eligible = frozenset(stage.name for stage in moved.eligible)
+        self.eligible = frozenset([stage.name for stage in moved.eligible])
         return moved
 
     def restart_grace(self, triggers: Collection[int]) -> None:
@@ -232,8 +232,9 @@ class ScopeEvaluator:
 
     def drop_not_fired(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they are notified again."""
-        kept = tuple(record for record in self.state.barren if stage_of_record(record) in eligible)
-        if kept != self.state.barren:
+        barren = self.state.barren
+        kept = tuple([record for record in barren if stage_of_record(record) in eligible]) if barren else barren
+        if kept != barren:
             self.state = replace(self.state, barren=kept)
 
     def fired_on(self, stage: Stage) -> int:
