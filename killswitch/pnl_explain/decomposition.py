@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
+from killswitch.valuation.account_facts import holdings, single_wallet, wallets
 from killswitch.valuation.position_measures import (
     HOLDINGS,
     ZERO,
@@ -33,7 +34,6 @@ from killswitch.valuation.position_measures import (
     liquidation_distance,
 )
 from killswitch.valuation.scope_view import Instruments
-from killswitch.valuation.wallets import holdings, single_wallet, wallets
 
 NEAR_LIQUIDATION = Decimal("0.05")
 """The distance to the liquidation price within which a position that shrank may have been liquidated."""

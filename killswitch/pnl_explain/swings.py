@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.valuation.account_facts import wallets
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.wallets import wallets
 
 NOISY_FOR = 600 * SECOND
 """How long an account counts as noisy after a swing."""

@@ -18,11 +18,11 @@ from decimal import Decimal
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.valuation.account_facts import holdings
 from killswitch.valuation.currency_conversion import ONE
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, base_of, notional, sign
 from killswitch.valuation.scope_view import Instruments
 from killswitch.valuation.unit_value import fall_from
-from killswitch.valuation.wallets import holdings
 
 
 @dataclass(frozen=True, slots=True)

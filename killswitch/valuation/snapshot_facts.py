@@ -1,4 +1,9 @@
-"""Facts of all accounts of one snapshot, shared by the views of all policies and scopes."""
+"""Facts of all accounts of one snapshot, shared by the views of all policies and scopes.
+
+What concerns more than one account is here: the rates between currencies, which the venues' accounts agree on, and the
+accounts whose equity is known. Both are computed once for each maximum age that policies declare; a scope that computed
+them itself would read all accounts of the snapshot, and a tick would take the square of their number.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +31,10 @@ class SnapshotFacts:
         self.as_of = as_of
         self.accounts = accounts
         self.rules = rules
+        """The rules of all instruments, which later snapshots extend."""
         earlier = before or {}
         self.by_name = {each.account: _facts_of(each, rules, earlier.get(each.account)) for each in accounts}
+        """The facts of each account; of the last one if a name is there twice."""
         self._available: dict[int | None, Mapping[str, AccountSnapshot]] = {}
         self._conversions: dict[tuple[str, ReferenceCurrency, int | None], Conversion] = {}
 
