@@ -6,13 +6,16 @@ such numbers when they parse them; a number that is only too large for a sum cou
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import TypeVar
+from itertools import chain
+from operator import attrgetter
+from typing import TypeGuard, TypeVar, cast, get_args
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, fields, replace
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument
+from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position
 
 MOST_POWER = 30
 """Sums use numbers below 10**30 and not nearer to zero than 10**-30; the smallest unit of a coin is 10**-18."""
@@ -25,6 +28,18 @@ LONGEST = 120
 def sane(value: Decimal) -> bool:
     """Whether a number is usable in sums: finite, with fewer than thirty digits before and after the decimal point."""
     return value.is_finite() and -MOST_POWER < value.adjusted() < MOST_POWER
+
+
+def are_sane(values: Sequence[Decimal | None]) -> TypeGuard[Sequence[Decimal]]:
+    """Whether every value is known and sane: `sane` of a whole column, about ten times as fast."""
+    known = cast(Sequence[Decimal], values)
+    try:
+        powers = [*map(Decimal.adjusted, known)]
+    except TypeError:  # one is None
+        return False
+    if not powers:
+        return True
+    return max(powers) < MOST_POWER and min(powers) > -MOST_POWER and all(map(Decimal.is_finite, known))
 
 
 def readable(value: Decimal) -> bool:
@@ -50,17 +65,41 @@ LEAST, MOST = Decimal("1e-29"), Decimal("1e30")
 _POSITIVE = ("contract_size", "amount_step", "price_step", "max_amount")
 
 
+def _decimals(record: type[Struct], *but: str) -> tuple[str, ...]:
+    """The names of the optional numbers of a record."""
+    return tuple(
+        each.name for each in fields(record) if each.name not in but and Decimal in (each.type, *get_args(each.type))
+    )
+
+
+_of_account = attrgetter(*_decimals(AccountSnapshot))
+_of_position = attrgetter(*_decimals(Position, "contracts"))
+_of_order = attrgetter(*_decimals(Order))
+
+
 def sound_account(account: AccountSnapshot) -> AccountSnapshot:
-    """The account with every insane optional number unknown, and without orders of insane size.
+    """The account with every insane optional number unknown, and without orders of insane size; itself if none is.
 
     Contracts are not checked: an account with insane contracts is not trusted at all.
     """
-    positions, orders = account.positions, account.orders
-    return replace(
-        _sound(account),
-        positions=None if positions is None else tuple(_sound(position, "contracts") for position in positions),
-        orders=None if orders is None else tuple(_sound(order, "amount") for order in orders if sane(order.amount)),
-    )
+    sound = account if _are_sane_or_none(_of_account(account)) else _sound(account)
+    positions, orders = sound_positions(account.positions), account.orders
+    if orders and not _are_sane_or_none(chain.from_iterable(map(_of_order, orders))):
+        orders = tuple(_sound(order, "amount") for order in orders if sane(order.amount))
+    if positions is account.positions and orders is account.orders:
+        return sound
+    return replace(sound, positions=positions, orders=orders)
+
+
+def sound_positions(positions: tuple[Position, ...] | None) -> tuple[Position, ...] | None:
+    """The positions with every insane optional number unknown; the same tuple if there is none."""
+    if not positions or _are_sane_or_none(chain.from_iterable(map(_of_position, positions))):
+        return positions
+    return tuple(_sound(position, "contracts") for position in positions)
+
+
+def _are_sane_or_none(values: Iterable[Decimal | None]) -> bool:
+    return are_sane([value for value in values if value is not None])
 
 
 def sound_instrument(instrument: Instrument) -> Instrument:

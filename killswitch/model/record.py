@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are cheap to declare, and consistency checks of registries.
+"""Frozen dataclasses that are cheap to declare, attributes computed once, and consistency checks of registries.
 
 `dataclass(frozen=True)` generates and compiles half a dozen methods for each class, which takes one to two milliseconds
 a class; `ksctl validate`, which runs at every save, imports about sixty. Records share one set of methods instead.
@@ -7,10 +7,11 @@ a class; `ksctl validate`, which runs at every save, imports about sixty. Record
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+from typing import Any, Generic, NoReturn, Self, TypeVar, dataclass_transform, overload
 
+T = TypeVar("T")
 R = TypeVar("R", bound="Record")
 
 
@@ -68,6 +69,31 @@ class RecordNode(Record):
 
     def __init_subclass__(cls) -> None:
         record(cls)
+
+
+class computed_once(Generic[T]):  # noqa: N801 - it is used as a decorator, like `property`
+    """Decorate a method without arguments: its result replaces the attribute when it is first read.
+
+    `functools.cached_property` takes a lock at every first read until Python 3.12, which costs more than most of what
+    is computed so. An object with such attributes belongs to one thread.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object, owner: type) -> Self | T:
+        if instance is None:
+            return self
+        found = instance.__dict__[self._name] = self._compute(instance)
+        return found
 
 
 class RegistryError(TypeError):

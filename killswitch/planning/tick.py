@@ -20,6 +20,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
+from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
 from killswitch.planning.firing import RereadData, fire
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
@@ -43,9 +44,14 @@ from killswitch.planning.targets.merge import Targets, have_common_position, lea
 from killswitch.planning.unreachable import stages_due
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
+
+
+ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
+"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, and the currency."""
 
 
 class Outcome(Struct, frozen=True):
@@ -82,6 +88,7 @@ class Interpreter:
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
         self._instruments: dict[tuple[str, str], Instrument] = {}
+        self._facts = SnapshotFacts(0, (), self._instruments)
         self._stored: dict[tuple[str, str], bytes] = {}
         self._ended: list[MachineState] = []
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
@@ -127,27 +134,30 @@ class Interpreter:
         now = self._now = to_micros(snapshot.as_of)
         self._remember_instruments(snapshot)
         self._keep_active_targets(snapshot)
-        self._commands.observe(snapshot)
+        facts = self._facts = self._facts.next(now, snapshot.accounts)
+        self._commands.observe(facts)
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
         issued: list[Notice] = []
+        views: dict[ViewKey, ScopeView] = {}
         for watch, places in self._watching(snapshot):
-            rule = watch.compiled.graph.equity
-            view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
+            view = _shared_view(views, watch, snapshot, facts, places)
             is_repetition = view.is_repetition_of(watch.history.view)
             if not is_repetition:
                 issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
-            for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
-                decisions += self._reset(watch, now, event, issued)
+            for event in events:
+                if event.kind == "reset" and applies(event, watch.scope):
+                    decisions += self._reset(watch, now, event, issued)
             if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, issued)
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
-        for event in (each for each in events if each.kind == "reset"):
-            decisions += self._reset_orphans(event, now, issued)
+        for event in events:
+            if event.kind == "reset":
+                decisions += self._reset_orphans(event, now, issued)
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
         has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
@@ -302,8 +312,9 @@ class Interpreter:
 
     def _second_view(self, watch: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
-        now, reference = to_micros(reread.as_of), watch.compiled.graph.equity.reference
-        return view_of(reread, now, self._places[watch.policy, watch.scope], self._instruments, None, reference)
+        facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
+        places, reference = self._places[watch.policy, watch.scope], watch.compiled.graph.equity.reference
+        return view_of(reread, facts, places, None, reference)
 
     # State and status
 
@@ -343,6 +354,22 @@ class Interpreter:
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
         return tuple(status(watch) for watch in self._watches.values())
+
+
+def _shared_view(
+    views: dict[ViewKey, ScopeView],
+    watch: ScopeEvaluator,
+    snapshot: Snapshot,
+    facts: SnapshotFacts,
+    places: tuple[int, ...] | None,
+) -> ScopeView:
+    """The view of the scope, the same for all policies that evaluate equity of the same accounts in the same way."""
+    rule = watch.compiled.graph.equity
+    key = (places, rule.stale_after, rule.reference)
+    view = views.get(key)
+    if view is None:
+        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference)
+    return view
 
 
 def _too_young(watch: ScopeEvaluator) -> tuple[int, ...]:

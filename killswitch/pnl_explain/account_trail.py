@@ -26,10 +26,8 @@ from killswitch.pnl_explain.classification import (
 from killswitch.pnl_explain.decomposition import (
     collateral_effect,
     entries_changed,
-    holdings_value,
     sizes_changed,
     wallet_change,
-    wallets_value,
 )
 from killswitch.pnl_explain.ledger import FillRow
 from killswitch.pnl_explain.pending_changes import NEARLY_ALL
@@ -38,6 +36,7 @@ from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
 from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
 from killswitch.pnl_explain.swings import Swing, Swings
 from killswitch.pnl_explain.trades import ObservedTrades, Trades, fee_of
+from killswitch.valuation.account_facts import holdings_value, wallets_value
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import Instruments
 

@@ -24,15 +24,14 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
+from killswitch.valuation.account_facts import holdings, single_wallet, wallets
 from killswitch.valuation.position_measures import (
     HOLDINGS,
     ZERO,
-    base_of,
     contract_value,
     is_inverse,
     is_option,
     liquidation_distance,
-    sign,
 )
 from killswitch.valuation.scope_view import Instruments
 
@@ -135,7 +134,7 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
 
     If both snapshots report every wallet, it is Σ (w₁ − w₀) p₁, which no haircut or old price affects.
     """
-    alone = _single_wallet(before), _single_wallet(after)
+    alone = single_wallet(before), single_wallet(after)
     if alone[0] is not None and alone[1] is not None:
         return alone[1] - alone[0]
     first, second = _wallets(before), _wallets(after)
@@ -157,72 +156,6 @@ def collateral_effect(before: AccountSnapshot, after: AccountSnapshot) -> Decima
     first = holdings(before)
     second = holdings(after) if first else {}
     return sum((amount * (second[it][1] - price) for it, (amount, price) in first.items() if it in second), ZERO)
-
-
-def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
-    """Asset → (amount, price) of every priced asset except the account's own currency.
-
-    The amount excludes unrealised profit if the venue reports it separately. On a market of holdings, a position
-    without a balance is a holding, too.
-    """
-    found: dict[str, tuple[Decimal, Decimal]] = {}
-    for balance in account.balances or ():
-        if balance.asset == account.currency or balance.price is None or not sane(balance.price):
-            continue
-        amount = balance.wallet if balance.wallet is not None else balance.equity
-        amount = balance.amount if amount is None else amount
-        if sane(amount):
-            found[balance.asset] = (amount, balance.price)
-    if account.market in HOLDINGS:
-        held = {balance.asset for balance in account.balances or ()}
-        for position in account.positions or ():
-            asset = base_of(position.symbol)
-            if asset not in held and position.mark_price is not None and sane(position.mark_price):
-                amount, _ = found.get(asset, (ZERO, ZERO))
-                found[asset] = (amount + position.contracts * sign(position), position.mark_price)
-    return found
-
-
-def holdings_value(account: AccountSnapshot) -> Decimal | None:
-    """The value of all holdings, the account's own currency included; None if a price is unknown."""
-    own = [each for each in account.balances or () if each.asset == account.currency]
-    if any(each.price is None for each in account.balances or () if each.asset != account.currency and each.amount):
-        return None
-    cash = sum((each.amount if each.wallet is None else each.wallet for each in own), ZERO)
-    return sum((amount * price for amount, price in holdings(account).values()), cash)
-
-
-def _single_wallet(account: AccountSnapshot) -> Decimal | None:
-    """The wallet of an account that holds only its own currency; None for any other account, and if unknown."""
-    if account.unrealized is None or account.balances is None or len(account.balances) != 1:
-        return None
-    balance = account.balances[0]
-    known = balance.asset == account.currency and balance.wallet is not None and sane(balance.wallet)
-    return balance.wallet if known else None
-
-
-def wallets(account: AccountSnapshot) -> list[tuple[str, Decimal, Decimal]] | None:
-    """(asset, wallet, price) of every balance if all of them and unrealised profit are reported, else None."""
-    if not account.balances or account.unrealized is None:
-        return None
-    found = []
-    for balance in account.balances:
-        price = Decimal(1) if balance.asset == account.currency else balance.price
-        if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
-            return None
-        found.append((balance.asset, balance.wallet, price))
-    return found
-
-
-def wallets_value(account: AccountSnapshot) -> Decimal | None:
-    """Σ w p of every balance, whether or not unrealised profit is reported; None if a wallet or price is unknown."""
-    total = ZERO
-    for balance in account.balances or ():
-        price = Decimal(1) if balance.asset == account.currency else balance.price
-        if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
-            return None
-        total += balance.wallet * price
-    return total if account.balances else None
 
 
 def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.pnl_explain.decomposition import wallets
+from killswitch.valuation.account_facts import wallets
 from killswitch.valuation.position_measures import ZERO
 
 NOISY_FOR = 600 * SECOND

@@ -18,7 +18,7 @@ from decimal import Decimal
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.pnl_explain.decomposition import holdings
+from killswitch.valuation.account_facts import holdings
 from killswitch.valuation.currency_conversion import ONE
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, base_of, notional, sign
 from killswitch.valuation.scope_view import Instruments

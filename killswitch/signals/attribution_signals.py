@@ -48,10 +48,8 @@ def shares(history: History, window: int) -> Shares:
     if isinstance(change, str):
         return Shares(None, None, change)
     zero = Decimal(0)
-    lost = {"long": zero, "short": zero}
-    for (_, _, side), delta in change.items():
-        lost[side] -= delta
-    long, short = max(zero, lost["long"]), max(zero, lost["short"])
+    long = max(zero, -sum((delta for (_, _, side), delta in change.items() if side == "long"), zero))
+    short = max(zero, -sum((delta for (_, _, side), delta in change.items() if side == "short"), zero))
     total: Decimal = long + short
     if total <= zero:
         return Shares(None, None, "neither side lost in the window")

@@ -16,34 +16,31 @@ from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
     from killswitch.signals.history.windows import Interval
+    from killswitch.valuation.held_positions import BookExposure
     from killswitch.valuation.scope_view import ScopeView
 
 
-def _notionals(view: ScopeView) -> list[Decimal] | None:
-    """The notional of every position, negative for shorts; None if one is unknown."""
-    rows = None if view.unknown is not None else view.notionals()
-    if rows is None:
-        return None
-    return [value if position.side == "long" else -value for _, position, value in rows]
+def _exposure(view: ScopeView) -> BookExposure | None:
+    """Gross, net and largest notional; None if the positions or a notional are unknown."""
+    columns = view.columns
+    return None if columns is None else columns.exposure
 
 
 def _gross(view: ScopeView) -> Decimal | None:
-    notionals = _notionals(view)
-    return None if notionals is None else sum(map(abs, notionals), Decimal(0))
+    exposure = _exposure(view)
+    return None if exposure is None else exposure.gross
 
 
 def _net(view: ScopeView) -> Decimal | None:
-    notionals = _notionals(view)
-    return None if notionals is None else sum(notionals, Decimal(0))
+    exposure = _exposure(view)
+    return None if exposure is None else exposure.net
 
 
 def _largest_share(view: ScopeView) -> Interval:
-    notionals = _notionals(view)
-    if notionals is None:
+    exposure = _exposure(view)
+    if exposure is None:
         return UNKNOWN
-    sizes = [*map(abs, notionals)]
-    gross = sum(sizes, Decimal(0))
-    return known(max(sizes) / gross if gross else 0.0)
+    return known(exposure.largest / exposure.gross if exposure.gross else 0.0)
 
 
 def _maintenance(view: ScopeView) -> Decimal | None:

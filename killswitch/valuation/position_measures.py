@@ -11,12 +11,19 @@ venue's price of the coin, and is unknown without one.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+
+PnlKey = tuple[str, str, str]
+"""(account, symbol, side): the identity of a position in a scope."""
+
+Instruments = Mapping[tuple[str, str], Instrument]
+"""(account, symbol) → the instrument's rules."""
 
 HOLDINGS = frozenset({"spot", "margin", "equity"})
 """Markets whose positions are holdings: equity includes their whole value, not only their profit."""

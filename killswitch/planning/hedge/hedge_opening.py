@@ -25,7 +25,8 @@ from killswitch.planning.orders.unwind import execution_style
 from killswitch.planning.rounding import CLOSED_STATES
 from killswitch.signals.history.marks import Marks
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView, reason_untrusted
+from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
+from killswitch.valuation.trust import reason_untrusted
 
 LONGEST_GAP = 10 * MINUTE
 """Maximum span of a return (microseconds)."""

@@ -24,7 +24,7 @@ from killswitch.planning.stage_decision import duration
 from killswitch.risk.covariance import Beta, least_squares_beta
 from killswitch.signals.history.marks import MarkKey, Marks
 from killswitch.valuation.position_measures import ZERO, notional
-from killswitch.valuation.scope_view import reason_untrusted
+from killswitch.valuation.trust import reason_untrusted
 
 SAMPLE = MINUTE
 """Sampling interval of marks (microseconds)."""

@@ -16,7 +16,8 @@ from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, reduction
 from killswitch.planning.spot_routes import base_of
 from killswitch.valuation.position_measures import ZERO, merge_rows
-from killswitch.valuation.scope_view import Instruments, PnlKey, reason_untrusted
+from killswitch.valuation.scope_view import Instruments, PnlKey
+from killswitch.valuation.trust import reason_untrusted
 
 ENDED_SHORT = ("residual", "blocked", "abandoned")
 WORKING = ("planned", "closing")

@@ -25,7 +25,8 @@ from killswitch.planning.stage_decision import book_change, joined, new_decision
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, ScopeView, reason_positions_missing, reason_positions_unusable
+from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
 OPERATOR = "operator"
 """Policy name of decisions of operators."""

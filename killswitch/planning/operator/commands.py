@@ -28,7 +28,8 @@ from killswitch.planning.operator.closes import (
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
-from killswitch.valuation.scope_view import Instruments, reason_positions_unusable
+from killswitch.valuation.scope_view import Instruments
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 
 class UnfinishedClose(Struct):
@@ -84,12 +85,12 @@ class OperatorCommands:
         self._applied.update(decision.id for decision in by_hand)
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
 
-    def observe(self, snapshot: Snapshot) -> None:
+    def observe(self, facts: SnapshotFacts) -> None:
         """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
-        for account in snapshot.accounts:
+        for account in facts.accounts:
             if account.positions is None or (not account.positions and account.margin_used):
                 continue
-            if reason_positions_unusable(account) is None:
+            if facts.of(account).positions_unusable is None:
                 self.last_known[account.account] = account
 
     def apply(

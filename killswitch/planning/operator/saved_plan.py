@@ -25,7 +25,8 @@ from killswitch.planning.operator.plan_file import decode_plan as decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
 from killswitch.planning.targets.merge import ordered_symbols
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, reason_untrusted
+from killswitch.valuation.scope_view import Instruments
+from killswitch.valuation.trust import reason_untrusted
 
 LONGEST_WAIT = 600 * SECOND
 """Maximum wait of a command for a tick (microseconds). The age of a plan is judged by the operator who applies it."""

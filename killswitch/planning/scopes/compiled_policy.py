@@ -15,7 +15,8 @@ from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
-from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 
 class CompiledPolicy(Struct, frozen=True):
@@ -106,15 +107,16 @@ def indexes_of(rule: ScopeRule, scope: str, names: list[str], accounts: Sequence
 
 def view_of(
     snapshot: Snapshot,
-    now: int,
+    facts: SnapshotFacts,
     places: tuple[int, ...] | None,
-    instruments: Instruments,
     stale_after: int | None,
     reference: ReferenceCurrency | None = None,
 ) -> ScopeView:
     """View of the accounts at these indexes of the snapshot, in the reference currency if there is one."""
-    accounts = () if places is None else tuple(snapshot.accounts[place] for place in places)
-    return ScopeView(now, snapshot.scheduled, accounts, instruments, stale_after, snapshot.accounts, reference)
+    accounts = () if places is None else tuple([snapshot.accounts[place] for place in places])
+    return ScopeView(
+        facts.as_of, snapshot.scheduled, accounts, facts.rules, stale_after, None, reference, around=facts
+    )  # fmt: skip
 
 
 def _scope_of(rule: ScopeRule, account: Identity) -> str:

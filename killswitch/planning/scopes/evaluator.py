@@ -175,7 +175,7 @@ class ScopeEvaluator:
             cost=self.cost,
         )
         self.state = moved.state
-        self.eligible = frozenset(stage.name for stage in moved.eligible)
+        self.eligible = frozenset([stage.name for stage in moved.eligible])
         if self.compiled.corroborates and not moved.eligible and moved.state.triggers.held & ~before.held:
             seen = corroborate(view)  # a stray price starts no confirmation
             if seen.failing:
@@ -251,8 +251,9 @@ class ScopeEvaluator:
 
     def drop_not_fired(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they are notified again."""
-        kept = tuple(record for record in self.state.barren if stage_of_record(record) in eligible)
-        if kept != self.state.barren:
+        barren = self.state.barren
+        kept = tuple([record for record in barren if stage_of_record(record) in eligible]) if barren else barren
+        if kept != barren:
             self.state = replace(self.state, barren=kept)
 
     def fired_on(self, stage: Stage) -> int:

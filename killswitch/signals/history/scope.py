@@ -153,7 +153,7 @@ class History:
         trails = self.explanation.trails.items()
         last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
         available = view.available()
-        unsettled = self.explanation.unsettled(available, _profits(available, available.pnl()))
+        unsettled = self.explanation.unsettled(available, available.profits())
         self.equity_range = self._unavailable_accounts.equity_range(
             readable, last, self.members, view.instruments, unsettled, view.rates_of(last)
         )
@@ -200,11 +200,7 @@ class History:
 
     def _append_row(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
         at, pnl = view.as_of, view.pnl()
-        profits = _profits(view, pnl)
-        if pnl is not None and not all(profit is None or profit.is_finite() for profit in profits.values()):
-            pnl = None
-            profits = _profits(view, pnl)
-        events = self._account_for(view, equity, profits)
+        events = self._account_for(view, equity, view.profits())
         self.track.observe(at, float(equity), is_flat=_is_flat(view))
         value = self.track.value
         self._peak_before = self.changes.peak
@@ -477,21 +473,3 @@ def _before_trails(state: HistoryState) -> dict[str, AccountTrailState]:
     (name,) = state.members
     last = AccountSnapshot(name, "", "swap", "", "ok", equity=state.equity, unrealized=state.open_pnl)
     return {name: AccountTrailState(last, state.last_at, state.open_pnl)}
-
-
-def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, Decimal | None]:
-    """Account → the total unrealised profit of its positions, in its own currency; None if one is unknown.
-
-    `pnl` is each position's, in the scope's currency.
-    """
-    found: dict[str, Decimal | None] = {}
-    alone = len(view.accounts) == 1
-    for account in view.accounts:
-        if account.positions is None:
-            found[account.account] = None
-        elif pnl is None:
-            found[account.account] = None if alone else view.pnl_of(account)
-        else:
-            own = sum(pnl.values() if alone else (it for key, it in pnl.items() if key[0] == account.account), ZERO)
-            found[account.account] = own if account.currency == view.currency else own / view.rate(account.account)
-    return found

@@ -1,0 +1,247 @@
+"""The positions of one account and their measures, in the account's currency.
+
+Every measure is computed when it is first read, and once for all policies, scopes and signals that read it. The same
+object serves later snapshots for as long as they report the same positions and prices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from killswitch.model.magnitude import are_sane, sane, sound_positions
+from killswitch.model.record import computed_once
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
+from killswitch.valuation.position_measures import (
+    ZERO,
+    Instruments,
+    PnlKey,
+    liquidation_distance,
+    merge_rows,
+    notional,
+    sign,
+    unrealized,
+)
+from killswitch.valuation.trust import are_open
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SizeKey = tuple[str, Side]
+"""(symbol, side): the identity of a position in its account."""
+
+
+@dataclass(frozen=True, slots=True)
+class BookExposure:
+    """The size of a book: the sum of the absolute notionals, long minus short, and the largest notional."""
+
+    gross: Decimal = ZERO
+    net: Decimal = ZERO
+    largest: Decimal = ZERO
+
+    def times(self, rate: Decimal) -> BookExposure:
+        """The exposure in another currency."""
+        return BookExposure(self.gross * rate, self.net * rate, self.largest * rate)
+
+
+class PositionSizes:
+    """Symbol, side and contracts of every reported row; the same object for as long as nothing is traded."""
+
+    def __init__(self, account: str, positions: Sequence[Position]) -> None:
+        self.symbols = [row.symbol for row in positions]
+        self.sides = [row.side for row in positions]
+        self.rows = [row.contracts for row in positions]
+        self.are_open = are_open(self.rows)
+        """Whether there are rows, all of them open and of a plausible size."""
+        self._account = account
+
+    def are_of(self, positions: Sequence[Position]) -> bool:
+        """Whether these are the sizes of `positions`."""
+        return (
+            _are_equal([row.contracts for row in positions], self.rows)
+            and [row.symbol for row in positions] == self.symbols
+            and [row.side for row in positions] == self.sides
+        )
+
+    @computed_once
+    def are_single(self) -> bool:
+        """Whether no symbol and side has two rows (of several strategies)."""
+        return len(set(self.keys)) == len(self.keys)
+
+    @computed_once
+    def are_plain(self) -> bool:
+        """Whether every row is an open position of its own."""
+        return self.are_open and self.are_single
+
+    @computed_once
+    def keys(self) -> list[PnlKey]:
+        """The key of every row, in order."""
+        return [*zip(repeat(self._account), self.symbols, self.sides, strict=False)]
+
+    @computed_once
+    def contracts(self) -> Mapping[SizeKey, Decimal]:
+        """Symbol and side → contracts of its rows together, without rows of zero contracts."""
+        found: dict[SizeKey, Decimal] = {}
+        for symbol, side, contracts in zip(self.symbols, self.sides, self.rows, strict=True):
+            if contracts:
+                found[symbol, side] = found.get((symbol, side), ZERO) + contracts
+        return found
+
+
+class HeldPositions:
+    """The positions of one account in one snapshot; none if the snapshot does not report them."""
+
+    def __init__(self, account: AccountSnapshot, rules: Instruments, before: HeldPositions | None) -> None:
+        """`before`: the positions of an earlier snapshot of the account, whose sizes are used if they are the same."""
+        self.account = account
+        self.name = account.account
+        self.reported = account.positions or ()
+        self.rules = rules
+        sizes = None if before is None or not before.sizes.are_of(self.reported) else before.sizes
+        self.sizes: PositionSizes = sizes or PositionSizes(self.name, self.reported)
+
+    @classmethod
+    def of(cls, account: AccountSnapshot, rules: Instruments, before: HeldPositions | None) -> HeldPositions:
+        """The positions of `account`: `before` itself if it has the same ones at the same prices.
+
+        `rules` are those of `before`.
+        """
+        return before if before is not None and before._serves(account) else cls(account, rules, before)
+
+    def _serves(self, account: AccountSnapshot) -> bool:
+        """Whether the account has these positions, and the same prices of coins in which they may be settled."""
+        own = self.account
+        if account.positions is not own.positions and not _are_equal(account.positions, own.positions):
+            return False
+        same = account.currency == own.currency and account.market == own.market
+        return same and _are_equal(account.balances, own.balances) and _are_equal(account.rates, own.rates)
+
+    @computed_once
+    def sound(self) -> tuple[Position, ...]:
+        """The reported rows with every insane number unknown."""
+        return sound_positions(self.reported) or ()
+
+    @computed_once
+    def merged(self) -> tuple[Position, ...]:
+        """The open positions with every insane number unknown; rows of one symbol and side are one position."""
+        if self.sizes.are_plain:
+            return self.sound
+        found: dict[SizeKey, Position] = {}
+        for row in self.sound:
+            if sane(row.contracts) and row.contracts > ZERO:
+                found[row.key] = merge_rows(found[row.key], row) if row.key in found else row
+        return tuple(found.values())
+
+    # Unrealised P&L
+
+    @computed_once
+    def pnl(self) -> dict[PnlKey, Decimal] | None:
+        """The unrealised P&L of every position; None if that of one is unknown. It must not be changed."""
+        values = [row.unrealized_pnl for row in self.reported]
+        sizes = self.sizes
+        if sizes.are_single and are_sane(values):
+            return dict(zip(sizes.keys, values, strict=True))
+        found: dict[PnlKey, Decimal] = {}
+        for key, row, value in zip(sizes.keys, self.reported, values, strict=True):
+            known = value if value is not None and sane(value) else self._computed_pnl(row)
+            if known is not None:
+                found[key] = found[key] + known if key in found else known
+            elif row.contracts:
+                return None
+        return found
+
+    def _computed_pnl(self, row: Position) -> Decimal | None:
+        """The P&L computed from entry and mark, if the venue reports none or no valid number."""
+        prices = (row.contracts, row.entry_price, row.mark_price)
+        if any(price is not None and not sane(price) for price in prices):
+            return None
+        return unrealized(replace(row, unrealized_pnl=None), self.account, self._instrument(row))
+
+    @computed_once
+    def unrealised(self) -> Decimal | None:
+        """The sum of the positions' P&L; None if that of one is unknown."""
+        return None if self.pnl is None else sum(self.pnl.values(), ZERO)
+
+    # Notionals
+
+    @computed_once
+    def notionals(self) -> list[Decimal | None]:
+        """The absolute notional of every merged position; None where it is unknown."""
+        if self.sizes.are_plain:
+            reported = [row.notional for row in self.reported]
+            if are_sane(reported):
+                return [*map(abs, reported)]
+        return [notional(position, self.account, self._instrument(position)) for position in self.merged]
+
+    @computed_once
+    def exposure(self) -> BookExposure | None:
+        """Gross, net and largest notional; None if a notional is unknown."""
+        known = [value for value in self.notionals if value is not None]
+        if len(known) < len(self.notionals):
+            return None
+        signed = [it if side == "long" else -it for side, it in zip(self._sides(), known, strict=True)]
+        return BookExposure(sum(known, ZERO), sum(signed, ZERO), max(known, default=ZERO))
+
+    def _sides(self) -> list[Side]:
+        """The side of every merged position."""
+        if self.sizes.are_plain:
+            return self.sizes.sides
+        return [position.side for position in self.merged]
+
+    # Columns
+
+    @computed_once
+    def _floats(self) -> dict[str, Floats]:
+        return {}
+
+    def floats(self, column: str) -> Floats:
+        """One of `COLUMNS` as float64, a number for each merged position; NaN is unknown."""
+        found = self._floats.get(column)
+        if found is None:
+            found = self._floats[column] = _float_column(self._values(column))
+        return found
+
+    def _values(self, column: str) -> Sequence[Decimal | int | None]:
+        match column:
+            case "sign":
+                return [*map(sign, self.merged)]
+            case "contracts":
+                return [position.contracts for position in self.merged]
+            case "notional":
+                return self.notionals
+            case "unrealised":
+                if self.sizes.are_plain and self.pnl is not None:
+                    return [*self.pnl.values()]
+                return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+            case "liquidation_distance":
+                return [*map(liquidation_distance, self.merged)]
+            case _:
+                raise LookupError(f"there is no column {column}")
+
+    def _instrument(self, position: Position) -> Instrument | None:
+        return self.rules.get((self.name, position.symbol))
+
+
+def _float_column(values: Sequence[Decimal | int | None]) -> Floats:
+    import numpy as np
+
+    column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)
+    column.setflags(write=False)  # it is shared by everything that reads it
+    return column
+
+
+def _are_equal(one: object, other: object) -> bool:
+    """Whether two parts of snapshots are equal; a signalling NaN equals nothing."""
+    try:
+        return one == other
+    except InvalidOperation:
+        return False
