@@ -174,6 +174,8 @@ def _remarks(intent: Intent) -> str:
 def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     """A pending operator command in one line."""
     kind = f"{event.kind} by force" if event.force else event.kind
+    if event.change is not None:
+        kind = f"{kind} {event.change} as {event.restated_as or 'unknown'} on"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "

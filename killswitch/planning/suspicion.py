@@ -82,12 +82,15 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
 
 
 def withdrawal(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet) -> Decision | None:
-    """The decision that ends the lock early, once all its falls are explained; else None."""
+    """The decision that ends the lock early, once all its falls are explained; else None.
+
+    A fall that an operator restates as a flow does not lift the lock: it ends at its time.
+    """
     suspected = _unexpired(watch, view.as_of)
     if suspected is None:
         return None
-    open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
-    if open_ or watch.history.unknown is not None:
+    kept = (each for each in watch.history.changes.all if each.suspected and each.amount < ZERO)
+    if any(each.is_open or (each.accepted and each.moved) for each in kept) or watch.history.unknown is not None:
         return None
     watch.suspected = None
     known = f"suspicion: over, the fall of equity is explained, and {suspected.stage} does not fire"

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from killswitch.cli.live.status_sections import manual_closes_text, streams_text, suspended_text, timers_text
+from killswitch.cli.live.status_sections import (
+    changes_text,
+    manual_closes_text,
+    streams_text,
+    suspended_text,
+    timers_text,
+)
 from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
     Footnotes,
@@ -57,6 +63,7 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield suspended_text(view.suspended)
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
+    yield changes_text(() if view is None else view.changes)
     yield _list("Suspicions", [_suspicion(each) for each in status.suspicions])
     yield manual_closes_text(status.by_hand)
     yield _notifications(status)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sound_account
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.words import ChangeCause
 from killswitch.signals.equity.account_trail import AccountTrailState
 from killswitch.signals.equity.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
 from killswitch.signals.equity.ledger import ScopeLedger
@@ -263,7 +264,8 @@ class History:
             before += float(change.converted_amount)
             self.changes.add(change)
             if change.is_open:
-                events.append(ChangeEvent("appeared", change.converted_amount, pending=change.kind == "trade"))
+                pending = change.kind == "trade"
+                events.append(ChangeEvent("appeared", change.converted_amount, pending=pending, change=change.id))
         return events
 
     def _correct(self, now: int, part: ResolvedChange) -> None:
@@ -332,6 +334,13 @@ class History:
         for each in self.changes.accept_until(at):
             self._correct(now, each)
         return len(self.changes.unexplained) < before
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> list[Correction]:
+        """Restate an unexplained change as an operator knows its cause; returns the corrections of unit values."""
+        before = len(self.corrected_now)
+        for each in self.explanation.restate(change, cause).resolved:
+            self._correct(now, each)
+        return self.corrected_now[before:]
 
     def rebase(self, *, accept: bool) -> None:
         """Reset the history: windows begin now and count as complete; with `accept`, the peak and the start as well.
