@@ -27,7 +27,7 @@ from killswitch.cli.wording import (
     trigger_table,
 )
 from killswitch.incident.record.results import Result
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus
@@ -38,6 +38,8 @@ MAX_NAMED = 4
 """Maximum remaining positions that are listed by name; the others are counted."""
 LATE_FACTOR = 1.5
 """Ticks are late from this many intervals apart."""
+NOTICES_SEARCHED = 1_000
+"""Number of the newest notices that are searched for those of changes of equity."""
 SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
@@ -240,8 +242,13 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return "\n".join((title, *(f"  {line}" for line in lines))) if lines else ""
 
 
-def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
-    """One line per decision, newest first."""
+def history_text(found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = ()) -> str:
+    """One line per decision, newest first; then one per notice of an unexplained change of equity."""
+    notices = _list("Unexplained changes of equity", [f"{instant(it.as_of)}  {notice_line(it)}" for it in changes])
+    return "\n\n".join(block for block in (_decisions(found), notices) if block)
+
+
+def _decisions(found: Sequence[tuple[Decision, Result]]) -> str:
     if not found:
         return "No decision is recorded on this store."
     rows = [(instant(each.as_of), each.id, headline(each), *_result(each, result)) for each, result in found]
