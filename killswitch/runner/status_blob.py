@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
@@ -155,8 +155,9 @@ class RunnerView(Struct, frozen=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
-    changes: tuple[KeptChange, ...] = ()
-    """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope."""
+    changes: tuple[KeptChange, ...] | UnsetType = UNSET
+    """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
+    one."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -321,7 +322,7 @@ class StatusPublisher:
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
-                changes=self.interpreter.kept_changes(),
+                changes=self.interpreter.kept_changes() or UNSET,
             )
         )
 

@@ -81,8 +81,8 @@ def changes_text(changes: Sequence[KeptChange]) -> str:
     """One line per change of equity without an explanation, and what each scope counts it as; empty without any."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for each in sorted(changes, key=lambda it: (it.at, it.id), reverse=True):
-        counts_as = "money that moved" if each.counts_as == "transfer" else each.counts_as
-        counts_as += ", determined by an operator" if each.determined else ""
+        treatment: str = "money that moved" if each.counts_as == "transfer" else each.counts_as
+        counts_as = f"{treatment}, determined by an operator" if each.determined else treatment
         key = (each.id, each.account, instant(each.at), money(each.amount, each.currency), counts_as)
         lines.setdefault(key, []).append(f"{each.policy} on {each.scope}")
     rows = [(*key, ", ".join(found)) for key, found in lines.items()]

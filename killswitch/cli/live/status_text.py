@@ -65,7 +65,7 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield suspended_text(view.suspended)
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
-    yield changes_text(() if view is None else view.changes)
+    yield changes_text(() if view is None else view.changes or ())
     yield _list("Suspicions", [_suspicion(each) for each in status.suspicions])
     yield manual_closes_text(status.by_hand)
     yield _notifications(status)

@@ -60,6 +60,7 @@ async def restated(world: World, store: SqlStore, restated_as: ChangeCause) -> A
         await tick(equity)
     view = store_status(store, world.clock.now(), 0).view
     assert view is not None
+    assert view.changes
     (change,) = view.changes
     event = operator_event(
         "restate", None, "mia", "seen at the bank", world.clock.now(), change=change.id, restated_as=restated_as
