@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from msgspec import json as msgjson
 
-from killswitch.model.words import Cause as Cause
-from killswitch.model.words import ChangeCause as ChangeCause
+from killswitch.model.words import Cause, ChangeCause
 from killswitch.model.words import Market as Market
 
 SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
