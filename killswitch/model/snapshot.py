@@ -270,6 +270,10 @@ class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 ClosingStatus = Literal["planned", "closing", "flat", "residual", "blocked", "abandoned"]
+IN_PROGRESS: tuple[ClosingStatus, ...] = ("planned", "closing")
+"""The statuses of a close that has not ended."""
+ENDED_SHORT: tuple[ClosingStatus, ...] = ("residual", "blocked", "abandoned")
+"""The statuses of a close that has ended without reaching every target."""
 
 
 class Closing(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -12,11 +12,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from killswitch.engine.step import bits, is_confirmed
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, Lock, expiry_of, of_kind, tag_of, with_expiry
-from killswitch.model.effects import kind_of as effect_kind_of
+from killswitch.model.effects import Cancels, Lock, expiry_of, kind_of, of_kind, tag_of, with_expiry
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
@@ -73,7 +72,7 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
     )
     bounded = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
     decision = with_effects(record, (*bounded, _entries(watch, view, stage)))
-    locking = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
+    locking = tuple(effect for effect in decision.effects if kind_of(effect).is_reversible)
     if locking:
         lock = of_kind(locking, Lock)
         further = tuple(effect for effect in locking if effect is not lock)
@@ -175,7 +174,7 @@ def _entries(watch: ScopeEvaluator, view: ScopeView, stage: Stage) -> Cancels:
 
     The lower bound of a column contains no change that may be a deposit or withdrawal.
     """
-    if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
+    if watch.columns is None or not any(tag_of(Cancels) in action_kind(action).effects for action in stage.actions):
         return Cancels(())
     graph, lows = watch.compiled.graph, watch.columns.lo
     thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))

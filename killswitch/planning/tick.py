@@ -18,12 +18,12 @@ from killswitch.graph.nodes import PolicySet, Stages
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import Event, Instrument, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices
 from killswitch.planning.firing import RereadData, fire
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
-from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
+from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
@@ -198,7 +198,7 @@ class Interpreter:
     def _keep_active_targets(self, snapshot: Snapshot) -> None:
         """Keep the targets of decisions that the snapshot shows as being worked on."""
         if self._active:
-            working = {closing.decision for closing in snapshot.closings if closing.status in WORKING}
+            working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:

@@ -10,7 +10,7 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.live.plan_text import execution_style
+from killswitch.cli.live.plan_text import execution_text
 from killswitch.cli.operate.command_delivery import CommandSite, require_closable
 from killswitch.cli.operate.command_output import CommandRequest
 from killswitch.cli.policy.explain_decision import effects_text
@@ -61,7 +61,7 @@ def _print_preview(decision: Decision, accounts: dict[str, ArmedAccount], shown:
         click.echo(encode_decision(decision))
         return
     print_text(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    print_text(f"Execution: {execution_style(decision)}.")
+    print_text(f"Execution: {execution_text(decision)}.")
     print_text(effects_text(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:
