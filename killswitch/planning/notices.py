@@ -263,11 +263,14 @@ def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "nothing_selected", "page", text)
 
 
+GIVE_UP_HINT = " (`ksctl close --give-up {id} --reason … --store STORE` ends that)"
+
+
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))} "
-        f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
+        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))}"
+        f"{GIVE_UP_HINT.format(id=event.id)}"
     )
     return _operator_notice(event, now, "warning", "page", text)
 

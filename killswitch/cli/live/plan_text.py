@@ -35,7 +35,7 @@ def _lines(shown: Preview) -> Iterator[str]:
     yield f"History: {shown.memory}"
     yield ""
     for account in shown.accounts:
-        positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
+        positions = "positions unknown" if account.positions is None else count_of(account.positions, "position")
         yield (
             f"Account {account.account} at {account.venue} ({account.market}): {account.quality}, "
             f"equity {money(account.equity, account.currency)}, {positions}, "

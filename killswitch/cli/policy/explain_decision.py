@@ -20,7 +20,7 @@ from killswitch.model.effects import in_record_order
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
-from killswitch.render.formats import exact, instant, interval, money, order_numbers
+from killswitch.render.formats import count_of, exact, instant, interval, money, order_numbers
 
 
 def decision_history_text(history: DecisionHistory) -> str:
@@ -108,7 +108,7 @@ def _snapshot(history: DecisionHistory) -> str:
 
 def _account(account: AccountSnapshot) -> str:
     quality = account.quality if account.reason is None else f"{account.quality}: {account.reason}"
-    held = "positions unknown" if account.positions is None else f"{len(account.positions)} positions"
+    held = "positions unknown" if account.positions is None else count_of(len(account.positions), "position")
     return (
         f"  {account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
         f"margin used {money(account.margin_used)}, {held}"

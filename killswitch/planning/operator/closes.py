@@ -110,7 +110,7 @@ def plan_manual_close(
         waits_for=tuple(sorted(seen.unreadable)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
-    problems = (*seen.problems, *(each.why for each in unwound.blocked))
+    problems = (*seen.problems, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
 
 

@@ -225,7 +225,7 @@ spec:
             ACCOUNT.replace("paper", "papre") % "",
             "no adapter is called `papre`; installed: ",
         ),
-        ("kind: [", "1 problem in the policies; nothing was started"),
+        ("kind: [", "1 error, 0 warnings in the policies; nothing was started"),
     ],
     ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],
 )

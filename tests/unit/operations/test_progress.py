@@ -197,6 +197,6 @@ def test_partly_filled_and_unfilled_orders_are_counted_separately() -> None:
         filled("A", "o1", 2, "1"), filled("B", "o2", 2, "1"), filled("C", "o3", 2, "0"),
     ]  # fmt: skip
     counts = progress_at(5, decision("1", "2", "3"), journal).orders
-    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 2, 1, 1)
+    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 1, 1, 1)
     progress = progress_block(progress_at(5, decision("1", "2", "3"), journal))
-    assert "3 sent, 2 filled (1 in part), 0 unknown, 1 ended without a fill" in progress[2]
+    assert "3 sent, 1 filled, 1 in part, 0 unknown, 1 ended without a fill" in progress[2]
