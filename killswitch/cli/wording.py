@@ -13,10 +13,12 @@ from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.render.formats import duration_text, instant, interval, number
+from killswitch.render.formats import duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from killswitch.incident.notify.message import TriggerTexts
     from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
@@ -169,6 +171,13 @@ def _remarks(intent: Intent) -> str:
     if not intent.exact:
         remarks.append("not rounded: the venue's rules are unknown")
     return ", ".join(remarks)
+
+
+def amount_in(currencies: Sequence[str], amount: Decimal | None) -> str:
+    """A sum with its currency; amounts in several currencies have none."""
+    if len(currencies) > 1:
+        return f"unknown in {' and '.join(currencies)}"
+    return money(amount, *currencies)
 
 
 def command_line(event: Event, now: datetime, waits_for: str = "") -> str:

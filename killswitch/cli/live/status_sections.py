@@ -7,7 +7,7 @@ from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.cli.terminal import table
-from killswitch.cli.wording import ago
+from killswitch.cli.wording import ago, amount_in
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
@@ -39,7 +39,7 @@ def result_lines(result: Result) -> list[str]:
     reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
         reasons += _remaining(result)
-    return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
+    return [f"{result.standing}, {positions}, fees {amount_in(result.currencies, result.fees)}", *reasons]
 
 
 def _remaining(result: Result) -> Iterator[str]:

@@ -18,6 +18,7 @@ from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
     Footnotes,
     ago,
+    amount_in,
     command_line,
     headline,
     notice_line,
@@ -276,8 +277,8 @@ def _sum(result: Result, what: str, value: Decimal | None) -> str:
     """A sum; if it is only partly known, the sum of the known orders."""
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
-        return money(value)
-    return f"unknown ({money(missing.known)} without {count_of(len(missing.orders), 'order')})"
+        return amount_in(result.currencies, value)
+    return f"unknown ({amount_in(result.currencies, missing.known)} without {count_of(len(missing.orders), 'order')})"
 
 
 def _duration(seconds: float) -> str:
