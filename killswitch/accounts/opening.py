@@ -11,7 +11,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.poll.poller import Polls
-from killswitch.accounts.validation import armed_duplicates, duplicate_message, environment_of
+from killswitch.accounts.validation import account_misfits, armed_duplicates, duplicate_message, environment_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
@@ -21,7 +21,7 @@ from killswitch.incident.report.runbooks import compile_all
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
 from killswitch.model.words import Place
-from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import RequestBudgets
@@ -33,9 +33,9 @@ SUSPEND_OPTION = "suspend_trade"
 class PolicyProblemsError(Exception):
     """The policies cannot be used; `diagnostics` has the place and the cause of every error."""
 
-    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
-        super().__init__(f"{len(diagnostics)} problems in the policies")
-        self.diagnostics = diagnostics
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__(f"{counts(diagnostics)} in the policies")
+        self.diagnostics = tuple(diagnostics)
 
 
 class NoAccountsError(Exception):
@@ -67,7 +67,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     commit = None if loaded.has_unidentified else commit_of(paths)
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
-        raise PolicyProblemsError(diagnostics)
+        raise PolicyProblemsError(in_order((*diagnostics, *account_misfits(loaded))))
     account_documents = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
     accounts = tuple(document.model for document in account_documents if isinstance(document.model, AccountDocument))
     places = {document.name: document.source.place(("spec", "credentials")) for document in account_documents}

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "history": ("live.status", "List past decisions and their results."),
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
     "reset": ("operate.verbs", "Return a scope to normal."),
+    "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),
     "backtest": ("lab.backtest", "Show what the policies would have done in a crash, and the alternatives."),
     "replay": ("lab.replay", "Run the policies over a recording."),

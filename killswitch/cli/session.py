@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli.terminal import print_text
-from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
@@ -143,14 +142,13 @@ def load_policies(policies_at: Sequence[Path], variant: str | None = None) -> Lo
     `variant` is selected in every policy that declares it; the default is the selection of the files.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
-    from killswitch.policy.diagnostics.diagnostic import render
+    from killswitch.policy.diagnostics.diagnostic import counts, render
 
     try:
         loaded = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
         print_text(render(problems.diagnostics), err=True)
-        count = count_of(len(problems.diagnostics), "problem")
-        raise click.ClickException(f"{count} in the policies; nothing was started") from None
+        raise click.ClickException(f"{counts(problems.diagnostics)} in the policies; nothing was started") from None
     if loaded.warnings:
         print_text(render(loaded.warnings), err=True)
     return loaded

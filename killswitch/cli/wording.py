@@ -13,10 +13,12 @@ from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.render.formats import duration_text, instant, interval, number
+from killswitch.render.formats import duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from killswitch.incident.notify.message import TriggerTexts
     from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
@@ -171,9 +173,18 @@ def _remarks(intent: Intent) -> str:
     return ", ".join(remarks)
 
 
+def amount_in(currencies: Sequence[str], amount: Decimal | None) -> str:
+    """A sum with its currency; amounts in several currencies have none."""
+    if len(currencies) > 1:
+        return f"unknown in {' and '.join(currencies)}"
+    return money(amount, *currencies)
+
+
 def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     """A pending operator command in one line."""
     kind = f"{event.kind} by force" if event.force else event.kind
+    if event.change is not None:
+        kind = f"{kind} {event.change} as {event.restated_as or 'unknown'} on"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
 from killswitch.model.record import RecordNode
@@ -84,7 +84,7 @@ def _stage(stage: Stage, graph: Graph, prefix: str, number: int) -> Iterator[_Bo
     for index in stage.all_of:
         yield _Arrow(f"{prefix}_t{index}", key, "all")
     if stage.actions:
-        texts = tuple(kind_of(action).text(action, graph.position_signals) for action in stage.actions)
+        texts = tuple(action_kind(action).text(action, graph.position_signals) for action in stage.actions)
         yield _Box(f"{key}_a", "action", texts)
         yield _Arrow(key, f"{key}_a")
 

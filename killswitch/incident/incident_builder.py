@@ -37,6 +37,7 @@ from killswitch.incident.record.remarks import remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import timeline
 from killswitch.incident.record.totals import Totals, count_orders
+from killswitch.journal.entries import GivenUp
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Delivery, IncidentStore, Outbox
@@ -118,7 +119,7 @@ def _recorded_facts(
         exposures=tuple(exposure for each in results for exposure in each.exposures),
         swept=whole_book_accounts,
     )  # fmt: skip
-    closed_at = _closed_at(found)
+    closed_at = _closed_at(found, recorded)
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
     notices = _notices(store, opening, closed_at)
     moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions)
@@ -150,13 +151,26 @@ def _is_unfinished(incident: Incident, *settled: str) -> bool:
     return bool(incident.left) or any(each.standing not in settled for each in incident.firings)
 
 
-def _closed_at(incident: Incident) -> datetime | None:
-    """Return when the incident was reset; for a manual close without a reset, when its last account ended."""
+def _closed_at(incident: Incident, recorded: Sequence[RecordedDecision]) -> datetime | None:
+    """Return when the incident was reset; for a manual close without a reset, when its last account ended.
+
+    A manual close that an operator has given up has ended too, whatever is left.
+    """
     if incident.reset is not None:
         return incident.reset.at
-    if not incident.by_hand or _is_unfinished(incident, *_SETTLED, _PARTLY):
+    if not incident.by_hand:
+        return None
+    if _is_unfinished(incident, *_SETTLED, _PARTLY) and not _is_given_up(incident, recorded):
         return None
     return max((each.at for each in incident.endings if each.at is not None), default=incident.opened_at)
+
+
+def _is_given_up(incident: Incident, recorded: Sequence[RecordedDecision]) -> bool:
+    """Whether every close has ended, and an operator gave up each that did not end flat."""
+    entries = [entry for each in recorded for entry in each.journal if isinstance(entry, GivenUp)]
+    given_up = {(entry.decision, entry.account) for entry in entries}
+    short = {(each.decision, each.account) for each in incident.endings if each.status != "flat"}
+    return bool(given_up) and short <= given_up
 
 
 def _title(highest: Decision) -> str:

@@ -10,7 +10,7 @@ from msgspec.structs import replace as replaced
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close, whole_close
 from killswitch.graph.actions.lock_trading import LockTrading
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.decision import Decision, Intent
@@ -44,7 +44,7 @@ def _all_of(stage: Stage, graph: Graph) -> Stage:
 
 def _plain_close(stage: Stage, graph: Graph) -> Close | None:
     """Return a close of everything for a stage that closes by other actions; None for a stage that closes nothing."""
-    kinds = [(kind_of(action), action) for action in stage.actions]
+    kinds = [(action_kind(action), action) for action in stage.actions]
     ranked = [name for kind, action in kinds if tag_of(Orders) in kind.effects for name in kind.rankings(action)]
     if not ranked:
         return None

@@ -26,7 +26,7 @@ from killswitch.market.rules import MarketRules
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
-from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Closing, Snapshot
 from killswitch.model.venue import VenueAdapter
 from killswitch.planning.targets.merge import ordered_on
 from killswitch.planning.tick import Interpreter
@@ -38,7 +38,6 @@ policies' cuts spread over all positions in proportion."""
 VenueOf = Callable[[PaperMarket, str, Clock], VenueAdapter]
 """Makes the adapter of one account of a paper market: the lab imports no adapter by name."""
 
-UNFINISHED = ("planned", "closing")
 ROUNDS, PAUSE = 200, 0.25
 """The most passes of closing between two bars, and the seconds between them."""
 
@@ -175,7 +174,7 @@ class _Backtest:
 
     @property
     def _is_closing(self) -> bool:
-        return any(closing.status in UNFINISHED for closing in self._progress())
+        return any(closing.status in IN_PROGRESS for closing in self._progress())
 
     def _adopt(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
         """Journal and adopt a decision. `cut` is the gross that this tick's decisions cut in proportion, by account."""

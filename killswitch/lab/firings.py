@@ -11,7 +11,7 @@ from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Hedge
 from killswitch.market.paper import PaperMarket
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
-from killswitch.model.snapshot import Closing, ClosingStatus, Side, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Closing, ClosingStatus, Side, Snapshot
 from killswitch.model.store import Journal
 
 PositionName = tuple[str, str, Side]
@@ -57,7 +57,7 @@ class FiringFollower:
             by_decision.setdefault(closing.decision, []).append(closing)
         for id_, found in by_decision.items():
             followed = self._followed.get(id_)
-            over = all(closing.status not in ("planned", "closing") for closing in found)
+            over = all(closing.status not in IN_PROGRESS for closing in found)
             if followed is None or not over or followed.ended:
                 continue
             followed.ended = tuple(closing.status for closing in found)

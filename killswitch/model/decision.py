@@ -31,7 +31,7 @@ from killswitch.model.snapshot import Instant, Residual
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
-from killswitch.model.words import PolicyMode as PolicyMode
+from killswitch.model.words import PolicyMode
 from killswitch.model.words import Severity as Severity
 from killswitch.model.words import Source as Source
 

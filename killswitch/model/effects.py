@@ -18,8 +18,7 @@ from msgspec.structs import replace
 from killswitch.model.instant import rfc3339
 from killswitch.model.record import require_same_keys
 from killswitch.model.snapshot import Instant, OrderSide, Side
-from killswitch.model.words import CancelWhy as CancelWhy
-from killswitch.model.words import LockMode as LockMode
+from killswitch.model.words import CancelWhy, LockMode
 
 
 class Intent(Struct, frozen=True, omit_defaults=True):

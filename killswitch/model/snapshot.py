@@ -11,10 +11,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from msgspec import json as msgjson
 
-from killswitch.model.words import Cause as Cause
+from killswitch.model.words import Cause, ChangeCause
 from killswitch.model.words import Market as Market
 
 SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
@@ -224,7 +224,18 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 EventKind = Literal[
-    "reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "apply", "reload", "give_up"
+    "reset",
+    "pause",
+    "resume",
+    "approve",
+    "lock",
+    "unlock",
+    "flag",
+    "close",
+    "apply",
+    "reload",
+    "give_up",
+    "restate",
 ]
 
 
@@ -243,6 +254,10 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The saved plan of an `apply`: the text of its file."""
     decision: str | None = None
     """The decision whose closing a `give_up` ends, on the account of its scope or on all accounts."""
+    change: str | None = None
+    """The id of the unexplained change that a `restate` settles."""
+    restated_as: ChangeCause | None = field(default=None, name="as")
+    """What a `restate` settles it as: the key `as`."""
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -255,6 +270,10 @@ class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 ClosingStatus = Literal["planned", "closing", "flat", "residual", "blocked", "abandoned"]
+IN_PROGRESS: tuple[ClosingStatus, ...] = ("planned", "closing")
+"""The statuses of a close that has not ended."""
+ENDED_SHORT: tuple[ClosingStatus, ...] = ("residual", "blocked", "abandoned")
+"""The statuses of a close that has ended without reaching every target."""
 
 
 class Closing(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -20,6 +20,9 @@ Cause = Literal["market", "system-failure", "exchange-breach", "regulatory", "co
 """The reason of a manual close. market: prices move away. system-failure: our own systems fail. exchange-breach: the
 venue is hacked or insolvent. regulatory: an authority or compliance requires it. counterparty: a bank, a broker or a
 stablecoin fails. drill: an exercise. operator: a person's own judgement."""
+ChangeCause = Literal["loss", "flow"]
+"""What an unexplained change of equity is by an operator's knowledge. loss: profit or loss. flow: money that came or
+went."""
 Severity = Literal["info", "warning", "page"]
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage fired, or a manual close. closed: every target is reached. residual: the close ended with a residual.

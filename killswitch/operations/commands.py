@@ -19,7 +19,7 @@ from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.model.words import Cause
+from killswitch.model.words import Cause, ChangeCause
 from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
@@ -28,7 +28,7 @@ from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up"]
+OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate"]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -63,11 +63,13 @@ def operator_event(
     cause: Cause | None = None,
     force: bool = False,
     decision: str | None = None,
+    change: str | None = None,
+    restated_as: ChangeCause | None = None,
 ) -> Event:
     """The event of an operator command issued at `at`."""
     return Event(
         id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force, decision=decision,
+        force=force, decision=decision, change=change, restated_as=restated_as,
     )  # fmt: skip
 
 
@@ -193,6 +195,7 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "close": _closes,
     "apply": _applies,
     "give_up": lambda event: lambda decision: decision.id == event.decision,
+    "restate": lambda _event: lambda _decision: False,  # only notices answer it
 }
 
 

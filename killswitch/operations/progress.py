@@ -22,14 +22,14 @@ ZERO = Decimal(0)
 
 
 class OrderCounts(Struct, frozen=True):
-    """Number of orders of a close by outcome. `unknown`: the status of the order is not confirmed."""
+    """Number of orders of a close by outcome; each is counted once. `unknown`: its status is not confirmed."""
 
     sent: int
     filled: int
     unknown: int
     refused: int
     partly: int = 0
-    """Filled orders that ended with less than their amount."""
+    """Orders that are filled in part, or ended so; they are not in `filled`."""
     empty: int = 0
     """Orders that the venue ended without a fill."""
 
@@ -199,10 +199,10 @@ def _largest(decision: Decision) -> Mapping[Place, Decimal]:
 def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
     return OrderCounts(
         sent=len(orders),
-        filled=sum(1 for order in orders if order.filled),
+        filled=sum(1 for order in orders if order.filled and not _is_partly_filled(order)),
         unknown=sum(1 for order in orders if _is_unknown(order)),
         refused=sum(1 for order in orders if order.outcome.startswith("rejected")),
-        partly=sum(1 for order in orders if order.fate == "final" and _is_partly_filled(order)),
+        partly=sum(1 for order in orders if _is_partly_filled(order)),
         empty=sum(1 for order in orders if order.fate == "final" and order.filled == 0 and not order.did_nothing),
     )
 

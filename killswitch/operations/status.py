@@ -19,7 +19,7 @@ from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
-from killswitch.model.snapshot import Event, Residual
+from killswitch.model.snapshot import IN_PROGRESS, Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
@@ -163,7 +163,7 @@ def store_status(store: Store, now: datetime, notices: int, tick_now: datetime |
 def _remaining(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:
     is_readable = view is not None and any(each.account == account and each.quality == "ok" for each in view.accounts)
     shown = () if view is None or not is_readable else view.closings
-    in_progress = [each for each in shown if each.decision == decision and each.status in ("planned", "closing")]
+    in_progress = [each for each in shown if each.decision == decision and each.status in IN_PROGRESS]
     return tuple(it for each in in_progress for it in each.residual if it.account == account) if in_progress else None
 
 

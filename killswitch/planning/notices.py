@@ -67,16 +67,19 @@ def unexplained(watch: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
         return _notice(watch, now, "unexplained", "warning", text)
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+    named = "" if change.change is None else f" ({change.change})"  # the id, for `ksctl restate`
     if change.kind == "appeared" and change.pending:
-        return _notice(watch, now, "unexplained", "warning", f"equity changed by {amount}, {_waits(watch, change)}")
+        text = f"equity changed by {amount}{named}, {_waits(watch, change)}"
+        return _notice(watch, now, "unexplained", "warning", text)
     if change.kind == "lost":
         fallen, what = change.amount, "loss" if change.amount > 0 else "gain"
-        text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
+        amount = _money(watch, -change.amount)
+        text = f"a change of equity by {amount}{named} counts as {what}: the ledger has no row for it"
     else:
         fallen = -change.amount
         text = (
-            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is treated as money "
-            f"that moved, and {_closes(watch)}"
+            f"equity changed by {amount}{named}, and no price, trade or row of the ledger explains it: it is treated "
+            f"as money that moved, and {_closes(watch)}"
         )
     if fallen > 0:
         return _fall(watch, now, text, fallen)
@@ -104,9 +107,7 @@ def _closes(watch: ScopeEvaluator) -> str:
 
 
 def _money(watch: ScopeEvaluator, amount: Decimal) -> str:
-    view, reference = watch.history.view, watch.compiled.graph.equity.reference
-    currency = reference.currency if reference is not None else None if view is None else view.currency
-    return f"{amount.normalize():f} {currency or ''}".strip()
+    return f"{amount.normalize():f} {watch.currency or ''}".strip()
 
 
 def _fall(watch: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
@@ -130,6 +131,27 @@ def _is_greater(watch: ScopeEvaluator, together: Decimal, paged: Decimal) -> boo
     if together <= GREATER * paged:
         return False
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
+
+
+def restated(watch: ScopeEvaluator, now: int, event: Event, change: UnexplainedChange, before: str) -> Notice:
+    """Notice that an operator has restated an unexplained change; `before` is what it counted as until now."""
+    was = "was pending" if before == "pending" else f"counted as {before}"
+    now_it = (
+        "counts as money that moved: latches and locks stay"
+        if event.restated_as == "flow"
+        else "counts as " + ("loss" if change.amount < 0 else "gain")
+    )
+    text = (
+        f"the change of equity by {_money(watch, change.converted_amount)} on {change.account} at "
+        f"{instant(from_micros(change.at))} ({change.id}), which {was}, {now_it}; restated as {event.restated_as} by "
+        f"{event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    )
+    return _notice(watch, now, "unexplained", "warning", text, event.id)
+
+
+def not_restated(event: Event, now: int, text: str) -> Notice:
+    """Notice of a restatement that changed nothing."""
+    return _operator_notice(event, now, "nothing_selected", "warning", text)
 
 
 def suspected(watch: ScopeEvaluator, now: int, stage: str, falls: list[UnexplainedChange], *, at_once: bool) -> Notice:
@@ -241,11 +263,14 @@ def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "nothing_selected", "page", text)
 
 
+GIVE_UP_HINT = " (`ksctl close --give-up {id} --reason … --store STORE` ends that)"
+
+
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))} "
-        f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
+        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))}"
+        f"{GIVE_UP_HINT.format(id=event.id)}"
     )
     return _operator_notice(event, now, "warning", "page", text)
 

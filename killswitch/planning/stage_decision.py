@@ -9,7 +9,7 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.graph.actions.registry import kind_of, needs_the_book
+from killswitch.graph.actions.registry import action_kind, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
@@ -19,7 +19,7 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
-from killswitch.planning.orders.unwind import execution_style, most_urgent, unwind
+from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, unwind
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
@@ -62,7 +62,7 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
         reason=joined(*combined.remarks, *unwound.remarks),
-        unwinding=execution_style(combined.rule or PLAIN),
+        unwinding=declared_unwinding(combined.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
     return Proposal(stage, decision, combined.should_select and not combined.targets, book.is_partial, unwound.blocked)
@@ -97,7 +97,7 @@ def action_plans(stage: Stage, now: int, book: KnownBook, effect: type[Struct] |
     return [
         plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
         for index, action in enumerate(stage.actions)
-        if effect is None or tag_of(effect) in kind_of(action).effects
+        if effect is None or tag_of(effect) in action_kind(action).effects
     ]
 
 
@@ -132,7 +132,7 @@ def joined(*reasons: str | None) -> str | None:
 
 def _ranking_window(graph: Graph, stage: Stage) -> int:
     """Window of the stage's ranking, for triggers without a window."""
-    names = [name for action in stage.actions for name in kind_of(action).rankings(action)]
+    names = [name for action in stage.actions for name in action_kind(action).rankings(action)]
     return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 

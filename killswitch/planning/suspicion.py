@@ -84,12 +84,17 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
 
 
 def withdrawal(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet) -> Decision | None:
-    """The decision that ends the lock early, once all its falls are explained; else None."""
+    """The decision that ends the lock early, once all its falls are explained; else None.
+
+    A fall that an operator restates as a flow does not lift the lock: it ends at its time.
+    """
     suspected = _unexpired(watch, view.as_of)
     if suspected is None:
         return None
-    open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.suspects(view.as_of))
-    if open_ or watch.history.unknown is not None:
+    suspects = watch.history.changes.suspects(view.as_of)
+    kept = (each for each in watch.history.changes.all if each.suspected and each.amount < ZERO)
+    waits = any(each in suspects or (each.accepted and each.moved) for each in kept)
+    if waits or watch.history.unknown is not None:
         return None
     watch.suspected = None
     known = f"suspicion: over, the fall of equity is explained, and {suspected.stage} does not fire"

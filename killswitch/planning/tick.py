@@ -18,15 +18,16 @@ from killswitch.graph.nodes import PolicySet, Stages
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import Event, Instrument, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
 from killswitch.planning.firing import RereadData, fire
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
-from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
+from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
+from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.scopes.compiled_policy import (
     CompiledPolicy,
     Identity,
@@ -146,9 +147,7 @@ class Interpreter:
             is_repetition = view.is_repetition_of(watch.history.view)
             if not is_repetition:
                 issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
-            for event in events:
-                if event.kind == "reset" and applies(event, watch.scope):
-                    decisions += self._reset(watch, now, event, issued)
+            decisions += self._apply_events(watch, now, events, issued)
             if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, issued)
@@ -158,12 +157,29 @@ class Interpreter:
         for event in events:
             if event.kind == "reset":
                 decisions += self._reset_orphans(event, now, issued)
+        if events:
+            answered = {notice.subject for notice in issued}
+            unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
+            issued += [refusal(each, self._watches.values(), now) for each in unanswered]
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
         has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         if not (eligible or decisions or issued or has_uncloseable):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
+
+    def _apply_events(
+        self, watch: ScopeEvaluator, now: int, events: Iterable[Event], issued: list[Notice]
+    ) -> list[Decision]:
+        """Apply the resets and restatements of this scope; returns the records of the resets."""
+        decisions: list[Decision] = []
+        for event in events:
+            if event.kind == "reset" and applies(event, watch.scope):
+                decisions += self._reset(watch, now, event, issued)
+            elif event.kind == "restate":
+                restated = restate(watch, event, now)
+                issued += [] if restated is None else [restated]
+        return decisions
 
     def _move(self, watch: ScopeEvaluator, view: ScopeView, issued: list[Notice]) -> tuple[Stages, list[Decision]]:
         """Step one machine; return the stages that may fire, and decisions made without firing."""
@@ -192,7 +208,7 @@ class Interpreter:
     def _keep_active_targets(self, snapshot: Snapshot) -> None:
         """Keep the targets of decisions that the snapshot shows as being worked on."""
         if self._active:
-            working = {closing.decision for closing in snapshot.closings if closing.status in WORKING}
+            working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
             self._active = {id_: targets for id_, targets in self._active.items() if id_ in working}
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:
@@ -339,6 +355,10 @@ class Interpreter:
     def orphans(self) -> tuple[Orphan, ...]:
         """Latches in stored state without a scope evaluator in this policy set."""
         return orphans_in(self._stored)
+
+    def kept_changes(self) -> tuple[KeptChange, ...]:
+        """The changes of equity that an operator may restate, of every scope."""
+        return tuple(change for watch in self._watches.values() for change in kept_changes(watch))
 
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
         """Event id → manual close that still waits for accounts; its event must not be consumed."""

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.words import ChangeCause
 from killswitch.pnl_explain.account_trail import AccountResidual, AccountTrail, AccountTrailState
 from killswitch.pnl_explain.classification import (
     EARLY,
@@ -62,12 +63,14 @@ class ChangeEvent:
     """An event of an unexplained change; `amount` is in the scope's currency.
 
     `appeared`: it is new, and `pending` or treated as a transfer. `explained`: a ledger row explains it. `lost`: it
-    counts as profit or loss from now on. `anew`: a deposit into a wiped-out account starts a new series.
+    counts as profit or loss from now on. `anew`: a deposit into a wiped-out account starts a new series. `change`: the
+    id of a change that appeared or is lost.
     """
 
     kind: Literal["appeared", "explained", "lost", "anew"]
     amount: Decimal
     pending: bool = False
+    change: str | None = None
 
 
 class ExplainedChanges(Struct):
@@ -174,6 +177,11 @@ class Explanation:
                 self._match_earlier_changes(row, trail.noise_of(trail.before.equity), found)
         self._settle(view, found)
         return found
+
+    def restate(self, id_: str, cause: ChangeCause) -> ExplainedChanges:
+        """Settle the change `id_` finally as an operator knows its cause; nothing if it is not kept."""
+        change = self.changes.find(id_)
+        return ExplainedChanges(resolved=[] if change is None else self.changes.restate(change, cause))
 
     def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, UnsettledChanges]:
         """The transfers and unexplained changes of each account since its last known equity; changes no state.
@@ -369,7 +377,7 @@ class Explanation:
         silent = age >= self._terms.flow_grace and (proven is None or now - proven >= self._terms.flow_grace)
         if known or silent:
             change.lost = True
-            found.events.append(ChangeEvent("lost", -change.converted_amount))
+            found.events.append(ChangeEvent("lost", -change.converted_amount, change=change.id))
 
     def _is_in_transit(self, change: UnexplainedChange) -> bool:
         """Whether a similar amount arrived in another account of the scope at about the same time."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from hashlib import blake2b
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
+from killswitch.model.words import ChangeCause
 from killswitch.pnl_explain.classification import (
     SETTLED_AFTER,
     SMALL,
@@ -44,9 +46,10 @@ class UnexplainedChange(Struct):
     pending, `money` a transfer. `lost`: it counts as profit or loss by now; `moved`: it is settled as a transfer.
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the ledger was
     first known to lack its row, or was given up. `suspected`: a lock was written because of it. `in_transit`: a similar
-    amount arrived in another account of the scope. `accepted`: an operator has accepted it as a transfer; it is kept
-    only to match a late row. `vanished`: contracts vanished with it without a fill, and all the money.
-    `may_be_split`: it may be a split of shares. `emptied`: it left the scope without money.
+    amount arrived in another account of the scope. `accepted`: an operator has determined what it is, a transfer or,
+    with `lost`, profit or loss; it is kept only to match a late row, which changes nothing. `vanished`: contracts
+    vanished with it without a fill, and all the money. `may_be_split`: it may be a split of shares. `emptied`: it left
+    the scope without money.
     """
 
     at: int
@@ -71,6 +74,11 @@ class UnexplainedChange(Struct):
     emptied: bool = False
     rate: Decimal = Decimal(1)
     """The rate of the account's currency, of `amount`, to the scope's currency, of `before`."""
+
+    @property
+    def id(self) -> str:
+        """The name of the change, the same in every scope of its account and over restarts."""
+        return "change-" + blake2b(f"{self.account}\0{self.at}".encode(), digest_size=5).hexdigest()
 
     @property
     def converted_amount(self) -> Decimal:
@@ -206,7 +214,7 @@ class UnexplainedChanges:
         found = None
         if moved and change.moved:  # values include it as issued units already
             found = ResolvedChange(change.at, scope_amount, 1.0, change.value)
-        elif moved:
+        elif moved and not change.accepted:
             self._divide_after(change, factor)
             found = ResolvedChange(change.at, scope_amount, factor, change.value, before=equity)
         elif change.moved and not change.accepted:
@@ -243,7 +251,7 @@ class UnexplainedChanges:
             found = self._explained(change, effect, moved=False)
             return [] if found is None else [found]
         resolved = [self.reopen(change)] if change.moved and not change.accepted else []
-        change.amount, change.kind, change.lost = -beyond, "money", False
+        change.amount, change.kind, change.lost = -beyond, "money", change.lost and change.accepted
         return resolved
 
     def settle_as_flow(self, change: UnexplainedChange) -> ResolvedChange:
@@ -316,6 +324,27 @@ class UnexplainedChanges:
         for change in self.all:
             change.accepted = change.accepted or (change.moved and change.at <= at)
         return found
+
+    def find(self, id_: str) -> UnexplainedChange | None:
+        """The change of this id; of one that was netted in part, what is left of it."""
+        return next((change for change in reversed(self.all) if change.id == id_), None)
+
+    def restate(self, change: UnexplainedChange, cause: ChangeCause) -> list[ResolvedChange]:
+        """Settle a change finally, as an operator knows its cause, whatever it counted as before.
+
+        It is kept, so that a later row matches it and changes nothing.
+        """
+        change.accepted = True
+        if cause == "loss":
+            resolved = [self.reopen(change)] if change.moved else []
+            change.lost = True
+            return resolved
+        change.lost = False
+        return [] if change.moved else [self.settle_as_flow(change)]
+
+    def newest(self, most: int) -> list[UnexplainedChange]:
+        """The newest `most` changes, newest first, without slips that are no more than noise."""
+        return [change for change in reversed(self.all) if not (change.lost and _is_small(change))][:most]
 
     def accept(self, value: float, at: int) -> None:
         """Forget peaks before `at`, after an operator accepted the loss."""

@@ -14,7 +14,7 @@ from killswitch.policy.schema.runbook import RunbookDocument
 from killswitch.policy.schema.unwinding import UnwindingDocument
 
 
-def kind_of(document: type[VersionedPart]) -> str:
+def document_kind(document: type[VersionedPart]) -> str:
     """The value of a document's `kind`. ValueError unless it is a single literal."""
     words = get_args(document.model_fields["kind"].annotation)
     if len(words) != 1:
@@ -23,7 +23,7 @@ def kind_of(document: type[VersionedPart]) -> str:
 
 
 KINDS: Mapping[str, type[VersionedPart]] = {
-    kind_of(document): document
+    document_kind(document): document
     for document in (
         PolicyDocument,
         AccountDocument,

@@ -10,12 +10,12 @@ from msgspec import convert
 
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
-from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.observers import TickReport, outage_text
 from killswitch.telemetry import events
 from killswitch.telemetry.background_writer import BackgroundWriter
-from killswitch.telemetry.metrics import WORKING, GaugeValues, NotificationCounts, gross, headroom, headroom_ratio
+from killswitch.telemetry.metrics import GaugeValues, NotificationCounts, gross, headroom, headroom_ratio
 
 if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
@@ -97,7 +97,7 @@ class EventEmitter:
             for each in self._machines
             if each.level > 0
         )
-        unfinished = tuple(each.decision for each in self._closings.values() if each.status in WORKING)
+        unfinished = tuple(each.decision for each in self._closings.values() if each.status in IN_PROGRESS)
         self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
 
     def _emit_quality(self, at: datetime, account: AccountSnapshot) -> None:
@@ -114,12 +114,12 @@ class EventEmitter:
     def _emit_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
         for closing in closings:
             # The end of an earlier run's closing was reported by that run.
-            old = self.ticks == 1 and closing.status not in WORKING
+            old = self.ticks == 1 and closing.status not in IN_PROGRESS
             if self._closings.get(closing.decision) != closing and not old:
                 self._put(
                     events.ObservedClose(
                         at=at, decision=closing.decision, scope=closing.scope, status=closing.status,
-                        ended=closing.status not in WORKING, residual=closing.residual, cost=closing.cost,
+                        ended=closing.status not in IN_PROGRESS, residual=closing.residual, cost=closing.cost,
                     )
                 )  # fmt: skip
         self._closings = {closing.decision: closing for closing in closings}

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
+from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 
@@ -71,7 +71,7 @@ def outage_text(account: AccountSnapshot) -> str:
 
 def shortfall_message(closing: Closing) -> str | None:
     """The message about a closing that ended with positions left; None for all others."""
-    if closing.status not in ("residual", "blocked", "abandoned"):
+    if closing.status not in ENDED_SHORT:
         return None
     residual = closing.residual
     left = ", ".join(f"{r.contracts.normalize():f} {r.symbol} {r.position_side} on {r.account}" for r in residual)

@@ -10,7 +10,7 @@ from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.execution.effects.performing import EffectPerformers, Performer
 from killswitch.execution.state.intents import planned_entries
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
@@ -114,14 +114,14 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
     """CapabilityError if a stage that enforces has an effect that an armed account of its scope cannot perform."""
     armed = {name: account for name, account in accounts.items() if account.armed}
     found = [
-        f"{stage.place.file}:{stage.place.line}: `{kind_of(action).key}` of stage {stage.name} cannot be performed on "
-        f"account {name}: the adapter of venue {armed[name].venue} is no {needs.__name__}; take the account out of the "
-        "scope, or the action out of the stage"
+        f"{stage.place.file}:{stage.place.line}: `{action_kind(action).key}` of stage {stage.name} cannot be performed "
+        f"on account {name}: the adapter of venue {armed[name].venue} is no {needs.__name__}; take the account out of "
+        "the scope, or the action out of the stage"
         for graph in policies.graphs
         if graph.mode == "enforce"
         for stage in graph.stages
         for action in stage.actions
-        for effect in kind_of(action).effects
+        for effect in action_kind(action).effects
         if (needs := kind_named(effect).needs) is not None
         for names in scopes_over(graph.scope, armed.values()).values()
         for name in names

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
@@ -25,6 +25,7 @@ from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Store, decoded
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
+from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
 from killswitch.planning.scopes.trigger_status import MachineStatus, MachineSummary, ObservedTrigger
 from killswitch.planning.tick import Interpreter
@@ -154,6 +155,9 @@ class RunnerView(Struct, frozen=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
+    changes: tuple[KeptChange, ...] | UnsetType = UNSET
+    """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
+    one."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -318,6 +322,7 @@ class StatusPublisher:
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
+                changes=self.interpreter.kept_changes() or UNSET,
             )
         )
 

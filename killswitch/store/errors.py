@@ -54,12 +54,12 @@ class WriteLockedError(_ExplainedError):
 class DamagedStoreError(StoreError):
     """The contents of the file are not what a store wrote."""
 
-    def __init__(self, place: str, what: str) -> None:
+    def __init__(self, place: str, what: str, verdict: str = "is damaged") -> None:
         super().__init__(
-            f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) for analysis; restore a "
+            f"the store {place} {verdict}: {what}. Keep a copy of it (and of its -wal) for analysis; restore a "
             "backup, or move it away so that `ksctl run` creates a new one, which has no earlier close, latch or lock; "
             + EMERGENCY,
-            f"the file {place} is damaged ({what})",
+            f"the file {place} {verdict} ({what})",
         )
 
 
@@ -92,7 +92,7 @@ _LOCKED: Final = (
     "another process holds its write lock, such as a shell with an open transaction or a backup: find it with "
     "`fuser` on the file and end its transaction"
 )
-_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_OTHER_FILE: Final = "this is another file (name the store with --store), or its beginning was overwritten"
 _PRIMARY: Final = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
@@ -109,7 +109,9 @@ def store_error(place: str, error: BaseException | None, failed: str = "could no
         return MediumError(place, failed, cause, step)
     if primary == sqlite3.SQLITE_BUSY:
         return WriteLockedError(place, failed, cause, _LOCKED)
-    if primary in _DAMAGED or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
+    if primary == sqlite3.SQLITE_NOTADB:
+        return DamagedStoreError(place, f"{error}: {_OTHER_FILE}", "is no store, or is damaged")
+    if primary == sqlite3.SQLITE_CORRUPT or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
         return DamagedStoreError(place, str(error))
     return StoreError(f"the store {place} {failed}: {error}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from killswitch.model.snapshot import IN_PROGRESS
 from killswitch.signals.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from killswitch.model.snapshot import AccountSnapshot, Closing
     from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
 
-WORKING = ("planned", "closing")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CLOSING = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 _UNITS = {spec.name: spec.unit for spec in CATALOGUE}
@@ -214,7 +214,7 @@ def _account(account: AccountSnapshot) -> Labels:
 
 
 def _active(values: GaugeValues) -> Iterator[Point]:
-    yield sum(closing.status in WORKING for closing in values.closings), {}
+    yield sum(closing.status in IN_PROGRESS for closing in values.closings), {}
 
 
 def _problems(values: GaugeValues) -> Iterator[Point]:

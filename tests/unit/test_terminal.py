@@ -105,7 +105,10 @@ def test_alarms_are_coloured_only_on_a_terminal(store: Path) -> None:
 @pytest.mark.parametrize("columns", [80, 120])
 def test_venues_and_diagnostics_fit_the_width(columns: int, tmp_path: Path) -> None:
     """The table of venues and the messages of validate; the place of a mistake can still be copied."""
-    assert max(map(len, output_on_terminal(columns, "venues", "list", colour=False).splitlines())) <= columns
+    listed = output_on_terminal(columns, "venues", "list", colour=False)
+    assert max(map(len, listed.splitlines())) <= columns
+    left_out = "whole book and limits of orders" if columns == 80 else "limits of orders"
+    assert f"Left out for the width of the terminal: {left_out}." in listed
     (tmp_path / "bad.yaml").write_text(
         "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
         "spec: {adapter: paper, market: swapx, currency: USDT, execution: observe, endpoint: 'http://127.0.0.1:1'}\n"

@@ -11,6 +11,7 @@ from killswitch.model.snapshot import (
     AccountSnapshot,
     Closing,
     Event,
+    EventKind,
     Fill,
     Flow,
     Instrument,
@@ -107,6 +108,8 @@ def fill(id_: str, at: datetime, symbol: str, side: str, amount: str, price: str
     )
 
 
-def operator_event(kind: str, at: datetime, scope: str | None = "account/main", id_: str = "e1") -> Event:
+def operator_event(
+    kind: EventKind, at: datetime, scope: str | None = "account/main", id_: str = "e1", **more: Any
+) -> Event:
     """An operator's command as an event."""
-    return Event(id=id_, at=at, kind=kind, scope=scope, author="operator-1", reason="reviewed")  # type: ignore[arg-type]  # literal
+    return Event(id=id_, at=at, kind=kind, scope=scope, author="operator-1", reason="reviewed", **more)

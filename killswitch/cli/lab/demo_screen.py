@@ -17,7 +17,7 @@ from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
-from killswitch.render.formats import interval, money
+from killswitch.render.formats import count_of, interval, money
 from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
 from killswitch.signals.catalogue import BY_NAME
@@ -77,7 +77,8 @@ class DemoScreen:
             click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
             for name, final in (("with the policies", with_), ("without", without)):
                 lowest = self._lowest.get((name, account.account))
-                open_text = "positions unknown" if final.positions is None else f"{len(final.positions)} positions open"
+                held = final.positions
+                open_text = "positions unknown" if held is None else f"{count_of(len(held), 'position')} open"
                 click.echo(
                     f"    {name:18} lowest {money(lowest):>12}, at the end {money(final.equity):>12} ({open_text})"
                 )

@@ -18,7 +18,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.progress import CloseProgress, OpenPosition, progress_of
 from killswitch.operations.status import runner_state
-from killswitch.render.formats import duration_text, instant
+from killswitch.render.formats import count_of, duration_text, instant
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
@@ -162,8 +162,9 @@ def progress_line(shown: CloseProgress) -> str:
     blocked_text = (
         f"; held up: {', '.join(_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN])}" if shown.blocked else ""
     )
+    done = f"{shown.done} of {count_of(shown.positions, 'position')} done"
     return (
-        f"{instant(shown.at)}  {shown.decision}  {shown.standing}: {shown.done} of {shown.positions} positions done; "
+        f"{instant(shown.at)}  {shown.decision}  {shown.standing}: {done}; "
         f"orders: {_orders(shown)}; {_time(shown)}{blocked_text}"
     )
 
@@ -178,7 +179,7 @@ def _what(shown: CloseProgress) -> str:
 
 def _orders(shown: CloseProgress) -> str:
     counts = shown.orders
-    partly = f" ({counts.partly} in part)" if counts.partly else ""
+    partly = f", {counts.partly} in part" if counts.partly else ""
     empty = f", {counts.empty} ended without a fill" if counts.empty else ""
     refused = f", {counts.refused} refused" if counts.refused else ""
     return f"{counts.sent} sent, {counts.filled} filled{partly}, {counts.unknown} unknown{empty}{refused}"

@@ -13,7 +13,7 @@ from killswitch.cli.wording import (
     trigger_table,
     without_shown_reasons,
 )
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.wording import percent
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.model.decision import Book, Decision, Rung
@@ -35,7 +35,7 @@ def _lines(shown: Preview) -> Iterator[str]:
     yield f"History: {shown.memory}"
     yield ""
     for account in shown.accounts:
-        positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
+        positions = "positions unknown" if account.positions is None else count_of(account.positions, "position")
         yield (
             f"Account {account.account} at {account.venue} ({account.market}): {account.quality}, "
             f"equity {money(account.equity, account.currency)}, {positions}, "
@@ -81,7 +81,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
-        yield f"  execution: {execution_style(decision)}"
+        yield f"  execution: {execution_text(decision)}"
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
@@ -103,7 +103,7 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
-            actions = [(kind_of(action), action) for stage in stages for action in stage.actions]
+            actions = [(action_kind(action), action) for stage in stages for action in stage.actions]
             yield from (kind.text(it, graph.position_signals) for kind, it in actions if tag_of(Orders) in kind.effects)
 
 
@@ -145,7 +145,7 @@ def _summary(shown: Preview) -> str:
     return f"Plan: {count_of(fires, 'stage')}, {', '.join(counts)}, {count_of(resets, 'reset')}. Nothing was changed."
 
 
-def execution_style(decision: Decision) -> str:
+def execution_text(decision: Decision) -> str:
     """The ladder and the pace: `within 3% of the mark, 1 try, then at market; as fast as the venue allows`."""
     ladder = () if decision.unwinding is None else decision.unwinding.ladder
     orders = of_kind(decision.effects, Orders)

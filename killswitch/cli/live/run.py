@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from killswitch.runner.observers import TickReport
 
 
-_UNDER_WAY = ("planned", "closing")
-
-
 @options.verb(
     "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
 )
@@ -231,11 +228,13 @@ class RunConsole:
             self._down[account.account] = now
 
     def _print_closes(self, report: TickReport) -> None:
+        from killswitch.model.snapshot import IN_PROGRESS
+
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
             # The run that finished a close has printed its result.
-            if self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY):
-                text = status if status in _UNDER_WAY else self._close_result(decision) or status
+            if self._closing.get(decision) != status and (self.ticks > 1 or status in IN_PROGRESS):
+                text = status if status in IN_PROGRESS else self._close_result(decision) or status
                 print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {text}")
         self._closing = current
 
@@ -258,7 +257,9 @@ class RunConsole:
 
     def stop_summary(self) -> str:
         """Summary of unfinished closes at a stop."""
-        open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
+        from killswitch.model.snapshot import IN_PROGRESS
+
+        open_ = [decision for decision, status in self._closing.items() if status in IN_PROGRESS]
         if not open_:
             return "no close is in progress"
         return f"unfinished closes, resumed at the next start: {', '.join(open_)}"

@@ -87,18 +87,19 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 @option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.output
 def history(store_at: str, limit: int, output: str) -> None:
-    """List past decisions and their results, newest first.
+    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity.
 
     With --output json, one object per line: the decision record and its result.
     """
-    from killswitch.cli.live.status_text import history_text
+    from killswitch.cli.live.status_text import NOTICES_SEARCHED, history_text
     from killswitch.incident.record.results import newest_results
     from killswitch.model.decision import decision_record
 
     with opened_store(store_at, read_only=True) as store:
         found = newest_results(store, limit)
+        changes = [each for each in store.notices(NOTICES_SEARCHED) if each.kind == "unexplained"][:limit]
     if output == "text":
-        print_text(history_text(found))
+        print_text(history_text(found, changes))
         return
     for decision, result in found:
         click.echo(encode_record({"decision": decision_record(decision), "result": result}))

@@ -7,12 +7,13 @@ from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.cli.terminal import table
-from killswitch.cli.wording import ago
+from killswitch.cli.wording import ago, amount_in
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.status import OperatorCloseResult
+from killswitch.planning.operator.restatement import KeptChange
 from killswitch.render.formats import count_of, instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
 
@@ -38,7 +39,7 @@ def result_lines(result: Result) -> list[str]:
     reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
         reasons += _remaining(result)
-    return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
+    return [f"{result.standing}, {positions}, fees {amount_in(result.currencies, result.fees)}", *reasons]
 
 
 def _remaining(result: Result) -> Iterator[str]:
@@ -74,6 +75,20 @@ def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
 
 MARKET_CLOSED = "market_closed"
 """Rejection reason of a closed or halted market."""
+
+
+def changes_text(changes: Sequence[KeptChange]) -> str:
+    """One line per change of equity without an explanation, and what each scope counts it as; empty without any."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for each in sorted(changes, key=lambda it: (it.at, it.id), reverse=True):
+        treatment: str = "money that moved" if each.counts_as == "transfer" else each.counts_as
+        counts_as = f"{treatment}, determined by an operator" if each.determined else treatment
+        key = (each.id, each.account, instant(each.at), money(each.amount, each.currency), counts_as)
+        lines.setdefault(key, []).append(f"{each.policy} on {each.scope}")
+    rows = [(*key, ", ".join(found)) for key, found in lines.items()]
+    head = ("change", "account", "at", "amount", "counts as", "for")
+    title = "Unexplained changes of equity (`ksctl restate CHANGE --as loss|flow --reason …` settles one)"
+    return f"{title}\n{table(head, rows)}" if rows else ""
 
 
 def streams_text(streams: Sequence[StreamView], now: datetime) -> str:

@@ -7,11 +7,18 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from killswitch.cli.live.status_sections import manual_closes_text, streams_text, suspended_text, timers_text
+from killswitch.cli.live.status_sections import (
+    changes_text,
+    manual_closes_text,
+    streams_text,
+    suspended_text,
+    timers_text,
+)
 from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
     Footnotes,
     ago,
+    amount_in,
     command_line,
     headline,
     notice_line,
@@ -21,7 +28,7 @@ from killswitch.cli.wording import (
     trigger_table,
 )
 from killswitch.incident.record.results import Result
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus
@@ -32,6 +39,8 @@ MAX_NAMED = 4
 """Maximum remaining positions that are listed by name; the others are counted."""
 LATE_FACTOR = 1.5
 """Ticks are late from this many intervals apart."""
+NOTICES_SEARCHED = 1_000
+"""Number of the newest notices that are searched for those of changes of equity."""
 SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
@@ -57,6 +66,7 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield suspended_text(view.suspended)
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
+    yield changes_text(() if view is None else view.changes or ())
     yield _list("Suspicions", [_suspicion(each) for each in status.suspicions])
     yield manual_closes_text(status.by_hand)
     yield _notifications(status)
@@ -233,8 +243,13 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return "\n".join((title, *(f"  {line}" for line in lines))) if lines else ""
 
 
-def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
-    """One line per decision, newest first."""
+def history_text(found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = ()) -> str:
+    """One line per decision, newest first; then one per notice of an unexplained change of equity."""
+    notices = _list("Unexplained changes of equity", [f"{instant(it.as_of)}  {notice_line(it)}" for it in changes])
+    return "\n\n".join(block for block in (_decisions(found), notices) if block)
+
+
+def _decisions(found: Sequence[tuple[Decision, Result]]) -> str:
     if not found:
         return "No decision is recorded on this store."
     rows = [(instant(each.as_of), each.id, headline(each), *_result(each, result)) for each, result in found]
@@ -262,8 +277,8 @@ def _sum(result: Result, what: str, value: Decimal | None) -> str:
     """A sum; if it is only partly known, the sum of the known orders."""
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
-        return money(value)
-    return f"unknown ({money(missing.known)} without {count_of(len(missing.orders), 'order')})"
+        return amount_in(result.currencies, value)
+    return f"unknown ({amount_in(result.currencies, missing.known)} without {count_of(len(missing.orders), 'order')})"
 
 
 def _duration(seconds: float) -> str:

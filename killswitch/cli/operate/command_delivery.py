@@ -1,4 +1,4 @@
-"""Delivery of `close`, `apply` and `reset`: send the command to the running runner, or run one tick in this process."""
+"""Delivery of operator commands: send the command to the running runner, or run one tick in this process."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def _tick_here(
 ) -> None:  # fmt: skip
     """Run one tick here. `queued`: an event that is already stored. `emergency`: continue without a lock folder."""
     loaded = site.policies(view)
-    if request.kind == "reset" and not live and any(each.spec.execution == "live" for each in loaded.accounts):
+    if not request.has_orders and not live and any(each.spec.execution == "live" for each in loaded.accounts):
         raise click.UsageError(
             "no runner is alive on this store, so this command would run one tick itself; unarmed, a stage that fires "
             "in that tick would be latched without any action. Add --live"

@@ -18,7 +18,7 @@ from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.model.words import Cause
+from killswitch.model.words import Cause, ChangeCause
 from killswitch.operations import commands
 from killswitch.operations.status import LockView, locks_at, runner_state
 from killswitch.planning.operator.plan_file import SavedPlan
@@ -41,6 +41,9 @@ class CommandRequest:
     force: bool = False
     plan: SavedPlan | None = None
     """The plan of an `apply`."""
+    change: str | None = None
+    restated_as: ChangeCause | None = None
+    """The change of a `restate`, and what it is."""
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -51,13 +54,14 @@ class CommandRequest:
         if self.plan is not None and store is not None:
             return commands.apply_event(store, self.plan, self.author, now)
         return commands.operator_event(
-            self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force
-        )
+            self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force,
+            change=self.change, restated_as=self.restated_as,
+        )  # fmt: skip
 
     @property
     def has_orders(self) -> bool:
         """Whether the command sends orders and needs an armed account."""
-        return self.kind != "reset"
+        return self.kind not in ("reset", "restate")
 
 
 def lock_of(request: CommandRequest, locks: LockPaths | None) -> LockView | None:
@@ -114,7 +118,7 @@ def print_outcome(
             f"the close is incomplete, and the command waits for the rest ({sent.id}): {continuation_text(store)}"
         )
     # A page about a wait for an account is no failure once the wait is over.
-    refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
+    refused = any(notice.kind == "nothing_selected" for notice in answer.notices)
     if refused or any(_is_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
 

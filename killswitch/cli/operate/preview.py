@@ -10,7 +10,7 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.live.plan_text import execution_style
+from killswitch.cli.live.plan_text import execution_text
 from killswitch.cli.operate.command_delivery import CommandSite, require_closable
 from killswitch.cli.operate.command_output import CommandRequest
 from killswitch.cli.policy.explain_decision import effects_text
@@ -21,6 +21,7 @@ from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
 from killswitch.operations.status import store_status
+from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.planning.targets.merge import ordered_on
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
@@ -46,7 +47,11 @@ def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) 
         )
         shown = preview(loaded.policies, snapshot, interpreter, memory, frozenset())
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
-    command_notices = [notice.text for notice in shown.notices if notice.policy == "operator"]
+    command_notices = [
+        notice.text.removesuffix(GIVE_UP_HINT.format(id=command_event.id))  # the command is not stored
+        for notice in shown.notices
+        if notice.policy == "operator"
+    ]
     if not closes:
         raise click.ClickException("; ".join(command_notices) or "nothing to close")
     for text in command_notices:
@@ -61,7 +66,7 @@ def _print_preview(decision: Decision, accounts: dict[str, ArmedAccount], shown:
         click.echo(encode_decision(decision))
         return
     print_text(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    print_text(f"Execution: {execution_style(decision)}.")
+    print_text(f"Execution: {execution_text(decision)}.")
     print_text(effects_text(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:

@@ -1,4 +1,4 @@
-"""`ksctl close`, `apply` and `reset`: operator commands, processed by the runner or by one tick here."""
+"""`ksctl close`, `apply`, `reset` and `restate`: operator commands, processed by the runner or by one tick here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
+    from killswitch.model.words import ChangeCause
 
 
 def _operator(command: Callable[..., None]) -> Callable[..., None]:
@@ -165,4 +166,33 @@ def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, w
     from killswitch.cli.operate.command_output import CommandRequest
 
     request = CommandRequest("reset", scope, author, reason, wait, output == "json")
+    deliver(request, site, live=live)
+
+
+@options.verb("ksctl restate change-0b5e3a91c2 --as flow --reason 'payout to the bank' --store ks.sqlite")
+@click.argument("change", type=RECORD_TEXT)
+@click.option("--as", "restated_as", type=click.Choice(["loss", "flow"]), required=True,
+              help="What it was: profit or loss, or money that came or went.")  # fmt: skip
+@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
+              help="Restate it for this scope only. Default: every scope that watches its account.")  # fmt: skip
+@_operator
+def restate(
+    change: str, restated_as: ChangeCause, scope: str | None, site: CommandSite, reason: str, live: bool, author: str,
+    wait: float, output: str,
+) -> None:  # fmt: skip
+    """Determine what the unexplained CHANGE of equity was, by its id in a notice or in `ksctl status`.
+
+    As a loss, it counts as profit or loss, and the triggers decide on it in the tick that processes the command. As a
+    flow, units are issued as for a transfer: the drawdown follows, and no latch and no lock is lifted. What an operator
+    determined holds against every later ledger row; only another restatement reverses it. A running runner processes
+    the command at its next tick; without one, this command takes the lease and ticks once, which needs --live if a
+    document says execution: live.
+    """
+    from killswitch.cli.operate.command_delivery import deliver
+    from killswitch.cli.operate.command_output import CommandRequest
+
+    request = CommandRequest(
+        "restate", scope, author, reason, wait, output == "json", change=change, restated_as=restated_as
+    )
     deliver(request, site, live=live)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from msgspec import Struct
 
 from killswitch.cli.terminal import table
-from killswitch.cli.wording import effect_lines, headline
+from killswitch.cli.wording import amount_in, effect_lines, headline
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.filters import percent
@@ -20,7 +22,7 @@ from killswitch.model.effects import in_record_order
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
-from killswitch.render.formats import exact, instant, interval, money, order_numbers
+from killswitch.render.formats import count_of, exact, instant, interval, money, order_numbers
 
 
 def decision_history_text(history: DecisionHistory) -> str:
@@ -108,10 +110,10 @@ def _snapshot(history: DecisionHistory) -> str:
 
 def _account(account: AccountSnapshot) -> str:
     quality = account.quality if account.reason is None else f"{account.quality}: {account.reason}"
-    held = "positions unknown" if account.positions is None else f"{len(account.positions)} positions"
+    held = "positions unknown" if account.positions is None else count_of(len(account.positions), "position")
     return (
         f"  {account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
-        f"margin used {money(account.margin_used)}, {held}"
+        f"margin used {money(account.margin_used, account.currency)}, {held}"
     )
 
 
@@ -175,25 +177,27 @@ def _end(history: DecisionHistory) -> str:
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
     lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
     lines += [f"  the venue was requested to close the whole book of {account} at once" for account in result.swept]
-    lines += [line for each in result.positions if (line := _other_changes(each))]
+    lines += [line for each in result.positions if (line := _other_changes(each, result.currencies))]
     lines += [f"  {_unprotected(each)}" for each in result.exposures]
     lines.append(f"  {_status(history)}")
     if result.closed:
-        lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
-        lines.append(
-            f"  slippage {money(result.slippage)} against the marks when the orders were sent, "
-            f"delay cost {money(result.delay)} until then"
+        realised, fees, slippage, delay = (
+            amount_in(result.currencies, each) for each in (result.realised, result.fees, result.slippage, result.delay)
         )
-    lines += [f"  {each.what} {_partial_sum(each)}" for each in result.missing]
+        lines.append(f"  realised {realised} before fees, fees {fees}")
+        lines.append(
+            f"  slippage {slippage} against the marks when the orders were sent, delay cost {delay} until then"
+        )
+    lines += [f"  {each.what} {_partial_sum(each, result.currencies)}" for each in result.missing]
     if result.totals.took is not None:
         lines.append(f"  {result.totals.took:.1f} s from the first order to the last verification")
     return "\n".join(("End", *lines))
 
 
-def _partial_sum(missing: Missing) -> str:
+def _partial_sum(missing: Missing, currencies: Sequence[str]) -> str:
     if missing.known is None:
         return f"unknown: no data on {_missing_parts(missing)}"
-    return f"{money(missing.known)} known, without {_missing_parts(missing)}"
+    return f"{amount_in(currencies, missing.known)} known, without {_missing_parts(missing)}"
 
 
 def _missing_parts(missing: Missing) -> str:
@@ -202,7 +206,7 @@ def _missing_parts(missing: Missing) -> str:
     return text if missing.why is None else f"{text} ({missing.why})"
 
 
-def _other_changes(position: ClosedPosition) -> str:
+def _other_changes(position: ClosedPosition, currencies: Sequence[str]) -> str:
     """Changes by other parties, and dust; empty without any."""
     name = f"{position.symbol} {position.side} on {position.account}"
     changes = []
@@ -212,7 +216,9 @@ def _other_changes(position: ClosedPosition) -> str:
     if position.other_decisions:
         changes.append(f"{position.other_decisions:f} closed by orders of other decisions")
     if position.dust:
-        changes.append(f"the rest is dust, {money(position.worth)}" if position.worth else "the rest is dust")
+        changes.append(
+            f"the rest is dust, {amount_in(currencies, position.worth)}" if position.worth else "the rest is dust"
+        )
     return f"  {name}: {', '.join(changes)}" if changes else ""
 
 

@@ -78,18 +78,16 @@ def _is_incomplete(loaded: LoadedDocuments) -> bool:
 
 
 def _text(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
-    from killswitch.policy.diagnostics.diagnostic import render
+    from killswitch.policy.diagnostics.diagnostic import counts, render
 
     lines = [render(problems), ""] if problems else []
-    errors = sum(problem.severity == "error" for problem in problems)
-    warnings = len(problems) - errors
     if policy_set is None:
-        lines.append(f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}; `ksctl explain CODE` says more")
+        lines.append(f"{counts(problems)}; `ksctl explain CODE` says more")
         if _is_incomplete(loaded):
             lines.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
         documents = count_of(len(loaded.documents), "document")
-        lines.append(f"{documents}, {count_of(warnings, 'warning')}; {policy_set.digest}")
+        lines.append(f"{documents}, {count_of(len(problems), 'warning')}; {policy_set.digest}")
     return "\n".join(lines)
 
 

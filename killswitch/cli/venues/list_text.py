@@ -31,6 +31,8 @@ def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> st
     everywhere = set.intersection(*({c.name for c in each.capabilities if c.can == "yes"} for each in listings))
     if everywhere and len(listings) > 1:
         lines.append(f"\nSupported everywhere: {', '.join(sorted(everywhere))}.")
+    if left_out := [name for name in rows[0] if name not in head]:
+        lines.append(f"\nLeft out for the width of the terminal: {' and '.join(left_out)}.")
     lines.append("\n`ksctl venues list EXCHANGE` shows one of them in full, with its limits;")
     lines.append("capabilities in neither column are supported.")
     return "\n".join(lines)

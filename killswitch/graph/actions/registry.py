@@ -27,7 +27,7 @@ def kind_named(key: str) -> AnyActionKind:
     return _BY_KEY[key]
 
 
-def kind_of(action: Action) -> AnyActionKind:
+def action_kind(action: Action) -> AnyActionKind:
     """The kind of an action; RegistryError for an unregistered class."""
     found = _BY_NODE.get(type(action))
     if found is None:
@@ -37,4 +37,4 @@ def kind_of(action: Action) -> AnyActionKind:
 
 def needs_the_book(stage: Stage) -> bool:
     """Whether an action of the stage depends on positions and orders; a lock does not."""
-    return any(kind_of(action).needs_the_book for action in stage.actions)
+    return any(action_kind(action).needs_the_book for action in stage.actions)

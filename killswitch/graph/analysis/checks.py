@@ -130,6 +130,7 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
         message = "at most 0.5% of equity a minute counts as noise, however large the tolerance is"
         found.warning("KS5016", ("spec", "unexplained", "tolerance"), message, "write a smaller one, or take it out")
     _unexplained(policy, found)
+    _loss_at_most(policy, found)
 
 
 def _keys(stage: WrittenStage) -> Iterator[str]:
@@ -150,6 +151,27 @@ def _unexplained(policy: PolicySpec, found: Findings) -> None:
                 message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
                 fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
                 found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)
+
+
+def _loss_at_most(policy: PolicySpec, found: Findings) -> None:
+    """Warn of a threshold that a loss must stay below, and that fires a stage on its own: it is true without a loss."""
+    alone = {name for stage in policy.stages for name in stage.any_of}
+    alone |= {stage.all_of[0] for stage in policy.stages if len(stage.all_of) == 1 and not stage.any_of}
+    for name, trigger in policy.triggers.items():
+        spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
+        if (
+            spec is None
+            or name not in alone
+            or not spec.is_loss_size
+            or found.gaps.has_flaw(("spec", "triggers", name))
+        ):
+            continue
+        for comparison, opposite in (("at_most", "at_least"), ("below", "above")):
+            written = getattr(trigger, comparison)
+            if written is not None and _HOLD_AT_ZERO[comparison](written.value):
+                message = f"`{name}` holds while nothing is lost: `{spec.name}` is the size of a loss, 0 without one"
+                fix = f"write `{opposite}` for a trigger that a loss makes true"
+                found.warning("KS5018", ("spec", "triggers", name, comparison), message, fix)
 
 
 def _is_written(found: Findings, path: tuple[str | int, ...]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from math import inf
 
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import OnUnknown, Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
 from killswitch.model.record import RecordNode
@@ -63,7 +63,7 @@ def can_decline(stage: Stage) -> bool:
 
     It does if its prices are not corroborated, or if its closes select nothing of a non-empty book.
     """
-    selections = {kind_of(action).selection(action) for action in stage.actions}
+    selections = {action_kind(action).selection(action) for action in stage.actions}
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 

@@ -22,7 +22,7 @@ from killswitch.incident.notify.message import (
 from killswitch.incident.record.firing import common_currency, scope_accounts
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import AccountSnapshot, Closing, Instant, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.words import NotificationEvent, Severity
 
@@ -68,7 +68,7 @@ class NotificationRouter:
         self, closing: Closing, decision: Decision, at: Instant, snapshot: Snapshot | None = None
     ) -> Iterator[Outgoing]:
         """Yield the messages about a close that has ended; none about one under way. `snapshot` has the currencies."""
-        if closing.status in ("flat", "residual", "blocked", "abandoned"):
+        if closing.status not in IN_PROGRESS:
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
             currency = None if snapshot is None else common_currency(_accounts_at_work(decision, snapshot))
             yield from self._route(closing_message(closing, decision, subject, at=at, currency=currency), subject)

@@ -11,12 +11,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.incident.record.closed_positions import ClosedPosition as ClosedPosition
+from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.decision_basis import Purpose
 from killswitch.incident.record.order_lines import Bound, ReportedStatus
 from killswitch.incident.record.source_places import WrittenAt as WrittenAt
 from killswitch.incident.record.totals import Missing, Totals
-from killswitch.incident.record.unprotected import Exposure as Exposure
+from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Attribution, BookChange, LockOrder
 from killswitch.model.words import Cause
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import msgspec
 from msgspec import Struct
 
-from killswitch.incident.record.document import RunbookFacts as RunbookFacts
+from killswitch.incident.record.document import RunbookFacts
 from killswitch.incident.record.source_places import PolicyText, decode_or, read_places, store_if_changed
 from killswitch.model.decision import Decision
 from killswitch.model.store import IncidentStore, Store

@@ -97,6 +97,8 @@ class Result(Struct, frozen=True):
     delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
     """Accounts on which nothing was sent, although something was decided and the decision was carried out elsewhere."""
+    currencies: tuple[str, ...] = ()
+    """The currencies of the accounts that the sums are of; empty where no snapshot was kept."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
         swept=whole_book_accounts,
         totals=count_orders(orders, [each.at for each in verified.values()], ended=status != "closing"),
         unsent=unsent,
+        currencies=_currencies(orders, snapshot),
         **add_up(orders, has_whole_book=bool(by_request)),
     )
 
@@ -158,6 +161,12 @@ def _ending(entry: Entry, account: str) -> Ending:
         return Ending(account, entry.at, "abandoned", entry.why if isinstance(entry, Undecodable) else None, None)
     status = entry.status or "abandoned"
     return Ending(account, entry.at, status, entry.reason, known(entry.cost), known(entry.delay))
+
+
+def _currencies(orders: Sequence[OrderLine], snapshot: Snapshot | None) -> tuple[str, ...]:
+    traded = {order.account for order in orders}
+    accounts = () if snapshot is None else snapshot.accounts
+    return tuple(sorted({each.currency for each in accounts if each.account in traded}))
 
 
 def _filled(orders: Sequence[OrderLine]) -> set[Place]:

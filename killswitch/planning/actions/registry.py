@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from killswitch.graph.actions.kind import AnyActionKind
-from killswitch.graph.actions.registry import ACTIONS, kind_of
+from killswitch.graph.actions.registry import ACTIONS, action_kind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
@@ -37,7 +37,7 @@ _BY_KEY: Final = {plan.key: plan for plan in PLANS}
 
 def plan(action: Action, context: Context) -> Planned:
     """Plan the action; RegistryError if the plan has an effect that its kind does not declare."""
-    kind = kind_of(action)
+    kind = action_kind(action)
     found = _BY_KEY[kind.key].plan(action, context)
     effects = [type(effect) for effect in found.effects] + ([Orders] if found.targets else [])
     for effect in effects:
@@ -48,13 +48,13 @@ def plan(action: Action, context: Context) -> Planned:
 
 def most(action: Action, context: MostContext) -> Most:
     """Worst-case work of the action on an account."""
-    return _BY_KEY[kind_of(action).key].most(action, context)
+    return _BY_KEY[action_kind(action).key].most(action, context)
 
 
 def certain_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
     """Effects of the stage that do not depend on the book."""
     context = Context(scope, stage, now)
-    actions = (action for action in stage.actions if not kind_of(action).needs_the_book)
+    actions = (action for action in stage.actions if not action_kind(action).needs_the_book)
     return merge_effects(effect for action in actions for effect in plan(action, context).effects)
 
 

@@ -21,7 +21,7 @@ from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
 from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
 from killswitch.planning.hedge.uncloseable import Obstacles, TickAccounts, UncloseablePosition, Watched, is_dust
-from killswitch.planning.orders.unwind import execution_style
+from killswitch.planning.orders.unwind import declared_unwinding
 from killswitch.planning.rounding import CLOSED_STATES
 from killswitch.signals.history.marks import Marks
 from killswitch.valuation.position_measures import ZERO
@@ -242,7 +242,7 @@ def _decision(
         intents=found.intents,
         cause=of.cause,
         reason=f"temporary: stands in for {_what(uncloseable)}; {found.text}",
-        unwinding=execution_style(rule),
+        unwinding=declared_unwinding(rule),
         covers=(
             Residual(
                 uncloseable.account, uncloseable.position.symbol, uncloseable.position.side, uncloseable.contracts

@@ -11,16 +11,22 @@ from msgspec.structs import replace
 from killswitch.graph.unwinding import HedgeRule
 from killswitch.model.decision import Decision
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument, Position, Residual, Side
+from killswitch.model.snapshot import (
+    ENDED_SHORT,
+    IN_PROGRESS,
+    AccountSnapshot,
+    Closing,
+    Instrument,
+    Position,
+    Residual,
+    Side,
+)
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.rounding import CLOSED_STATES, reduction
 from killswitch.planning.spot_routes import base_of
 from killswitch.valuation.position_measures import ZERO, merge_rows
 from killswitch.valuation.scope_view import Instruments, PnlKey
 from killswitch.valuation.trust import reason_untrusted
-
-ENDED_SHORT = ("residual", "blocked", "abandoned")
-WORKING = ("planned", "closing")
 
 OUT_OF_BUDGET = "the request budget is spent"
 """Reason of an account that was not polled because the rest of the request budget is reserved for closing."""
@@ -95,7 +101,7 @@ def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[P
     busy: set[str] = set()
     for closing in closings:
         positions = active.get(closing.decision)
-        if closing.status in WORKING and positions:
+        if closing.status in IN_PROGRESS and positions:
             busy.update([left.account for left in closing.residual] or [key[0] for key in positions])
     return frozenset(busy)
 

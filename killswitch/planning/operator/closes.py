@@ -19,7 +19,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.orders.unwind import DERIVATIVES, execution_style, unwind, without_pace
+from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_pace
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
@@ -107,11 +107,11 @@ def plan_manual_close(
         author=event.author,
         reason=joined(event.reason, forced, *unwound.remarks),
         cause=event.cause,
-        unwinding=execution_style(rule),
+        unwinding=declared_unwinding(rule),
         waits_for=tuple(sorted(seen.unreadable)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
-    problems = (*seen.problems, *(each.why for each in unwound.blocked))
+    problems = (*seen.problems, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
 
 

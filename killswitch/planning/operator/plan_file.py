@@ -108,7 +108,7 @@ def decode_plan(text: bytes | str) -> SavedPlan:
         contents = json.loads(text)
         plan = _DECODER.decode(text)
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        raise PlanFileError(f"this is no {PLAN_FORMAT}: {error}") from error
+        raise PlanFileError(f"this is no {PLAN_FORMAT}: {_why_undecodable(error)}; {_WRITERS}") from error
     found = digest_of(contents)
     if found != plan.digest:
         raise PlanFileError(
@@ -120,6 +120,23 @@ def decode_plan(text: bytes | str) -> SavedPlan:
             "this was not saved by this version of ksctl: it holds fields or spellings (as 1e9) that it does not write"
         )
     return plan
+
+
+_WRITERS: Final = "name a file that `ksctl plan --out` or `ksctl close --dry-run --out` wrote"
+
+
+def _why_undecodable(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"it is not JSON, from line {error.lineno}, column {error.colno} on"
+        case UnicodeDecodeError():
+            return "it is not text in UTF-8"
+        case RecursionError():
+            return "it is nested too deep"
+        case msgspec.ValidationError():
+            return f"a field is missing or has another type ({error})"
+        case _:
+            return "it holds a number or a text that no plan has"
 
 
 def digest_of(contents: dict[str, object]) -> str:

@@ -20,8 +20,14 @@ from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order,
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
 from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
-from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
-from killswitch.planning.operator.plan_file import decode_plan as decode_plan
+from killswitch.planning.operator.plan_file import (
+    AccountBasis,
+    PlanFileError,
+    PlannedOrder,
+    PlannedPosition,
+    SavedPlan,
+    decode_plan,
+)
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
 from killswitch.planning.targets.merge import ordered_symbols
 from killswitch.valuation.position_measures import ZERO

@@ -137,6 +137,7 @@ DERIVATIVES = ("swap", "future")
 class Blocked(Struct, frozen=True):
     """A selected position for which the venue accepts no order now, and why."""
 
+    account: str
     symbol: str
     why: str
     dust: bool
@@ -184,7 +185,8 @@ class Cut(Struct, frozen=True):
     def blocked(self) -> Blocked | None:
         """Why the venue accepts no order for it now, or None."""
         why = self.result.blocked
-        return None if why is None else Blocked(self.candidate.position.symbol, why, dust=not self.result.parts)
+        account, symbol, _ = self.candidate.key
+        return None if why is None else Blocked(account, symbol, why, dust=not self.result.parts)
 
     @property
     def is_outgrown(self) -> bool:

@@ -31,7 +31,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: TradedMarkets) -> Intent
     sized = _sized(proceeds, symbol, account.account, market)
     if sized.blocked is not None and not sized.parts:
         why = f"dust: about {proceeds} {via} from {cut.route.first} is below the minimum of {symbol}"
-        return Blocked(cut.candidate.position.symbol, why, dust=True)
+        return Blocked(account.account, cut.candidate.position.symbol, why, dust=True)
     return Intent(
         account=account.account,
         symbol=symbol,

@@ -61,7 +61,7 @@ def unwind(
     return Unwound(intents, blocked, left, tuple(remarks))
 
 
-def execution_style(rule: UnwindingRule) -> Unwinding | None:
+def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
     """Execution style for the decision record; None for market orders as fast as the venue allows."""
     if rule == PLAIN or rule == OF_CAUSE["operator"]:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
-from killswitch.graph.actions.registry import kind_of
+from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -77,7 +77,7 @@ def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], All
         (stage.name, index): lower_one(condition)
         for stage in stages
         for index, action in enumerate(stage.actions)
-        if (condition := kind_of(action).position_condition(action)) is not None
+        if (condition := action_kind(action).position_condition(action)) is not None
     }
 
 

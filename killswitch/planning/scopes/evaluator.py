@@ -23,6 +23,7 @@ from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, MachineState
+from killswitch.model.words import ChangeCause
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.pnl_explain.explanation import ChangeEvent
@@ -122,6 +123,12 @@ class ScopeEvaluator:
     def policy(self) -> str:
         return self.compiled.graph.policy
 
+    @property
+    def currency(self) -> str | None:
+        """The currency of the scope's amounts; None before the first view."""
+        view, reference = self.history.view, self.compiled.graph.equity.reference
+        return reference.currency if reference is not None else None if view is None else view.currency
+
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Add the scope's view to the history, and the cost of its last close."""
         units = self.history.track.units
@@ -139,10 +146,15 @@ class ScopeEvaluator:
         if any(each.kind == "anew" for each in events) and self.state.fired_value is not None:
             self.state = replace(self.state, fired_value=self.history.track.value)
         for correction in self.history.corrected_now:
-            self._restate(correction)
+            self._correct_firing(correction)
         return events
 
-    def _restate(self, correction: Correction) -> None:
+    def restate(self, change: str, cause: ChangeCause, now: int) -> None:
+        """Restate an unexplained change as an operator knows its cause; latch and suspicion stay."""
+        for correction in self.history.restate(change, cause, now):
+            self._correct_firing(correction)
+
+    def _correct_firing(self, correction: Correction) -> None:
         """Adjust the unit value of the last firing to a correction of the past."""
         fired, fired_at = self.state.fired_value, self.state.fired_at
         if fired is None or fired_at is None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from killswitch.model.record import Record, record
 from killswitch.model.words import Place
+from killswitch.render.formats import count_of
 
 Severity = Literal["error", "warning"]
 
@@ -44,6 +45,12 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
     """Whether any diagnostic is an error."""
     return any(found.severity == "error" for found in diagnostics)
+
+
+def counts(diagnostics: Sequence[Diagnostic]) -> str:
+    """`2 errors, 1 warning`."""
+    errors = sum(each.severity == "error" for each in diagnostics)
+    return f"{count_of(errors, 'error')}, {count_of(len(diagnostics) - errors, 'warning')}"
 
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, StrictBool, Tag
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import PolicyMode
 from killswitch.policy.schema import cross_key_checks
-from killswitch.policy.schema.actions import Action as Action
+from killswitch.policy.schema.actions import Action
 from killswitch.policy.schema.cross_key_checks import COMPARISONS as COMPARISONS
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart

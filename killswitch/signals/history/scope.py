@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sound_account
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.words import ChangeCause
 from killswitch.pnl_explain.account_trail import AccountTrailState
 from killswitch.pnl_explain.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
 from killswitch.pnl_explain.ledger import ScopeLedger
@@ -301,7 +302,8 @@ class History:
         for change in found.appeared:
             change.before, change.value = before, value
             if change.is_open:
-                events.append(ChangeEvent("appeared", change.converted_amount, pending=change.kind == "trade"))
+                pending = change.kind == "trade"
+                events.append(ChangeEvent("appeared", change.converted_amount, pending=pending, change=change.id))
             if gone is not None and change.kind == "money" and change.amount < ZERO and change.is_open:
                 change.emptied = change.moved = True
             else:
@@ -314,7 +316,8 @@ class History:
         for change in found.appeared:
             change.before, change.value, change.moved = 0.0, self.track.value, not change.lost
             self.changes.add(change)
-        return [ChangeEvent("appeared", change.converted_amount) for change in found.appeared if change.moved]
+        moved = [change for change in found.appeared if change.moved]
+        return [ChangeEvent("appeared", change.converted_amount, change=change.id) for change in moved]
 
     def _correct(self, now: int, part: ResolvedChange) -> None:
         """Correct unit values after a change was resolved differently than it counted before."""
@@ -383,6 +386,13 @@ class History:
         for each in self.changes.accept_until(at):
             self._correct(now, each)
         return len(self.changes.unexplained) < before
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> list[Correction]:
+        """Restate an unexplained change as an operator knows its cause; returns the corrections of unit values."""
+        before = len(self.corrected_now)
+        for each in self.explanation.restate(change, cause).resolved:
+            self._correct(now, each)
+        return self.corrected_now[before:]
 
     def rebase(self, *, accept: bool) -> None:
         """Reset the history: windows begin now and count as complete; with `accept`, the peak and the start as well.

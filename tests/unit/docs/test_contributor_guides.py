@@ -16,7 +16,7 @@ from killswitch.accounts.plug_ins import load_plug_ins as families_of_venues
 from killswitch.graph.compile import digest
 from killswitch.model.fitting import WrittenAccount
 from killswitch.policy.diagnostics import pages
-from killswitch.policy.kinds import KINDS, kind_of
+from killswitch.policy.kinds import KINDS, document_kind
 from killswitch.policy.loader import LoadedDocuments, load
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.json_schema import schema_of_all
@@ -70,7 +70,7 @@ def calendar(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "calendar_of_the_page", raising=False)
     module = import_module("calendar_of_the_page")
     document: type[VersionedPart] = module.CalendarDocument
-    monkeypatch.setitem(KINDS, kind_of(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
+    monkeypatch.setitem(KINDS, document_kind(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
     return document
 
 

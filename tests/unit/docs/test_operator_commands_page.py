@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.live.plan_text import execution_style
+from killswitch.cli.live.plan_text import execution_text
 from killswitch.cli.operate.reasons import MEANINGS
 from killswitch.graph.unwinding import OF_CAUSE
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.words import Cause
-from killswitch.planning.orders.unwind import execution_style as as_decided
+from killswitch.planning.orders.unwind import declared_unwinding as as_decided
 from tests.unit.docs.pages import sections
 from tests.worlds import START
 
@@ -64,7 +64,7 @@ def manual_close(unwinding: Unwinding | None, *bands: str | None) -> Decision:
 
 def test_a_dry_run_describes_the_reason_market_as_the_page_does(repository: Path) -> None:
     """One try within 3%, two at market, and three times the bound, which is 9%; the page quotes it."""
-    style = execution_style(manual_close(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
+    style = execution_text(manual_close(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
     rungs, _, pace = style.partition("; ")
     assert rungs == (
         "within 3% of the mark, 1 try, then at market, 2 tries, then resting within 9% of the mark where no market "
@@ -77,11 +77,11 @@ def test_a_dry_run_describes_the_reason_market_as_the_page_does(repository: Path
 
 def test_different_bounds_are_printed_as_a_range() -> None:
     """0.5% for one symbol and 2% for the other: the execution steps refer to `the bound`."""
-    style = execution_style(manual_close(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
+    style = execution_text(manual_close(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
     assert style.startswith("within the bound, 2 tries, then within 2 × the bound, 2 tries, then at market, 2 tries, ")
     assert "; the bound is 0.5% to 2% of the mark; " in style
 
 
 def test_a_close_without_bounds_uses_market_orders() -> None:
     """There is no other execution step."""
-    assert execution_style(manual_close(None, None)) == "at market; as fast as the venue allows"
+    assert execution_text(manual_close(None, None)) == "at market; as fast as the venue allows"

@@ -45,8 +45,8 @@ def test_bounds_changes_by_others_dust_and_missing_protection_are_explained() ->
               reason="dust: 0.009 BTC is below the venue's minimum"),
     )  # fmt: skip
     assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in lines
-    assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in lines
-    assert "  BTC long on main: 5.991 closed without an order of Killswitch, the rest is dust, 0.90" in lines
+    assert "  slippage 4.00 USDT against the marks when the orders were sent, delay cost 0.00 USDT until then" in lines
+    assert "  BTC long on main: 5.991 closed without an order of Killswitch, the rest is dust, 0.90 USDT" in lines
     assert "  BTC long on main without protective order s1 for 4.0 s: put back" in lines
     assert "  5.0 s from the first order to the last verification" in lines
 
@@ -66,8 +66,8 @@ def test_an_unknown_sum_names_its_known_part_and_the_missing_orders() -> None:
     )
     assert "  abandoned: the status of an order was never confirmed, see above" in lines
     assert "  realised unknown before fees, fees unknown" in lines
-    assert "  realised -44.00 known, without order 2" in lines
-    assert "  fees 1.00 known, without order 2" in lines
+    assert "  realised -44.00 USDT known, without order 2" in lines
+    assert "  fees 1.00 USDT known, without order 2" in lines
 
 
 def test_a_manual_close_shows_its_declared_cause() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from killswitch.cli.live.run import run
 from killswitch.cli.live.status import history, status
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.policy.explain import explain
+from killswitch.cli.wording import amount_in
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.operations.commands import operator_event
 from killswitch.runner.lease import this_process
@@ -36,6 +38,15 @@ def invoke(command: object, *arguments: str) -> Result:
 
 def store_option(world: World) -> tuple[str, str]:
     return ("--store", str(world.folder / "store.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("currencies", "text"),
+    [(("USDT",), "1,250.00 USDT"), ((), "1,250.00"), (("EUR", "USD"), "unknown in EUR and USD")],
+)
+def test_a_sum_has_the_currency_of_its_accounts(currencies: tuple[str, ...], text: str) -> None:
+    """Amounts in several currencies have no sum; without a kept snapshot the currency is unknown."""
+    assert amount_in(currencies, Decimal(1250)) == text
 
 
 @pytest.mark.parametrize("command", [status, history, explain], ids=["status", "history", "explain"])
@@ -108,7 +119,8 @@ def test_history_shows_the_result_with_realised_pnl_and_fees(crashed: World) -> 
     assert len(output) == 2
     assert "level 3 close-everything: crash on account/main" in output[1]
     assert output[0].split()[-8:] == ["traded", "realised", "fees", "slippage", "delay", "cost", "took", "remarks"]
-    assert output[1].split()[-9:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00", "0.00"]
+    sums = ["-250.00", "USDT", "1.00", "USDT", "0.00", "USDT", "0.00", "USDT"]
+    assert output[1].split()[-13:-2] == ["flat", "1", "position", *sums]
     record = json.loads(invoke(history, *store_option(crashed), "--output", "json").stdout)
     assert record["decision"]["format"] == "killswitch.decision/v1"
     assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-250")
@@ -131,7 +143,7 @@ def test_explain_shows_the_chain_from_policy_line_to_flat(crashed: World) -> Non
         "BTC long on main: 0 left at the venue",
         "main: every target is reached, 2024-01-01T",
         "flat: the venue itself shows every target of 0 reached",
-        "realised -250.00 before fees, fees 1.00",
+        "realised -250.00 USDT before fees, fees 1.00 USDT",
     ]
     places = [output.find(part) for part in order]
     assert -1 not in places, order[places.index(-1)] + "\n" + output
@@ -217,7 +229,7 @@ spec:
             ACCOUNT.replace("paper", "papre") % "",
             "no adapter is called `papre`; installed: ",
         ),
-        ("kind: [", "1 problem in the policies; nothing was started"),
+        ("kind: [", "1 error, 0 warnings in the policies; nothing was started"),
     ],
     ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],
 )

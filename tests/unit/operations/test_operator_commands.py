@@ -288,3 +288,13 @@ def test_a_latch_and_lock_of_a_renamed_policy_are_shown_and_ended_by_a_reset(tmp
     assert not read_lock(lock, world.clock.now()).locked
     assert expected not in status_text(store_status(store, world.clock.now(), 0), "s")
     world.close()
+
+
+def test_a_dry_run_with_an_account_down_names_no_command(deployment: Deployment) -> None:
+    """Nothing is stored, so that there is no id with which the wait could be given up."""
+    deployment.run()
+    shown = deployment.invoke(close, "--reason", "r", "--dry-run")
+    assert shown.exit_code == 1
+    assert "the close by hand waits: main is down" in shown.stderr
+    assert "hand-" not in shown.stderr
+    assert "--give-up" not in shown.stderr

@@ -189,6 +189,16 @@ def test_an_observing_stage_has_no_positions_in_progress() -> None:
     assert (progress.positions, progress.standing) == (0, "recorded only")
 
 
+def test_an_order_that_is_filled_in_part_so_far_is_not_counted_as_filled() -> None:
+    """The venue holds an order of 2, of which 1 is filled; another of 1 is filled."""
+    journal = [
+        *planned(A="1", B="2"), sent("A", "o1", 1, "1"), sent("B", "o2", 1, "2"), filled("A", "o1", 2, "1"),
+        entry("acknowledged", 2, "B", "o2", filled="1"),
+    ]  # fmt: skip
+    counts = progress_at(5, decision("1", "2"), journal).orders
+    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (2, 1, 1, 0)
+
+
 def test_partly_filled_and_unfilled_orders_are_counted_separately() -> None:
     """Of three orders, one filled fully, one half, and one expired without a fill."""
     journal = [
@@ -197,6 +207,6 @@ def test_partly_filled_and_unfilled_orders_are_counted_separately() -> None:
         filled("A", "o1", 2, "1"), filled("B", "o2", 2, "1"), filled("C", "o3", 2, "0"),
     ]  # fmt: skip
     counts = progress_at(5, decision("1", "2", "3"), journal).orders
-    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 2, 1, 1)
+    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 1, 1, 1)
     progress = progress_block(progress_at(5, decision("1", "2", "3"), journal))
-    assert "3 sent, 2 filled (1 in part), 0 unknown, 1 ended without a fill" in progress[2]
+    assert "3 sent, 1 filled, 1 in part, 0 unknown, 1 ended without a fill" in progress[2]

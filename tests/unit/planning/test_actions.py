@@ -34,7 +34,7 @@ class Unregistered(Action):
 
 def test_an_action_that_no_registry_has_is_refused() -> None:
     """Graph and planning both refuse a stage with it; an unknown action is never skipped."""
-    for look_up in (graph_registry.kind_of, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
+    for look_up in (graph_registry.action_kind, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
         with pytest.raises(RegistryError, match="is of no kind that ACTIONS has"):
             look_up(Unregistered())
     with pytest.raises(RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close"):

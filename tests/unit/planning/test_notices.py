@@ -248,7 +248,7 @@ def test_a_stage_whose_prices_stay_uncorroborated_pages_once() -> None:
 @pytest.mark.parametrize(("dust", "severity"), [(True, "warning"), (False, "page")])
 def test_a_blocked_position_pages_unless_it_is_dust(dust: bool, severity: str) -> None:
     """The notice names its symbol and quotes the reason."""
-    found = notices.blocked(evaluator_after_one_snapshot(), NOW, Blocked("BTC/USDT:USDT", "halted", dust))
+    found = notices.blocked(evaluator_after_one_snapshot(), NOW, Blocked("main", "BTC/USDT:USDT", "halted", dust))
     assert notice_fields(found) == (from_micros(NOW), "p", "account/main", "blocked", severity, "BTC/USDT:USDT")
     assert found.text == "halted"
 

@@ -127,16 +127,22 @@ def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
 
 
 def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
-    """Leverage, gross and shares are unknown; the fall is not."""
-    names = ("exposure.gross", "exposure.leverage", "exposure.largest_share", "exposure.net")
+    """Leverage, gross and shares are unknown; the fall of 20% is not."""
+    names = (
+        "exposure.gross", "exposure.leverage", "exposure.largest_share", "exposure.net", "equity.loss_from_start"
+    )  # fmt: skip
     made = graph(
         tuple(SignalRef(name) for name in names),
         tuple(trigger(name, place, 0.1) for place, name in enumerate(names)),
-        (stage("s", 1, *range(4)),),
+        (stage("s", 1, *range(5)),),
     )
     interpreter = Interpreter(policy_set(made))
-    interpreter.tick(snapshot(after(), put(long("main", "100000", "50000", "4"), positions=None)))
-    assert [reading.truth for reading in interpreter.status()[0].readings] == [None] * 4
+    interpreter.tick(snapshot(after(), long("main", "100000", "50000", "4")))
+    blind = put(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
+    interpreter.tick(snapshot(after(minutes=1), blind))
+    readings = interpreter.status()[0].readings
+    assert [reading.truth for reading in readings] == [None] * 4 + [True]
+    assert readings[-1].value == (0.2, 0.2)
 
 
 def in_coins(equity: str, pnl: str, name: str, coin: str, price: str) -> AccountSnapshot:

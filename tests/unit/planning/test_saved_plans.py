@@ -245,13 +245,14 @@ def test_the_digest_follows_the_documented_format() -> None:
     ("text", "message"),
     [
         (lambda plan: encode_plan(plan).replace(b'"contracts": "3"', b'"contracts": "9"'), "was altered"),
-        (lambda plan: encode_plan(plan)[:-40], "this is no killswitch.plan/v1"),
-        (lambda plan: b"[" * 100_000, "this is no killswitch.plan/v1"),
-        (lambda plan: b"\xff", "this is no killswitch.plan/v1"),
-        (lambda plan: b"[]", "this is no killswitch.plan/v1"),
+        (lambda plan: encode_plan(plan)[:-40], "this is no killswitch.plan/v1: it is not JSON, from line "),
+        (lambda plan: b"name: x", "it is not JSON, from line 1, column 1 on; name a file that `ksctl plan --out`"),
+        (lambda plan: b"[" * 100_000, "this is no killswitch.plan/v1: it is nested too deep"),
+        (lambda plan: b"\xff", "this is no killswitch.plan/v1: it is not text in UTF-8"),
+        (lambda plan: b"[]", "this is no killswitch.plan/v1: a field is missing or has another type"),
         (lambda plan: encode_plan(plan).replace(b"plan/v1", b"plan/v2"), "this is no killswitch.plan/v1"),
     ],
-    ids=["altered", "cut off", "nested", "no text", "a list", "another version"],
+    ids=["altered", "cut off", "YAML", "nested", "no text", "a list", "another version"],
 )
 def test_an_invalid_plan_file_is_refused_with_the_reason(text: Callable[[SavedPlan], bytes], message: str) -> None:
     """An altered file, a truncated one and one of another format each give their reason."""

@@ -112,7 +112,10 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     """A text file in its place is reported, not overwritten."""
     path.write_text("apiVersion: killswitch.dev/v1\n" * 100)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(
+        StoreError,
+        match=r"is no store, or is damaged: file is not a database: this is another file \(name the store with",
+    ):
         open_store(str(path))
     assert path.read_bytes() == before
 

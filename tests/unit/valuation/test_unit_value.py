@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -27,7 +28,9 @@ def history() -> History:
 
 
 def observe(past: History, at: datetime, *accounts: AccountSnapshot) -> list[News]:
-    return past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
+    """Observe the accounts; the events, without the ids of their changes."""
+    found = past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
+    return [replace(each, change=None) for each in found]
 
 
 def drawdown_of(past: History) -> float:

@@ -19,7 +19,7 @@ from killswitch.graph.unwinding import (
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
-from killswitch.planning.orders.unwind import Unwound, execution_style, most_urgent, unwind, without_pace
+from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind, without_pace
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.planning.tick import Interpreter
@@ -130,10 +130,10 @@ def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
         ladder=(LadderStepRule("limit_ioc", D(2), 3), LadderStepRule("market")),
     )  # fmt: skip
     ladder = (Rung("limit_ioc", D(2), 3), Rung("market"))
-    assert execution_style(rule) == Unwinding("careful", ladder, 60, 2.0)
-    assert execution_style(PLAIN) is None
-    assert execution_style(OF_CAUSE["operator"]) is None
-    assert execution_style(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
+    assert declared_unwinding(rule) == Unwinding("careful", ladder, 60, 2.0)
+    assert declared_unwinding(PLAIN) is None
+    assert declared_unwinding(OF_CAUSE["operator"]) is None
+    assert declared_unwinding(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
 
 
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_applies() -> None:
