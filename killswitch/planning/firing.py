@@ -52,7 +52,7 @@ def fire(
             if not fired_earlier:
                 continue
         last = with_last_positions(view, last_known)
-        proposal = propose(watch, stage, last.view, policies)
+        proposal = propose(watch, stage, last.view, policies, last.replaced)
         if proposal.is_partial:
             return _fire_without_latch(watch, last, proposal, issued, fired_earlier=fired_earlier)
         if proposal.is_without_selection:

@@ -47,10 +47,19 @@ class Proposal(Struct, frozen=True):
 _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
 
 
-def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
-    """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
+def propose(
+    watch: ScopeEvaluator,
+    stage: Stage,
+    view: ScopeView,
+    policies: PolicySet,
+    unseen: frozenset[str] = frozenset(),
+) -> Proposal:
+    """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched.
+
+    `unseen`: accounts whose positions in `view` are the last known ones.
+    """
     attribution = attribution_of(watch, stage)
-    book = known_book(watch, stage, view, policies, attribution.source)
+    book = replace(known_book(watch, stage, view, policies, attribution.source), unseen=unseen)
     view, now = book.view, view.as_of
     combined = _combined_plan(action_plans(stage, now, book))
     unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)

@@ -118,10 +118,14 @@ def _accounts(watch: ScopeEvaluator, view: ScopeView) -> set[str]:
 
 
 class LastKnown(Struct, frozen=True):
-    """A scope with last known positions in place of missing ones, and a remark for each such account."""
+    """A scope with last known positions in place of missing ones, and a remark for each such account.
+
+    `replaced`: the names of these accounts.
+    """
 
     view: ScopeView
     remarks: tuple[str, ...] = ()
+    replaced: frozenset[str] = frozenset()
 
     def remarked(self, decision: Decision) -> Decision:
         """Add these remarks to the decision's reason."""
@@ -132,13 +136,14 @@ def with_last_positions(view: ScopeView, last_known: Mapping[str, AccountSnapsho
     """The scope with the last known positions of accounts whose positions are missing."""
     if view.positions_unknown is None:
         return LastKnown(view)
-    accounts, remarks = [], []
+    accounts, remarks, replaced = [], [], set()
     for account in view.accounts:
         last = last_known.get(account.account)
         if account.positions is not None or account.market not in DERIVATIVES or last is None:
             accounts.append(account)
             continue
         accounts.append(replace(account, positions=last.positions))
+        replaced.add(account.account)
         seen = "" if last.observed_at is None else f" at {last.observed_at.isoformat()}"
         remarks.append(f"{account.account} has unknown positions: the last known ones{seen} are closed, reduce-only")
-    return LastKnown(view.with_accounts(accounts), tuple(remarks))
+    return LastKnown(view.with_accounts(accounts), tuple(remarks), frozenset(replaced))

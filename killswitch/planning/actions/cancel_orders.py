@@ -5,7 +5,10 @@ Which orders are entries is judged in `killswitch.planning.resting_orders`, for 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
+
+from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.model.effects import Cancel, Cancels
@@ -15,11 +18,14 @@ from killswitch.planning.resting_orders import entry_indexes
 from killswitch.valuation.scope_view import ScopeView
 
 
-def cancels(view: ScopeView, kind: Literal["entry", "all"]) -> Cancels:
-    """Orders of sound accounts to cancel: entries, and with `all` also the others."""
+def cancels(view: ScopeView, kind: Literal["entry", "all"], unseen: Collection[str] = ()) -> Cancels:
+    """Orders of sound accounts to cancel: entries, and with `all` also the others.
+
+    `unseen`: accounts whose positions are unknown, although the view has some.
+    """
     found = []
     for account in view.sound:
-        entries = entry_indexes(account)
+        entries = entry_indexes(replace(account, positions=None) if account.account in unseen else account)
         for index, order in enumerate(account.orders or ()):
             if index in entries:
                 found.append(Cancel(account.account, order.symbol, order.id, "entry"))
@@ -39,7 +45,7 @@ def most_cancels(account: AccountSnapshot, kind: Literal["entry", "all"]) -> Mos
 
 
 def _plan(action: CancelOrders, context: Context) -> Planned:
-    return Planned(effects=(cancels(context.book.view, action.kind),))
+    return Planned(effects=(cancels(context.book.view, action.kind, context.book.unseen),))
 
 
 def _most(action: CancelOrders, context: MostContext) -> Most:

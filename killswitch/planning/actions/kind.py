@@ -28,7 +28,8 @@ class NoBookError(Exception):
 class KnownBook(Struct, frozen=True):
     """The known part of a scope's book: its trusted accounts, their positions, and the attribution of the loss.
 
-    `is_partial`: the scope has further accounts, which are unknown.
+    `is_partial`: the scope has further accounts, which are unknown. `unseen`: accounts whose positions are the last
+    known ones. They are closed, but no order can be judged by them.
     """
 
     watch: ScopeEvaluator
@@ -37,6 +38,7 @@ class KnownBook(Struct, frozen=True):
     source: Source
     policies: PolicySet
     is_partial: bool
+    unseen: frozenset[str] = frozenset()
 
     @property
     def graph(self) -> Graph:

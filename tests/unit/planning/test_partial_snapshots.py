@@ -8,10 +8,11 @@ from typing import Any
 
 from msgspec.structs import replace as put
 
+from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.snapshot import AccountSnapshot, Rate
+from killswitch.model.snapshot import AccountSnapshot, Order, Rate
 from killswitch.model.venue import Prices
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.tick import Interpreter
@@ -114,6 +115,22 @@ def test_with_unknown_positions_and_known_equity_the_last_known_positions_are_cl
         "main has unknown positions: the last known ones at 2024-01-01T00:00:00+00:00 are closed, reduce-only"
     )
     assert interpreter.status()[0].stage == "everything"
+
+
+def test_with_unknown_positions_no_order_is_judged_by_the_last_known_ones() -> None:
+    """Sales of 9 and a purchase: with the 4 contracts of a minute ago all are entries; unknown, each may be an exit."""
+    made = crash("account")
+    (everything,) = made.stages
+    made = replace(made, stages=(replace(everything, actions=(CancelOrders("entry"), *everything.actions)),))
+    sides = (("sale", "sell"), ("stop", "sell"), ("bought", "buy"))
+    orders = tuple(Order(id=name, symbol=BTC, side=side, amount=Decimal(9)) for name, side in sides)  # type: ignore[arg-type]  # literal
+    for seen in (True, False):
+        interpreter = Interpreter(policy_set(made))
+        calm(interpreter, put(long("main", "100000", "50000", "4"), orders=orders))
+        polled = put(long("main", "80000", "45000", "4"), unrealized=Decimal(-20_000), orders=orders)
+        outcome = interpreter.tick(snapshot(after(minutes=17), polled if seen else put(polled, positions=None)))
+        (decision,) = outcome.decisions
+        assert [each.order for each in decision.cancels] == (["sale", "stop", "bought"] if seen else [])
 
 
 def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
