@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
@@ -13,7 +14,7 @@ from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.effects.performing import EffectPerformers
+from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -42,7 +43,14 @@ from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
-from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
+from killswitch.runner.performers import (
+    ClosingPerformer,
+    Effects,
+    OpenCloses,
+    acts_on,
+    performers,
+    require_capabilities,
+)
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
 
 
@@ -83,6 +91,7 @@ def assemble(
     tracer: Tracer = NO_TRACER,
     closing_observer: ClosingObserver = NO_CLOSING_OBSERVER,
     timers: bool = False,
+    is_run: bool = False,
     startup_notices: tuple[tuple[Severity, str], ...] = (),
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
@@ -90,8 +99,9 @@ def assemble(
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
-    timers; TimerError if it cannot. `startup_notices`: reported by the first tick. `on_wait`: called with the reason
-    for a wait. `on_acquired`: called once the lease is held.
+    timers; TimerError if it cannot. `is_run`: whether an effect may end the run; false in a command that ticks once
+    itself. `startup_notices`: reported by the first tick. `on_wait`: called with the reason for a wait. `on_acquired`:
+    called once the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -118,10 +128,15 @@ def assemble(
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
+    context = PerformerContext(
+        store, timeline, partial(acts_on, arming=arming, policies=policies),
+        OpenCloses(closings, suspension, interpreter, arming), is_run=is_run,
+    )  # fmt: skip
+    performing = EffectPerformers(performers(lock_writer or Performer(), closing, context))
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(EffectPerformers(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
+        Effects(performing, arming, lock_writer, suspension),
         Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),

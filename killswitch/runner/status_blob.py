@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
+from killswitch.execution.effects.performing import PendingEffect
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
@@ -154,6 +155,8 @@ class RunnerView(Struct, frozen=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
+    pending_effects: tuple[PendingEffect, ...] = ()
+    """Effects other than orders, cancels and locks that wait for something, such as the exit of the process."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -318,6 +321,7 @@ class StatusPublisher:
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
+                pending_effects=report.pending_effects,
             )
         )
 
