@@ -176,6 +176,7 @@ class Runner:
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
                 self.observers.timers, self.effects.suspension.suspended, self.effects.performing.pending,
+                self.effects.performing.run_end,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()

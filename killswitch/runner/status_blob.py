@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
-from killswitch.execution.effects.performing import PendingEffect
+from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
@@ -157,6 +157,8 @@ class RunnerView(Struct, frozen=True):
     """Operator closes that wait for accounts; their commands are still pending."""
     pending_effects: tuple[PendingEffect, ...] = ()
     """Effects other than orders, cancels and locks that wait for something, such as the exit of the process."""
+    run_end: RunEnd | None = None
+    """How an effect has ended the run; null while it runs, and where no effect has ended it."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -322,6 +324,7 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 pending_effects=report.pending_effects,
+                run_end=report.run_end,
             )
         )
 

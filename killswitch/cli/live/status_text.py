@@ -85,6 +85,8 @@ def _runner(status: StoreStatus, store_at: str) -> str:
             f"Tick     {ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
             f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
+        if view.run_end is not None and runner.liveness != "alive":
+            lines.append(f"Ended    exit code {view.run_end.exit_code}: {one_line(view.run_end.reason)}")
         if runner.liveness != "alive":
             lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
     return "\n".join(lines)

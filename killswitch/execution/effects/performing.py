@@ -173,7 +173,7 @@ class OncePerDecision(Performer, ABC, Generic[E]):
         """Perform the effect, or return what it waits for. An exception is a problem of the run, and tried again."""
 
     def recall(self, decision: Decision, status: str | None) -> None:
-        """Called at the start for each earlier decision with this effect, and each reset, the oldest first.
+        """Called at the start for each earlier decision with this effect, the oldest first, and for every reset.
 
         `status`: how the effect has ended; None if it has not, or was not acted on.
         """
@@ -212,6 +212,7 @@ class OncePerDecision(Performer, ABC, Generic[E]):
         for decided in decisions:
             if decided.kind == "reset":
                 self._end_by(decided)
+                self.recall(decided, None)
             elif (wanted := of_kind(decided.effects, self._effect)) is not None:
                 self._open[decided.id] = (decided, wanted)
         problems: tuple[str, ...] = ()
