@@ -110,14 +110,12 @@ def assemble(
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
-    if (leap := leap_message(timeline.leap)) is not None:
-        startup_notices += (("page", leap),)
+    startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
     arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished = left_to_do(store)
-    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     within = min(pace.read_timeout, pace.stop_timeout)
     meters = request_meters(accounts, timeline, pace.interval)
@@ -128,21 +126,54 @@ def assemble(
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
-    context = PerformerContext(
-        store, timeline, partial(acts_on, arming=arming, policies=policies),
-        OpenCloses(closings, suspension, interpreter, arming), is_run=is_run,
-    )  # fmt: skip
-    performing = EffectPerformers(performers(lock_writer or Performer(), closing, context))
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(performing, arming, lock_writer, suspension),
+        _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
         Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,
-        lasting_problems=_unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered,
+        lasting_problems=_lasting_problems(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
+
+
+def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
+    """A page if the clock has leapt since the last run."""
+    leap = leap_message(timeline.leap)
+    return () if leap is None else (("page", leap),)
+
+
+def _lasting_problems(
+    unfinished: Mapping[str, tuple[Decision, ...]],
+    arming: Arming,
+    store: Store,
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    *,
+    live: bool,
+) -> tuple[str, ...]:
+    """Problems that are known before the run and last as long as it."""
+    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
+    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered
+
+
+def _effects(
+    closing: ClosingPerformer,
+    interpreter: Interpreter,
+    arming: Arming,
+    policies: PolicySet,
+    store: Store,
+    clock: Clock,
+    *,
+    is_run: bool,
+) -> Effects:
+    open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
+    context = PerformerContext(
+        store, clock, partial(acts_on, arming=arming, policies=policies), open_closes, is_run=is_run
+    )
+    performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
+    return Effects(performing, arming, closing.lock_writer, closing.suspension)
 
 
 def _held_lease(

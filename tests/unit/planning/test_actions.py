@@ -37,7 +37,9 @@ def test_an_action_that_no_registry_has_is_refused() -> None:
     for look_up in (graph_registry.kind_of, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
         with pytest.raises(RegistryError, match="is of no kind that ACTIONS has"):
             look_up(Unregistered())
-    with pytest.raises(RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close"):
+    with pytest.raises(
+        RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close, exit_process"
+    ):
         graph_registry.kind_named("sell_all")
 
 
