@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
@@ -155,10 +155,10 @@ class RunnerView(Struct, frozen=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
-    pending_effects: tuple[PendingEffect, ...] = ()
-    """Effects other than orders, cancels and locks that wait for something, such as the exit of the process."""
-    run_end: RunEnd | None = None
-    """How an effect has ended the run; null while it runs, and where no effect has ended it."""
+    pending_effects: tuple[PendingEffect, ...] | UnsetType = UNSET
+    """Effects other than orders, cancels and locks that wait for something, such as an exit; absent if none does."""
+    run_end: RunEnd | UnsetType = UNSET
+    """How an effect has ended the run; absent if none has."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -323,8 +323,8 @@ class StatusPublisher:
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
-                pending_effects=report.pending_effects,
-                run_end=report.run_end,
+                pending_effects=report.pending_effects or UNSET,
+                run_end=report.run_end or UNSET,
             )
         )
 

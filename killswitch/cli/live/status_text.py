@@ -57,7 +57,7 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield streams_text(view.streams, status.now)
         yield timers_text(view.timers, status.now)
         yield suspended_text(view.suspended)
-        yield _list("Pending effects", [_pending_effect(each, status) for each in view.pending_effects])
+        yield _list("Pending effects", [_pending_effect(each, status) for each in view.pending_effects or ()])
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
     yield _list("Suspicions", [_suspicion(each) for each in status.suspicions])
@@ -85,7 +85,7 @@ def _runner(status: StoreStatus, store_at: str) -> str:
             f"Tick     {ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
             f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
-        if view.run_end is not None and runner.liveness != "alive":
+        if view.run_end and runner.liveness != "alive":
             lines.append(f"Ended    exit code {view.run_end.exit_code}: {one_line(view.run_end.reason)}")
         if runner.liveness != "alive":
             lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
