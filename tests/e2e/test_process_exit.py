@@ -46,6 +46,23 @@ def test_a_run_exits_with_1_once_the_venue_is_flat_and_its_restart_runs_on(tmp_p
         assert [entry.data.get("status") for entry in site.journal() if entry.data.get("effect")] == [None, "exited"]
 
 
+def test_sigterm_before_the_close_has_ended_exits_with_0(tmp_path: Path) -> None:
+    """Nothing trades at the venue, so that the close never ends: no run exits with 1, and the exit stays pending."""
+    with paper(*UNMOVING) as address:
+        site = Site(tmp_path, address, policy=AT_ONCE)
+        pending = "exit the process with code 1 once no close is in progress, by stop on account/main"
+        with site.running("--live") as runner:
+            until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
+            until(lambda: pending in ksctl("status", "--store", str(site.store)).stdout, "the exit waits")
+            assert "waits for the close on account main" in ksctl("status", "--store", str(site.store)).stdout
+            status, _, err = terminate(runner)
+        assert status == 0, err
+        assert "waits for the next run" in ksctl("status", "--store", str(site.store)).stdout
+        again = ksctl("run", *site.place, "--live", "--interval", "100ms", "--ticks", "5")
+        assert again.returncode == 0, again.stderr
+        assert [entry.data.get("status") for entry in site.journal() if entry.data.get("effect")] == [None]
+
+
 def test_an_observing_run_exits_with_0(tmp_path: Path) -> None:
     """The stage fires and is only recorded: the run goes on until SIGTERM."""
     with paper(*UNMOVING) as address:
