@@ -35,31 +35,29 @@ DOWN = VenueDownError("no answer")
 
 
 class HoldingVenue(ScriptedVenue):
-    """Fills no order before `fills` is set: every request is answered as venue down."""
+    """Fills no order before `is_filling` is set: every request is answered as venue down."""
 
     def __init__(self, equity: str, account: str) -> None:
         super().__init__(book(equity, account), account)
-        self.fills = True
+        self.is_filling = True
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        if not self.fills:
+        if not self.is_filling:
             raise VenueDownError("not now")
         return await super().submit(request)
 
 
-def breaker(
-    *actions: Action, policy: str = "breaker", at_least: float = 0.10, scope: ScopeRule | None = None, **more: object
-) -> Graph:
+def breaker(*actions: Action, policy: str = "breaker", scope: ScopeRule | None = None) -> Graph:
     """Does these actions when an account (or `scope`) is 10% below its start; accounts are awaited for ten minutes."""
     stage = graphs.stage("stop", 3, 0, actions=actions, close_within=10 * MINUTE)
-    fall = graphs.trigger("fall", 0, at_least)
-    made = graphs.graph([SignalRef("equity.loss_from_start")], [fall], [stage], policy=policy, **more)
+    fall = graphs.trigger("fall", 0, 0.10)
+    made = graphs.graph([SignalRef("equity.loss_from_start")], [fall], [stage], policy=policy)
     return made if scope is None else replace(made, scope=scope)
 
 
 def only(name: str) -> ScopeRule:
     """The scope of this account."""
-    return ScopeRule("account", frozenset({name}), None, None, None)
+    return ScopeRule("account", (name,), None, None, None)
 
 
 @pytest.fixture
@@ -96,12 +94,12 @@ class Story:
         self.stop = asyncio.Event()
         self.script = Script(self.stop)
 
-    def run(self, *steps: Callable[[], object], ticks: int | None = None, **more: bool) -> RunEnd:
+    def run(self, *steps: Callable[[], object], ticks: int | None = None, armed: bool = True) -> RunEnd:
         """One run: the first step happens after the first tick. The run is stopped after a hundred passes."""
         self.stop = asyncio.Event()
         self.script = Script(self.stop, *steps)
         runner: Runner = self._world.runner(
-            self.store, self._venues, policies=self._policies, witnesses=(self.script,), **more
+            self.store, self._venues, policies=self._policies, witnesses=(self.script,), armed=armed
         )
 
         async def go() -> RunEnd:
@@ -222,12 +220,12 @@ def test_the_exit_waits_for_the_close_of_another_policy(world: World) -> None:
     pending: list[str] = []
 
     def hold() -> None:
-        other.fills = False
+        other.is_filling = False
         story.fall()()
 
     def let_through() -> None:
         pending.extend(each.waits_for for each in story.script.reports[-1].pending_effects)
-        other.fills = True
+        other.is_filling = True
 
     end = story.run(hold, wait, wait, wait, let_through)
     assert pending == ["the close on account other"]
@@ -271,12 +269,12 @@ def test_a_stop_before_the_close_has_ended_exits_with_0_and_the_next_run_exits(w
     story = Story(world, breaker(*CLOSE_AND_EXIT), main)
 
     def hold() -> None:
-        main.fills = False
+        main.is_filling = False
         story.fall()()
 
     end = story.run(hold, wait, story.stop.set)
     assert (end.cause, end.exit_code, story.exits) == ("stop", 0, EXITED[:1])
-    main.fills = True
+    main.is_filling = True
     assert story.run().exit_code == 1
     assert story.exits == EXITED
     assert story.run(ticks=3).exit_code == 0
@@ -308,11 +306,11 @@ def test_an_exit_of_an_armed_run_waits_while_the_next_one_observes(world: World,
     story = Story(world, graph, main)
 
     def hold() -> None:
-        main.fills = False
+        main.is_filling = False
         story.fall()()
 
     story.run(hold, wait, story.stop.set)
-    main.fills = True
+    main.is_filling = True
     observer = Story(world, observing(graph) if why == "the policy observes" else graph, main)
     assert observer.run(ticks=5, armed=why != "not armed").exit_code == 0
     assert observer.exits == EXITED[:1]
@@ -331,14 +329,14 @@ def test_a_reset_withdraws_an_exit_that_waits(world: World) -> None:
     story = Story(world, breaker(graphs.close(), EXIT), main)
 
     def hold() -> None:
-        main.fills = False
+        main.is_filling = False
         story.fall()()
 
     def reset() -> None:
         reset_of("account/main", story.store, world)
 
     def let_through() -> None:
-        main.fills = True
+        main.is_filling = True
 
     end = story.run(hold, wait, reset, wait, let_through, ticks=12)
     assert (end.exit_code, len(main.sent)) == (0, 1)
