@@ -173,7 +173,7 @@ class World:
         }
         return assemble(
             policies or graphs.policy_set(crash_policy()), accounts, store, self.clock, pace,
-            live=armed, locks=self.locks, observers=witnesses,
+            live=armed, locks=self.locks, observers=witnesses, is_run=True,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """`ksctl`: one module per verb group, imported when its verb runs.
 
 Exit codes of every verb: 0 success, 1 failure, 2 changes or actions pending (with --detailed-exitcode), 3 warnings
-(with --strict), 64 wrong usage.
+(with --strict), 64 wrong usage, 69 a run that could not start, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ EXIT_FAILED = 1
 EXIT_PENDING = 2
 EXIT_WARNINGS = 3
 EXIT_USAGE = 64
+EXIT_NOT_STARTED = 69
 
 # verb → (module under killswitch.cli that holds a click command of that name, one-line help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -117,12 +118,12 @@ def ksctl() -> None:
 
 
 def main() -> None:
-    """Run `ksctl` and map click's exit code 2 for wrong usage to 64."""
+    """Run `ksctl` and map click's exit code 2 for wrong usage to 64; every other error has its own, usually 1."""
     try:
         status = ksctl.main(standalone_mode=False)
     except click.ClickException as error:
         _print_error(error)
-        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED)
+        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)

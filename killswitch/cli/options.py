@@ -71,6 +71,8 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException:
+            raise
         except Exception as error:
             if not type(error).__module__.startswith("killswitch."):
                 raise

@@ -82,7 +82,11 @@ class Lock(Struct, frozen=True, tag="lock", tag_field="kind"):
     order: LockOrder
 
 
-Effect = Orders | Cancels | Lock
+class ProcessExit(Struct, frozen=True, tag="process_exit", tag_field="kind"):
+    """The exit of the run's process, after every close of the run has ended."""
+
+
+Effect = Orders | Cancels | Lock | ProcessExit
 
 E = TypeVar("E", bound=Struct)
 
@@ -187,6 +191,9 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+EXIT_CODE: Final = 1
+"""Exit code of a run that a `ProcessExit` ends."""
+
 EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
     EffectKind(
         effect=Orders,
@@ -220,6 +227,14 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         reversal=Reversal(
             until=lambda lock: lock.order.until, ending=lambda lock, at: Lock(replace(lock.order, until=at))
         ),
+    ),
+    EffectKind(
+        effect=ProcessExit,
+        rank=90,
+        noun="process exit",
+        size=lambda _: 1,
+        text=lambda _: f"exit the process with code {EXIT_CODE} once no close is in progress",
+        merged=lambda one, _: one,
     ),
 )
 

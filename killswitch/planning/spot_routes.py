@@ -9,7 +9,7 @@ sale are sold, without the previous holding of the asset (C19). A halted or deli
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from msgspec import Struct
@@ -37,6 +37,11 @@ class SpotRoute(Struct, frozen=True):
 def base_of(symbol: str) -> str:
     """Base asset of a symbol: `BTC` of `BTC/USDT:USDT`, `BTC_USDT` and `BTC-USDT`."""
     return re.split("[/_-]", symbol, maxsplit=1)[0]
+
+
+def is_named(symbol: str, names: Collection[str] | None) -> bool:
+    """Whether the `symbols` of an action, which are symbols or base assets, include this one; None includes all."""
+    return names is None or symbol in names or base_of(symbol) in names
 
 
 @lru_cache(maxsize=16_384)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import level_in_force
+from killswitch.engine.state import PendingClose, level_in_force
 from killswitch.engine.step import bits, reset
-from killswitch.graph.nodes import PolicySet, Stages
+from killswitch.graph.nodes import Graph, PolicySet, Stages
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
@@ -363,6 +363,14 @@ class Interpreter:
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
         """Event id → manual close that still waits for accounts; its event must not be consumed."""
         return self._commands.unfinished
+
+    def pending_closes(self) -> tuple[tuple[Graph, str, PendingClose], ...]:
+        """Policy, scope and pending close of each stage that fired while accounts could not be read."""
+        return tuple(
+            (watch.compiled.graph, watch.scope, waiting)
+            for watch in self._watches.values()
+            if (waiting := watch.state.waiting) is not None
+        )
 
     def quiescences(self) -> tuple[Quiescence, ...] | None:
         """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
@@ -13,7 +14,7 @@ from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.effects.performing import EffectPerformers
+from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -42,7 +43,14 @@ from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
-from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
+from killswitch.runner.performers import (
+    ClosingPerformer,
+    Effects,
+    OpenCloses,
+    acts_on,
+    performers,
+    require_capabilities,
+)
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
 
 
@@ -83,6 +91,7 @@ def assemble(
     tracer: Tracer = NO_TRACER,
     closing_observer: ClosingObserver = NO_CLOSING_OBSERVER,
     timers: bool = False,
+    is_run: bool = False,
     startup_notices: tuple[tuple[Severity, str], ...] = (),
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
@@ -90,8 +99,9 @@ def assemble(
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
-    timers; TimerError if it cannot. `startup_notices`: reported by the first tick. `on_wait`: called with the reason
-    for a wait. `on_acquired`: called once the lease is held.
+    timers; TimerError if it cannot. `is_run`: whether an effect may end the run; false in a command that ticks once
+    itself. `startup_notices`: reported by the first tick. `on_wait`: called with the reason for a wait. `on_acquired`:
+    called once the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -100,14 +110,12 @@ def assemble(
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
-    if (leap := leap_message(timeline.leap)) is not None:
-        startup_notices += (("page", leap),)
+    startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
     arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished = left_to_do(store)
-    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     within = min(pace.read_timeout, pace.stop_timeout)
     meters = request_meters(accounts, timeline, pace.interval)
@@ -121,13 +129,51 @@ def assemble(
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(EffectPerformers(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
+        _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
         Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,
-        lasting_problems=_unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered,
+        lasting_problems=_lasting_problems(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
+
+
+def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
+    """A page if the clock has leapt since the last run."""
+    leap = leap_message(timeline.leap)
+    return () if leap is None else (("page", leap),)
+
+
+def _lasting_problems(
+    unfinished: Mapping[str, tuple[Decision, ...]],
+    arming: Arming,
+    store: Store,
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    *,
+    live: bool,
+) -> tuple[str, ...]:
+    """Problems that are known before the run and last as long as it."""
+    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
+    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered
+
+
+def _effects(
+    closing: ClosingPerformer,
+    interpreter: Interpreter,
+    arming: Arming,
+    policies: PolicySet,
+    store: Store,
+    clock: Clock,
+    *,
+    is_run: bool,
+) -> Effects:
+    open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
+    context = PerformerContext(
+        store, clock, partial(acts_on, arming=arming, policies=policies), open_closes, is_run=is_run
+    )
+    performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
+    return Effects(performing, arming, closing.lock_writer, closing.suspension)
 
 
 def _held_lease(

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
+from killswitch.execution.effects.performing import RunEnd
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
@@ -89,26 +90,41 @@ class Runner:
         self._unreadable = UnreadableCommands()
         self._warnings: frozenset[str] = frozenset()
         self._alerts = AlertDeduplication(startup_notices)
+        self.ticks = 0
+        """Ticks that `run` has completed."""
         self.stop_problems: tuple[str, ...] = ()
         """A message for each problem of the stop: timers that still run, an incomplete recording."""
 
-    async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
-        """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
+    async def run(self, stop: asyncio.Event, ticks: int | None = None) -> RunEnd:
+        """Tick at the interval until `stop` is set, `ticks` times, or until an effect ends the run; return its end.
+
+        Raises what must end a run.
+        """
         try:
             await self.start()
             self.poller.streams.start()
-            done, performing = 0, self.effects.performing
-            while not stop.is_set():
-                due = self.clock.monotonic() + self.pace.interval
-                await self.tick()
-                done += 1
-                if done == ticks or performing.ends_run:
-                    break
-                while not performing.ends_run and await self._scheduler.until(due, stop, self.poller):
-                    await self.woken()
+            end = await self._tick_until_end(stop, ticks)
             await self.finish()
+            return end
         finally:
             await self.shut_down()
+
+    async def _tick_until_end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd:
+        while (end := self._end(stop, ticks)) is None:
+            due = self.clock.monotonic() + self.pace.interval
+            await self.tick()
+            self.ticks += 1
+            while self._end(stop, ticks) is None and await self._scheduler.until(due, stop, self.poller):
+                await self.woken()
+        return end
+
+    def _end(self, stop: asyncio.Event, ticks: int | None) -> RunEnd | None:
+        """How the run ends now; None: it continues. An effect precedes a stop: it is journaled already."""
+        if (end := self.effects.performing.run_end) is not None:
+            return end
+        if stop.is_set():
+            return RunEnd("stop", "stopped")
+        return RunEnd("ticks", f"all {ticks} ticks completed") if self.ticks == ticks else None
 
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
@@ -159,7 +175,8 @@ class Runner:
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
-                self.observers.timers, self.effects.suspension.suspended,
+                self.observers.timers, self.effects.suspension.suspended, self.effects.performing.pending,
+                self.effects.performing.run_end,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
+from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -37,6 +38,10 @@ class TickReport:
     """The venues' dead-man timers."""
     suspended: tuple[str, ...] = ()
     """Accounts whose broker refuses every new order at this program's request."""
+    pending_effects: tuple[PendingEffect, ...] = ()
+    """Effects other than orders, cancels and locks that wait for something."""
+    run_end: RunEnd | None = None
+    """How an effect ends the run after this pass; None: none does."""
 
 
 class Observer(Protocol):

@@ -1,36 +1,81 @@
-"""The performers of effects, and the adapter capabilities that effects require."""
+"""The performers of effects, what they may need of a run, and the adapter capabilities that effects require."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.effects.performing import EffectPerformers, Performer
+from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
+from killswitch.execution.effects.process_exit import ProcessExitPerformer
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.effects import Cancels, Lock, Orders, kind_named
+from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, kind_named
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import JournalEntry
+from killswitch.planning.tick import Interpreter
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.locks.broker_suspension import BrokerSuspension
 from killswitch.runner.locks.lock_writer import LockWriter
 
 
-def performers(
-    lock_writer: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
-) -> dict[type[Any], Performer]:
+def performers(locks: Performer, closing: Performer, context: PerformerContext) -> dict[type[Any], Performer]:
     """The performer of each kind of effect; `EffectPerformers` checks that every kind has one.
 
-    `lock_writer`: None if no account is armed. `store` and `clock`: the arguments of a `OncePerDecision`.
+    `locks` and `closing` perform locks, and orders and cancels; all others need only the `context`.
     """
-    return {Lock: lock_writer or Performer(), Cancels: closing, Orders: closing}
+    return {
+        Lock: locks,
+        Cancels: closing,
+        Orders: closing,
+        ProcessExit: ProcessExitPerformer(context),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCloses:
+    """The closes of a run that have not ended: a phrase for each, for `PerformerContext.open_closes`."""
+
+    closings: ClosingWorkers
+    suspension: BrokerSuspension
+    interpreter: Interpreter
+    arming: Arming
+
+    def __call__(self) -> tuple[str, ...]:
+        return (
+            *(f"the close on account {name}" for name in sorted(self.closings.busy)),
+            *(f"the request to the broker of account {name}" for name in self.suspension.busy),
+            *self._of_stages(),
+            *self._of_commands(),
+        )
+
+    def _of_stages(self) -> Iterator[str]:
+        """Stages that fired while accounts could not be read, and close those later; only armed accounts count."""
+        for graph, scope, waiting in self.interpreter.pending_closes():
+            armed = self.arming.reached_by(graph.policy, scope)
+            names = armed & frozenset(waiting.accounts) if waiting.accounts else armed
+            if graph.mode == "enforce" and names:
+                yield (
+                    f"the close of stage {waiting.stage} of {graph.policy} on {' and '.join(sorted(names))}, which "
+                    "cannot be read"
+                )
+
+    def _of_commands(self) -> Iterator[str]:
+        """Operator closes that wait for accounts."""
+        for event, close in self.interpreter.unfinished_closes().items():
+            if names := self.arming.names & close.accounts:
+                yield f"the operator's close {event} on {' and '.join(sorted(names))}, which cannot be read"
+
+
+def acts_on(decision: Decision, arming: Arming, policies: PolicySet) -> bool:
+    """Whether a run acts on the decision: also one of an earlier run, whose policy may only observe by now."""
+    observing = {graph.policy for graph in policies.graphs if graph.mode == "observe"}
+    return decision.policy not in observing and is_acted_on(decision, arming)
 
 
 @dataclass(eq=False)

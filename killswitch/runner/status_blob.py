@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.engine.state import PendingClose
+from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
@@ -158,6 +159,10 @@ class RunnerView(Struct, frozen=True):
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
+    pending_effects: tuple[PendingEffect, ...] | UnsetType = UNSET
+    """Effects other than orders, cancels and locks that wait for something, such as an exit; absent if none does."""
+    run_end: RunEnd | UnsetType = UNSET
+    """How an effect has ended the run; absent if none has."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -323,6 +328,8 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
+                pending_effects=report.pending_effects or UNSET,
+                run_end=report.run_end or UNSET,
             )
         )
 

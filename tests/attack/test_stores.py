@@ -65,7 +65,7 @@ def test_a_crash_is_closed_despite_a_damaged_page_of_the_store(tmp_path: Path) -
         assert status == 0, err
         assert 'journal, in memory only: {"decision":' in err
         refused = ksctl("run", *site.place, "--live", "--ticks", "1")
-        assert refused.returncode == 1
+        assert refused.returncode == 69
         assert "--journal memory" in refused.stderr
 
 

@@ -200,12 +200,12 @@ def test_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
 
 
 def test_a_venue_without_a_timer_is_refused_before_the_first_tick(tmp_path: Path) -> None:
-    """MEXC has none: exit 1 with the place in the policy, the account, and the way out; the venue gets no request."""
+    """MEXC has none: exit 69 with the place in the policy, the account, and the way out; the venue gets no request."""
     with venue(VENUES["mexc"]) as world:
         site = Site(tmp_path, world, POLICY, switch(30))
         with site.running(*PACE) as run:
             until(lambda: run.has_ended, "it is refused")
-        assert run.process.returncode == 1, run.stderr
+        assert run.process.returncode == 69, run.stderr
         assert "1.yaml:4:18: DeadMansSwitch venue-timer, account main: venue mexc has no timer" in run.stderr
         assert "take the account out of the switch" in run.stderr
         assert site.snapshots() == []

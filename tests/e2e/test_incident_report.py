@@ -191,7 +191,7 @@ def test_a_template_with_an_unknown_name_starts_nothing(tmp_path: Path) -> None:
     (problem,) = json.loads(checked.stdout)["diagnostics"]
     assert (problem["code"], problem["line"], problem["column"]) == ("KS6103", 1, 4)
     started = ksctl("run", *site.place, "--ticks", "1")
-    assert started.returncode == 1
+    assert started.returncode == 69
     assert f"{site.policies / 'out.md.j2'}:1:4: error KS6103" in started.stderr
     assert not site.store.exists()
     shutil.rmtree(site.policies)

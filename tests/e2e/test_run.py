@@ -90,12 +90,12 @@ def test_c3_after_kill_9_in_mid_close_a_restart_completes_the_close(tmp_path: Pa
 
 
 def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
-    """One writer per store: the second runner names the first, and exits 1 without changing anything."""
+    """One writer per store: the second runner names the first, and exits 69 without changing anything."""
     with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             second = ksctl("run", *site.place, "--live", "--ticks", "1")
-            assert second.returncode == 1
+            assert second.returncode == 69
             assert f"/{runner.pid}/" in second.stderr
             assert "another runner holds this store" in second.stderr
             assert "Traceback" not in second.stderr

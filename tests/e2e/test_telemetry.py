@@ -121,7 +121,7 @@ def test_telemetry_that_cannot_be_set_up_refuses_a_run_with_a_message_and_no_clo
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
         monkeypatch.setenv(name, value)
         refused = ksctl("run", *site.place, "--ticks", "1")
-        assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+        assert (refused.returncode, "Traceback" in refused.stderr) == (69, False), refused.stderr
         assert message in refused.stderr
         done = ksctl("close", *site.place, "--reason", "operator: drill", "--live", "--force", "--wait", "1m")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -222,11 +222,11 @@ def _paged(site: Site) -> list[str]:
 def test_a_wrong_variable_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """Exit 1 with the variable's name and the accepted values, and no store."""
+    """Exit 69 with the variable's name and the accepted values, and no store."""
     monkeypatch.setenv(name, value)
     site = Site(tmp_path, "http://127.0.0.1:1")
     done = ksctl("run", *site.place, "--ticks", "1")
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert f"{name}: " in done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

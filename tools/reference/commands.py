@@ -29,10 +29,11 @@ _KSCTL_COMPLETE=fish_source ksctl | source      # fish
 | exit code | means |
 | --- | --- |
 | 0 | success |
-| 1 | failure |
+| 1 | failure; of `ksctl run`: an error after the first tick, or the action `exit_process` |
 | 2 | changes or actions pending; only with `--detailed-exitcode` |
 | 3 | warnings; only with `--strict` |
 | 64 | wrong usage |
+| 69 | `ksctl run` could not start: it failed before its first tick was complete |
 | 130 | interrupted |"""
 
 

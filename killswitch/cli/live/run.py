@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import options
+from killswitch.cli import EXIT_NOT_STARTED, options
 from killswitch.cli.console import (
     console_problem,
     handle_stop_signals,
@@ -24,12 +27,13 @@ from killswitch.render.formats import count_of, instant
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.execution.effects.performing import RunEnd
     from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.loop import Runner
+    from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.observers import TickReport
 
 
@@ -56,62 +60,131 @@ def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
     lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
     ticks: int | None, journal: str | None, output: str,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
     stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0; SIGHUP, SIGUSR1 and
-    SIGUSR2 are ignored. The OpenTelemetry variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on)
+    SIGUSR2 are ignored.
+
+    Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
+    start, which includes every error before its first tick is complete.
+
+    The OpenTelemetry variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on)
     enable the export of traces and metrics.
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
     write_in_background()
+    with StartFailures() as start:
+        from killswitch.cli.session import load_policies, lock_paths
+        from killswitch.runner.loop import RunnerPace
+
+        loaded, locks = load_policies(policies_at), lock_paths(store_at, lock_dir, lock_file)
+        accounts, found_before = _checked_accounts(
+            loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
+        )
+        settings = _RunSettings(
+            policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
+            journal, output == "json", found_before,
+        )  # fmt: skip
+        return _run(settings, loaded, accounts, start)
+
+
+class NotStartedError(click.ClickException):
+    """The run has failed before its first tick was complete."""
+
+    exit_code = EXIT_NOT_STARTED
+
+
+class StartFailures:
+    """Turns every error before the end of the first tick into a NotStartedError; wrong usage stays wrong usage."""
+
+    def __init__(self) -> None:
+        self.runner: Runner | None = None
+        """Set once there is one."""
+
+    def __enter__(self) -> StartFailures:
+        return self
+
+    def __exit__(self, _type: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        has_started = self.runner is not None and self.runner.ticks > 0
+        kept = (click.UsageError, click.Abort, click.exceptions.Exit)
+        if has_started or not isinstance(error, Exception) or isinstance(error, kept):
+            return
+        if isinstance(error, click.ClickException):
+            raise NotStartedError(error.message) from error
+        if type(error).__module__.startswith("killswitch."):
+            raise NotStartedError(str(error)) from error
+        sys.excepthook(type(error), error, trace)
+        raise NotStartedError(f"the run could not start: unexpected {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _RunSettings:
+    """The options of a run, and the warnings of the checks before it."""
+
+    policies_at: tuple[Path, ...]
+    store_at: str
+    live: bool
+    pace: RunnerPace
+    locks: LockPaths
+    record: Path | None
+    events_at: str | None
+    min_free: int
+    ticks: int | None
+    journal: str | None
+    json: bool
+    found_before: tuple[KeyWarning, ...]
+
+
+def _run(
+    settings: _RunSettings, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], start: StartFailures
+) -> int:
+    """Run until the end; return the exit code."""
     from killswitch.cli.live.run_outputs import open_outputs, open_reports
-    from killswitch.cli.session import acting_store, arming_summary, load_policies, lock_paths
+    from killswitch.cli.session import acting_store, arming_summary
     from killswitch.incident.notify.message import trigger_texts
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
-    from killswitch.runner.loop import RunnerPace
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
-    loaded = load_policies(policies_at)
-    clock = SystemClock()
-    locks = lock_paths(store_at, lock_dir, lock_file)
-    accounts, found_before = _checked_accounts(
-        loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
-    )
+    clock, it = SystemClock(), settings
     with (
-        open_outputs(loaded, store_at, events_at, clock) as outputs,
-        acting_store(store_at, journal, locks) as store,
-        open_reports(store, store_at, outputs.telemetry.tracer) as reports,
+        open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
+        acting_store(it.store_at, it.journal, it.locks) as store,
+        open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
     ):
-        store_path = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
-        space = DiskSpace(store, store_path.parent, min_free, clock.monotonic)
+        store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
+        space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
-        console = RunConsole(store, json=output == "json", err=events_at == "-", thresholds=thresholds)
-        runner = assemble(
-            loaded.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
-            live=live, locks=locks,
-            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
+        console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
+        runner = start.runner = assemble(
+            loaded.policies, accounts, store, clock, it.pace,
+            live=it.live, locks=it.locks,
+            paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(console, reports, FirstAnswers(), space, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch, timers=True,
-            startup_notices=found_before, on_wait=print_note,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch, timers=True, is_run=True,
+            startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
-        keep_start(store, loaded.policies.digest, loaded.runbooks, record)
-        print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=live)}")
+        keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
+        print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
-        outputs.end_reason = process.run(_until_stopped(runner, ticks))
+        end = process.run(_until_stopped(runner, it.ticks))
+        outputs.end_reason = end.reason
+    if end.cause == "effect":
+        print_note(end.reason)
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     for problem in filter(None, (*runner.stop_problems, store.trouble)):
         print_note(problem)
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
+    return end.exit_code
 
 
 def _checked_accounts(
@@ -154,8 +227,10 @@ def _require_notified(loaded: LoadedPolicies) -> None:
         )
 
 
-async def _until_stopped(runner: Runner, ticks: int | None) -> str:
-    """Run until stopped, and return the reason of the end."""
+async def _until_stopped(runner: Runner, ticks: int | None) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name."""
+    from msgspec.structs import replace
+
     stop = asyncio.Event()
     received: list[str] = []
 
@@ -165,8 +240,8 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
 
     handle_stop_signals(on_signal)
     ignore_foreign_signals()
-    await runner.run(stop, ticks)
-    return f"stopped by {received[0]}" if received else f"all {ticks} ticks completed"
+    end = await runner.run(stop, ticks)
+    return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
 class RunConsole:

@@ -27,9 +27,11 @@ from killswitch.cli.wording import (
     stage_label,
     trigger_table,
 )
+from killswitch.execution.effects.performing import PendingEffect
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
+from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus
 from killswitch.render.formats import count_of, duration_text, instant, money
@@ -64,6 +66,7 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield streams_text(view.streams, status.now)
         yield timers_text(view.timers, status.now)
         yield suspended_text(view.suspended)
+        yield _list("Pending effects", [_pending_effect(each, status) for each in view.pending_effects or ()])
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
     yield changes_text(() if view is None else view.changes or ())
@@ -92,6 +95,8 @@ def _runner(status: StoreStatus, store_at: str) -> str:
             f"Tick     {ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
             f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
+        if view.run_end and runner.liveness != "alive":
+            lines.append(f"Ended    exit code {view.run_end.exit_code}: {one_line(view.run_end.reason)}")
         if runner.liveness != "alive":
             lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
     return "\n".join(lines)
@@ -237,6 +242,14 @@ def _waits_for(status: StoreStatus, event: Event) -> str:
 def _suspicion(decision: Decision) -> str:
     observed = "" if decision.mode == "enforce" else " (observed only)"
     return f"{instant(decision.as_of)}  {headline(decision)}{observed}  [{decision.id}]"
+
+
+def _pending_effect(pending: PendingEffect, status: StoreStatus) -> str:
+    """An effect that is not performed yet; without a runner the next run goes on with it."""
+    waits_for = pending.waits_for if status.runner.liveness == "alive" else "the next run"
+    return one_line(
+        f"{pending.text}, by {pending.policy} on {pending.scope} (decision {pending.decision}): waits for {waits_for}"
+    )
 
 
 def _list(title: str, lines: Sequence[str]) -> str:

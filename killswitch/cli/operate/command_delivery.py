@@ -41,6 +41,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
+from killswitch.model.effects import ProcessExit, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
@@ -292,6 +293,8 @@ def _tick_here(
         # Print the answer first: pages and the last traces take time.
         answer = commands.answer_to(store, event)
         _print_other_decisions(collector.decisions, answer, loaded)
+        if any(of_kind(decision.effects, ProcessExit) for decision in collector.decisions):
+            print_note("no run is alive that `exit_process` could end: it is recorded as `no_run`, and nothing exits")
         print_unfinished(store)
         print_outcome(request, store, answer, locks if armed else None, event)
 

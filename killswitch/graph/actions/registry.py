@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from killswitch.graph.actions import cancel_orders, close, lock_trading
+from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading
 from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.record import RegistryError, require_same_keys
 from killswitch.policy.schema.actions import ACTIONS as WRITTEN
 
-ACTIONS: Final[tuple[AnyActionKind, ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
+ACTIONS: Final[tuple[AnyActionKind, ...]] = (
+    lock_trading.KIND,
+    cancel_orders.KIND,
+    close.KIND,
+    exit_process.KIND,
+)
 
 require_same_keys(
     "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],

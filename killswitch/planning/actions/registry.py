@@ -11,10 +11,15 @@ from killswitch.graph.nodes import Action, Stage
 from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.record import RegistryError, require_same_keys
-from killswitch.planning.actions import cancel_orders, close, lock_trading
+from killswitch.planning.actions import cancel_orders, close, exit_process, lock_trading
 from killswitch.planning.actions.kind import AnyActionPlan, Context, Most, MostContext, Planned
 
-PLANS: Final[tuple[AnyActionPlan, ...]] = (lock_trading.KIND, cancel_orders.KIND, close.KIND)
+PLANS: Final[tuple[AnyActionPlan, ...]] = (
+    lock_trading.KIND,
+    cancel_orders.KIND,
+    close.KIND,
+    exit_process.KIND,
+)
 
 require_same_keys(
     "PLANS of killswitch.planning.actions.registry", [plan.key for plan in PLANS],

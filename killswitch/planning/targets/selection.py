@@ -11,7 +11,7 @@ from msgspec import Struct
 from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
-from killswitch.planning.spot_routes import base_of
+from killswitch.planning.spot_routes import base_of, is_named
 from killswitch.planning.targets.ranking import (
     Candidate,
     Ranked,
@@ -148,10 +148,7 @@ def _left(action: Close, chosen: Sequence[Ranked], most: Kept, risk: Risk) -> tu
 
 def is_allowed(action: Close, symbol: str) -> bool:
     """Whether the action may close positions of the symbol."""
-    base = base_of(symbol)
-    if base in action.except_assets:
-        return False
-    return action.symbols is None or symbol in action.symbols or base in action.symbols
+    return base_of(symbol) not in action.except_assets and is_named(symbol, action.symbols)
 
 
 def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None) -> tuple[list[Ranked], bool]:

@@ -60,6 +60,10 @@ class Close(Part):
     fast as the venue allows."""
 
 
+class ExitProcess(Part):
+    """Exit the process of the run with code 1, once no close of the run is in progress."""
+
+
 class Action(Part):
     """One action: exactly one key. Killswitch determines the order of execution, not the file."""
 
@@ -71,6 +75,9 @@ class Action(Part):
     """Cancel resting orders."""
     close: Close | None = None
     """Close positions."""
+    exit_process: ExitProcess | None = None
+    """Exit the process of the run with code 1, once no close of any policy is in progress; `{}`. The stage stays
+    latched, so that a restarted run goes on with all other scopes."""
 
     @property
     def written(self) -> Mapping[str, Part]:

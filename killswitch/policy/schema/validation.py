@@ -224,7 +224,8 @@ class _Faults:
         near = closest(key, known)
         if not (path[:-1] in self._forms and key in _FORM_KEYS):
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
-            fix = f"write `{near}`" if near else f"remove it; known keys: {', '.join(known)}"
+            keys = f"known keys: {', '.join(known)}" if known else "no key is known here: write `{}`"
+            fix = f"write `{near}`" if near else f"remove it; {keys}"
             self._report("KS2001", path, message, fix, key=True)
         return near
 

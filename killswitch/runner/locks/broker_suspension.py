@@ -128,6 +128,11 @@ class BrokerSuspension:
         """Accounts whose broker has confirmed that it refuses every new order."""
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
+    @property
+    def busy(self) -> tuple[str, ...]:
+        """Accounts with a request to their broker under way."""
+        return tuple(name for name, broker in self._brokers.items() if broker.is_busy)
+
     def lift(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
         """Begin to lift the suspensions of `accounts`; return the tasks that their closes wait for.
 

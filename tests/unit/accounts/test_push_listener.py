@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from killswitch.accounts.poll.poll_budget import poll_budgets
 from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
 from killswitch.accounts.poll.request_meter import request_meters
+from killswitch.graph.actions.exit_process import ExitProcess
+from killswitch.graph.nodes import Graph
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
@@ -93,14 +96,16 @@ class Site:
         self.store = open_store(str(folder / "store.sqlite"))
         self.seen = Seen()
 
-    def runner(self, *venues: ScriptedVenue, interval: float = 1.0, armed: bool = True) -> Runner:
+    def runner(
+        self, *venues: ScriptedVenue, interval: float = 1.0, armed: bool = True, policy: Graph | None = None
+    ) -> Runner:
         accounts = {
             each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=armed) for each in venues
         }
         return assemble(
-            graphs.policy_set(crash_policy()), accounts, self.store, self.time, RunnerPace(interval, 0.5,
+            graphs.policy_set(policy or crash_policy()), accounts, self.store, self.time, RunnerPace(interval, 0.5,
             stop_timeout=0.5),
-            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
+            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,), is_run=True,
         )  # fmt: skip
 
     def run(self, runner: Runner, ticks: int) -> None:
@@ -167,6 +172,21 @@ def test_a_pushed_fall_is_closed_before_the_next_poll(site: Site) -> None:
     assert (pushed.snapshot.as_of - START.replace(tzinfo=START.tzinfo)).total_seconds() == pytest.approx(
         (site.time.start - START).total_seconds() + 0.3 + TRIP, abs=0.01
     )
+
+
+def test_an_effect_that_ends_the_run_in_a_pushed_pass_lets_no_further_tick_happen(site: Site) -> None:
+    """The account falls at 0.3 s: that pass exits, and the tick at 10 s never comes."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, push("positions")), (0.6, push("positions"))))
+    venue.on_push = lambda _: setattr(venue, "answer", book("850", "one"))
+    policy = crash_policy()
+    stage = replace(policy.stages[0], actions=(ExitProcess(),))
+    runner = site.runner(venue, interval=10.0, policy=replace(policy, stages=(stage,)))
+    site.run(runner, 3)
+    assert [scheduled for scheduled, _ in site.passes()] == [True, False]
+    assert runner.ticks == 1
+    end = runner.effects.performing.run_end
+    assert end is not None
+    assert end.exit_code == 1
 
 
 def test_a_burst_of_pushes_is_one_poll_and_the_scheduled_tick_keeps_its_time(site: Site) -> None:

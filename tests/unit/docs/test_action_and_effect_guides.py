@@ -59,7 +59,7 @@ EDITS = {
         ),
     ),
     PERFORMERS: (
-        ("    return {Lock:", "    return {Mark: MarkPerformer(Mark, store, clock), Lock:"),
+        ("        Lock: locks,", "        Mark: MarkPerformer(context),\n        Lock: locks,"),
         (
             "from killswitch.model.effects import ",
             "from killswitch.execution.effects.mark import MarkPerformer\nfrom killswitch.model.effects import Mark, ",
@@ -144,9 +144,9 @@ def test_a_kind_that_lacks_a_part_is_refused_with_the_table_that_lacks_it(
     program = f"import {module}"
     if module is None:
         program = (
-            "from killswitch.execution.effects.performing import EffectPerformers\n"
-            "from killswitch.runner.performers import performers\n"
-            "EffectPerformers(performers(None, None, None, None))"
+            "from killswitch.store.sqlite import open_empty_in_memory\n"
+            "from tests.performing import table\n"
+            "table(open_empty_in_memory())"
         )
     assert run_python(tree, repository, "-c", program).endswith(sentence)
 

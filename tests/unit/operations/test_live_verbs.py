@@ -234,12 +234,12 @@ spec:
     ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],
 )
 def test_a_run_that_cannot_start_prints_the_reason_on_one_line(account: str, message: str, tmp_path: Path) -> None:
-    """Exit 1 with place or name, cause and remedy; never a traceback, and no store remains."""
+    """Exit 69 with place or name, cause and remedy; never a traceback, and no store remains."""
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "watch.yaml").write_text(WATCH, encoding="utf-8")
     if account:
         (tmp_path / "p" / "account.yaml").write_text(account, encoding="utf-8")
     refused = invoke(run, "--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s"), "--ticks", "1")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     assert message in refused.stderr
     assert not (tmp_path / "s").exists(), "a store was left behind"

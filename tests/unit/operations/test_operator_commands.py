@@ -178,7 +178,7 @@ def test_an_armed_run_that_cannot_write_its_lock_does_not_start(
 ) -> None:
     """The run is refused at the start instead of failing at the first crash."""
     refused = deployment.run(option, str(deployment.folder / place))
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     assert message in refused.stderr
     assert not deployment.store.exists()
 
@@ -187,7 +187,7 @@ def test_an_armed_run_does_not_start_on_the_lock_file_of_a_living_runner(deploym
     """Each would treat the other's lock as a foreign one that it must not lift."""
     deployment.run("--lock-file", str(deployment.union), "--lock-dir", str(deployment.folder / "other"))
     refused = deployment.run("--lock-file", str(deployment.union))
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     assert "give each runner a lock file of its own" in refused.stderr
 
 

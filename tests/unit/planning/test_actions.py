@@ -10,10 +10,11 @@ import pytest
 
 from killswitch.graph.actions import registry as graph_registry
 from killswitch.graph.actions.close import whole_close
+from killswitch.graph.actions.exit_process import ExitProcess
 from killswitch.graph.actions.lock_trading import KIND as LOCKING
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Action
-from killswitch.model.effects import Cancels, Lock, LockOrder
+from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.record import RegistryError
 from killswitch.planning.actions import registry
@@ -37,8 +38,17 @@ def test_an_action_that_no_registry_has_is_refused() -> None:
     for look_up in (graph_registry.action_kind, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
         with pytest.raises(RegistryError, match="is of no kind that ACTIONS has"):
             look_up(Unregistered())
-    with pytest.raises(RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close"):
+    with pytest.raises(
+        RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close, exit_process"
+    ):
         graph_registry.kind_named("sell_all")
+
+
+def test_an_exit_needs_no_book_and_never_happens_on_suspicion() -> None:
+    """It is certain whatever the accounts hold, is one however often it is written, and cannot be reversed."""
+    stop = stage("s", 1, actions=(LOCK, ExitProcess(), ExitProcess()))
+    assert certain_effects("account/main", stop, NOW)[1:] == (ProcessExit(),)
+    assert [type(each) for each in reversible_effects("account/main", stop, NOW)] == [Lock]
 
 
 def test_an_effect_that_a_kind_does_not_declare_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

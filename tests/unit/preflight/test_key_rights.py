@@ -105,10 +105,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> None:
-    """Exit 1 with the place, the cause and the way out; no store is made, and the key is nowhere in the text."""
+    """Exit 69 with the place, the cause and the way out; no store is made, and the key is nowhere in the text."""
     desk.key("main", MIGHTY)
     refused = desk.run("--live")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     written = (desk.folder / "policies" / "main.yaml").read_text(encoding="utf-8").splitlines()[3]
     column = written.index('{"apiKey"') + 1
     assert refused.stderr.splitlines()[-1] == (
@@ -218,7 +218,7 @@ def test_an_armed_account_sends_no_key_over_an_unencrypted_network(desk: Desk, k
     address = {"endpoint": "http://gateway.example", "endpoint_ws": "ws://10.0.0.7:8080"}[key]
     desk.key("main", GOOD, **{key: address})
     refused = desk.run("--live")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     assert f"account main: {key} would send its credentials beyond this machine without TLS" in refused.stderr
     assert "main.yaml:4:" in refused.stderr and "allow_unencrypted: true" in refused.stderr
     assert desk.queries == 0

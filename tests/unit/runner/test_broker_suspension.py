@@ -12,7 +12,10 @@ import pytest
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
+from killswitch.execution.effects.performing import RunEnd
+from killswitch.graph.actions.exit_process import ExitProcess
 from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import Action
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import OperatorCommandKind, operator_event
@@ -57,15 +60,17 @@ class Site:
         self.store = open_store(str(folder / "store.sqlite"))
         self.seen = Seen()
 
-    def runner(self, venue: ScriptedVenue, *, armed: bool = True, suspends: bool = True) -> Runner:
+    def runner(
+        self, venue: ScriptedVenue, *, armed: bool = True, suspends: bool = True, further: tuple[Action, ...] = ()
+    ) -> Runner:
         graph = crash_policy()
         (stage,) = graph.stages
-        actions = (LockTrading("all", None), *stage.actions[1:])
+        actions = (LockTrading("all", None), *stage.actions[1:], *further)
         graph = replace(graph, stages=(replace(stage, actions=actions),))
         account = ArmedAccount("main", "broker", "swap", "USDT", venue, armed=armed, suspends=suspends)
         return assemble(
             graphs.policy_set(graph), {"main": account}, self.store, self.time, RunnerPace(1.0, 0.5, stop_timeout=0.5),
-            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
+            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,), is_run=True,
         )  # fmt: skip
 
     def command(self, kind: OperatorCommandKind, reason: str) -> None:
@@ -112,6 +117,29 @@ def test_the_broker_suspends_once_nothing_is_left_to_close_and_resumes_when_the_
     assert venue.sent_while_suspended == 0
     assert [suspended for _, suspended in venue.requests] == [True, False]
     assert not venue.suspended
+
+
+class SlowBroker(BrokerVenue):
+    """Answers a suspension after a fifth of a second, which an abandoned request does not live to see."""
+
+    async def suspend_trading(self, suspended: bool) -> None:
+        await asyncio.sleep(0.2)
+        await super().suspend_trading(suspended)
+
+
+def test_an_exit_of_the_process_waits_for_the_request_to_the_broker(site: Site) -> None:
+    """The request that follows the close is under way in the pass that could exit; the next pass exits."""
+    venue = SlowBroker(site.time, book("1000"))
+    runner = site.runner(venue, further=(ExitProcess(),))
+
+    async def story() -> RunEnd:
+        run = asyncio.ensure_future(runner.run(asyncio.Event(), 30))
+        await site.time.sleep(1.5)
+        venue.answer = book("850")
+        return await run
+
+    end = site.time.run(story())
+    assert (end.exit_code, len(venue.sent), venue.suspended) == (1, 1, True)
 
 
 @pytest.mark.parametrize("why", ["not asked for", "not armed"])

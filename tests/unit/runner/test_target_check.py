@@ -99,14 +99,14 @@ def test_a_target_that_cannot_work_is_shown_where_it_is_declared(folder: Path) -
 def test_a_live_run_does_not_start_where_somebody_cannot_be_notified(folder: Path) -> None:
     """A shipped set without a route, and one whose target cannot work; with --unnotified it starts, and says so."""
     refused = run(folder, "--live")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 69
     assert "KS5020" in refused.output
     assert "--unnotified" in refused.output
     assert not (folder.parent / "store.sqlite").exists()
     assert run(folder).exit_code == 0, "observing needs nobody"
     routed(folder, {"apprise": {"url": "env:KS_TEST_UNSET"}})
     refused = run(folder, "--live")
-    assert (refused.exit_code, "KS_TEST_UNSET is not set" in refused.output) == (1, True)
+    assert (refused.exit_code, "KS_TEST_UNSET is not set" in refused.output) == (69, True)
 
 
 def test_status_lists_those_who_cannot_be_notified_under_problems(folder: Path) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.nodes import Action
-from killswitch.model.record import record
-from killswitch.policy.schema import policy
+from killswitch.policy.schema import actions
 
 
-@record
 class SetMark(Action):
     text: str
 
 
-KIND: ActionKind[policy.SetMark, SetMark] = ActionKind(  # type: ignore[name-defined]  # the sample's own schema
+KIND: ActionKind[actions.SetMark, SetMark] = ActionKind(  # type: ignore[name-defined]  # the sample's own schema
     key="set_mark",
     node=SetMark,
     effects=("mark",),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from killswitch.execution.effects.performing import OncePerDecision
+from killswitch.execution.effects.performing import OncePerDecision, Performed, PerformerContext, RunEnd, Waiting
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Mark  # type: ignore[attr-defined]  # the sample's own effect
 
 
 class MarkPerformer(OncePerDecision[Mark]):
-    @property
-    def ends_run(self) -> bool:  # type: ignore[override]  # asked anew each time
-        return bool(self.ended)
+    """Sets the mark after every close, and ends the run with code 7."""
 
-    async def attempt(self, decision: Decision, effect: Mark) -> str | None:
-        self._store.put_live("mark", (self._store.live("mark") or b"") + effect.text.encode())
-        return "set"
+    def __init__(self, context: PerformerContext) -> None:
+        super().__init__(Mark, context)
+
+    async def attempt(self, decision: Decision, effect: Mark) -> Performed | Waiting:
+        if closes := self._context.open_closes():
+            return Waiting(", ".join(closes))
+        store = self._context.store
+        store.put_live("mark", (store.live("mark") or b"") + effect.text.encode())
+        return Performed("set", RunEnd("effect", "the mark is set", 7))

@@ -49,9 +49,10 @@ def main(folder: Path) -> None:
         await runner.start()
         await runner.tick()
         venue.answer = book("900")
-        await runner.run(asyncio.Event())  # the effect ends it, not a signal or a number of ticks
+        end = await runner.run(asyncio.Event())  # the effect ends it, not a signal or a number of ticks
+        assert (end.reason, end.exit_code) == ("the mark is set", 7)
         second_run = world.runner(store, [venue], policies=policies)
-        await second_run.run(asyncio.Event(), ticks=2)
+        assert (await second_run.run(asyncio.Event(), ticks=2)).cause == "ticks"
 
     asyncio.run(run())
     (decision,) = [stored.decision for stored in store.decisions(10)]

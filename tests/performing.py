@@ -1,0 +1,27 @@
+"""What a performer of effects gets of a run, for tests without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from killswitch.execution.effects.performing import EffectPerformers, Performer, PerformerContext
+from killswitch.lab.rehearsal import VirtualClock
+from killswitch.model.store import Store
+from killswitch.runner.performers import performers
+from tests.worlds import START
+
+
+def context(
+    store: Store,
+    *,
+    open_closes: Callable[[], tuple[str, ...]] = tuple,
+    acts: bool = True,
+    is_run: bool = True,
+) -> PerformerContext:
+    """The context of a run on this store at a fixed time. `acts`: whether it acts on decisions at all."""
+    return PerformerContext(store, VirtualClock(START), lambda _: acts, open_closes, is_run=is_run)
+
+
+def table(store: Store) -> EffectPerformers:
+    """The runner's table of performers, where locks and closes are not performed."""
+    return EffectPerformers(performers(Performer(), Performer(), context(store)))
