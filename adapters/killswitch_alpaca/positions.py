@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from killswitch.model.parsing import Row, UnreadableError, about_row, decimal, positive, required_number, required_text
 from killswitch.model.snapshot import Balance, Position, Side
-from killswitch_alpaca.numbers import Row, UnreadableError, about_row, decimal, needed, positive, required_text
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
 QUOTES = ("USDT", "USDC", "USD", "BTC")
@@ -31,9 +31,9 @@ def is_crypto(symbol: str) -> bool:
 
 def read_position(found: Row) -> Position | None:
     """One position; None for a size of zero. Raises UnreadableError where side and size contradict each other."""
-    name = required_text(found, "symbol")
+    name = required_text(found.get("symbol"), "symbol")
     with about_row(f"position {name}"):
-        size = needed(found, "qty")
+        size = required_number(found.get("qty"), "qty")
         if size == 0:
             return None
         side: Side = "long" if size > 0 else "short"
@@ -103,7 +103,7 @@ class AccountBase:
 
 def account_base(account: Row, positions: Sequence[Position], read_at: datetime) -> AccountBase:
     """Combine account and positions. Raises UnreadableError for an account without equity."""
-    equity, found = needed(account, "equity"), position_value(positions)
+    equity, found = required_number(account.get("equity"), "equity"), position_value(positions)
     money = None
     if found is not None and is_consistent(account, positions):
         market = _market_value(account)

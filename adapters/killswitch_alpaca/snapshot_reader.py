@@ -18,6 +18,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -32,7 +33,6 @@ from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import MarketData, TradingSessions
-from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
 from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, SnapshotPart
 from killswitch_alpaca.positions import (
     AccountBase,
@@ -178,8 +178,8 @@ class SnapshotReader:
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
             equity=base.equity if total is None else total,
-            margin_used=not_negative(account.get("initial_margin")),
-            maintenance_margin=not_negative(account.get("maintenance_margin")),
+            margin_used=not_negative(decimal(account.get("initial_margin"))),
+            maintenance_margin=not_negative(decimal(account.get("maintenance_margin"))),
             balances=None if total is None else parts,
             positions=None,
             unrealized=None if total is None else Decimal(0),
@@ -324,8 +324,8 @@ class SnapshotReader:
             reason=self._reason(now),
             observed_at=settings.now().astimezone(UTC),
             equity=equity,
-            margin_used=not_negative(base.account.get("initial_margin")),
-            maintenance_margin=not_negative(base.account.get("maintenance_margin")),
+            margin_used=not_negative(decimal(base.account.get("initial_margin"))),
+            maintenance_margin=not_negative(decimal(base.account.get("maintenance_margin"))),
             position_mode="one_way",
             balances=held,
             flows=self.ledger.flows.new_rows(now),

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
@@ -19,12 +20,12 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import LastPrices, Prices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
-from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.traits import Exchange
 
 PositionMode = Literal["one_way", "hedge"]

@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import UnreadableError, decimal, required_number, required_text, total
 from killswitch.model.snapshot import Balance, Position, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal, required_number, required_text, total
 
 GAP_TOLERANCE: Final = Decimal("1e-6")
 """The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     above_zero,
@@ -20,6 +19,7 @@ from killswitch_ccxt.numbers import (
     required_text,
     time_of,
 )
+from killswitch.model.snapshot import Fill, Flow, FlowKind
 from killswitch_ccxt.orders import ORDER_SIDES
 
 FillOrFlow = TypeVar("FillOrFlow", Fill, Flow)

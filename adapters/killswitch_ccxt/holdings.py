@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import UnreadableError, decimal, total
 from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.equity import AccountEquity, amounts
 from killswitch_ccxt.instruments import Quote, valuation_price
-from killswitch_ccxt.numbers import UnreadableError, decimal, total
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 UNPRICED_SHARE: Final = Decimal("0.02")

@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from killswitch.model.parsing import Row, flag, instant, optional_number, positive, value_at
 from killswitch.model.snapshot import Instrument, InstrumentState
-from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from killswitch.model.fitting import WrittenAccount
 from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.parsing import UnreadableError, identifier, positive
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
@@ -23,11 +24,11 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.holdings import unpriced_bounds
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, failure_text, identifier, positive
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.stream import StreamListener

@@ -8,12 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Position
-from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars, value_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     decimal,
@@ -25,6 +20,11 @@ from killswitch_ccxt.numbers import (
     total,
     value_at,
 )
+from killswitch.model.snapshot import Position
+from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
+from killswitch_ccxt.dialect import PositionMode, mode_of
+from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars, value_of
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.traits import call_costs
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows

@@ -15,21 +15,14 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, object_at, optional_number, required_number, rows_at
 from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, DeadManRule, OrderReport, OrderRequest
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.dialect import BatchResults, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.instruments import Quote, StateTable, marks_of, with_maximum
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    forget_oldest,
-    object_at,
-    optional_number,
-    required_number,
-    rows_at,
-)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
@@ -20,7 +21,6 @@ from killswitch_ccxt.equity import (
 )
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch_ccxt.traits import call_costs, capability_table
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures

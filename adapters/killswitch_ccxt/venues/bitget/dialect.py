@@ -16,15 +16,16 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, above_zero, decimal, object_at, positive, rows_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, VenueAnswer, row_error
 from killswitch_ccxt.instruments import StateTable
-from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
 from killswitch_ccxt.venues.bitget import codes as bitget_codes
 from killswitch_ccxt.venues.bitget.rows import (
     account_equity,

@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, decimal, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
-from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
@@ -28,23 +29,12 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import every_page, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars
 from killswitch_ccxt.errors import Meaning, VenueAnswer, as_venue_error, rejected
 from killswitch_ccxt.instruments import Quote, names_its_assets, quote_of
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    decimal,
-    every_page,
-    instant,
-    optional_text,
-    parsed,
-    positive,
-    rows_at,
-    value_at,
-)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, refusal_codes
 from killswitch_ccxt.venues.deribit.rows import (

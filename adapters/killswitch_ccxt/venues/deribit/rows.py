@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal, required_number, required_text, total
 from killswitch.model.snapshot import Balance, Flow, FlowKind
 from killswitch_ccxt.equity import (
     AccountEquity,
@@ -21,7 +22,6 @@ from killswitch_ccxt.equity import (
     value_of,
 )
 from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_number, required_text, total
 
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, flag, object_at, one_of, required_number, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
@@ -30,22 +31,12 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, States
-from killswitch_ccxt.numbers import (
-    NoSuchSymbolError,
-    Row,
-    UnreadableError,
-    decimal,
-    flag,
-    object_at,
-    one_of,
-    required_number,
-    value_at,
-)
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,

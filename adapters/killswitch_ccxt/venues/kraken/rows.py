@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import FlowKind, InstrumentState
-from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     at_least_zero,
@@ -21,6 +18,9 @@ from killswitch_ccxt.numbers import (
     required_number,
     total,
 )
+from killswitch.model.snapshot import FlowKind, InstrumentState
+from killswitch.model.venue import AccountSpec
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
 
 CODES: Final[Mapping[str, Meaning]] = {
     **coded(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",

@@ -11,25 +11,16 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    decimal,
-    instant,
-    optional_text,
-    parsed,
-    positive,
-    rows_at,
-    value_at,
-)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in

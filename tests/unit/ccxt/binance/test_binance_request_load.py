@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import AccountSpec, MalformedAnswerError
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, LONG, QUIET, SPOT_QUIET, account

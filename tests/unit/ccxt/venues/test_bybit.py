@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from msgspec import structs
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import AccountSnapshot, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
@@ -26,7 +27,6 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt.errors import GoneError, VenueAnswer, as_venue_error
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of

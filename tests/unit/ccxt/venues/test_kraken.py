@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
@@ -23,7 +24,6 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.kraken.rows import triggered
 from tests.virtual_time import VirtualTime
