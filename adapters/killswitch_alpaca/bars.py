@@ -13,7 +13,13 @@ from killswitch.model.inspection import Bar
 from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, written_instant
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch.transport.deadlines import Deadlines
-from killswitch_alpaca.client import DaemonThreads, InvalidJsonError, RefusedAnswerError, import_class, without_retries
+from killswitch_alpaca.client import (
+    InvalidJsonError,
+    RefusedAnswerError,
+    import_class,
+    request_threads,
+    without_retries,
+)
 from killswitch_alpaca.errors import as_venue_error, failure_text, redacted, without_secrets
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
@@ -38,7 +44,7 @@ class AlpacaBars:
         self._endpoint = (endpoint or DATA).rstrip("/")
         self._clients: dict[bool, Any] = {}
         self._deadlines = Deadlines(TIMEOUT)
-        self._thread = DaemonThreads(1, "alpaca-bars")
+        self._thread = request_threads("alpaca-bars", 1)
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         """Fetch one page. Raises CredentialsRefusedError for stocks without keys, ValueError for an unknown
