@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
-from killswitch.model.parsing import Row, decimal, rows_at, value_at
+from killswitch.model.parsing import Row, decimal, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
@@ -172,6 +172,8 @@ class BybitSnapshots(Dialect):
         rank = decimal(info.get("adlRankIndicator"))
         return structs.replace(
             position,
+            # Contracts in USDC are settled every few hours: their profit counts from then, and `avgPrice` stays.
+            entry_price=positive(info.get("sessionAvgPrice")) or position.entry_price,
             unrealized_pnl=decimal(info.get("unrealisedPnl")),
             margin=decimal(info.get("positionIM")),
             adl_rank=int(rank) if rank else None,

@@ -39,6 +39,7 @@ from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, refusal_codes
 from killswitch_ccxt.venues.deribit.rows import (
     cross_collateral_equity,
+    entry_of,
     flow_of,
     has_cross_collateral,
     is_complete_rule,
@@ -212,6 +213,9 @@ class Deribit(Dialect):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
         return structs.replace(
             position,
+            entry_price=position.entry_price
+            if rule.get("option")
+            else entry_of(position, info, inverse=bool(rule.get("inverse"))),
             notional=notional,
             index_price=positive(info.get("index_price")),
             margin=decimal(info.get("initial_margin")) if is_own_currency else None,

@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.parsing import Row, UnreadableError, decimal, required_number, required_text, total
-from killswitch.model.snapshot import Balance, Flow, FlowKind
+from killswitch.model.parsing import Row, UnreadableError, decimal, positive, required_number, required_text, total
+from killswitch.model.snapshot import Balance, Flow, FlowKind, Position
 from killswitch_ccxt.equity import (
     AccountEquity,
     from_dollars,
@@ -64,6 +64,33 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
         "entryPrice": info.get("average_price"), "markPrice": info.get("mark_price"), "leverage": info.get("leverage"),
         "liquidationPrice": info.get("estimated_liquidation_price"), "info": info,
     }  # fmt: skip
+
+
+ROUNDED: Final = Decimal("1e-6")
+"""The difference between two profits, as a share of the position's value, that counts as rounding."""
+
+
+def entry_of(position: Position, info: Row, *, inverse: bool) -> Decimal | None:
+    """The price from which Deribit measures the unrealised profit of a future.
+
+    `average_price` is that of the trades. A settlement books the profit up to the mark and leaves it as it is; the
+    profit then counts from `settlement_price`, or from a mean of that and of later trades, which no field states.
+    """
+    profit, mark, size = decimal(info.get("floating_profit_loss")), position.mark_price, position.contracts
+    if profit is None or mark is None:
+        return position.entry_price
+    sign = 1 if position.side == "long" else -1
+    value = size / mark if inverse else size * mark
+    for price in (position.entry_price, positive(info.get("settlement_price"))):
+        if price is None:
+            continue
+        gain = sign * size * (1 / price - 1 / mark if inverse else mark - price)
+        if abs(gain - profit) <= ROUNDED * value:
+            return price
+    found = 1 / mark + sign * profit / size if inverse else mark - sign * profit / size
+    if found <= 0:
+        return position.entry_price
+    return 1 / found if inverse else found
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:

@@ -244,6 +244,14 @@ def test_a_position_without_instrument_rules_makes_the_snapshot_malformed() -> N
     assert "NEWUSDT" in (seen.reason or "")
 
 
+@pytest.mark.parametrize(("session", "entry"), [("52000", 52000), ("", 50000), (None, 50000)])
+def test_the_entry_price_of_a_settled_contract_is_that_of_its_session(session: str | None, entry: int) -> None:
+    """Contracts in USDC are settled every few hours: `avgPrice` stays, and profit counts from `sessionAvgPrice`."""
+    row = {"symbol": "BTCUSDT", "size": "1", "side": "Buy", "positionIdx": 0, "avgPrice": "50000", "markPrice": "52500"}
+    seen = Recorded({"/v5/position/list": _listed([row | {"sessionAvgPrice": session}])}).snapshot()
+    assert [it.entry_price for it in seen.positions or ()] == [entry]
+
+
 def test_a_position_of_negative_size_makes_the_snapshot_malformed() -> None:
     """Bybit writes sizes without a sign: a negative size is invalid."""
     row = {"symbol": "BTCUSDT", "size": "-1", "side": "Buy", "positionIdx": 0}
