@@ -14,11 +14,12 @@ from killswitch.model.parsing import (
     above_zero,
     decimal,
     optional_text,
+    required_number,
     required_text,
     written_instant,
     written_time_of,
 )
-from killswitch.model.snapshot import Fill, Flow, FlowKind
+from killswitch.model.snapshot import CorporateAction, Fill, Flow, FlowKind
 from killswitch_alpaca.orders import read_side
 from killswitch_alpaca.positions import symbol_of
 
@@ -75,6 +76,42 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
         return Flow(name, at, KINDS.get(kind, "interest"), amount, paid_in)
 
 
+SPLITS: Final = frozenset({"SPLIT", "SSP"})
+"""Kinds of activities of a split."""
+
+
+def read_splits(rows: Sequence[Row], first_seen: datetime) -> list[CorporateAction]:
+    """The splits among activities that are not trades.
+
+    Alpaca books one as two rows of the symbol and the day: the old shares leave, and the new ones arrive. Of a single
+    row, or of more than two, the ratio is unknown.
+    """
+    found: dict[tuple[str, str], list[Row]] = {}
+    for each in rows:
+        if each.get("activity_type") in SPLITS and each.get("status") != "canceled":
+            name = required_text(each.get("id"), "id")
+            with about_row(f"activity {name}"):
+                symbol = required_text(each.get("symbol"), "symbol")
+            found.setdefault((symbol, str(each.get("date"))), []).append(each)
+    return [_split(symbol, legs, first_seen) for (symbol, _), legs in found.items()]
+
+
+def _split(symbol: str, legs: Sequence[Row], first_seen: datetime) -> CorporateAction:
+    first = min(legs, key=lambda each: str(each["id"]))
+    with about_row(f"activity {first['id']}"):
+        at = written_instant(first.get("created_at")) or first_seen
+        sizes = {_is_removal(each): abs(required_number(each.get("qty"), "qty")) for each in legs}
+    old, new = sizes.get(True), sizes.get(False)
+    ratio = new / old if len(legs) == 2 and old and new else None
+    return CorporateAction(str(first["id"]), at, symbol, ratio)
+
+
+def _is_removal(leg: Row) -> bool:
+    """Whether the row takes the old shares away: by its description, which holds for shorts too, else by its sign."""
+    word = str(leg.get("description") or "").partition(",")[0].strip().upper()
+    return word == "REMOVE" if word in ("REMOVE", "ADD") else required_number(leg.get("qty"), "qty") < 0
+
+
 KEPT = 20_000
 """Activity ids that are remembered. Older ones have left the pages that are read."""
 OVERLAP: Final = timedelta(hours=1)
@@ -105,6 +142,8 @@ class KnownActivities:
     def __init__(self) -> None:
         self._returned: dict[str, None] | None = None
         self._since: datetime | None = None
+        self.unfinished: list[Row] = []
+        """Rows of reads that did not reach known ones, newest first: the next read continues after them."""
 
     def remember(self, since: datetime | None) -> None:
         """Treat rows from `since` on, the last observation of the previous run, as new; None where that is unknown."""

@@ -19,7 +19,7 @@ from killswitch.model.parsing import (
 )
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import RateLimitedError
-from killswitch_alpaca.activities import KnownActivities
+from killswitch_alpaca.activities import KEPT, KnownActivities
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.hours import TradingDay, VenueClock, read_calendar, read_clock
 from killswitch_alpaca.instruments import Asset, read_asset
@@ -75,19 +75,22 @@ class Queries:
     async def activities(self, known: KnownActivities, path: str, **query: Any) -> list[Row]:
         """Activities that are not `known` yet, oldest first, page by page, until older ones are known.
 
-        Of the first answer after a long pause the newest suffice: there is no earlier answer that they must follow.
+        Where there are more than one read may fetch, it raises UnreadableError, and the next one continues. Without an
+        earlier answer or a previous run, which they must follow, the first page suffices.
         """
         query |= {"direction": "desc", "page_size": TRADES_PAGE}
-        found: list[Row] = []
+        found, known.unfinished = known.unfinished, []
+        if found:
+            query["page_token"] = required_text(found[-1].get("id"), "id")
         for _ in range(PAGES):
             page = rows_at(await self.get(path, query), what="activities")
-            found += page
+            found = [*found, *page]
             if len(page) < TRADES_PAGE or known.is_past(page):
                 return found[::-1]
             query["page_token"] = required_text(page[-1].get("id"), "id")
-        if not known.has_answer:
-            return found[::-1]
-        raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last read")
+        if len(found) < KEPT:
+            known.unfinished = found
+        raise UnreadableError(f"more than {len(found)} activities since the last read, which are not all read yet")
 
     async def clock(self) -> VenueClock:
         """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are
