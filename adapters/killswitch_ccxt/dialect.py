@@ -24,9 +24,10 @@ from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.holdings import LastPrices, Prices, ValuationInputs, holdings
+from killswitch_ccxt.holdings import Prices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
 from killswitch_ccxt.traits import Exchange
+from killswitch_ccxt.unpriced import LastPrices
 
 PositionMode = Literal["one_way", "hedge"]
 BatchResults = Sequence[OrderReport | VenueError]

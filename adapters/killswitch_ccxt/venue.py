@@ -28,10 +28,10 @@ from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
-from killswitch_ccxt.holdings import unpriced_bounds
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.stream import StreamListener
+from killswitch_ccxt.unpriced import unpriced_bounds
 from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
 
 T = TypeVar("T")

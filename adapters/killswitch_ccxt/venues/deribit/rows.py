@@ -71,26 +71,24 @@ ROUNDED: Final = Decimal("1e-6")
 
 
 def entry_of(position: Position, info: Row, *, inverse: bool) -> Decimal | None:
-    """The price from which Deribit measures the unrealised profit of a future.
+    """The price from which Deribit measures the unrealised profit of a future; None where it is unknown.
 
     `average_price` is that of the trades. A settlement books the profit up to the mark and leaves it as it is; the
-    profit then counts from `settlement_price`, or from a mean of that and of later trades, which no field states.
+    profit then counts from `settlement_price`, or from a mean of that and of later trades, which no field states. A
+    price beyond all of these is none: a field is wrong.
     """
     profit, mark, size = decimal(info.get("floating_profit_loss")), position.mark_price, position.contracts
     if profit is None or mark is None:
-        return position.entry_price
+        return None
     sign = 1 if position.side == "long" else -1
-    value = size / mark if inverse else size * mark
-    for price in (position.entry_price, positive(info.get("settlement_price"))):
-        if price is None:
-            continue
+    stated = [it for it in (position.entry_price, positive(info.get("settlement_price"))) if it is not None]
+    for price in stated:
         gain = sign * size * (1 / price - 1 / mark if inverse else mark - price)
-        if abs(gain - profit) <= ROUNDED * value:
+        if abs(gain - profit) <= ROUNDED * (size / mark if inverse else size * mark):
             return price
     found = 1 / mark + sign * profit / size if inverse else mark - sign * profit / size
-    if found <= 0:
-        return position.entry_price
-    return 1 / found if inverse else found
+    entry = 1 / found if inverse and found else found
+    return entry if min(*stated, mark) <= entry <= max(*stated, mark) else None
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:

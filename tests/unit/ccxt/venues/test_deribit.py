@@ -187,15 +187,19 @@ def _perpetual(**more: Any) -> dict[str, Any]:
         # Settled at 46,000, and more was bought since at 48,000: 0.0073 BTC are measured from neither of the two.
         # 1 ÷ (1 ÷ 50,000 + 0.0073 ÷ 5,000) = 46,598.32…
         (_perpetual(floating_profit_loss=0.0073, settlement_price=46000.0), D("46598.32")),
-        (_perpetual(floating_profit_loss=None, settlement_price=46000.0), D(40000)),
+        # Unknown without the profit, and where it contradicts the prices: 1 ÷ (1 ÷ 50,000 − 0.025 ÷ 5,000) = 66,667.
+        (_perpetual(floating_profit_loss=None, settlement_price=46000.0), None),
+        (_perpetual(floating_profit_loss=-0.025, settlement_price=46000.0), None),
     ],
 )
-def test_the_entry_price_is_the_one_from_which_profit_is_unrealised(row: Mapping[str, Any], entry: Decimal) -> None:
+def test_the_entry_price_is_the_one_from_which_profit_is_unrealised(
+    row: Mapping[str, Any], entry: Decimal | None
+) -> None:
     """At 08:00 unrealised profit becomes balance, and the entry price becomes the mark; equity and size stay."""
     seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [row]})
     (held,) = seen.positions
-    assert held.entry_price is not None
-    assert abs(held.entry_price - entry) < D("0.01")
+    assert (held.entry_price is None) is (entry is None)
+    assert entry is None or abs(held.entry_price - entry) < D("0.01")
 
 
 def test_a_short_of_a_linear_perpetual_counts_from_its_settlement_too() -> None:
