@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from killswitch.model.account_options import check_no_credentials
 from killswitch.model.fitting import WrittenAccount
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.parsing import UnreadableError, identifier, positive
@@ -26,6 +27,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
+from killswitch_ccxt.client_factory import timeout_of
 from killswitch_ccxt.dialect import BatchResults, Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.rules import Rules
@@ -207,7 +209,9 @@ def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
         if option not in options and option != CLOCK:
             suggestion = did_you_mean(option, options)
             raise ValueError(f"{name} has no option {option}{suggestion}; it has {', '.join(options)}")
+    check_no_credentials(spec, "ccxt")
     unpriced_bounds(spec)
+    timeout_of(spec)
 
 
 async def _as_venue_answer(request: Awaitable[T]) -> T:

@@ -196,7 +196,7 @@ def tier_of(spec: AccountSpec) -> Tier:
     """The tier of the account. ValueError for a tier that Kraken does not have."""
     tier = str(spec.options.get("tier", "starter"))
     if tier not in TIERS:
-        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}, not {tier}")
+        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}")
     return TIERS[tier]
 
 

@@ -383,7 +383,7 @@ def test_the_limits_are_those_of_the_accounts_tier() -> None:
 
     assert limits() == {"counter": (150, 45.0), "matching": (60, 60.0)}
     assert limits(tier="pro")["counter"] == (200, 20.0)
-    with pytest.raises(ValueError, match="one of starter, intermediate, pro, not gold"):
+    with pytest.raises(ValueError, match="one of starter, intermediate, pro"):
         limits(tier="gold")
 
 
