@@ -30,7 +30,7 @@ def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.parametrize("venue", taking_turns([name for name in STANDS if name != "paper"], "a damaged answer"))
+@pytest.mark.parametrize("venue", taking_turns(STANDS, "a damaged answer"))
 def test_a_damaged_answer_to_an_executed_request_is_never_a_refusal_nor_another_fill(venue: str) -> None:
     """Of a submit, a batch and a cancel: the same report, or an unknown status; a refusal would send it again."""
     stand = STANDS[venue]()
