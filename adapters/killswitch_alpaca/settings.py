@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from killswitch.model.account_options import positive_option, text_option
-from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch.model.fitting import Misfit, WrittenAccount, positive_option, text_option
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Market
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -49,6 +50,15 @@ async def every_page(
         if cursor is None:
             return found
     raise UnreadableError(f"{what}: the list does not end after {len(found)} rows")
+
+
+async def answered(requests: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The answers to several concurrent requests, without those to which the venue has none."""
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, VenueError):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
 def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Row]) -> list[Row]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from killswitch.model.account_options import positive_option
+from killswitch.model.fitting import positive_option
 from killswitch.model.venue import AccountSpec, VenueDownError
 from killswitch_ccxt.response_capture import CapturingClient, limit_exact_numbers, with_own_decimal_context
 from killswitch_ccxt.traits import Exchange

@@ -224,6 +224,11 @@ class Dialect(Exchange):
         """Mark, index and last price of `symbols` at one moment: all requests are concurrent, and nothing is cached."""
         return await self.quotes(symbols)
 
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """Asset → its prices in the account's currency, for assets in the balances that are no position; only those
+        that have one."""
+        return {}
+
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         """Mark prices of a few `symbols` that are no longer held, by the cheapest request that returns them.
 

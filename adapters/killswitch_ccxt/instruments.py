@@ -147,6 +147,17 @@ def valuation_price(quote: Quote) -> Decimal | None:
     return (quote.bid + quote.ask) / 2
 
 
+CLOSE_BOOK: Final = Decimal("0.05")
+"""Largest difference between bid and ask, as a share of the bid, at which their middle is a price."""
+
+
+def book_price(quote: Quote) -> Decimal | None:
+    """The middle of bid and ask where they are close; a single stray trade does not move it."""
+    if quote.bid is None or quote.ask is None or not Decimal(0) <= quote.ask - quote.bid <= CLOSE_BOOK * quote.bid:
+        return None
+    return (quote.bid + quote.ask) / 2
+
+
 def marks_of(found: Mapping[str, Quote]) -> dict[str, Decimal]:
     """Symbol → its mark price, for quotes that have one."""
     return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}

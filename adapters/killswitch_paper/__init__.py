@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from killswitch.market.paper import PaperMarket
-from killswitch.model.account_options import positive_option
 from killswitch.model.clock import Clock
+from killswitch.model.fitting import positive_option
 from killswitch.model.venue import AccountSpec, VenueAdapter
 
 

@@ -110,7 +110,7 @@ def _why_not_corroborated(watch: ScopeEvaluator, view: ScopeView, stage: Stage, 
         return None  # there are no prices to corroborate
     read = view.available()
     repriced_view = (repriced(read, second.prices) if second.prices else None) or read
-    corroborated = corroborate(repriced_view)
+    corroborated = corroborate(repriced_view, second.prices)
     if corroborated.failing and (corroborated.view is None or not _still_holds(watch, corroborated.view, stage)):
         return "; ".join(corroborated.failing)
     if repriced_view is not read and not _still_holds(watch, repriced_view, stage):

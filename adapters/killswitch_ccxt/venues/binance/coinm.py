@@ -112,6 +112,9 @@ class BinanceCoinm(BinanceFutures):
             rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
 
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        return _dollars(await self._premium_rows())
+
     async def _premium_rows(self) -> list[Row]:
         """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():

@@ -157,6 +157,15 @@ class BinanceFutures(Binance):
         """Mark, index and last price by two requests."""
         return await self.quotes_by(symbols, "GetTickerPrice")
 
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """The venue's index, which values the assets, read again."""
+        prices = binance_rows.prices_in_currency(await self.index_in_dollars(assets), self.spec.currency)
+        return {it: Quote(index=prices[it], mark=prices[it]) for it in assets if it in prices}
+
+    @abstractmethod
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        """Coin → the venue's index of it in USD, for `assets` and the account's currency, never from a cache."""
+
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         return marks_of(await self.quotes_by(symbols))
 

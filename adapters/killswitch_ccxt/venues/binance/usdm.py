@@ -172,6 +172,9 @@ class BinanceUsdm(BinanceFutures):
             unrealized=valued.unrealized, rates=rates, why=valued.why,
         )  # fmt: skip
 
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        return await self._dollars(frozenset({*assets, self.spec.currency}))
+
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
         """Asset → its price in USD, as the venue calculates margin; no request where there are no assets."""
         if not assets:

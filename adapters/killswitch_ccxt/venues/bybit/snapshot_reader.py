@@ -19,7 +19,7 @@ from killswitch.model.parsing import Row, decimal, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import every_page
+from killswitch_ccxt.answers import answered, every_page
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
@@ -138,6 +138,19 @@ class BybitSnapshots(Dialect):
             return spot_balance(await self.client.call("privateGetV5AccountWalletBalance", params))
 
         return await self.value_spot_account(balance())
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """The last price at spot against the account's currency; Bybit's own valuation has no request."""
+        names = {f"{asset}{self.spec.currency}": asset for asset in assets}
+        requests = [
+            self.client.call("publicGetV5MarketTickers", {"category": "spot", "symbol": name}) for name in names
+        ]
+        rows = [row for it in await answered(requests) for row in rows_at(it, "result", "list")]
+        return {
+            names[str(row.get("symbol"))]: quote_of(row, "bid1Price ask1Price lastPrice - -", None)
+            for row in rows
+            if row.get("symbol") in names
+        }
 
     async def positions(self) -> tuple[Position, ...]:
         self._positions_at = None

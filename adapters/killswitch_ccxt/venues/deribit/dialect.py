@@ -318,6 +318,13 @@ class Deribit(Dialect):
             if isinstance(result := answer.get("result"), Mapping)
         }
 
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """Deribit's index, which values the currencies of an account with cross collateral, read again."""
+        dollars = await self._indexes({*assets, self.spec.currency})
+        own = dollars.get(self.spec.currency)
+        prices = {it: dollars[it] / own for it in assets if it in dollars} if own else {}
+        return {it: Quote(index=price, mark=price) for it, price in prices.items()}
+
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
         """A quote without the last price of an option, which may be hours old: Deribit does not state its time."""
         last = "-" if self.rules[symbol].get("option") else last
