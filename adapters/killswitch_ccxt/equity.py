@@ -139,6 +139,8 @@ def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
     UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
+    if not all(isinstance(asset, str) for asset in total):
+        raise UnreadableError("the venue's answer has a balance without an asset")
     found = {str(asset): required_number(amount, f"the amount held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 

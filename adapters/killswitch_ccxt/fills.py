@@ -92,7 +92,8 @@ def completed_moves(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flo
 
 def _flow(row: Row, kind: FlowKind, amount: Decimal, currency: object) -> Flow:
     number = identifier(row.get("id"), f"a {kind}")
-    return Flow(number, time_of(row.get("timestamp"), f"{kind} {number}"), kind, amount, str(currency))
+    paid_in = required_text(currency, f"the currency of {kind} {number}")
+    return Flow(number, time_of(row.get("timestamp"), f"{kind} {number}"), kind, amount, paid_in)
 
 
 def ledger_flow(

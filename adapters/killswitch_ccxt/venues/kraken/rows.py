@@ -81,12 +81,13 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
 
     UnreadableError where an amount is missing: then the equity is unknown.
     """
-    if not isinstance(result, Mapping):
+    if not isinstance(result, Mapping) or not result:
         raise UnreadableError("the answer has no balances")
     found = {}
     for asset, row in result.items():
         balance = row if isinstance(row, Mapping) else {"balance": row}
-        amount = required_number(balance.get("balance"), f"the balance of {asset}")
+        # What is owed has a field of its own.
+        amount = at_least_zero(balance.get("balance"), f"the balance of {asset}")
         # Only an account with a credit line has the field.
         borrowed = at_least_zero(balance.get("credit_used", 0), f"the credit used in {asset}")
         if amount - borrowed:
