@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from killswitch.model.magnitude import readable_number
-from killswitch.model.venue import AccountSpec
+if TYPE_CHECKING:
+    from killswitch.model.venue import AccountSpec
 
 VENUES: Final = "killswitch.venues"
 """The entry-point group of venue families. A family has the name of its adapter."""
@@ -66,6 +66,8 @@ _CREDENTIAL: Final = re.compile(
 
 def positive_option(spec: AccountSpec, name: str, default: Decimal | int, unit: str = "a number") -> Decimal:
     """The number of an option; ValueError where it is no number above zero."""
+    from killswitch.model.magnitude import readable_number  # imports msgspec, which validation does without
+
     option = spec.options.get(name, default)
     found = None if isinstance(option, bool) else readable_number(str(option))
     if found is None or found <= 0:
