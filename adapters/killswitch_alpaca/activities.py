@@ -7,18 +7,19 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_alpaca.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     about_row,
+    above_zero,
     decimal,
-    instant,
-    more_than_zero,
     optional_text,
-    required_instant,
+    required_number,
     required_text,
+    written_instant,
+    written_time_of,
 )
+from killswitch.model.snapshot import CorporateAction, Fill, Flow, FlowKind
 from killswitch_alpaca.orders import read_side
 from killswitch_alpaca.positions import symbol_of
 
@@ -38,17 +39,17 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
 
     An activity names no asset class: `names` maps the names of known coins, as positions write them, to their symbols.
     """
-    name = required_text(found, "id")
+    name = required_text(found.get("id"), "id")
     with about_row(f"activity {name}"):
-        symbol = required_text(found, "symbol")
+        symbol = required_text(found.get("symbol"), "symbol")
         return Fill(
             id=name,
-            at=required_instant(found, "transaction_time"),
+            at=written_time_of(found.get("transaction_time"), "transaction_time"),
             symbol=names.get(symbol, symbol),
             side=read_side(found),
-            amount=more_than_zero(found, "qty"),
-            price=more_than_zero(found, "price"),
-            order=optional_text(found, "order_id"),
+            amount=above_zero(found.get("qty"), "qty"),
+            price=above_zero(found.get("price"), "price"),
+            order=optional_text(found.get("order_id")),
         )
 
 
@@ -57,21 +58,58 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
 
     Most of them have a date but no time: they are dated `first_seen`, when they first appeared in an answer.
     """
-    name = required_text(found, "id")
+    name = required_text(found.get("id"), "id")
     with about_row(f"activity {name}"):
         if found.get("status") == "canceled":
             return None
-        kind = required_text(found, "activity_type")
+        kind = required_text(found.get("activity_type"), "activity_type")
         if found.get("net_amount") in (None, "") and found.get("qty") in (None, ""):
             raise UnreadableError("it has neither net_amount nor qty")
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
             # Alpaca charges fees on coins in coins.
-            amount, paid_in = decimal(found.get("qty")) or Decimal(0), required_text(found, "symbol").partition("/")[0]
-            paid_in = symbol_of(paid_in, "crypto").partition("/")[0]
+            amount, coin = decimal(found.get("qty")) or Decimal(0), required_text(found.get("symbol"), "symbol")
+            paid_in = symbol_of(coin.partition("/")[0], "crypto").partition("/")[0]
         if not amount:
             return None
-        return Flow(name, instant(found.get("created_at")) or first_seen, KINDS.get(kind, "interest"), amount, paid_in)
+        at = written_instant(found.get("created_at")) or first_seen
+        return Flow(name, at, KINDS.get(kind, "interest"), amount, paid_in)
+
+
+SPLITS: Final = frozenset({"SPLIT", "SSP"})
+"""Kinds of activities of a split."""
+
+
+def read_splits(rows: Sequence[Row], first_seen: datetime) -> list[CorporateAction]:
+    """The splits among activities that are not trades.
+
+    Alpaca books one as two rows of the symbol and the day: the old shares leave, and the new ones arrive. Of a single
+    row, or of more than two, the ratio is unknown.
+    """
+    found: dict[tuple[str, str], list[Row]] = {}
+    for each in rows:
+        if each.get("activity_type") in SPLITS and each.get("status") != "canceled":
+            name = required_text(each.get("id"), "id")
+            with about_row(f"activity {name}"):
+                symbol = required_text(each.get("symbol"), "symbol")
+            found.setdefault((symbol, str(each.get("date"))), []).append(each)
+    return [_split(symbol, legs, first_seen) for (symbol, _), legs in found.items()]
+
+
+def _split(symbol: str, legs: Sequence[Row], first_seen: datetime) -> CorporateAction:
+    first = min(legs, key=lambda each: str(each["id"]))
+    with about_row(f"activity {first['id']}"):
+        at = written_instant(first.get("created_at")) or first_seen
+        sizes = {_is_removal(each): abs(required_number(each.get("qty"), "qty")) for each in legs}
+    old, new = sizes.get(True), sizes.get(False)
+    ratio = new / old if len(legs) == 2 and old and new else None
+    return CorporateAction(str(first["id"]), at, symbol, ratio)
+
+
+def _is_removal(leg: Row) -> bool:
+    """Whether the row takes the old shares away: by its description, which holds for shorts too, else by its sign."""
+    word = str(leg.get("description") or "").partition(",")[0].strip().upper()
+    return word == "REMOVE" if word in ("REMOVE", "ADD") else required_number(leg.get("qty"), "qty") < 0
 
 
 KEPT = 20_000
@@ -87,7 +125,7 @@ appeared."""
 def _once(answer: Sequence[Row]) -> list[Row]:
     found: dict[str, Row] = {}
     for each in answer:
-        if found.setdefault(name := required_text(each, "id"), each) != each:
+        if found.setdefault(name := required_text(each.get("id"), "id"), each) != each:
             raise UnreadableError(f"activity {name} appears twice, with different content")
     return list(found.values())
 
@@ -104,6 +142,8 @@ class KnownActivities:
     def __init__(self) -> None:
         self._returned: dict[str, None] | None = None
         self._since: datetime | None = None
+        self.unfinished: list[Row] = []
+        """Rows of reads that did not reach known ones, newest first: the next read continues after them."""
 
     def remember(self, since: datetime | None) -> None:
         """Treat rows from `since` on, the last observation of the previous run, as new; None where that is unknown."""
@@ -116,7 +156,7 @@ class KnownActivities:
         """
         answer = _once(answer)
         if self._returned is not None:
-            return [each for each in answer if required_text(each, "id") not in self._returned]
+            return [each for each in answer if required_text(each.get("id"), "id") not in self._returned]
         if self._since is not None:
             return [each for each in answer if not self._is_old(each)]
         for each in answer:
@@ -135,7 +175,7 @@ class KnownActivities:
         """Mark the rows as returned."""
         returned = {} if self._returned is None else self._returned
         for each in answer:
-            name = required_text(each, "id")
+            name = required_text(each.get("id"), "id")
             returned.pop(name, None)  # what was seen last is kept longest
             returned[name] = None
         for name in list(returned)[:-KEPT]:
@@ -145,7 +185,7 @@ class KnownActivities:
     def is_past(self, page: Sequence[Row]) -> bool:
         """Whether every row older than this page, which is sorted newest first, is known."""
         if self._returned is not None:
-            return any(required_text(each, "id") in self._returned for each in page)
+            return any(required_text(each.get("id"), "id") in self._returned for each in page)
         return self._since is None or any(self._is_old(each) for each in page[-1:])
 
     @property
@@ -165,7 +205,7 @@ class KnownActivities:
 def _time(row: Row) -> datetime | None:
     """When the activity happened; None where it has no valid time."""
     try:
-        return instant(row.get("transaction_time")) or instant(row.get("created_at"))
+        return written_instant(row.get("transaction_time")) or written_instant(row.get("created_at"))
     except UnreadableError:
         return None
 

@@ -10,11 +10,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from killswitch.model.inspection import Bar
+from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, written_instant
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch.transport.deadlines import Deadlines
-from killswitch_alpaca.client import DaemonThreads, InvalidJsonError, RefusedAnswerError, import_class, without_retries
+from killswitch_alpaca.client import (
+    InvalidJsonError,
+    RefusedAnswerError,
+    import_class,
+    request_threads,
+    without_retries,
+)
 from killswitch_alpaca.errors import as_venue_error, failure_text, redacted, without_secrets
-from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
 
@@ -38,7 +44,7 @@ class AlpacaBars:
         self._endpoint = (endpoint or DATA).rstrip("/")
         self._clients: dict[bool, Any] = {}
         self._deadlines = Deadlines(TIMEOUT)
-        self._thread = DaemonThreads(1, "alpaca-bars")
+        self._thread = request_threads("alpaca-bars", 1)
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         """Fetch one page. Raises CredentialsRefusedError for stocks without keys, ValueError for an unknown
@@ -63,8 +69,8 @@ class AlpacaBars:
         try:
             loop = asyncio.get_running_loop()
             request = loop.run_in_executor(self._thread, lambda: self._client(crypto).get(path, query))
-            answer = row(await request, "bars")
-            found = row(answer.get("bars") or {}, "bars").get(symbol) or []
+            answer = object_at(await request, what="bars")
+            found = object_at(answer.get("bars") or {}, what="bars").get(symbol) or []
             return [_bar(each) for each in found]
         except RefusedAnswerError as error:
             refused = replace(error.refused, text=self._redacted(error.refused.text))
@@ -105,7 +111,9 @@ class AlpacaBars:
 
 
 def _bar(found: Row) -> Bar:
-    at = instant(found.get("t"))
+    at = written_instant(found.get("t"))
     if at is None:
         raise UnreadableError("a bar has no time")
-    return Bar(int(at.timestamp() * 1000), *(needed(found, name) for name in ("o", "h", "l", "c", "v")))
+    return Bar(
+        int(at.timestamp() * 1000), *(required_number(found.get(name), name) for name in ("o", "h", "l", "c", "v"))
+    )

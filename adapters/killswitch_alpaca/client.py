@@ -14,15 +14,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from errno import EAGAIN
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from killswitch.deadline import DaemonThreadExecutor
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
@@ -43,6 +40,8 @@ from killswitch_alpaca.settings import AlpacaSettings
 T = TypeVar("T")
 QUERY_THREADS, ORDER_THREADS = 4, 8
 """Concurrent requests of each kind."""
+IDLE = 60.0
+"""Seconds for which an idle thread waits for another request."""
 TOO_LATE = "the account's adapter was closed before the request was sent"
 
 
@@ -80,8 +79,8 @@ class Client:
         """alpaca-py's clients, by whether they are for market data; created at their first call."""
         self._creation_lock = threading.Lock()
         self._deadlines = Deadlines(settings.timeout)
-        self._query_threads = DaemonThreads(QUERY_THREADS, "alpaca-read")
-        self._order_threads = DaemonThreads(ORDER_THREADS, "alpaca-change")
+        self._query_threads = request_threads("alpaca-read", QUERY_THREADS)
+        self._order_threads = request_threads("alpaca-change", ORDER_THREADS)
         self._closed = False
         self._in_flight = 0
         self._answered = asyncio.Event()
@@ -210,6 +209,11 @@ class Client:
         return FateUnknownError(text) if changes else VenueDownError(text)
 
 
+def request_threads(name: str, most: int) -> DaemonThreadExecutor:
+    """Threads for at most so many concurrent requests; others wait, since every request has a deadline."""
+    return DaemonThreadExecutor(name, most=most, idle=IDLE, queues=True)
+
+
 def is_cancelling() -> bool:
     """Whether the current task is being cancelled, and not only what it waits for."""
     task = asyncio.current_task()
@@ -274,66 +278,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.1, float(headers["X-RateLimit-Reset"]) - answered_at)
     except (KeyError, ValueError):
         return None
-
-
-class DaemonThreads(Executor):
-    """A thread pool whose threads do not delay the end of the process."""
-
-    def __init__(self, most: int, name: str) -> None:
-        self._most, self._name = most, name
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._threads = 0
-        self._closed = False
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Raises RuntimeError after `shutdown`. If no thread can be started and none runs, the future fails with an
-        OSError."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(f"the thread pool {self._name} is shut down")
-            self._jobs.put((future, lambda: fn(*args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and self._threads < self._most:
-                self._begin_one()
-        return future
-
-    def _begin_one(self) -> None:
-        """Start a thread, with the lock held. The last job fails if there is no thread to run it."""
-        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            if self._threads == 0 and (job := self._jobs.get_nowait()) is not None:
-                job[0].set_exception(OSError(EAGAIN, f"no thread can be started for the request: {error}"))
-        else:
-            self._threads += 1
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel what has not started, and wait for nothing that has, whatever the arguments."""
-        with self._lock:
-            self._closed = True
-            with suppress(Empty):
-                while (job := self._jobs.get_nowait()) is not None:
-                    job[0].cancel()
-            for _ in range(self._threads):
-                self._jobs.put(None)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                self._idle.release()
-                job = self._jobs.get()
-            if job is None:
-                return
-            future, do = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(do())
-            except BaseException as error:  # noqa: BLE001 - the future passes it to its waiter
-                future.set_exception(error)
-            del job, future, do

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from killswitch.model.legible import legible, shortened
+from killswitch.model.parsing import UnreadableError, decimal
 from killswitch.model.unanswered import text_of
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -27,7 +28,6 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.numbers import UnreadableError, decimal
 
 LONGEST_TEXT = 300
 """Characters of Alpaca's text that messages repeat."""

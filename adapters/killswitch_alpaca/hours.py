@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
-from killswitch_alpaca.numbers import Row, UnreadableError, instant, required_text, zoned
+from killswitch.model.parsing import Row, UnreadableError, required_text, written_time_of, zoned
 
 Session = Literal["regular", "extended", "closed"]
 
@@ -33,12 +33,12 @@ class VenueClock:
 
 def read_clock(answer: Row, now: datetime) -> VenueClock:
     """Parse the clock. `now` is the local time in the middle of the request. Raises UnreadableError."""
-    theirs = zoned(required_text(answer, "timestamp"))
-    opens, closes = instant(required_text(answer, "next_open")), instant(required_text(answer, "next_close"))
+    theirs = zoned(required_text(answer.get("timestamp"), "timestamp"))
+    opens, closes = (written_time_of(answer.get(name), name) for name in ("next_open", "next_close"))
     is_open = answer.get("is_open")
     offset = None if theirs is None else theirs.utcoffset()
-    if theirs is None or offset is None or opens is None or closes is None or not isinstance(is_open, bool):
-        raise UnreadableError("the clock has no valid is_open, timestamp, next_open or next_close")
+    if theirs is None or offset is None or not isinstance(is_open, bool):
+        raise UnreadableError("the clock has no valid is_open or timestamp")
     return VenueClock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
 
 
@@ -54,8 +54,8 @@ def read_calendar(answer: Sequence[Row], offset: timedelta) -> tuple[TradingDay,
     """The trading days of the answer, whose times are New York's at `offset` from UTC."""
     return tuple(
         TradingDay(
-            _moment(required_text(each, "date"), each.get("session_open") or "0400", offset),
-            _moment(required_text(each, "date"), each.get("session_close") or "2000", offset),
+            _moment(required_text(each.get("date"), "date"), each.get("session_open") or "0400", offset),
+            _moment(required_text(each.get("date"), "date"), each.get("session_close") or "2000", offset),
         )
         for each in answer
     )

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from killswitch.model.inspection import Capability, Inspection, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.venue import Cost, RateLimit, VenueError, VenueTraits
 from killswitch_alpaca.client import Client, RefusedAnswerError
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.instruments import bar_reason
-from killswitch_alpaca.numbers import Row, UnreadableError, row
 from killswitch_alpaca.queries import Queries
 from killswitch_alpaca.settings import AlpacaSettings
 
@@ -84,7 +84,7 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
     notes."""
     notes: list[str] = []
     try:
-        account = row(await client.call(lambda trading: trading.get_account()), "the account")
+        account = object_at(await client.call(lambda trading: trading.get_account()), what="the account")
     except RefusedAnswerError as error:
         raise as_venue_error(error.refused, changes=False) from error
     bars = bar_reason(account)
@@ -134,7 +134,7 @@ async def _skew(client: Client, settings: AlpacaSettings, notes: list[str]) -> f
 
 
 async def _configuration(client: Client) -> Row:
-    return row(await client.call(lambda trading: trading.get_account_configurations()), "the configuration")
+    return object_at(await client.call(lambda trading: trading.get_account_configurations()), what="the configuration")
 
 
 def _outside(settings: AlpacaSettings) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
+from killswitch.model.parsing import Row, UnreadableError, positive, required_text
 from killswitch.model.snapshot import Instrument, InstrumentState, Position
 from killswitch_alpaca.hours import Session
-from killswitch_alpaca.numbers import Row, UnreadableError, positive, required_text
 from killswitch_alpaca.positions import CRYPTO, OPTION, symbol_of
 
 FRACTION = Decimal("0.000000001")
@@ -35,7 +35,7 @@ class Asset:
 def read_asset(found: Row) -> Asset:
     """Parse one asset. Raises UnreadableError where it has no field tradable."""
     asset_class = found.get("class", found.get("asset_class"))
-    symbol = symbol_of(required_text(found, "symbol"), asset_class)
+    symbol = symbol_of(required_text(found.get("symbol"), "symbol"), asset_class)
     tradable = found.get("tradable")
     if not isinstance(tradable, bool):
         raise UnreadableError(f"asset {symbol} has no field tradable")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
-from killswitch.model.snapshot import Fill, Flow
-from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow
+from killswitch.model.snapshot import CorporateAction, Fill, Flow
+from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow, read_splits
 from killswitch_alpaca.parts import MOVES, TRADES, OutOfTurnReads, SnapshotPart
 from killswitch_alpaca.queries import Queries
 from killswitch_alpaca.settings import AlpacaSettings
@@ -54,6 +54,8 @@ class Ledger:
         self.trades = LedgerRows[Fill](TRADES, 300.0)
         self.flows = LedgerRows[Flow](MOVES, 300.0)
         self.out_of_turn = OutOfTurnReads()
+        self._actions: list[CorporateAction] = []
+        """Corporate actions that no snapshot has returned yet; they are among the rows of the flows."""
         self._lags: deque[tuple[float, float]] = deque()
         """Time of each trade's arrival, in seconds of the loop, and its lag; each later lag is smaller."""
 
@@ -81,19 +83,25 @@ class Ledger:
             self._record_lag(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
     async def read_flows(self) -> None:
-        """Read flows."""
+        """Read flows and corporate actions."""
         known = self.flows.activities
         answer = await self._queries.activities(known, "/account/activities", category="non_trade_activity")
-        seen = self._settings.now()
-        new = [read_flow(each, self._settings.currency, seen) for each in known.new(answer)]
-        flows = [flow for flow in new if flow is not None]
+        seen, new = self._settings.now(), known.new(answer)
+        rows = [read_flow(each, self._settings.currency, seen) for each in new]
+        flows, actions = [flow for flow in rows if flow is not None], read_splits(new, seen)
         begun = known.has_answer
         self.flows.pending += flows
+        self._actions += actions
         known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for flow in flows:
             if begun and flow.currency == self._settings.currency:
                 self.out_of_turn.record_flow(now, flow.amount)
+
+    def new_corporate_actions(self, now: float) -> tuple[CorporateAction, ...] | None:
+        """The corporate actions that were not returned before; None where they are unknown."""
+        found, self._actions = tuple(self._actions), []
+        return found if self.flows.is_usable(now) else None
 
     def _record_lag(self, now: float, lag: float) -> None:
         while self._lags and self._lags[-1][1] <= lag:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Instrument, Order, Position
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_alpaca.client import TOO_LATE, Client, RefusedAnswerError, is_cancelling
 from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
-from killswitch_alpaca.numbers import UnreadableError
 from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, SnapshotPart
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.queries import BestQuote, Queries

@@ -7,19 +7,19 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.order_type import order_type
-from killswitch.model.snapshot import Order, OrderSide, Side
-from killswitch.model.venue import OrderReport, OrderState
-from killswitch_alpaca.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     about_row,
+    at_least_zero,
     decimal,
-    instant,
-    needed,
     optional_text,
     positive,
     required_text,
+    written_instant,
 )
+from killswitch.model.snapshot import Order, OrderSide, Side
+from killswitch.model.venue import OrderReport, OrderState
 from killswitch_alpaca.positions import is_crypto, symbol_of
 
 ZERO = Decimal(0)
@@ -52,27 +52,21 @@ def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Ord
 
 def read_report(found: Row) -> OrderReport:
     """The report of one order. Its fee is unknown: orders do not include fees."""
-    name = required_text(found, "id")
+    name = required_text(found.get("id"), "id")
     with about_row(f"order {name}"):
-        filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
+        filled = at_least_zero(found.get("filled_qty"), "filled_qty")
         size, state = decimal(found.get("qty")), _state(found)
         if size == ZERO or (state == "filled" and filled == ZERO):
             raise UnreadableError(f"status {found.get('status')} contradicts qty {size} and filled_qty {filled}")
         return OrderReport(
             id=name,
-            client_order_id=optional_text(found, "client_order_id"),
-            symbol=symbol_of(required_text(found, "symbol"), found.get("asset_class")),
+            client_order_id=optional_text(found.get("client_order_id")),
+            symbol=symbol_of(required_text(found.get("symbol"), "symbol"), found.get("asset_class")),
             state=state,
-            amount=filled if size is None else _at_least_zero(size, "qty"),
+            amount=filled if size is None else at_least_zero(size, "qty"),
             filled=filled,
             average_price=positive(found.get("filled_avg_price")) if filled else None,
         )
-
-
-def _at_least_zero(value: Decimal, name: str) -> Decimal:
-    if value < 0:
-        raise UnreadableError(f"{name} is {value}")
-    return value
 
 
 def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
@@ -84,16 +78,16 @@ def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
 
 
 def _state(found: Row) -> OrderState:
-    status = required_text(found, "status")
+    status = required_text(found.get("status"), "status")
     if status not in STATES:
         raise UnreadableError(f"order {found.get('id')}: unknown status {status!r}")
     return STATES[status]
 
 
 def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
-    name = required_text(found, "id")
+    name = required_text(found.get("id"), "id")
     with about_row(f"order {name}"):
-        symbol = symbol_of(required_text(found, "symbol"), found.get("asset_class"))
+        symbol = symbol_of(required_text(found.get("symbol"), "symbol"), found.get("asset_class"))
         side = read_side(found)
         position_side, reduces = _purpose(symbol, side, found.get("position_intent"))
         price, trigger = positive(found.get("limit_price")), positive(found.get("stop_price"))
@@ -102,10 +96,10 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             symbol=symbol,
             side=side,
             amount=_amount(found, symbol, prices),
-            client_order_id=optional_text(found, "client_order_id"),
+            client_order_id=optional_text(found.get("client_order_id")),
             position_side=position_side,
             type=order_type(
-                optional_text(found, "type") or optional_text(found, "order_type"),
+                optional_text(found.get("type")) or optional_text(found.get("order_type")),
                 conditional=trigger is not None,
                 priced=price is not None,
             ),
@@ -113,13 +107,13 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             trigger_price=trigger,
             filled=decimal(found.get("filled_qty")),
             reduce_only=reduces,
-            created_at=instant(found.get("created_at")),
+            created_at=written_instant(found.get("created_at")),
         )
 
 
 def read_side(found: Row) -> OrderSide:
     """The side of an order or a fill."""
-    written = required_text(found, "side")
+    written = required_text(found.get("side"), "side")
     if written not in SIDES:
         raise UnreadableError(f"unknown side {written!r}")
     return SIDES[written]
@@ -138,7 +132,7 @@ def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None,
 def _amount(found: Row, symbol: str, prices: Mapping[str, Decimal]) -> Decimal:
     size = decimal(found.get("qty"))
     if size is not None:
-        return _at_least_zero(size, "qty")
+        return at_least_zero(size, "qty")
     money, price = decimal(found.get("notional")), positive(found.get("limit_price")) or prices.get(symbol)
     if money is None or price is None:
         raise UnreadableError("it has no qty, and its notional cannot be converted without a price")

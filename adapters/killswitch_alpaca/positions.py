@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from killswitch.model.parsing import Row, UnreadableError, about_row, decimal, positive, required_number, required_text
 from killswitch.model.snapshot import Balance, Position, Side
-from killswitch_alpaca.numbers import Row, UnreadableError, about_row, decimal, needed, positive, required_text
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
 QUOTES = ("USDT", "USDC", "USD", "BTC")
@@ -31,9 +31,9 @@ def is_crypto(symbol: str) -> bool:
 
 def read_position(found: Row) -> Position | None:
     """One position; None for a size of zero. Raises UnreadableError where side and size contradict each other."""
-    name = required_text(found, "symbol")
+    name = required_text(found.get("symbol"), "symbol")
     with about_row(f"position {name}"):
-        size = needed(found, "qty")
+        size = required_number(found.get("qty"), "qty")
         if size == 0:
             return None
         side: Side = "long" if size > 0 else "short"
@@ -82,7 +82,7 @@ class AccountBase:
     """The account, and the positions at the same time.
 
     `money` is what is neither price nor position: trades and transfers change it. `position_value` is the value of
-    the positions. None is unknown.
+    the positions. None is unknown. `why_unknown` states why `equity` is not believed.
     """
 
     account: Row
@@ -91,6 +91,7 @@ class AccountBase:
     position_value: Decimal | None
     held: Held
     read_at: datetime
+    why_unknown: str | None = None
 
     def equity_with(self, present: Decimal | None) -> Decimal:
         """The equity once the same positions are worth `present`."""
@@ -103,13 +104,23 @@ class AccountBase:
 
 def account_base(account: Row, positions: Sequence[Position], read_at: datetime) -> AccountBase:
     """Combine account and positions. Raises UnreadableError for an account without equity."""
-    equity, found = needed(account, "equity"), position_value(positions)
-    money = None
-    if found is not None and is_consistent(account, positions):
+    equity, found = required_number(account.get("equity"), "equity"), position_value(positions)
+    money, why = None, _contradiction(account, equity, positions)
+    if found is not None and why is None and is_consistent(account, positions):
         market = _market_value(account)
         # Of one answer where it gives both: then no price moved in between.
         money = equity - (found if market is None else market)
-    return AccountBase(account, equity, money, found, held_of(positions), read_at)
+    return AccountBase(account, equity, money, found, held_of(positions), read_at, why)
+
+
+def _contradiction(account: Row, equity: Decimal, positions: Sequence[Position]) -> str | None:
+    """Why an equity of exactly zero next to positions is not believed: money and market values of the same answer do
+    not sum up to zero. A loss of everything to the cent is believed, and so is a negative equity."""
+    cash, market = decimal(account.get("cash")), _market_value(account)
+    if equity or not positions or (cash is not None and market is not None and cash + market == 0):
+        return None
+    stated = ", ".join(f"{name} {account.get(name)}" for name in ("cash", "long_market_value", "short_market_value"))
+    return f"equity: it is 0 next to {len(positions)} positions, and the same answer states {stated}"
 
 
 def is_consistent(account: Row, positions: Sequence[Position]) -> bool:

@@ -8,13 +8,21 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    object_at,
+    positive,
+    required_text,
+    rows_at,
+    written_instant,
+)
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import RateLimitedError
-from killswitch_alpaca.activities import KnownActivities
+from killswitch_alpaca.activities import KEPT, KnownActivities
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.hours import TradingDay, VenueClock, read_calendar, read_clock
 from killswitch_alpaca.instruments import Asset, read_asset
-from killswitch_alpaca.numbers import Row, UnreadableError, instant, positive, required_text, row, rows
 from killswitch_alpaca.orders import read_open
 from killswitch_alpaca.positions import CRYPTO, EQUITY, is_crypto, read_positions, symbol_of
 from killswitch_alpaca.settings import AlpacaSettings
@@ -41,23 +49,23 @@ class Queries:
 
     async def positions(self) -> tuple[Position, ...]:
         answer = await self._client.call(lambda trading: trading.get_all_positions())
-        return read_positions(rows(answer, "positions"))
+        return read_positions(rows_at(answer, what="positions"))
 
     async def account(self) -> Row:
-        return row(await self._client.call(lambda trading: trading.get_account()), "the account")
+        return object_at(await self._client.call(lambda trading: trading.get_account()), what="the account")
 
     async def orders(self, prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
         """All open orders, page by page; `prices` as in `read_open`."""
         found: dict[str, Row] = {}
         query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
         for _ in range(PAGES):
-            page = rows(await self.get("/orders", query), "orders")
-            new = {required_text(each, "id"): each for each in page}
+            page = rows_at(await self.get("/orders", query), what="orders")
+            new = {required_text(each.get("id"), "id"): each for each in page}
             is_repeated = new.keys() <= found.keys()
             found |= new
             if len(page) < PAGE:
                 return read_open(list(found.values()), prices)
-            last = instant(page[-1].get("submitted_at"))
+            last = written_instant(page[-1].get("submitted_at"))
             if is_repeated or last is None:
                 raise UnreadableError(f"the list of open orders cannot be read beyond {len(found)} orders")
             # `after` excludes orders with exactly that time, and the page may end between two of them.
@@ -67,19 +75,22 @@ class Queries:
     async def activities(self, known: KnownActivities, path: str, **query: Any) -> list[Row]:
         """Activities that are not `known` yet, oldest first, page by page, until older ones are known.
 
-        Of the first answer after a long pause the newest suffice: there is no earlier answer that they must follow.
+        Where there are more than one read may fetch, it raises UnreadableError, and the next one continues. Without an
+        earlier answer or a previous run, which they must follow, the first page suffices.
         """
         query |= {"direction": "desc", "page_size": TRADES_PAGE}
-        found: list[Row] = []
+        found, known.unfinished = known.unfinished, []
+        if found:
+            query["page_token"] = required_text(found[-1].get("id"), "id")
         for _ in range(PAGES):
-            page = rows(await self.get(path, query), "activities")
-            found += page
+            page = rows_at(await self.get(path, query), what="activities")
+            found = [*found, *page]
             if len(page) < TRADES_PAGE or known.is_past(page):
                 return found[::-1]
-            query["page_token"] = required_text(page[-1], "id")
-        if not known.has_answer:
-            return found[::-1]
-        raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last read")
+            query["page_token"] = required_text(page[-1].get("id"), "id")
+        if len(found) < KEPT:
+            known.unfinished = found
+        raise UnreadableError(f"more than {len(found)} activities since the last read, which are not all read yet")
 
     async def clock(self) -> VenueClock:
         """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are
@@ -90,21 +101,21 @@ class Queries:
             return began, trading.get_clock(), self._settings.now()
 
         began, answer, ended = await self._client.call(timed)
-        return read_clock(row(answer, "the clock"), began + (ended - began) / 2)
+        return read_clock(object_at(answer, what="the clock"), began + (ended - began) / 2)
 
     async def calendar(self, clock: VenueClock) -> tuple[TradingDay, ...]:
         """The trading days from yesterday to a week from now."""
         today = (self._settings.now() + clock.offset).date()
         query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
-        return read_calendar(rows(await self.get("/calendar", query), "the calendar"), clock.offset)
+        return read_calendar(rows_at(await self.get("/calendar", query), what="the calendar"), clock.offset)
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, BestQuote]:
         """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
         query = {"symbols": ",".join(symbols), **self._feed}
         answer = await self._client.call(lambda data: data.get("/stocks/quotes/latest", query), data=True)
-        found = row(row(answer, "quotes").get("quotes") or {}, "quotes")
+        found = object_at(object_at(answer, what="quotes").get("quotes") or {}, what="quotes")
         now = self._settings.now()
-        return {symbol: _book(row(each, f"the quote of {symbol}"), now) for symbol, each in found.items()}
+        return {symbol: _book(object_at(each, what=f"the quote of {symbol}"), now) for symbol, each in found.items()}
 
     async def trades(self, symbols: Sequence[str]) -> dict[str, tuple[Decimal, datetime]]:
         """Last trade price and time of each share or coin; symbols without one are left out."""
@@ -119,11 +130,11 @@ class Queries:
 
     async def _trades(self, path: str, version: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
         answer = await self._client.call(lambda data: data.get(path, query, api_version=version), data=True)
-        found = row(row(answer, "trades").get("trades") or {}, "trades")
+        found = object_at(object_at(answer, what="trades").get("trades") or {}, what="trades")
         prices = {}
         for symbol, each in found.items():
-            last = row(each, f"the last trade of {symbol}")
-            price, at = positive(last.get("p")), instant(last.get("t"))
+            last = object_at(each, what=f"the last trade of {symbol}")
+            price, at = positive(last.get("p")), written_instant(last.get("t"))
             if price is not None and at is not None:
                 prices[symbol] = price, at
         return prices
@@ -140,14 +151,16 @@ class Queries:
         classes = sorted({CRYPTO if is_crypto(symbol) else EQUITY for symbol in symbols})
         found: list[Asset] = []
         for asset_class in classes:
-            answer = rows(await self.get("/assets", {"asset_class": asset_class}), "assets")
+            answer = rows_at(await self.get("/assets", {"asset_class": asset_class}), what="assets")
             found += [read_asset(each) for each in answer if symbol_of(str(each.get("symbol")), asset_class) in symbols]
         return found, len(classes)
 
     async def _asset(self, symbol: str) -> Asset:
         # A slash would change the path; Alpaca also accepts coins without it.
         name = symbol.replace("/", "")
-        return read_asset(row(await self._client.call(lambda trading: trading.get_asset(name)), f"asset {symbol}"))
+        return read_asset(
+            object_at(await self._client.call(lambda trading: trading.get_asset(name)), what=f"asset {symbol}")
+        )
 
     async def get(self, path: str, query: Mapping[str, Any]) -> Any:
         """The answer of the trading API."""
@@ -155,7 +168,7 @@ class Queries:
 
 
 def _book(found: Row, now: datetime) -> BestQuote:
-    at = instant(found.get("t"))
+    at = written_instant(found.get("t"))
     if at is None or now - at > OLD_QUOTE:
         return None, None
     return positive(found.get("bp")), positive(found.get("ap"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch.model.fitting import Misfit, WrittenAccount, positive_option, text_option
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Market
 
@@ -58,10 +58,10 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
     paper = spec.environment == "sandbox"
     trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or (PAPER if paper else LIVE)
     stream = _address(where, "endpoint_ws", spec.endpoint_ws, ("ws", "wss")) or _stream_of(trading)
-    limit = _number(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
-    band = _number(spec, "extended_band", Decimal("0.01"))
+    limit = positive_option(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
+    band = positive_option(spec, "extended_band", Decimal("0.01"))
     if band >= 1:
-        raise ValueError(f"option extended_band of {where} must be a fraction below 1, such as 0.01, not {band}")
+        raise ValueError(f"option extended_band of {where} must be a fraction below 1, such as 0.01")
     return AlpacaSettings(
         account=spec.account,
         market="spot" if spec.market == "spot" else "equity",
@@ -73,11 +73,11 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         key=spec.credentials["key"],
         secret=spec.credentials["secret"],
         outside_hours=spec.outside_hours,
-        timeout=float(_number(spec, "timeout", Decimal(8))),
+        timeout=float(positive_option(spec, "timeout", Decimal(8))),
         extended_band=band,
-        data_feed=_text(spec, "data_feed"),
+        data_feed=text_option(spec, "data_feed"),
         requests_per_minute=max(1, int(limit)),
-        proxy=_text(spec, "proxy"),
+        proxy=text_option(spec, "proxy"),
         now=_now(spec.options.get("clock")),
     )
 
@@ -109,24 +109,6 @@ def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]
 def _stream_of(trading: str) -> str:
     """The stream is at /stream of the trading API's host."""
     return f"ws{trading.removeprefix('http')}/stream"
-
-
-def _number(spec: AccountSpec, name: str, default: Decimal | int) -> Decimal:
-    option = spec.options.get(name, default)
-    try:
-        found = Decimal(str(option))
-    except InvalidOperation:
-        found = Decimal(0)
-    if isinstance(option, bool) or not found.is_finite() or found <= 0:
-        raise ValueError(f"option {name} of account {spec.account} must be a number above zero, not {option!r}")
-    return found
-
-
-def _text(spec: AccountSpec, name: str) -> str | None:
-    option = spec.options.get(name)
-    if option is None or (isinstance(option, str) and option):
-        return option
-    raise ValueError(f"option {name} of account {spec.account} must be a text, not {option!r}")
 
 
 MARKETS: Final[tuple[Market, ...]] = ("equity", "spot")

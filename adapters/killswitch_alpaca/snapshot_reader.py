@@ -18,6 +18,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -32,7 +33,6 @@ from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import MarketData, TradingSessions
-from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
 from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, SnapshotPart
 from killswitch_alpaca.positions import (
     AccountBase,
@@ -172,14 +172,16 @@ class SnapshotReader:
         prices = await self._prices_of_held()
         supposed = tuple(_at(position, prices[position.symbol]) for position in self.positions) if prices else ()
         base = account_base(account, supposed, read_at)
+        if base.why_unknown is not None:
+            raise why
         parts, total = balances(base, supposed, self._settings.currency, read_at)
         found, reason = self._current_snapshot(now), f"positions: {venue_error}"
         return structs.replace(
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
             equity=base.equity if total is None else total,
-            margin_used=not_negative(account.get("initial_margin")),
-            maintenance_margin=not_negative(account.get("maintenance_margin")),
+            margin_used=not_negative(decimal(account.get("initial_margin"))),
+            maintenance_margin=not_negative(decimal(account.get("maintenance_margin"))),
             balances=None if total is None else parts,
             positions=None,
             unrealized=None if total is None else Decimal(0),
@@ -314,7 +316,7 @@ class SnapshotReader:
         if stated is not None and stated != settings.currency:
             raise UnreadableError(f"the account's currency is {stated}; the document declares {settings.currency}")
         held, total = balances(base, self.positions, settings.currency, base.read_at)
-        equity = base.equity_with(position_value(self.positions)) if total is None else total
+        stated = base.equity_with(position_value(self.positions)) if total is None else total
         return AccountSnapshot(
             account=settings.account,
             venue="alpaca",
@@ -323,9 +325,9 @@ class SnapshotReader:
             quality="ok",
             reason=self._reason(now),
             observed_at=settings.now().astimezone(UTC),
-            equity=equity,
-            margin_used=not_negative(base.account.get("initial_margin")),
-            maintenance_margin=not_negative(base.account.get("maintenance_margin")),
+            equity=stated if base.why_unknown is None else None,
+            margin_used=not_negative(decimal(base.account.get("initial_margin"))),
+            maintenance_margin=not_negative(decimal(base.account.get("maintenance_margin"))),
             position_mode="one_way",
             balances=held,
             flows=self.ledger.flows.new_rows(now),
@@ -345,6 +347,7 @@ class SnapshotReader:
             row_lag_s=self.ledger.lag(now),
             complete=None if total is None else True,
             marks=tuple(self._marks.values()) if self._marks else None,
+            corporate_actions=self.ledger.new_corporate_actions(now),
         )
 
     def _reason(self, now: float) -> str | None:
@@ -356,6 +359,8 @@ class SnapshotReader:
             ("the clock", self.sessions.clock),
         )
         found = [f"{name}: {part.failure}" for name, part in parts if part.failure and not part.is_usable(now)]
+        if self._base is not None and self._base.why_unknown is not None:
+            found.append(self._base.why_unknown)
         if (bars := self.bar_reason) is not None:
             found.append(bars)
         return "; ".join(found) or None

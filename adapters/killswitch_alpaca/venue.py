@@ -10,6 +10,7 @@ from decimal import Decimal
 from urllib.parse import quote
 
 from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, rows_at
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     MalformedAnswerError,
@@ -26,7 +27,6 @@ from killswitch_alpaca.client import Client, RefusedAnswerError
 from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
 from killswitch_alpaca.inspection import COUNTED, FIFTHS, traits_for
-from killswitch_alpaca.numbers import Row, UnreadableError, needed, row, rows
 from killswitch_alpaca.order_requests import bounding_price, order_body, send_style
 from killswitch_alpaca.orders import read_report
 from killswitch_alpaca.positions import is_crypto
@@ -116,7 +116,7 @@ class AlpacaVenue:
         if found is None:
             return ()
         with _venue_errors():
-            filled = needed(found, "filled_qty")
+            filled = required_number(found.get("filled_qty"), "filled_qty")
             return () if not filled else await self._fills(found, symbol, filled)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
@@ -201,14 +201,14 @@ class AlpacaVenue:
                 return None
             raise as_venue_error(error.refused, changes=False) from error
         with _venue_errors():
-            return row(answer, "the order")
+            return object_at(answer, what="the order")
 
     async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
         order = found.get("id")
         query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
         fills: dict[str, Fill] = {}
         for _ in range(FILL_PAGES):
-            page = rows(await self._reader.queries.get("/account/activities/FILL", query), "activities")
+            page = rows_at(await self._reader.queries.get("/account/activities/FILL", query), what="activities")
             name = str(found.get("symbol"))
             fills |= {str(it.get("id")): read_fill(it, {name: symbol}) for it in page if it.get("order_id") == order}
             if sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled:
@@ -235,7 +235,7 @@ def _venue_errors(*, changes: bool = False) -> Iterator[None]:
 def _report(answer: object, client_order_id: str) -> OrderReport:
     """The order in the answer. Raises MalformedAnswerError for another order, or none."""
     with _venue_errors():
-        report = read_report(row(answer, "the order"))
+        report = read_report(object_at(answer, what="the order"))
     if report.client_order_id != client_order_id:
         raise MalformedAnswerError(f"the answer is about order {report.client_order_id}, not {client_order_id}")
     return report

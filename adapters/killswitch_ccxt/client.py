@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from killswitch.model.legible import legible, shortened
+from killswitch.model.parsing import UnreadableError, instant, required_number
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
+from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client_factory import create_client, create_synchronous_client, timeout_of
 from killswitch_ccxt.errors import (
     DENIED,
@@ -30,7 +32,6 @@ from killswitch_ccxt.errors import (
     is_definite,
     meaning_of,
 )
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, failure_text, instant, required_number
 from killswitch_ccxt.response_capture import (
     CURRENT_CALL,
     CURRENT_COUNTERS,

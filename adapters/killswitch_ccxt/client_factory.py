@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from killswitch.model.fitting import positive_option
 from killswitch.model.venue import AccountSpec, VenueDownError
 from killswitch_ccxt.response_capture import CapturingClient, limit_exact_numbers, with_own_decimal_context
 from killswitch_ccxt.traits import Exchange
@@ -23,7 +24,7 @@ PING_INTERVAL = 20_000
 
 def timeout_of(spec: AccountSpec) -> float:
     """Timeout of an answer, in seconds."""
-    return float(str(spec.options.get("timeout", 10)))
+    return float(positive_option(spec, "timeout", 10, "seconds"))
 
 
 def create_client(

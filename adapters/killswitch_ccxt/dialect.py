@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
@@ -19,13 +20,14 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.holdings import LastPrices, Prices, ValuationInputs, holdings
+from killswitch_ccxt.holdings import Prices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
-from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.traits import Exchange
+from killswitch_ccxt.unpriced import LastPrices
 
 PositionMode = Literal["one_way", "hedge"]
 BatchResults = Sequence[OrderReport | VenueError]
@@ -221,6 +223,11 @@ class Dialect(Exchange):
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last price of `symbols` at one moment: all requests are concurrent, and nothing is cached."""
         return await self.quotes(symbols)
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """Asset → its prices in the account's currency, for assets in the balances that are no position; only those
+        that have one."""
+        return {}
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         """Mark prices of a few `symbols` that are no longer held, by the cheapest request that returns them.

@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import UnreadableError, decimal, required_number, required_text, total
 from killswitch.model.snapshot import Balance, Position, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal, required_number, required_text, total
 
 GAP_TOLERANCE: Final = Decimal("1e-6")
 """The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
@@ -139,6 +139,8 @@ def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
     UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
+    if not all(isinstance(asset, str) for asset in total):
+        raise UnreadableError("the venue's answer has a balance without an asset")
     found = {str(asset): required_number(amount, f"the amount held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 

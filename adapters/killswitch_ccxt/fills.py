@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     above_zero,
@@ -20,6 +19,7 @@ from killswitch_ccxt.numbers import (
     required_text,
     time_of,
 )
+from killswitch.model.snapshot import Fill, Flow, FlowKind
 from killswitch_ccxt.orders import ORDER_SIDES
 
 FillOrFlow = TypeVar("FillOrFlow", Fill, Flow)
@@ -92,7 +92,8 @@ def completed_moves(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flo
 
 def _flow(row: Row, kind: FlowKind, amount: Decimal, currency: object) -> Flow:
     number = identifier(row.get("id"), f"a {kind}")
-    return Flow(number, time_of(row.get("timestamp"), f"{kind} {number}"), kind, amount, str(currency))
+    paid_in = required_text(currency, f"the currency of {kind} {number}")
+    return Flow(number, time_of(row.get("timestamp"), f"{kind} {number}"), kind, amount, paid_in)
 
 
 def ledger_flow(

@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from killswitch.model.parsing import Row, flag, instant, optional_number, positive, value_at
 from killswitch.model.snapshot import Instrument, InstrumentState
-from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
@@ -144,6 +144,17 @@ def valuation_price(quote: Quote) -> Decimal | None:
     """The price that values a holding: the last price, or the middle of bid and ask; None where both are missing."""
     if quote.last is not None or quote.bid is None or quote.ask is None:
         return quote.last
+    return (quote.bid + quote.ask) / 2
+
+
+CLOSE_BOOK: Final = Decimal("0.05")
+"""Largest difference between bid and ask, as a share of the bid, at which their middle is a price."""
+
+
+def book_price(quote: Quote) -> Decimal | None:
+    """The middle of bid and ask where they are close; a single stray trade does not move it."""
+    if quote.bid is None or quote.ask is None or not Decimal(0) <= quote.ask - quote.bid <= CLOSE_BOOK * quote.bid:
+        return None
     return (quote.bid + quote.ask) / 2
 
 

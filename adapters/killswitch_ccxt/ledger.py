@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from killswitch.model.snapshot import Fill, Flow
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.fills import unique
-from killswitch_ccxt.numbers import forget_oldest
 from killswitch_ccxt.parts import (
     KNOWN_ROWS,
     LATE_ROWS,

@@ -7,16 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.order_type import order_type
-from killswitch.model.snapshot import Order, OrderSide, Side
-from killswitch.model.venue import (
-    FateUnknownError,
-    MalformedAnswerError,
-    OrderReport,
-    OrderRequest,
-    OrderState,
-    VenueError,
-)
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     at_least_zero,
@@ -27,6 +18,15 @@ from killswitch_ccxt.numbers import (
     one_of,
     optional_text,
     positive,
+)
+from killswitch.model.snapshot import Order, OrderSide, Side
+from killswitch.model.venue import (
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderReport,
+    OrderRequest,
+    OrderState,
+    VenueError,
 )
 
 STATES: Final[Mapping[str, OrderState]] = {

@@ -7,18 +7,10 @@ from decimal import Decimal
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative, one_of, positive, required_number
 from killswitch.model.snapshot import Position
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.instruments import Quote, names_its_assets
-from killswitch_ccxt.numbers import (
-    NoSuchSymbolError,
-    Row,
-    UnreadableError,
-    decimal,
-    not_negative,
-    one_of,
-    positive,
-    required_number,
-)
 from killswitch_ccxt.orders import SIDES
 
 Rules = Mapping[str, Row]

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Health
 from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import guarded_session
 from killswitch_ccxt.errors import VenueAnswer
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.traits import Exchange
 
 

@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from killswitch.model.parsing import UnreadableError, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     AccountSpec,
@@ -25,12 +26,12 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity, check_margin, without_contradicted_equity, without_contradicted_profit
 from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, failure_text, not_negative
 from killswitch_ccxt.parts import (
     CLOSED_MARKET_RULES_INTERVAL,
     MISSING_SYMBOL_RULES_INTERVAL,

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from killswitch.model.fitting import WrittenAccount
+from killswitch.model.fitting import WrittenAccount, check_no_credentials
 from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.parsing import UnreadableError, identifier, positive
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
@@ -23,14 +24,16 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
+from killswitch_ccxt.client_factory import timeout_of
 from killswitch_ccxt.dialect import BatchResults, Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
-from killswitch_ccxt.holdings import unpriced_bounds
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, failure_text, identifier, positive
+from killswitch_ccxt.instruments import book_price, valuation_price
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.stream import StreamListener
+from killswitch_ccxt.unpriced import unpriced_bounds
 from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
 
 T = TypeVar("T")
@@ -138,7 +141,27 @@ class CcxtVenue:
         """See `PricedVenue`."""
         await self._rules.ready()
         known = sorted(symbol for symbol in set(symbols) if symbol in self._dialect.rules)
-        found = await _valid_answer(self._dialect.prices(known)) if known else {}
+        quote_name = f"/{self._spec.currency}"
+        assets = sorted(it.removesuffix(quote_name) for it in {*symbols} - {*known} if it.endswith(quote_name))
+        positions, others = await asyncio.gather(self._position_prices(known), self._asset_prices(assets))
+        return {**positions, **{f"{asset}{quote_name}": price for asset, price in others.items()}}
+
+    async def _position_prices(self, symbols: Sequence[str]) -> dict[str, Prices]:
+        """Prices of positions. A holding is valued at its last price, and held against the index, or the order book."""
+        found = await _valid_answer(self._dialect.prices(symbols)) if symbols else {}
+        if not self._dialect.is_spot:
+            return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
+        return {
+            it: Prices(valuation_price(quote), quote.index or book_price(quote), quote.last, quote.at)
+            for it, quote in found.items()
+        }
+
+    async def _asset_prices(self, assets: Sequence[str]) -> dict[str, Prices]:
+        """Prices of assets in the balances; those of positions are known without them."""
+        try:
+            found = await _valid_answer(self._dialect.asset_prices(assets)) if assets else {}
+        except VenueError:
+            return {}
         return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
 
     async def inspect(self) -> Inspection:
@@ -206,7 +229,9 @@ def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
         if option not in options and option != CLOCK:
             suggestion = did_you_mean(option, options)
             raise ValueError(f"{name} has no option {option}{suggestion}; it has {', '.join(options)}")
+    check_no_credentials(spec, "ccxt")
     unpriced_bounds(spec)
+    timeout_of(spec)
 
 
 async def _as_venue_answer(request: Awaitable[T]) -> T:

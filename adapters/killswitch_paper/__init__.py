@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
+from killswitch.model.fitting import positive_option
 from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
@@ -20,26 +21,14 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
 
         return LocalVenue(spec.account, market, _clock(spec.options.get("clock")))
     if market is not None:
-        raise ValueError(f"option market of account {spec.account} must be a PaperMarket, not {market!r}")
+        raise ValueError(f"option market of account {spec.account} must be a PaperMarket")
     if spec.endpoint is None:
         raise ValueError(f"account {spec.account} needs an endpoint: http://127.0.0.1:PORT of a paper server")
     from killswitch_paper.client import HttpVenue
 
-    return HttpVenue(spec, timeout=_timeout(spec))
+    return HttpVenue(spec, timeout=float(positive_option(spec, "timeout", 5, "seconds")))
 
 
 def _clock(option: object) -> Clock | None:
     # Clock is a protocol that cannot be checked at run time; only `now` is used here.
     return option if hasattr(option, "now") else None  # type: ignore[return-value] # it has `now`
-
-
-def _timeout(spec: AccountSpec) -> float:
-    """Request timeout in seconds: the option `timeout`, above zero; 5 by default."""
-    option = spec.options.get("timeout", 5.0)
-    try:
-        seconds = float(str(option))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"option timeout of account {spec.account} must be seconds above zero, not {option!r}")
-    return seconds

@@ -14,7 +14,21 @@ from msgspec import Struct, structs
 
 from killswitch.market.terms import read_traits
 from killswitch.model.magnitude import LONGEST, readable
-from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Health, Market, Order, Quality
+from killswitch.model.snapshot import (
+    AccountSnapshot,
+    Balance,
+    Fill,
+    Flow,
+    Health,
+    Instrument,
+    Liquidity,
+    Mark,
+    Market,
+    Order,
+    Position,
+    Quality,
+    Rate,
+)
 from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
@@ -260,9 +274,36 @@ def _faults(answer: object) -> Iterator[str]:
                     yield f"{name} is {str(value)[:LONGEST]}"
             elif isinstance(value, Struct | tuple | dict):
                 yield from _faults(value)
+    if isinstance(answer, OrderReport):
+        yield from _report_faults(answer)
     elif isinstance(answer, dict | tuple):
-        for each in answer.values() if isinstance(answer, dict) else answer:
+        rows = tuple(answer.values()) if isinstance(answer, dict) else answer
+        yield from _repeated(rows)
+        for each in rows:
             yield from _faults(each)
+
+
+_KEYS: Final[Mapping[type, tuple[str, ...]]] = {
+    Balance: ("asset",), Flow: ("id",), Position: ("symbol", "side"), Order: ("id",), Fill: ("id",),
+    Instrument: ("symbol",), Mark: ("symbol",), Rate: ("currency",), Liquidity: ("symbol",),
+}  # fmt: skip
+"""Kind of a row → the fields that name it: no list has two rows of one name."""
+
+
+def _repeated(rows: Sequence[object]) -> Iterator[str]:
+    names = [(type(row).__name__, *(getattr(row, it) for it in _KEYS[type(row)])) for row in rows if type(row) in _KEYS]
+    if len(set(names)) < len(names):
+        kind, *name = next(name for name in names if names.count(name) > 1)
+        yield f"it has two rows of {kind} {' '.join(map(str, name))}"
+
+
+def _report_faults(report: OrderReport) -> Iterator[str]:
+    """What contradicts itself in a report of an order."""
+    filled, price = report.filled, report.average_price
+    if report.amount <= 0 or filled > report.amount or (report.state == "filled" and filled < report.amount):
+        yield f"{report.state}, with {filled} filled of {report.amount}"
+    if price is not None and price <= 0:
+        yield f"average_price is {price}"
 
 
 def _account_faults(account: AccountSnapshot) -> Iterator[str]:

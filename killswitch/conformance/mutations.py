@@ -41,7 +41,7 @@ _TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "fills_as_of", "fl
 _NOT_COMPARED: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
                                     "health", "row_lag_s"})  # fmt: skip
 _ROWS: Final = frozenset({"positions", "orders", "fills", "flows", "balances", "instruments", "marks", "rates",
-                          "liquidity"})  # fmt: skip
+                          "liquidity", "corporate_actions"})  # fmt: skip
 _PARTIAL: Final = frozenset({"instruments", "balances", "marks", "rates", "liquidity"})
 """Lists of which single rows may be missing; a position, an order or a fill may not."""
 _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "realized_pnl", "fee", "wallet"})

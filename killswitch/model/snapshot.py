@@ -107,6 +107,19 @@ class Flow(Struct, frozen=True, gc=False, omit_defaults=True):
     currency: str
 
 
+class CorporateAction(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A split or a redenomination that changes the quantity of `symbol` and its price inversely, with nothing traded.
+
+    `ratio` is new units per old one: 4 for a split of 4 for 1, 0.1 for one of 1 for 10. None: the venue states the
+    action without it.
+    """
+
+    id: str
+    at: Instant
+    symbol: str
+    ratio: Decimal | None = None
+
+
 class Balance(Struct, frozen=True, gc=False, omit_defaults=True):
     """A holding of one asset; `price` in the account's currency, `haircut` a fraction 0…1.
 
@@ -221,6 +234,8 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """False if the account holds products that the adapter does not read."""
     marks: tuple[Mark, ...] | None = None
     rates: tuple[Rate, ...] | None = None
+    corporate_actions: tuple[CorporateAction, ...] | None = None
+    """Splits and the like that became known since the last snapshot; absent if unknown."""
 
 
 EventKind = Literal[

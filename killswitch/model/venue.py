@@ -292,12 +292,14 @@ class Prices(Struct, frozen=True):
 
 @runtime_checkable
 class PricedVenue(Protocol):
-    """An adapter that reads prices separately, to corroborate a mark."""
+    """An adapter that reads prices separately, to corroborate a mark, or the price of an asset in the balances."""
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """Mark, index and last price of each symbol, in one round trip and never from a cache.
 
-        A symbol without a price is omitted.
+        `symbols` are those of positions, and `ASSET/CURRENCY` for assets of the balances that are no position, in the
+        account's currency. The mark is the price that values the symbol or the asset in a snapshot; None where the
+        venue has it only in its answer about the account. A symbol without a price is omitted.
         """
 
 

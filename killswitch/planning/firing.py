@@ -111,7 +111,7 @@ def _why_not_corroborated(watch: ScopeEvaluator, view: ScopeView, stage: Stage, 
         return None  # there are no prices to corroborate
     read = view.available()
     repriced_view = (repriced(read, second.prices) if second.prices else None) or read
-    corroborated = corroborate(repriced_view)
+    corroborated = corroborate(repriced_view, second.prices)
     true = None if corroborated.view is None else watch.conditions_for(corroborated.view)
     if corroborated.failing and (true is None or not is_confirmed(stage, true)):
         watch.refute(true)

@@ -44,7 +44,7 @@ EVERY: Final = 150.0
 """Mean seconds between two disturbances other than faulty answers of the venue."""
 JUMPS: Final = (-86_400, -3_600, -90, -5, 0, 0, 0, 5, 90, 3_600, 86_400)
 """By how many seconds a wall clock may be off."""
-BOUNDED: Final = ("killswitch_ccxt/numbers.py", "killswitch/model/magnitude.py")
+BOUNDED: Final = ("killswitch/model/parsing.py", "killswitch/model/magnitude.py")
 """Files that cache at most 8,192 numbers; the cache takes hours to fill."""
 ROOMS: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
 

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Fill
+from killswitch.model.parsing import Row, at_least_zero
+from killswitch.model.snapshot import Fill, Position
 from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, did_you_mean, not_installed_text
 
@@ -67,6 +69,23 @@ class Generic(Dialect):
     """
 
     complete_lists = frozenset()
+
+    async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
+        """The balances as positions.
+
+        UnreadableError for a negative amount: whether this exchange writes debts so is unknown, and a holding must not
+        become a short position.
+        """
+
+        async def balance() -> Row:
+            found: Row = await self.client.call("fetch_balance")
+            for part in ("total", "free", "used"):
+                for asset, amount in (found.get(part) or {}).items():
+                    if amount is not None:
+                        at_least_zero(amount, f"the amount {part} of {asset}")
+            return found
+
+        return await self.value_spot_account(balance())
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
         """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""

@@ -30,6 +30,7 @@ from killswitch.model.venue import (
     RateLimitedError,
     VenueError,
 )
+from killswitch.planning.scopes.collateral import collateral_symbols
 
 FIRST_ANSWER_TIMEOUT = 30.0
 """Seconds after which a venue's first answer is overdue; it contains the rules of all its markets."""
@@ -248,10 +249,11 @@ class Polls:
         return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
 
     def priced(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Account → the symbols that it holds, for the named accounts whose adapters can read prices alone."""
+        """Account → the symbols that it holds, for the named accounts whose adapters can read prices alone; assets of
+        its balances that are no position as `ASSET/CURRENCY`."""
         wanted = frozenset(names)
         return {
-            account.account: frozenset(position.symbol for position in account.positions or ())
+            account.account: frozenset(it.symbol for it in account.positions or ()) | collateral_symbols(account)
             for account in snapshot.accounts
             if account.account in wanted and self._polls[account.account].has_prices and account.positions
         }

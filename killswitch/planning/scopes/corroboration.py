@@ -1,20 +1,28 @@
 """Corroboration: compares each mark with the index price, or the last price, of the same snapshot.
 
-A mark that deviates by more than `MARK_TOLERANCE` from the index price (from the last price without an index) fails. It
-is reported, and the account is valued at the other price instead; a stage that would not fire at that value is not
-corroborated. Nothing is averaged.
+So is the price of collateral, with the index or last price that was fetched. A price that deviates by more than
+`MARK_TOLERANCE` from the index price (from the last price without an index) fails. It is reported, and the account is
+valued at the other price instead; a stage that would not fire at that value is not corroborated. Nothing is averaged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
+from killswitch.planning.scopes.collateral import (
+    at_prices,
+    collateral,
+    fetched_marks,
+    fetched_references,
+    with_holding_prices,
+)
 from killswitch.valuation.position_measures import ZERO, move_value, settlement, sign
 from killswitch.valuation.scope_view import ScopeView
 
@@ -33,10 +41,11 @@ class Corroborated(Struct, frozen=True):
     failing: tuple[str, ...]
 
 
-def corroborate(view: ScopeView) -> Corroborated:
-    """Compare every mark of the scope with its index or last price, if given."""
+def corroborate(view: ScopeView, prices: PricesOf = MappingProxyType({})) -> Corroborated:
+    """Compare every mark of the scope with its index or last price, if given, and every price of collateral with
+    those of `prices`."""
     failing: list[str] = []
-    accounts = [_at_references(account, view, failing) for account in view.sound]
+    accounts = [_at_references(account, view, failing, prices.get(account.account, {})) for account in view.sound]
     if not failing:
         return Corroborated(view, ())
     known = [account for account in accounts if account is not None]
@@ -66,10 +75,13 @@ def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices])
         return None
     pairs = zip(found.positions or (), fetched, strict=True)
     positions = tuple(replace(position, index_price=each.index, last_price=each.last) for position, each in pairs)
-    return replace(found, positions=positions)
+    found = with_holding_prices(replace(found, positions=positions), account)
+    return at_prices(found, fetched_marks(found, prices))
 
 
-def _at_references(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
+def _at_references(
+    account: AccountSnapshot, view: ScopeView, failing: list[str], prices: Mapping[str, Prices]
+) -> AccountSnapshot | None:
     """The account with failing marks replaced; None if it cannot be valued."""
     references = [_reference(position) for position in account.positions or ()]
     failing += [
@@ -78,8 +90,21 @@ def _at_references(account: AccountSnapshot, view: ScopeView, failing: list[str]
         for position, reference in zip(account.positions or (), references, strict=True)
         if reference is not None
     ]
+    others = {
+        it.asset: reference
+        for it in collateral(account)
+        if (reference := fetched_references(account, prices).get(it.asset)) is not None
+        and abs((it.price or ZERO) - reference) > MARK_TOLERANCE * reference
+    }
+    failing += [
+        f"{it.asset} price {it.price} against {others[it.asset]} {account.currency}"
+        for it in account.balances or ()
+        if it.asset in others
+    ]
     found = _at_marks(account, view, references)
-    return None if found is None else replace(found, unrealized=account.unrealized)
+    if found is None:
+        return None
+    return at_prices(with_holding_prices(replace(found, unrealized=account.unrealized), account), others)
 
 
 def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal | None]) -> AccountSnapshot | None:

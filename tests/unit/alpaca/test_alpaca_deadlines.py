@@ -19,7 +19,7 @@ from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownErro
 from killswitch.transport.adapters import watch
 from killswitch.transport.deadlines import Deadlines
 from killswitch_alpaca import adapter
-from killswitch_alpaca.client import DaemonThreads
+from killswitch_alpaca.client import request_threads
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.threads import NoThreads
 from tests.unit.alpaca.account_specs import spec
@@ -166,8 +166,8 @@ def test_no_request_is_sent_after_its_deadline() -> None:
 
 
 def test_threads_run_their_calls_and_return_results_or_errors() -> None:
-    """At most two at once; results, errors, and RuntimeError after they were released."""
-    threads = DaemonThreads(2, "test")
+    """At most two at once; results and errors; what waits when they are released is cancelled."""
+    threads = request_threads("test", 2)
     both, begun, third = threading.Barrier(2), threading.Barrier(3), threading.Event()
     first, second = (threads.submit(both.wait) for _ in range(2))
     assert sorted((first.result(), second.result())) == [0, 1]
@@ -180,15 +180,28 @@ def test_threads_run_their_calls_and_return_results_or_errors() -> None:
     assert waiting.cancelled()
     third.set()
     assert [each.result() for each in held] == [True, True]
-    with pytest.raises(RuntimeError, match="is shut down"):
-        threads.submit(lambda: None)
+
+
+def test_a_request_without_a_thread_of_its_own_waits_for_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a process limit, while another request is in flight, and beyond the number of concurrent requests."""
+    no_threads, threads, go_on = NoThreads(monkeypatch), request_threads("test", 2), threading.Event()
+    running = threads.submit(go_on.wait)
+    no_threads.begin()
+    waiting = threads.submit(lambda: "answered")
+    no_threads.end()
+    second = threads.submit(go_on.wait)
+    beyond = threads.submit(lambda: "answered too")
+    assert not waiting.done() and not beyond.done()
+    go_on.set()
+    assert (waiting.result(60), beyond.result(60)) == ("answered", "answered too")
+    assert running.result(60) and second.result(60)
 
 
 def test_a_request_without_a_thread_fails_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At a process limit, reached for a moment: no caller waits for a call that will never run."""
-    no_threads, threads = NoThreads(monkeypatch), DaemonThreads(1, "test")
+    no_threads, threads = NoThreads(monkeypatch), request_threads("test", 1)
     no_threads.begin()
     assert isinstance(threads.submit(int).exception(60), OSError)
     no_threads.end()

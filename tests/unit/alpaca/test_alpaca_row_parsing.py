@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError, written_instant
 from killswitch.model.snapshot import Flow, Position
 from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow
 from killswitch_alpaca.hours import Hours, read_calendar, read_clock
 from killswitch_alpaca.instruments import instrument, read_asset
-from killswitch_alpaca.numbers import UnreadableError, instant
 from killswitch_alpaca.orders import read_open, read_report
 from killswitch_alpaca.positions import position_value, read_positions, symbol_of
 
@@ -166,12 +166,12 @@ def test_a_trade_is_returned_once_and_stays_new_until_it_could_be_parsed() -> No
 def test_times_are_parsed_with_nanoseconds_and_never_without_a_zone() -> None:
     """Python has microseconds: the remaining digits are truncated."""
     at = datetime(2021, 3, 16, 18, 38, 1, 942282, tzinfo=UTC)
-    assert instant("2021-03-16T18:38:01.942282723Z") == at
-    assert instant("2021-03-16T14:38:01.942282723-04:00") == at
-    assert instant("2021-03-16T18:38:01Z") == at.replace(microsecond=0)
+    assert written_instant("2021-03-16T18:38:01.942282723Z") == at
+    assert written_instant("2021-03-16T14:38:01.942282723-04:00") == at
+    assert written_instant("2021-03-16T18:38:01Z") == at.replace(microsecond=0)
     for text in ("noon", "2021-03-16T18:38:01"):
         with pytest.raises(UnreadableError):
-            instant(text)
+            written_instant(text)
 
 
 def test_the_session_follows_alpacas_clock_and_its_skew() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import FateUnknownError, OrderRejectedError
 from killswitch_ccxt import orders
 from killswitch_ccxt.errors import RefusalCodes, rejected, row_error
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.binance.codes import FORM, FUTURES
 from killswitch_ccxt.venues.binance.spot import balance_of
 from killswitch_ccxt.venues.bybit.rows import spot_balance

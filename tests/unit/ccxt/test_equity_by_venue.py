@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Balance, Rate
 from killswitch.model.venue import Prices
 from killswitch_ccxt.equity import AccountEquity
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bitget.rows import account_equity
 from killswitch_ccxt.venues.generic import generic

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, traits_of
 from killswitch_ccxt import adapter
 from killswitch_ccxt.family import family
 from killswitch_ccxt.venues import MODULES, dialect_of
+from tests.conformance.typed_generic import generic
 
 NAMES = (
     "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
@@ -103,3 +107,24 @@ def test_a_market_that_the_venue_has_under_another_exchange_name_is_suggested() 
         adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binance"))
     with pytest.raises(ValueError, match=r"okx has no market equity here; it has [a-z, ]*; write `market: swap`"):
         adapter(AccountSpec("main", "ccxt", "equity", "USDT", None, {}, {}, exchange="okx"))
+
+
+@pytest.mark.parametrize("part", ["available", "locked"])
+def test_a_negative_amount_at_an_unexamined_exchange_is_unreadable(part: str) -> None:
+    """It is no borrowed holding: how the exchange writes debts is unknown."""
+    stand = generic()
+    first, second = stand.typed.answers["GET /api/v4/spot/accounts"]
+
+    async def main() -> AccountSnapshot:
+        def change(question: str, answer: Any) -> Any:
+            return [first | {part: "-0.5"}, second] if question == "GET /api/v4/spot/accounts" else answer
+
+        venue = await stand.connect(change)
+        try:
+            return await venue.snapshot()
+        finally:
+            await venue.close()
+
+    seen = stand.run(main())
+    assert (seen.quality, seen.positions) == ("malformed", None)
+    assert "BTC is -0." in str(seen.reason)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Flow, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from tests.virtual_time import START, VirtualTime

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError, decimal, flag, instant, positive
 from killswitch.model.snapshot import Flow
 from killswitch_ccxt.fills import fills, flows
 from killswitch_ccxt.instruments import instruments
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
 from killswitch_ccxt.orders import open_orders, report
 from killswitch_ccxt.positions import positions
 from killswitch_ccxt.venues.bitget.rows import flow_of as bitget_flow

@@ -14,8 +14,9 @@ from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from killswitch_ccxt.equity import AccountEquity
-from killswitch_ccxt.holdings import LastPrices, ValuationInputs, holdings
+from killswitch_ccxt.holdings import ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote
+from killswitch_ccxt.unpriced import LastPrices
 from tests.unit.ccxt.binance.test_binance import SPOT_QUIET, snapshot_of
 
 D = Decimal

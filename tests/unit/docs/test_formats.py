@@ -30,6 +30,7 @@ FORMATS = {
     "Balance": snapshot.Balance,
     "Mark": snapshot.Mark,
     "Rate": snapshot.Rate,
+    "Corporate action": snapshot.CorporateAction,
     "Instrument": snapshot.Instrument,
     "Liquidity": snapshot.Liquidity,
     "Health": snapshot.Health,
@@ -58,7 +59,7 @@ FORMATS = {
     "Against": summary.Against,
 }
 
-WITH_REQUIRED_KEYS = ("Account", "Position", "Order", "Fill", "Balance", "Mark", "Rate")
+WITH_REQUIRED_KEYS = ("Account", "Position", "Order", "Fill", "Balance", "Mark", "Rate", "Corporate action")
 """The formats whose required keys the page lists."""
 
 

@@ -8,12 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Position
-from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
-from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars, value_of
-from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     decimal,
@@ -25,9 +20,14 @@ from killswitch_ccxt.numbers import (
     total,
     value_at,
 )
+from killswitch.model.snapshot import Position
+from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
+from killswitch_ccxt.dialect import PositionMode, mode_of
+from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.traits import call_costs
+from killswitch_ccxt.unpriced import ignored_assets
 from killswitch_ccxt.venues.binance import codes as binance_codes
-from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
 
@@ -79,16 +79,14 @@ class BinanceCoinm(BinanceFutures):
         found = self.positions_of(rows)
         check_settlement_coins(by_asset(body.get("assets")), (self.settlement_coin(it.symbol) for it in found))
         dollars = _dollars(premium)
-        try:
-            return self.equity_of(body, dollars), self.in_own_currency(found, dollars)
-        except UnreadableError:
-            if isinstance(premium, Exception):
-                raise premium from None
-            raise
+        equity = self.equity_of(body, dollars, found)
+        if equity.why is not None and isinstance(premium, Exception):
+            raise premium
+        return equity, self.in_own_currency(found, dollars)
 
     async def equity_alone(self) -> AccountEquity | None:
         body, premium = await asyncio.gather(self.client.call(self.account_method), self._premium_or_failure())
-        return self.equity_of(body, _dollars(premium))
+        return self.equity_of(body, _dollars(premium), ())
 
     async def _premium_or_failure(self) -> Sequence[Row] | Exception:
         try:
@@ -96,26 +94,26 @@ class BinanceCoinm(BinanceFutures):
         except (VenueError, UnreadableError) as error:
             return error
 
-    def equity_of(self, body: Row, dollars: Mapping[str, Decimal]) -> AccountEquity:
-        """The equity of the coins at the venue's index, `dollars`.
+    def equity_of(self, body: Row, dollars: Mapping[str, Decimal], found: tuple[Position, ...]) -> AccountEquity:
+        """The equity of the coins at the venue's index, `dollars`; `found`: the positions.
 
-        UnreadableError where a held coin has no price, and for an empty list: Binance lists every coin, even with a
-        zero balance.
+        It is unknown while a held coin has neither an index nor a small bound. UnreadableError for an empty list:
+        Binance lists every coin, even with a zero balance.
         """
-        currency, rows = self.spec.currency, by_asset(body.get("assets"))
-        if not rows:
+        currency, listed, ignored = self.spec.currency, by_asset(body.get("assets")), ignored_assets(self.spec)
+        if not listed:
             raise UnreadableError("the venue lists no asset, which no account of Binance lacks")
-        assets, prices = rows.values(), binance_rows.prices_in_currency(dollars, currency)
-        balances = binance_rows.balances(assets, prices)
-        unpriced = [each.asset for each in balances if each.price is None]
-        if unpriced:
-            raise UnreadableError(f"the venue has no price of {', '.join(unpriced)} in {currency}")
+        rows = {asset: row for asset, row in listed.items() if asset not in ignored}
+        valued = self.valued_assets(list(rows.values()), dollars, found)
         names = ("positionInitialMargin", "maintMargin", "availableBalance")
-        used, maintenance, free = (_summed(rows, prices, name) for name in names)
+        used, maintenance, free = (_summed(rows, valued.prices, name) for name in names)
         return AccountEquity(
-            value_of(balances), free, used, maintenance, balances,
-            unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
+            valued.equity, free, used, maintenance, valued.balances, unrealized=valued.unrealized, why=valued.why,
+            rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
+
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        return _dollars(await self._premium_rows())
 
     async def _premium_rows(self) -> list[Row]:
         """Index and mark of all contracts; concurrent callers share one request."""
@@ -137,6 +135,9 @@ def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:
 
 
 def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
-    """The sum over all coins that have a price; None where an amount is missing or negative."""
-    amounts = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
-    return total(None if amount is None else amount * prices[asset] for asset, amount in amounts) if amounts else None
+    """The sum over all coins; None where an amount is missing or negative, or its coin has no price."""
+    found = []
+    for asset, row in rows.items():
+        amount, price = not_negative(decimal(row.get(name))), prices.get(asset)
+        found.append(amount if not amount else None if price is None else amount * price)
+    return total(found) if rows.keys() & prices.keys() else None

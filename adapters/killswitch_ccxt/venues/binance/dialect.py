@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, flag, instant
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
+from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
 from killswitch_ccxt.venues.binance import codes, rows
 
 EndpointCall = Callable[[Row], Awaitable[Any]]

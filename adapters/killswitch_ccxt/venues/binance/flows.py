@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     decimal,
@@ -23,6 +22,7 @@ from killswitch_ccxt.numbers import (
     required_text,
     time_of,
 )
+from killswitch.model.snapshot import Flow
 
 LOOK_BACK: Final = 3 * 86_400_000
 """Milliseconds before the requested time from which on rows are fetched: some are pending for days."""

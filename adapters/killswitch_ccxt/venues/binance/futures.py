@@ -8,32 +8,39 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
+from killswitch.model.parsing import Row, UnreadableError, object_at, optional_number, required_number, rows_at
+from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, DeadManRule, OrderReport, OrderRequest
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.dialect import BatchResults, PositionMode, is_stop
+from killswitch_ccxt.equity import value_of
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.instruments import Quote, StateTable, marks_of, with_maximum
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    forget_oldest,
-    object_at,
-    optional_number,
-    required_number,
-    rows_at,
-)
 from killswitch_ccxt.traits import Ages
+from killswitch_ccxt.unpriced import are_small, remark_on, unpriced_asset
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, rows_by_time
+
+
+class ValuedAssets(NamedTuple):
+    """The assets of an account at the venue's index, in the account's currency; None is unknown."""
+
+    prices: Mapping[str, Decimal]
+    balances: tuple[Balance, ...]
+    equity: Decimal | None
+    unrealized: Decimal | None
+    why: str | None
+    """How an asset without an index counts, or why the equity is unknown."""
 
 
 class BinanceFutures(Binance):
@@ -101,10 +108,7 @@ class BinanceFutures(Binance):
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
     def in_own_currency(self, found: tuple[Position, ...], dollars: Mapping[str, Decimal]) -> tuple[Position, ...]:
-        """Positions with the amounts of other coins converted at the venue's index in USD.
-
-        UnreadableError where an inverse position has no such price: its amounts would pass for the account's currency.
-        """
+        """Positions with the amounts of other coins converted at the venue's index in USD; unknown without it."""
         self._prices = binance_rows.prices_in_currency(dollars, self.spec.currency)
         return tuple(map(self._converted, found))
 
@@ -116,15 +120,51 @@ class BinanceFutures(Binance):
         coin = self.settlement_coin(position.symbol)
         if coin == self.spec.currency:
             return position
-        price = self._prices.get(coin)
-        if price is None and self.rules[position.symbol].get("inverse"):
-            own = self.spec.currency
-            raise UnreadableError(f"position {position.symbol}: the venue has no price of {coin} in {own}")
-        return positions.converted(position, price)
+        return positions.converted(position, self._prices.get(coin))
+
+    def valued_assets(
+        self, rows: Sequence[Row], dollars: Mapping[str, Decimal], found: Iterable[Position]
+    ) -> ValuedAssets:
+        """The assets at `dollars`, the venue's index in USD.
+
+        The equity is known where those without an index are bounded and small. A declared bound is none for a coin in
+        which positions settle: their profit is not in it.
+        """
+        prices, now = binance_rows.prices_in_currency(dollars, self.spec.currency), self.client.now()
+        balances = binance_rows.balances(rows, prices)
+        settled = {self.settlement_coin(position.symbol) for position in found}
+        missing = []
+        for it in balances:
+            if it.price is not None:
+                self._last_prices[it.asset] = it.price, now
+                continue
+            asset = unpriced_asset(it.asset, it.amount, self.spec, self._last_prices.recent(it.asset, now))
+            missing.append(replace(asset, bound=None) if it.asset in settled and asset.last is None else asset)
+        is_known = are_small(missing, value_of(balances))
+        last = {it.asset: it.last for it in missing if it.last is not None} if is_known else {}
+        prices = prices | {asset: price for asset, (price, _) in last.items()}
+        balances = tuple(
+            structs.replace(it, price=last[it.asset][0], price_at=last[it.asset][1]) if it.asset in last else it
+            for it in balances
+        )
+        return ValuedAssets(
+            prices, balances, value_of(balances) if is_known else None,
+            binance_rows.unrealized(rows, prices) if is_known else None,
+            remark_on(missing, self.spec, cause="the venue has no index price", is_known=is_known),
+        )  # fmt: skip
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last price by two requests."""
         return await self.quotes_by(symbols, "GetTickerPrice")
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """The venue's index, which values the assets, read again."""
+        prices = binance_rows.prices_in_currency(await self.index_in_dollars(assets), self.spec.currency)
+        return {it: Quote(index=prices[it], mark=prices[it]) for it in assets if it in prices}
+
+    @abstractmethod
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        """Coin → the venue's index of it in USD, for `assets` and the account's currency, never from a cache."""
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         return marks_of(await self.quotes_by(symbols))

@@ -17,10 +17,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState
-from killswitch_ccxt.instruments import Quote, quote_of
-from killswitch_ccxt.numbers import (
-    NoSuchSymbolError,
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     any_flag,
@@ -35,6 +32,9 @@ from killswitch_ccxt.numbers import (
     time_of,
     total,
 )
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState
+from killswitch_ccxt.answers import NoSuchSymbolError
+from killswitch_ccxt.instruments import Quote, quote_of
 
 SymbolOf = Callable[[str], str]
 STATES: Final[Mapping[str, str]] = {

@@ -10,26 +10,26 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Fill, Flow, Position
-from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueTraits
-from killswitch_ccxt import fills, orders
-from killswitch_ccxt.dialect import PositionMode, is_stop
-from killswitch_ccxt.equity import AccountEquity, by_asset
-from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.instruments import Quote, StateTable, names_its_assets
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     at_least_zero,
     decimal,
-    every_page,
     identifier,
     required_text,
     rows_at,
     time_of,
     value_at,
 )
+from killswitch.model.snapshot import Fill, Flow, Position
+from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch_ccxt import fills, orders
+from killswitch_ccxt.answers import every_page
+from killswitch_ccxt.dialect import PositionMode, is_stop
+from killswitch_ccxt.equity import AccountEquity, by_asset
+from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.holdings import holdings
+from killswitch_ccxt.instruments import Quote, StateTable, names_its_assets
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
@@ -18,10 +19,9 @@ from killswitch_ccxt.equity import (
     rates_in_dollars,
     value_of,
 )
-from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch_ccxt.traits import call_costs, capability_table
+from killswitch_ccxt.unpriced import ignored_assets
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 
@@ -103,12 +103,13 @@ class BinanceUsdm(BinanceFutures):
         if not needed_for <= self._indexed:
             dollars = await self._dollars(needed_for)
         self._indexed = needed_for
-        return self.equity_of(body, dollars), self.in_own_currency(found, dollars)
+        return self.equity_of(body, dollars, found), self.in_own_currency(found, dollars)
 
     async def equity_alone(self) -> AccountEquity | None:
         body, dollars = await asyncio.gather(self.client.call(self.account_method), self._dollars(self._indexed))
         needed_for = self._priced_assets(body, ())
-        return self.equity_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
+        dollars = dollars if needed_for <= self._indexed else await self._dollars(needed_for)
+        return self.equity_of(body, dollars, ())
 
     def _priced_assets(self, body: Row, found: tuple[Position, ...]) -> frozenset[str]:
         """Assets whose price in USD is needed: none where everything is in the account's currency."""
@@ -129,21 +130,21 @@ class BinanceUsdm(BinanceFutures):
                 position = f"{read['symbol']} {read['side']}"
                 raise UnreadableError(f"the account has a position {position}, and the positions lack it")
 
-    def equity_of(self, body: Row, dollars: Mapping[str, Decimal]) -> AccountEquity:
-        """The equity, with each asset at the venue's index. `dollars`: prices in USD.
+    def equity_of(self, body: Row, dollars: Mapping[str, Decimal], found: tuple[Position, ...]) -> AccountEquity:
+        """The equity, with each asset at the venue's index. `dollars`: prices in USD; `found`: the positions.
 
-        In single-asset mode the equity is unknown while a held asset has no index: Binance's own totals then cover USDT
-        only. Positions are known all the same.
+        In single-asset mode the equity is unknown while a held asset has neither an index nor a small bound: Binance's
+        own totals then cover USDT only. Positions are known all the same.
         """
         currency, assets = self.spec.currency, self._assets(body)
-        own, prices = dollars.get(currency), binance_rows.prices_in_currency(dollars, currency)
-        balances = binance_rows.balances(assets, prices)
+        own = dollars.get(currency)
         used, maintenance = map(optional_number, (body.get("totalPositionInitialMargin"), body.get("totalMaintMargin")))
-        profit = binance_rows.unrealized(assets, prices)
         rates = rates_in_dollars(own, currency)
         if self._multi_assets:
             total = required_number(body.get("totalMarginBalance"), "the account's equity")
             equity = from_dollars(total, own, currency)
+            prices = binance_rows.prices_in_currency(dollars, currency)
+            balances, profit = binance_rows.balances(assets, prices), binance_rows.unrealized(assets, prices)
             if balances and all(each.price is not None for each in balances):
                 equity = value_of(balances)
             else:
@@ -157,20 +158,22 @@ class BinanceUsdm(BinanceFutures):
         rows = by_asset(assets)
         if currency not in rows and rows and currency not in dollars:
             raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
+        valued = self.valued_assets(assets, dollars, found)
         if not rows:
             # An account without any asset has totals, which are zero.
-            equity, profit = required_number(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
+            equity = required_number(body.get("totalMarginBalance"), f"the amount held of {currency}")
+            valued = valued._replace(equity=equity, unrealized=None)
         else:
             held = rows.get(currency, {"marginBalance": "0"}).get("marginBalance")
             required_number(held, f"the amount held of {currency}")
-            equity = value_of(balances)
         free = optional_number(rows.get(currency, {}).get("availableBalance"))
-        missing = [it.asset for it in balances if it.price is None]
-        why = unpriced_text(missing, self.spec, "the venue has no index price") if missing else None
         return AccountEquity(
-            None if missing else equity, free, used, maintenance, balances, margin_mode="single_asset",
-            unrealized=None if missing else profit, rates=rates, why=why,
+            valued.equity, free, used, maintenance, valued.balances, margin_mode="single_asset",
+            unrealized=valued.unrealized, rates=rates, why=valued.why,
         )  # fmt: skip
+
+    async def index_in_dollars(self, assets: Sequence[str]) -> Mapping[str, Decimal]:
+        return await self._dollars(frozenset({*assets, self.spec.currency}))
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
         """Asset → its price in USD, as the venue calculates margin; no request where there are no assets."""

@@ -16,15 +16,16 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, UnreadableError, above_zero, decimal, instant, object_at, positive, rows_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import answered, every_page
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, VenueAnswer, row_error
-from killswitch_ccxt.instruments import StateTable
-from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
+from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.venues.bitget import codes as bitget_codes
 from killswitch_ccxt.venues.bitget.rows import (
     account_equity,
@@ -99,6 +100,17 @@ class Bitget(Dialect):
 
     async def equity(self) -> AccountEquity:
         return account_equity(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """The last price at spot against the account's currency; Bitget's own valuation has no request."""
+        names = {f"{asset}{self.spec.currency}": asset for asset in assets}
+        requests = [self.client.call("publicSpotGetV2SpotMarketTickers", {"symbol": name}) for name in names]
+        rows = [row for it in await answered(requests) for row in rows_at(it, "data")]
+        return {
+            names[str(row.get("symbol"))]: quote_of(row, "bidPr askPr lastPr - -", instant(row.get("ts")))
+            for row in rows
+            if row.get("symbol") in names
+        }
 
     async def positions(self) -> tuple[Position, ...]:
         answer = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})

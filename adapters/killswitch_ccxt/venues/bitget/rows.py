@@ -12,11 +12,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
-from killswitch_ccxt.equity import AccountEquity, unrealized_of
-from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.instruments import with_maximum
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     decimal,
@@ -28,6 +24,10 @@ from killswitch_ccxt.numbers import (
     required_text,
     total,
 )
+from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
+from killswitch_ccxt.equity import AccountEquity, unrealized_of
+from killswitch_ccxt.fills import ledger_flow
+from killswitch_ccxt.instruments import with_maximum
 from killswitch_ccxt.orders import SIDES
 from killswitch_ccxt.venues.bitget import codes
 

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import Row, value_at
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -21,7 +22,6 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, PositionMode
-from killswitch_ccxt.numbers import Row, value_at
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, DisconnectProtection
 from killswitch_ccxt.venues.bybit.rows import order_of_executions, rights_of, row_report

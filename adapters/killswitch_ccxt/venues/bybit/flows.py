@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from killswitch.model.parsing import Row, UnreadableError, required_text
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch.model.venue import VenueDownError
 from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.numbers import Row, UnreadableError, required_text
 from killswitch_ccxt.parts import OVERLAP
 
 _NONE: Final = (

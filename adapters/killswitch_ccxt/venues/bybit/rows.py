@@ -10,12 +10,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Side
-from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
-from killswitch_ccxt.equity import AccountEquity, by_asset, from_dollars, rates_in_dollars, unrealized_of, value_of
-from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.instruments import with_maximum
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     any_flag,
@@ -26,6 +21,11 @@ from killswitch_ccxt.numbers import (
     required_text,
     value_at,
 )
+from killswitch.model.snapshot import Balance, Fill, Side
+from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt.equity import AccountEquity, by_asset, from_dollars, rates_in_dollars, unrealized_of, value_of
+from killswitch_ccxt.errors import row_error
+from killswitch_ccxt.instruments import with_maximum
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 
 ROUNDED: Final = Decimal("1e-5")

@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, decimal, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import answered, every_page
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
-from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (
@@ -138,6 +139,19 @@ class BybitSnapshots(Dialect):
 
         return await self.value_spot_account(balance())
 
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """The last price at spot against the account's currency; Bybit's own valuation has no request."""
+        names = {f"{asset}{self.spec.currency}": asset for asset in assets}
+        requests = [
+            self.client.call("publicGetV5MarketTickers", {"category": "spot", "symbol": name}) for name in names
+        ]
+        rows = [row for it in await answered(requests) for row in rows_at(it, "result", "list")]
+        return {
+            names[str(row.get("symbol"))]: quote_of(row, "bid1Price ask1Price lastPrice - -", None)
+            for row in rows
+            if row.get("symbol") in names
+        }
+
     async def positions(self) -> tuple[Position, ...]:
         self._positions_at = None
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._categories))
@@ -171,6 +185,8 @@ class BybitSnapshots(Dialect):
         rank = decimal(info.get("adlRankIndicator"))
         return structs.replace(
             position,
+            # Contracts in USDC are settled every few hours: their profit counts from then, and `avgPrice` stays.
+            entry_price=positive(info.get("sessionAvgPrice")) or position.entry_price,
             unrealized_pnl=decimal(info.get("unrealisedPnl")),
             margin=decimal(info.get("positionIM")),
             adl_rank=int(rank) if rank else None,

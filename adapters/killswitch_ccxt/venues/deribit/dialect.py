@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
@@ -28,27 +29,17 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import every_page, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars
 from killswitch_ccxt.errors import Meaning, VenueAnswer, as_venue_error, rejected
 from killswitch_ccxt.instruments import Quote, names_its_assets, quote_of
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    decimal,
-    every_page,
-    instant,
-    optional_text,
-    parsed,
-    positive,
-    rows_at,
-    value_at,
-)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, refusal_codes
 from killswitch_ccxt.venues.deribit.rows import (
     cross_collateral_equity,
+    entry_of,
     flow_of,
     has_cross_collateral,
     is_complete_rule,
@@ -222,6 +213,9 @@ class Deribit(Dialect):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
         return structs.replace(
             position,
+            entry_price=position.entry_price
+            if rule.get("option")
+            else entry_of(position, info, inverse=bool(rule.get("inverse"))),
             notional=notional,
             index_price=positive(info.get("index_price")),
             margin=decimal(info.get("initial_margin")) if is_own_currency else None,
@@ -323,6 +317,13 @@ class Deribit(Dialect):
             for symbol, answer in zip(symbols, answers, strict=True)
             if isinstance(result := answer.get("result"), Mapping)
         }
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """Deribit's index, which values the currencies of an account with cross collateral, read again."""
+        dollars = await self._indexes({*assets, self.spec.currency})
+        own = dollars.get(self.spec.currency)
+        prices = {it: dollars[it] / own for it in assets if it in dollars} if own else {}
+        return {it: Quote(index=price, mark=price) for it, price in prices.items()}
 
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
         """A quote without the last price of an option, which may be hours old: Deribit does not state its time."""

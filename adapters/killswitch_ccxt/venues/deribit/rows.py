@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Flow, FlowKind
+from killswitch.model.parsing import Row, UnreadableError, decimal, positive, required_number, required_text, total
+from killswitch.model.snapshot import Balance, Flow, FlowKind, Position
 from killswitch_ccxt.equity import (
     AccountEquity,
     from_dollars,
@@ -21,7 +22,6 @@ from killswitch_ccxt.equity import (
     value_of,
 )
 from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_number, required_text, total
 
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
@@ -64,6 +64,31 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
         "entryPrice": info.get("average_price"), "markPrice": info.get("mark_price"), "leverage": info.get("leverage"),
         "liquidationPrice": info.get("estimated_liquidation_price"), "info": info,
     }  # fmt: skip
+
+
+ROUNDED: Final = Decimal("1e-6")
+"""The difference between two profits, as a share of the position's value, that counts as rounding."""
+
+
+def entry_of(position: Position, info: Row, *, inverse: bool) -> Decimal | None:
+    """The price from which Deribit measures the unrealised profit of a future; None where it is unknown.
+
+    `average_price` is that of the trades. A settlement books the profit up to the mark and leaves it as it is; the
+    profit then counts from `settlement_price`, or from a mean of that and of later trades, which no field states. A
+    price beyond all of these is none: a field is wrong.
+    """
+    profit, mark, size = decimal(info.get("floating_profit_loss")), position.mark_price, position.contracts
+    if profit is None or mark is None:
+        return None
+    sign = 1 if position.side == "long" else -1
+    stated = [it for it in (position.entry_price, positive(info.get("settlement_price"))) if it is not None]
+    for price in stated:
+        gain = sign * size * (1 / price - 1 / mark if inverse else mark - price)
+        if abs(gain - profit) <= ROUNDED * (size / mark if inverse else size * mark):
+            return price
+    found = 1 / mark + sign * profit / size if inverse else mark - sign * profit / size
+    entry = 1 / found if inverse and found else found
+    return entry if min(*stated, mark) <= entry <= max(*stated, mark) else None
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:

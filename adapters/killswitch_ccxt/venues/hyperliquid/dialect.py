@@ -15,6 +15,17 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    object_at,
+    positive,
+    required_number,
+    rows_at,
+    total,
+)
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
@@ -29,23 +40,12 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, VenueAnswer
 from killswitch_ccxt.fills import fills_of_order
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.numbers import (
-    NoSuchSymbolError,
-    Row,
-    UnreadableError,
-    decimal,
-    instant,
-    object_at,
-    positive,
-    required_number,
-    rows_at,
-    total,
-)
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,

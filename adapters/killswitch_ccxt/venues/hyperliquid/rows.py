@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     above_zero,
@@ -25,6 +23,8 @@ from killswitch_ccxt.numbers import (
     time_of,
     value_at,
 )
+from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 
 CODES: Final[Mapping[str, Meaning]] = {
     **coded(rejected("already_flat"), "Reduce only order would increase position"),

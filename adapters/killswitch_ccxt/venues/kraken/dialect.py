@@ -16,6 +16,21 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    flag,
+    object_at,
+    one_of,
+    optional_number,
+    optional_text,
+    required_number,
+    required_text,
+    time_of,
+    value_at,
+)
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
@@ -30,22 +45,12 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, States
-from killswitch_ccxt.numbers import (
-    NoSuchSymbolError,
-    Row,
-    UnreadableError,
-    decimal,
-    flag,
-    object_at,
-    one_of,
-    required_number,
-    value_at,
-)
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
@@ -148,6 +153,14 @@ class Kraken(Dialect):
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         return tuple(refusal_codes(answer.fields.get("error")))
 
+    def corrected_rule(self, rule: Row) -> Row:
+        """The rule without a step of a negative number of decimals, which no pair has."""
+        info, precision = rule.get("info") or {}, dict(rule.get("precision") or {})
+        for name, field in (("amount", "lot_decimals"), ("price", "pair_decimals")):
+            if (optional_number(info.get(field)) or 0) < 0:
+                precision[name] = None
+        return {**rule, "precision": precision}
+
     # Snapshot
 
     async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
@@ -172,8 +185,12 @@ class Kraken(Dialect):
     async def states(self) -> States:
         venue_state = STATES.get(await self._status() or "")
         infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items() if self.concerns(rule)}
-        found = {symbol: venue_state or STATES.get(str(info.get("status"))) for symbol, info in infos.items()}
-        return {symbol: state for symbol, state in found.items() if state is not None}
+        # A status that is not known here is an unknown state.
+        return {
+            symbol: venue_state or STATES.get(str(info.get("status")))
+            for symbol, info in infos.items()
+            if venue_state is not None or info.get("status") != "online"
+        }
 
     async def status(self) -> str | None:
         status = await self._status()
@@ -185,8 +202,18 @@ class Kraken(Dialect):
         return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": flag(info.get("reduce_only"))}
 
     async def orders(self) -> tuple[Order, ...]:
-        await self._counter.use(1)
-        return await super().orders()
+        answer = await self._counted_call("privatePostOpenOrders", {})
+        return orders.open_orders(
+            self._open_order(number, row) for number, row in object_at(answer, "result", "open").items()
+        )
+
+    def _open_order(self, number: str, row: Any) -> Row:
+        """ccxt's order of a row. NoSuchSymbolError for a pair that the rules do not have."""
+        info = object_at(row, what=f"order {number}")
+        found = self.refine_order(self.client.ccxt.parse_order({"id": number, **info}))
+        if found.get("symbol") not in self.rules:
+            raise NoSuchSymbolError(f"order {number}: the venue's rules have no {found.get('symbol')}")
+        return found
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         rows = await self._all_rows("privatePostTradesHistory", "trades", {"start": since // 1000})
@@ -194,11 +221,17 @@ class Kraken(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         answer = await self._counted_call("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
-        numbers = value_at(object_at(answer, "result"), order_id, "trades") or ()
+        row = object_at(answer, "result", order_id, what=f"the answer about order {order_id}")
+        numbers = row.get("trades") or []
+        if not isinstance(numbers, list) or (not numbers and required_number(row.get("vol_exec"), "the filled volume")):
+            raise UnreadableError(f"order {order_id} is filled, and its trades are not listed")
         if not numbers:
             return ()
         answer = await self._counted_call("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
-        return tuple(self._fill(number, row) for number, row in object_at(answer, "result").items())
+        rows = object_at(answer, "result")
+        if not rows.keys() >= set(map(str, numbers)):
+            raise UnreadableError(f"the answer lacks trades of order {order_id}")
+        return tuple(self._fill(number, row) for number, row in rows.items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         rows = await self._all_rows("privatePostLedgers", "ledger", {"start": since // 1000})
@@ -223,8 +256,11 @@ class Kraken(Dialect):
         self._mark_busy()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
             answer = await self._counted_call(method, {"cl_ord_id": client_order_id})
-            for number, row in object_at(answer, "result", part).items():
-                if row.get("cl_ord_id") == client_order_id:
+            listed = object_at(answer, "result", part)
+            if not listed and decimal(value_at(answer, "result", "count")):
+                raise UnreadableError(f"queried order {client_order_id}, the answer counts orders and lists none")
+            for number, row in listed.items():
+                if optional_text(object_at(row, what=f"order {number}").get("cl_ord_id")) == client_order_id:
                     return found_order(number, row, client_order_id)
         return None
 
@@ -323,27 +359,31 @@ class Kraken(Dialect):
             answer = await self._counted_call(method, {**params, "ofs": len(found)}, LIST_COST)
             rows = object_at(answer, "result", part)
             found |= rows
-            if not rows or len(found) >= int(value_at(answer, "result", "count") or 0):
+            if len(found) >= int(value_at(answer, "result", "count") or 0):
                 return found
+            if not rows:
+                raise UnreadableError(f"{method}: the answer counts more than the {len(found)} rows that are listed")
         raise UnreadableError(f"{method}: more than {len(found)} rows since the last fetch")
 
     def _fill(self, number: str, row: Row) -> Fill:
-        symbol = self._symbol(str(row.get("pair")))
+        symbol = self._symbol(required_text(row.get("pair"), f"the pair of fill {number}"))
         side = one_of(orders.ORDER_SIDES, row.get("type"), f"side of fill {number}")
         quote = (self.rules.get(symbol) or {}).get("quote")
         return Fill(
-            number, _at(row, number), symbol, side, required_number(row.get("vol"), f"the volume of fill {number}"),
-            required_number(row.get("price"), f"the price of fill {number}"), order=row.get("ordertxid"),
+            number, _at(row, number), symbol, side, above_zero(row.get("vol"), f"the volume of fill {number}"),
+            above_zero(row.get("price"), f"the price of fill {number}"), order=optional_text(row.get("ordertxid")),
             fee=decimal(row.get("fee")), fee_currency=quote,
         )  # fmt: skip
 
     def _flow(self, number: str, row: Row) -> Flow | None:
-        kind = LEDGER.get(str(row.get("type")))
+        kind = LEDGER.get(required_text(row.get("type"), f"the type of ledger entry {number}"))
         if kind is None or (row.get("type") == "staking" and row.get("subtype") == "allocation"):
             return None
         amount = required_number(row.get("amount"), f"the amount of ledger entry {number}")
         amount -= decimal(row.get("fee")) or 0
-        currency = self.client.ccxt.safe_currency_code(str(row.get("asset")).removesuffix(".F"))
+        currency = self.client.ccxt.safe_currency_code(
+            required_text(row.get("asset"), f"the asset of ledger entry {number}").removesuffix(".F")
+        )
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
     async def _status(self) -> str | None:
@@ -366,7 +406,4 @@ def _priced(position: Position, quote: Quote) -> Position:
 
 
 def _at(row: Row, number: str) -> datetime:
-    try:
-        return datetime.fromtimestamp(float(required_number(row.get("time"), f"the time of {number}")), UTC)
-    except (OverflowError, OSError, ValueError):
-        raise UnreadableError(f"row {number}: {row.get('time')!r} is no time") from None
+    return time_of(required_number(row.get("time"), f"the time of {number}") * 1000, f"row {number}")

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import FlowKind, InstrumentState
-from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     at_least_zero,
@@ -21,6 +18,9 @@ from killswitch_ccxt.numbers import (
     required_number,
     total,
 )
+from killswitch.model.snapshot import FlowKind, InstrumentState
+from killswitch.model.venue import AccountSpec
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
 
 CODES: Final[Mapping[str, Meaning]] = {
     **coded(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",
@@ -81,12 +81,13 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
 
     UnreadableError where an amount is missing: then the equity is unknown.
     """
-    if not isinstance(result, Mapping):
+    if not isinstance(result, Mapping) or not result:
         raise UnreadableError("the answer has no balances")
     found = {}
     for asset, row in result.items():
         balance = row if isinstance(row, Mapping) else {"balance": row}
-        amount = required_number(balance.get("balance"), f"the balance of {asset}")
+        # What is owed has a field of its own.
+        amount = at_least_zero(balance.get("balance"), f"the balance of {asset}")
         # Only an account with a credit line has the field.
         borrowed = at_least_zero(balance.get("credit_used", 0), f"the credit used in {asset}")
         if amount - borrowed:
@@ -196,7 +197,7 @@ def tier_of(spec: AccountSpec) -> Tier:
     """The tier of the account. ValueError for a tier that Kraken does not have."""
     tier = str(spec.options.get("tier", "starter"))
     if tier not in TIERS:
-        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}, not {tier}")
+        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}")
     return TIERS[tier]
 
 

@@ -10,31 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
-from killswitch.model.venue import (
-    AccountSpec,
-    ClientIdRule,
-    DeadManRule,
-    OrderLife,
-    OrderReport,
-    OrderRequest,
-    VenueDownError,
-)
-from killswitch_ccxt import orders, positions
-from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
-from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
-from killswitch_ccxt.errors import VenueAnswer, present_codes, row_error
-from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique
-from killswitch_ccxt.instruments import TICKER, Quote, States, quote_of
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     above_zero,
     at_least_zero,
     decimal,
     flag,
-    forget_oldest,
     identifier,
     instant,
     object_at,
@@ -46,6 +28,24 @@ from killswitch_ccxt.numbers import (
     time_of,
     value_at,
 )
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    DeadManRule,
+    OrderLife,
+    OrderReport,
+    OrderRequest,
+    VenueDownError,
+)
+from killswitch_ccxt import orders, positions
+from killswitch_ccxt.answers import forget_oldest
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
+from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
+from killswitch_ccxt.errors import VenueAnswer, present_codes, row_error
+from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique
+from killswitch_ccxt.instruments import TICKER, Quote, States, quote_of
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.krakenfutures.rows import (
     CAPABILITIES,

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, required_number
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_number
 from killswitch_ccxt.traits import call_costs, capability_table
 
 CODES: Final[Mapping[str, Meaning]] = {

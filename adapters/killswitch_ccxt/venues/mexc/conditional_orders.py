@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.venue import OrderRequest
+from killswitch_ccxt.answers import every_page, forget_oldest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.numbers import Row, UnreadableError, every_page, forget_oldest, object_at
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
 
 SAME_SECONDS: Final = 10_000

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
@@ -28,7 +29,6 @@ from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.fills import unique
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.mexc.conditional_orders import ConditionalOrders, every_row, rows_back_to
 from killswitch_ccxt.venues.mexc.rows import (

@@ -9,9 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.order_type import order_type
-from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
-from killswitch_ccxt.numbers import (
+from killswitch.model.parsing import (
     Row,
     UnreadableError,
     above_zero,
@@ -30,6 +28,8 @@ from killswitch_ccxt.numbers import (
     total,
     value_at,
 )
+from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
 """The form of MEXC's codes."""

@@ -11,25 +11,16 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.answers import answered, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import Meaning
-from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    decimal,
-    instant,
-    optional_text,
-    parsed,
-    positive,
-    rows_at,
-    value_at,
-)
+from killswitch_ccxt.instruments import Quote, States, marks_of, quote_of, quotes, with_maximum
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
@@ -239,6 +230,18 @@ class Okx(OkxOrderDialect):
             *(("public_get_market_tickers", {"instType": kind}) for kind in kinds),
             *(("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
         )
+
+    async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
+        """Index and last price of the market against the account's currency; OKX's own valuation has no request."""
+        names = {f"{asset}-{self.spec.currency}": asset for asset in assets}
+        requests = [
+            self.client.call(method, {"instId": name})
+            for name in names
+            for method in ("public_get_market_index_tickers", "public_get_market_ticker")
+        ]
+        rows = [row for it in await answered(requests) for row in rows_at(it, "data")]
+        found = {asset: [row for row in rows if row.get("instId") == name] for name, asset in names.items()}
+        return {asset: quote_of({**its[0], **its[-1]}, "- - last idxPx -", None) for asset, its in found.items() if its}
 
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         if self.spec.market == "spot":

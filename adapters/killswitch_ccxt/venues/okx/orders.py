@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.parsing import Row, UnreadableError, rows_at
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt import orders
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import Row, UnreadableError, forget_oldest, rows_at
 from killswitch_ccxt.response_capture import with_headers
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import row_codes

@@ -10,6 +10,17 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    not_negative,
+    positive,
+    required_number,
+    required_text,
+    rows_at,
+)
 from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
 from killswitch_ccxt.equity import (
     AccountEquity,
@@ -22,17 +33,6 @@ from killswitch_ccxt.equity import (
 )
 from killswitch_ccxt.fills import ledger_flow
 from killswitch_ccxt.instruments import Quote, quote_of
-from killswitch_ccxt.numbers import (
-    Row,
-    UnreadableError,
-    decimal,
-    instant,
-    not_negative,
-    positive,
-    required_number,
-    required_text,
-    rows_at,
-)
 from killswitch_ccxt.orders import SIDES
 
 ZERO: Final = Decimal(0)

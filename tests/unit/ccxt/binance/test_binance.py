@@ -13,6 +13,7 @@ from typing import Any
 import ccxt
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
     AccountSpec,
@@ -21,7 +22,6 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
 )
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
 from killswitch_ccxt.venues.binance.dialect import rights_of

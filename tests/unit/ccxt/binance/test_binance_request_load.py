@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import AccountSpec, MalformedAnswerError
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues import dialect_of
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, LONG, QUIET, SPOT_QUIET, account
@@ -229,7 +229,10 @@ def test_spot_stays_within_half_of_its_limit_while_a_symbol_trades_each_second()
 
 
 def test_the_amounts_of_an_inverse_position_are_in_the_accounts_currency() -> None:
-    """100 contracts of 100 USD short, BTC at 50 000: 0.2 BTC are 10 000 USD, −0.004 are −200, 0.02 are 1000."""
+    """100 contracts of 100 USD short, BTC at 50 000: 0.2 BTC are 10 000 USD, −0.004 are −200, 0.02 are 1000.
+
+    Without an index they are unknown, and the position is known all the same.
+    """
     coins = {"asset": "BTC", "walletBalance": "1", "marginBalance": "1", "initialMargin": "0.02",
              "maintMargin": "0.001", "availableBalance": "0.9"}  # fmt: skip
     held = {"symbol": "BTCUSD_PERP", "positionAmt": "-100", "entryPrice": "50000", "markPrice": "50000",
@@ -258,8 +261,9 @@ def test_the_amounts_of_an_inverse_position_are_in_the_accounts_currency() -> No
     empty = {"asset": "BTC", "marginBalance": "0", "walletBalance": "0"}
     nothing = {"/dapi/v1/account": {"assets": [empty]}, "/dapi/v1/premiumIndex": []}
     unpriced = read("USD", **nothing)
-    assert (unpriced.quality, unpriced.positions) == ("malformed", None)
-    assert "no price of BTC in USD" in unpriced.reason
+    (position,) = unpriced.positions
+    assert (position.contracts, position.notional, position.unrealized_pnl, position.margin) == (100, None, None, None)
+    assert (unpriced.quality, unpriced.equity) == ("ok", None)
 
 
 def test_a_position_settled_in_another_stablecoin_is_converted_to_the_accounts() -> None:

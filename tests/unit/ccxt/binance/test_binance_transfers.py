@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch.model.parsing import UnreadableError
 from killswitch_ccxt.venues.binance.flows import BalanceFlows
 
 D = Decimal

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import (
     AccountSpec,
@@ -24,7 +25,6 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import GoneError, ModeChangedError, VenueAnswer, as_venue_error, rejected
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bitget.dialect import Bitget
 from killswitch_ccxt.venues.bitget.rows import account_equity, flow_of, refined_fill, refined_order, rights_of
 from tests.faults.exchange import Market

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from msgspec import structs
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import AccountSnapshot, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
@@ -26,7 +27,6 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt.errors import GoneError, VenueAnswer, as_venue_error
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
@@ -242,6 +242,14 @@ def test_a_position_without_instrument_rules_makes_the_snapshot_malformed() -> N
     seen = Recorded({"/v5/position/list": _listed([row])}).snapshot()
     assert (seen.quality, seen.positions) == ("malformed", None)
     assert "NEWUSDT" in (seen.reason or "")
+
+
+@pytest.mark.parametrize(("session", "entry"), [("52000", 52000), ("", 50000), (None, 50000)])
+def test_the_entry_price_of_a_settled_contract_is_that_of_its_session(session: str | None, entry: int) -> None:
+    """Contracts in USDC are settled every few hours: `avgPrice` stays, and profit counts from `sessionAvgPrice`."""
+    row = {"symbol": "BTCUSDT", "size": "1", "side": "Buy", "positionIdx": 0, "avgPrice": "50000", "markPrice": "52500"}
+    seen = Recorded({"/v5/position/list": _listed([row | {"sessionAvgPrice": session}])}).snapshot()
+    assert [it.entry_price for it in seen.positions or ()] == [entry]
 
 
 def test_a_position_of_negative_size_makes_the_snapshot_malformed() -> None:

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
 from killswitch_ccxt.errors import ModeChangedError, VenueAnswer, as_venue_error
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bybit.flows import LogReader, Page
 from tests.unit.ccxt.venues.test_bybit_inverse_and_flows import Rows, RowsVenue
 

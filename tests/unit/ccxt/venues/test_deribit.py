@@ -172,6 +172,48 @@ def test_an_account_of_one_currency_has_the_positions_that_settle_in_it() -> Non
     assert [it.symbol for it in seen.positions] == [PERPETUAL]
 
 
+def _perpetual(**more: Any) -> dict[str, Any]:
+    """A long of 5,000 USD that was bought at 40,000, with the mark at 50,000."""
+    return LONG | {"average_price": 40000.0, "mark_price": 50000.0, "settlement_price": 0.0, **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        # Before the first settlement the profit is 5,000 × (1 ÷ 40,000 − 1 ÷ 50,000) = 0.025 BTC.
+        (_perpetual(floating_profit_loss=0.025), D(40000)),
+        # It was settled at 50,000: what was unrealised is in the balance, and the average price is still 40,000.
+        (_perpetual(floating_profit_loss=0.0, settlement_price=50000.0), D(50000)),
+        # Settled at 46,000, and more was bought since at 48,000: 0.0073 BTC are measured from neither of the two.
+        # 1 ÷ (1 ÷ 50,000 + 0.0073 ÷ 5,000) = 46,598.32…
+        (_perpetual(floating_profit_loss=0.0073, settlement_price=46000.0), D("46598.32")),
+        # Unknown without the profit, and where it contradicts the prices: 1 ÷ (1 ÷ 50,000 − 0.025 ÷ 5,000) = 66,667.
+        (_perpetual(floating_profit_loss=None, settlement_price=46000.0), None),
+        (_perpetual(floating_profit_loss=-0.025, settlement_price=46000.0), None),
+    ],
+)
+def test_the_entry_price_is_the_one_from_which_profit_is_unrealised(
+    row: Mapping[str, Any], entry: Decimal | None
+) -> None:
+    """At 08:00 unrealised profit becomes balance, and the entry price becomes the mark; equity and size stay."""
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [row]})
+    (held,) = seen.positions
+    assert (held.entry_price is None) is (entry is None)
+    assert entry is None or abs(held.entry_price - entry) < D("0.01")
+
+
+def test_a_short_of_a_linear_perpetual_counts_from_its_settlement_too() -> None:
+    """Short 0.2 at 60,000, settled at 55,000, and the mark at 50,000: 1,000 USDC since then."""
+    row = LONG | {
+        "instrument_name": "BTC_USDC-PERPETUAL", "direction": "sell", "size": -0.2, "average_price": 60000.0,
+        "mark_price": 50000.0, "settlement_price": 0.0, "floating_profit_loss": 1000.0,
+    }  # fmt: skip
+    summary = SUMMARY | {"currency": "USDC", "equity": 9000.0, "balance": 8000.0}
+    answers = {"private/get_positions": [row], "private/get_account_summaries": {"summaries": [summary]}}
+    seen, _ = run(lambda venue: venue.snapshot(), answers, currency="USDC")
+    assert (seen.positions[0].entry_price, seen.unrealized) == (55000, 1000)
+
+
 def test_with_cross_collateral_totals_are_in_the_accounts_currency() -> None:
     """125,000 USD in total at 50,000 USD a bitcoin: 2.5 BTC. A position in USDC has no value stated in BTC."""
     crossed = {**SUMMARY, "cross_collateral_enabled": True, "margin_model": "cross_sm", "total_equity_usd": 125000.0,

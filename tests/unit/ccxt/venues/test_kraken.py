@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
@@ -23,7 +24,6 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.kraken.rows import triggered
 from tests.virtual_time import VirtualTime
@@ -383,7 +383,7 @@ def test_the_limits_are_those_of_the_accounts_tier() -> None:
 
     assert limits() == {"counter": (150, 45.0), "matching": (60, 60.0)}
     assert limits(tier="pro")["counter"] == (200, 20.0)
-    with pytest.raises(ValueError, match="one of starter, intermediate, pro, not gold"):
+    with pytest.raises(ValueError, match="one of starter, intermediate, pro"):
         limits(tier="gold")
 
 
@@ -536,3 +536,37 @@ def test_a_holding_is_sold_once(tmp_path: Path, after: str) -> None:
     assert (venue.held, len(venue.orders)) == ({"XXBT": D(0), "ZUSD": D(50_000)}, 1)
     (name,) = (row["cl_ord_id"] for row in venue.orders.values())
     assert [len(part) for part in name.split("-")] == [8, 4, 4, 4, 12]
+
+
+@pytest.mark.parametrize(
+    "balances", [{}, {"ZUSD": {"balance": "-5"}}, {"ZUSD": {"balance": "5"}, "XXBT": {"balance": "-0.5"}}]
+)
+def test_no_balance_and_a_negative_balance_are_unreadable(balances: dict[str, Any]) -> None:
+    """An empty list is no empty account, and a holding with a minus is no short position."""
+    seen = TypedAnswers(BalanceEx=balances).run(snapshot)
+    assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"vol": "-0.1"}, "volume of fill T1 is -0.1"), ({"price": "0"}, "price of fill T1 is 0"),
+        ({"pair": None}, "the pair of fill T1"), ({"ordertxid": {}}, "is no id"), ({"time": -1}, "is no time"),
+    ],
+)  # fmt: skip
+def test_a_damaged_trade_leaves_the_fills_unknown_with_a_reason(row: dict[str, Any], why: str) -> None:
+    """The positions of a spot account do not depend on it."""
+    trade = {"ordertxid": "O1", "pair": "XXBTZUSD", "time": 1688585840.8, "type": "sell", "price": "100000",
+             "vol": "0.1", "fee": "1"} | row  # fmt: skip
+    history = {"trades": {"T1": trade}, "count": 1}
+    seen = TypedAnswers(BalanceEx={"ZUSD": {"balance": "5"}}, TradesHistory=history).run(snapshot)
+    assert (seen.quality, seen.fills, why in str(seen.reason)) == ("ok", None, True)
+
+
+def test_rows_that_are_counted_and_not_listed_are_unknown() -> None:
+    """One trade is counted, and the list is empty: it is no proof that there was none."""
+    seen = TypedAnswers(
+        BalanceEx={"ZUSD": {"balance": "5"}}, TradesHistory={"trades": {}, "count": 1},
+        OpenOrders={"open": {"O1": None}},
+    ).run(snapshot)  # fmt: skip
+    assert (seen.fills, seen.orders) == (None, None)

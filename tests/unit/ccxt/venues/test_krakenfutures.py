@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from killswitch.model.parsing import UnreadableError
 from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
@@ -25,7 +26,6 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import AlreadySoError, GoneError, as_venue_error
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.krakenfutures.rows import CODES, wallet_of
 from tests.faults.exchange import Market

@@ -1,23 +1,23 @@
-"""Reading of a venue's answers: numbers, flags, times, objects and lists, read exactly or not at all."""
+"""Parsing of a venue's answers: numbers, flags, times, objects and lists, exactly or not at all.
+
+Adapters of any venue may use it. What cannot be read raises UnreadableError, and never becomes a zero.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from killswitch.model.magnitude import LONGEST, readable_number
-from killswitch.model.venue import VenueError
 
 T = TypeVar("T")
-Cursor = TypeVar("Cursor")
 Row = Mapping[str, Any]
-"""One object of an answer, as JSON gives it or as ccxt parses it."""
-UNKNOWN_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""Exceptions that an answer of an unknown shape raises."""
+"""One object of an answer, as JSON gives it or as a library parses it."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _ROUNDED = re.compile(r"[0-9.]+[eE][+][0-9]+")
 _YES = frozenset({"true", "yes", "y", "1"})
@@ -28,16 +28,13 @@ class UnreadableError(Exception):
     """A row cannot be parsed; the message names the row. The part of the snapshot with the row is malformed."""
 
 
-class NoSuchSymbolError(UnreadableError):
-    """A row has a symbol that the venue's rules do not have, perhaps not yet."""
-
-
-def failure_text(error: Exception) -> str:
-    """The message of an error. It names the kind of one that an answer of an unknown shape has raised, because the text
-    alone may be a mere name."""
-    if isinstance(error, VenueError | UnreadableError):
-        return str(error)
-    return f"the answer has an unknown shape: {type(error).__name__}: {error}"
+@contextmanager
+def about_row(what: str) -> Iterator[None]:
+    """Prefix an UnreadableError with the row that it is about."""
+    try:
+        yield
+    except UnreadableError as error:
+        raise UnreadableError(f"{what}: {error}") from None
 
 
 def decimal(value: Any) -> Decimal | None:
@@ -145,12 +142,6 @@ def above_zero(value: Any, what: str) -> Decimal:
     return found
 
 
-def forget_oldest(table: dict[T, Any], most: int) -> None:
-    """Remove the first entries of a table that has more than `most`."""
-    while len(table) > most:
-        table.pop(next(iter(table)))
-
-
 def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
     """The sum; None where one of the amounts is unknown."""
     found = list(amounts)
@@ -192,6 +183,36 @@ def time_of(milliseconds: Any, what: str) -> datetime:
     return found
 
 
+def written_instant(value: Any) -> datetime | None:
+    """The UTC time of an RFC 3339 text, truncated to microseconds; None for nothing. UnreadableError as `zoned`."""
+    found = zoned(value)
+    return None if found is None else found.astimezone(UTC)
+
+
+def zoned(value: Any) -> datetime | None:
+    """The time of an RFC 3339 text in the zone in which it is written; None for nothing.
+
+    UnreadableError for text that is no time, and for one without a zone.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise UnreadableError(f"{value!r} is no time") from None
+    if found.tzinfo is None:
+        raise UnreadableError(f"{value!r} has no time zone")
+    return found
+
+
+def written_time_of(value: Any, what: str) -> datetime:
+    """The UTC time, as `written_instant` reads it; UnreadableError where it is missing."""
+    found = written_instant(required_text(value, what))
+    if found is None:
+        raise UnreadableError(f"{what} is missing")
+    return found
+
+
 def value_at(answer: Any, *names: str) -> Any:
     """The value under nested names of an answer; None where one of the objects on the way is none."""
     for name in names:
@@ -213,30 +234,3 @@ def rows_at(answer: Any, *names: str, what: str = "the answer") -> list[Row]:
     if not isinstance(found, list) or not all(isinstance(it, Mapping) for it in found):
         raise UnreadableError(f"{what} has no list `{'.'.join(names)}`" if names else f"{what} is no list")
     return found
-
-
-async def every_page(
-    page: Callable[[Cursor | None], Awaitable[tuple[list[Row], Cursor | None]]], most: int, what: str
-) -> list[Row]:
-    """The rows of all pages of a list.
-
-    `page` fetches the page at a cursor, which is None for the first one, and returns its rows and the cursor of the
-    next page, None after the last one. UnreadableError where the list has more than `most` pages: a part of it would
-    pass for the whole list.
-    """
-    found: list[Row] = []
-    cursor: Cursor | None = None
-    for _ in range(most):
-        rows, cursor = await page(cursor)
-        found += rows
-        if cursor is None:
-            return found
-    raise UnreadableError(f"{what}: the list does not end after {len(found)} rows")
-
-
-def parsed(parse: Callable[[list[dict[str, Any]]], list[Row]], rows: Iterable[Row]) -> list[Row]:
-    """The result of ccxt's parser for raw rows. UnreadableError where the parser fails."""
-    try:
-        return parse([dict(row) for row in rows])
-    except Exception as error:
-        raise UnreadableError(f"ccxt cannot parse the venue's rows: {type(error).__name__}: {error}") from error
