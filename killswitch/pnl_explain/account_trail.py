@@ -31,7 +31,7 @@ from killswitch.pnl_explain.decomposition import (
 )
 from killswitch.pnl_explain.ledger import FillRow
 from killswitch.pnl_explain.pending_changes import NEARLY_ALL
-from killswitch.pnl_explain.residual import Evidence, Residual, residual_of, settled_amount
+from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
 from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
 from killswitch.pnl_explain.swings import Swing, Swings
@@ -137,11 +137,12 @@ class _Interval(Struct, frozen=True):
         return still and not self.traded and not entries_changed(self.before, self.after)
 
     @property
-    def has_vanished(self) -> bool:
-        """Whether the account held contracts, and now holds none and almost no money."""
-        is_left = bool(self.after.equity is not None and self.after.equity > (1 - NEARLY_ALL) * self.equity)
-        held, holds = _holds_contracts(self.before), _holds_contracts(self.after)
-        return held is True and holds is False and not is_left
+    def is_empty_of_contracts(self) -> bool:
+        """Whether nearly all the money left, and the account, which may hold contracts, holds none."""
+        if self.after.market in HOLDINGS or self.after.positions is None or self.after.equity is None:
+            return False
+        is_left = self.after.equity > (1 - NEARLY_ALL) * self.equity
+        return not is_left and not any(each.contracts for each in self.after.positions)
 
 
 class AccountTrail:
@@ -300,7 +301,7 @@ class AccountTrail:
         slack = ZERO if _is_of_one_answer(interval, residual) else skewed
         if residual.amount < ZERO:
             slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
-        vanished = not moves.is_covered and interval.has_vanished
+        vanished = interval.is_empty_of_contracts and not self.trades.is_covered(at)
         traded = {row.fill.symbol for row in (*found.timely, *found.late)}
         is_split = bool(moves.traded) and may_be_share_split(interval.before, interval.after, traded)
         return AccountResidual(
@@ -316,12 +317,15 @@ class AccountTrail:
         """
         if residual.case in ("flow behind a loss", "settlement", "wallet"):
             self.settlements.drop_provisional()
-        if residual.case == "flow behind a loss" or not residual.netted:
+        by_entries = sum(parts, ZERO)
+        if abs(by_entries) > interval.noise:  # entry prices show a settlement, whenever wallet and equity follow
+            self.settlements.add(interval.since, interval.at, by_entries, parts)
+        elif residual.case == "flow behind a loss" or not residual.netted or evidence.settled:
             return
-        if self._out_of_step_since is not None and interval.at - self._out_of_step_since <= CARRIED_FOR:
+        elif self._out_of_step_since is not None and interval.at - self._out_of_step_since <= CARRIED_FOR:
             self.settlements.provisional = DroppedFlow(interval.since, interval.at, residual.netted)
         else:
-            self.settlements.add(interval.since, interval.at, settled_amount(evidence, residual), parts)
+            self.settlements.add(interval.since, interval.at, residual.netted)
 
     def _unknown_parts(self, interval: _Interval) -> AccountResidual | None:
         """The whole change if parts that are usually reported are missing; its cause is unknown."""
@@ -434,13 +438,6 @@ def _by_marks(interval: _Interval, found: ObservedTrades) -> Decimal | None:
     fees = sum((fee_of(row, interval.after.currency) for row in found.timely), ZERO)
     by_prices = collateral_effect(interval.before, interval.after) + found.moves.by_marks
     return interval.equity_change - by_prices + fees
-
-
-def _holds_contracts(account: AccountSnapshot) -> bool | None:
-    """Whether the account holds contracts; holdings are none. None if its positions are unknown."""
-    if account.market in HOLDINGS:
-        return False
-    return None if account.positions is None else any(each.contracts for each in account.positions)
 
 
 def _is_of_one_answer(interval: _Interval, residual: Residual) -> bool:

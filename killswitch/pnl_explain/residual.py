@@ -107,12 +107,6 @@ def residual_of(evidence: Evidence) -> Residual:
     )
 
 
-def settled_amount(evidence: Evidence, residual: Residual) -> Decimal:
-    """What was settled: by entry prices where they agree with what was netted, as the venue's rows will."""
-    by_entries, netted = evidence.settled, residual.netted
-    return by_entries if by_entries and abs(by_entries - netted) <= ABOUT * abs(by_entries) else netted
-
-
 def _is_flow_behind_loss(evidence: Evidence) -> bool:
     """Whether a loss that the positions show only now was netted against a flow before."""
     by_marks = evidence.by_marks
@@ -151,6 +145,8 @@ def _is_unseen_settlement(evidence: Evidence) -> bool:
 
 def _less_settled(evidence: Evidence) -> Decimal | None:
     by_wallet = evidence.whole_by_wallet
+    if evidence.traded:  # positions whose size changed were settled, too, and all fills are known
+        return evidence.by_marks
     return None if by_wallet is None else by_wallet - _settled_part(evidence)
 
 
