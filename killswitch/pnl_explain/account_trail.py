@@ -96,7 +96,7 @@ class AccountResidual(Struct, frozen=True):
     `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
     `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
     `vanished`: contracts vanished without a fill, and all the money with them. `may_be_split`: shares changed in size
-    and price as in a split.
+    and price as in a split. `others`: the amounts that were not chosen, by the wallet or by marks.
     """
 
     since: int
@@ -108,6 +108,7 @@ class AccountResidual(Struct, frozen=True):
     complete: bool = True
     vanished: bool = False
     may_be_split: bool = False
+    others: tuple[Decimal, ...] = ()
 
 
 class _Interval(Struct, frozen=True):
@@ -305,8 +306,9 @@ class AccountTrail:
         traded = {row.fill.symbol for row in (*found.timely, *found.late)}
         is_split = bool(moves.traded) and may_be_share_split(interval.before, interval.after, traded)
         return AccountResidual(
-            interval.since, at, residual.amount, noise, slack, interval.equity, vanished=vanished, may_be_split=is_split
-        )
+            interval.since, at, residual.amount, noise, slack, interval.equity,
+            vanished=vanished, may_be_split=is_split, others=residual.others,
+        )  # fmt: skip
 
     def _remember_settlement(
         self, interval: _Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]

@@ -33,6 +33,7 @@ from killswitch.pnl_explain.classification import (
 from killswitch.pnl_explain.ledger import FillRow, ScopeLedger, ScopeLedgerState, ahead_of_venue
 from killswitch.pnl_explain.ledger import LedgerRow as LedgerRow
 from killswitch.pnl_explain.pending_changes import ResolvedChange, UnexplainedChange, UnexplainedChanges
+from killswitch.pnl_explain.settlements import SettlementRow
 from killswitch.pnl_explain.swings import Swing
 from killswitch.pnl_explain.unavailable_accounts import UnsettledChanges
 from killswitch.valuation.position_measures import ZERO
@@ -144,7 +145,7 @@ class Explanation:
         if not rows or not trail.settlements.recent:
             return rows
         open_to = [row for row in rows if not row.moved or not self._explains_change(row, residual)]
-        used = trail.settlements.use_up([(row.at, row.amount) for row in open_to])
+        used = trail.settlements.use_up([SettlementRow(row.at, row.amount, row.moved) for row in open_to])
         self._drop(open_to[i] for i in used)
         return [row for row in rows if not any(row is open_to[i] for i in used)]
 
@@ -195,7 +196,7 @@ class Explanation:
             profit = profits[account.account]
             residual = trail.observe(view.as_of, account, profit, view.instruments, fills, self._tolerance)
             rows = [row for row in self.ledger.rows if row.account == account.account]
-            used = trail.settlements.use_up([(row.at, row.amount) for row in rows]) if rows else set()
+            used = trail.settlements.use_up([SettlementRow(row.at, row.amount, row.moved) for row in rows])
             rows = [row for i, row in enumerate(rows) if i not in used]
             moved = sum((row.amount for row in rows if row.moved), ZERO)
             left = ZERO if residual is None else residual.amount - sum((row.amount for row in rows), ZERO)
@@ -214,6 +215,7 @@ class Explanation:
         rate: Decimal,
     ) -> None:
         """Match the rows with the residual, then with earlier changes, and classify the rest."""
+        residual = _as_rows_show(residual, rows)
         left = residual.amount
         timely = self._flows_of_residual(trail, account, residual, rows)
         for row in timely:
@@ -430,6 +432,16 @@ class Explanation:
 def _is_without_trade(change: UnexplainedChange) -> bool:
     """Whether no trade explains a change: it is treated as a transfer, or was until many others followed."""
     return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
+
+
+def _as_rows_show(residual: AccountResidual, rows: Iterable[LedgerRow]) -> AccountResidual:
+    """The residual with the other amount if the transfers of its interval add up to that, and not to its own."""
+    about = [row.amount for row in rows if row.moved and is_at_about(row.at, residual.since, residual.at)]
+    moved = sum(about, ZERO)
+    if not about or abs(moved - residual.amount) <= residual.noise:
+        return residual
+    shown = next((each for each in residual.others if abs(moved - each) <= residual.noise), None)
+    return residual if shown is None else replace(residual, amount=shown)
 
 
 def _part(row: LedgerRow, left: Decimal, residual: AccountResidual) -> Decimal:

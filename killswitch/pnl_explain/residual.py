@@ -71,13 +71,14 @@ class Residual(Struct, frozen=True):
     """The residual; `amount` is None if it cannot be computed.
 
     `by_wallet`: it follows the wallet, which marks of another moment cannot distort. `netted`: the part of Rw that
-    unrealised profit offsets.
+    unrealised profit offsets. `others`: what else it may be, if rows show that.
     """
 
     case: str
     amount: Decimal | None
     by_wallet: bool
     netted: Decimal = ZERO
+    others: tuple[Decimal, ...] = ()
 
 
 class ResidualCase(Struct, frozen=True):
@@ -104,6 +105,7 @@ def residual_of(evidence: Evidence) -> Residual:
         amount,
         by_wallet=case.by_wallet or (amount is not None and amount == evidence.by_wallet),
         netted=netted if abs(netted) > evidence.noise else ZERO,
+        others=tuple(each for each in (by_wallet, evidence.by_marks) if each is not None and each != amount),
     )
 
 
@@ -127,7 +129,7 @@ def _settled_part(evidence: Evidence) -> Decimal:
 def _is_settlement(evidence: Evidence) -> bool:
     """Whether entry prices show a settlement: in snapshots of one moment, else by as much as Rw differs from Rb."""
     part = _settled_part(evidence)
-    if not part or evidence.partly or evidence.in_step is False or evidence.was_in_step is False:
+    if not part or evidence.partly:
         return False
     if evidence.in_step and evidence.was_in_step:
         return True

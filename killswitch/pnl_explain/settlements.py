@@ -22,7 +22,9 @@ PROVISIONAL_FOR = 30 * SECOND
 KEPT = HOUR
 """How late the row of a settlement may be reported."""
 ABOUT = Decimal("0.01")
-"""The relative difference up to which a row is that of a settlement."""
+"""The relative difference up to which a transfer is that of a settlement."""
+ABOUT_PROFIT = Decimal("0.05")
+"""The same for a row of profit or loss: the venue settles at a price that no snapshot shows."""
 
 
 class DroppedFlow(Struct, frozen=True):
@@ -31,6 +33,18 @@ class DroppedFlow(Struct, frozen=True):
     since: int
     at: int
     amount: Decimal
+
+
+class SettlementRow(Struct, frozen=True):
+    """A ledger row that may be that of a settlement. `moved`: it is a transfer."""
+
+    at: int
+    amount: Decimal
+    moved: bool
+
+    def is_about(self, amount: Decimal) -> bool:
+        """Whether it may report this amount."""
+        return abs(self.amount - amount) <= (ABOUT if self.moved else ABOUT_PROFIT) * abs(amount)
 
 
 class Settlement(Struct):
@@ -72,42 +86,36 @@ class Settlements(Struct):
         self.recent = [each for each in self.recent if at - each.at <= KEPT]
         self.recent.append(Settlement(since, at, amount, [part for part in parts if part * amount > ZERO]))
 
-    def use_up(self, rows: Sequence[tuple[int, Decimal]]) -> set[int]:
-        """The indexes of the rows, (time, amount), that belong to settlements, which they use up."""
+    def use_up(self, rows: Sequence[SettlementRow]) -> set[int]:
+        """The indexes of the rows that belong to settlements, which they use up."""
         used: set[int] = set()
         for settlement in self.recent:
-            if not settlement.left:
-                continue
-            about = [
-                i
-                for i, (at, amount) in enumerate(rows)
+            about = {
+                i: row
+                for i, row in enumerate(rows)
                 if i not in used
-                and amount * settlement.left > ZERO
-                and is_at_about(at, settlement.since, settlement.at)
-            ]
-            used |= _used_by(settlement, {i: rows[i][1] for i in about})
+                and row.amount * settlement.left > ZERO
+                and is_at_about(row.at, settlement.since, settlement.at)
+            }
+            used |= _used_by(settlement, about)
         return used
 
 
-def _used_by(settlement: Settlement, amounts: dict[int, Decimal]) -> set[int]:
+def _used_by(settlement: Settlement, rows: dict[int, SettlementRow]) -> set[int]:
     """The rows of one settlement: one row or all rows of the whole amount, else one row for each position."""
-    if not amounts:
+    if not rows:
         return set()
-    whole = [{i} for i, amount in amounts.items() if _is_about(amount, settlement.left)]
-    if not whole and _is_about(sum(amounts.values(), ZERO), settlement.left):
-        whole = [set(amounts)]
+    whole = [{i} for i, row in rows.items() if row.is_about(settlement.left)]
+    if not whole and abs(sum((row.amount for row in rows.values()), -settlement.left)) <= ABOUT * abs(settlement.left):
+        whole = [set(rows)]
     if whole:
         settlement.left, settlement.parts = ZERO, []
         return whole[0]
     used = set()
-    for i, amount in amounts.items():
-        part = next((part for part in settlement.parts if _is_about(amount, part)), None)
+    for i, row in rows.items():
+        part = next((part for part in settlement.parts if row.is_about(part)), None)
         if part is not None:
             settlement.parts.remove(part)
             settlement.left -= part
             used.add(i)
     return used
-
-
-def _is_about(row: Decimal, amount: Decimal) -> bool:
-    return abs(row - amount) <= ABOUT * abs(amount)
