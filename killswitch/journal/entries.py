@@ -58,11 +58,13 @@ def known(value: Value | Unreadable | None) -> Value | None:
 
 def text_of(value: Number | WholeNumber | When | str) -> str | None:
     """The text of a value in a row, also of an unreadable one; None for no value and for an unset flag."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "yes" if value else None
     if isinstance(value, datetime):
         return rfc3339(value)
-    return value.text if isinstance(value, Unreadable) else None if value is None else str(value)
+    return value.text if isinstance(value, Unreadable) else str(value)
 
 
 EntryHead = tuple[str, datetime, str | None, str | None, str | None, str | None, int | None]

@@ -53,6 +53,8 @@ ZERO = Decimal(0)
 
 
 class TargetState(Enum):
+    __hash__ = object.__hash__  # members are unique, and the hash of an enum by its name is a Python call for each look-up
+
     READY = "ready"
     SENDING = "sending"
     UNKNOWN = "unknown"
@@ -64,6 +66,8 @@ class TargetState(Enum):
 
 class TargetEvent(Enum):
     """A journal entry as an event of the state machine."""
+
+    __hash__ = object.__hash__  # as `TargetState`
 
     SENDING = "sending"
     NEXT_SLICE = "sending the next slice"

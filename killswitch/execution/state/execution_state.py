@@ -111,7 +111,10 @@ class ExecutionState:
         return list(chain.from_iterable(job.lines for job in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        return self._ledgers.setdefault(key, PositionLedger())
+        found = self._ledgers.get(key)
+        if found is None:
+            found = self._ledgers[key] = PositionLedger()
+        return found
 
     def expected(self) -> dict[PositionKey, Decimal]:
         """The least that our own orders leave of each active position. Cheap: it is computed before the first order."""
