@@ -53,7 +53,7 @@ ZERO = Decimal(0)
 
 
 class TargetState(Enum):
-    __hash__ = object.__hash__  # members are unique, and the hash of an enum by its name is a Python call for each look-up
+    __hash__ = object.__hash__  # members are unique, and the hash by the name is a Python call at each look-up
 
     READY = "ready"
     SENDING = "sending"

@@ -75,8 +75,6 @@ class PositionTarget:
     key: PositionKey = field(init=False)
     name: TargetName = field(init=False)
     """Unique name of the target within its account."""
-    is_counted_by_fills: bool = field(init=False)
-    """Whether progress is measured by its own fills instead of the position."""
 
     state: TargetState = TargetState.READY
     attempt: int = 0
@@ -132,7 +130,6 @@ class PositionTarget:
     def __post_init__(self) -> None:
         self.key = (self.symbol, self.position_side)
         self.name = (self.decision, self.symbol, self.position_side)
-        self.is_counted_by_fills = self.purpose != "reduce"
 
     @property
     def client_order_id(self) -> str | None:
@@ -187,6 +184,11 @@ class PositionTarget:
     @property
     def is_in_flight(self) -> bool:
         return self.state in IN_FLIGHT
+
+    @property
+    def is_counted_by_fills(self) -> bool:
+        """Whether progress is measured by its own fills instead of the position."""
+        return self.purpose != "reduce"
 
     @property
     def remaining(self) -> Decimal:
