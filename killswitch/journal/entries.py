@@ -177,7 +177,8 @@ class Absent(Recorded, frozen=True, kw_only=True):
     """The venue reports that it has no such order.
 
     `early`: the request may still be executed. Its client order id is reused until the venue has accepted an order
-    with that id, so that the venue refuses the second of the two as a duplicate.
+    with that id, so that the venue refuses the second of the two as a duplicate; that of a detached order is not, which
+    could only reduce a position that is closed.
     """
 
     kind: ClassVar[JournalKind] = "absent"

@@ -15,6 +15,8 @@ ABSENCE_ACCEPTED: Final = {"bybit": 6.5, "bitget": 31.5, "mexc": 11.5}
 """Seconds until an absence may be accepted, by how long the venue can execute a request; elsewhere two."""
 SOON: Final = 6.0
 """Seconds: one until the query after that, and two windows of a limit."""
+RECORDED: Final = 2.0
+"""Seconds from flat at the venue to flat in the record: a query, and a poll that may wait for a limit."""
 
 ANSWERS: Final[tuple[Mishap, ...]] = ("lost", "done", "silent", "done_silent")
 
@@ -23,7 +25,8 @@ ANSWERS: Final[tuple[Mishap, ...]] = ("lost", "done", "silent", "done_silent")
     ("name", "answer"), each_taking_turns(WIRES, "an answer is lost at the tightest tick", ANSWERS)
 )
 def test_a_lost_answer_to_an_order_does_not_keep_a_close_open(name: str, answer: Mishap) -> None:
-    """One order request gets no answer, and every order fills a quarter: the close ends once the outcome is known."""
+    """Every order fills a quarter, and one request gets no answer: the close ends soon after the venue is flat."""
     close = PolledClose(WIRES[name])
     assert close.play(Rule("submit", answer), Rule("submit_batch", answer)) == "flat"
+    assert close.ended_at - close.flat_at <= RECORDED
     assert close.ended_at <= ABSENCE_ACCEPTED.get(name, 2.0) + SOON

@@ -1,7 +1,8 @@
 """Queries orders of unknown status by client order id, then among open orders, then by fills. Sends no order.
 
 Nothing is journaled while the venue does not answer. "No such order" counts only if all three agree, and only when the
-request can no longer be carried out, or when the venue refuses a second order of its name.
+request can no longer be carried out, when the venue refuses a second order of its name, or when it could only reduce a
+position that is closed.
 """
 
 from __future__ import annotations
