@@ -55,6 +55,8 @@ FAST_ENOUGH, STARTED, KEPT, UNDER_FAULTS, JOURNALED = 1.10, 5.0, 1.02, 1.5, 1.0
 """The promises: × floor; ms; × the schedule; × floor; × a bare commit for each order."""
 ROUNDS = {10: 7, 100: 5, 1000: 1}
 """Closes by number of positions; the best counts, because other processes on the machine disturb short closes."""
+STARTS = 7
+"""Closes of which only the first order is timed; the best counts."""
 RUNS, FAILING, FAILED_BOOK = 10_000, 0.05, 40
 PER_MINUTE, SCHEDULED = 600, 60
 LOST: tuple[Mishap, ...] = ("lost", "silent", "held")
@@ -102,7 +104,8 @@ def measures() -> Iterator[Measure]:
                 )
             yield Measure(f"{title}, refused for too many requests", best.refused, 1.0, "one", 0.0, "times")
             if count == max(COUNTS):
-                yield Measure(f"{title}, first order", best.first * 1e3, 1.0, "1 ms", STARTED)
+                started = min(first_order(venues, count) for _ in range(STARTS))
+                yield Measure(f"{title}, first order", started * 1e3, 1.0, "1 ms", STARTED)
     yield from recorded_flat()
     yield scheduled()
     yield journaled()
@@ -143,22 +146,8 @@ async def close(
 
     `profile` covers the time from the durable decision to the end.
     """
-    budgets, workers = RequestBudgets(), {}
-    for venue in venues:
-        budget = budgets.of(venue.account, venue.account, venue.traits, RESERVED)
-        executor = AccountExecutor(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
-        workers[venue.account] = ClosingWorker(venue.account, executor, (), clock.monotonic)
-    closings = ClosingWorkers(workers)
-    await closings.recover(1.0)
-    books = [venue.book() for venue in venues]
-    decision = _decision(venues, clock, unwinding)
+    closings, decision = await _committed(venues, store, clock, unwinding)
     loop = asyncio.get_running_loop()
-    snapshot = Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1")
-    planned = planned_entries(decision, snapshot=snapshot)
-    for book in books:
-        closings.observe((book,), at=clock.monotonic())
-    closings.prepare([(decision, planned)])
-    _commit(store, decision, planned)
     writes: list[tuple[float, float]] = []
     if profile is not None:
         profile.enable()
@@ -184,6 +173,28 @@ async def close(
     )
 
 
+async def _committed(
+    venues: Sequence[SimulatedVenue], store: SqlStore, clock: Clock, unwinding: Unwinding | None = None
+) -> tuple[ClosingWorkers, Decision]:
+    """The executors, and a durable decision to close everything that they have not adopted yet."""
+    budgets, workers = RequestBudgets(), {}
+    for venue in venues:
+        budget = budgets.of(venue.account, venue.account, venue.traits, RESERVED)
+        executor = AccountExecutor(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
+        workers[venue.account] = ClosingWorker(venue.account, executor, (), clock.monotonic)
+    closings = ClosingWorkers(workers)
+    await closings.recover(1.0)
+    books = [venue.book() for venue in venues]
+    decision = _decision(venues, clock, unwinding)
+    snapshot = Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1")
+    planned = planned_entries(decision, snapshot=snapshot)
+    for book in books:
+        closings.observe((book,), at=clock.monotonic())
+    closings.prepare([(decision, planned)])
+    _commit(store, decision, planned)
+    return closings, decision
+
+
 def _commits_in_the_way(venues: Sequence[SimulatedVenue], begun: float, writes: Sequence[float]) -> int:
     """How many of the durable writes delay the end: all others were made while an answer was on its way.
 
@@ -194,6 +205,31 @@ def _commits_in_the_way(venues: Sequence[SimulatedVenue], begun: float, writes: 
     turn = begun + spread(last.traits, len(last.positions))[0]
     proved = last.trips[-1].sent_at + last.trips[-1].elapsed
     return sum(turn <= at <= sent or at >= proved for at in writes)
+
+
+def first_order(traits: dict[str, VenueTraits], count: int) -> float:
+    """Seconds from the commit of a decision on `count` positions to its first order, in real time, stored on disk."""
+
+    async def first(venues: Sequence[SimulatedVenue], store: SqlStore) -> float:
+        closings, decision = await _committed(venues, store, SystemClock())
+        begun = asyncio.get_running_loop().time()
+        closings.adopt([decision])
+        while not (sent := [trip.sent_at for venue in venues for trip in venue.trips if trip.orders]):
+            closings.kick()
+            await asyncio.sleep(0)
+        await closings.abandon()
+        return min(sent) - begun
+
+    with tempfile.TemporaryDirectory() as place:
+        store = open_store(str(Path(place) / "store.sqlite"))
+        venues = _venues(traits, count, seed=count)
+        gc.collect()
+        gc.freeze()
+        try:
+            return asyncio.run(first(venues, store))
+        finally:
+            gc.unfreeze()
+            store.close()
 
 
 def recorded_flat() -> Iterator[Measure]:
