@@ -21,6 +21,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
     DamagedStoreError,
     MediumError,
@@ -31,8 +32,6 @@ from killswitch.store.errors import (
     store_error,
 )
 from killswitch.store.migrations import migrate
-from killswitch.store.reserve import Reserve
-from killswitch.store.sign_of_life import SignOfLife
 
 RETURN_EVERY: Final = 5.0
 """Seconds between two attempts to write memory back."""

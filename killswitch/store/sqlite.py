@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from killswitch.deadline import DeadlineError, call_within
+from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
     DamagedStoreError,
     MediumError,
@@ -31,8 +32,6 @@ from killswitch.store.errors import (
 from killswitch.store.fallback import Fallback, backup, driver_connection, memory_engine
 from killswitch.store.handle import WRITE
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
-from killswitch.store.reserve import Reserve
-from killswitch.store.sign_of_life import SignOfLife
 from killswitch.store.sql import SqlStore
 
 _CREATION_TIMEOUT = 0.5
