@@ -177,7 +177,7 @@ def require_locks(
     from killswitch.gate.changes import LockError, UnwritableError
     from killswitch.gate.foreign_files import require_writable, weaknesses
     from killswitch.operations.status import LOCK_FOLDER_TIMEOUT
-    from killswitch.store.reserve import Reserve
+    from killswitch.store.adjacent_files import Reserve
 
     def check(union: Path | None) -> tuple[str, ...]:
         require_writable(locks.folder, union, datetime.now(UTC))

@@ -233,6 +233,7 @@ class AccountExecutor:
                 await self._selection.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
             return
         self._verified_positions.update(book)
+        self._in_flight_orders.settle_closed_positions(book)
         if not sending and self._has_reached_all_targets(book):
             with self._state.transaction():
                 self._verified_positions.verify(book, self._trusted_positions.instruments)

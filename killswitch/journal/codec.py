@@ -83,27 +83,32 @@ def encode(entry: Entry) -> JournalEntry:
     """Encode a typed entry as its row."""
     if isinstance(entry, Undecodable):
         return entry.row
-    head = {name: getattr(entry, name) for name in _HEAD}
-    return JournalEntry(**head, kind=entry.kind, data=_data(entry))
+    return JournalEntry(
+        entry.decision, entry.kind, entry.at, entry.account, entry.symbol, entry.position_side, entry.client_order_id,
+        entry.attempt, _data(entry), entry.sequence,
+    )  # fmt: skip
 
 
 def _data(entry: Entry) -> dict[str, str | None]:
-    names: Iterable[str] = _READERS[type(entry)]
-    left: Mapping[PositionKey, Number] = {}
     if isinstance(entry, PlannedWork) and entry.lock is not None:
         return {"lock": entry.lock.mode, "scope": entry.lock.scope, "until": text_of(entry.lock.until)}
-    if isinstance(entry, PlannedWork):
-        names = _ONLY_IF_KNOWN[PlannedWork]
-    elif isinstance(entry, Finished) and entry.effect is not None:
-        names = ("effect", "status")
-    elif isinstance(entry, Finished) and entry.scope is not None:
-        names = ("scope", "status")
-    elif isinstance(entry, Finished):
-        names, left = ("status", "reason", "cost", "delay"), entry.left
-    optional = _ONLY_IF_KNOWN.get(type(entry), ())
-    texts = {name: text_of(getattr(entry, name)) for name in names}
-    data = {_KEYS.get(name, name): text for name, text in texts.items() if text is not None or name not in optional}
-    return data | {f"{_LEFT}{side} {symbol}": text_of(value) for (symbol, side), value in left.items()}
+    if isinstance(entry, Finished):
+        return _finished_data(entry)
+    data: dict[str, str | None] = {}
+    for name, key, is_optional in _WRITTEN[type(entry)]:
+        text = text_of(getattr(entry, name))
+        if text is not None or not is_optional:
+            data[key] = text
+    return data
+
+
+def _finished_data(entry: Finished) -> dict[str, str | None]:
+    if entry.effect is not None:
+        return {"effect": entry.effect, "status": entry.status}
+    if entry.scope is not None:
+        return {"scope": entry.scope, "status": entry.status}
+    data = {name: text_of(getattr(entry, name)) for name in ("status", "reason", "cost", "delay")}
+    return data | {f"{_LEFT}{side} {symbol}": text_of(value) for (symbol, side), value in entry.left.items()}
 
 
 def number(text: str | None) -> Number:
@@ -165,3 +170,11 @@ _READERS: Final = {
     for each in _CLASSES.values()
 }
 """Entry class → reader of each of its own fields, in the order in which they are written."""
+_WRITTEN: Final = {
+    each: tuple(
+        (name, _KEYS.get(name, name), name in _ONLY_IF_KNOWN.get(each, ()))
+        for name in (_ONLY_IF_KNOWN[each] if each is PlannedWork else _READERS[each])
+    )
+    for each in _CLASSES.values()
+}
+"""Entry class → field, key, and whether the key is omitted while the value is unknown; in the order of writing."""

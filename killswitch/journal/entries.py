@@ -58,11 +58,13 @@ def known(value: Value | Unreadable | None) -> Value | None:
 
 def text_of(value: Number | WholeNumber | When | str) -> str | None:
     """The text of a value in a row, also of an unreadable one; None for no value and for an unset flag."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "yes" if value else None
     if isinstance(value, datetime):
         return rfc3339(value)
-    return value.text if isinstance(value, Unreadable) else None if value is None else str(value)
+    return value.text if isinstance(value, Unreadable) else str(value)
 
 
 EntryHead = tuple[str, datetime, str | None, str | None, str | None, str | None, int | None]
@@ -175,7 +177,8 @@ class Absent(Recorded, frozen=True, kw_only=True):
     """The venue reports that it has no such order.
 
     `early`: the request may still be executed. Its client order id is reused until the venue has accepted an order
-    with that id, so that the venue refuses the second of the two as a duplicate.
+    with that id, so that the venue refuses the second of the two as a duplicate; that of a detached order is not, which
+    could only reduce a position that is closed.
     """
 
     kind: ClassVar[JournalKind] = "absent"

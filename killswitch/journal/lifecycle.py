@@ -37,7 +37,8 @@ tracked as if it had been set aside, and any other effect is unverified.
 A client order id is used up once the venue has answered about the order, and when the order is set aside. After
 `absent`, and after a refusal without processing, the same id is sent again. Venues that keep client order ids for ever
 may report `absent` while the request is still valid (`early`): if it arrives after all, the venue refuses the second
-order as a duplicate. At other venues `absent` is journaled once the request can no longer be executed.
+order as a duplicate. At other venues `absent` is journaled once the request can no longer be executed, or once it can
+have no effect: a detached order that may only reduce a position that other orders have closed.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ ZERO = Decimal(0)
 
 
 class TargetState(Enum):
+    __hash__ = object.__hash__  # members are unique, and the hash by the name is a Python call at each look-up
+
     READY = "ready"
     SENDING = "sending"
     UNKNOWN = "unknown"
@@ -64,6 +67,8 @@ class TargetState(Enum):
 
 class TargetEvent(Enum):
     """A journal entry as an event of the state machine."""
+
+    __hash__ = object.__hash__  # as `TargetState`
 
     SENDING = "sending"
     NEXT_SLICE = "sending the next slice"

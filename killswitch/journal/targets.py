@@ -72,6 +72,9 @@ class PositionTarget:
     """Of two targets of equal size on one position, the one with the smaller value acts."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
+    key: PositionKey = field(init=False)
+    name: TargetName = field(init=False)
+    """Unique name of the target within its account."""
 
     state: TargetState = TargetState.READY
     attempt: int = 0
@@ -124,14 +127,9 @@ class PositionTarget:
     delay: Decimal | None = field(default=ZERO)
     """Delay cost: the market's move between decision and orders, for the fills; None once a part is unknown."""
 
-    @property
-    def key(self) -> PositionKey:
-        return (self.symbol, self.position_side)
-
-    @property
-    def name(self) -> TargetName:
-        """Unique name of the target within its account."""
-        return (self.decision, self.symbol, self.position_side)
+    def __post_init__(self) -> None:
+        self.key = (self.symbol, self.position_side)
+        self.name = (self.decision, self.symbol, self.position_side)
 
     @property
     def client_order_id(self) -> str | None:

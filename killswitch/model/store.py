@@ -256,6 +256,9 @@ class Store(Journal, Outbox, Protocol):
 
     def live(self, name: str) -> bytes | None: ...
 
+    def leave_sign_of_life(self, blob: bytes) -> None:
+        """Leave `blob` for probes outside the store, while that takes no writes; does nothing otherwise."""
+
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Acquire or renew the lease; StoreBusyError if another owner's lease has not expired."""
 

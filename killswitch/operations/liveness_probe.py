@@ -15,9 +15,8 @@ from msgspec import Struct
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros, rfc3339, to_micros
 from killswitch.model.store import Lease, Store
-from killswitch.runner.clock import ClockState
 from killswitch.runner.lease import is_dead
-from killswitch.runner.status_blob import LIVE_NAME
+from killswitch.runner.status_blob import LIVE_NAME, LastTick, decode_last_tick
 
 Probe: TypeAlias = Literal["live", "ready"]
 """`live`: the process that holds the lease is ticking. `ready`: its last tick is recent, and its lease is valid."""
@@ -33,19 +32,6 @@ class ProbeResult(Struct, frozen=True):
 
     passed: bool
     why: str
-
-
-class _LastTick(Struct, frozen=True):
-    """The fields of the published view that a probe reads; others may be those of another version."""
-
-    owner: str
-    as_of: datetime
-    ticks: int
-    interval: float
-    clock: ClockState | None = None
-
-
-_DECODER = msgspec.json.Decoder(_LastTick)
 
 
 def probe_of(
@@ -65,21 +51,40 @@ def probe_of(
     if blob is None:
         return ProbeResult(False, f"{lease.owner} has not ticked yet")
     try:
-        tick = _DECODER.decode(blob)
+        tick = decode_last_tick(blob)
     except msgspec.DecodeError as error:
         return ProbeResult(False, f"the last tick was written by another version of ksctl ({error})")
     if tick.owner != lease.owner:
         return ProbeResult(False, f"{lease.owner} has not ticked yet; the last tick is by {tick.owner}")
-    counted = None if tick.clock is None or clock is None else tick.clock.elapsed(clock)
-    return _of_tick(probe, tick, lease, now, within, now - tick.as_of if counted is None else counted)
+    return _of_tick(probe, tick, lease, now, within, clock)
+
+
+def live_by_sign(
+    sign: bytes | None, lease: Lease | None, now: datetime, within: float | None = None, clock: Clock | None = None
+) -> ProbeResult | None:
+    """Whether a process whose store takes no writes is live, by the `sign` of life that it leaves next to the store.
+
+    `lease`: the store's, if that can be read: its holder must be the process. None where the sign proves nothing.
+    """
+    try:
+        tick = None if sign is None else decode_last_tick(sign)
+    except msgspec.DecodeError:
+        return None
+    if tick is None or is_dead(tick.owner) or (lease is not None and lease.owner != tick.owner):
+        return None
+    result = _of_tick("live", tick, lease, now, within, clock)
+    why = f"the store takes no writes; by the sign of life next to it, {result.why}"
+    return ProbeResult(True, why) if result.passed else None
 
 
 def _of_tick(
-    probe: Probe, tick: _LastTick, lease: Lease, now: datetime, within: float | None, age: timedelta
+    probe: Probe, tick: LastTick, lease: Lease | None, now: datetime, within: float | None, clock: Clock | None
 ) -> ProbeResult:
-    lease_until = from_micros(lease.expires_at)
-    if probe == "ready" and lease.expires_at <= to_micros(now):
+    if probe == "ready" and lease is not None and lease.expires_at <= to_micros(now):
+        lease_until = from_micros(lease.expires_at)
         return ProbeResult(False, f"the lease expired at {rfc3339(lease_until)} without renewal")
+    counted = None if tick.clock is None or clock is None else tick.clock.elapsed(clock)
+    age = now - tick.as_of if counted is None else counted
     bound = timedelta(
         seconds=max(MIN_AGE_LIMIT[probe], AGE_LIMIT_INTERVALS * tick.interval) if within is None else within
     )

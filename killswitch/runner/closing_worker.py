@@ -101,15 +101,23 @@ class ClosingWorker:
             return pause
         return max(pause, self.executor.wait)
 
-    def kick(self) -> asyncio.Task[None] | None:
-        """The pass under way; begins one if none is under way and one is due."""
+    @property
+    def is_about_to_begin(self) -> bool:
+        """Whether a decision waits for the next pass."""
+        return self._pass is None and bool(self._waiting)
+
+    def kick(self, behind: int = 0) -> asyncio.Task[None] | None:
+        """The pass under way; begins one if none is under way and one is due.
+
+        `behind`: number of accounts whose first orders leave before anything of this one is computed.
+        """
         self.collect()
         if self.wait <= 0.0:
             now = self.monotonic()
             self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
             self._begun_at = now
             self._closes = self.is_working
-            self._pass = asyncio.create_task(self._run_pass())
+            self._pass = asyncio.create_task(self._run_pass(behind))
         return self._pass
 
     def collect(self) -> None:
@@ -148,7 +156,9 @@ class ClosingWorker:
         waiting = tuple(Closing(it.id, "planned", scope=it.scope) for it in self._waiting if not it.is_suspicion)
         return (self.executor.progress() if self._recovered else self.leftover) + waiting
 
-    async def _run_pass(self) -> None:
+    async def _run_pass(self, behind: int) -> None:
+        for _ in range(behind):
+            await asyncio.sleep(0)
         if (before := self._delayed_by) is not None:
             await asyncio.wait((before,))
             self._delayed_by = None if self._delayed_by is before else self._delayed_by

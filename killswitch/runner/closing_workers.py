@@ -86,8 +86,18 @@ class ClosingWorkers:
         return min((worker.wait for worker in self._workers.values()), default=math.inf)
 
     def kick(self) -> set[asyncio.Future[None]]:
-        """Begin every pass that is due; return all passes under way. Raises StoreError."""
-        return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
+        """Begin every pass that is due; return all passes under way. Raises StoreError.
+
+        Accounts with a new decision begin one turn of the event loop after each other: the first orders of one leave
+        while nothing of the next one is computed yet.
+        """
+        passes, begun = set[asyncio.Future[None]](), 0
+        for worker in self._workers.values():
+            begins = worker.is_about_to_begin
+            if (task := worker.kick(begun if begins else 0)) is not None:
+                passes.add(task)
+                begun += begins
+        return passes
 
     def has_work(self, *, fees: bool = False) -> bool:
         """Begin passes that are due; whether anything is left to close or, with `fees`, to query. Raises StoreError."""

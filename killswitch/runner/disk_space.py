@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from killswitch.runner.observers import TickReport
+from killswitch.store.adjacent_files import in_units
 from killswitch.store.handle import StoreHandle
-from killswitch.store.reserve import in_units
 
 CHECK_EVERY: Final = 5.0
 """Seconds between two checks."""

@@ -165,6 +165,16 @@ class RunnerView(Struct, frozen=True):
     """How an effect has ended the run; absent if none has."""
 
 
+class LastTick(Struct, frozen=True):
+    """The last tick as far as probes need it: fields of a `RunnerView`, perhaps one of another version."""
+
+    owner: str
+    as_of: datetime
+    ticks: int
+    interval: float
+    clock: ClockState | None = None
+
+
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
     """The last state of a store's timeline; None if no tick is known."""
     return None if view is None else view.clock or ClockState(view.as_of)
@@ -175,6 +185,7 @@ _DECODER = msgspec.json.Decoder(RunnerView)
 
 encode_view = _ENCODER.encode
 decode_view = _DECODER.decode
+decode_last_tick = msgspec.json.Decoder(LastTick).decode
 
 
 def last_view(store: Store) -> RunnerView | None:
@@ -341,3 +352,5 @@ class StatusPublisher:
     def _put(self, view: RunnerView) -> None:
         self.view = view
         self.store.put_live(LIVE_NAME, encode_view(view))
+        tick = LastTick(view.owner, view.as_of, view.ticks, view.interval, view.clock)
+        self.store.leave_sign_of_life(_ENCODER.encode(tick))

@@ -21,6 +21,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
     DamagedStoreError,
     MediumError,
@@ -31,7 +32,6 @@ from killswitch.store.errors import (
     store_error,
 )
 from killswitch.store.migrations import migrate
-from killswitch.store.reserve import Reserve
 
 RETURN_EVERY: Final = 5.0
 """Seconds between two attempts to write memory back."""
@@ -97,6 +97,7 @@ class Fallback:
         """`begin`: listener of the engine that begins a transaction of the store. The file exists."""
         self.path = path
         self.reserve = Reserve(path)
+        self.sign = SignOfLife(path)
         self.lock = threading.RLock()
         self.copy: MemoryCopy | None = None
         self.may_use_memory = False
@@ -122,7 +123,8 @@ class Fallback:
             raise store_error(str(self.path), error, "could not be opened") from error
 
     def close(self) -> None:
-        """Close the connection to the file."""
+        """Close the connection to the file, and remove what was left next to it."""
+        self.sign.remove()
         with self.lock:
             if self._own is not None:
                 self._own.close()

@@ -67,11 +67,13 @@ def notice_row(notice: Notice) -> Row:
     return {"as_of": to_micros(notice.as_of), "body": encode_notice(notice)}
 
 
-def journal_row(entry: JournalEntry) -> Row:
-    row = msgspec.structs.asdict(entry)
-    del row["sequence"], row["unreadable"]
+def journal_row(entry: JournalEntry) -> tuple[object, ...]:
+    """The values of a journal entry, in the order of the table's columns."""
     data = ENCODER.encode(entry.data).decode() if entry.unreadable is None else entry.unreadable
-    return {**row, "at": to_micros(entry.at), "data": data}
+    return (
+        entry.decision, entry.kind, to_micros(entry.at), entry.account, entry.symbol, entry.position_side,
+        entry.client_order_id, entry.attempt, data,
+    )  # fmt: skip
 
 
 def integer(value: object) -> int:

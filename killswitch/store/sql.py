@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Connection
 
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
@@ -81,13 +82,13 @@ class SqlStore(StoreHandle):
                 (sql.PUT_ROW, [rows.history_row(row) for row in record.rows]),
                 (sql.PUT_DECISION, [rows.decision_row(each, record.snapshot) for each in record.decisions]),
                 (sql.PUT_NOTICE, [rows.notice_row(notice) for notice in record.notices]),
-                (sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in record.journal]),
                 (sql.PUT_MESSAGE, [msgspec.structs.asdict(message) for message in record.messages]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
             for statement, parameters in many:
                 if parameters:
                     connection.execute(statement, parameters)
+            _put_journal(connection, record.journal)
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
         self._is_under_way = self._log_entry is not None
         self._log_entries(record.journal)
@@ -98,7 +99,8 @@ class SqlStore(StoreHandle):
         `commit_tick`."""
         self._return_to_disk()
         with self._writing_fenced() as connection:
-            sequence = int(connection.execute(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry)).scalar_one())
+            written = connection.exec_driver_sql(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry))
+            sequence = int(written.scalar_one())
         self._log_entries((entry,))
         return sequence
 
@@ -108,7 +110,7 @@ class SqlStore(StoreHandle):
         if entries:
             self._return_to_disk()
             with self._writing_fenced() as connection:
-                connection.execute(sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in entries])
+                _put_journal(connection, entries)
             self._log_entries(entries)
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
@@ -313,3 +315,8 @@ class SqlStore(StoreHandle):
         with self._writing() as connection:
             values = {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at}
             connection.execute(sql.RELEASE_UNRENEWED, values)
+
+
+def _put_journal(connection: Connection, entries: Sequence[JournalEntry]) -> None:
+    if entries:
+        connection.exec_driver_sql(sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in entries])

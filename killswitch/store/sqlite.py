@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from killswitch.deadline import DeadlineError, call_within
+from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
     DamagedStoreError,
     MediumError,
@@ -31,7 +32,6 @@ from killswitch.store.errors import (
 from killswitch.store.fallback import Fallback, backup, driver_connection, memory_engine
 from killswitch.store.handle import WRITE
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
-from killswitch.store.reserve import Reserve
 from killswitch.store.sql import SqlStore
 
 _CREATION_TIMEOUT = 0.5
@@ -73,6 +73,11 @@ def _opened_as_copy(path: Path) -> SqlStore:
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     return SqlStore(engine, str(path))
+
+
+def sign_of_life(url_or_path: str) -> bytes | None:
+    """What a run has left next to a store that takes no writes; None where there is nothing. Raises StoreError."""
+    return SignOfLife(_path(url_or_path)).read()
 
 
 def exposure(url_or_path: str) -> str | None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.bench.closing import FAST_ENOUGH, ROUNDS, RUNS, STARTED, THREE, failing, journaled, real, scheduled
+from tests.bench.closing import (
+    FAST_ENOUGH,
+    ROUNDS,
+    RUNS,
+    STARTED,
+    STARTS,
+    THREE,
+    failing,
+    first_order,
+    journaled,
+    real,
+    recorded_flat,
+    scheduled,
+)
 from tests.bench.limits import BINANCE
 from tests.bench.measure import Measure
 
@@ -12,9 +25,11 @@ BOOKS = (("binance", {"binance": BINANCE}), ("three venues", THREE))
 
 
 def short() -> Iterator[Measure]:
-    """Closes of 10 and 100 positions, the pace of orders under a declared limit, and the journal of an order."""
+    """Closes of 10 and 100 positions, first orders of 1,000, the time to `flat` in the record, pace, and the journal."""
     for count in (10, 100):
         yield from _of(count)
+    yield from _first_orders()
+    yield from recorded_flat()
     yield scheduled()
     yield journaled()
 
@@ -33,7 +48,16 @@ def _of(count: int) -> Iterator[Measure]:
     for name, venues in BOOKS:
         best = min((real(venues, count) for _ in range(ROUNDS[count])), key=lambda close: close.ratio)
         title = f"closing {count:,} positions on {name}"
-        yield Measure(title, best.elapsed, best.floor, "floor", FAST_ENOUGH, "s")
+        yield Measure(title, best.elapsed, best.floor, "floor", FAST_ENOUGH, "s", best.slowness)
+        if best.machine is not None:
+            print(
+                f"  this machine: {best.commits} durable commits in the way at {best.machine.commit * 1e3:.2f} ms, "
+                f"and 2 answers at {best.machine.late * 1e3:.2f} ms of late wake-ups"
+            )
         yield Measure(f"{title}, refused for too many requests", best.refused, 1.0, "one", 0.0, "times")
-        if count >= 1000:
-            yield Measure(f"{title}, first order", best.first * 1e3, 1.0, "1 ms", STARTED)
+
+
+def _first_orders() -> Iterator[Measure]:
+    for name, venues in BOOKS:
+        started = min(first_order(venues, 1000) for _ in range(STARTS))
+        yield Measure(f"closing 1,000 positions on {name}, first order", started * 1e3, 1.0, "1 ms", STARTED)

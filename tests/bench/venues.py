@@ -141,11 +141,11 @@ class SimulatedVenue:
         reached = sent_at + elapsed / 2
         fault = self._fault()
         if fault in ("down", "lost before"):
-            await _until(loop, sent_at + elapsed)
+            await until(loop, sent_at + elapsed)
             raise VenueDownError("refused") if fault == "down" else FateUnknownError("reset")
         if fault == "limited" or not self._room(call, requests, reached):
             self.refused += fault != "limited"
-            await _until(loop, sent_at + elapsed)
+            await until(loop, sent_at + elapsed)
             raise RateLimitedError("too many requests", 1.0)
         if fault == "hangs":
             if self._random.random() < 0.5:
@@ -153,9 +153,9 @@ class SimulatedVenue:
             await asyncio.sleep(3600.0)
         if requests:
             answer = effect(reached)
-            await _until(loop, sent_at + elapsed)
+            await until(loop, sent_at + elapsed)
         else:
-            await _until(loop, sent_at + elapsed)
+            await until(loop, sent_at + elapsed)
             answer = effect(reached)
         if fault == "lost after":
             raise FateUnknownError("reset")
@@ -238,7 +238,7 @@ class SimulatedVenue:
         return report
 
 
-async def _until(loop: asyncio.AbstractEventLoop, at: float) -> None:
+async def until(loop: asyncio.AbstractEventLoop, at: float) -> None:
     """Sleep until `at`; an event loop in real time wakes up to a millisecond late, so the last one is busy waiting."""
     if not isinstance(loop, asyncio.SelectorEventLoop) or type(loop).__module__.startswith("tests."):
         await asyncio.sleep(max(0.0, at - loop.time()))

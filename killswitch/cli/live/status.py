@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -66,15 +67,21 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
     """Print the verdict of a probe in one line. Imports little, because supervisors call it every few seconds."""
-    from killswitch.operations.liveness_probe import ProbeResult, probe_of
+    from killswitch.operations.liveness_probe import ProbeResult, live_by_sign, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
+    from killswitch.store.sqlite import sign_of_life
 
+    now, clock, lease = datetime.now(UTC), SystemClock(), None
     try:
         with opened_store(store_at, read_only=True) as store:
-            result = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
+            lease = store.lease()
+            result = probe_of(store, probe, now, within, clock)
     except StoreError as error:
         result = ProbeResult(False, str(error))
+    if not result.passed and probe == "live":
+        with suppress(StoreError):
+            result = live_by_sign(sign_of_life(store_at), lease, now, within, clock) or result
     if json:
         click.echo(encode_record({"probe": probe, "passed": result.passed, "why": result.why}))
     else:

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass, field
 
 from killswitch.execution.account_context import AccountContext
+from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.market_halts import MarketHalts
+from killswitch.execution.order_pass.order_decision import is_shown
 from killswitch.execution.query.order_query import OrderQuery, questions
 from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.execution_state import ExecutionState
-from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget
 
 
 @dataclass(slots=True)
@@ -41,6 +44,20 @@ class InFlightOrders:
         ]
         self._state.record([*detached, *self._queries.abandoned(self._context.monotonic(), about)])
         await self._cancel_overdue()
+
+    def settle_closed_positions(self, book: TrustedBook) -> None:
+        """Settle the detached orders that can have no effect any more, so that no end waits for them (ADR 0129).
+
+        That is where the venue shows the position closed, the fills of the line's other orders account for all of it,
+        the venue limits the order to reducing the position, and has answered that it has no such order.
+        """
+        settled = [
+            self._queries.settled_by_position(question)
+            for line in self._state.lines()
+            if line.detached and not line.is_in_flight and _is_closed_by_others(line, book)
+            for question in questions(line)
+        ]
+        self._state.record([entry for entry in settled if entry is not None])
 
     def _record_late_answers(self) -> None:
         """Journal late answers, unless a query has already shown the same."""
@@ -78,3 +95,9 @@ class InFlightOrders:
             self._cancelled_at[name] = now
             await self._context.cancel(symbol, order)
             self._queries.expedite([name] if halted else ())
+
+
+def _is_closed_by_others(line: PositionTarget, book: TrustedBook) -> bool:
+    """Whether the line's position is closed, and the known fills of its orders explain that."""
+    is_gone = is_shown(line, book) and book.contracts(line.key) == ZERO
+    return line.is_capped_by_venue and is_gone and line.filled >= line.decided

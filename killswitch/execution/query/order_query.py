@@ -1,7 +1,8 @@
 """Queries orders of unknown status by client order id, then among open orders, then by fills. Sends no order.
 
 Nothing is journaled while the venue does not answer. "No such order" counts only if all three agree, and only when the
-request can no longer be carried out, or when the venue refuses a second order of its name.
+request can no longer be carried out, when the venue refuses a second order of its name, or when it could only reduce a
+position that is closed.
 """
 
 from __future__ import annotations
@@ -198,6 +199,17 @@ class OrderQuery:
     def detached_entry(self, question: OrderQuestion) -> OrderDetached:
         """The entry that detaches the order, so that its line continues without it."""
         return OrderDetached(*self._head(question), text="its status is unknown, and the position does not wait for it")
+
+    def settled_by_position(self, question: OrderQuestion) -> Absent | None:
+        """The entry for a detached order whose position other orders have closed; None while the venue may have it.
+
+        The caller has seen the position closed, and the venue limits the order to reducing it.
+        """
+        counters = self._counters.get(question.name)
+        if counters is None or counters.denied_since is None or counters.resting is not None:
+            return None
+        text = "the venue has no such order, and the position that it could only reduce is closed"
+        return Absent(*self._head(question), text=text, early=not self._has_lapsed(question))
 
     def _halted_due(self, due: Sequence[OrderQuestion]) -> list[OrderQuestion]:
         """The due orders that rest in halted markets, the one queried longest ago first.

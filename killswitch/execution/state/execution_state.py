@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import cache
 from itertools import chain
 
 from killswitch.execution.closing_pace import ClosingPace
@@ -32,7 +33,7 @@ from killswitch.journal.targets import PositionTarget
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
-from killswitch.model.store import Journal, JournalEntry
+from killswitch.model.store import Journal, JournalEntry, StoredDecision
 
 REMEMBERED_DECISIONS = 16
 """Number of ended decisions that `progress` still shows, so that no tick misses how one ended."""
@@ -67,17 +68,23 @@ class ExecutionState:
         """Number of orders sent."""
 
     def recover(self) -> None:
-        """Restore unfinished jobs from the journal."""
-        recent = [self._job(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED_DECISIONS))]
+        """Restore unfinished jobs from the journal; the journal of each decision is read and decoded once."""
+        journal_of = cache(self._journal_of)
+
+        def jobs_of(decisions: Iterable[StoredDecision]) -> list[AccountJob]:
+            return [self._job(stored.decision, journal_of(stored.decision.id)) for stored in decisions]
+
+        recent = jobs_of(reversed(self._store.decisions(REMEMBERED_DECISIONS)))
         ended = [job for job in recent if job.finished is not None and not job.decision.is_suspicion]
         self.ended = {job.decision.id: job.closing({}) for job in ended}
-        unfinished = [self._job(stored.decision) for stored in self._store.unfinished()]
+        unfinished = jobs_of(self._store.unfinished())
         self.jobs = {job.decision.id: job for job in unfinished if job.planned is not None and not job.finished}
-        self._fold_ledgers(self._concurrent_jobs())
+        concurrent = {**self.jobs, **{job.decision.id: job for job in jobs_of(self._concurrently_ended())}}
+        self._fold_ledgers(concurrent, chain.from_iterable(map(journal_of, concurrent)))
         shown = self.jobs.keys() | self.ended.keys()
         self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in shown}
         for job in self.jobs.values():
-            self._observer.begun(job.decision, self._account, self._journal_of(job.decision.id))
+            self._observer.begun(job.decision, self._account, journal_of(job.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare the job that `adopt` starts once `planned` is durable; nothing is sent before."""
@@ -91,7 +98,7 @@ class ExecutionState:
             return False
         job = self._prepared.pop(decision.id, None)
         if job is None:
-            job = self._job(decision)
+            job = self._job(decision, self._journal_of(decision.id))
             self._count_from_now(job)
             self._exclude_later_fills(job)
         self._forget_old()
@@ -111,7 +118,10 @@ class ExecutionState:
         return list(chain.from_iterable(job.lines for job in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        return self._ledgers.setdefault(key, PositionLedger())
+        found = self._ledgers.get(key)
+        if found is None:
+            found = self._ledgers[key] = PositionLedger()
+        return found
 
     def expected(self) -> dict[PositionKey, Decimal]:
         """The least that our own orders leave of each active position. Cheap: it is computed before the first order."""
@@ -239,27 +249,23 @@ class ExecutionState:
             line.closed_before = self.ledger(line.key).closed
         self.ledger(line.key).apply(entry, line.decided)
 
-    def _concurrent_jobs(self) -> dict[str, AccountJob]:
-        """Every decision with a job on the account since the oldest unfinished one began."""
+    def _concurrently_ended(self) -> list[StoredDecision]:
+        """The decisions whose work on the account has ended since the oldest unfinished one began."""
         since = min((job.planned for job in self.jobs.values() if job.planned is not None), default=None)
-        found = dict(self.jobs)
         if since is None:
-            return found
-        for entry in self._journal_from(since):
-            if is_end(entry) and entry.account == self._account and entry.decision not in found:
-                stored = self._store.decision(entry.decision)
-                if stored is not None:
-                    found[entry.decision] = self._job(stored.decision)
-        return found
+            return []
+        entries = (entry for entry in self._journal_from(since) if is_end(entry) and entry.account == self._account)
+        names = dict.fromkeys(entry.decision for entry in entries if entry.decision not in self.jobs)
+        found = (self._store.decision(name) for name in names)
+        return [stored for stored in found if stored is not None]
 
-    def _fold_ledgers(self, concurrent: dict[str, AccountJob]) -> None:
-        """Fold the ledgers of the active positions from the entries of every concurrent decision.
+    def _fold_ledgers(self, concurrent: dict[str, AccountJob], entries: Iterable[Entry]) -> None:
+        """Fold the ledgers of the active positions from the `entries` of every concurrent decision.
 
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """
         self._ledgers = {}
         keys = {line.key for line in self.lines()}
-        entries = chain.from_iterable(self._journal_of(decision) for decision in concurrent)
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:
                 continue
@@ -268,8 +274,7 @@ class ExecutionState:
             if entry.key in keys:
                 self._apply_to_ledger(concurrent[entry.decision], entry)
 
-    def _job(self, decision: Decision) -> AccountJob:
-        journal = self._journal_of(decision.id)
+    def _job(self, decision: Decision, journal: Sequence[Entry]) -> AccountJob:
         self._count_uncharged(journal)
         return AccountJob(decision, self._account, journal)
 

@@ -37,6 +37,9 @@ TRIED = "tried"
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
+_APPLIED = (Unprotected, Cancelled, Protected, ProtectionAnswered)
+
+
 class ProtectionState(Enum):
     OFF = "off"
     RESTORING = "restoring"
@@ -80,6 +83,8 @@ class Protections:
 
     def apply(self, entry: Entry) -> None:
         """Apply one journal entry; entries about other orders change nothing."""
+        if not isinstance(entry, _APPLIED):
+            return
         match entry:
             case Unprotected():
                 if entry.symbol is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
@@ -112,3 +113,21 @@ def test_a_transaction_is_durable_at_its_end_even_after_a_failure(store: Store, 
             raise RuntimeError("a defect")
     assert [entry.kind for entry in store.journal()[before:]] == ["verified"]
     assert line.state is TargetState.AT_TARGET
+
+
+def test_a_recovery_reads_the_journal_of_each_decision_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two decisions under way: jobs, ledgers and observers are restored from one read of each."""
+    before, venue = state_and_venue(store)
+    sold(before, "BTC", "o1", "0.6")
+    commit(store, decide(venue, {"BTC": D(5)}, name="d2"))
+    reads, journal = [], store.journal
+
+    def counted(decision: str | None = None) -> Sequence[JournalEntry]:
+        reads.append(decision)
+        return journal(decision)
+
+    monkeypatch.setattr(store, "journal", counted)
+    after = ExecutionState("main", store, VirtualClock(), PACE, NO_CLOSING_OBSERVER)
+    after.recover()
+    assert sorted(map(str, reads)) == ["d1", "d2"]
+    assert after.ledger(("BTC", "long")).closed == D("0.6")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -30,9 +31,7 @@ def target_of(target: str = "0", decided: str = "10", **fields: object) -> Posit
     of = PositionTarget(
         "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0
     )  # fmt: skip
-    for name, value in fields.items():
-        setattr(of, name, value)
-    return of
+    return replace(of, **fields)  # type: ignore[arg-type] # the fields of each test
 
 
 def rules(**fields: str) -> Instrument:
@@ -228,9 +227,7 @@ def test_only_three_actions_are_final() -> None:
 
 
 def target_named(decision: str, target: str, **fields: object) -> PositionTarget:
-    of = target_of(target, **fields)
-    of.decision = decision
-    return of
+    return target_of(target, decision=decision, **fields)
 
 
 def test_of_several_targets_on_one_position_the_smallest_is_active() -> None:
@@ -247,6 +244,5 @@ def test_a_hop_is_active_beside_a_close_of_its_symbol() -> None:
     """A hop on the symbol of a close is active with it; two closes of both sides are both active, in their order."""
     close, hop = target_named("a", "0", rank=2), target_named("a", "0", purpose="hop", rank=1)
     assert select_active([close, hop], lambda _: False) == [hop, close]
-    short = target_named("a", "0", rank=2, index=-1)
-    short.position_side = "short"
+    short = target_named("a", "0", rank=2, index=-1, position_side="short")
     assert select_active([close, short], lambda _: False) == [short, close]

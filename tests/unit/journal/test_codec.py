@@ -32,6 +32,7 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.store import rows
 from killswitch.store.sqlite import open_store
+from killswitch.store.statements import JOURNAL_COLUMNS
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 123456, tzinfo=UTC)
 D = Decimal
@@ -59,7 +60,7 @@ def test_every_recorded_row_round_trips_to_the_byte(repository: Path) -> None:
         entry = decode(JournalEntry(**given_row))
         assert not isinstance(entry, Undecodable), columns
         kinds.add(columns["kind"])
-        written = rows.journal_row(encode(entry))
+        written = dict(zip(JOURNAL_COLUMNS, rows.journal_row(encode(entry)), strict=True))
         assert {**written, "sequence": columns["sequence"]} == columns
     # Fees that are told late and orders that never arrived are in no recorded store.
     assert kinds == set(get_args(JournalKind)) - {"charged", "absent"}
@@ -193,7 +194,7 @@ def test_a_store_returns_undecodable_rows_and_keeps_them_to_the_byte(tmp_path: P
     try:
         found = store.journal("d1")
         assert [type(decode(each)) for each in found] == [Undecodable, Undecodable]
-        written = rows.journal_row(encode(decode(found[0])))
+        written = dict(zip(JOURNAL_COLUMNS, rows.journal_row(encode(decode(found[0]))), strict=True))
         assert (written["kind"], written["data"]) == ("filled", text)
     finally:
         store.close()

@@ -19,8 +19,8 @@ from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
 from killswitch.runner.lease import this_process
 from killswitch.store import fallback
+from killswitch.store.adjacent_files import SLICE, Reserve, in_units
 from killswitch.store.errors import DamagedStoreError, FencedError, MediumError, StoreError, store_error
-from killswitch.store.reserve import SLICE, Reserve, in_units
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
