@@ -25,7 +25,7 @@ BOOKS = (("binance", {"binance": BINANCE}), ("three venues", THREE))
 
 
 def short() -> Iterator[Measure]:
-    """Closes of 10 and 100 positions, first orders of 1,000, the time to `flat` in the record, pace, and the journal."""
+    """Short closes, the first order of 1,000, the time to `flat` in the record, the pace of orders, and the journal."""
     for count in (10, 100):
         yield from _of(count)
     yield from _first_orders()
