@@ -6,12 +6,13 @@ Times in microseconds, money as Decimal in the account's currency.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy, deepcopy
 from decimal import Decimal
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.instant import SECOND
 from killswitch.model.magnitude import sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.pnl_explain.classification import (
@@ -23,25 +24,17 @@ from killswitch.pnl_explain.classification import (
     skew_of,
     unrecorded_charges,
 )
-from killswitch.pnl_explain.decomposition import (
-    collateral_effect,
-    entries_changed,
-    sizes_changed,
-    wallet_change,
-)
+from killswitch.pnl_explain.interval import Interval, interval_between, is_in_step
 from killswitch.pnl_explain.ledger import FillRow
-from killswitch.pnl_explain.pending_changes import NEARLY_ALL
 from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
-from killswitch.pnl_explain.splits import may_be_share_split, restated_for_splits
+from killswitch.pnl_explain.splits import may_be_share_split
 from killswitch.pnl_explain.swings import Swing, Swings
-from killswitch.pnl_explain.trades import ObservedTrades, Trades, fee_of
-from killswitch.valuation.account_facts import holdings_value, wallets_value
+from killswitch.pnl_explain.trades import ObservedTrades, Trades
+from killswitch.valuation.account_facts import AccountFacts, wallets_value
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import Instruments
 
-CONTRADICTION = Decimal("0.1")
-"""The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
 """How long equity and positions may be out of step before they are used as reported."""
 DatedAmount = tuple[int, Decimal]
@@ -111,41 +104,6 @@ class AccountResidual(Struct, frozen=True):
     others: tuple[Decimal, ...] = ()
 
 
-class _Interval(Struct, frozen=True):
-    """Two consecutive snapshots of the account, the earlier one in the units of the later one.
-
-    `since` and `at` are their times, `noise` is n, `equity` the greater of the two equities. `unrealized_change` is ΔU,
-    `by_wallet` ΔW; None if unknown. `in_step`: equity and positions of the later snapshot are of one moment; None if
-    unknown. `traded`: a size differs, or positions are unknown.
-    """
-
-    before: AccountSnapshot
-    after: AccountSnapshot
-    since: int
-    at: int
-    noise: Decimal
-    equity: Decimal
-    equity_change: Decimal
-    unrealized_change: Decimal | None
-    by_wallet: Decimal | None
-    in_step: bool | None
-    traded: bool
-
-    @property
-    def is_still(self) -> bool:
-        """Whether nothing was traded or settled, and the wallet did not move: prices explain every change."""
-        still = self.by_wallet is not None and abs(self.by_wallet) <= self.noise
-        return still and not self.traded and not entries_changed(self.before, self.after)
-
-    @property
-    def is_empty_of_contracts(self) -> bool:
-        """Whether nearly all the money left, and the account, which may hold contracts, holds none."""
-        if self.after.market in HOLDINGS or self.after.positions is None or self.after.equity is None:
-            return False
-        is_left = self.after.equity > (1 - NEARLY_ALL) * self.equity
-        return not is_left and not any(each.contracts for each in self.after.positions)
-
-
 class AccountTrail:
     """The trail of one account of a scope."""
 
@@ -161,6 +119,8 @@ class AccountTrail:
         """The earlier swings that the last observation identified as noise."""
         self.late_fills: list[FillRow] = []
         """The fills of the last observation that belong to earlier trades, or to trades that no position showed."""
+        self._facts: AccountFacts | None = None
+        """Facts of the last snapshot; None before the first one, and after a restart."""
         self._unrealized: Decimal | None = None
         self._tolerance = ZERO
         self._carried = NOTHING_CARRIED
@@ -175,7 +135,7 @@ class AccountTrail:
     def observe(
         self,
         at: int,
-        account: AccountSnapshot,
+        facts: AccountFacts,
         profit: Decimal | None,
         rules: Instruments,
         fills: list[FillRow],
@@ -186,21 +146,69 @@ class AccountTrail:
         `profit`: the total profit of its positions, None if unknown. `tolerance`: n as a fraction of equity, without a
         reported wallet.
         """
+        before, self._facts = self._facts, facts
+        if self._forgettable:
+            self._forget_before(at - MINUTE_OF_SUMS)
+        self.swing, self.noise_swings, self.late_fills = ZERO, [], []
+        if before is not None and not fills and profit is not None:
+            quiet = self._observe_quietly(at, before, facts, profit, tolerance)
+            if quiet is not None:
+                return quiet
+        return self._observe(at, facts.account, profit, rules, fills, tolerance)
+
+    def _observe_quietly(
+        self, at: int, before: AccountFacts, facts: AccountFacts, profit: Decimal, tolerance: Decimal
+    ) -> AccountResidual | None:
+        """The residual if prices alone moved the equity, which is nearly always; None if that needs a closer look.
+
+        Nothing was traded or settled, the one wallet of the account stood still, all is of one moment, and nothing that
+        an earlier snapshot left open can matter.
+        """
+        account, wallet, was = facts.account, facts.single_wallet, before.single_wallet
+        equity, unrealized, level = account.equity, account.unrealized, self.swings.level
+        if wallet is None or was is None or equity is None or unrealized is None or level is None:
+            return None
+        if not sane(unrealized):
+            return None
+        if before.account is not self.before or before.account.equity is None or self._unrealized is None:
+            return None
+        if not facts.is_still_since(before) or self._carried.since or self.swings.entries:
+            return None
+        greater, half = max(abs(equity), abs(before.account.equity)), tolerance / 2
+        noise, moved, now = greater * half, wallet - was, equity - wallet - profit
+        if max(abs(moved), abs(profit - unrealized), abs(now - level)) > noise or self.settlements.provisional:
+            return None
+        since, self.before, self.at, self._unrealized = self.at, account, at, unrealized
+        self._tolerance, self.swings.level = half, now
+        self._had_parts = self._was_in_step = True
+        self._out_of_step_since = None
+        return AccountResidual(since, at, moved, noise, ZERO, greater)
+
+    def _observe(
+        self,
+        at: int,
+        account: AccountSnapshot,
+        profit: Decimal | None,
+        rules: Instruments,
+        fills: list[FillRow],
+        tolerance: Decimal,
+    ) -> AccountResidual | None:
+        """The same for any snapshot."""
         account = self._with_missing_part(account, profit, tolerance)
         before, since, unrealized_before = self.before, self.at, self._unrealized
         known = account.unrealized is not None and sane(account.unrealized)
         unrealized = account.unrealized if known else profit
         self.before, self.at, self._unrealized = account, at, unrealized
-        self.swing, self.noise_swings, self.late_fills = ZERO, [], []
-        self._forget_before(at - MINUTE_OF_SUMS)
         if before is None or before.equity is None or account.equity is None:
             self.swings.begin(account, profit)
-            self._was_in_step = _is_in_step(account, profit, abs(account.equity or ZERO) * tolerance / 2)
+            self._was_in_step = is_in_step(account, profit, abs(account.equity or ZERO) * tolerance / 2)
             return None
-        change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
         self._had_parts = self._had_parts or unrealized_before is not None
-        interval = self._interval(before, account, since, change, fills, tolerance)
-        interval = replace(interval, in_step=_is_in_step(account, profit, interval.noise))
+        filled = {row.fill.symbol for row in fills}
+        interval = interval_between(
+            (since, before, unrealized_before), (at, account, unrealized), profit, filled, tolerance
+        )
+        self._tolerance = interval.tolerance
         self._out_of_step_since = (self._out_of_step_since or at) if interval.in_step is False else None
         is_still = interval.is_still and not fills
         if account.market not in HOLDINGS:
@@ -232,86 +240,65 @@ class AccountTrail:
             return account
         return replace(account, unrealized=account.equity - holds)
 
-    def _interval(
-        self,
-        before: AccountSnapshot,
-        account: AccountSnapshot,
-        since: int,
-        change: Decimal | None,
-        fills: list[FillRow],
-        tolerance: Decimal,
-    ) -> _Interval:
-        before_equity, equity_now = before.equity or ZERO, account.equity or ZERO
-        equity = max(abs(before_equity), abs(equity_now))
-        traded = sizes_changed(before, account)
-        if traded:
-            before = restated_for_splits(before, account, {row.fill.symbol for row in fills}, equity * tolerance)
-            traded = sizes_changed(before, account)
-        by_wallet = _by_wallet(before, account, change)
-        self._tolerance = tolerance / 2 if by_wallet is not None and account.unrealized is not None else tolerance
-        noise = self.noise_of(equity)
-        if by_wallet is not None and abs(by_wallet) > noise and _is_contradiction(before, account, change, by_wallet):
-            by_wallet = None
-        return _Interval(
-            before, account, since, self.at, noise, equity, equity_now - before_equity, change, by_wallet, None, traded
-        )
-
-    def _explained(self, interval: _Interval, found: ObservedTrades) -> AccountResidual | None:
+    def _explained(self, interval: Interval, found: ObservedTrades) -> AccountResidual | None:
         """The residual if something was traded or settled, the wallet moved, or equity and positions are out of
         step."""
-        moves, noise, at = found.moves, interval.noise, interval.at
-        by_marks, by_wallet = _by_marks(interval, found), interval.by_wallet
-        wallet_moved = True
+        moves, at, carried = found.moves, interval.at, self._carried
+        skewed = skew_of(moves.repriced, interval.skew, at - interval.since)
+        evidence = self._evidence(interval, found, SLIP * moves.traded + skewed)
+        residual = residual_of(evidence)
+        self._remember_settlement(interval, evidence, residual, moves.settled or ())
+        self._carried, self._was_in_step = NOTHING_CARRIED, interval.in_step
+        amount, by_marks = residual.amount, evidence.by_marks
+        if amount is None:
+            return self._unknown_parts(interval)
+        if evidence.waits and by_marks is not None:
+            left = ZERO if evidence.whole_by_wallet is None else evidence.whole_by_wallet - amount
+            still = evidence.was_in_step if not moves.traded else False
+            self._carried = CarriedResidual(
+                by_marks - amount, evidence.partly, carried.since or at, left, evidence.settled, still
+            )
+        # The residual by the wallet comes from one answer if that reports unrealised profit, too.
+        slack = ZERO if interval.is_of_one_answer(residual) else skewed
+        if amount < ZERO:
+            slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
+        filled = {row.fill.symbol for row in (*found.timely, *found.late)}
+        return AccountResidual(
+            interval.since, at, amount, interval.noise, slack, interval.equity,
+            vanished=interval.is_empty_of_contracts and not self.trades.is_covered(at),
+            may_be_split=bool(moves.traded) and may_be_share_split(interval.before, interval.after, filled),
+            others=residual.others,
+        )  # fmt: skip
+
+    def _evidence(self, interval: Interval, found: ObservedTrades, bound: Decimal) -> Evidence:
+        """The evidence of one interval, with what is carried; marks trades that equity includes as settled."""
+        moves, noise, at, carried = found.moves, interval.noise, interval.at, self._carried
+        by_marks, by_wallet, wallet_moved = interval.by_marks(found), interval.by_wallet, True
         if interval.after.market in HOLDINGS:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
             wallet_moved = abs(by_wallet) > noise
             # What fills put into the wallet: known realised P&L less fees.
             by_wallet -= sum((row.gain for row in found.timely if row.gain is not None), ZERO)
-        by_marks = None if by_marks is None else by_marks + self._carried.amount
-        skewed = skew_of(moves.repriced, _skew(interval.after), at - interval.since)
-        bound = SLIP * moves.traded + skewed
-        partly = not moves.is_covered or self._carried.partly
+        by_marks = None if by_marks is None else by_marks + carried.amount
+        partly = not moves.is_covered or carried.partly
         unchanged = by_wallet is not None and abs(by_wallet) <= noise
         # By marks, closed positions lost money that the wallet does not show yet.
         ahead = partly and unchanged and by_marks is not None and by_marks > bound
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
         if interval.in_step and (moves.is_covered or (wallet_moved and not unchanged)):
             self.trades.mark_settled(at)
-        carried = self._carried
-        begun = carried.since or at
-        waits = (interval.in_step is False or ahead) and at - begun <= CARRIED_FOR
-        settled = None if moves.settled is None or carried.settled is None else sum(moves.settled, carried.settled)
-        was_in_step = carried.was_in_step if carried.since else self._was_in_step
-        evidence = Evidence(
+        return Evidence(
             by_wallet, by_marks, noise, bound, interval.unrealized_change,
-            settled=settled, carried=carried.by_wallet, dropped=self.settlements.dropped_by(at),
-            traded=bool(moves.traded), partly=partly,
-            in_step=interval.in_step, was_in_step=was_in_step, waits=waits,
-        )  # fmt: skip
-        residual = residual_of(evidence)
-        self._remember_settlement(interval, evidence, residual, moves.settled or ())
-        self._carried, self._was_in_step = NOTHING_CARRIED, interval.in_step
-        if residual.amount is None:
-            return self._unknown_parts(interval)
-        if waits and by_marks is not None:
-            left = ZERO if by_wallet is None else by_wallet + carried.by_wallet - residual.amount
-            still = was_in_step if not moves.traded else False
-            self._carried = CarriedResidual(by_marks - residual.amount, partly, begun, left, settled, still)
-        # The residual by the wallet comes from one answer if that reports unrealised profit, too.
-        slack = ZERO if _is_of_one_answer(interval, residual) else skewed
-        if residual.amount < ZERO:
-            slack += unrecorded_charges(moves.gross, moves.liquidated, interval.since, at)
-        vanished = interval.is_empty_of_contracts and not self.trades.is_covered(at)
-        traded = {row.fill.symbol for row in (*found.timely, *found.late)}
-        is_split = bool(moves.traded) and may_be_share_split(interval.before, interval.after, traded)
-        return AccountResidual(
-            interval.since, at, residual.amount, noise, slack, interval.equity,
-            vanished=vanished, may_be_split=is_split, others=residual.others,
+            settled=None if moves.settled is None or carried.settled is None else sum(moves.settled, carried.settled),
+            carried=carried.by_wallet, dropped=self.settlements.dropped_by(at),
+            traded=bool(moves.traded), partly=partly, in_step=interval.in_step,
+            was_in_step=carried.was_in_step if carried.since else self._was_in_step,
+            waits=(interval.in_step is False or ahead) and at - (carried.since or at) <= CARRIED_FOR,
         )  # fmt: skip
 
     def _remember_settlement(
-        self, interval: _Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]
+        self, interval: Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]
     ) -> None:
         """Remember what was netted: provisionally while positions lag, else as settled.
 
@@ -329,7 +316,7 @@ class AccountTrail:
         else:
             self.settlements.add(interval.since, interval.at, residual.netted)
 
-    def _unknown_parts(self, interval: _Interval) -> AccountResidual | None:
+    def _unknown_parts(self, interval: Interval) -> AccountResidual | None:
         """The whole change if parts that are usually reported are missing; its cause is unknown."""
         if not self._had_parts:
             return None
@@ -377,6 +364,10 @@ class AccountTrail:
         self._slips.append((at, amount))
         return True
 
+    @property
+    def _forgettable(self) -> bool:
+        return bool(self._noise or self._slips)
+
     def _forget_before(self, edge: int) -> None:
         for kept in (self._noise, self._slips):
             while kept and kept[0][0] < edge:
@@ -394,6 +385,14 @@ class AccountTrail:
             list(self._noise), list(self._slips), self._had_parts, self._was_in_step, self.settlements,
         )  # fmt: skip
 
+    def copied(self) -> AccountTrail:
+        """A copy that may observe without effect on this one."""
+        other = copy(self)
+        other.trades, other.swings = deepcopy(self.trades), deepcopy(self.swings)
+        other.settlements = deepcopy(self.settlements)
+        other._noise, other._slips = self._noise.copy(), self._slips.copy()
+        return other
+
     @classmethod
     def restored(cls, state: AccountTrailState) -> AccountTrail:
         """Restore a stored trail."""
@@ -404,61 +403,3 @@ class AccountTrail:
         trail._had_parts, trail._was_in_step = state.had_parts, state.in_step
         trail.settlements = state.settlements
         return trail
-
-
-def _is_in_step(account: AccountSnapshot, profit: Decimal | None, noise: Decimal) -> bool | None:
-    """Whether unrealised profit and the positions' `profit` agree; None if one of them is not reported."""
-    if profit is None or account.unrealized is None or not sane(account.unrealized):
-        return None
-    return abs(profit - account.unrealized) <= noise
-
-
-def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
-    """ΔW; on a market of holdings by asset prices, or by the profit of the holdings."""
-    if account.market not in HOLDINGS or account.unrealized is not None:
-        return wallet_change(before, account, profit)
-    by_prices = wallet_change(before, account, ZERO)
-    if profit is None or by_prices is None or before.equity is None or account.equity is None:
-        return by_prices
-    return min(by_prices, account.equity - before.equity - profit, key=abs)
-
-
-def _is_contradiction(
-    before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal
-) -> bool:
-    """Whether wallet and equity moved differently by more than any noise, so that one of them is wrong."""
-    if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
-        return False
-    by_equity = account.equity - before.equity - change - collateral_effect(before, account)
-    return abs(by_wallet - by_equity) > CONTRADICTION * max(abs(before.equity), abs(account.equity))
-
-
-def _by_marks(interval: _Interval, found: ObservedTrades) -> Decimal | None:
-    """ΔE − C − M, with trades at the prices of their fills and without their fees; None if M is unknown."""
-    if found.moves.by_marks is None:
-        return None
-    fees = sum((fee_of(row, interval.after.currency) for row in found.timely), ZERO)
-    by_prices = collateral_effect(interval.before, interval.after) + found.moves.by_marks
-    return interval.equity_change - by_prices + fees
-
-
-def _is_of_one_answer(interval: _Interval, residual: Residual) -> bool:
-    """Whether the residual follows amounts of the wallet, so that prices of another moment do not distort it.
-
-    On a market of holdings it does if equity is the sum of the holdings at the reported prices.
-    """
-    if interval.after.market not in HOLDINGS:
-        return residual.by_wallet and interval.after.unrealized is not None
-    return all(_adds_up(account, interval.noise) for account in (interval.before, interval.after))
-
-
-def _adds_up(account: AccountSnapshot, noise: Decimal) -> bool:
-    held = holdings_value(account)
-    return held is not None and account.equity is not None and abs(account.equity - held) <= noise
-
-
-def _skew(account: AccountSnapshot) -> int | None:
-    """The time between the answers of a snapshot; None if the venue does not date them."""
-    if account.wallet_as_of is None or account.positions_as_of is None:
-        return None
-    return abs(to_micros(account.wallet_as_of) - to_micros(account.positions_as_of))

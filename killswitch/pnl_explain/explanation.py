@@ -7,7 +7,6 @@ are transfers, for which units are issued, and changes that wait until their cau
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -103,14 +102,14 @@ class Explanation:
         """
         found = ExplainedChanges()
         self.complete = True
-        for account in view.accounts:
-            name = account.account
+        for facts in view.facts:
+            account, name = facts.account, facts.name
             trail = self.trails.get(name)
             if trail is None:
                 trail = self.trails[name] = AccountTrail()
             first = trail.before is None
-            fills = self.ledger.fills_of(name)
-            residual = trail.observe(view.as_of, account, profits[name], view.instruments, fills, self._tolerance)
+            fills = self.ledger.fills_of(name) if self.ledger.fills else []
+            residual = trail.observe(view.as_of, facts, profits[name], view.instruments, fills, self._tolerance)
             for row in trail.late_fills:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
@@ -119,7 +118,7 @@ class Explanation:
                 for each in corrections:
                     self.changes.divide_peaks_since(each.at, each.factor)
                 found.resolved += corrections
-            rows = self._unsettled_rows(name, trail, residual)
+            rows = self._unsettled_rows(name, trail, residual) if self.ledger.rows else []
             if residual is None:
                 self.complete = self.complete and first
                 found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(name)
@@ -190,12 +189,12 @@ class Explanation:
         For available accounts while others of the scope are unavailable.
         """
         found: dict[str, UnsettledChanges] = {}
-        for account in view.accounts:
-            trail = deepcopy(self.trails.get(account.account, AccountTrail()))
-            fills = [row for row in self.ledger.fills if row.account == account.account]
-            profit = profits[account.account]
-            residual = trail.observe(view.as_of, account, profit, view.instruments, fills, self._tolerance)
-            rows = [row for row in self.ledger.rows if row.account == account.account]
+        for facts in view.facts:
+            account = facts.account
+            trail = self.trails.get(facts.name, AccountTrail()).copied()
+            fills = [row for row in self.ledger.fills if row.account == facts.name]
+            residual = trail.observe(view.as_of, facts, profits[facts.name], view.instruments, fills, self._tolerance)
+            rows = [row for row in self.ledger.rows if row.account == facts.name]
             used = trail.settlements.use_up([SettlementRow(row.at, row.amount, row.moved) for row in rows])
             rows = [row for i, row in enumerate(rows) if i not in used]
             moved = sum((row.amount for row in rows if row.moved), ZERO)

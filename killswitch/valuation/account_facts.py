@@ -83,6 +83,11 @@ class AccountFacts:
         return wallets(self.account)
 
     @computed_once
+    def single_wallet(self) -> Decimal | None:
+        """The wallet of an account that holds only its own currency; None for any other account, and if unknown."""
+        return single_wallet(self.account)
+
+    @computed_once
     def holdings(self) -> Mapping[str, tuple[Decimal, Decimal]]:
         """Asset → (amount, price) of every priced asset except the account's own currency."""
         return holdings(self.account)
@@ -122,6 +127,12 @@ class AccountFacts:
         return self.positions_missing or f"a position of {self.name} gives neither its P&L nor the prices to compute it"
 
     # Changes
+
+    def is_still_since(self, before: AccountFacts) -> bool:
+        """Whether the positions are known to have the same sizes and entry prices, as after nearly every tick."""
+        if self.account.positions is None or self.held.sizes is not before.held.sizes:
+            return False
+        return self.held is before.held or self.held.entries == before.held.entries
 
     def since(self, before: AccountFacts) -> AccountChange:
         """The change since the facts of an earlier snapshot of the account; one object for everything that asks."""

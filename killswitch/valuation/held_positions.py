@@ -126,6 +126,11 @@ class HeldPositions:
         return same and _are_equal(account.balances, own.balances) and _are_equal(account.rates, own.rates)
 
     @computed_once
+    def entries(self) -> list[Decimal | None]:
+        """The entry price of every reported row, in order."""
+        return [row.entry_price for row in self.reported]
+
+    @computed_once
     def sound(self) -> tuple[Position, ...]:
         """The reported rows with every insane number unknown."""
         return sound_positions(self.reported) or ()

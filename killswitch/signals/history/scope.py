@@ -269,9 +269,10 @@ class History:
         Marks the falls that may have taken everything: pending ones, and those next to a contract, where nothing is
         empty.
         """
-        dust = self._dust(self._equity or ZERO)
-        if not ZERO <= equity <= dust:
+        before = self._equity or ZERO
+        if equity + equity > before or not ZERO <= equity <= self._dust(before):
             return None
+        dust = self._dust(before)
         falls = [each for each in found.appeared if each.amount < ZERO and not each.lost]
         moved = flow + sum((each.converted_amount for each in falls if each.kind == "money"), ZERO)
         is_flat = _is_flat(view)
