@@ -82,6 +82,10 @@ class ExplainedChanges(Struct):
     events: list[ChangeEvent] = []
 
 
+NO_CHANGES = ExplainedChanges()
+"""Only prices moved the equity."""
+
+
 class Explanation:
     """The state that explains a scope's changes of equity."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from killswitch.model.record import Record, record
 from killswitch.model.words import Source
 from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, TextSignal, WindowSignal
-from killswitch.signals.history.windows import known, pnl_change
+from killswitch.signals.history.windows import known, pnl_change_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,12 +44,11 @@ class Shares(Record):
 
 def shares(history: History, window: int) -> Shares:
     """Each side's share of the loss in the window (microseconds)."""
-    change = pnl_change(history, window)
+    change = pnl_change_by_side(history, window)
     if isinstance(change, str):
         return Shares(None, None, change)
     zero = Decimal(0)
-    long = max(zero, -sum((delta for (_, _, side), delta in change.items() if side == "long"), zero))
-    short = max(zero, -sum((delta for (_, _, side), delta in change.items() if side == "short"), zero))
+    long, short = (max(zero, -made) for made in change)
     total: Decimal = long + short
     if total <= zero:
         return Shares(None, None, "neither side lost in the window")
@@ -76,7 +75,7 @@ def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None])
         reader=lambda history, window: known(reader(shares(history, window))),
         look_ahead=NO_LOOK_AHEAD,
         is_loss_size=False,
-        keeps_highest=False,
+        keeps_highest=True,
         reads_pnl=True,
     )
 

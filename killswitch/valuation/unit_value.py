@@ -146,6 +146,11 @@ class UnitValueTrack:
         maxima = self._maxima[window]
         return self.fall_from(maxima[0][1] if maxima else self.value)
 
+    def highest_at(self, window: int) -> int | None:
+        """When the highest value of a kept window was observed, the latest of equal ones; None if it is not kept."""
+        maxima = self._maxima.get(window)
+        return maxima[0][0] if maxima else None
+
     def fall_from(self, highest: float) -> float:
         """The fall from `highest` to now."""
         return fall_from(highest, self.value)

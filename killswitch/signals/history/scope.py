@@ -6,11 +6,13 @@ A history is a deterministic fold over snapshots. It is serialised as a `History
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -18,7 +20,7 @@ from killswitch.model.magnitude import sound_account
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.words import ChangeCause
 from killswitch.pnl_explain.account_trail import AccountTrailState
-from killswitch.pnl_explain.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
+from killswitch.pnl_explain.explanation import NO_CHANGES, ChangeEvent, EquityTerms, ExplainedChanges, Explanation
 from killswitch.pnl_explain.ledger import ScopeLedger
 from killswitch.pnl_explain.pending_changes import (
     Interpretation,
@@ -42,6 +44,7 @@ from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack
 
+_time_of = attrgetter("at")
 JUMP = 1.02
 """The rise between two observations above which a new peak is corroborated first."""
 
@@ -93,6 +96,8 @@ class History:
         """Corrections of earlier unit values by the last observation."""
         self._equity: Decimal | None = None
         self._peak_before = 0.0
+        self._by_side: dict[int, tuple[Decimal, Decimal]] = {}
+        """The time of a row → its P&L by side, where a signal has read that."""
         self.unit_range: UnitRange | None = None
         """The bounds of the unit value while accounts are unavailable."""
         self.equity_range: MoneyRange | None = None
@@ -195,7 +200,7 @@ class History:
 
     def _forget_before(self, edge: int) -> None:
         while self.rows[0].at < edge:
-            self.rows.popleft()
+            self._by_side.pop(self.rows.popleft().at, None)
         while self.gaps and self.gaps[0][1] <= edge:
             self.gaps.popleft()
 
@@ -207,6 +212,7 @@ class History:
         self._peak_before = self.changes.peak
         self.changes.observe_peak(value, at)
         marks = None if self.marks is None else self.marks.sample(view)
+        self._by_side.pop(at, None)
         self.rows.append(UnitValueRow(at, value, self._total(pnl), marks))
         self._equity = equity
         return events
@@ -232,6 +238,29 @@ class History:
             total[key] = total.get(key, ZERO) + value
         return total
 
+    def highest_row(self, window: int) -> UnitValueRow:
+        """The row of the highest unit value in the window, the latest of equal ones: nothing was lost between them."""
+        at = self.track.highest_at(window)
+        if at is not None:
+            row = self.rows[bisect_left(self.rows, at, key=_time_of)]
+            if row.at == at:
+                return row
+        edge = self.rows[-1].at - window
+        return max((row for row in self.rows if row.at >= edge), key=lambda row: (row.value, row.at))
+
+    def pnl_by_side(self, row: UnitValueRow) -> tuple[Decimal, Decimal]:
+        """The P&L of a row's long and of its short positions, of rows whose P&L is known."""
+        found = self._by_side.get(row.at)
+        if found is None:
+            long = short = ZERO
+            for (_, _, side), made in (row.pnl or {}).items():
+                if side == "long":
+                    long += made
+                else:
+                    short += made
+            found = self._by_side[row.at] = long, short
+        return found
+
     # Explaining how equity changed
 
     def _account_for(self, view: ScopeView, equity: Decimal, profits: dict[str, Decimal | None]) -> list[ChangeEvent]:
@@ -247,6 +276,8 @@ class History:
         if self.track.value <= 0.0 < min(float(transferred + joined), value):
             self._restart_series(at, value)
             return [ChangeEvent("anew", transferred + joined)]
+        if found == NO_CHANGES and not (joined or self.track.is_empty or self.changes.all or rows):
+            return []
         for each in found.resolved:
             self._correct(at, each)
         flow = found.flow + joined
@@ -374,6 +405,7 @@ class History:
 
     def _begin_series(self, at: int | None) -> None:
         self._corrections = []
+        self._by_side.clear()
         self.rows.clear()
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
@@ -402,6 +434,7 @@ class History:
         """
         self._rebase_due = accept if self.unknown is not None else None
         self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
+        self._by_side.clear()
         self.gaps.clear()
         self._record_anew()
         self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None

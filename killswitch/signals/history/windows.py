@@ -17,6 +17,7 @@ from killswitch.valuation.unit_value import fall_from
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation
     from killswitch.pnl_explain.unavailable_accounts import UnitRange
+    from killswitch.signals.history.rows import UnitValueRow
     from killswitch.signals.history.scope import History
     from killswitch.valuation.scope_view import PnlKey
 
@@ -181,18 +182,32 @@ def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
 
     Closed positions are included. The values sum up to the drawdown over the window.
     """
+    found = _pnl_rows(history, window)
+    if isinstance(found, str):
+        return found
+    highest, now = found[0].pnl or {}, found[1].pnl or {}
+    return {key: value - highest.get(key, _ZERO) for key, value in now.items()}
+
+
+def pnl_change_by_side(history: History, window: int) -> tuple[Decimal, Decimal] | str:
+    """The same for all long and for all short positions together."""
+    found = _pnl_rows(history, window)
+    if isinstance(found, str):
+        return found
+    before, after = map(history.pnl_by_side, found)
+    return after[0] - before[0], after[1] - before[1]
+
+
+def _pnl_rows(history: History, window: int) -> tuple[UnitValueRow, UnitValueRow] | str:
+    """The rows of the highest unit value in the window and of the current one, or why their P&L is unknown."""
     if history.unknown is not None or not history.rows:
         return history.unknown or "nothing was observed yet"
     partly = reason_partly_known(history, window)
     if partly is not None:
         return partly
-    now, edge = history.rows[-1], history.rows[-1].at - window
-    # the latest of equal values: nothing was lost between them
-    highest = max((row for row in history.rows if row.at >= edge), key=lambda row: (row.value, row.at))
+    now, highest = history.rows[-1], history.highest_row(window)
     if now.pnl is None or highest.pnl is None:
         return "the profit or loss of a position is unknown"
-    unknown_keys = [key for key in highest.pnl if key not in now.pnl]
-    unknown_keys += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
-    if unknown_keys:
-        return f"the profit or loss of closed {unknown_keys[0][1]} is unknown"
-    return {key: value - highest.pnl.get(key, _ZERO) for key, value in now.pnl.items()}
+    unknown = [] if highest.pnl.keys() <= now.pnl.keys() else [key for key in highest.pnl if key not in now.pnl]
+    unknown += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
+    return f"the profit or loss of closed {unknown[0][1]} is unknown" if unknown else (highest, now)
