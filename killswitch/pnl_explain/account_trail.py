@@ -12,7 +12,7 @@ from decimal import Decimal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import HOUR, SECOND
 from killswitch.model.magnitude import sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.pnl_explain.classification import (
@@ -37,6 +37,8 @@ from killswitch.valuation.scope_view import Instruments
 
 CARRIED_FOR = 5 * SECOND
 """How long equity and positions may be out of step before they are used as reported."""
+SPLIT_WITHIN = 7 * 24 * HOUR
+"""How long before a split its corporate action may be reported."""
 DatedAmount = tuple[int, Decimal]
 """An instant and an amount."""
 
@@ -80,6 +82,7 @@ class AccountTrailState(Struct):
     had_parts: bool = False
     in_step: bool | None = None
     settlements: Settlements = field(default_factory=Settlements)
+    corporate_actions: list[tuple[str, int]] = []
 
 
 class AccountResidual(Struct, frozen=True):
@@ -131,6 +134,8 @@ class AccountTrail:
         """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
         self._noise: deque[DatedAmount] = deque()
         self._slips: deque[DatedAmount] = deque()
+        self._corporate_actions: list[tuple[str, int]] = []
+        """(symbol, when it was reported) of recent corporate actions."""
 
     def observe(
         self,
@@ -150,6 +155,9 @@ class AccountTrail:
         if self._forgettable:
             self._forget_before(at - MINUTE_OF_SUMS)
         self.swing, self.noise_swings, self.late_fills = ZERO, [], []
+        if facts.account.corporate_actions:
+            kept = [each for each in self._corporate_actions if at - each[1] <= SPLIT_WITHIN]
+            self._corporate_actions = [*kept, *((each.symbol, at) for each in facts.account.corporate_actions)]
         if before is not None and not fills and profit is not None:
             quiet = self._observe_quietly(at, before, facts, profit, tolerance)
             if quiet is not None:
@@ -206,8 +214,9 @@ class AccountTrail:
         self._had_parts = self._had_parts or unrealized_before is not None
         filled = {row.fill.symbol for row in fills}
         interval = interval_between(
-            (since, before, unrealized_before), (at, account, unrealized), profit, filled, tolerance
-        )
+            (since, before, unrealized_before), (at, account, unrealized), profit, filled, tolerance,
+            [symbol for symbol, _ in self._corporate_actions],
+        )  # fmt: skip
         self._tolerance = interval.tolerance
         self._out_of_step_since = (self._out_of_step_since or at) if interval.in_step is False else None
         is_still = interval.is_still and not fills
@@ -383,6 +392,7 @@ class AccountTrail:
         return AccountTrailState(
             slim, self.at, self._unrealized, self.trades, self.swings, self._carried,
             list(self._noise), list(self._slips), self._had_parts, self._was_in_step, self.settlements,
+            self._corporate_actions,
         )  # fmt: skip
 
     def copied(self) -> AccountTrail:
@@ -401,5 +411,5 @@ class AccountTrail:
         trail.trades, trail.swings = state.trades, state.swings
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
         trail._had_parts, trail._was_in_step = state.had_parts, state.in_step
-        trail.settlements = state.settlements
+        trail.settlements, trail._corporate_actions = state.settlements, list(state.corporate_actions)
         return trail

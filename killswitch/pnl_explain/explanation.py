@@ -114,6 +114,8 @@ class Explanation:
             first = trail.before is None
             fills = self.ledger.fills_of(name) if self.ledger.fills else []
             residual = trail.observe(view.as_of, facts, profits[name], view.instruments, fills, self._tolerance)
+            if account.corporate_actions and self.changes.all:
+                self.changes.settle_splits(name)
             for row in trail.late_fills:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:

@@ -91,18 +91,19 @@ def interval_between(
     profit: Decimal | None,
     filled: Collection[str],
     tolerance: Decimal,
+    split: Collection[str] = (),
 ) -> Interval:
     """The interval between two snapshots, each with its time and its unrealised profit.
 
     `profit`: that of the later snapshot's positions. `filled`: the symbols with new fills. `tolerance`: n as a fraction
-    of equity, without a reported wallet.
+    of equity, without a reported wallet. `split`: the shares with a recent corporate action.
     """
     (since, one, unrealized_before), (at, other, unrealized) = before, after
     equity_before, equity_after = one.equity or ZERO, other.equity or ZERO
     equity = max(abs(equity_before), abs(equity_after))
     traded = sizes_changed(one, other)
     if traded:
-        one = restated_for_splits(one, other, filled, equity * tolerance)
+        one = restated_for_splits(one, other, filled, equity * tolerance, split)
         traded = sizes_changed(one, other)
     change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
     by_wallet = _by_wallet(one, other, change)

@@ -173,6 +173,12 @@ class UnexplainedChanges:
             if change.account == account and at - change.at <= TRADES_AFTER and change.amount < ZERO:
                 change.vanished = change.vanished or -change.amount >= NEARLY_ALL * change.equity
 
+    def settle_splits(self, account: str) -> None:
+        """Count the open changes of an account that may be splits as what its prices made, after a corporate action."""
+        for change in self.open:
+            if change.account == account and change.may_be_split:
+                change.lost = True
+
     def has_match(self, account: str, row: Decimal, at: int, noise: Decimal) -> bool:
         """Whether a change with about the time and amount of the row is kept, which the row may explain."""
         own = (each for each in self.all if each.account == account)

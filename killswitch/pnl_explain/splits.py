@@ -8,7 +8,7 @@ splits count only if the venue reports a corporate action; without one the chang
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -27,51 +27,61 @@ _SHARE_RATIOS = (Decimal("1.5"), Decimal("2.5"), Decimal("1.25"), Decimal(4) / 3
 
 
 def restated_for_splits(
-    before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str], noise: Decimal
+    before: AccountSnapshot,
+    after: AccountSnapshot,
+    traded: Collection[str],
+    noise: Decimal,
+    reported: Collection[str] = (),
 ) -> AccountSnapshot:
     """`before` in the units of `after`; itself if no position was split.
 
-    `traded`: the symbols with fills in the interval. `noise`: n, in the account's currency.
+    `traded`: the symbols with fills in the interval. `noise`: n, in the account's currency. `reported`: the shares with
+    a corporate action.
     """
-    if before.positions is None or after.positions is None or after.market == "equity":
-        return before
-    first, second = _held(before), _held(after)
     ratios = {}
-    for symbol, one in first.items():
-        other = second.get(symbol)
-        if other is None or symbol in traded or len(one) != 1 or len(other) != 1:
-            continue
-        ratio = _split_ratio(one[0], other[0])
-        if ratio is not None and not _is_paid(before, after, base_of(symbol), noise):
-            ratios[symbol] = ratio
+    for one, other in _untraded(before, after, traded):
+        if after.market == "equity":
+            ratio = _share_ratio(one, other) if one.symbol in reported else None
+        else:
+            ratio = _split_ratio(one, other)
+            ratio = None if ratio is None or _is_paid(before, after, base_of(one.symbol), noise) else ratio
+        if ratio is not None:
+            ratios[one.symbol] = ratio
     return _restated(before, ratios) if ratios else before
 
 
 def may_be_share_split(before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str]) -> bool:
     """Whether shares changed in size and price as a split without a corporate action would."""
-    if after.market != "equity" or before.positions is None or after.positions is None:
+    if after.market != "equity":
         return False
+    return any(_share_ratio(one, other) is not None for one, other in _untraded(before, after, traded))
+
+
+def _untraded(
+    before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str]
+) -> Iterator[tuple[Position, Position]]:
+    """The positions of both snapshots without fills, of symbols with a single one."""
     first, second = _held(before), _held(after)
-    return any(
-        symbol in second and symbol not in traded and len(one) == len(second[symbol]) == 1
-        and _is_share_split(one[0], second[symbol][0])
-        for symbol, one in first.items()
-    )  # fmt: skip
+    for symbol, one in first.items():
+        other = second.get(symbol, [])
+        if symbol not in traded and len(one) == len(other) == 1:
+            yield one[0], other[0]
 
 
-def _is_share_split(one: Position, other: Position) -> bool:
+def _share_ratio(one: Position, other: Position) -> Decimal | None:
+    """The ratio of a split of shares that both positions look like, else None."""
     before, after = one.mark_price, other.mark_price
     if one.side != other.side or one.contracts == other.contracts or before is None or after is None:
-        return False
+        return None
     if not (sane(before) and sane(after)) or min(before, after) <= ZERO:
-        return False
+        return None
     grown = other.contracts / one.contracts
     whole = round(grown if grown > 1 else 1 / grown)
     ratios = (*_SHARE_RATIOS, Decimal(whole), 1 / Decimal(max(whole, 1)))
     ratio = min(ratios, key=lambda each: abs(each - grown))
     # cash replaces what is not a whole share
     is_round = ratio != 1 and abs(other.contracts - one.contracts * ratio) < 1
-    return is_round and abs(after * ratio / before - 1) <= REAL_MOVE
+    return ratio if is_round and abs(after * ratio / before - 1) <= REAL_MOVE else None
 
 
 def _held(account: AccountSnapshot) -> dict[str, list[Position]]:
