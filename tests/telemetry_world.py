@@ -126,7 +126,7 @@ def runner_of(
     return assemble(
         policies, {venue.account: account}, world.open(), world.clock, PACE, live=True, locks=world.locks,
         observers=(exported.witness, *witnesses), tracer=exported.telemetry.tracer,
-        closing_observer=exported.telemetry.watch,
+        closing_observer=exported.telemetry.closing_observer,
     )  # fmt: skip
 
 

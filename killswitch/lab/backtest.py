@@ -28,8 +28,8 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Snapshot
 from killswitch.model.venue import VenueAdapter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.planning.tick import Interpreter
 
 Rule = Literal["none", "staged", "close-all", "in-proportion"]
 """The rule that is tested: no protection; the policies as they are; closing everything at the first trigger; or the

@@ -18,8 +18,8 @@ from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix
 from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.rules import MarketRules
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.scopes.evaluator import Quiescence
-from killswitch.planning.tick import Interpreter
 from killswitch.signals.declaration import LookAhead
 from killswitch.signals.signal_values import bounds_ahead
 
@@ -66,12 +66,12 @@ class FastForward:
         """Enter the next `count` bars into the interpreter's histories."""
         begin, last = book.number + 1, book.number + count
         for quiescence in self._interpreter.quiescences() or ():
-            keep = int(self._matrix.at[last]) - quiescence.watch.compiled.keep
-            if (sample := quiescence.watch.compiled.sample) is not None:
+            keep = int(self._matrix.at[last]) - quiescence.evaluator.compiled.keep
+            if (sample := quiescence.evaluator.compiled.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
             first = max(begin, int(np.searchsorted(self._matrix.at, keep)))
             tail = [book.observed(quiescence.places, each) for each in range(first, last + 1)]
-            quiescence.watch.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
+            quiescence.evaluator.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
 
     def _highest(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> Decimal:
         """Return the exact highest equity, of the bars whose float value is about the highest."""
@@ -114,7 +114,7 @@ class FastForward:
     def _first_move(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> int:
         """Return how many of the bars leave the scope quiescent."""
         at = self._matrix.at[first - 1 : end]
-        graph = quiescence.watch.compiled.graph
+        graph = quiescence.evaluator.compiled.graph
         count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= quiescence.until))
         if count == 0:
             return 0
@@ -133,7 +133,7 @@ class _Path:
     """An `EquityPath`: a scope at the last `count` of the coming instants `at`, while nothing is traded."""
 
     def __init__(self, quiescence: Quiescence, at: Instants, count: int, book: StaticBook) -> None:
-        self._history, self._columns, self._count = quiescence.watch.history, quiescence.watch.columns, count
+        self._history, self._columns, self._count = quiescence.evaluator.history, quiescence.evaluator.columns, count
         begin = book.number + 1
         equity = book.equities(quiescence.places, begin, begin + len(at))
         self.equity: Floats = equity[-count:]

@@ -19,7 +19,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
 from killswitch.model.venue import Prices
-from killswitch.planning.tick import Interpreter, Pending
+from killswitch.planning.interpreter import Interpreter, Pending
 from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20

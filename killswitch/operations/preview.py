@@ -17,9 +17,9 @@ from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
+from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
-from killswitch.planning.tick import NO_OUTCOME, Interpreter
 from killswitch.runner.loop import REMEMBERED_NOTICES
 from killswitch.runner.status_blob import AccountView, MachineView, account_view, machine_views
 

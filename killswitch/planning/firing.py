@@ -34,7 +34,7 @@ class RereadData(Struct, frozen=True):
 
 
 def fire(
-    watch: ScopeEvaluator,
+    evaluator: ScopeEvaluator,
     view: ScopeView,
     stages: Stages,
     second: RereadData,
@@ -44,31 +44,35 @@ def fire(
 ) -> list[Decision]:
     """Fire the highest stage that is corroborated and selects positions; each other stage is notified once."""
     for stage in stages:
-        fired_earlier = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
-        why_not = _why_not_corroborated(watch, view, stage, second) if stage.corroborate and not fired_earlier else None
+        fired_earlier = stage.name not in evaluator.eligible  # it fired earlier, so its triggers need not hold any more
+        why_not = (
+            _why_not_corroborated(evaluator, view, stage, second) if stage.corroborate and not fired_earlier else None
+        )
         if why_not is not None:
-            issued += notices.uncorroborated(watch, view.as_of, stage.name, why_not)
-            fired_earlier = is_readable_again(watch, stage, view)
+            issued += notices.uncorroborated(evaluator, view.as_of, stage.name, why_not)
+            fired_earlier = is_readable_again(evaluator, stage, view)
             if not fired_earlier:
                 continue
         last = with_last_positions(view, last_known)
-        proposal = propose(watch, stage, last.view, policies, last.replaced)
+        proposal = propose(evaluator, stage, last.view, policies, last.replaced)
         if proposal.is_partial:
-            return _fire_without_latch(watch, last, proposal, issued, fired_earlier=fired_earlier)
+            return _fire_without_latch(evaluator, last, proposal, issued, fired_earlier=fired_earlier)
         if proposal.is_without_selection:
-            _fire_without_latch(watch, last, proposal, issued, fired_earlier=fired_earlier)
+            _fire_without_latch(evaluator, last, proposal, issued, fired_earlier=fired_earlier)
             continue
-        issued += [notices.blocked(watch, view.as_of, found) for found in proposal.blocked]
-        decision = _without_resting(watch, proposal, view.as_of)
-        decision = last.remarked(with_wait_remark(decision, watch.pending_close_of(stage), fired_earlier=fired_earlier))
-        watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
-        watch.fired(decision.id)
+        issued += [notices.blocked(evaluator, view.as_of, found) for found in proposal.blocked]
+        decision = _without_resting(evaluator, proposal, view.as_of)
+        decision = last.remarked(
+            with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
+        )
+        evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
+        evaluator.fired(decision.id)
         return [decision]
     return []
 
 
 def _fire_without_latch(
-    watch: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, fired_earlier: bool
+    evaluator: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, fired_earlier: bool
 ) -> list[Decision]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
@@ -76,58 +80,58 @@ def _fire_without_latch(
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
     seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else ["nothing"]
-    waited = watch.pending_close_of(stage)
+    waited = evaluator.pending_close_of(stage)
     if proposal.is_partial:
-        keep_pending(watch, stage, view, seen, fired_earlier=fired_earlier)
-    if not watch.record_not_fired(stage.name, ",".join(seen)):
+        keep_pending(evaluator, stage, view, seen, fired_earlier=fired_earlier)
+    if not evaluator.record_not_fired(stage.name, ",".join(seen)):
         return []
-    decision = _without_resting(watch, proposal, now)
+    decision = _without_resting(evaluator, proposal, now)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
     if proposal.is_partial:
-        decision = with_unreadable_remark(decision, watch, view)
+        decision = with_unreadable_remark(decision, evaluator, view)
     acted = set(decision.accounts)
-    if watch.record_notified(stage, ",".join(seen)):
-        issued.append(notices.nothing_selected(watch, now, proposal, acted if proposal.is_partial else ()))
-    issued += [notices.blocked(watch, now, found) for found in proposal.blocked]
+    if evaluator.record_notified(stage, ",".join(seen)):
+        issued.append(notices.nothing_selected(evaluator, now, proposal, acted if proposal.is_partial else ()))
+    issued += [notices.blocked(evaluator, now, found) for found in proposal.blocked]
     if not proposal.is_partial:
         return []
-    watch.state = fire_partly(watch.state, stage, now, decision.id)
-    watch.act_without_latching(stage, ordered_on(decision), now)
+    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id)
+    evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)]
 
 
-def _without_resting(watch: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:
+def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:
     """The decision without orders for accounts on which its stage has already acted."""
-    resting = watch.cooling_down(proposal.stage.name, now)
+    resting = evaluator.cooling_down(proposal.stage.name, now)
     return with_intents(proposal.decision, lambda intent: intent.account not in resting)
 
 
-def _why_not_corroborated(watch: ScopeEvaluator, view: ScopeView, stage: Stage, second: RereadData) -> str | None:
+def _why_not_corroborated(evaluator: ScopeEvaluator, view: ScopeView, stage: Stage, second: RereadData) -> str | None:
     """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do.
 
     What only refuted prices made true is taken back.
     """
-    if view.unknown is not None and watch.history.unit_range is None:
+    if view.unknown is not None and evaluator.history.unit_range is None:
         return None  # there are no prices to corroborate
     read = view.available()
     repriced_view = (repriced(read, second.prices) if second.prices else None) or read
     corroborated = corroborate(repriced_view, second.prices)
-    true = None if corroborated.view is None else watch.conditions_for(corroborated.view)
+    true = None if corroborated.view is None else evaluator.conditions_for(corroborated.view)
     if corroborated.failing and (true is None or not is_confirmed(stage, true)):
-        watch.refute(true)
+        evaluator.refute(true)
         return "; ".join(corroborated.failing)
     if repriced_view is not read and true is not None and not is_confirmed(stage, true):
-        watch.refute(true)
+        evaluator.refute(true)
         return f"at freshly fetched prices equity is {repriced_view.equity} and no trigger of the stage is true"
-    return None if second.view is None else _why_not_in_snapshot(watch, stage, second.view)
+    return None if second.view is None else _why_not_in_snapshot(evaluator, stage, second.view)
 
 
-def _why_not_in_snapshot(watch: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
+def _why_not_in_snapshot(evaluator: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
     """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
     if again.unknown is not None:
         return None
-    true = watch.conditions_for(again, watch.history.ledger.unit_flow_in(again))
+    true = evaluator.conditions_for(again, evaluator.history.ledger.unit_flow_in(again))
     if is_confirmed(stage, true):
         return None
-    watch.refute(true)
+    evaluator.refute(true)
     return f"in a second snapshot equity is {again.equity} and no trigger of the stage is true"

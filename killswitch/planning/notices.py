@@ -32,7 +32,7 @@ RESET = "reset"
 
 
 def _notice(
-    watch: ScopeEvaluator,
+    evaluator: ScopeEvaluator,
     now: int,
     kind: NoticeKind,
     severity: Severity,
@@ -41,54 +41,54 @@ def _notice(
     *,
     at_once: bool = False,
 ) -> Notice:
-    return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject, at_once)
+    return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once)
 
 
-def unknown(watch: ScopeEvaluator, now: int, triggers: tuple[int, ...]) -> list[Notice]:
+def unknown(evaluator: ScopeEvaluator, now: int, triggers: tuple[int, ...]) -> list[Notice]:
     """Notices of triggers that stayed unknown past their grace. A trigger with `on_unknown: warn` does not page."""
     found = []
     for i in triggers:
-        trigger = watch.compiled.graph.triggers[i]
+        trigger = evaluator.compiled.graph.triggers[i]
         severity: Severity = "warning" if trigger.on_unknown == "warn" else "page"
-        text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(watch, trigger)}"
-        found.append(_notice(watch, now, "unknown", severity, text, trigger.name))
+        text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(evaluator, trigger)}"
+        found.append(_notice(evaluator, now, "unknown", severity, text, trigger.name))
     return found
 
 
-def unexplained(watch: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
+def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
     """Notice of an unexplained change of equity: it appeared, was explained, or counts as a loss.
 
     The amount is in the scope's currency. The first fall pages. Falls within ten minutes of a page are counted until
     their sum is materially greater than the paged amount; then they page again.
     """
-    amount = _money(watch, change.amount)
+    amount = _money(evaluator, change.amount)
     if change.kind == "anew":
         text = f"{amount} was paid into a wiped-out account: a new equity series begins"
-        return _notice(watch, now, "unexplained", "warning", text)
+        return _notice(evaluator, now, "unexplained", "warning", text)
     if change.kind == "explained":
-        return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+        return _notice(evaluator, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
     named = "" if change.change is None else f" ({change.change})"  # the id, for `ksctl restate`
     if change.kind == "appeared" and change.pending:
-        text = f"equity changed by {amount}{named}, {_waits(watch, change)}"
-        return _notice(watch, now, "unexplained", "warning", text)
+        text = f"equity changed by {amount}{named}, {_waits(evaluator, change)}"
+        return _notice(evaluator, now, "unexplained", "warning", text)
     if change.kind == "lost":
         fallen, what = change.amount, "loss" if change.amount > 0 else "gain"
-        amount = _money(watch, -change.amount)
+        amount = _money(evaluator, -change.amount)
         text = f"a change of equity by {amount}{named} counts as {what}: the ledger has no row for it"
     else:
         fallen = -change.amount
         text = (
             f"equity changed by {amount}{named}, and no price, trade or row of the ledger explains it: it is treated "
-            f"as money that moved, and {_closes(watch)}"
+            f"as money that moved, and {_closes(evaluator)}"
         )
     if fallen > 0:
-        return _fall(watch, now, text, fallen)
-    return _notice(watch, now, "unexplained", "warning", text)
+        return _fall(evaluator, now, text, fallen)
+    return _notice(evaluator, now, "unexplained", "warning", text)
 
 
-def _waits(watch: ScopeEvaluator, change: ChangeEvent) -> str:
+def _waits(evaluator: ScopeEvaluator, change: ChangeEvent) -> str:
     """Why a change of equity is pending, and until when."""
-    if change.amount < 0 and watch.compiled.graph.equity.closes_unexplained:
+    if change.amount < 0 and evaluator.compiled.graph.equity.closes_unexplained:
         return (
             "and no ledger row explains it yet: it counts as a loss once the ledger has been read past it without one "
             "(on_unexplained: close)"
@@ -96,9 +96,9 @@ def _waits(watch: ScopeEvaluator, change: ChangeEvent) -> str:
     return "and trades or late answers may account for it; waiting for the ledger"
 
 
-def _closes(watch: ScopeEvaluator) -> str:
+def _closes(evaluator: ScopeEvaluator) -> str:
     """Consequence of money that moved: none, except for triggers on unexplained changes."""
-    graph = watch.compiled.graph
+    graph = evaluator.compiled.graph
     unexplained_signals = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
     trigger_names = [it.name for it in graph.triggers if not unexplained_signals.isdisjoint(signals_of(it.condition))]
     if not trigger_names:
@@ -106,34 +106,34 @@ def _closes(watch: ScopeEvaluator) -> str:
     return f"is no loss, though the policy's {' and '.join(trigger_names)} may fire on it"
 
 
-def _money(watch: ScopeEvaluator, amount: Decimal) -> str:
-    return f"{amount.normalize():f} {watch.currency or ''}".strip()
+def _money(evaluator: ScopeEvaluator, amount: Decimal) -> str:
+    return f"{amount.normalize():f} {evaluator.currency or ''}".strip()
 
 
-def _fall(watch: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
+def _fall(evaluator: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
     """Notice of an unexplained fall: a page, or a counted warning."""
-    last = watch.paged
+    last = evaluator.paged
     if last is None or now - last.at >= COUNTED_WITHIN:
-        watch.paged = LastPage(now, 1, fallen)
-        return _notice(watch, now, "unexplained", "page", text, at_once=True)
+        evaluator.paged = LastPage(now, 1, fallen)
+        return _notice(evaluator, now, "unexplained", "page", text, at_once=True)
     count, together = last.count + 1, last.fallen + fallen
-    if _is_greater(watch, together, last.amount):
-        watch.paged = LastPage(now, 1, together)
-        text = f"{text} ({count - 1} since the last page, together {_money(watch, -together)})"
-        return _notice(watch, now, "unexplained", "page", text, at_once=True)
-    watch.paged = LastPage(last.at, count, last.amount, together)
-    return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
+    if _is_greater(evaluator, together, last.amount):
+        evaluator.paged = LastPage(now, 1, together)
+        text = f"{text} ({count - 1} since the last page, together {_money(evaluator, -together)})"
+        return _notice(evaluator, now, "unexplained", "page", text, at_once=True)
+    evaluator.paged = LastPage(last.at, count, last.amount, together)
+    return _notice(evaluator, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
 
 
-def _is_greater(watch: ScopeEvaluator, together: Decimal, paged: Decimal) -> bool:
+def _is_greater(evaluator: ScopeEvaluator, together: Decimal, paged: Decimal) -> bool:
     """Whether falls are materially greater than the paged amount."""
-    view = watch.history.view
+    view = evaluator.history.view
     if together <= GREATER * paged:
         return False
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 
 
-def restated(watch: ScopeEvaluator, now: int, event: Event, change: UnexplainedChange, before: str) -> Notice:
+def restated(evaluator: ScopeEvaluator, now: int, event: Event, change: UnexplainedChange, before: str) -> Notice:
     """Notice that an operator has restated an unexplained change; `before` is what it counted as until now."""
     was = "was pending" if before == "pending" else f"counted as {before}"
     now_it = (
@@ -142,11 +142,11 @@ def restated(watch: ScopeEvaluator, now: int, event: Event, change: UnexplainedC
         else "counts as " + ("loss" if change.amount < 0 else "gain")
     )
     text = (
-        f"the change of equity by {_money(watch, change.converted_amount)} on {change.account} at "
+        f"the change of equity by {_money(evaluator, change.converted_amount)} on {change.account} at "
         f"{instant(from_micros(change.at))} ({change.id}), which {was}, {now_it}; restated as {event.restated_as} by "
         f"{event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _notice(watch, now, "unexplained", "warning", text, event.id)
+    return _notice(evaluator, now, "unexplained", "warning", text, event.id)
 
 
 def not_restated(event: Event, now: int, text: str) -> Notice:
@@ -154,40 +154,42 @@ def not_restated(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "nothing_selected", "warning", text)
 
 
-def suspected(watch: ScopeEvaluator, now: int, stage: str, falls: list[UnexplainedChange], *, at_once: bool) -> Notice:
+def suspected(
+    evaluator: ScopeEvaluator, now: int, stage: str, falls: list[UnexplainedChange], *, at_once: bool
+) -> Notice:
     """Notice of falls that may be a loss on which `stage` would fire, and for which nothing is locked.
 
     It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
     """
-    locks = watch.compiled.graph.equity.locks_on_suspicion
-    paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
+    locks = evaluator.compiled.graph.equity.locks_on_suspicion
+    paged = evaluator.paged is not None and all(change.at <= evaluator.paged.at for change in falls)
     fallen = sum((change.converted_amount for change in falls), ZERO)
     why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
     text = (
-        f"suspicion: equity changed by {_money(watch, fallen)}, which may be a loss: no row of the ledger explains it "
-        f"yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
+        f"suspicion: equity changed by {_money(evaluator, fallen)}, which may be a loss: no row of the ledger explains "
+        f"it yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
     )
     severity: Severity = "page" if locks or not paged else "warning"
-    return _notice(watch, now, "unexplained", severity, text, stage, at_once=at_once)
+    return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once)
 
 
-def nothing_selected(watch: ScopeEvaluator, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
+def nothing_selected(evaluator: ScopeEvaluator, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
     """Notice of a stage that should fire but selects nothing of a non-empty book, or only a part of it.
 
     `acted`: accounts on which it closes or cancels something nevertheless.
     """
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
-    missing = None if watch.history.view is None else watch.history.view.positions_unknown
-    why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
+    missing = None if evaluator.history.view is None else evaluator.history.view.positions_unknown
+    why = evaluator.history.unknown or missing or f"with the loss {source}, its close selects no position"
     if proposal.is_without_selection and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
-    waiting = watch.pending_close_of(proposal.stage)
+    waiting = evaluator.pending_close_of(proposal.stage)
     if waiting is not None:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
-    return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
+    return _notice(evaluator, now, "nothing_selected", "page", text, proposal.stage.name)
 
 
 def _fired(proposal: Proposal, acted: Collection[str]) -> str:
@@ -197,34 +199,36 @@ def _fired(proposal: Proposal, acted: Collection[str]) -> str:
     return "fired, and could close and cancel nothing" if proposal.is_partial else "should fire"
 
 
-def uncorroborated(watch: ScopeEvaluator, now: int, stage: str, why: str) -> list[Notice]:
+def uncorroborated(evaluator: ScopeEvaluator, now: int, stage: str, why: str) -> list[Notice]:
     """Notice of a stage whose prices were not corroborated: a warning at first, a page if that lasts."""
     text = f"{stage} did not fire: {why}"
-    if watch.record_not_fired(stage, "uncorroborated"):
-        watch.uncorroborated_since[stage] = now
+    if evaluator.record_not_fired(stage, "uncorroborated"):
+        evaluator.uncorroborated_since[stage] = now
         text = f"{text}; prices are fetched again at each tick"
-        return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
-    lasts = now - watch.uncorroborated_since.get(stage, now) >= UNCORROBORATED_FOR
-    if lasts and watch.record_not_fired(stage, "uncorroborated for long"):
+        return [_notice(evaluator, now, "uncorroborated", "warning", text, stage)]
+    lasts = now - evaluator.uncorroborated_since.get(stage, now) >= UNCORROBORATED_FOR
+    if lasts and evaluator.record_not_fired(stage, "uncorroborated for long"):
         return [
-            _notice(watch, now, "uncorroborated", "page", f"{text}, for {UNCORROBORATED_FOR / SECOND:g} s now", stage)
+            _notice(
+                evaluator, now, "uncorroborated", "page", f"{text}, for {UNCORROBORATED_FOR / SECOND:g} s now", stage
+            )
         ]
     return []
 
 
-def no_longer_waits(watch: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
+def no_longer_waits(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a close no longer waits for an account."""
     text = (
         f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
         f"{waited_for(waiting)}: nothing was closed there"
     )
-    return _notice(watch, now, "nothing_selected", "page", text, waiting.stage)
+    return _notice(evaluator, now, "nothing_selected", "page", text, waiting.stage)
 
 
-def wait_ended(watch: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
+def wait_ended(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a reset ended the wait of a close."""
     text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
-    return _notice(watch, now, "warning", "warning", text, RESET)
+    return _notice(evaluator, now, "warning", "warning", text, RESET)
 
 
 def waited_for(waiting: PendingClose) -> str:
@@ -232,13 +236,13 @@ def waited_for(waiting: PendingClose) -> str:
     return " and ".join(waiting.accounts) or "the scope's account"
 
 
-def blocked(watch: ScopeEvaluator, now: int, found: Blocked) -> Notice:
+def blocked(evaluator: ScopeEvaluator, now: int, found: Blocked) -> Notice:
     """Notice of a selected position that the venue's rules do not allow to reduce now; dust does not page."""
-    return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
+    return _notice(evaluator, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
 def not_latched(
-    watch: ScopeEvaluator,
+    evaluator: ScopeEvaluator,
     now: int,
     event: Event | None = None,
     ended: Decision | None = None,
@@ -255,7 +259,7 @@ def not_latched(
         text = f"a reset{by} was received: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
     if accepted:
         text += "; what nothing explained until then counts as money that moved"
-    return _notice(watch, now, "warning", "info", text, RESET)
+    return _notice(evaluator, now, "warning", "info", text, RESET)
 
 
 def command_not_carried_out(event: Event, now: int, text: str) -> Notice:

@@ -48,7 +48,7 @@ _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
 
 
 def propose(
-    watch: ScopeEvaluator,
+    evaluator: ScopeEvaluator,
     stage: Stage,
     view: ScopeView,
     policies: PolicySet,
@@ -58,15 +58,15 @@ def propose(
 
     `unseen`: accounts whose positions in `view` are the last known ones.
     """
-    attribution = attribution_of(watch, stage)
-    book = replace(known_book(watch, stage, view, policies, attribution.source), unseen=unseen)
+    attribution = attribution_of(evaluator, stage)
+    book = replace(known_book(evaluator, stage, view, policies, attribution.source), unseen=unseen)
     view, now = book.view, view.as_of
     combined = _combined_plan(action_plans(stage, now, book))
     unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
-        record_of(watch, policies, now, stage.name, stage.name),
+        record_of(evaluator, policies, now, stage.name, stage.name),
         level=stage.level,
-        triggers=tuple(trigger_reading(watch, i) for i in fired_triggers(watch, stage)),
+        triggers=tuple(trigger_reading(evaluator, i) for i in fired_triggers(evaluator, stage)),
         attribution=attribution,
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
@@ -77,10 +77,10 @@ def propose(
     return Proposal(stage, decision, combined.should_select and not combined.targets, book.is_partial, unwound.blocked)
 
 
-def attribution_of(watch: ScopeEvaluator, stage: Stage) -> Attribution:
+def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
     """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window."""
-    window, named = attribution_window(watch, stage)
-    found = _NO_WINDOW if window is None else shares(watch.history, window)
+    window, named = attribution_window(evaluator, stage)
+    found = _NO_WINDOW if window is None else shares(evaluator.history, window)
     return Attribution(
         source=found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS),
         long_share=None if found.long is None else number(found.long),
@@ -90,21 +90,23 @@ def attribution_of(watch: ScopeEvaluator, stage: Stage) -> Attribution:
     )
 
 
-def known_book(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet, source: Source) -> KnownBook:
+def known_book(
+    evaluator: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet, source: Source
+) -> KnownBook:
     """The trusted part of the scope's book, for the actions of `stage`."""
     every, trusted = view.accounts, view.trusted()
     partial = needs_the_book(stage) and (not every or len(trusted.accounts) < len(every))
-    window, _ = attribution_window(watch, stage)
-    change = pnl_change(watch.history, window or _ranking_window(watch.compiled.graph, stage))
+    window, _ = attribution_window(evaluator, stage)
+    change = pnl_change(evaluator.history, window or _ranking_window(evaluator.compiled.graph, stage))
     book = candidates(trusted, None if isinstance(change, str) else change)
-    return KnownBook(watch, trusted, book, source, policies, partial)
+    return KnownBook(evaluator, trusted, book, source, policies, partial)
 
 
 def action_plans(stage: Stage, now: int, book: KnownBook, effect: type[Struct] | None = None) -> list[Planned]:
     """The plan of each action of the stage, or of those that may have this effect."""
-    conditions = book.watch.compiled.position_conditions
+    conditions = book.evaluator.compiled.position_conditions
     return [
-        plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
+        plan(action, Context(book.evaluator.scope, stage, now, book, conditions.get((stage.name, index))))
         for index, action in enumerate(stage.actions)
         if effect is None or tag_of(effect) in action_kind(action).effects
     ]
@@ -127,10 +129,10 @@ def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: i
     )
 
 
-def record_of(watch: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
+def record_of(evaluator: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
     """Create a decision of the scope evaluator's policy on its scope, without effects; `what` makes its id unique."""
-    graph, level = watch.compiled.graph, watch.state.level
-    record = new_decision(policies, graph.policy, watch.scope, what, now)
+    graph, level = evaluator.compiled.graph, evaluator.state.level
+    record = new_decision(policies, graph.policy, evaluator.scope, what, now)
     return replace(record, mode=graph.mode, stage=stage, level=level, previous_level=level)
 
 
@@ -145,35 +147,35 @@ def _ranking_window(graph: Graph, stage: Stage) -> int:
     return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 
-def fired_triggers(watch: ScopeEvaluator, stage: Stage) -> list[int]:
+def fired_triggers(evaluator: ScopeEvaluator, stage: Stage) -> list[int]:
     """Indexes of the stage's triggers that are confirmed, or were when it fired, in the order written."""
-    confirmed = watch.fired_on(stage)
+    confirmed = evaluator.fired_on(stage)
     return [i for i in (*stage.any_of, *stage.all_of) if confirmed >> i & 1]
 
 
-def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None, str]:
+def attribution_window(evaluator: ScopeEvaluator, stage: Stage) -> tuple[int | None, str]:
     """Window of the fired trigger, and its text; of several that of the greatest value ÷ threshold, then the shortest.
 
     The value is the pessimistic bound that is surely reached.
     """
-    graph = watch.compiled.graph
+    graph = evaluator.compiled.graph
     weighed: list[tuple[float, int]] = []
-    for i in fired_triggers(watch, stage):
+    for i in fired_triggers(evaluator, stage):
         threshold = graph.triggers[i].threshold
-        if threshold is None or watch.columns is None:
+        if threshold is None or evaluator.columns is None:
             continue
         window = graph.signals[threshold.index].window
         if window is None or threshold.value == 0:
             continue
-        weighed.append((watch.columns.lo[threshold.index] / threshold.value, -window))
-    window = -max(weighed)[1] if weighed else _shortest_window(watch, stage)
+        weighed.append((evaluator.columns.lo[threshold.index] / threshold.value, -window))
+    window = -max(weighed)[1] if weighed else _shortest_window(evaluator, stage)
     return (None, "") if window is None else (window, duration(window))
 
 
-def _shortest_window(watch: ScopeEvaluator, stage: Stage) -> int | None:
+def _shortest_window(evaluator: ScopeEvaluator, stage: Stage) -> int | None:
     """Shortest window read by the expressions of the fired triggers, if none compares a single signal."""
-    graph = watch.compiled.graph
-    read = [graph.signals[i] for t in fired_triggers(watch, stage) for i in signals_of(graph.triggers[t].condition)]
+    graph = evaluator.compiled.graph
+    read = [graph.signals[i] for t in fired_triggers(evaluator, stage) for i in signals_of(graph.triggers[t].condition)]
     return min((signal.window for signal in read if signal.window is not None), default=None)
 
 

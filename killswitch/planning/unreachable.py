@@ -31,7 +31,7 @@ from killswitch.valuation.scope_view import ScopeView
 
 
 def keep_pending(
-    watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, fired_earlier: bool
+    evaluator: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, fired_earlier: bool
 ) -> None:
     """Keep the stage's close pending for accounts that are not among those `read`.
 
@@ -40,43 +40,43 @@ def keep_pending(
     """
     if not stage.close_within:
         return
-    waiting = watch.state.waiting
-    if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
+    waiting = evaluator.state.waiting
+    if waiting is not None and waiting.stage != stage.name and _level(evaluator, waiting.stage) >= stage.level:
         return
-    accounts = tuple(sorted(_accounts(watch, view) - set(read)))
-    same = watch.pending_close_of(stage)
+    accounts = tuple(sorted(_accounts(evaluator, view) - set(read)))
+    same = evaluator.pending_close_of(stage)
     if same is not None and fired_earlier:
         waiting = replace(same, accounts=accounts)  # partly carried out
     else:
         since, reported = (view.as_of, ()) if same is None else (same.since, same.reported)
-        confirmed = watch.state.triggers.confirmed
-        names = tuple(name for i, name in enumerate(watch.compiled.trigger_names) if confirmed >> i & 1)
+        confirmed = evaluator.state.triggers.confirmed
+        names = tuple(name for i, name in enumerate(evaluator.compiled.trigger_names) if confirmed >> i & 1)
         waiting = PendingClose(stage.name, names, since, view.as_of + stage.close_within, accounts, reported)
-    watch.state = replace(watch.state, waiting=waiting)
+    evaluator.state = replace(evaluator.state, waiting=waiting)
 
 
-def stages_due(watch: ScopeEvaluator, view: ScopeView, eligible: Stages, issued: list[Notice]) -> Stages:
+def stages_due(evaluator: ScopeEvaluator, view: ScopeView, eligible: Stages, issued: list[Notice]) -> Stages:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
     A pending close that has timed out, or whose stage was removed, is dropped.
     """
-    waiting = watch.state.waiting
+    waiting = evaluator.state.waiting
     if waiting is None:
         return eligible
-    stage = next((each for each in watch.compiled.graph.stages if each.name == waiting.stage), None)
+    stage = next((each for each in evaluator.compiled.graph.stages if each.name == waiting.stage), None)
     if stage is None or (view.as_of > waiting.until and stage not in eligible):
-        issued.append(notices.no_longer_waits(watch, view.as_of, waiting))
-        watch.state = replace(watch.state, waiting=None)
+        issued.append(notices.no_longer_waits(evaluator, view.as_of, waiting))
+        evaluator.state = replace(evaluator.state, waiting=None)
         return eligible
-    if stage in eligible or not _is_any_readable(watch, view, waiting):
+    if stage in eligible or not _is_any_readable(evaluator, view, waiting):
         return eligible
     return tuple(sorted((stage, *eligible), key=lambda each: (-each.level, each is not stage)))
 
 
-def is_readable_again(watch: ScopeEvaluator, stage: Stage, view: ScopeView) -> bool:
+def is_readable_again(evaluator: ScopeEvaluator, stage: Stage, view: ScopeView) -> bool:
     """Whether the stage has a pending close and an awaited account can be read."""
-    waiting = watch.pending_close_of(stage)
-    return waiting is not None and _is_any_readable(watch, view, waiting)
+    waiting = evaluator.pending_close_of(stage)
+    return waiting is not None and _is_any_readable(evaluator, view, waiting)
 
 
 def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_earlier: bool) -> Decision:
@@ -93,28 +93,28 @@ def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_
     return with_effects(decision, only_on(decision.effects, waiting.accounts))
 
 
-def with_unreadable_remark(decision: Decision, watch: ScopeEvaluator, view: ScopeView) -> Decision:
+def with_unreadable_remark(decision: Decision, evaluator: ScopeEvaluator, view: ScopeView) -> Decision:
     """Add to the decision the accounts on which nothing is closed because they cannot be read."""
-    unreadable = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
+    unreadable = sorted(_accounts(evaluator, view) - {account.account for account in view.trusted().accounts})
     remark = f"{' and '.join(unreadable) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
     return replace(decision, reason=joined(decision.reason, remark))
 
 
-def _is_any_readable(watch: ScopeEvaluator, view: ScopeView, waiting: PendingClose) -> bool:
+def _is_any_readable(evaluator: ScopeEvaluator, view: ScopeView, waiting: PendingClose) -> bool:
     """Whether an awaited account can be read; the whole scope, if no account was ever known."""
     readable = {account.account for account in view.trusted().accounts}
     if not waiting.accounts:
-        return bool(readable) and readable >= _accounts(watch, view)
+        return bool(readable) and readable >= _accounts(evaluator, view)
     return not readable.isdisjoint(waiting.accounts)
 
 
-def _level(watch: ScopeEvaluator, name: str) -> int:
-    return next((stage.level for stage in watch.compiled.graph.stages if stage.name == name), 0)
+def _level(evaluator: ScopeEvaluator, name: str) -> int:
+    return next((stage.level for stage in evaluator.compiled.graph.stages if stage.name == name), 0)
 
 
-def _accounts(watch: ScopeEvaluator, view: ScopeView) -> set[str]:
+def _accounts(evaluator: ScopeEvaluator, view: ScopeView) -> set[str]:
     """The scope's accounts: those in the snapshot and those seen before."""
-    return {account.account for account in view.accounts} | set(watch.history.members)
+    return {account.account for account in view.accounts} | set(evaluator.history.members)
 
 
 class LastKnown(Struct, frozen=True):

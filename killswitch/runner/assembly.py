@@ -26,7 +26,7 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.model.words import Severity
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.account_memory import AccountMemory, restore_adapters
 from killswitch.runner.clock import Timeline, leap_message
 from killswitch.runner.closing_worker import ClosingWorker

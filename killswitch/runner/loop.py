@@ -23,7 +23,7 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode
 from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
-from killswitch.planning.tick import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
 from killswitch.runner.alert_deduplication import AlertDeduplication
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers

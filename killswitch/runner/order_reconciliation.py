@@ -232,17 +232,17 @@ class CombinedClosingObserver:
     """Passes every call on to two observers."""
 
     def __init__(self, first: ClosingObserver, second: ClosingObserver) -> None:
-        self._watches = (first, second)
+        self._observers = (first, second)
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         """Pass on."""
-        for watch in self._watches:
-            watch.begun(decision, account, journal)
+        for observer in self._observers:
+            observer.begun(decision, account, journal)
 
     def wrote(self, entry: Entry) -> None:
         """Pass on."""
-        for watch in self._watches:
-            watch.wrote(entry)
+        for observer in self._observers:
+            observer.wrote(entry)
 
 
 def _what(order: Order | None) -> tuple[object, ...] | None:

@@ -17,7 +17,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, kind_named
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.locks.broker_suspension import BrokerSuspension

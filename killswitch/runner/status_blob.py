@@ -24,12 +24,12 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Store, decoded
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
 from killswitch.planning.scopes.trigger_status import MachineStatus, MachineSummary, ObservedTrigger
-from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.observers import TickReport

@@ -27,7 +27,7 @@ class Telemetry:
     imported."""
 
     tracer: Tracer = NO_TRACER
-    watch: ClosingObserver = NO_CLOSING_OBSERVER
+    closing_observer: ClosingObserver = NO_CLOSING_OBSERVER
     metrics: Metrics | None = None
     providers: Providers | None = None
 

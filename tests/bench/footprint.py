@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.bench.accounts import HELD, Holdings, snapshots, walk
 from tests.bench.measure import Measure
 from tests.bench.memory import resident

@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.bench.accounts import HELD, Array, ArraySignals, Holdings, snapshots, walk
 from tests.bench.measure import Measure
 from tests.bench.replay import compiled

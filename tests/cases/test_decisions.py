@@ -11,7 +11,7 @@ import pytest
 from killswitch.graph.compile import compile_policies
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Position, Snapshot, decode_snapshot, encode_snapshot
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
 from tests import graphs
 from tests.graphs import FALL_15M, graph, policy_set, stage, trigger

@@ -26,7 +26,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, decode_snapshot
 from killswitch.model.store import HistoryRow, MachineState
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
 from tests.conftest import REPOSITORY
 from tests.oracle.naive import TIGHT, LevelChange, OutsideDomainError, level_changes

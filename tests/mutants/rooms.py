@@ -22,7 +22,7 @@ class Room:
 
 
 ROOMS = (
-    Room("engine", ("tests/unit/engine", "tests/unit/planning/test_tick.py", "tests/property/test_lowering.py")),
+    Room("engine", ("tests/unit/engine", "tests/unit/planning/test_interpreter.py", "tests/property/test_lowering.py")),
     Room(
         "planning",
         (

@@ -21,7 +21,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import HistoryRow, MachineState
-from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.policy.loader import load
 from tests.worlds.reference import Reference
 from tests.worlds.truth import Truth

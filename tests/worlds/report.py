@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from killswitch.model.snapshot import Snapshot
-from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.families import Family
 from tests.worlds.judge import THRESHOLD, Setup, Verdict, judge, judge_reference

@@ -167,8 +167,8 @@ def _run(
             live=it.live, locks=it.locks,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(console, reports, FirstAnswers(), space, *outputs.observers),
-            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch, timers=True, is_run=True,
-            startup_notices=it.found_before, on_wait=print_note,
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
+            timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)

@@ -20,7 +20,7 @@ def _plan(action: Close, context: Context) -> Planned:
     kept = _kept(action, rule, book.candidates)
     selection = select(
         book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_condition,
-        book.watch.history, kept,
+        book.evaluator.history, kept,
     )  # fmt: skip
     should_select = len(kept) < len(book.candidates)
     return Planned(selection.targets, rule, remarks=selection.remarks, should_select=should_select)

@@ -32,7 +32,7 @@ class KnownBook(Struct, frozen=True):
     known ones. They are closed, but no order can be judged by them.
     """
 
-    watch: ScopeEvaluator
+    evaluator: ScopeEvaluator
     view: ScopeView
     candidates: Sequence[Candidate]
     source: Source
@@ -42,7 +42,7 @@ class KnownBook(Struct, frozen=True):
 
     @property
     def graph(self) -> Graph:
-        return self.watch.compiled.graph
+        return self.evaluator.compiled.graph
 
 
 class Context(Struct, frozen=True):

@@ -41,13 +41,13 @@ def applies(event: Event, scope: str) -> bool:
     return event.scope is None or event.scope == scope
 
 
-def reset_record(watch: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision:
+def reset_record(evaluator: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision:
     """The decision record of a manual or automatic reset."""
-    stage = stage_in_force(watch.state)
+    stage = stage_in_force(evaluator.state)
     return replace(
-        record_of(watch, policies, now, f"reset/{stage}", stage),
+        record_of(evaluator, policies, now, f"reset/{stage}", stage),
         level=0,
-        previous_level=level_in_force(watch.state),
+        previous_level=level_in_force(evaluator.state),
         kind="reset",
         author=event.author if event else None,
         reason=event.reason if event else "the stage's condition for reset has held",

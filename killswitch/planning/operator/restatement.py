@@ -46,49 +46,49 @@ class KeptChange(Struct, frozen=True):
     determined: bool
 
 
-def kept_changes(watch: ScopeEvaluator) -> tuple[KeptChange, ...]:
+def kept_changes(evaluator: ScopeEvaluator) -> tuple[KeptChange, ...]:
     """The newest changes that an operator may restate, newest first."""
     return tuple(
         KeptChange(
-            change.id, watch.policy, watch.scope, change.account, from_micros(change.at), change.converted_amount,
-            watch.currency or "", _counts_as(change), change.accepted,
+            change.id, evaluator.policy, evaluator.scope, change.account, from_micros(change.at),
+            change.converted_amount, evaluator.currency or "", _counts_as(change), change.accepted,
         )
-        for change in watch.history.changes.newest(MOST_SHOWN)
+        for change in evaluator.history.changes.newest(MOST_SHOWN)
     )  # fmt: skip
 
 
-def restate(watch: ScopeEvaluator, event: Event, now: int) -> Notice | None:
+def restate(evaluator: ScopeEvaluator, event: Event, now: int) -> Notice | None:
     """Restate the event's change on this scope, and say so; None if the scope keeps none that would change."""
-    change = _change_of(watch, event)
-    if change is None or event.restated_as is None or not applies(event, watch.scope) or _is_so(change, event):
+    change = _change_of(evaluator, event)
+    if change is None or event.restated_as is None or not applies(event, evaluator.scope) or _is_so(change, event):
         return None
     before = _counts_as(change)
-    watch.restate(change.id, event.restated_as, now)
-    return notices.restated(watch, now, event, change, before)
+    evaluator.restate(change.id, event.restated_as, now)
+    return notices.restated(evaluator, now, event, change, before)
 
 
-def refusal(event: Event, watches: Iterable[ScopeEvaluator], now: int) -> Notice:
+def refusal(event: Event, evaluators: Iterable[ScopeEvaluator], now: int) -> Notice:
     """The notice about a restatement that changed nothing: its reason, and a way out."""
-    return notices.not_restated(event, now, f"{event.change} was not restated: {_why_refused(event, watches)}")
+    return notices.not_restated(event, now, f"{event.change} was not restated: {_why_refused(event, evaluators)}")
 
 
-def _why_refused(event: Event, watches: Iterable[ScopeEvaluator]) -> str:
-    found = [(watch, change) for watch in watches if (change := _change_of(watch, event)) is not None]
+def _why_refused(event: Event, evaluators: Iterable[ScopeEvaluator]) -> str:
+    found = [(evaluator, change) for evaluator in evaluators if (change := _change_of(evaluator, event)) is not None]
     if event.restated_as is None:
         return "the command does not say what it is: repeat it with `--as loss` or `--as flow`"
     if not found:
         return "no scope keeps a change of this id: `ksctl status` lists those of the last 48 hours"
-    here = [change for watch, change in found if applies(event, watch.scope)]
+    here = [change for evaluator, change in found if applies(event, evaluator.scope)]
     if not here:
-        scopes = " and ".join(dict.fromkeys(watch.scope for watch, _ in found))
+        scopes = " and ".join(dict.fromkeys(evaluator.scope for evaluator, _ in found))
         account = found[0][1].account
         return f"it is of account {account}, which {event.scope} does not watch: leave out --scope, or name {scopes}"
     other = "flow" if event.restated_as == "loss" else "loss"
     return f"an operator has determined it as a {event.restated_as} already: `--as {other}` reverses that"
 
 
-def _change_of(watch: ScopeEvaluator, event: Event) -> UnexplainedChange | None:
-    return None if event.change is None else watch.history.changes.find(event.change)
+def _change_of(evaluator: ScopeEvaluator, event: Event) -> UnexplainedChange | None:
+    return None if event.change is None else evaluator.history.changes.find(event.change)
 
 
 def _is_so(change: UnexplainedChange, event: Event) -> bool:

@@ -349,18 +349,18 @@ class Quiescence(Struct, frozen=True):
     `true` and `unknown` are the masks of its conditions; `places` are the indexes of its accounts in the snapshot.
     """
 
-    watch: ScopeEvaluator
+    evaluator: ScopeEvaluator
     places: tuple[int, ...]
     until: int
     true: int
     unknown: int
 
 
-def quiescence_of(watch: ScopeEvaluator, places: tuple[int, ...] | None, now: int) -> Quiescence | None:
+def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now: int) -> Quiescence | None:
     """The quiescence of the scope evaluator after its last step at `now`; None if it is not quiescent."""
-    columns = watch.columns
-    if places is None or columns is None or not watch.history.is_explained or watch.history.last_at != now:
+    columns = evaluator.columns
+    if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    true, unknown = watch.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = quiescent_until(watch.compiled.machine, watch.state, true, unknown)
-    return Quiescence(watch, places, until, true, unknown) if until > now else None
+    true, unknown = evaluator.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
+    until = quiescent_until(evaluator.compiled.machine, evaluator.state, true, unknown)
+    return Quiescence(evaluator, places, until, true, unknown) if until > now else None

@@ -60,63 +60,68 @@ class MachineStatus(MachineSummary, frozen=True):
     """False for a stage that fired without latching, because accounts could not be read."""
 
 
-def status(watch: ScopeEvaluator) -> MachineStatus:
+def status(evaluator: ScopeEvaluator) -> MachineStatus:
     """Status of a scope evaluator, as shown by `plan` and `status`."""
-    state, graph = watch.state, watch.compiled.graph
+    state, graph = evaluator.state, evaluator.compiled.graph
     partial = partial_in_force(state)
-    fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
+    fired_at, decision = (
+        (state.fired_at, evaluator.decision) if partial is None else (partial.fired_at, partial.decision)
+    )
     return MachineStatus(
         policy=graph.policy,
-        scope=watch.scope,
+        scope=evaluator.scope,
         mode=graph.mode,
         level=level_in_force(state),
         stage=stage_in_force(state),
         fired_at=None if fired_at is None else from_micros(fired_at),
         cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
         decision=decision,
-        unit_value=watch.unit_value(),
-        readings=tuple(status_of_trigger(watch, i) for i in range(len(graph.triggers))),
+        unit_value=evaluator.unit_value(),
+        readings=tuple(status_of_trigger(evaluator, i) for i in range(len(graph.triggers))),
         waiting=state.waiting,
-        suspected=watch.suspected,
+        suspected=evaluator.suspected,
         latched=partial is None,
     )
 
 
-def status_of_trigger(watch: ScopeEvaluator, index: int) -> ObservedTrigger:
+def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> ObservedTrigger:
     """Status of trigger `index` after the last tick."""
-    trigger = watch.compiled.graph.triggers[index]
-    triggers = watch.state.triggers
+    trigger = evaluator.compiled.graph.triggers[index]
+    triggers = evaluator.state.triggers
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
     value: Interval | None = None
-    if trigger.threshold is not None and watch.columns is not None:
+    if trigger.threshold is not None and evaluator.columns is not None:
         column = trigger.threshold.index
-        value = watch.columns.lo[column], watch.columns.hi[column]
+        value = evaluator.columns.lo[column], evaluator.columns.hi[column]
     return ObservedTrigger(
         trigger=trigger,
         value=value,
         headroom=_headroom(trigger, value),
-        truth=None if unknown or watch.columns is None else held,
+        truth=None if unknown or evaluator.columns is None else held,
         held=held,
         confirmed=bool(triggers.confirmed >> index & 1),
         true_since=from_micros(triggers.since[index]) if held else None,
-        unknown_because=why_unknown(watch, trigger) if unknown else None,
+        unknown_because=why_unknown(evaluator, trigger) if unknown else None,
     )
 
 
-def why_unknown(watch: ScopeEvaluator, trigger: Trigger) -> str:
+def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
     """Why a trigger's condition is unknown."""
-    if watch.history.unknown is not None:
-        return watch.history.unknown
-    reference = signal_of(watch, trigger)
+    if evaluator.history.unknown is not None:
+        return evaluator.history.unknown
+    reference = signal_of(evaluator, trigger)
     window = None if reference is None else reference.window
-    reasons = (None if window is None else reason_partly_known(watch.history, window), _pending_changes_text(watch))
+    reasons = (
+        None if window is None else reason_partly_known(evaluator.history, window),
+        _pending_changes_text(evaluator),
+    )
     known = [reason for reason in reasons if reason is not None]
-    return "; ".join(known) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+    return "; ".join(known) or f"{' and '.join(unknown_signals(evaluator, trigger))} is not wholly known"
 
 
-def _pending_changes_text(watch: ScopeEvaluator) -> str | None:
+def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:
     """Text about pending changes of equity that may be deposits or withdrawals; None without any."""
-    pending = [change for change in watch.history.changes.open if change.kind == "trade"]
+    pending = [change for change in evaluator.history.changes.open if change.kind == "trade"]
     if not pending:
         return None
     amount = sum((change.converted_amount for change in pending), ZERO)
@@ -126,10 +131,10 @@ def _pending_changes_text(watch: ScopeEvaluator) -> str | None:
     return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
 
 
-def has_only_young_windows(watch: ScopeEvaluator, trigger: Trigger) -> bool:
+def has_only_young_windows(evaluator: ScopeEvaluator, trigger: Trigger) -> bool:
     """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
-    graph, history, columns = watch.compiled.graph, watch.history, watch.columns
-    if columns is None or history.unknown is not None or history.begun_at is None or _pending_changes_text(watch):
+    graph, history, columns = evaluator.compiled.graph, evaluator.history, evaluator.columns
+    if columns is None or history.unknown is not None or history.begun_at is None or _pending_changes_text(evaluator):
         return False
     found = False
     for i in signals_of(trigger.condition):
@@ -144,9 +149,9 @@ def has_only_young_windows(watch: ScopeEvaluator, trigger: Trigger) -> bool:
     return found
 
 
-def unknown_signals(watch: ScopeEvaluator, trigger: Trigger) -> list[str]:
+def unknown_signals(evaluator: ScopeEvaluator, trigger: Trigger) -> list[str]:
     """Names of the signals of the trigger without a single known value."""
-    graph, columns = watch.compiled.graph, watch.columns
+    graph, columns = evaluator.compiled.graph, evaluator.columns
     if columns is None:
         return ["everything"]
     names = {
@@ -157,13 +162,13 @@ def unknown_signals(watch: ScopeEvaluator, trigger: Trigger) -> list[str]:
     return sorted(names) or ["a signal"]
 
 
-def signal_of(watch: ScopeEvaluator, trigger: Trigger) -> SignalRef | None:
+def signal_of(evaluator: ScopeEvaluator, trigger: Trigger) -> SignalRef | None:
     """The signal of a trigger that compares a single one, else None."""
     condition = trigger.condition
     if trigger.threshold is not None:
-        return watch.compiled.graph.signals[trigger.threshold.index]
+        return evaluator.compiled.graph.signals[trigger.threshold.index]
     if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
-        return watch.compiled.graph.signals[condition.left.index]
+        return evaluator.compiled.graph.signals[condition.left.index]
     return None
 
 
@@ -184,9 +189,9 @@ def number(value: float) -> str | None:
     return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text and abs(value) < 1 else text
 
 
-def trigger_reading(watch: ScopeEvaluator, index: int) -> TriggerReading:
+def trigger_reading(evaluator: ScopeEvaluator, index: int) -> TriggerReading:
     """Status of a trigger in the format of a decision record."""
-    shown = status_of_trigger(watch, index)
+    shown = status_of_trigger(evaluator, index)
     threshold = shown.trigger.threshold
     return TriggerReading(
         name=shown.trigger.name,

@@ -123,7 +123,7 @@ INCOMPLETE = {
         "`set_mark` is in the schema of a stage's actions, and ACTIONS of killswitch.graph.actions.registry lacks it",
     ),
     "no plan": (
-        (SCHEMA, GRAPH, "killswitch/graph/actions/set_mark.py"), "killswitch.planning.tick",
+        (SCHEMA, GRAPH, "killswitch/graph/actions/set_mark.py"), "killswitch.planning.interpreter",
         "`set_mark` is in ACTIONS of killswitch.graph.actions.registry, and PLANS of "
         "killswitch.planning.actions.registry lacks it",
     ),

@@ -15,8 +15,8 @@ from killswitch.lab.pages import answer
 from killswitch.model import decision, snapshot
 from killswitch.operations import progress
 from killswitch.operations.preview import encode_preview, preview
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator import plan_file
-from killswitch.planning.tick import Interpreter
 from tests import graphs
 from tests.worlds import START
 

@@ -20,7 +20,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Mark, Position, Rate
 from killswitch.model.store import HistoryRow
-from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.unit.docs.pages import Section, compiled, number, percent, sections
 from tests.worlds import account, after, fill, flow, position, rules, snapshot
 

@@ -17,10 +17,10 @@ from killswitch.journal.ledger import PositionLedger
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Flow, Order, Position, Rate, Snapshot
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.resting_orders import entry_indexes
 from killswitch.planning.scopes.trigger_status import ObservedTrigger
 from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
-from killswitch.planning.tick import Interpreter
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument

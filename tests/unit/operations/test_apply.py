@@ -19,8 +19,8 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.commands import SpentPlanError, answer_to, apply_event, operator_event
 from killswitch.operations.preview import closes_under_way, from_store, of_policies, plan_of, preview
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, encode_plan
-from killswitch.planning.tick import Interpreter
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing, refusing

@@ -16,7 +16,7 @@ from killswitch.incident.record.close_causes import group_orders, order_texts
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, AccountSnapshot, Order, Snapshot
 from killswitch.operations.preview import Preview, preview
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.worlds import START, account, position, rules
 
 POLICY = """

@@ -12,7 +12,7 @@ from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
 from killswitch.graph.unwinding import LadderStepRule, SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
-from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, operator_event, position, rules, snapshot
 

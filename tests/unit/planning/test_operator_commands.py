@@ -14,8 +14,8 @@ from killswitch.graph.nodes import AutoReset, Compare, Number, PolicySet, Rankin
 from killswitch.model.decision import Book, BookChange, Cancel, Decision, decision_id
 from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
+from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.operator.closes import accounts_in, applies
-from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, operator_event, position, rules, snapshot
 

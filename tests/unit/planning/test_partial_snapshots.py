@@ -15,7 +15,7 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Order, Rate
 from killswitch.model.venue import Prices
 from killswitch.model.words import ReferenceCurrency
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, snapshot
 

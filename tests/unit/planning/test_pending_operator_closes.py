@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Event
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests import graphs
 from tests.worlds import account, after, operator_event, position, rules, snapshot
 

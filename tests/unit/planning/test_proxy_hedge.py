@@ -17,7 +17,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
 from killswitch.model.words import Cause
-from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, operator_event, position, rules, snapshot
 

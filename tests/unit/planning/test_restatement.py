@@ -14,8 +14,8 @@ import pytest
 from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import decode_snapshot, encode_snapshot
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.restatement import KeptChange
-from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_operator_reset import NOTHING, ResettableAccount, graph_with_unexplained
 from tests.worlds import account, after, flow, operator_event, snapshot

@@ -17,6 +17,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
+from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.operator.plan_check import plan_faults
 from killswitch.planning.operator.plan_file import (
     PlanFileError,
@@ -28,7 +29,6 @@ from killswitch.planning.operator.plan_file import (
     plan_schema,
 )
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, applied_ids, basis_of
-from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, operator_event, position, rules, snapshot
 

@@ -17,8 +17,8 @@ from killswitch.model.effects import Lock
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.stage_decision import duration
-from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, position, rules, snapshot
 

@@ -15,7 +15,7 @@ from killswitch.graph.compile import compile_policies
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import OnUnknown, PolicySet
 from killswitch.model.instant import SECOND
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, graph, stage, trigger
 from tests.worlds import account, after, position, snapshot

@@ -27,7 +27,7 @@ from killswitch.model.snapshot import Flow, Order, Snapshot
 from killswitch.model.store import HistoryRow
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, Planned
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, flow, operator_event, position, snapshot

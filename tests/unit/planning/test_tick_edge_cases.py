@@ -1,4 +1,4 @@
-"""`tick` on abnormal input: invalid numbers, impossible books, duplicate rows, accounts that come and go."""
+"""A tick on abnormal input: invalid numbers, impossible books, duplicate rows, accounts that come and go."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.graph.nodes import AttributionRule, Graph, ScopeRule, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, fill, flow, operator_event, position, rules, snapshot
 

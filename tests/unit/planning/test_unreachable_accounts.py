@@ -15,7 +15,7 @@ from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, ScopeRule,
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.graphs import close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, operator_event, position, snapshot
 

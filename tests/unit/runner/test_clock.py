@@ -24,7 +24,7 @@ from killswitch.operations.commands import answer_to, apply_event, operator_even
 from killswitch.operations.liveness_probe import probe_of
 from killswitch.operations.preview import plan_of, preview
 from killswitch.operations.status import runner_state
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.clock import (
     FOLLOWED,
     ClockState,

@@ -9,7 +9,7 @@ import pytest
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from tests.graphs import graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, snapshot
 

@@ -105,7 +105,7 @@ def _manual_close(exported: Exported) -> None:
         "dd" * 10, worlds.START, "operator", "sha256:1", "account/main", "enforce", None, 0, 0, kind="manual",
         cause="drill", unwinding=Unwinding("careful"),
     )  # fmt: skip
-    exported.telemetry.watch.begun(decision, "main", ())
+    exported.telemetry.closing_observer.begun(decision, "main", ())
     for kind, seconds, data in (
         ("swept", 0, {}),
         ("unprotected", 1, {"order": "s1"}),
@@ -119,7 +119,7 @@ def _manual_close(exported: Exported) -> None:
         named = "ks1" if kind in ("sending", "set_aside", "abandoned") else None
         at = worlds.after(seconds=seconds)
         row = JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data)  # type: ignore[arg-type] # data
-        exported.telemetry.watch.wrote(decode(row))
+        exported.telemetry.closing_observer.wrote(decode(row))
 
 
 def _policies() -> PolicySet:

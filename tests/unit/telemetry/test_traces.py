@@ -215,14 +215,14 @@ def test_time_without_protection_is_measured_until_the_position_is_covered(
     try:
         exported = Exported(world, graphs.policy_set(crash_policy()))
         decision = incidents.firing(incidents.FIRST, worlds.after(), "trim", 1, 0)
-        exported.telemetry.watch.begun(decision, "main", ())
+        exported.telemetry.closing_observer.begun(decision, "main", ())
         for kind, second, data in (
             ("unprotected", 2, {"order": "s1"}),
             ("guarded", 5, {"for": "s2", "state": "resting"}),
             ("guarded", 6, {"for": "s1", "state": state}),
         ):
             at = worlds.after(seconds=second)
-            exported.telemetry.watch.wrote(
+            exported.telemetry.closing_observer.wrote(
                 decode(JournalEntry(decision.id, kind, at, "main", "BTC", "long", data=data))  # type: ignore[arg-type] # literals
             )
         found = exported.metrics().get("killswitch.close.unprotected")

@@ -11,11 +11,11 @@ import pytest
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import DEFAULT_SPOT, SlippageRule, SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
+from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.orders.unwind import Unwound, unwind
 from killswitch.planning.spot_routes import SpotRoute, base_of, is_never_sold, route
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
-from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.orders.test_unwind import close_all, scope_of
 from tests.worlds import START, account, after, position, rules, snapshot

@@ -19,10 +19,10 @@ from killswitch.graph.unwinding import (
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.orders.unwind import Unwound, declared_unwinding, most_urgent, unwind, without_pace
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
-from killswitch.planning.tick import Interpreter
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import graph, policy_set
 from tests.worlds import START, account, operator_event, position, rules, snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 from killswitch.graph.compile import compile_loaded
 from killswitch.model.decision import Decision, Rung, Unwinding, decision_record
 from killswitch.model.snapshot import Liquidity
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
 from tests.worlds import START, account, after, position, rules, snapshot
 

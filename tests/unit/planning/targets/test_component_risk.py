@@ -19,7 +19,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import HistoryRow
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.interpreter import Interpreter
 from killswitch.risk.covariance import shrunk_covariance, variance
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, rules, snapshot

@@ -13,8 +13,8 @@ from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.model.words import ReferenceCurrency
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.ranking import Ranked, by_genesis, candidates
-from killswitch.planning.tick import Interpreter
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.valuation.scope_view import PnlKey, ScopeView

@@ -14,8 +14,8 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.merge import Aim, merge, targets_of, with_intents
-from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, position, rules, snapshot
 

@@ -12,9 +12,9 @@ from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select
-from killswitch.planning.tick import Interpreter
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, position, snapshot

@@ -1,4 +1,4 @@
-"""`tick`: from snapshots to decisions, with the named failure cases of decisions."""
+"""The interpreter: from snapshots to decisions, with the named failure cases of decisions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Order, Position, Snapshot
 from killswitch.model.store import HistoryRow
+from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.stage_decision import Proposal, propose
-from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, fill, flow, operator_event, position, rules, snapshot
 

@@ -85,7 +85,7 @@ class Interpreter:
         """`armed`: accounts on which orders may be sent; None is all. `earlier_notices`: notices of earlier runs."""
         self._policies = policies
         self._compiled = [compile_policy(graph) for graph in policies.graphs]
-        self._watches: dict[tuple[str, str], ScopeEvaluator] = {}
+        self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
         self._instruments: dict[tuple[str, str], Instrument] = {}
@@ -142,25 +142,27 @@ class Interpreter:
         decisions: list[Decision] = []
         issued: list[Notice] = []
         views: dict[ViewKey, ScopeView] = {}
-        for watch, places in self._watching(snapshot):
-            view = _shared_view(views, watch, snapshot, facts, places)
-            is_repetition = view.is_repetition_of(watch.history.view)
+        for evaluator, places in self._watching(snapshot):
+            view = _shared_view(views, evaluator, snapshot, facts, places)
+            is_repetition = view.is_repetition_of(evaluator.history.view)
             if not is_repetition:
-                issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
-            decisions += self._apply_events(watch, now, events, issued)
+                issued += [
+                    notices.unexplained(evaluator, now, change) for change in evaluator.observe(view, snapshot.closings)
+                ]
+            decisions += self._apply_events(evaluator, now, events, issued)
             if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
-            stages, moved = self._move(watch, view, issued)
+            stages, moved = self._move(evaluator, view, issued)
             decisions += moved
             if stages:
-                eligible.append((watch, view, stages))
+                eligible.append((evaluator, view, stages))
         for event in events:
             if event.kind == "reset":
                 decisions += self._reset_orphans(event, now, issued)
         if events:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
-            issued += [refusal(each, self._watches.values(), now) for each in unanswered]
+            issued += [refusal(each, self._evaluators.values(), now) for each in unanswered]
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
         has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
@@ -169,34 +171,34 @@ class Interpreter:
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
     def _apply_events(
-        self, watch: ScopeEvaluator, now: int, events: Iterable[Event], issued: list[Notice]
+        self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event], issued: list[Notice]
     ) -> list[Decision]:
         """Apply the resets and restatements of this scope; returns the records of the resets."""
         decisions: list[Decision] = []
         for event in events:
-            if event.kind == "reset" and applies(event, watch.scope):
-                decisions += self._reset(watch, now, event, issued)
+            if event.kind == "reset" and applies(event, evaluator.scope):
+                decisions += self._reset(evaluator, now, event, issued)
             elif event.kind == "restate":
-                restated = restate(watch, event, now)
+                restated = restate(evaluator, event, now)
                 issued += [] if restated is None else [restated]
         return decisions
 
-    def _move(self, watch: ScopeEvaluator, view: ScopeView, issued: list[Notice]) -> tuple[Stages, list[Decision]]:
+    def _move(self, evaluator: ScopeEvaluator, view: ScopeView, issued: list[Notice]) -> tuple[Stages, list[Decision]]:
         """Step one machine; return the stages that may fire, and decisions made without firing."""
-        moved = watch.step(view)
-        young = _too_young(watch) if watch.state.triggers.unknown else ()
+        moved = evaluator.step(view)
+        young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
         if young:
-            watch.restart_grace(young)
+            evaluator.restart_grace(young)
         reports = tuple(i for i in moved.unknown if i not in young)
         if reports:
-            issued += notices.unknown(watch, view.as_of, reports)
+            issued += notices.unknown(evaluator, view.as_of, reports)
         if moved.reset:
-            return (), self._reset(watch, view.as_of, None, issued)
-        stages = stages_due(watch, view, moved.eligible, issued)
-        watch.drop_not_fired([stage.name for stage in stages])
-        if stages or not (watch.history.changes.all or watch.suspected):
+            return (), self._reset(evaluator, view.as_of, None, issued)
+        stages = stages_due(evaluator, view, moved.eligible, issued)
+        evaluator.drop_not_fired([stage.name for stage in stages])
+        if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, []
-        found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, issued))
+        found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies, issued))
         return (), [decision for decision in found if decision is not None]
 
     def _remember_instruments(self, snapshot: Snapshot) -> None:
@@ -226,48 +228,48 @@ class Interpreter:
             for compiled in self._compiled:
                 for scope in scopes_of(compiled.graph.scope, present):
                     key = (compiled.graph.policy, scope)
-                    if key not in self._watches:
-                        self._watches[key] = self._watch(compiled, scope)
-            self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
-        return [(watch, self._places[key]) for key, watch in self._watches.items()]
+                    if key not in self._evaluators:
+                        self._evaluators[key] = self._evaluator_of(compiled, scope)
+            self._places = {key: self._places_in(evaluator, present) for key, evaluator in self._evaluators.items()}
+        return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
 
-    def _places_in(self, watch: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
-        return indexes_of(watch.compiled.graph.scope, watch.scope, sorted(watch.history.members), present)
+    def _places_in(self, evaluator: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
+        return indexes_of(evaluator.compiled.graph.scope, evaluator.scope, sorted(evaluator.history.members), present)
 
-    def _watch(self, compiled: CompiledPolicy, scope: str) -> ScopeEvaluator:
-        watch = ScopeEvaluator(compiled, scope)
-        stored = self._stored.pop((watch.policy, scope), None)
+    def _evaluator_of(self, compiled: CompiledPolicy, scope: str) -> ScopeEvaluator:
+        evaluator = ScopeEvaluator(compiled, scope)
+        stored = self._stored.pop((evaluator.policy, scope), None)
         if stored is not None:
-            rows = self._rows_since(watch.policy, scope, self._now - compiled.keep)
-            watch.restore(stored, [row.blob for row in rows], self._outage)
-        return watch
+            rows = self._rows_since(evaluator.policy, scope, self._now - compiled.keep)
+            evaluator.restore(stored, [row.blob for row in rows], self._outage)
+        return evaluator
 
-    def _reset(self, watch: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
-        ended = end_by_reset(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
+    def _reset(self, evaluator: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
+        ended = end_by_reset(evaluator, now, self._policies, event)  # a reset also lifts a lock on suspicion
         if event is not None:  # a manual reset accepts the present accounts as the scope
-            watch.history.retain_members(frozenset(account[0] for account in self._present))
-            self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
-            watch.paged = None
+            evaluator.history.retain_members(frozenset(account[0] for account in self._present))
+            self._places[evaluator.policy, evaluator.scope] = self._places_in(evaluator, self._present)
+            evaluator.paged = None
         # The operator has not seen the changes of this very snapshot.
-        accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
-        waiting = watch.state.waiting
+        accepted = event is not None and evaluator.history.accept_until(to_micros(event.at), now)
+        waiting = evaluator.state.waiting
         if waiting is not None:
-            issued.append(notices.wait_ended(watch, now, waiting))
+            issued.append(notices.wait_ended(evaluator, now, waiting))
         decisions = [] if ended is None else [ended]
-        if level_in_force(watch.state) == 0:  # the peak must stay for a fall that is about to fire
+        if level_in_force(evaluator.state) == 0:  # the peak must stay for a fall that is about to fire
             if waiting is None:
-                issued.append(notices.not_latched(watch, now, event, ended, accepted=accepted))
-            watch.state = replace(watch.state, waiting=None)
+                issued.append(notices.not_latched(evaluator, now, event, ended, accepted=accepted))
+            evaluator.state = replace(evaluator.state, waiting=None)
             return decisions
-        decisions.append(reset_record(watch, now, self._policies, event))
-        watch.state = reset()
-        watch.history.rebase(accept=event is not None)
+        decisions.append(reset_record(evaluator, now, self._policies, event))
+        evaluator.state = reset()
+        evaluator.history.rebase(accept=event is not None)
         return decisions
 
     def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
         """Reset latches on the event's scope that no scope evaluator is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
-        if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
+        if not found and not any(applies(event, evaluator.scope) for evaluator in self._evaluators.values()):
             issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
         decisions = []
         for orphan in found:
@@ -287,14 +289,14 @@ class Interpreter:
         """
         issued = list(pending.notices)
         fired: list[Decision] = []
-        for watch, view, stages in pending.eligible:
-            second = RereadData(prices or {}, None if reread is None else self._second_view(watch, reread))
-            fired += fire(watch, view, stages, second, self._policies, self._commands.last_known, issued)
+        for evaluator, view, stages in pending.eligible:
+            second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
+            fired += fire(evaluator, view, stages, second, self._policies, self._commands.last_known, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:  # its ledger rows are added, because an adapter may return rows only once
-            for watch, _ in self._watching(pending.snapshot):
-                watch.history.ledger.collect(self._second_view(watch, reread), watch.history.view)
+            for evaluator, _ in self._watching(pending.snapshot):
+                evaluator.history.ledger.collect(self._second_view(evaluator, reread), evaluator.history.view)
         # last, because nothing may be opened on accounts on which a close is in progress or starts with this tick
         starts = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
         hedges, of_hedges = self._hedging.plan(busy_accounts(pending.snapshot.closings, self._active) | starts)
@@ -317,19 +319,19 @@ class Interpreter:
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
         """Share the cost of a close with each scope evaluator whose orders were merged into it."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
-        for watch, _, _ in pending.eligible:
-            mine = wanted.get(watch.decision or "")
+        for evaluator, _, _ in pending.eligible:
+            mine = wanted.get(evaluator.decision or "")
             for decision in merged if mine else ():
                 if mine and have_common_position(mine, targets_of([decision])):
-                    watch.share_cost(decision.id, ZERO)
+                    evaluator.share_cost(decision.id, ZERO)
             for closing in pending.snapshot.closings if mine else ():
                 if mine and have_common_position(mine, self._active.get(closing.decision, {})):
-                    watch.share_cost(closing.decision, closing.cost or ZERO)
+                    evaluator.share_cost(closing.decision, closing.cost or ZERO)
 
-    def _second_view(self, watch: ScopeEvaluator, reread: Snapshot) -> ScopeView:
+    def _second_view(self, evaluator: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
         facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
-        places, reference = self._places[watch.policy, watch.scope], watch.compiled.graph.equity.reference
+        places, reference = self._places[evaluator.policy, evaluator.scope], evaluator.compiled.graph.equity.reference
         return view_of(reread, facts, places, None, reference)
 
     # State and status
@@ -337,15 +339,15 @@ class Interpreter:
     def states(self) -> tuple[MachineState, ...]:
         """Serialised state of every scope evaluator, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
-        return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._watches.values()), *ended)
+        return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._evaluators.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
         found = []
-        for watch in self._watches.values():
-            blob = watch.newest_row(self._now)
+        for evaluator in self._evaluators.values():
+            blob = evaluator.newest_row(self._now)
             if blob is not None:
-                found.append(HistoryRow(watch.policy, watch.scope, self._now, blob))
+                found.append(HistoryRow(evaluator.policy, evaluator.scope, self._now, blob))
         return tuple(found)
 
     def keep_since(self, now: int) -> int:
@@ -358,7 +360,7 @@ class Interpreter:
 
     def kept_changes(self) -> tuple[KeptChange, ...]:
         """The changes of equity that an operator may restate, of every scope."""
-        return tuple(change for watch in self._watches.values() for change in kept_changes(watch))
+        return tuple(change for evaluator in self._evaluators.values() for change in kept_changes(evaluator))
 
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
         """Event id → manual close that still waits for accounts; its event must not be consumed."""
@@ -367,32 +369,32 @@ class Interpreter:
     def pending_closes(self) -> tuple[tuple[Graph, str, PendingClose], ...]:
         """Policy, scope and pending close of each stage that fired while accounts could not be read."""
         return tuple(
-            (watch.compiled.graph, watch.scope, waiting)
-            for watch in self._watches.values()
-            if (waiting := watch.state.waiting) is not None
+            (evaluator.compiled.graph, evaluator.scope, waiting)
+            for evaluator in self._evaluators.values()
+            if (waiting := evaluator.state.waiting) is not None
         )
 
     def quiescences(self) -> tuple[Quiescence, ...] | None:
         """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""
         if self._active or self._commands.unfinished:
             return None
-        found = [quiescence_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
+        found = [quiescence_of(evaluator, self._places[key], self._now) for key, evaluator in self._evaluators.items()]
         return None if None in found else tuple(each for each in found if each is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
-        return tuple(status(watch) for watch in self._watches.values())
+        return tuple(status(evaluator) for evaluator in self._evaluators.values())
 
 
 def _shared_view(
     views: dict[ViewKey, ScopeView],
-    watch: ScopeEvaluator,
+    evaluator: ScopeEvaluator,
     snapshot: Snapshot,
     facts: SnapshotFacts,
     places: tuple[int, ...] | None,
 ) -> ScopeView:
     """The view of the scope, the same for all policies that evaluate equity of the same accounts in the same way."""
-    rule = watch.compiled.graph.equity
+    rule = evaluator.compiled.graph.equity
     key = (places, rule.stale_after, rule.reference)
     view = views.get(key)
     if view is None:
@@ -400,11 +402,11 @@ def _shared_view(
     return view
 
 
-def _too_young(watch: ScopeEvaluator) -> tuple[int, ...]:
+def _too_young(evaluator: ScopeEvaluator) -> tuple[int, ...]:
     """Unknown triggers whose windows are longer than the history, which is no failure; not with `on_unknown: warn`."""
-    triggers = watch.compiled.graph.triggers
-    unknown = [i for i in bits(watch.state.triggers.unknown) if triggers[i].on_unknown != "warn"]
-    return tuple(i for i in unknown if has_only_young_windows(watch, triggers[i]))
+    triggers = evaluator.compiled.graph.triggers
+    unknown = [i for i in bits(evaluator.state.triggers.unknown) if triggers[i].on_unknown != "warn"]
+    return tuple(i for i in unknown if has_only_young_windows(evaluator, triggers[i]))
 
 
 def _reread(eligible: Iterable[tuple[ScopeEvaluator, ScopeView, Stages]]) -> tuple[str, ...]:
