@@ -38,6 +38,8 @@ from killswitch.pnl_explain.unavailable_accounts import UnsettledChanges
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 
+Arrival = tuple[int, str, Decimal]
+"""Money that arrived in an account: the time, the account, and the amount in the scope's currency."""
 DELAYED_FLOWS = HOUR
 """The age of known flows, before a change, from which flows are not waited for."""
 SILENT_AFTER = 5 * SECOND
@@ -97,7 +99,7 @@ class Explanation:
         self.trails: dict[str, AccountTrail] = {}
         self.complete = True
         """Whether the last observation reported the parts of every account's equity."""
-        self._arrived: list[tuple[int, str, Decimal]] = []
+        self._arrived: list[Arrival] = []
 
     def explain(self, view: ScopeView, profits: dict[str, Decimal | None], before: Decimal | None) -> ExplainedChanges:
         """Explain the accounts' changes since their last usable snapshots.
@@ -420,18 +422,22 @@ class Explanation:
         self.changes = UnexplainedChanges()
         self._arrived = []
 
-    def state(self) -> tuple[ScopeLedgerState, dict[str, AccountTrailState]]:
+    def state(self) -> tuple[ScopeLedgerState, dict[str, AccountTrailState], list[Arrival]]:
         """The state to store, without the changes."""
         trails = {name: state for name, trail in self.trails.items() if (state := trail.state()) is not None}
-        return self.ledger.state(), trails
+        return self.ledger.state(), trails, self._arrived
 
     def restore(
-        self, ledger: ScopeLedgerState, trails: dict[str, AccountTrailState], changes: UnexplainedChanges
+        self,
+        ledger: ScopeLedgerState,
+        trails: dict[str, AccountTrailState],
+        changes: UnexplainedChanges,
+        arrived: Iterable[Arrival] = (),
     ) -> None:
         """Restore a stored explanation."""
         self.ledger.restore(ledger)
         self.trails = {name: AccountTrail.restored(state) for name, state in trails.items()}
-        self.changes = changes
+        self.changes, self._arrived = changes, list(arrived)
 
 
 def _is_without_trade(change: UnexplainedChange) -> bool:

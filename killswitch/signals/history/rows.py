@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.pnl_explain.account_trail import AccountTrailState
+from killswitch.pnl_explain.explanation import Arrival
 from killswitch.pnl_explain.ledger import ScopeLedgerState
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from killswitch.signals.history.marks import MarkKey
@@ -71,6 +72,8 @@ class HistoryState(Struct):
     """Account → since when it is watched without an observation."""
     peak_at: int = 0
     """When `peak` was observed, microseconds."""
+    arrived: list[Arrival] = []
+    """Money that arrived in an account a short time ago, and may come from another one of the scope."""
 
 
 def corrected(row: UnitValueRow, correction: Correction) -> UnitValueRow:

@@ -463,14 +463,14 @@ class History:
 
     def state(self) -> HistoryState:
         """The state to store with the rows."""
-        ledger, trails = self.explanation.state()
+        ledger, trails, arrived = self.explanation.state()
         return HistoryState(
             begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
             gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all,
             peak=self.changes.peak, peak_at=self.changes.peak_at,
             corrections=self._corrections, equity=self._equity,
             failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
-            observed=self.last_observed.at, awaited=self.last_observed.awaited,
+            observed=self.last_observed.at, awaited=self.last_observed.awaited, arrived=arrived,
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredUnitValueRow]) -> None:
@@ -484,7 +484,9 @@ class History:
         if self.members:
             for change in state.changes:  # state of versions in which changes belonged to the scope
                 change.account = change.account or min(self.members)
-        self.explanation.restore(state.ledger, trails, UnexplainedChanges(state.changes, state.peak, state.peak_at))
+        self.explanation.restore(
+            state.ledger, trails, UnexplainedChanges(state.changes, state.peak, state.peak_at), state.arrived
+        )
         self.track.restore(state.track)
         for row in rows:
             if self.marks is not None and row.marks is not None:  # resets do not affect marks
