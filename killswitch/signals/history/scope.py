@@ -44,6 +44,8 @@ from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack
 
+DUST = Decimal("0.001")
+"""The fraction of equity that transfers may leave in an empty scope, whatever else a policy calls noise."""
 _time_of = attrgetter("at")
 JUMP = 1.02
 """The rise between two observations above which a new peak is corroborated first."""
@@ -316,7 +318,7 @@ class History:
 
     def _dust(self, equity: Decimal) -> Decimal:
         """The equity at or below which a scope of `equity` without contracts is empty."""
-        return equity * Decimal(str(self._terms.tolerance))
+        return equity * min(DUST, Decimal(str(self._terms.tolerance)))
 
     def _settle(self, view: ScopeView, settled: ExplainedChanges) -> list[ChangeEvent]:
         for each in settled.resolved:
