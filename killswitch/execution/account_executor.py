@@ -15,9 +15,9 @@ from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import PACE, ClosingPace
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict, stall_reason
+from killswitch.execution.order_pass.due_orders import DueOrders
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.order_decision import OrderDecisions, PassVerdicts, given_up, is_shown
-from killswitch.execution.order_pass.order_selection import OrderSelection
+from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator, given_up, is_shown
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.order_pass.verified_positions import VerifiedPositions
 from killswitch.execution.protective_orders import ProtectiveOrders
@@ -76,9 +76,9 @@ class AccountExecutor:
         self._protective_orders = ProtectiveOrders(context, state.protections)
         self._in_flight_orders = InFlightOrders(context, state, self._queries, self._halts, self._sender)
         self._canceller = OrderCanceller(context, state)
-        self._decisions = OrderDecisions(context, state, self._trusted_positions)
-        self._selection = OrderSelection(
-            context, state, self._trusted_positions, self._decisions, self._sender, self._protective_orders, self._halts
+        self._evaluator = TargetEvaluator(context, state, self._trusted_positions)
+        self._due_orders = DueOrders(
+            context, state, self._trusted_positions, self._evaluator, self._sender, self._protective_orders, self._halts
         )  # fmt: skip
         self._verified_positions = VerifiedPositions(context, state)
         self._due = 0.0
@@ -216,23 +216,23 @@ class AccountExecutor:
 
     async def _close(self, *, sending: bool) -> None:
         if sending and self._trusted_positions.is_unreadable:
-            await self._selection.send_without_snapshot(unreadable=True)
+            await self._due_orders.send_without_snapshot(unreadable=True)
         book = self._deciding_snapshot() if sending else None
         if book is not None:
             # Nothing has been sent yet: orders are based on it, and the poll that follows verifies them.
             sent = self._state.sent
-            await self._selection.send(PassVerdicts(self._decisions, book), fresh=False)
+            await self._due_orders.send(PassVerdicts(self._evaluator, book), fresh=False)
             self._verified_positions.update(book)
             if self._state.sent > sent:
                 return
         await self._in_flight_orders.follow()
         self._end_given_up()
         if sending and self._trusted_positions.has_poll_failed:
-            await self._selection.send_without_snapshot(unreadable=True)
+            await self._due_orders.send_without_snapshot(unreadable=True)
         book = await self._poll(sending=sending)
         if book is None:
             if sending:
-                await self._selection.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
+                await self._due_orders.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
             return
         self._verified_positions.update(book)
         self._in_flight_orders.settle_closed_positions(book)
@@ -243,9 +243,9 @@ class AccountExecutor:
                     self._finish(job, [])
             return
         self._verified_positions.verify(book, self._trusted_positions.instruments)
-        verdicts = PassVerdicts(self._decisions, book)
+        verdicts = PassVerdicts(self._evaluator, book)
         if sending:
-            await self._selection.send(verdicts, fresh=True)
+            await self._due_orders.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
         self._verified_at_change = None if sending else self._state.order_changes
@@ -269,11 +269,11 @@ class AccountExecutor:
         """Monotonic seconds at which the next pass is due after one that changed nothing."""
         query_due = max(self._queries.next_at, now + self._context.wait("find_order", ("",)))
         restore_due = now + max(self._protective_orders.due_in(), self._context.wait("submit", ("",)))
-        due_times = [query_due, restore_due, self._selection.budget_at]
-        is_waiting, is_busy = self._selection.held_back, False
+        due_times = [query_due, restore_due, self._due_orders.budget_at]
+        is_waiting, is_busy = self._due_orders.held_back, False
         for job, target in self._targets_with_jobs():
             if target.state is TargetState.READY and not target.detached:
-                if (order_due := self._selection.due_at(job, target)) > now:
+                if (order_due := self._due_orders.due_at(job, target)) > now:
                     due_times.append(order_due)
             elif self._halts.is_resting(target):
                 is_waiting = True
@@ -301,7 +301,9 @@ class AccountExecutor:
         """
         changes = self._state.order_changes
         all_reduce_only = all(target.reduce_only for target in self._state.targets())
-        may_reuse = all_reduce_only and (self._selection.held_back or (sending and self._verified_at_change == changes))
+        may_reuse = all_reduce_only and (
+            self._due_orders.held_back or (sending and self._verified_at_change == changes)
+        )
         self._verified_at_change, self._is_out_of_budget = None, False
         if (
             may_reuse
@@ -379,8 +381,8 @@ class AccountExecutor:
         self._state.end(job, job.closing(shown))
         self._fee_queries.enqueue(job.decision.id)
         for target in job.targets:
-            self._selection.forget(target)
-            self._decisions.forget(target)
+            self._due_orders.forget(target)
+            self._evaluator.forget(target)
         self._verified_positions.forget(job)
 
     def _targets_with_jobs(self) -> list[tuple[AccountJob, PositionTarget]]:

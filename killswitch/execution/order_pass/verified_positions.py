@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import TrustedBook
-from killswitch.execution.order_pass.order_decision import held, is_shown
+from killswitch.execution.order_pass.pass_verdicts import held, is_shown
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import PositionKey, Verified

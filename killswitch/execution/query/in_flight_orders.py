@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.order_decision import is_shown
+from killswitch.execution.order_pass.pass_verdicts import is_shown
 from killswitch.execution.query.order_query import OrderQuery, questions
 from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.execution_state import ExecutionState

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.report_validation import validated_report, venue_text
-from killswitch.execution.send.queued_orders import OrderBatch, OrderQueue, QueuedOrder, RequestInFlight, SendResult
+from killswitch.execution.send.order_queue import OrderBatch, OrderQueue, QueuedOrder, RequestInFlight, SendResult
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.model.venue import (

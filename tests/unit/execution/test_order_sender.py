@@ -13,8 +13,8 @@ from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.execution.send.order_queue import QueuedOrder, SendResult
 from killswitch.execution.send.order_sender import OrderSender, report_entry
-from killswitch.execution.send.queued_orders import QueuedOrder, SendResult
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Entry, OrderSending
 from killswitch.journal.lifecycle import TargetState

@@ -13,7 +13,7 @@ from killswitch.execution.account_context import AccountContext
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.closing_pace import ClosingPace
-from killswitch.execution.order_pass.next_order import build_order
+from killswitch.execution.order_pass.order_builder import build_order
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.incident.record.results import read_result
 from killswitch.journal.codec import decode, encode

@@ -1,4 +1,4 @@
-"""Selects the orders of a pass and their sequence: worst rank first, or the whole book at once."""
+"""The orders that are due in a pass, and their sequence: worst rank first, or the whole book at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from killswitch.execution.decide.ladder import MARKET, orders_before_last_step
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import TargetAction, select_active, size_order
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.next_order import build_order, is_untouched, next_slice
-from killswitch.execution.order_pass.order_decision import OrderDecisions, PassVerdicts
+from killswitch.execution.order_pass.order_builder import build_order, is_untouched, next_slice
+from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.protective_orders import ProtectiveOrders
+from killswitch.execution.send.order_queue import QueuedOrder
 from killswitch.execution.send.order_sender import OrderSender
-from killswitch.execution.send.queued_orders import QueuedOrder
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import WholeBookClose
@@ -32,13 +32,13 @@ SLICE_WINDOW = 0.25
 
 
 @dataclass(slots=True)
-class OrderSelection:
+class DueOrders:
     """Selects and sends the orders of one account, as verdicts, timetables and budget allow."""
 
     _context: AccountContext
     _state: ExecutionState
     _positions: TrustedPositions
-    _decisions: OrderDecisions
+    _evaluator: TargetEvaluator
     _sender: OrderSender
     _protective_orders: ProtectiveOrders
     _halts: MarketHalts
@@ -78,7 +78,7 @@ class OrderSelection:
             verdict = verdicts.of(target)
             if verdict.do is TargetAction.SEND:
                 if self._is_due(target) and self._has_its_turn(target, verdicts):
-                    held = self._decisions.assumed_position(target, verdicts.book)
+                    held = self._evaluator.assumed_position(target, verdicts.book)
                     yield self._order(target, verdict.amount, held, verdicts.book)
                 else:
                     self.held_back = True
@@ -90,7 +90,7 @@ class OrderSelection:
         for each in reversed(sent.held_back):
             self._state.jobs[each.target.decision].timetable.undo_sent(each.target)
         for each in sent.orders:
-            self._decisions.forget(each.target)
+            self._evaluator.forget(each.target)
             self._not_before[each.target.name] = now + self._pause_after(each.target)
             self._sent_at[each.target.name] = now
         if sent.room_in is None:

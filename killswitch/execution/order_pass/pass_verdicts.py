@@ -1,4 +1,4 @@
-"""Decides about every target in a pass by comparing the snapshot with our own fills. Sends nothing."""
+"""The verdicts of one pass: every target compared with the snapshot and with our own fills. Sends nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget, TargetName
 
 
-class OrderDecisions:
+class TargetEvaluator:
     """Evaluates targets, and tracks how often and for how long the venue has contradicted our fills."""
 
     def __init__(self, context: AccountContext, state: ExecutionState, positions: TrustedPositions) -> None:
@@ -81,8 +81,8 @@ class OrderDecisions:
 class PassVerdicts:
     """The verdicts of one pass, each computed on demand, so that the first order does not wait for the last verdict."""
 
-    def __init__(self, decisions: OrderDecisions, book: TrustedBook) -> None:
-        self._decisions = decisions
+    def __init__(self, evaluator: TargetEvaluator, book: TrustedBook) -> None:
+        self._evaluator = evaluator
         self._verdicts: dict[TargetName, TargetVerdict] = {}
         self.book = book
 
@@ -90,7 +90,7 @@ class PassVerdicts:
         """The verdict on `target`."""
         verdict = self._verdicts.get(target.name)
         if verdict is None:
-            verdict = self._verdicts[target.name] = self._decisions.evaluate(target, self.book)
+            verdict = self._verdicts[target.name] = self._evaluator.evaluate(target, self.book)
         return verdict
 
 

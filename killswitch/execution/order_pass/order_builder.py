@@ -9,7 +9,7 @@ from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import client_order_id, validity
 from killswitch.execution.decide.ladder import execution_style, next_step
 from killswitch.execution.decide.target_verdict import TargetAction, left_to_close, size_order
-from killswitch.execution.send.queued_orders import QueuedOrder
+from killswitch.execution.send.order_queue import QueuedOrder
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.intents import mark_and_value
 from killswitch.journal.entries import NEXT_SLICE, OrderSending
