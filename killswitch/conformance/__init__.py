@@ -4,7 +4,7 @@
 
     class TestAcme(AdapterGuarantees):
         @pytest.fixture
-        def stand(self): return AcmeStand()
+        def harness(self): return AcmeHarness()
 
 Needs pytest; nothing else in the package imports this.
 """
@@ -18,5 +18,5 @@ pytest.register_assert_rewrite(
 )
 
 from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees  # noqa: E402 - rewritten first
-from killswitch.conformance.stand import Mishap as Mishap  # noqa: E402 - as above
-from killswitch.conformance.stand import Stand as Stand  # noqa: E402 - as above
+from killswitch.conformance.harness import Mishap as Mishap  # noqa: E402 - as above
+from killswitch.conformance.harness import VenueHarness as VenueHarness  # noqa: E402 - as above

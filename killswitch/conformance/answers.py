@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from killswitch.conformance.case import closed_after, closing, needs
+from killswitch.conformance.harness import Key, VenueHarness
 from killswitch.conformance.mutations import (
     ChangedAnswer,
     WrongResult,
@@ -20,7 +21,6 @@ from killswitch.conformance.mutations import (
     sample,
 )
 from killswitch.conformance.order_answers import NAME, wrong_order_results
-from killswitch.conformance.stand import Key, Stand
 from killswitch.model.venue import VenueAdapter, VenueError
 
 Read = Callable[[VenueAdapter], Awaitable[Any]]
@@ -30,66 +30,66 @@ class AnswerGuarantees:
     """A wrong number is never reported as a right one."""
 
     @pytest.mark.guarantee("G30")
-    def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
+    def test_a_wrong_field_is_never_a_wrong_number(self, harness: VenueHarness) -> None:
         """A field that is null, missing, of another type, not a number, negative, an unknown word, an empty list, a
         list for an object, or a repeated row: every fact is unchanged, or unknown with a reason, or the call fails
         and gives one; what was done is never reported as refused. A command runs all of them."""
-        needs(stand, "answers")
-        tried, wrong = stand.run(wrong_query_results(stand, most=stand.mutations))
+        needs(harness, "answers")
+        tried, wrong = harness.run(wrong_query_results(harness, most=harness.mutations))
         assert tried
         assert not wrong, "\n".join(map(str, wrong))
-        done, refused = stand.run(wrong_order_results(stand, most=stand.mutations))
+        done, refused = harness.run(wrong_order_results(harness, most=harness.mutations))
         assert done
         assert not refused, "\n".join(map(str, refused))
 
 
 async def wrong_query_results(
-    stand: Stand, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
+    harness: VenueHarness, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
 ) -> tuple[int, list[WrongResult]]:
     """Change every field of every answer in turn, or `most` of them; return how many were tried, and the wrong
     results."""
-    first, second = stand.symbols
+    first, second = harness.symbols
     book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
-    reads = _reads(first, getattr(stand, "name", NAME))
-    async with closed_after(stand), closed_after(await stand.open(book)) as venue:
-        await _fill_account(stand, venue, (first, "long"))
+    reads = _reads(first, getattr(harness, "name", NAME))
+    async with closed_after(harness), closed_after(await harness.open(book)) as venue:
+        await _fill_account(harness, venue, (first, "long"))
         questions: dict[str, set[str]] = {}
         answers: dict[str, Any] = {}
         expected: dict[str, Any] = {}
         for call, read in reads.items():
             recorded: dict[str, Any] = {}
             expected[call] = await _outcome(
-                stand, lambda name, it, recorded=recorded: _keep_longest(recorded, name, it), read
+                harness, lambda name, it, recorded=recorded: _keep_longest(recorded, name, it), read
             )
             questions[call] = set(recorded)
             for name, answer in recorded.items():
                 _keep_longest(answers, name, answer)
         found = [
-            it for it in mutations(answers) if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
+            it for it in mutations(answers) if it.kind != "negative" or not it.path or it.path[-1] not in harness.signed
         ]
         chosen = found if most is None else sample(found, most)
         wrong = []
         for mutation in chosen:
             for call, read in reads.items():
                 if _is_tried(mutation.question, questions, call):
-                    seen = await _outcome(stand, mutation.change, read)
-                    if complaints := _complaints(ChangedAnswer(mutation, stand.now()), call, expected[call], seen):
+                    seen = await _outcome(harness, mutation.change, read)
+                    if complaints := _complaints(ChangedAnswer(mutation, harness.now()), call, expected[call], seen):
                         wrong.append(WrongResult(mutation, call, tuple(complaints)))
                         report(wrong[-1])
         return len(chosen), wrong
 
 
-async def _fill_account(stand: Stand, venue: VenueAdapter, key: Key) -> None:
-    """Put a row of every kind into the account; a stand that offers only answers has them from the start."""
+async def _fill_account(harness: VenueHarness, venue: VenueAdapter, key: Key) -> None:
+    """Put a row of every kind into the account; a harness that offers only answers has them from the start."""
     await venue.snapshot()
-    if stand.offers == {"answers"}:
+    if harness.offers == {"answers"}:
         return
     await venue.submit(closing(key, Decimal(1), NAME))
-    if "stops" in stand.offers:
-        await stand.rest(key[0], "buy", Decimal(1))
-        await stand.rest(key[0], "sell", Decimal(2), trigger=Decimal(50))
-    if "flows" in stand.offers:
-        await stand.flow(Decimal(500))
+    if "stops" in harness.offers:
+        await harness.rest(key[0], "buy", Decimal(1))
+        await harness.rest(key[0], "sell", Decimal(2), trigger=Decimal(50))
+    if "flows" in harness.offers:
+        await harness.flow(Decimal(500))
 
 
 def _reads(symbol: str, name: str) -> Mapping[str, Read]:
@@ -108,8 +108,8 @@ def _is_tried(question: str, questions_by_call: Mapping[str, set[str]], call: st
     return question in questions_by_call[call] and (call == "snapshot" or not by_all)
 
 
-async def _outcome(stand: Stand, change: Any, read: Read) -> object:
-    async with closed_after(await stand.connect(change)) as venue:
+async def _outcome(harness: VenueHarness, change: Any, read: Read) -> object:
+    async with closed_after(await harness.connect(change)) as venue:
         try:
             return await read(venue)
         except Exception as error:  # noqa: BLE001 - any error but a VenueError is a finding

@@ -24,18 +24,18 @@ class BehaviourGuarantees:
         longest = {"plain": "k" * rule.longest, "hex": "0x" + "a" * 32, "uuid": "a" * 8 + "-aaaa" * 3 + "-" + "a" * 12}
         name = longest[rule.form]
         await case.venue.submit(case.closing(Decimal(1), name))
-        assert case.stand.taken(name) == 1
+        assert case.harness.taken(name) == 1
 
     @guarantee("G21")
     async def test_no_credential_is_disclosed(self, case: ConformanceCase) -> None:
         """No credential appears in an error, in a reason, or in the text form of the adapter."""
         texts = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
-        for call in READING if "faults" in case.stand.offers else ():
-            case.stand.breaks(call, "garbled")
+        for call in READING if "faults" in case.harness.offers else ():
+            case.harness.breaks(call, "garbled")
         texts += [repr(await outcome(case.venue.snapshot()))]
         texts += [repr(await outcome(case.venue.find_order(case.symbol, "ks0404")))]
         texts += [repr(await outcome(case.venue.open_orders()))]
-        for secret in case.stand.secrets:
+        for secret in case.harness.secrets:
             assert not [each for each in texts if secret in each]
 
     @guarantee("G22")
@@ -55,7 +55,7 @@ class BehaviourGuarantees:
     async def test_a_cancelled_call_leaves_the_adapter_usable(self, case: ConformanceCase) -> None:
         """After a cancelled call the next snapshot is complete."""
         await case.venue.snapshot()
-        case.stand.breaks("snapshot", "silent")
+        case.harness.breaks("snapshot", "silent")
         task = asyncio.ensure_future(case.venue.snapshot())
         await asyncio.sleep(0.5)
         task.cancel()
@@ -65,13 +65,13 @@ class BehaviourGuarantees:
     @guarantee("G24")
     async def test_reading_changes_nothing(self, case: ConformanceCase) -> None:
         """Snapshots and inspection leave every position and every order unchanged."""
-        await case.stand.rest(case.symbol, "buy", Decimal(1))
+        await case.harness.rest(case.symbol, "buy", Decimal(1))
         await case.venue.snapshot()
         await case.venue.open_orders()
         if isinstance(case.venue, InspectedVenue):
             found = await case.venue.inspect()
             assert len({each.name for each in found.capabilities}) == len(found.capabilities)
-        assert (case.held(), case.stand.resting()) == (case.size, 1)
+        assert (case.held(), case.harness.resting()) == (case.size, 1)
 
     @guarantee("G25", book=flat)
     async def test_it_can_be_closed_twice(self, case: ConformanceCase) -> None:

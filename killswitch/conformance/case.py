@@ -1,4 +1,4 @@
-"""The test case of a guarantee: an adapter connected to a venue of the stand, its initial book, and assertions."""
+"""The test case of a guarantee: an adapter connected to a venue of the harness, its initial book, and assertions."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, TypeVar
 
 import pytest
 
-from killswitch.conformance.stand import Key, Mishap, Offer, Stand
+from killswitch.conformance.harness import Key, Mishap, Offer, VenueHarness
 from killswitch.model.snapshot import AccountSnapshot, OrderSide
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RejectReason, VenueAdapter, VenueError
 
 ZERO = Decimal(0)
-C = TypeVar("C", Stand, VenueAdapter)
+C = TypeVar("C", VenueHarness, VenueAdapter)
 
 READING: tuple[Call, ...] = ("snapshot", "find_order", "open_orders")
 NOT_DONE: tuple[Mishap, ...] = ("lost", "silent", "down", "limited")
 Book = Mapping[Key, Decimal]
 
 
-def one(stand: Stand) -> Book:
+def one(harness: VenueHarness) -> Book:
     """A book of one long position of four contracts."""
-    return {(stand.symbols[0], "long"): Decimal(4)}
+    return {(harness.symbols[0], "long"): Decimal(4)}
 
 
-def flat(_: Stand) -> Book:
+def flat(_: VenueHarness) -> Book:
     """A book without positions."""
     return {}
 
@@ -39,7 +39,7 @@ def flat(_: Stand) -> Book:
 class ConformanceCase:
     """An adapter under test, and the venue that it is connected to, which began with `book`."""
 
-    stand: Stand
+    harness: VenueHarness
     venue: VenueAdapter
     book: Book
 
@@ -60,7 +60,7 @@ class ConformanceCase:
 
     def held(self) -> Decimal:
         """The true size of that position now, in contracts."""
-        return self.stand.held(self.key)
+        return self.harness.held(self.key)
 
     def closing(self, amount: Decimal, name: str, *, reduce_only: bool = True) -> OrderRequest:
         """An order that closes `amount` contracts of that position."""
@@ -68,41 +68,41 @@ class ConformanceCase:
 
     async def broken(self, mishap: Mishap, call: Call, *arguments: object) -> Any:
         """The result of a call of the adapter that fails in this way, or the error that it raises."""
-        self.stand.breaks(call, mishap)
+        self.harness.breaks(call, mishap)
         return await outcome(getattr(self.venue, call)(*arguments))
 
     async def until(self, shown: Callable[[AccountSnapshot], bool]) -> None:
-        """Take snapshots until one satisfies `shown`; fail after the stand's `patience`."""
+        """Take snapshots until one satisfies `shown`; fail after the harness's `patience`."""
         waited = 0.0
         while not shown(await self.venue.snapshot()):
-            assert waited < self.stand.patience, "it does not show"
+            assert waited < self.harness.patience, "it does not show"
             await asyncio.sleep(1.0)
             waited += 1.0
 
 
 def guarantee(
-    number: str, *needed: Offer, book: Callable[[Stand], Book] = one, hedge: bool = False
+    number: str, *needed: Offer, book: Callable[[VenueHarness], Book] = one, hedge: bool = False
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
     """Make a test of a coroutine that gets a `ConformanceCase`, and mark it with the number of its guarantee.
 
-    The test opens the venue with `book`; it is skipped where the stand lacks one of the offers `needed`.
+    The test opens the venue with `book`; it is skipped where the harness lacks one of the offers `needed`.
     """
 
     def test_of(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         @functools.wraps(body)
-        def test(self: object, stand: Stand, *values: object, **named: object) -> None:
+        def test(self: object, harness: VenueHarness, *values: object, **named: object) -> None:
             for offer in needed:
-                needs(stand, offer)
-            stand.run(opened(self, stand, *values, **named))
+                needs(harness, offer)
+            harness.run(opened(self, harness, *values, **named))
 
-        async def opened(self: object, stand: Stand, *values: object, **named: object) -> None:
-            positions = book(stand)
-            async with closed_after(stand), closed_after(await stand.open(positions, hedge=hedge)) as venue:
-                await body(self, ConformanceCase(stand, venue, positions), *values, **named)
+        async def opened(self: object, harness: VenueHarness, *values: object, **named: object) -> None:
+            positions = book(harness)
+            async with closed_after(harness), closed_after(await harness.open(positions, hedge=hedge)) as venue:
+                await body(self, ConformanceCase(harness, venue, positions), *values, **named)
 
-        # pytest reads the fixtures and parameters of the test from this signature: `stand` replaces the case.
+        # pytest reads the fixtures and parameters of the test from this signature: `harness` replaces the case.
         owner, case, *further = inspect.signature(body).parameters.values()
-        test.__signature__ = inspect.Signature([owner, case.replace(name="stand"), *further])  # type: ignore[attr-defined] # a function has one
+        test.__signature__ = inspect.Signature([owner, case.replace(name="harness"), *further])  # type: ignore[attr-defined] # a function has one
         marked: Callable[..., None] = pytest.mark.guarantee(number)(test)
         return marked
 
@@ -118,10 +118,10 @@ async def closed_after(opened: C) -> AsyncIterator[C]:
         await opened.close()
 
 
-def needs(stand: Stand, offer: Offer) -> None:
-    """Skip the test, with the reason, where the stand lacks the offer."""
-    if offer not in stand.offers:
-        pytest.skip(f"not tried: the stand has no {offer}")
+def needs(harness: VenueHarness, offer: Offer) -> None:
+    """Skip the test, with the reason, where the harness lacks the offer."""
+    if offer not in harness.offers:
+        pytest.skip(f"not tried: the harness has no {offer}")
 
 
 def other(key: Key) -> Key:

@@ -6,17 +6,17 @@ import pytest
 
 from killswitch.conformance.answers import AnswerGuarantees
 from killswitch.conformance.behaviour import BehaviourGuarantees
+from killswitch.conformance.harness import VenueHarness
 from killswitch.conformance.orders import OrderGuarantees
 from killswitch.conformance.snapshots import SnapshotGuarantees
-from killswitch.conformance.stand import Stand
 
 
 class AdapterGuarantees(SnapshotGuarantees, OrderGuarantees, BehaviourGuarantees, AnswerGuarantees):
-    """The guarantees of an adapter. Subclass it, and define a fixture `stand`."""
+    """The guarantees of an adapter. Subclass it, and define a fixture `harness`."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
+    def harness(self) -> VenueHarness:
         """The test bench: a venue that the test controls."""
         raise NotImplementedError(
-            "a subclass of AdapterGuarantees must define a fixture `stand`; see docs/conformance.md"
+            "a subclass of AdapterGuarantees must define a fixture `harness`; see docs/conformance.md"
         )

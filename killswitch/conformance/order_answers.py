@@ -13,8 +13,8 @@ from itertools import count
 from typing import Any, Final
 
 from killswitch.conformance.case import closed_after, closing
+from killswitch.conformance.harness import Key, VenueHarness
 from killswitch.conformance.mutations import Mutation, WrongResult, mutations, sample
-from killswitch.conformance.stand import Key, Stand
 from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
@@ -50,18 +50,18 @@ class _Answers:
 
 
 async def wrong_order_results(
-    stand: Stand, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
+    harness: VenueHarness, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
 ) -> tuple[Mapping[str, int], list[WrongResult]]:
     """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; return how
     many were tried of each call, and the wrong results. Calls that the venue does not offer are left out."""
-    first, second = stand.symbols
+    first, second = harness.symbols
     key: Key = (first, "long")
-    venue = await stand.open({key: BOOK, (second, "short"): Decimal(3)})
+    venue = await harness.open({key: BOOK, (second, "short"): Decimal(3)})
     await venue.close()
     answers, wrong, tried = _Answers(), [], {}
-    async with closed_after(stand), closed_after(await stand.connect(answers)) as venue:
+    async with closed_after(harness), closed_after(await harness.connect(answers)) as venue:
         await venue.snapshot()
-        for call, prepare in _acts(stand, key).items():
+        for call, prepare in _acts(harness, key).items():
             done = await _baseline(venue, prepare, answers)
             if done is None:
                 continue
@@ -78,17 +78,17 @@ async def wrong_order_results(
     return tried, wrong
 
 
-def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
-    """The calls that this stand supports, each with its preparation. A stand that offers only answers returns the
+def _acts(harness: VenueHarness, key: Key) -> Mapping[str, Prepare]:
+    """The calls that this harness supports, each with its preparation. A harness that offers only answers returns the
     same ones to every call, and counts every call as done."""
-    numbers, is_typed = count(1), stand.offers == {"answers"}
+    numbers, is_typed = count(1), harness.offers == {"answers"}
 
     def order() -> OrderRequest:
-        name = getattr(stand, "name", NAME) if is_typed else f"ks{next(numbers):05}"
-        return closing(key, getattr(stand, "order_size", SIZE), name)
+        name = getattr(harness, "name", NAME) if is_typed else f"ks{next(numbers):05}"
+        return closing(key, getattr(harness, "order_size", SIZE), name)
 
     def is_accepted(*requests: OrderRequest) -> bool:
-        return is_typed or any(stand.taken(it.client_order_id) for it in requests)
+        return is_typed or any(harness.taken(it.client_order_id) for it in requests)
 
     async def submit(_: VenueAdapter) -> PreparedCall:
         request = order()
@@ -101,10 +101,10 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
 
     async def cancel(venue: VenueAdapter) -> PreparedCall:
         if not is_typed:
-            await stand.rest(key[0], "buy", Decimal(1))
+            await harness.rest(key[0], "buy", Decimal(1))
         number = (await venue.open_orders())[-1].id
-        before = 0 if is_typed else stand.resting()
-        return lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before
+        before = 0 if is_typed else harness.resting()
+        return lambda it: it.cancel(key[0], number), lambda: is_typed or harness.resting() < before
 
     return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
 

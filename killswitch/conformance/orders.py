@@ -22,7 +22,7 @@ from killswitch.conformance.case import (
     refusal,
     sizes,
 )
-from killswitch.conformance.stand import Key, Mishap, Stand
+from killswitch.conformance.harness import Key, Mishap, VenueHarness
 from killswitch.model.venue import (
     BatchingVenue,
     FateUnknownError,
@@ -39,22 +39,22 @@ from killswitch.model.venue import (
 HELD, HELD_LONG = 8.0, 40.0
 """Seconds by which a delayed order arrives late."""
 REDIRECTED = 7
-"""Number of orders that are answered with a redirect, so that a stand may use each redirect status."""
+"""Number of orders that are answered with a redirect, so that a harness may use each redirect status."""
 
 
-def large(stand: Stand) -> Book:
+def large(harness: VenueHarness) -> Book:
     """A position larger than the largest order."""
-    return {(stand.symbols[0], "long"): Decimal(1000)}
+    return {(harness.symbols[0], "long"): Decimal(1000)}
 
 
-def both_sides(stand: Stand) -> Book:
+def both_sides(harness: VenueHarness) -> Book:
     """Long and short in one symbol, as in hedge mode."""
-    return {(stand.symbols[0], "long"): Decimal(2), (stand.symbols[0], "short"): Decimal(3)}
+    return {(harness.symbols[0], "long"): Decimal(2), (harness.symbols[0], "short"): Decimal(3)}
 
 
-def everything(stand: Stand) -> Book:
-    """A long position in every symbol of the stand."""
-    return {(symbol, "long"): Decimal(2) for symbol in (*stand.symbols, *stand.more)}
+def everything(harness: VenueHarness) -> Book:
+    """A long position in every symbol of the harness."""
+    return {(symbol, "long"): Decimal(2) for symbol in (*harness.symbols, *harness.more)}
 
 
 class OrderGuarantees:
@@ -69,7 +69,7 @@ class OrderGuarantees:
         assert found is not None
         assert (found.state, found.filled) == ("filled", Decimal("0.123"))
         assert found.average_price in (None, Decimal(100))
-        assert (case.stand.taken("ks0001"), case.held()) == (1, case.size - Decimal("0.123"))
+        assert (case.harness.taken("ks0001"), case.held()) == (1, case.size - Decimal("0.123"))
         filled = await case.venue.fills(case.symbol, "ks0001")
         assert sum((fill.amount for fill in filled), ZERO) == Decimal("0.123")
         assert {(fill.side, fill.price, fill.symbol) for fill in filled} == {(request.side, Decimal(100), case.symbol)}
@@ -88,7 +88,7 @@ class OrderGuarantees:
     async def test_a_failed_query_is_not_an_absent_order(self, case: ConformanceCase, mishap: Mishap) -> None:
         """A query without an answer raises an error: if it returned None, the order would be sent again."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
-        case.stand.breaks("find_order", mishap)
+        case.harness.breaks("find_order", mishap)
         try:
             found = await case.venue.find_order(case.symbol, "ks0001")
         except VenueError:
@@ -102,13 +102,13 @@ class OrderGuarantees:
     async def test_a_failed_submission_has_the_right_error(self, case: ConformanceCase, mishap: Mishap) -> None:
         """Rejected, rate-limited and down are raised only for an order that was not placed; the adapter never sends
         an order twice by itself."""
-        needs(case.stand, "hostile" if mishap == "mispacked" else "faults")
+        needs(case.harness, "hostile" if mishap == "mispacked" else "faults")
         await case.venue.snapshot()
         result = await case.broken(mishap, "submit", case.closing(Decimal(1), "ks0001"))
         assert not isinstance(result, OrderReport), "a missing answer was reported as a result"
-        assert case.stand.taken("ks0001") == (0 if mishap in NOT_DONE else 1)
+        assert case.harness.taken("ks0001") == (0 if mishap in NOT_DONE else 1)
         if isinstance(result, OrderRejectedError | RateLimitedError | VenueDownError):
-            assert case.stand.taken("ks0001") == 0, f"{type(result).__name__}, and it was done"
+            assert case.harness.taken("ks0001") == 0, f"{type(result).__name__}, and it was done"
         else:
             assert isinstance(result, FateUnknownError | MalformedAnswerError), repr(result)
 
@@ -117,19 +117,19 @@ class OrderGuarantees:
         """No 3xx status makes the adapter send a request elsewhere; a change then has status unknown, and a query is
         down."""
         await case.venue.snapshot()
-        await case.stand.rest(case.symbol, "buy", Decimal(1))
+        await case.harness.rest(case.symbol, "buy", Decimal(1))
         (resting,) = await case.venue.open_orders()
         for number in range(REDIRECTED):
             sent = await case.broken("redirected", "submit", case.closing(Decimal(1), f"ks000{number}"))
             assert isinstance(sent, FateUnknownError), repr(sent)
-            assert case.stand.taken(f"ks000{number}") == 0
+            assert case.harness.taken(f"ks000{number}") == 0
         assert isinstance(await case.broken("redirected", "cancel", case.symbol, resting.id), FateUnknownError)
-        assert case.stand.resting() == 1
+        assert case.harness.resting() == 1
         assert isinstance(await case.broken("redirected", "find_order", case.symbol, "ks0000"), VenueDownError)
         assert isinstance(await case.broken("redirected", "open_orders"), VenueDownError)
         seen = await case.broken("redirected", "snapshot")
         assert isinstance(seen, VenueDownError) or (seen.quality == "down" or seen.positions is None), repr(seen)
-        assert case.stand.strayed() == 0
+        assert case.harness.strayed() == 0
         assert sizes(await case.venue.snapshot()) == case.book
 
     @guarantee("G29", "hostile")
@@ -139,7 +139,7 @@ class OrderGuarantees:
         await case.venue.snapshot()
         sent = await case.broken("huge", "submit", case.closing(Decimal(1), "ks0001"))
         assert isinstance(sent, FateUnknownError | MalformedAnswerError), repr(sent)
-        assert case.stand.taken("ks0001") == 1
+        assert case.harness.taken("ks0001") == 1
         seen = await case.broken("huge", "snapshot")
         assert isinstance(seen, VenueError) or (seen.quality != "ok" or seen.positions is None), repr(seen)
         assert sizes(await case.venue.snapshot()) == {case.key: case.size - 1}
@@ -157,12 +157,12 @@ class OrderGuarantees:
         """A reduce-only order larger than the position closes it or is refused; nothing is opened on the other side."""
         await outcome(case.venue.submit(case.closing(case.size + 1, "ks0001")))
         assert case.held() in (ZERO, case.size)
-        assert case.stand.held(other(case.key)) == ZERO
+        assert case.harness.held(other(case.key)) == ZERO
 
     @guarantee("G15")
     async def test_reducing_a_flat_position_is_refused_as_already_flat(self, case: ConformanceCase) -> None:
         """The reason is `already_flat`: it alone means that nothing is left to close."""
-        second = case.stand.symbols[1]
+        second = case.harness.symbols[1]
         await case.venue.snapshot()
         assert await refusal(case.venue.submit(closing((second, "long"), Decimal(1), "ks0001"))) == "already_flat"
 
@@ -173,19 +173,19 @@ class OrderGuarantees:
         await case.venue.snapshot()
         small = case.closing(Decimal("0.001"), "ks0001", reduce_only=False)
         assert await refusal(case.venue.submit(small)) == "below_minimum"
-        if "maximum" in case.stand.offers:
+        if "maximum" in case.harness.offers:
             assert await refusal(case.venue.submit(case.closing(Decimal(500), "ks0002"))) == "above_maximum"
 
     @guarantee("G17")
     async def test_a_cancelled_order_is_gone_and_cancelling_again_is_no_error(self, case: ConformanceCase) -> None:
         """A limit order and, where the venue has them, a stop order no longer rest after a cancel."""
-        await case.stand.rest(case.symbol, "buy", Decimal(1))
-        if "stops" in case.stand.offers:
-            await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
+        await case.harness.rest(case.symbol, "buy", Decimal(1))
+        if "stops" in case.harness.offers:
+            await case.harness.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
         for order in await case.venue.open_orders():
             await case.venue.cancel(case.symbol, order.id)
             await case.venue.cancel(case.symbol, order.id)
-        assert case.stand.resting() == 0
+        assert case.harness.resting() == 0
         assert await case.venue.open_orders() == ()
 
     @guarantee("G18")
@@ -194,7 +194,7 @@ class OrderGuarantees:
         if not isinstance(case.venue, BatchingVenue) or traits_of(case.venue).batch < 3:
             pytest.skip("not tried: it sends orders one by one")
         await case.venue.snapshot()
-        flat: Key = (case.stand.symbols[1], "long")
+        flat: Key = (case.harness.symbols[1], "long")
         requests = [
             case.closing(Decimal("0.5"), "ks0001"),
             closing(flat, Decimal(1), "ks0002"),
@@ -214,15 +214,15 @@ class OrderGuarantees:
         key: Key = (case.symbol, side)
         assert sizes(await case.venue.snapshot()) == case.book
         await case.venue.submit(closing(key, Decimal(1), "ks0001"))
-        assert case.stand.held(key) == case.book[key] - 1
-        assert case.stand.held(other(key)) == case.book[other(key)]
+        assert case.harness.held(key) == case.book[key] - 1
+        assert case.harness.held(other(key)) == case.book[other(key)]
 
     @guarantee("G26", book=everything)
     async def test_a_book_of_several_pages_is_complete(self, case: ConformanceCase) -> None:
         """All positions and resting orders are listed, however many the venue returns at once."""
-        symbols = (*case.stand.symbols, *case.stand.more)
+        symbols = (*case.harness.symbols, *case.harness.more)
         for symbol in symbols:
-            await case.stand.rest(symbol, "buy", Decimal(1))
+            await case.harness.rest(symbol, "buy", Decimal(1))
         seen = await case.venue.snapshot()
         assert sizes(seen) == case.book
         assert sorted(order.symbol for order in seen.orders or ()) == sorted(symbols)
@@ -265,4 +265,4 @@ class OrderGuarantees:
             await outcome(case.venue.submit(request))
         await asyncio.sleep(HELD_LONG + 5.0)
         taken = 0 if bounded else 1
-        assert (case.stand.taken("ks0001"), case.held()) == (taken, case.size - taken)
+        assert (case.harness.taken("ks0001"), case.held()) == (taken, case.size - taken)

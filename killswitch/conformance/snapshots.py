@@ -7,14 +7,14 @@ from decimal import Decimal
 import pytest
 
 from killswitch.conformance.case import ZERO, Book, ConformanceCase, flat, guarantee, sizes
-from killswitch.conformance.stand import Mishap, Stand
+from killswitch.conformance.harness import Mishap, VenueHarness
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Snapshot, decode_snapshot, encode_snapshot
 from killswitch.model.venue import VenueError
 
 
-def long_and_short(stand: Stand) -> Book:
+def long_and_short(harness: VenueHarness) -> Book:
     """Two positions: long in the first symbol, short in the second."""
-    first, second = stand.symbols
+    first, second = harness.symbols
     return {(first, "long"): Decimal("1.5"), (second, "short"): Decimal(3)}
 
 
@@ -26,7 +26,7 @@ class SnapshotGuarantees:
         """An account without positions has an empty list of positions, quality `ok`, and its equity."""
         seen = await case.venue.snapshot()
         assert (seen.quality, seen.positions) == ("ok", ())
-        assert seen.equity == case.stand.equity()
+        assert seen.equity == case.harness.equity()
 
     @guarantee("G02", book=long_and_short)
     async def test_every_position_is_shown_with_its_side_and_size(self, case: ConformanceCase) -> None:
@@ -34,10 +34,10 @@ class SnapshotGuarantees:
         where the venue publishes one."""
         seen = await case.venue.snapshot()
         assert sizes(seen) == case.book
-        assert seen.equity == case.stand.equity()
+        assert seen.equity == case.harness.equity()
         for position in seen.positions or ():
             assert position.mark_price in (None, Decimal(100))
-            assert position.notional in (None, position.contracts * case.stand.contract_size * 100)
+            assert position.notional in (None, position.contracts * case.harness.contract_size * 100)
 
     @guarantee("G03", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
@@ -47,9 +47,9 @@ class SnapshotGuarantees:
         """A failed request raises an error, or returns a quality other than `ok` with a reason; the next snapshot is
         complete again."""
         await case.venue.snapshot()
-        await case.stand.trade(case.key, Decimal(-1))
+        await case.harness.trade(case.key, Decimal(-1))
         now = {case.key: case.size - 1}
-        case.stand.breaks("snapshot", mishap)
+        case.harness.breaks("snapshot", mishap)
         try:
             seen = await case.venue.snapshot()
         except VenueError as error:
@@ -63,11 +63,11 @@ class SnapshotGuarantees:
     async def test_a_snapshot_fits_the_public_format(self, case: ConformanceCase) -> None:
         """A snapshot has the account's names, exact decimals and the time of observation, and is unchanged by
         encoding and decoding."""
-        before = case.stand.now()
+        before = case.harness.now()
         seen = await case.venue.snapshot()
         assert seen.account == case.venue.account
         assert seen.observed_at is not None
-        assert before <= seen.observed_at <= case.stand.now()
+        assert before <= seen.observed_at <= case.harness.now()
         document = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
         assert decode_snapshot(encode_snapshot(document)) == document
 
@@ -80,14 +80,14 @@ class SnapshotGuarantees:
         for position in seen.positions or ():
             rule = rules[position.symbol]
             assert (rule.contract_size, rule.amount_step, rule.inverse) == (
-                case.stand.contract_size, case.stand.amount_step, False,
+                case.harness.contract_size, case.harness.amount_step, False,
             )  # fmt: skip
 
     @guarantee("G06", "stops")
     async def test_resting_orders_are_all_shown_conditional_ones_included(self, case: ConformanceCase) -> None:
         """A limit order and a stop are both listed; the stop with its trigger price, and as reduce-only."""
-        await case.stand.rest(case.symbol, "buy", Decimal(1))
-        await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
+        await case.harness.rest(case.symbol, "buy", Decimal(1))
+        await case.harness.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
         for found in (await case.venue.open_orders(), (await case.venue.snapshot()).orders):
             assert found is not None
             triggers = sorted(order.trigger_price or ZERO for order in found)
@@ -96,9 +96,9 @@ class SnapshotGuarantees:
 
     @guarantee("G07")
     async def test_changes_by_other_traders_are_shown(self, case: ConformanceCase) -> None:
-        """A position that another trader changes is shown with its new size, within the stand's patience."""
+        """A position that another trader changes is shown with its new size, within the harness's patience."""
         await case.venue.snapshot()
-        await case.stand.trade(case.key, Decimal(-1))
+        await case.harness.trade(case.key, Decimal(-1))
         await case.until(lambda seen: sizes(seen) == {case.key: case.size - 1})
 
     @guarantee("G08", "flows")
@@ -115,7 +115,7 @@ class SnapshotGuarantees:
             return bool(amounts)
 
         shown(await case.venue.snapshot())
-        await case.stand.flow(Decimal(amount))
+        await case.harness.flow(Decimal(amount))
         await case.until(shown)
         shown(await case.venue.snapshot())
         assert list(amounts.values()) == [Decimal(amount)]

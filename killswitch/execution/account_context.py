@@ -206,9 +206,9 @@ class AccountContext:
 
     # Journal entries
 
-    def entry_head(self, line: PositionTarget, name: str | None, attempt: int | None) -> EntryHead:
-        """The leading fields of an entry about one order of a line."""
-        return (line.decision, self.clock.now(), self.account, line.symbol, line.position_side, name, attempt)
+    def entry_head(self, target: PositionTarget, name: str | None, attempt: int | None) -> EntryHead:
+        """The leading fields of an entry about one order of a target."""
+        return (target.decision, self.clock.now(), self.account, target.symbol, target.position_side, name, attempt)
 
     def seconds_since(self, at: datetime) -> float:
         """Seconds of the wall clock since `at`."""

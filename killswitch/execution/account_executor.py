@@ -13,11 +13,11 @@ from typing import Any
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import PACE, ClosingPace
-from killswitch.execution.decide.line_verdict import LineAction, LineVerdict, stall_reason
 from killswitch.execution.decide.position_trust import TrustedBook
+from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict, stall_reason
+from killswitch.execution.order_pass.due_orders import DueOrders
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.order_decision import LineVerdicts, OrderDecisions, given_up, is_shown
-from killswitch.execution.order_pass.order_selection import OrderSelection
+from killswitch.execution.order_pass.pass_verdicts import PassVerdicts, TargetEvaluator, given_up, is_shown
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.order_pass.verified_positions import VerifiedPositions
 from killswitch.execution.protective_orders import ProtectiveOrders
@@ -76,9 +76,9 @@ class AccountExecutor:
         self._protective_orders = ProtectiveOrders(context, state.protections)
         self._in_flight_orders = InFlightOrders(context, state, self._queries, self._halts, self._sender)
         self._canceller = OrderCanceller(context, state)
-        self._decisions = OrderDecisions(context, state, self._trusted_positions)
-        self._selection = OrderSelection(
-            context, state, self._trusted_positions, self._decisions, self._sender, self._protective_orders, self._halts
+        self._evaluator = TargetEvaluator(context, state, self._trusted_positions)
+        self._due_orders = DueOrders(
+            context, state, self._trusted_positions, self._evaluator, self._sender, self._protective_orders, self._halts
         )  # fmt: skip
         self._verified_positions = VerifiedPositions(context, state)
         self._due = 0.0
@@ -146,10 +146,12 @@ class AccountExecutor:
 
     @property
     def stall_notice(self) -> str | None:
-        """What is retried without effect and needs an operator; None if there is no such line."""
-        lines, now = self._state.lines(), self._context.clock.now()
-        found = [stall_reason(line, now, self._context.pace) for line in lines if not self._halts.has_notice(line)]
-        found += self._halts.notices(lines, now, self._context.pace)
+        """What is retried without effect and needs an operator; None if there is no such target."""
+        targets, now = self._state.targets(), self._context.clock.now()
+        found = [
+            stall_reason(target, now, self._context.pace) for target in targets if not self._halts.has_notice(target)
+        ]
+        found += self._halts.notices(targets, now, self._context.pace)
         return "; ".join(text for text in found if text is not None) or None
 
     @property
@@ -197,7 +199,7 @@ class AccountExecutor:
 
     async def _pass(self, *, sending: bool = True) -> None:
         cancels = self._canceller.due()
-        if not cancels or any(line.is_blocked for line in self._state.lines()):
+        if not cancels or any(target.is_blocked for target in self._state.targets()):
             await self._canceller.run(cancels)
             await self._close(sending=sending)
             return
@@ -214,23 +216,23 @@ class AccountExecutor:
 
     async def _close(self, *, sending: bool) -> None:
         if sending and self._trusted_positions.is_unreadable:
-            await self._selection.send_without_snapshot(unreadable=True)
+            await self._due_orders.send_without_snapshot(unreadable=True)
         book = self._deciding_snapshot() if sending else None
         if book is not None:
             # Nothing has been sent yet: orders are based on it, and the poll that follows verifies them.
             sent = self._state.sent
-            await self._selection.send(LineVerdicts(self._decisions, book), fresh=False)
+            await self._due_orders.send(PassVerdicts(self._evaluator, book), fresh=False)
             self._verified_positions.update(book)
             if self._state.sent > sent:
                 return
         await self._in_flight_orders.follow()
         self._end_given_up()
         if sending and self._trusted_positions.has_poll_failed:
-            await self._selection.send_without_snapshot(unreadable=True)
+            await self._due_orders.send_without_snapshot(unreadable=True)
         book = await self._poll(sending=sending)
         if book is None:
             if sending:
-                await self._selection.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
+                await self._due_orders.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
             return
         self._verified_positions.update(book)
         self._in_flight_orders.settle_closed_positions(book)
@@ -241,9 +243,9 @@ class AccountExecutor:
                     self._finish(job, [])
             return
         self._verified_positions.verify(book, self._trusted_positions.instruments)
-        verdicts = LineVerdicts(self._decisions, book)
+        verdicts = PassVerdicts(self._evaluator, book)
         if sending:
-            await self._selection.send(verdicts, fresh=True)
+            await self._due_orders.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
         self._verified_at_change = None if sending else self._state.order_changes
@@ -254,30 +256,30 @@ class AccountExecutor:
         if self._protective_orders.protections.open() or any(job.due_cancels(after_closing=True) for job in jobs):
             return False
         return all(
-            not line.is_counted_by_fills
-            and not line.is_in_flight
-            and not line.detached
-            and not line.abandoned
-            and is_shown(line, book)
-            and book.contracts(line.key) <= line.target
-            for line in self._state.lines()
+            not target.is_counted_by_fills
+            and not target.is_in_flight
+            and not target.detached
+            and not target.abandoned
+            and is_shown(target, book)
+            and book.contracts(target.key) <= target.target_size
+            for target in self._state.targets()
         ) and not any(job.has_uncancellable for job in jobs)
 
     def _next_due(self, now: float) -> float:
         """Monotonic seconds at which the next pass is due after one that changed nothing."""
         query_due = max(self._queries.next_at, now + self._context.wait("find_order", ("",)))
         restore_due = now + max(self._protective_orders.due_in(), self._context.wait("submit", ("",)))
-        due_times = [query_due, restore_due, self._selection.budget_at]
-        is_waiting, is_busy = self._selection.held_back, False
-        for job, line in self._lines_with_jobs():
-            if line.state is TargetState.READY and not line.detached:
-                if (order_due := self._selection.due_at(job, line)) > now:
+        due_times = [query_due, restore_due, self._due_orders.budget_at]
+        is_waiting, is_busy = self._due_orders.held_back, False
+        for job, target in self._targets_with_jobs():
+            if target.state is TargetState.READY and not target.detached:
+                if (order_due := self._due_orders.due_at(job, target)) > now:
                     due_times.append(order_due)
-            elif self._halts.is_resting(line):
+            elif self._halts.is_resting(target):
                 is_waiting = True
-            elif line.state is not TargetState.AT_TARGET:
+            elif target.state is not TargetState.AT_TARGET:
                 is_busy = True
-        # Lines that only wait for budget or for their time are polled when it has come: polls use budget, too.
+        # Targets that only wait for budget or for their time are polled when it has come: polls use budget, too.
         is_idle = is_waiting and not is_busy and not self._canceller.due()
         interval = self._context.pace.idle_poll_interval if is_idle else self._context.pace.poll_interval
         return min(*due_times, now + interval)
@@ -289,7 +291,7 @@ class AccountExecutor:
 
         It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
-        is_excluded = any(line.attempt or not line.reduce_only for line in self._state.lines())
+        is_excluded = any(target.attempt or not target.reduce_only for target in self._state.targets())
         return None if is_excluded else self._trusted_positions.pop_deciding_positions(self._state.expected())
 
     async def _poll(self, *, sending: bool) -> TrustedBook | None:
@@ -298,8 +300,10 @@ class AccountExecutor:
         Where there is no room to poll an unchanged account, the runner's own snapshot is used.
         """
         changes = self._state.order_changes
-        all_reduce_only = all(line.reduce_only for line in self._state.lines())
-        may_reuse = all_reduce_only and (self._selection.held_back or (sending and self._verified_at_change == changes))
+        all_reduce_only = all(target.reduce_only for target in self._state.targets())
+        may_reuse = all_reduce_only and (
+            self._due_orders.held_back or (sending and self._verified_at_change == changes)
+        )
         self._verified_at_change, self._is_out_of_budget = None, False
         if (
             may_reuse
@@ -320,36 +324,40 @@ class AccountExecutor:
 
     def _apply_market_states(self, account: AccountSnapshot) -> bool:
         """Apply a snapshot to everything that waits for a market to open; returns whether anything changed."""
-        opened, lines = self._trusted_positions.pop_opened(), self._state.lines()
-        names = self._halts.changed_orders(lines, account, opened)
+        opened, targets = self._trusted_positions.pop_opened(), self._state.targets()
+        names = self._halts.changed_orders(targets, account, opened)
         self._queries.expedite(names)
-        return bool(names) or any(line.symbol in opened for line in lines)
+        return bool(names) or any(target.symbol in opened for target in targets)
 
     # Acting
 
-    async def _protect(self, verdicts: LineVerdicts) -> None:
+    async def _protect(self, verdicts: PassVerdicts) -> None:
         """Restore protective orders where a close is over for now, or where they have been off for too long."""
 
-        def is_over(line: PositionTarget) -> bool:
-            same_position = [it for it in self._state.lines() if it.key == line.key and not it.is_counted_by_fills]
+        def is_over(target: PositionTarget) -> bool:
+            same_position = [it for it in self._state.targets() if it.key == target.key and not it.is_counted_by_fills]
             found = [verdicts.of(each) for each in same_position if each.state is not TargetState.SETTLED]
-            return len(found) == len(same_position) and all(it.do is LineAction.NOTHING or it.is_final for it in found)
+            return len(found) == len(same_position) and all(
+                it.do is TargetAction.NOTHING or it.is_final for it in found
+            )
 
         await self._protective_orders.restore(self._state.jobs, verdicts.book, is_over)
 
     # Ending
 
-    async def _end(self, verdicts: LineVerdicts) -> None:
-        """Finish every decision whose lines are at their targets or cannot go further.
+    async def _end(self, verdicts: PassVerdicts) -> None:
+        """Finish every decision whose targets are reached or cannot be approached further.
 
         Cancels that are due after closing come first. An entry order may have filled meanwhile, so a pass that cancels
         leaves finishing to the next pass, which has a snapshot of its own.
         """
         for job in list(self._state.jobs.values()):
-            if any(line.is_in_flight or line.detached or line.state is TargetState.SETTLED for line in job.lines):
+            if any(
+                target.is_in_flight or target.detached or target.state is TargetState.SETTLED for target in job.targets
+            ):
                 continue
-            found = [verdicts.of(line) for line in job.lines]
-            if not all(verdict.do is LineAction.NOTHING or verdict.is_final for verdict in found):
+            found = [verdicts.of(target) for target in job.targets]
+            if not all(verdict.do is TargetAction.NOTHING or verdict.is_final for verdict in found):
                 continue
             if self._protective_orders.protections.of(job.decision.id):
                 continue
@@ -362,20 +370,20 @@ class AccountExecutor:
         """Finish given-up decisions once none of their orders is in flight, even if the account cannot be polled."""
         for job in list(self._state.jobs.values()):
             why = job.given_up
-            idle = all(it.state in (TargetState.READY, TargetState.AT_TARGET) and not it.detached for it in job.lines)
+            idle = all(it.state in (TargetState.READY, TargetState.AT_TARGET) and not it.detached for it in job.targets)
             if why is not None and idle and not self._protective_orders.protections.of(job.decision.id):
-                self._finish(job, [given_up(line, why, None) for line in job.lines])
+                self._finish(job, [given_up(target, why, None) for target in job.targets])
 
-    def _finish(self, job: AccountJob, verdicts: list[LineVerdict]) -> None:
+    def _finish(self, job: AccountJob, verdicts: list[TargetVerdict]) -> None:
         shown = self._verified_positions.shown
         last_positions = self._verified_positions.unjournaled(job)
         self._state.record([*last_positions, job.result(self._context.clock.now(), verdicts, shown)])
         self._state.end(job, job.closing(shown))
         self._fee_queries.enqueue(job.decision.id)
-        for line in job.lines:
-            self._selection.forget(line)
-            self._decisions.forget(line)
+        for target in job.targets:
+            self._due_orders.forget(target)
+            self._evaluator.forget(target)
         self._verified_positions.forget(job)
 
-    def _lines_with_jobs(self) -> list[tuple[AccountJob, PositionTarget]]:
-        return [(job, line) for job in self._state.jobs.values() for line in job.lines]
+    def _targets_with_jobs(self) -> list[tuple[AccountJob, PositionTarget]]:
+        return [(job, target) for job in self._state.jobs.values() for target in job.targets]

@@ -43,49 +43,53 @@ class ProtectiveOrders:
         self.protections = protections
 
     async def cancel_blocking(
-        self, lines: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
+        self, targets: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[PositionTarget]:
-        """Cancel the orders that block `lines`, each journaled first; returns the lines that are now unblocked.
+        """Cancel the orders that block `targets`, each journaled first; returns the targets that are now unblocked.
 
         `ours`: client order ids of our own closing orders, which are not protective orders.
         """
         if (orders := await self._context.open_orders()) is None:
             return []
-        found = [(line, blocking_orders(line, orders, ours)) for line in lines]
+        found = [(target, blocking_orders(target, orders, ours)) for target in targets]
         unprotected = [
-            unprotected_entry(line, order, positions.get(line.key), self._context.clock.now())
-            for line, blockers in found
+            unprotected_entry(target, order, positions.get(target.key), self._context.clock.now())
+            for target, blockers in found
             for order in blockers
             if not self.protections.is_open(order.id)
         ]
         self._context.record(unprotected)
-        cancelled = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
+        cancelled = await asyncio.gather(
+            *(self._cancel(target, order) for target, blockers in found for order in blockers)
+        )
         self._context.record([entry for entry in cancelled if entry is not None])
         cleared = {entry.order for entry in cancelled if entry is not None}
-        return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
+        return [target for target, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
     async def restore(
         self, jobs: Mapping[str, AccountJob], book: TrustedBook, is_over: Callable[[PositionTarget], bool]
     ) -> None:
         """Restore protection of positions that are still open, for the size that is left.
 
-        `is_over`: whether a line's close has ended or cannot go further.
+        `is_over`: whether a target's close has ended or cannot go further.
         """
         for protection in self.protections.open():
             if not self._context.can_send():
                 return
             job = jobs[protection.entry.decision]
-            line = job.line_at(protection.key)
+            target = job.target_at(protection.key)
             if protection.state is ProtectionState.RESTORING:
-                await self._query(protection, line)
-            elif line is None or job.cancels_all(protection.order):
+                await self._query(protection, target)
+            elif target is None or job.cancels_all(protection.order):
                 self._end(protection, "not needed", None)
-            elif line.key in book.unconfirmed:
+            elif target.key in book.unconfirmed:
                 continue
             elif (left := book.contracts(protection.key)) <= ZERO:
                 self._end(protection, "not needed", None)
-            elif (is_over(line) or self._is_unprotected_too_long(protection, line)) and await self._is_gone(protection):
-                await self._restore_one(protection, left, line)
+            elif (is_over(target) or self._is_unprotected_too_long(protection, target)) and await self._is_gone(
+                protection
+            ):
+                await self._restore_one(protection, left, target)
 
     async def _is_gone(self, protection: CancelledProtection) -> bool:
         """Whether the blocking order is no longer open; one that was never cancelled still protects."""
@@ -104,13 +108,13 @@ class ProtectiveOrders:
         since = (protection.entry.at for protection in self.protections.open())
         return self._context.pace.longest_unprotected - max(map(self._context.seconds_since, since), default=-math.inf)
 
-    def _is_unprotected_too_long(self, protection: CancelledProtection, line: PositionTarget) -> bool:
-        idle = not line.is_in_flight and line.state is not TargetState.SETTLED
+    def _is_unprotected_too_long(self, protection: CancelledProtection, target: PositionTarget) -> bool:
+        idle = not target.is_in_flight and target.state is not TargetState.SETTLED
         return idle and self._context.seconds_since(protection.entry.at) >= self._context.pace.longest_unprotected
 
-    async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
+    async def _cancel(self, target: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
-        return None if failed else self._cancelled_entry(line.decision, line.key, order.id)
+        return None if failed else self._cancelled_entry(target.decision, target.key, order.id)
 
     def _cancelled_entry(self, decision: str, key: PositionKey, order: str) -> Cancelled:
         return Cancelled(*self._entry_place(decision, key), order=order, why="blocks the close")
@@ -118,8 +122,8 @@ class ProtectiveOrders:
     def _entry_place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:
         return (decision, self._context.clock.now(), self._context.account, *key)
 
-    async def _restore_one(self, protection: CancelledProtection, contracts: Decimal, line: PositionTarget) -> None:
-        request = restoring_request(protection, contracts, reduce_only=line.reduce_only, rule=self._rule)
+    async def _restore_one(self, protection: CancelledProtection, contracts: Decimal, target: PositionTarget) -> None:
+        request = restoring_request(protection, contracts, reduce_only=target.reduce_only, rule=self._rule)
         if isinstance(request, str):
             self._end(protection, f"refused: {request}", None)
             return
@@ -151,22 +155,24 @@ class ProtectiveOrders:
         else:
             self._end(protection, "resting", report.id)
 
-    async def _query(self, protection: CancelledProtection, line: PositionTarget | None) -> None:
+    async def _query(self, protection: CancelledProtection, target: PositionTarget | None) -> None:
         """Query the order that was sent to restore protection."""
         report = await self._context.find_order(protection.key[0], protection.name(self._rule), protection.amount)
         if isinstance(report, VenueError):
             return
         if report is not None:
             self._end(protection, "resting" if report.state == "open" else report.state, report.id)
-        elif protection.sent_at is None or self._context.seconds_since(protection.sent_at) >= self._absent_after(line):
+        elif protection.sent_at is None or self._context.seconds_since(protection.sent_at) >= self._absent_after(
+            target
+        ):
             self._end(protection, AGAIN, None)
 
-    def _absent_after(self, line: PositionTarget | None) -> float:
+    def _absent_after(self, target: PositionTarget | None) -> float:
         """Seconds after sending until "no such order" is accepted for an order that is sent again under its name.
 
         Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """
-        if self._life.names != "none" or (line is not None and line.reduce_only):
+        if self._life.names != "none" or (target is not None and target.reduce_only):
             return self._context.pace.absence_after
         return lapses_after(self._life, self._context.pace, None)
 

@@ -59,7 +59,7 @@ class PositionTarget:
     symbol: str
     position_side: Side
     side: OrderSide
-    target: Decimal
+    target_size: Decimal
     decided: Decimal
     largest: Decimal
     reduce_only: bool
@@ -210,7 +210,7 @@ class PositionTarget:
     @property
     def is_capped_by_venue(self) -> bool:
         """Whether the venue prevents its orders from closing more than the position: a full, reduce-only close."""
-        return self.reduce_only and self.target == ZERO and not self.is_counted_by_fills
+        return self.reduce_only and self.target_size == ZERO and not self.is_counted_by_fills
 
     @property
     def outstanding(self) -> Decimal:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.conformance.stand import Key
-from tests.conformance.stands import Wired, WireStand
+from killswitch.conformance.harness import Key
+from tests.conformance.harnesses import Wired, WireHarness
 from tests.wire.server import Seen
 
 SECONDS = 180
@@ -32,25 +32,25 @@ class Cost:
 
 def measure_polling(wired: Wired, *, moving: bool = False, seconds: int = SECONDS) -> Cost:
     """A snapshot a second; `moving`: somebody trades every ten seconds."""
-    stand = WireStand(wired)
-    book: dict[Key, Decimal] = {(symbol, "long"): Decimal(BOOK) for symbol in stand.symbols}
+    harness = WireHarness(wired)
+    book: dict[Key, Decimal] = {(symbol, "long"): Decimal(BOOK) for symbol in harness.symbols}
 
     async def course() -> Cost:
-        venue = await stand.open(book)
+        venue = await harness.open(book)
         for number in range(ORDERS):
-            await stand.rest(stand.symbols[number % 2], "buy", Decimal(1))
+            await harness.rest(harness.symbols[number % 2], "buy", Decimal(1))
         unwell = 0
         try:
             await venue.snapshot()  # rules, and everything for the first time
             await asyncio.sleep(1.0)
-            begun = stand.wire.now()[0]
+            begun = harness.wire.now()[0]
             for second in range(seconds):
                 if moving and second % 10 == 0:
-                    await stand.trade((stand.symbols[0], "long"), Decimal(1))
+                    await harness.trade((harness.symbols[0], "long"), Decimal(1))
                 unwell += (await venue.snapshot()).quality != "ok"
-                await asyncio.sleep(max(0.0, begun + second + 1 - stand.wire.now()[0]))
-            seen = [it for it in stand.wire.seen if it.at >= begun]
-            limits = {it.name: (it.allowed, it.per) for it in stand.wire.limits}
+                await asyncio.sleep(max(0.0, begun + second + 1 - harness.wire.now()[0]))
+            seen = [it for it in harness.wire.seen if it.at >= begun]
+            limits = {it.name: (it.allowed, it.per) for it in harness.wire.limits}
             shares = {name: most_in(seen, name, per) / allowed for name, (allowed, per) in limits.items()}
             refused = sum(it.mishap == "limited" for it in seen)
             total: Counter[str] = Counter()
@@ -60,9 +60,9 @@ def measure_polling(wired: Wired, *, moving: bool = False, seconds: int = SECOND
             return Cost(len(seen) / seconds, shares, means, refused, unwell)
         finally:
             await venue.close()
-            await stand.close()
+            await harness.close()
 
-    return stand.run(course())
+    return harness.run(course())
 
 
 def most_in(seen: Iterable[Seen], limit: str, per: float) -> int:

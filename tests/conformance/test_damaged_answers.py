@@ -16,10 +16,10 @@ from killswitch.conformance.answers import wrong_query_results
 from killswitch.conformance.mutations import MISSING, Mutation, mutations, sample
 from killswitch.conformance.order_answers import complaints_of, wrong_order_results
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
-from tests.conformance.mutation_stands import mutation_stands
+from tests.conformance.mutation_harnesses import mutation_harnesses
 from tests.rotation import taking_turns
 
-STANDS = mutation_stands()
+HARNESSES = mutation_harnesses()
 KNOWN: Mapping[str, tuple[str, ...]] = {
     # Kraken lists rows under their ids: a row that is left out looks like one that does not exist. So does an order
     # without our name, since the venue may list other orders, too.
@@ -37,22 +37,22 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 """Venue → changes, by the beginning of their texts, that are read wrongly and cannot be told from a right answer."""
 
 
-@pytest.mark.parametrize("venue", taking_turns(STANDS, "a wrong field"))
+@pytest.mark.parametrize("venue", taking_turns(HARNESSES, "a wrong field"))
 def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     """Every fact is unchanged or unknown, or the poll fails with a reason; no position vanishes or turns."""
-    stand = STANDS[venue]()
-    tried, found = stand.run(wrong_query_results(stand, most=stand.mutations))
+    harness = HARNESSES[venue]()
+    tried, found = harness.run(wrong_query_results(harness, most=harness.mutations))
     wrong = [it for it in found if not str(it.mutation).startswith(KNOWN.get(venue, ()))]
-    assert tried > stand.mutations // 2
+    assert tried > harness.mutations // 2
     assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.parametrize("venue", taking_turns([name for name in STANDS if name != "generic"], "a damaged answer"))
+@pytest.mark.parametrize("venue", taking_turns([name for name in HARNESSES if name != "generic"], "a damaged answer"))
 def test_a_damaged_answer_to_an_executed_request_is_never_a_refusal_nor_another_fill(venue: str) -> None:
     """Of a submit, a batch and a cancel: the same report, or an unknown status; a refusal would send it again."""
-    stand = STANDS[venue]()
-    tried, wrong = stand.run(wrong_order_results(stand, most=stand.mutations))
-    assert tried["submit"] > stand.mutations // 2
+    harness = HARNESSES[venue]()
+    tried, wrong = harness.run(wrong_order_results(harness, most=harness.mutations))
+    assert tried["submit"] > harness.mutations // 2
     assert "cancel" in tried
     assert not wrong, "\n".join(map(str, wrong))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.conformance import AdapterGuarantees, Stand
-from tests.conformance.stands import PaperStand, WireStand
+from killswitch.conformance import AdapterGuarantees, VenueHarness
+from tests.conformance.harnesses import PaperHarness, WireHarness
 from tests.conformance.wires import WIRES
 from tests.rotation import turn_of
 from tools.reference.guarantees import guarantees
@@ -15,16 +15,16 @@ class TestPaperInProcess(AdapterGuarantees):
     """The paper venue without a network."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return PaperStand(http=False)
+    def harness(self) -> VenueHarness:
+        return PaperHarness(http=False)
 
 
 class TestPaperOverHttp(AdapterGuarantees):
     """The paper venue in another process, as far as the wire is concerned."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return PaperStand(http=True)
+    def harness(self) -> VenueHarness:
+        return PaperHarness(http=True)
 
 
 @turn_of("binance", WIRES, "guarantees")
@@ -32,8 +32,8 @@ class TestBinance(AdapterGuarantees):
     """ccxt's binanceusdm against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["binance"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["binance"])
 
 
 @turn_of("bybit", WIRES, "guarantees")
@@ -41,8 +41,8 @@ class TestBybit(AdapterGuarantees):
     """ccxt's bybit against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["bybit"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["bybit"])
 
 
 @turn_of("bitget", WIRES, "guarantees")
@@ -50,8 +50,8 @@ class TestBitget(AdapterGuarantees):
     """ccxt's bitget against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["bitget"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["bitget"])
 
 
 @turn_of("okx", WIRES, "guarantees")
@@ -59,8 +59,8 @@ class TestOkx(AdapterGuarantees):
     """ccxt's okx against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["okx"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["okx"])
 
 
 @turn_of("krakenfutures", WIRES, "guarantees")
@@ -68,8 +68,8 @@ class TestKrakenFutures(AdapterGuarantees):
     """ccxt's krakenfutures against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["krakenfutures"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["krakenfutures"])
 
 
 @turn_of("mexc", WIRES, "guarantees")
@@ -77,8 +77,8 @@ class TestMexc(AdapterGuarantees):
     """ccxt's mexc against a server that speaks its wire format."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["mexc"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["mexc"])
 
 
 @turn_of("alpaca", WIRES, "guarantees")
@@ -86,8 +86,8 @@ class TestAlpaca(AdapterGuarantees):
     """alpaca-py against a server that speaks the wire format of the trading API."""
 
     @pytest.fixture
-    def stand(self) -> Stand:
-        return WireStand(WIRES["alpaca"])
+    def harness(self) -> VenueHarness:
+        return WireHarness(WIRES["alpaca"])
 
 
 def test_no_two_guarantees_have_one_number() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.conformance import AdapterGuarantees, Stand
+from killswitch.conformance import AdapterGuarantees, VenueHarness
+from killswitch.conformance.harness import Key
 from killswitch.conformance.mutations import Change
-from killswitch.conformance.stand import Key
 from killswitch.model.snapshot import AccountSnapshot, Fill
 from killswitch.model.venue import OrderReport, OrderRequest, VenueAdapter, VenueError
-from tests.conformance.stands import WireStand
+from tests.conformance.harnesses import WireHarness
 from tests.conformance.wires import WIRES
 
 GUARANTEES = AdapterGuarantees()
@@ -105,7 +105,7 @@ class Lie:
     """The lying adapter, and the guarantee that it breaks."""
 
     liar: Callable[[VenueAdapter], Any]
-    breaks: Callable[[Stand], None]
+    breaks: Callable[[VenueHarness], None]
 
 
 def _positions(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
@@ -119,7 +119,7 @@ def _rules(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
 LIES: Mapping[str, Lie] = {
     "the last good reading": Lie(
         RepeatsTheLastGoodSnapshot,
-        lambda stand: GUARANTEES.test_a_failed_snapshot_is_never_an_empty_or_an_old_account(stand, "garbled"),
+        lambda harness: GUARANTEES.test_a_failed_snapshot_is_never_an_empty_or_an_old_account(harness, "garbled"),
     ),
     "another worth": Lie(
         lambda it: Changed(it, lambda seen: {"equity": Decimal(1)}),
@@ -148,12 +148,12 @@ LIES: Mapping[str, Lie] = {
     "other prices of fills": Lie(InventsPrices, GUARANTEES.test_an_order_executes_once_and_is_found_by_its_client_id),
     "nonsense is flat": Lie(TakesNonsenseForFlat, GUARANTEES.test_a_wrong_field_is_never_a_wrong_number),
     "a second sending": Lie(
-        SendsTwice, lambda stand: GUARANTEES.test_a_failed_submission_has_the_right_error(stand, "lost")
+        SendsTwice, lambda harness: GUARANTEES.test_a_failed_submission_has_the_right_error(harness, "lost")
     ),
 }  # fmt: skip
 
 
-class LyingStand(WireStand):
+class LyingHarness(WireHarness):
     """Kraken Futures behind a lying adapter."""
 
     def __init__(self, liar: Callable[[VenueAdapter], Any]) -> None:
@@ -174,6 +174,6 @@ class LyingStand(WireStand):
 def test_a_lie_breaks_its_guarantee(name: str) -> None:
     """The honest adapter keeps the same guarantee."""
     lie = LIES[name]
-    lie.breaks(WireStand(WIRES["krakenfutures"]))
+    lie.breaks(WireHarness(WIRES["krakenfutures"]))
     with pytest.raises(AssertionError):
-        lie.breaks(LyingStand(lie.liar))
+        lie.breaks(LyingHarness(lie.liar))

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from killswitch.model.venue import AccountSpec, traits_of
+from tests.conformance.harnesses import Wired
 from tests.conformance.poll_costs import Cost, measure_polling
-from tests.conformance.stands import Wired
 from tests.conformance.wires import WIRES
 from tests.rotation import taking_turns
 

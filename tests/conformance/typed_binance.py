@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from tests.conformance.typed_stands import Typed, TypedStand
+from tests.conformance.typed_harnesses import Typed, TypedHarness
 
 AT: Final = 1_625_474_304_765
 NAME: Final = "ks0001"
 KEYS: Final = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
 
 
-def spot() -> TypedStand:
+def spot() -> TypedHarness:
     """Held: one BTC and 200 000 USDT; a limit order and a stop rest, one order is filled, and a deposit has arrived."""
     balances = [
         {"asset": "BTC", "free": "0.75", "locked": "0.25"}, {"asset": "USDT", "free": "200000.0", "locked": "0.0"}
@@ -24,10 +24,10 @@ def spot() -> TypedStand:
             {"id": "d1", "amount": "500.0", "coin": "USDT", "status": 1, "insertTime": AT, "completeTime": AT}
         ],
     }  # fmt: skip
-    return TypedStand(_typed(answers, "binance", "USDT", "BTC/USDT", "spot"))
+    return TypedHarness(_typed(answers, "binance", "USDT", "BTC/USDT", "spot"))
 
 
-def margin() -> TypedStand:
+def margin() -> TypedHarness:
     """Owed: 3 BTC and a tenth of interest, of which one is held, so that the account is short of 2.1."""
     assets = [
         {"asset": "BTC", "free": "0.75", "locked": "0.25", "borrowed": "3.0", "interest": "0.1"},
@@ -38,10 +38,10 @@ def margin() -> TypedStand:
         "GET /sapi/v1/margin/account": {"userAssets": assets},
         "GET /sapi/v1/margin/interestHistory": {"rows": [interest], "total": 1},
     }
-    return TypedStand(_typed(answers, "binance", "USDT", "BTC/USDT", "margin"))
+    return TypedHarness(_typed(answers, "binance", "USDT", "BTC/USDT", "margin"))
 
 
-def coinm() -> TypedStand:
+def coinm() -> TypedHarness:
     """Short 20 contracts of 100 USD, with 1.5 BTC and 10 ETH."""
     from tests.unit.ccxt.binance import test_binance as typed
 
@@ -79,7 +79,7 @@ def coinm() -> TypedStand:
         "DELETE /dapi/v1/order": resting | {"status": "CANCELED"},
         "POST /dapi/v1/batchOrders": [placed, placed],
     }  # fmt: skip
-    return TypedStand(_typed(answers, "binancecoinm", "BTC", "BTC/USD:BTC", "swap"))
+    return TypedHarness(_typed(answers, "binancecoinm", "BTC", "BTC/USD:BTC", "swap"))
 
 
 def _spot_answers(place: str) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from tests.conformance.typed_stands import Typed, TypedStand
+from tests.conformance.typed_harnesses import Typed, TypedHarness
 
 AT: Final = 1_700_000_000
 NOW: Final = datetime.fromtimestamp(AT, UTC)
 KEYS: Final = {"key": "KEY-PLANTED", "secret": "U0VDUkVULVBMQU5URUQ="}
 
 
-def kraken() -> TypedStand:
+def kraken() -> TypedHarness:
     """Half a bitcoin and 1,000 dollars; a limit order rests, one order is filled, and a deposit has arrived."""
     from tests.unit.ccxt.venues import test_kraken as typed
 
@@ -45,13 +45,13 @@ def kraken() -> TypedStand:
         "POST /0/private/CancelOrder": {"count": 1},
     }  # fmt: skip
     answers = {name: {"error": [], "result": result} for name, result in {**results, "": {}}.items()}
-    return TypedStand(
+    return TypedHarness(
         Typed("kraken", "USD", "BTC/USD", typed.NAME, KEYS, answers, NOW, market="spot", by_path=True,
               signed=frozenset())
     )  # fmt: skip
 
 
-def generic() -> TypedStand:
+def generic() -> TypedHarness:
     """Half a bitcoin and 1,000 USDT; a limit order rests, and one trade and one deposit were made."""
     pair = {
         "id": "BTC_USDT", "base": "BTC", "quote": "USDT", "fee": "0.2", "min_base_amount": "0.001",
@@ -82,7 +82,7 @@ def generic() -> TypedStand:
         "GET /api/v4/spot/open_orders": [{"currency_pair": "BTC_USDT", "total": 1, "orders": [order]}],
         "GET /api/v4/spot/my_trades": [trade], "GET /api/v4/spot/account_book": [entry], "": [],
     }  # fmt: skip
-    return TypedStand(
+    return TypedHarness(
         Typed("gate", "USDT", "BTC/USDT", "t-ks0001", KEYS, answers, NOW, market="spot", by_path=True,
               signed=frozenset(), size=Decimal("0.1"))
     )  # fmt: skip

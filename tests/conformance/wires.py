@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from killswitch.conformance.stand import Offer
+from killswitch.conformance.harness import Offer
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
 from tests.conformance import ledger_rows
-from tests.conformance.stands import Wired
+from tests.conformance.harnesses import Wired
 from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.binance.venue import BinanceWire
 from tests.wire.bitget.venue import BitgetWire

@@ -46,24 +46,24 @@ def fresh() -> PositionTarget:
 
 def history(draws: st.DataObject) -> list[JournalEntry]:
     """Rows as the product writes them: each may follow the ones before it. Numbers may be unreadable."""
-    line, rows = fresh(), []
+    target, rows = fresh(), []
     for _ in range(draws.draw(st.integers(1, 14))):
         kind = draws.draw(st.sampled_from(["sending", *ANSWERS, "sending", "absent", "set_aside", "verified"]))
         if kind == "sending":
-            name = f"o{line.attempt + 1 if line.is_id_used else line.attempt}"
+            name = f"o{target.attempt + 1 if target.is_id_used else target.attempt}"
             amount = draws.draw(st.sampled_from(["4", "2", "?"]))
             made = a_row(kind, name, side="sell", amount=amount, position="10", order="market")
         elif kind == "verified":
             made = a_row(kind, None, position="10", target="0")
         else:
-            names = [name for name in (line.client_order_id, *line.detached) if name is not None]
+            names = [name for name in (target.client_order_id, *target.detached) if name is not None]
             if not names:
                 continue
             filled = draws.draw(st.sampled_from(["0", "1", "2", "?"])) if kind == "filled" else None
             reason = draws.draw(st.sampled_from(["other", "rate_limited"])) if kind == "rejected" else None
             made = a_row(kind, draws.draw(st.sampled_from(names)), filled=filled, reason=reason)
         try:
-            line.apply(decode(made))
+            target.apply(decode(made))
         except ForbiddenTransitionError:
             continue
         rows.append(made)
@@ -113,21 +113,21 @@ def test_target_ledger_and_rows_agree_on_every_order(draws: st.DataObject) -> No
     """What has filled, what may fill yet at worst, and which orders nobody waits for."""
     rows = history(draws)
     names = dict.fromkeys(row.client_order_id for row in rows if row.client_order_id is not None)
-    line, ledger = fresh(), PositionLedger()
+    target, ledger = fresh(), PositionLedger()
     for entry in decode_all(rows):
-        line.replay(entry)
+        target.replay(entry)
         ledger.apply(entry, DECIDED)
     aside = {name for name in names if is_detached(rows, name)}
     lost = {row.client_order_id for row in rows if row.kind == "abandoned"}
-    assert set(line.detached) == aside
-    assert set(line.abandoned) == lost
-    assert line.filled == sum((closed_at_worst(rows, name) for name in names), D(0))
-    assert line.outstanding == sum((sent_at_most(rows, name) for name in names if name in aside | lost), D(0))
+    assert set(target.detached) == aside
+    assert set(target.abandoned) == lost
+    assert target.filled == sum((closed_at_worst(rows, name) for name in names), D(0))
+    assert target.outstanding == sum((sent_at_most(rows, name) for name in names if name in aside | lost), D(0))
     open_ones = {name for name in names if not {"filled", "rejected", "absent"}.intersection(last_kinds(rows, name))}
     assert ledger.outstanding == {name: sent_last(rows, name) for name in open_ones}
     assert ledger.detached & open_ones == aside | lost
     in_flight = open_ones - aside - lost
-    assert in_flight == ({line.client_order_id} if line.is_in_flight else set())
+    assert in_flight == ({target.client_order_id} if target.is_in_flight else set())
 
 
 def last_kinds(rows: list[JournalEntry], name: str) -> list[str]:
@@ -181,18 +181,18 @@ def test_undecodable_entries_stop_no_recovery_and_count_at_their_worst(
 ) -> None:
     """At any place: no cost is known, its order is queried, and nothing is sent on it at once."""
     rows = [a_row(kind, name, amount="4", position="10", filled="1") for kind, name in kinds]
-    line, ledger = fresh(), PositionLedger()
+    target, ledger = fresh(), PositionLedger()
     for entry in decode_all(rows):
-        line.replay(entry)
+        target.replay(entry)
         ledger.apply(entry, DECIDED)
     if any(row.kind == LATER for row in rows):
-        assert (line.cost, line.delay) == (None, None)
+        assert (target.cost, target.delay) == (None, None)
     last = rows[-1] if rows else None
     if last is None or last.kind != LATER:
         return
     name = last.client_order_id
     if name is None:
-        assert line.state in (TargetState.UNKNOWN, TargetState.SETTLED)
+        assert target.state in (TargetState.UNKNOWN, TargetState.SETTLED)
     else:
-        assert name in line.detached or (line.client_order_id, line.state) == (name, TargetState.UNKNOWN)
+        assert name in target.detached or (target.client_order_id, target.state) == (name, TargetState.UNKNOWN)
         assert ledger.outstanding[name] > 0

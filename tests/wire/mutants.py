@@ -11,27 +11,27 @@ import time
 
 from killswitch.conformance.answers import wrong_query_results
 from killswitch.conformance.order_answers import wrong_order_results
-from tests.conformance.mutation_stands import mutation_stands
+from tests.conformance.mutation_harnesses import mutation_harnesses
 
 
 def main() -> int:
     """Exit status 1 if an adapter makes a wrong number of an answer."""
-    stands = mutation_stands()
+    harnesses = mutation_harnesses()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("venue", nargs="*", help=", ".join(stands))
+    parser.add_argument("venue", nargs="*", help=", ".join(harnesses))
     parser.add_argument("--most", type=int, help="number of changes for each venue")
     arguments = parser.parse_args()
-    if unknown := [name for name in arguments.venue if name not in stands]:
-        parser.error(f"no venue here is called {unknown[0]}; there are {', '.join(stands)}")
+    if unknown := [name for name in arguments.venue if name not in harnesses]:
+        parser.error(f"no venue here is called {unknown[0]}; there are {', '.join(harnesses)}")
     failed = False
-    for name in arguments.venue or stands:
-        stand, started = stands[name](), time.process_time()
-        tried, wrong = stand.run(
-            wrong_query_results(stand, most=arguments.most, report=lambda it: print(it, flush=True))
+    for name in arguments.venue or harnesses:
+        harness, started = harnesses[name](), time.process_time()
+        tried, wrong = harness.run(
+            wrong_query_results(harness, most=arguments.most, report=lambda it: print(it, flush=True))
         )
-        stand = stands[name]()
-        done, refused = stand.run(
-            wrong_order_results(stand, most=arguments.most, report=lambda it: print(it, flush=True))
+        harness = harnesses[name]()
+        done, refused = harness.run(
+            wrong_order_results(harness, most=arguments.most, report=lambda it: print(it, flush=True))
         )
         acts = ", ".join(f"{count} of {call}" for call, count in done.items())
         print(

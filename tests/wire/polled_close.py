@@ -12,13 +12,13 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
-from killswitch.conformance.stand import Key
+from killswitch.conformance.harness import Key
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import VenueAdapter, VenueError, traits_of
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
-from tests.conformance.stands import Wired, WireStand
+from tests.conformance.harnesses import Wired, WireHarness
 from tests.faults.journal_checker import MemoryJournal
 from tests.faults.mishaps import Rule
 from tests.faults.scene import committed, decision_on
@@ -41,8 +41,8 @@ class PolledClose:
 
     def __init__(self, wired: Wired, more: int = 4) -> None:
         """Hold the venue's usual symbols and `more` others."""
-        self.stand = WireStand(replace(wired, more=wired.more[:more]))
-        self.keys: list[Key] = [(symbol, "long") for symbol in (*self.stand.symbols, *self.stand.more)]
+        self.harness = WireHarness(replace(wired, more=wired.more[:more]))
+        self.keys: list[Key] = [(symbol, "long") for symbol in (*self.harness.symbols, *self.harness.more)]
         self.store = MemoryJournal()
         self.missed = self.read = 0
         """Polls that found no room, and those that did."""
@@ -51,13 +51,13 @@ class PolledClose:
 
     def play(self, *rules: Rule) -> str:
         """Close everything, and return how the close ended."""
-        return self.stand.run(self._close_all(rules))
+        return self.harness.run(self._close_all(rules))
 
     async def _close_all(self, rules: tuple[Rule, ...]) -> str:
-        stand, time = self.stand, self.stand._time
-        adapter = await stand.open(dict.fromkeys(self.keys, Decimal(4)))
-        exchange = stand.wire.exchange
-        stand.wire.enforced = True
+        harness, time = self.harness, self.harness._time
+        adapter = await harness.open(dict.fromkeys(self.keys, Decimal(4)))
+        exchange = harness.wire.exchange
+        harness.wire.enforced = True
         interval = tightest_tick(adapter)
         budgets = RequestBudgets(interval)
         meter = RequestMeter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
@@ -68,7 +68,7 @@ class PolledClose:
             await asyncio.sleep(WARM_UP)
             for symbol, _ in self.keys:
                 exchange.markets[symbol] = replace(exchange.markets[symbol], shares=[QUARTER])
-            stand._script.rules += rules
+            harness._script.rules += rules
             started = time.monotonic()
             exchange.watchers.append(lambda: self._observe(started))
             targets = dict.fromkeys(self.keys, Decimal(0))
@@ -85,11 +85,11 @@ class PolledClose:
             if (ending := closer.abandon()) is not None:
                 await asyncio.gather(ending, return_exceptions=True)
             await adapter.close()
-            await stand.close()
+            await harness.close()
 
     def _observe(self, started: float) -> None:
-        if not any(self.stand.held(key) for key in self.keys) and self.flat_at == float("inf"):
-            self.flat_at = self.stand._time.monotonic() - started
+        if not any(self.harness.held(key) for key in self.keys) and self.flat_at == float("inf"):
+            self.flat_at = self.harness._time.monotonic() - started
 
     async def _poll(self, adapter: VenueAdapter, meter: RequestMeter, closer: AccountExecutor, interval: float) -> None:
         loop = asyncio.get_running_loop()

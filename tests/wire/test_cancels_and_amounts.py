@@ -11,29 +11,29 @@ from typing import Any
 
 import pytest
 
-from killswitch.conformance.stand import Mishap
+from killswitch.conformance.harness import Mishap
 from killswitch.model.venue import OrderRejectedError, OrderRequest, VenueError
-from tests.conformance.stands import WireStand
+from tests.conformance.harnesses import WireHarness
 from tests.conformance.wires import WIRES
 
 VENUES = [name for name, wired in WIRES.items() if wired.adapter == "ccxt"]
 TEN = Decimal(10)
 
 
-def _with_adapter(venue: str, scenario: Callable[[WireStand, Any, str], Awaitable[None]]) -> None:
+def _with_adapter(venue: str, scenario: Callable[[WireHarness, Any, str], Awaitable[None]]) -> None:
     """Run the scenario on an account that is long 10 of the venue's first symbol."""
-    stand = WireStand(WIRES[venue])
-    symbol = stand.symbols[0]
+    harness = WireHarness(WIRES[venue])
+    symbol = harness.symbols[0]
 
     async def main() -> None:
-        adapter: Any = await stand.open({(symbol, "long"): TEN})
+        adapter: Any = await harness.open({(symbol, "long"): TEN})
         try:
-            await scenario(stand, adapter, symbol)
+            await scenario(harness, adapter, symbol)
         finally:
             await adapter.close()
-            await stand.close()
+            await harness.close()
 
-    stand.run(main())
+    harness.run(main())
 
 
 @pytest.mark.parametrize("mishap", ["down", "lost", "done", "garbled"])
@@ -41,10 +41,10 @@ def _with_adapter(venue: str, scenario: Callable[[WireStand, Any, str], Awaitabl
 def test_a_cancel_without_an_answer_is_not_reported_as_done(venue: str, mishap: Mishap) -> None:
     """An order that may still rest is no success: the close would continue over a stop that covers the position."""
 
-    async def scenario(stand: WireStand, adapter: Any, symbol: str) -> None:
-        await stand.rest(symbol, "buy", Decimal(1))
+    async def scenario(harness: WireHarness, adapter: Any, symbol: str) -> None:
+        await harness.rest(symbol, "buy", Decimal(1))
         (order,) = await adapter.open_orders()
-        stand.breaks("cancel", mishap)
+        harness.breaks("cancel", mishap)
         with pytest.raises(VenueError):
             await adapter.cancel(order.symbol, order.id)
 
@@ -55,10 +55,10 @@ def test_a_cancel_without_an_answer_is_not_reported_as_done(venue: str, mishap: 
 def test_an_amount_between_the_venues_steps_is_refused_and_nothing_is_sent(venue: str) -> None:
     """Steps are 0.001 on loopback: 1.0000005 would leave as 1, which nobody decided."""
 
-    async def scenario(stand: WireStand, adapter: Any, symbol: str) -> None:
+    async def scenario(harness: WireHarness, adapter: Any, symbol: str) -> None:
         await adapter.snapshot()
         with pytest.raises(OrderRejectedError):
             await adapter.submit(OrderRequest("ks1", symbol, "sell", "long", Decimal("1.0000005"), reduce_only=True))
-        assert (stand.held((symbol, "long")), stand.taken("ks1")) == (TEN, 0)
+        assert (harness.held((symbol, "long")), harness.taken("ks1")) == (TEN, 0)
 
     _with_adapter(venue, scenario)

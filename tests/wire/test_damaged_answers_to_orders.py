@@ -17,7 +17,7 @@ from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import FateUnknownError, traits_of
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
-from tests.conformance.stands import WireStand
+from tests.conformance.harnesses import WireHarness
 from tests.conformance.wires import WIRES
 from tests.faults.journal_checker import MemoryJournal
 from tests.faults.scene import committed, decision_on
@@ -43,12 +43,12 @@ def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
     venue: str, mutation: Mutation, positions: str
 ) -> None:
     """Half of four is two, whatever the one wrong field of the answer shows."""
-    stand, journal = WireStand(WIRES[venue]), MemoryJournal()
-    key = (stand.symbols[0], "long")
+    harness, journal = WireHarness(WIRES[venue]), MemoryJournal()
+    key = (harness.symbols[0], "long")
 
     async def close_half() -> None:
-        time = stand._time
-        await (await stand.open({key: Decimal(4)})).close()
+        time = harness._time
+        await (await harness.open({key: Decimal(4)})).close()
         answers: list[tuple[float, Any]] = []
         damaged: list[str] = []
 
@@ -62,13 +62,13 @@ def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
                 damaged.append(route)
             return changed
 
-        adapter = await stand.connect(change)
+        adapter = await harness.connect(change)
         budget = RequestBudgets(1.0).of("main", "here", traits_of(adapter), Decimal("0.5"))
         closer = AccountExecutor("main", adapter, journal, time, budget=budget, breaker=Breaker())
         try:
             await closer.recover()
             await adapter.snapshot()
-            decision = decision_on(stand.wire.exchange, "d1", time.now(), {key: Decimal(2)}, reduce_only=True)
+            decision = decision_on(harness.wire.exchange, "d1", time.now(), {key: Decimal(2)}, reduce_only=True)
             closer.adopt(committed(journal, decision))
             started = time.monotonic()
             while await closer.advance():
@@ -77,12 +77,12 @@ def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
             if (ending := closer.abandon()) is not None:
                 await asyncio.gather(ending, return_exceptions=True)
             await adapter.close()
-            await stand.close()
+            await harness.close()
         assert damaged, f"{mutation} changed nothing"
         assert len(answers) > 1, f"no answer to {positions} was replaced by an older one"
-        assert stand.held(key) == Decimal(2)
+        assert harness.held(key) == Decimal(2)
 
-    stand.run(close_half())
+    harness.run(close_half())
 
 
 def _has_rows(answer: Any) -> bool:
@@ -94,13 +94,13 @@ def _has_rows(answer: Any) -> bool:
 @pytest.mark.parametrize(("kind", "value"), [("null", None), ("missing", MISSING)])
 def test_a_cancel_at_okx_without_its_verdict_is_not_reported_as_done(kind: str, value: object) -> None:
     """A row without `sCode` is no success: its order may still rest."""
-    stand = WireStand(WIRES["okx"])
-    symbol = stand.symbols[0]
+    harness = WireHarness(WIRES["okx"])
+    symbol = harness.symbols[0]
 
     async def cancel_order() -> None:
-        await (await stand.open({(symbol, "long"): Decimal(4)})).close()
-        await stand.rest(symbol, "buy", Decimal(1))
-        adapter = await stand.connect(
+        await (await harness.open({(symbol, "long"): Decimal(4)})).close()
+        await harness.rest(symbol, "buy", Decimal(1))
+        adapter = await harness.connect(
             Mutation("POST /api/v5/trade/cancel-order", ("data", 0, "sCode"), kind, value).change
         )
         try:
@@ -109,6 +109,6 @@ def test_a_cancel_at_okx_without_its_verdict_is_not_reported_as_done(kind: str, 
                 await adapter.cancel(symbol, order.id)
         finally:
             await adapter.close()
-            await stand.close()
+            await harness.close()
 
-    stand.run(cancel_order())
+    harness.run(cancel_order())

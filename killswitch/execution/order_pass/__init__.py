@@ -1,1 +1,1 @@
-"""One pass over an account: trusted positions, verdicts on lines, and the orders to send."""
+"""One pass over an account: trusted positions, verdicts on targets, and the orders to send."""

@@ -1,4 +1,4 @@
-"""Halted markets: orders that rest in them, and lines that wait until a market opens.
+"""Halted markets: orders that rest in them, and targets that wait until a market opens.
 
 Snapshots show whether a market is open: `halted` holds until a snapshot shows otherwise, like every instrument rule.
 """
@@ -45,52 +45,56 @@ class MarketHalts:
         """Whether the market is halted now."""
         return self.state(symbol) == "halted"
 
-    def is_resting(self, line: PositionTarget) -> bool:
-        """Whether the venue has the line's order and cannot fill it before its market opens."""
-        return line.state is TargetState.WORKING and self.is_halted(line.symbol)
+    def is_resting(self, target: PositionTarget) -> bool:
+        """Whether the venue has the target's order and cannot fill it before its market opens."""
+        return target.state is TargetState.WORKING and self.is_halted(target.symbol)
 
-    def is_refused(self, line: PositionTarget) -> bool:
-        """Whether the venue refused the line's last order because the market is closed.
+    def is_refused(self, target: PositionTarget) -> bool:
+        """Whether the venue refused the target's last order because the market is closed.
 
-        Lines counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
+        Targets counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
         """
-        return line.state is TargetState.READY and line.refusal == MARKET_CLOSED and not line.is_counted_by_fills
+        return target.state is TargetState.READY and target.refusal == MARKET_CLOSED and not target.is_counted_by_fills
 
-    def is_waiting(self, line: PositionTarget) -> bool:
-        """Whether the line sends nothing before a snapshot shows its market in another state."""
-        return self.is_refused(line) and self.is_halted(line.symbol)
+    def is_waiting(self, target: PositionTarget) -> bool:
+        """Whether the target sends nothing before a snapshot shows its market in another state."""
+        return self.is_refused(target) and self.is_halted(target.symbol)
 
-    def changed_orders(self, lines: list[PositionTarget], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
+    def changed_orders(
+        self, targets: list[PositionTarget], account: AccountSnapshot, opened: frozenset[str]
+    ) -> set[str]:
         """Names of resting orders that the snapshot shows as changed, to be queried at once.
 
         The market is in `opened`, the position changed, or the order is no longer among the open orders.
         """
         found: set[str] = set()
         resting: dict[str, _RestingOrder] = {}
-        working = [line for line in lines if line.state is TargetState.WORKING and line.client_order_id is not None]
-        for line in working:
-            name = line.client_order_id or ""
-            if line.symbol in opened:
+        working = [
+            target for target in targets if target.state is TargetState.WORKING and target.client_order_id is not None
+        ]
+        for target in working:
+            name = target.client_order_id or ""
+            if target.symbol in opened:
                 found.add(name)
-            if not self.is_halted(line.symbol):
+            if not self.is_halted(target.symbol):
                 continue
             before = self._resting.get(name, _RestingOrder(None, None))
-            seen = resting[name] = _resting_order(line, account, before)
+            seen = resting[name] = _resting_order(target, account, before)
             has_moved = before.contracts is not None and seen.contracts != before.contracts
             if has_moved or (seen.listed is False and before.listed is not False):
                 found.add(name)
         self._resting = resting
         return found
 
-    def notices(self, lines: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
-        """The notices about lines that have waited for a while; the text is unchanged until one of them changes.
+    def notices(self, targets: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
+        """The notices about targets that have waited for a while; the text is unchanged until one of them changes.
 
-        Lines with an order of unknown status are left out: `stall_reason` reports those.
+        Targets with an order of unknown status are left out: `stall_reason` reports those.
         """
-        sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
-        due = [line for line, at in sent if (now - at).total_seconds() >= pace.notify_after]
-        resting = sorted({line.symbol for line in due if self.is_resting(line)})
-        refused = sorted({line.symbol for line in due if self.is_waiting(line)})
+        sent = [(target, target.sent_at) for target in targets if not target.detached and target.sent_at is not None]
+        due = [target for target, at in sent if (now - at).total_seconds() >= pace.notify_after]
+        resting = sorted({target.symbol for target in due if self.is_resting(target)})
+        refused = sorted({target.symbol for target in due if self.is_waiting(target)})
         return [
             f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
             for symbols, state in (
@@ -100,20 +104,20 @@ class MarketHalts:
             if symbols
         ]
 
-    def has_notice(self, line: PositionTarget) -> bool:
-        """Whether `notices` covers the line, now or after a while."""
-        return not line.detached and (self.is_resting(line) or self.is_waiting(line))
+    def has_notice(self, target: PositionTarget) -> bool:
+        """Whether `notices` covers the target, now or after a while."""
+        return not target.detached and (self.is_resting(target) or self.is_waiting(target))
 
 
-def _resting_order(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
-    """The line's order as the snapshot shows it; what it does not show is kept from `before`."""
+def _resting_order(target: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
+    """The target's order as the snapshot shows it; what it does not show is kept from `before`."""
     if account.quality != "ok":
         return before
     contracts, listed = before.contracts, before.listed
     if account.positions is not None:
-        sizes = [finite(each.contracts) for each in account.positions if each.key == line.key]
+        sizes = [finite(each.contracts) for each in account.positions if each.key == target.key]
         if None not in sizes:
             contracts = sum((size for size in sizes if size is not None), ZERO)
     if account.orders is not None:
-        listed = any(it.client_order_id == line.client_order_id or it.id == line.order_id for it in account.orders)
+        listed = any(it.client_order_id == target.client_order_id or it.id == target.order_id for it in account.orders)
     return _RestingOrder(contracts, listed)

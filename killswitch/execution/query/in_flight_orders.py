@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.order_decision import is_shown
+from killswitch.execution.order_pass.pass_verdicts import is_shown
 from killswitch.execution.query.order_query import OrderQuery, questions
 from killswitch.execution.send.order_sender import OrderSender
 from killswitch.execution.state.execution_state import ExecutionState
@@ -31,16 +31,16 @@ class InFlightOrders:
     async def follow(self) -> None:
         """Query every order whose end is unknown, and detach those that their positions need not wait for."""
         self._record_late_answers()
-        about = [question for line in self._state.lines() for question in questions(line)]
+        about = [question for target in self._state.targets() for question in questions(target)]
         await self._queries.query(about)
         self._record_late_answers()
-        about = [question for line in self._state.lines() for question in questions(line)]
+        about = [question for target in self._state.targets() for question in questions(target)]
         detached = [
             self._queries.detached_entry(question)
             for question in about
             if question.state in (TargetState.SENDING, TargetState.UNKNOWN)
             and self._queries.is_unanswered(question)
-            and (question.line.is_capped_by_venue or self._queries.is_overdue(question))
+            and (question.target.is_capped_by_venue or self._queries.is_overdue(question))
         ]
         self._state.record([*detached, *self._queries.abandoned(self._context.monotonic(), about)])
         await self._cancel_overdue()
@@ -48,14 +48,14 @@ class InFlightOrders:
     def settle_closed_positions(self, book: TrustedBook) -> None:
         """Settle the detached orders that can have no effect any more, so that no end waits for them (ADR 0129).
 
-        That is where the venue shows the position closed, the fills of the line's other orders account for all of it,
+        That is where the venue shows the position closed, the fills of the target's other orders account for all of it,
         the venue limits the order to reducing the position, and has answered that it has no such order.
         """
         settled = [
             self._queries.settled_by_position(question)
-            for line in self._state.lines()
-            if line.detached and not line.is_in_flight and _is_closed_by_others(line, book)
-            for question in questions(line)
+            for target in self._state.targets()
+            if target.detached and not target.is_in_flight and _is_closed_by_others(target, book)
+            for question in questions(target)
         ]
         self._state.record([entry for entry in settled if entry is not None])
 
@@ -67,25 +67,25 @@ class InFlightOrders:
 
     async def _cancel_overdue(self) -> None:
         """Cancel our orders that have been open for too long, so that others can replace them."""
-        lines = self._state.lines()
+        targets = self._state.targets()
         # Drop orders that have ended: a run may send any number of them.
         if self._cancelled_at:
-            names = {line.client_order_id for line in lines}.union(*(line.detached for line in lines))
+            names = {target.client_order_id for target in targets}.union(*(target.detached for target in targets))
             self._cancelled_at = {name: at for name, at in self._cancelled_at.items() if name in names}
-        for line in lines:
-            name = line.client_order_id or ""
-            if line.state is not TargetState.WORKING or line.order_id is None or line.sent_at is None:
+        for target in targets:
+            name = target.client_order_id or ""
+            if target.state is not TargetState.WORKING or target.order_id is None or target.sent_at is None:
                 continue
             # A market order is open until the venue has filled it.
             too_long = (
-                line.has_limit and self._context.seconds_since(line.sent_at) >= self._context.pace.longest_resting
+                target.has_limit and self._context.seconds_since(target.sent_at) >= self._context.pace.longest_resting
             )
-            if too_long or self._state.jobs[line.decision].given_up is not None:
-                await self._cancel(line.symbol, name, line.order_id, halted=self._halts.is_resting(line))
-        for line in lines:
-            for name in tuple(line.detached):
+            if too_long or self._state.jobs[target.decision].given_up is not None:
+                await self._cancel(target.symbol, name, target.order_id, halted=self._halts.is_resting(target))
+        for target in targets:
+            for name in tuple(target.detached):
                 if (order := self._queries.open_order_id(name)) is not None:
-                    await self._cancel(line.symbol, name, order)
+                    await self._cancel(target.symbol, name, order)
 
     async def _cancel(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
         """Cancel one of our orders, at most as often as it is queried."""
@@ -97,7 +97,7 @@ class InFlightOrders:
             self._queries.expedite([name] if halted else ())
 
 
-def _is_closed_by_others(line: PositionTarget, book: TrustedBook) -> bool:
-    """Whether the line's position is closed, and the known fills of its orders explain that."""
-    is_gone = is_shown(line, book) and book.contracts(line.key) == ZERO
-    return line.is_capped_by_venue and is_gone and line.filled >= line.decided
+def _is_closed_by_others(target: PositionTarget, book: TrustedBook) -> bool:
+    """Whether the target's position is closed, and the known fills of its orders explain that."""
+    is_gone = is_shown(target, book) and book.contracts(target.key) == ZERO
+    return target.is_capped_by_venue and is_gone and target.filled >= target.decided

@@ -43,12 +43,12 @@ and a reserve."""
 
 @dataclass(frozen=True, slots=True)
 class OrderQuestion:
-    """One order to query. `state` is its line's state if the line waits for it, None if the order is detached.
+    """One order to query. `state` is its target's state if the target waits for it, None if the order is detached.
 
     `valid_for`: validity of its request in seconds, if it had one.
     """
 
-    line: PositionTarget
+    target: PositionTarget
     name: str
     attempt: int | None
     order_id: str | None
@@ -85,14 +85,14 @@ class _QueryCounters:
     """When it was sent, the monotonic seconds at which its age was first computed, and that age."""
 
 
-def questions(line: PositionTarget) -> list[OrderQuestion]:
-    """Every order of the line whose end is unknown."""
+def questions(target: PositionTarget) -> list[OrderQuestion]:
+    """Every order of the target whose end is unknown."""
     orders: list[tuple[JournaledOrder, int | None, str | None, TargetState | None]]
-    orders = [(order, order.attempt, None, None) for order in line.detached.values()]
-    if line.is_in_flight and line.order is not None and line.client_order_id is not None:
-        orders.append((line.order, line.attempt, line.order_id, line.state))
+    orders = [(order, order.attempt, None, None) for order in target.detached.values()]
+    if target.is_in_flight and target.order is not None and target.client_order_id is not None:
+        orders.append((target.order, target.attempt, target.order_id, target.state))
     return [
-        OrderQuestion(line, it.name, attempt, id_, it.may_fill(line.decided), it.sent_at, state, it.valid_for)
+        OrderQuestion(target, it.name, attempt, id_, it.may_fill(target.decided), it.sent_at, state, it.valid_for)
         for it, attempt, id_, state in orders
     ]
 
@@ -101,7 +101,7 @@ class OrderQuery:
     """Queries orders of one account, all at the same time, each at growing intervals."""
 
     def __init__(self, context: AccountContext, is_resting_in_halt: Callable[[PositionTarget], bool]) -> None:
-        """`is_resting_in_halt`: whether a line's order rests in a halted market, where nothing can fill.
+        """`is_resting_in_halt`: whether a target's order rests in a halted market, where nothing can fill.
 
         Such orders are queried last and seldom: one at a time for the whole account, in turn.
         """
@@ -123,7 +123,7 @@ class OrderQuery:
         """Query the orders that are due, and journal the answers."""
         now = self._context.monotonic()
         self._halted = frozenset(
-            q.name for q in about if q.state is TargetState.WORKING and self._is_resting_in_halt(q.line)
+            q.name for q in about if q.state is TargetState.WORKING and self._is_resting_in_halt(q.target)
         )
         self._counters = {name: self._counters[name] for name in (q.name for q in about) if name in self._counters}
         due = [question for question in about if self._not_before(question.name) <= now]
@@ -144,12 +144,12 @@ class OrderQuery:
     async def _send_queries(self, due: Sequence[OrderQuestion]) -> tuple[Sequence[OrderQuestion], set[str | None]]:
         """Query as far as there is budget; returns what was queried, and the names of orders that changed."""
         due = self._within_budget(due)
-        due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
+        due = due[: self._context.room("find_order", [question.target.symbol for question in due])]
         now = self._context.monotonic()
         for question in due:
             self._count_query(question, now)
         find = self._context.find_order
-        reports = await asyncio.gather(*(find(q.line.symbol, q.name, q.largest_fill, self._purpose(q)) for q in due))
+        reports = await asyncio.gather(*(find(q.target.symbol, q.name, q.largest_fill, self._purpose(q)) for q in due))
         for question, report in zip(due, reports, strict=True):
             is_answered = not isinstance(report, RateLimitedError | VenueDownError)
             counters = self._counters[question.name]
@@ -197,7 +197,7 @@ class OrderQuery:
         ]
 
     def detached_entry(self, question: OrderQuestion) -> OrderDetached:
-        """The entry that detaches the order, so that its line continues without it."""
+        """The entry that detaches the order, so that its target continues without it."""
         return OrderDetached(*self._head(question), text="its status is unknown, and the position does not wait for it")
 
     def settled_by_position(self, question: OrderQuestion) -> Absent | None:
@@ -236,7 +236,7 @@ class OrderQuery:
         """
         queried = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
         early = {q.name for q in queried if not self._is_decisive(q)}
-        if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
+        if not early or not self._is_scarce("find_order", [question.target.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]
 
@@ -306,7 +306,7 @@ class OrderQuery:
                 counters.resting = order.id
             is_new = question.state in (TargetState.SENDING, TargetState.UNKNOWN)
             return Acknowledged(*self._head(question), order=venue_text(order.id)) if is_new else None
-        symbols = [question.line.symbol] * len(self._counters)
+        symbols = [question.target.symbol] * len(self._counters)
         if denied and not counters.can_be_absent and self._is_scarce("fills", symbols):
             return None  # the request may be delayed; fills are queried once it no longer can arrive
         report = await self._by_fills(question)
@@ -325,7 +325,7 @@ class OrderQuery:
     async def _by_fills(self, question: OrderQuestion) -> OrderReport | None:
         """A report built from the order's fills; None if the venue does not return them."""
         try:
-            fills = await self._context.fills(question.line.symbol, question.name, self._purpose(question))
+            fills = await self._context.fills(question.target.symbol, question.name, self._purpose(question))
         except (VenueError, TypeError):
             return None
         filled = sum((fill.amount for fill in fills), ZERO)
@@ -333,7 +333,7 @@ class OrderQuery:
         report = OrderReport(
             id=question.order_id or "",
             client_order_id=question.name,
-            symbol=question.line.symbol,
+            symbol=question.target.symbol,
             state="expired",
             amount=question.largest_fill,
             filled=filled,
@@ -362,7 +362,7 @@ class OrderQuery:
         if (
             question.state is TargetState.WORKING
             or is_name_reserved
-            or (question.line.is_capped_by_venue and not bounded)
+            or (question.target.is_capped_by_venue and not bounded)
         ):
             return self.is_overdue(question)
         return self._has_lapsed(question)
@@ -382,11 +382,11 @@ class OrderQuery:
         return age + now - measured_at >= lapses_after(self._life, self._context.pace, question.valid_for)
 
     def is_overdue(self, question: OrderQuestion) -> bool:
-        """Whether the order is so old that its line no longer waits for it; also True if the clock was set back."""
+        """Whether the order is so old that its target no longer waits for it; also True if the clock was set back."""
         if question.sent_at is None:
             return True
         since = self._context.seconds_since(question.sent_at)
         return since >= self._pace.absence_after or since < 0
 
     def _head(self, question: OrderQuestion) -> EntryHead:
-        return self._context.entry_head(question.line, question.name, question.attempt)
+        return self._context.entry_head(question.target, question.name, question.attempt)

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.report_validation import validated_report, venue_text
-from killswitch.execution.send.queued_orders import OrderBatch, OrderQueue, QueuedOrder, RequestInFlight, SendResult
+from killswitch.execution.send.order_queue import OrderBatch, OrderQueue, QueuedOrder, RequestInFlight, SendResult
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.model.venue import (
@@ -165,7 +165,7 @@ class OrderSender:
         first = queue.peek() or next(iter(queue.unsent), None)
         if first is None or self._context.paused_for > 0.0 or self._context.breaker_open_for > 0.0:
             return math.inf
-        symbols = [each.line.symbol for each in queue.next(self._batch_size)] or [first.line.symbol]
+        symbols = [each.target.symbol for each in queue.next(self._batch_size)] or [first.target.symbol]
         single = self._context.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
@@ -178,11 +178,11 @@ class OrderSender:
         while count < most:
             group = self._next_group(queue.next(min(self._batch_size, most - count)))
             if not group:
-                if (first := queue.peek()) is None or not self._is_only_symbol_limited(first.line.symbol):
+                if (first := queue.peek()) is None or not self._is_only_symbol_limited(first.target.symbol):
                     break
                 queue.skip()
                 continue
-            groups.append((group, self._context.reserve(_call(group), [each.line.symbol for each in group])))
+            groups.append((group, self._context.reserve(_call(group), [each.target.symbol for each in group])))
             queue.mark_sent(len(group))
             count += len(group)
         now = self._context.clock.now()
@@ -195,7 +195,7 @@ class OrderSender:
 
     def _next_group(self, first: list[QueuedOrder]) -> list[QueuedOrder]:
         """The orders that one request may carry now: a batch, else a single order, else none."""
-        symbols = [each.line.symbol for each in first]
+        symbols = [each.target.symbol for each in first]
         fits = self._context.room("submit_batch", symbols) if len(first) > 1 else 0
         if fits > 1:
             return first[:fits]
@@ -225,13 +225,13 @@ class OrderSender:
             if isinstance(answer, RateLimitedError):
                 self._context.record_rate_limit(answer)
             return self._failed(queued, answer)
-        line = queued.line
+        target = queued.target
         try:
-            report = validated_report(answer, queued.request.client_order_id, line.may_fill)
+            report = validated_report(answer, queued.request.client_order_id, target.may_fill)
         except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
             return self._unknown(queued, error)
         head = self._head(queued)
-        return report_entry(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
+        return report_entry(report, target.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
     def _failed(self, order: QueuedOrder, error: VenueError) -> Entry:
         head = self._head(order)
@@ -255,7 +255,7 @@ class OrderSender:
         return Unknown(*self._head(order), text=venue_text(_cause(error)))
 
     def _head(self, order: QueuedOrder) -> EntryHead:
-        return self._context.entry_head(order.line, order.entry.client_order_id, order.entry.attempt)
+        return self._context.entry_head(order.target, order.entry.client_order_id, order.entry.attempt)
 
 
 async def _let_leave(queue: OrderQueue) -> None:

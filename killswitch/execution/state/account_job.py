@@ -8,8 +8,8 @@ from decimal import ROUND_FLOOR, Decimal
 from itertools import groupby
 
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.line_verdict import LineAction, LineVerdict
-from killswitch.execution.state.intents import lines_of
+from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict
+from killswitch.execution.state.intents import position_targets
 from killswitch.journal.entries import (
     Cancelled,
     Entry,
@@ -37,8 +37,8 @@ class AccountJob:
         """Fold `entries`, the decision's journal in sequence; those of other accounts are skipped."""
         self.decision = decision
         self.account = account
-        self.lines = lines_of(decision, account)
-        self._by_key = {line.key: line for line in self.lines}
+        self.targets = position_targets(decision, account)
+        self._by_key = {target.key: target for target in self.targets}
         unwinding = decision.unwinding
         self.ladder = unwinding.ladder if unwinding is not None and unwinding.ladder else MARKET
         self.timetable = Timetable(unwinding)
@@ -68,11 +68,11 @@ class AccountJob:
         match entry:
             case Finished():
                 self.finished = entry
-                touched: Sequence[PositionTarget] = self.lines
+                touched: Sequence[PositionTarget] = self.targets
             case WholeBookClose():
-                touched = [line for line in self.lines if line.state is TargetState.READY]
+                touched = [target for target in self.targets if target.state is TargetState.READY]
             case Undecodable() if entry.key is None:
-                touched = self.lines
+                touched = self.targets
             case GivenUp():
                 author, why = entry.author or "unknown", entry.reason or "no reason given"
                 self.given_up = f"given up by {author}: {why}"
@@ -81,65 +81,65 @@ class AccountJob:
                 self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.order]
                 return
             case _:
-                line = self.line_of(entry)
-                touched = () if line is None else (line,)
-        for line in touched:
-            apply(line, entry)
+                target = self.target_of(entry)
+                touched = () if target is None else (target,)
+        for target in touched:
+            apply(target, entry)
 
     def check(self, entry: Entry) -> None:
         """Raise what `apply` would raise, and change nothing: an entry that cannot be folded must not be written."""
-        touched = self.lines if isinstance(entry, Finished) else [self.line_of(entry)]
-        for line in touched:
-            if line is not None:
-                line.check(entry)
+        touched = self.targets if isinstance(entry, Finished) else [self.target_of(entry)]
+        for target in touched:
+            if target is not None:
+                target.check(entry)
 
-    def line_at(self, key: PositionKey) -> PositionTarget | None:
-        """The line of a position; None if the job has none."""
+    def target_at(self, key: PositionKey) -> PositionTarget | None:
+        """The target of a position; None if the job has none."""
         return self._by_key.get(key)
 
-    def line_of(self, entry: Entry) -> PositionTarget | None:
-        """The line that `entry` is about; None if there is none in this job."""
+    def target_of(self, entry: Entry) -> PositionTarget | None:
+        """The target that `entry` is about; None if there is none in this job."""
         return None if entry.key is None else self._by_key.get(entry.key)
 
     def turn(self, is_over: Callable[[PositionTarget], bool]) -> PositionKey | None:
         """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
 
-        A line for which `is_over` holds, or whose last order filled nothing, does not delay the others.
+        A target for which `is_over` holds, or whose last order filled nothing, does not delay the others.
         """
         if not self._in_turn:
             return None
-        done = {line.key: line.filled for line in self.lines}
+        done = {target.key: target.filled for target in self.targets}
         for key, contracts in self._in_turn:
-            line = self._by_key[key]
+            target = self._by_key[key]
             if done[key] >= contracts:
                 done[key] -= contracts
-            elif not (is_over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
+            elif not (is_over(target) or target.attempts_without_fill or target.state is TargetState.AT_TARGET):
                 return key
         return None
 
-    def supply(self, line: PositionTarget, shown: Decimal, instrument: Instrument | None) -> None:
+    def supply(self, target: PositionTarget, shown: Decimal, instrument: Instrument | None) -> None:
         """Set the amount that a hop sells: what the orders before it have brought in so far, in whole steps.
 
         It is what they were paid, as far as it has arrived: a fee may have been deducted. `shown`: the position in
         the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
         """
-        if line.purpose != "hop" or line.after is None:
+        if target.purpose != "hop" or target.after is None:
             return
-        received = [each.proceeds for each in self._sources(line)]
+        received = [each.proceeds for each in self._sources(target)]
         if not received or None in received:
             # The proceeds are unknown: they cannot be separated from what was held before.
-            self.unsupplied.add(line.name)
+            self.unsupplied.add(target.name)
             return
         size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
         paid = sum((each for each in received if each is not None), ZERO) / size
-        arrived = max(ZERO, shown + line.filled - line.kept_holding)
-        (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
+        arrived = max(ZERO, shown + target.filled - target.kept_holding)
+        (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(target.name)
         available = min(paid, arrived)
         if instrument is not None and instrument.amount_step:
             available = (available / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
-        line.decided = line.largest = max(available, line.filled)
+        target.decided = target.largest = max(available, target.filled)
 
-    def _sources(self, line: PositionTarget) -> list[PositionTarget]:
+    def _sources(self, target: PositionTarget) -> list[PositionTarget]:
         """The sales whose proceeds a hop sells: several holdings may be sold through one asset."""
         intents = self.decision.intents
         places = dict.fromkeys(
@@ -148,13 +148,13 @@ class AccountJob:
             if hop.after is not None
             and 0 <= hop.after < len(intents)
             and hop.account == self.account
-            and (hop.symbol, hop.position_side) == line.key
+            and (hop.symbol, hop.position_side) == target.key
         )
         return [self._by_key[key] for key in places if key in self._by_key]
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Due cancels: entry orders at once, others after closing or once an order blocks the close of its symbol."""
-        blocked = {line.symbol for line in self.lines if line.is_blocked}
+        blocked = {target.symbol for target in self.targets if target.is_blocked}
         return [
             cancel
             for cancel in self.cancels
@@ -175,7 +175,7 @@ class AccountJob:
         """Record that the venue refuses to cancel this order: it is reported, and not retried in this process."""
         self._uncancellable[cancel.order] = why
 
-    def result(self, at: datetime, verdicts: Sequence[LineVerdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
+    def result(self, at: datetime, verdicts: Sequence[TargetVerdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
         """The outcome: status, reason if not flat, cost, delay, and what is left of each position."""
         status, reason = self._outcome(verdicts)
         return Finished(
@@ -189,43 +189,43 @@ class AccountJob:
             left=self._left(shown),
         )
 
-    def _outcome(self, verdicts: Sequence[LineVerdict]) -> tuple[ClosingStatus, str | None]:
+    def _outcome(self, verdicts: Sequence[TargetVerdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
-        without_status = [name for line in self.lines for name in line.abandoned]
+        without_status = [name for target in self.targets for name in target.abandoned]
         reasons += [f"the status of order {name} was never known" for name in without_status]
         if not reasons:
             return "flat", None
-        if without_status or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
+        if without_status or any(verdict.do is TargetAction.ABANDON for verdict in verdicts):
             return "abandoned", "; ".join(reasons)
-        blocked = all(verdict.do is not LineAction.GIVE_UP for verdict in verdicts)
+        blocked = all(verdict.do is not TargetAction.GIVE_UP for verdict in verdicts)
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
 
     def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
         """The progress so far, for the next snapshot. `shown`: positions as last polled and trusted."""
         status: ClosingStatus
         if self.finished is not None:
-            recorded = {line.key: known(self.finished.left.get(line.key)) for line in self.lines}
+            recorded = {target.key: known(self.finished.left.get(target.key)) for target in self.targets}
             left = {key: amount for key, amount in recorded.items() if amount is not None}
             status, cost = self.finished.final_status, known(self.finished.cost)
         else:
-            has_begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
+            has_begun = any(target.attempt > 0 or target.state is TargetState.AT_TARGET for target in self.targets)
             left, status, cost = self._left(shown), "closing" if has_begun else "planned", self.cost()
         residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
         return Closing(self.decision.id, status, residual, cost, self.decision.scope)
 
     def _left(self, shown: Mapping[PositionKey, Decimal]) -> dict[PositionKey, Decimal]:
         """The positions not at their targets, and how far each is from it."""
-        return {line.key: left for line in self.lines if (left := _distance(line, shown)) > ZERO}
+        return {target.key: left for target in self.targets if (left := _distance(target, shown)) > ZERO}
 
     def cost(self) -> Decimal | None:
         """Fees and slippage so far, never below 0; None if a part of it is unknown."""
-        total = _total(line.cost for line in self.lines)
+        total = _total(target.cost for target in self.targets)
         return None if total is None else max(ZERO, total)
 
     def delay(self) -> Decimal | None:
         """What the market's move before the orders cost so far, below 0 where it gained; None if a part is unknown."""
-        return _total(line.delay for line in self.lines)
+        return _total(target.delay for target in self.targets)
 
 
 def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
@@ -242,14 +242,14 @@ def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decima
     return slices if len(runs) > len(set(runs)) else []
 
 
-def _distance(line: PositionTarget, shown: Mapping[PositionKey, Decimal]) -> Decimal:
-    if line.state is TargetState.AT_TARGET:
+def _distance(target: PositionTarget, shown: Mapping[PositionKey, Decimal]) -> Decimal:
+    if target.state is TargetState.AT_TARGET:
         return ZERO
-    if line.is_counted_by_fills:
-        return line.remaining
-    if line.key in shown:
-        return shown[line.key] - line.target
-    return line.decided - line.filled
+    if target.is_counted_by_fills:
+        return target.remaining
+    if target.key in shown:
+        return shown[target.key] - target.target_size
+    return target.decided - target.filled
 
 
 class Timetable:
@@ -272,25 +272,25 @@ class Timetable:
         """Whether the policy declares any pace."""
         return bool(self._every or self._pause)
 
-    def due(self, line: PositionTarget) -> float:
-        """Monotonic seconds at which the line's next order is due."""
-        slice_due = self._last.get(line.key, float("-inf")) + self._pause
+    def due(self, target: PositionTarget) -> float:
+        """Monotonic seconds at which the target's next order is due."""
+        slice_due = self._last.get(target.key, float("-inf")) + self._pause
         return slice_due if self._next is None else max(self._next, slice_due)
 
-    def record_sent(self, line: PositionTarget, now: float) -> None:
-        """Record that an order of the line is sent at `now`."""
-        self._before[line.name] = (self._next, self._last.get(line.key))
+    def record_sent(self, target: PositionTarget, now: float) -> None:
+        """Record that an order of the target is sent at `now`."""
+        self._before[target.name] = (self._next, self._last.get(target.key))
         if self._every:
             planned = now if self._next is None else self._next
             # A long wait for something else is not followed by a burst of orders.
             self._next = max(planned, now - self._every) + self._every
         if self._pause:
-            self._last[line.key] = now
+            self._last[target.key] = now
 
-    def undo_sent(self, line: PositionTarget) -> None:
+    def undo_sent(self, target: PositionTarget) -> None:
         """Undo `record_sent` for an order that was not sent, nor any order after it."""
-        self._next, last = self._before.pop(line.name, (self._next, None))
+        self._next, last = self._before.pop(target.name, (self._next, None))
         if last is None:
-            self._last.pop(line.key, None)
+            self._last.pop(target.key, None)
         else:
-            self._last[line.key] = last
+            self._last[target.key] = last

@@ -110,12 +110,12 @@ class ExecutionState:
 
     def _count_from_now(self, job: AccountJob) -> None:
         """Start counting closed amounts of the decision's positions at the place of its plan in the journal."""
-        for line in job.lines:
-            line.closed_before = self.ledger(line.key).closed
+        for target in job.targets:
+            target.closed_before = self.ledger(target.key).closed
 
-    def lines(self) -> list[PositionTarget]:
-        """Every line of every job."""
-        return list(chain.from_iterable(job.lines for job in self.jobs.values()))
+    def targets(self) -> list[PositionTarget]:
+        """Every target of every job."""
+        return list(chain.from_iterable(job.targets for job in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
         found = self._ledgers.get(key)
@@ -126,11 +126,11 @@ class ExecutionState:
     def expected(self) -> dict[PositionKey, Decimal]:
         """The least that our own orders leave of each active position. Cheap: it is computed before the first order."""
         found: dict[PositionKey, Decimal] = {}
-        for line in self.lines():
-            if line.purpose == "reduce":
-                key = (line.symbol, line.position_side)
+        for target in self.targets():
+            if target.purpose == "reduce":
+                key = (target.symbol, target.position_side)
                 ledger = self._ledgers.get(key)
-                before = line.decided + line.target
+                before = target.decided + target.target_size
                 found[key] = before if ledger is None else ledger.remaining(before)
         return found
 
@@ -160,17 +160,17 @@ class ExecutionState:
     def adds_information(self, entry: Entry) -> bool:
         """Whether a late answer adds anything to what queries have shown meanwhile."""
         job = self.jobs.get(entry.decision)
-        line = None if job is None else job.line_of(entry)
-        if line is None:
+        target = None if job is None else job.target_of(entry)
+        if target is None:
             return False
-        if entry.client_order_id in line.detached:
+        if entry.client_order_id in target.detached:
             return isinstance(entry, Filled | Rejected)
         adds = {
             TargetState.SENDING: True,
             TargetState.UNKNOWN: not isinstance(entry, Unknown),
             TargetState.WORKING: isinstance(entry, Filled),
         }
-        return entry.client_order_id == line.client_order_id and adds.get(line.state, False)
+        return entry.client_order_id == target.client_order_id and adds.get(target.state, False)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -220,34 +220,34 @@ class ExecutionState:
             self.ended[job.decision.id] = closing
         while len(self.ended) > REMEMBERED_DECISIONS:
             del self.ended[next(iter(self.ended))]
-        self._ended_at |= dict.fromkeys((line.key for line in job.lines), self._clock.monotonic())
+        self._ended_at |= dict.fromkeys((target.key for target in job.targets), self._clock.monotonic())
         self._forget_old()
 
     def _exclude_later_fills(self, job: AccountJob) -> None:
         """Count fills after a decision was planned as fills since then, although the decision was adopted later."""
-        counted = [line for line in job.lines if line.closed_before > 0]
+        counted = [target for target in job.targets if target.closed_before > 0]
         for entry in self._journal_from(job.planned or 0) if counted else ():
-            for line in counted:
-                if isinstance(entry, Filled) and entry.account == self._account and entry.key == line.key:
+            for target in counted:
+                if isinstance(entry, Filled) and entry.account == self._account and entry.key == target.key:
                     filled = known(entry.filled)
                     # The amount of an unreadable fill is unknown: everything then counts as closed since the plan.
-                    line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
+                    target.closed_before = Decimal(0) if filled is None else target.closed_before - filled
 
     def _forget_old(self) -> None:
         """Drop the ledgers of positions without a job, once the venue must show what was closed."""
-        prepared = (line.key for job in self._prepared.values() for line in job.lines)
-        at_work = {line.key for line in self.lines()}.union(prepared)
+        prepared = (target.key for job in self._prepared.values() for target in job.targets)
+        at_work = {target.key for target in self.targets()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.position_lag
         self._ended_at = {key: at for key, at in self._ended_at.items() if at > oldest and key not in at_work}
         self._ledgers = {key: it for key, it in self._ledgers.items() if key in at_work or key in self._ended_at}
 
     def _apply_to_ledger(self, job: AccountJob, entry: Entry) -> None:
-        line = job.line_of(entry)
-        if line is None or line.is_counted_by_fills:
+        target = job.target_of(entry)
+        if target is None or target.is_counted_by_fills:
             return
         if isinstance(entry, PlannedWork):
-            line.closed_before = self.ledger(line.key).closed
-        self.ledger(line.key).apply(entry, line.decided)
+            target.closed_before = self.ledger(target.key).closed
+        self.ledger(target.key).apply(entry, target.decided)
 
     def _concurrently_ended(self) -> list[StoredDecision]:
         """The decisions whose work on the account has ended since the oldest unfinished one began."""
@@ -265,7 +265,7 @@ class ExecutionState:
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """
         self._ledgers = {}
-        keys = {line.key for line in self.lines()}
+        keys = {target.key for target in self.targets()}
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:
                 continue

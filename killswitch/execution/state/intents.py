@@ -1,4 +1,4 @@
-"""Turns a decision into the lines of one account and the entries that are journaled with it."""
+"""Turns a decision into the targets of one account and the entries that are journaled with it."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ def planned_entries(
     seen = () if snapshot is None else snapshot.accounts
     held = {(account.account, *each.key): each for account in seen for each in account.positions or ()}
     entries = [
-        _planned(decision, line, held.get((account, *line.key)))
+        _planned(decision, target, held.get((account, *target.key)))
         for account in dict.fromkeys(intent.account for intent in decision.intents)
-        for line in lines_of(decision, account)
+        for target in position_targets(decision, account)
     ]
     planned = {entry.account for entry in entries}
     entries += [PlannedWork(decision.id, decision.as_of, it) for it in decision.accounts_at_work if it not in planned]
     return tuple(encode(entry) for entry in entries if accounts is None or entry.account in accounts)
 
 
-def lines_of(decision: Decision, account: str) -> list[PositionTarget]:
-    """One line for each position of `account` that the decision reduces, by rank.
+def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
+    """One target for each position of `account` that the decision reduces, by rank.
 
     Several intents on one position are slices of one order. A hop into a position that the decision closes itself is
     part of that close.
     """
-    lines: dict[PositionKey, PositionTarget] = {}
+    targets: dict[PositionKey, PositionTarget] = {}
     urgency = (*urgency_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
             continue
         key = (intent.symbol, intent.position_side)
-        line = lines.get(key)
-        if line is None:
-            lines[key] = PositionTarget(
+        target = targets.get(key)
+        if target is None:
+            targets[key] = PositionTarget(
                 decision=decision.id,
                 account=account,
                 symbol=intent.symbol,
                 position_side=intent.position_side,
                 side=intent.side,
-                target=intent.target if intent.purpose == "reduce" else Decimal(0),
+                target_size=intent.target if intent.purpose == "reduce" else Decimal(0),
                 decided=_decided(intent),
                 largest=intent.contracts,
                 reduce_only=intent.reduce_only,
@@ -69,11 +69,13 @@ def lines_of(decision: Decision, account: str) -> list[PositionTarget]:
                 urgency=urgency,
                 kept_holding=Decimal(0) if intent.after is None else intent.target,
             )
-        elif intent.purpose == line.purpose:
-            line.decided += _decided(intent)
-            line.largest = max(line.largest, intent.contracts)
-            line.target = min(line.target, intent.target) if intent.purpose == "reduce" else line.target
-    return sorted(lines.values(), key=lambda line: (line.rank, line.index))
+        elif intent.purpose == target.purpose:
+            target.decided += _decided(intent)
+            target.largest = max(target.largest, intent.contracts)
+            target.target_size = (
+                min(target.target_size, intent.target) if intent.purpose == "reduce" else target.target_size
+            )
+    return sorted(targets.values(), key=lambda target: (target.rank, target.index))
 
 
 def _decided(intent: Intent) -> Decimal:
@@ -84,10 +86,10 @@ def _decided(intent: Intent) -> Decimal:
     return intent.contracts if intent.after is None else Decimal(0)
 
 
-def _planned(decision: Decision, line: PositionTarget, position: Position | None) -> PlannedWork:
+def _planned(decision: Decision, target: PositionTarget, position: Position | None) -> PlannedWork:
     mark, value = mark_and_value(position)
-    head = (decision.id, decision.as_of, line.account, *line.key)
-    return PlannedWork(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
+    head = (decision.id, decision.as_of, target.account, *target.key)
+    return PlannedWork(*head, contracts=target.decided, target=target.target_size, mark=mark, value=value)
 
 
 def mark_and_value(position: Position | None) -> tuple[Decimal | None, Decimal | None]:

@@ -126,32 +126,32 @@ class Protections:
         return [each for each in self.open() if each.entry.decision == decision]
 
 
-def blocking_orders(line: PositionTarget, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
-    """The open orders that may block `line`: exits of its own position that are not our own orders."""
+def blocking_orders(target: PositionTarget, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
+    """The open orders that may block `target`: exits of its own position that are not our own orders."""
     return [
         order
         for order in orders
-        if order.symbol == line.symbol
-        and order.side == line.side
-        and order.position_side in (None, line.position_side)
+        if order.symbol == target.symbol
+        and order.side == target.side
+        and order.position_side in (None, target.position_side)
         and order.client_order_id not in ours
         # The venue holds a part of the position for a reduce-only order, or in hedge mode for one of its position side.
-        and not (order.reduce_only is False and order.position_side is None and line.reduce_only)
+        and not (order.reduce_only is False and order.position_side is None and target.reduce_only)
     ]
 
 
-def unprotected_entry(line: PositionTarget, order: Order, position: Position | None, at: datetime) -> Unprotected:
+def unprotected_entry(target: PositionTarget, order: Order, position: Position | None, at: datetime) -> Unprotected:
     """The journal entry of an order before it is cancelled, from which it can be restored."""
     left = finite(order.amount)
     filled = finite(order.filled)
     if left is not None and filled is not None:
         left -= filled
     return Unprotected(
-        line.decision,
+        target.decision,
         at,
-        line.account,
-        line.symbol,
-        line.position_side,
+        target.account,
+        target.symbol,
+        target.position_side,
         order=order.id,
         order_client_id=order.client_order_id,
         side=order.side,

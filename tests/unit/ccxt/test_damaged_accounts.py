@@ -17,7 +17,7 @@ from killswitch_ccxt.venues.bybit.rows import spot_balance
 from killswitch_ccxt.venues.kraken.rows import held_amounts, margin_rows
 from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.conformance import typed_binance
-from tests.conformance.typed_stands import TypedStand
+from tests.conformance.typed_harnesses import TypedHarness
 
 D = Decimal
 OWED: dict[str, Any] = {"asset": "BTC", "free": "0.75", "locked": "0.25", "borrowed": "3", "interest": "0.1"}
@@ -57,24 +57,24 @@ def test_a_missing_credit_or_closed_volume_at_kraken_is_unreadable_not_zero() ->
         margin_rows([{"pair": "XXBTZUSD", "type": "sell", "vol": "2", "vol_closed": None}])
 
 
-def _snapshot(stand: TypedStand, request: str, answer: Any) -> Any:
+def _snapshot(harness: TypedHarness, request: str, answer: Any) -> Any:
     async def scenario() -> Any:
-        venue = await stand.connect(lambda requested, whole: answer if requested == request else whole)
+        venue = await harness.connect(lambda requested, whole: answer if requested == request else whole)
         try:
             return await venue.snapshot()
         finally:
             await venue.close()
 
-    return stand.run(scenario())
+    return harness.run(scenario())
 
 
 @pytest.mark.parametrize("coins", [[], ["ETH"], ["BTC", "ETH", "BTC"]])
 def test_a_coin_margined_account_without_the_coin_of_a_position_is_unreadable(coins: list[str]) -> None:
     """An empty list together with a short position was read as a loss of the whole equity."""
-    stand = typed_binance.coinm()
-    whole = stand.typed.answers["GET /dapi/v1/account"]["assets"]
+    harness = typed_binance.coinm()
+    whole = harness.typed.answers["GET /dapi/v1/account"]["assets"]
     rows = [row for coin in coins for row in whole if row["asset"] == coin]
-    seen = _snapshot(stand, "GET /dapi/v1/account", {"assets": rows})
+    seen = _snapshot(harness, "GET /dapi/v1/account", {"assets": rows})
     assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
     assert "asset" in seen.reason
 
@@ -82,19 +82,19 @@ def test_a_coin_margined_account_without_the_coin_of_a_position_is_unreadable(co
 @pytest.mark.parametrize("field", ["maintMargin", "positionInitialMargin"])
 def test_a_negative_margin_of_a_coin_makes_the_margin_unknown(field: str) -> None:
     """The negative margin was added to that of the other coins."""
-    stand = typed_binance.coinm()
-    first, second = stand.typed.answers["GET /dapi/v1/account"]["assets"]
-    seen = _snapshot(stand, "GET /dapi/v1/account", {"assets": [first, second | {field: "-0.5"}]})
+    harness = typed_binance.coinm()
+    first, second = harness.typed.answers["GET /dapi/v1/account"]["assets"]
+    seen = _snapshot(harness, "GET /dapi/v1/account", {"assets": [first, second | {field: "-0.5"}]})
     found = seen.maintenance_margin if field == "maintMargin" else seen.margin_used
     assert (seen.quality, found) == ("ok", None)
 
 
 def test_an_equity_of_zero_with_open_positions_is_unknown_and_the_positions_are_kept() -> None:
     """The positions can be closed; an equity below zero is accepted, because a liquidation shows one."""
-    stand = typed_binance.coinm()
+    harness = typed_binance.coinm()
     rows = [row | {"marginBalance": "0", "walletBalance": "0"} for row in
-            stand.typed.answers["GET /dapi/v1/account"]["assets"]]  # fmt: skip
-    seen = _snapshot(stand, "GET /dapi/v1/account", {"assets": rows})
+            harness.typed.answers["GET /dapi/v1/account"]["assets"]]  # fmt: skip
+    seen = _snapshot(harness, "GET /dapi/v1/account", {"assets": rows})
     assert (seen.quality, seen.equity, len(seen.positions)) == ("ok", None, 1)
     assert "equity: it is 0" in seen.reason
     rows[0] |= {"marginBalance": "-0.1"}

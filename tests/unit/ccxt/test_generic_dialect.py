@@ -112,19 +112,19 @@ def test_a_market_that_the_venue_has_under_another_exchange_name_is_suggested() 
 @pytest.mark.parametrize("part", ["available", "locked"])
 def test_a_negative_amount_at_an_unexamined_exchange_is_unreadable(part: str) -> None:
     """It is no borrowed holding: how the exchange writes debts is unknown."""
-    stand = generic()
-    first, second = stand.typed.answers["GET /api/v4/spot/accounts"]
+    harness = generic()
+    first, second = harness.typed.answers["GET /api/v4/spot/accounts"]
 
     async def main() -> AccountSnapshot:
         def change(question: str, answer: Any) -> Any:
             return [first | {part: "-0.5"}, second] if question == "GET /api/v4/spot/accounts" else answer
 
-        venue = await stand.connect(change)
+        venue = await harness.connect(change)
         try:
             return await venue.snapshot()
         finally:
             await venue.close()
 
-    seen = stand.run(main())
+    seen = harness.run(main())
     assert (seen.quality, seen.positions) == ("malformed", None)
     assert "BTC is -0." in str(seen.reason)

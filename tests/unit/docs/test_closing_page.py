@@ -17,7 +17,7 @@ import pytest
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.closing_pace import PACE, ClosingPace
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.line_verdict import LineAction, evaluate_line
+from killswitch.execution.decide.target_verdict import TargetAction, evaluate_target
 from killswitch.execution.send import order_sender
 from killswitch.incident.record.results import DecisionStatus
 from killswitch.journal.codec import decode
@@ -117,7 +117,7 @@ def test_the_shortest_client_order_id_of_the_page_is_that_of_the_code(text: str)
 
 def position_target(target: str) -> PositionTarget:
     return PositionTarget(
-        decision="d", account="main", symbol="X", position_side="long", side="sell", target=D(target),
+        decision="d", account="main", symbol="X", position_side="long", side="sell", target_size=D(target),
         decided=10 - D(target), largest=10 - D(target), reduce_only=True, rank=1, index=0,
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, objec
 def next_order(reason: str | None) -> str:
     """The page's term for the order after one that ended with `reason`."""
     once = refused_target("0", reason, 1)
-    if next_action(once) is not LineAction.SEND:
+    if next_action(once) is not TargetAction.SEND:
         return "none"
     if once.largest < position_target("0").largest:
         assert (once.largest, once.failed_tries) == (D(5), 0)
@@ -153,16 +153,16 @@ def next_order(reason: str | None) -> str:
     return "the next try" if once.failed_tries else "the same"
 
 
-def next_action(target: PositionTarget) -> LineAction:
-    return evaluate_line(target, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
+def next_action(target: PositionTarget) -> TargetAction:
+    return evaluate_target(target, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
 
 
 def after_eight(target: str, reason: str | None) -> str:
     """The page's term for the end of a target after eight such orders."""
-    words = {LineAction.SEND: "continues", LineAction.BLOCKED: "blocked", LineAction.GIVE_UP: "residual"}
-    at_once = next_action(refused_target(target, reason, 1)) is not LineAction.SEND
+    words = {TargetAction.SEND: "continues", TargetAction.BLOCKED: "blocked", TargetAction.GIVE_UP: "residual"}
+    at_once = next_action(refused_target(target, reason, 1)) is not TargetAction.SEND
     before = next_action(refused_target(target, reason, PACE.fruitless_attempts - 1))
-    assert at_once or before is LineAction.SEND
+    assert at_once or before is TargetAction.SEND
     return words[next_action(refused_target(target, reason, PACE.fruitless_attempts))] + (" at once" if at_once else "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.line_verdict import LineAction, LineVerdict
+from killswitch.execution.decide.target_verdict import TargetAction, TargetVerdict
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Entry, Finished, PositionKey
@@ -21,7 +21,9 @@ from killswitch.model.store import JournalEntry, JournalKind
 from tests.honest_venue import NOW
 
 D = Decimal
-FLAT = LineVerdict(LineAction.NOTHING)
+FLAT = TargetVerdict(TargetAction.NOTHING)
+DUST = TargetVerdict(TargetAction.BLOCKED, reason="dust")
+TIRED = TargetVerdict(TargetAction.GIVE_UP, reason="tired")
 
 
 def intent(symbol: str = "BTC", contracts: str = "10", target: str = "0", **fields: Any) -> Intent:
@@ -49,7 +51,7 @@ def job_of(*intents: Intent, entries: tuple[Entry, ...] = (), **fields: Any) -> 
 
 
 def result(
-    of: AccountJob, verdicts: Sequence[LineVerdict], shown: Mapping[PositionKey, Decimal]
+    of: AccountJob, verdicts: Sequence[TargetVerdict], shown: Mapping[PositionKey, Decimal]
 ) -> dict[str, str | None]:
     """The row in which the job's end is stored."""
     return encode(of.result(NOW, verdicts, shown)).data
@@ -68,7 +70,7 @@ def test_a_job_applies_only_entries_of_its_account() -> None:
     of = job_of(intent(), other, entries=(
         entry("planned", sequence=3), entry("planned", sequence=7), entry("finished", account="other", sequence=9),
     ))  # fmt: skip
-    assert ([line.symbol for line in of.lines], of.planned, of.finished) == (["BTC"], 3, None)
+    assert ([target.symbol for target in of.targets], of.planned, of.finished) == (["BTC"], 3, None)
 
 
 def test_a_job_uses_the_declared_ladder_or_the_market() -> None:
@@ -83,13 +85,13 @@ def test_a_finished_entry_ends_every_target() -> None:
     """Whether it was at its target or not."""
     end = entry("finished", None, status="flat")
     of = job_of(intent(), intent("ETH"), entries=(entry("planned"), end))
-    assert ([line.state for line in of.lines], of.finished) == ([TargetState.OVER, TargetState.OVER], end)
+    assert ([target.state for target in of.targets], of.finished) == ([TargetState.OVER, TargetState.OVER], end)
 
 
 def test_a_whole_book_close_settles_the_targets_without_an_order_in_flight() -> None:
     """One order is in flight: its target waits for it as before; nothing has finished."""
     of = job_of(intent(), intent("ETH"), entries=(entry("sending", "BTC", "o1", amount="1"), entry("swept", None)))
-    assert [(line.symbol, line.state, line.is_in_whole_close) for line in of.lines] == [
+    assert [(target.symbol, target.state, target.is_in_whole_close) for target in of.targets] == [
         ("BTC", TargetState.SENDING, False), ("ETH", TargetState.SETTLED, True)
     ]  # fmt: skip
     assert of.finished is None
@@ -98,11 +100,11 @@ def test_a_whole_book_close_settles_the_targets_without_an_order_in_flight() -> 
 def test_entries_about_no_target_of_the_job_change_nothing() -> None:
     """Another symbol, or none."""
     of = job_of(entries=(entry("sending", "ETH", "o1", amount="1"), entry("sending", None, "o2", amount="1")))
-    assert [line.state for line in of.lines] == [TargetState.READY]
-    assert of.line_of(entry("sending", "ETH")) is None
-    assert of.line_of(entry("sending", None)) is None
-    assert of.line_of(entry("sending")) is of.lines[0]
-    assert (of.line_at(("BTC", "long")), of.line_at(("BTC", "short"))) == (of.lines[0], None)
+    assert [target.state for target in of.targets] == [TargetState.READY]
+    assert of.target_of(entry("sending", "ETH")) is None
+    assert of.target_of(entry("sending", None)) is None
+    assert of.target_of(entry("sending")) is of.targets[0]
+    assert (of.target_at(("BTC", "long")), of.target_at(("BTC", "short"))) == (of.targets[0], None)
 
 
 def test_a_position_is_named_by_symbol_and_side() -> None:
@@ -165,17 +167,20 @@ def test_a_partly_unknown_cost_is_unknown_and_a_gain_is_no_cost() -> None:
 @pytest.mark.parametrize(
     ("verdicts", "status"),
     [
-        ((LineVerdict(LineAction.BLOCKED, reason="dust"),), "blocked"),
-        ((LineVerdict(LineAction.GIVE_UP, reason="tired"),), "residual"),
-        ((LineVerdict(LineAction.BLOCKED, reason="dust"), LineVerdict(LineAction.GIVE_UP, reason="tired")), "residual"),
+        ((DUST,), "blocked"),
+        ((TIRED,), "residual"),
         (
-            (LineVerdict(LineAction.GIVE_UP, reason="tired"), LineVerdict(LineAction.ABANDON, reason="lost")),
+            (DUST, TIRED),
+            "residual",
+        ),
+        (
+            (TIRED, TargetVerdict(TargetAction.ABANDON, reason="lost")),
             "abandoned",
         ),
     ],
 )
 def test_the_status_is_the_worst_of_the_targets_with_every_reason(
-    verdicts: tuple[LineVerdict, ...], status: str
+    verdicts: tuple[TargetVerdict, ...], status: str
 ) -> None:
     """Blocked only if the venue's rules alone are the reason; an order of unknown status outweighs the rest."""
     said = result(job_of(), [FLAT, *verdicts], {("BTC", "long"): D(4)})
@@ -195,9 +200,7 @@ def test_an_abandoned_order_is_named_though_every_target_is_reached() -> None:
 def test_the_residual_is_stored_for_each_position_and_read_back() -> None:
     """Above the target by 4; a position at its target is not listed."""
     of = job_of(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
-    said = result(
-        of, [LineVerdict(LineAction.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)}
-    )
+    said = result(of, [TIRED], {("BTC", "long"): D(6), ("ETH", "short"): D(0)})
     assert {key: value for key, value in said.items() if key.startswith("left")} == {"left long BTC": "4"}
     of.apply(decode(JournalEntry("d1", "finished", NOW, "main", data=said)))
     assert of.closing({}) == Closing(
@@ -248,7 +251,7 @@ def hops(*sales: str, target: str = "0") -> tuple[Intent, ...]:
 
 
 def hop(of: AccountJob) -> PositionTarget:
-    return next(line for line in of.lines if line.symbol == "BTC/USDT")
+    return next(target for target in of.targets if target.symbol == "BTC/USDT")
 
 
 def test_a_hop_sells_the_proceeds_of_the_sales_before_it() -> None:
@@ -261,13 +264,13 @@ def test_a_hop_sells_the_proceeds_of_the_sales_before_it() -> None:
 def test_up_to_two_percent_missing_is_a_fee_and_more_is_a_lag() -> None:
     """0.49 of 0.5 is a fee; below that the hop is short until it arrives."""
     of = job_of(*hops("X"), entries=sold("X", "10", "0.05"))
-    line = hop(of)
-    of.supply(line, D("0.489"), None)
-    assert (line.decided, of.short) == (D("0.489"), {line.name})
-    of.supply(line, D("0.49"), None)
-    assert (line.decided, of.short) == (D("0.49"), set())
-    of.supply(line, D("0.7"), None)
-    assert line.decided == D("0.5")
+    target = hop(of)
+    of.supply(target, D("0.489"), None)
+    assert (target.decided, of.short) == (D("0.489"), {target.name})
+    of.supply(target, D("0.49"), None)
+    assert (target.decided, of.short) == (D("0.49"), set())
+    of.supply(target, D("0.7"), None)
+    assert target.decided == D("0.5")
 
 
 def test_what_a_hop_has_sold_is_not_supplied_again() -> None:
@@ -306,9 +309,9 @@ def test_only_hops_after_a_sale_are_supplied() -> None:
     """A position is reduced, and a first hop sells, by what was decided."""
     for one in (intent(), intent(purpose="hop"), intent(after=0)):
         of = job_of(one)
-        before = of.lines[0].decided
-        of.supply(of.lines[0], D(99), None)
-        assert (of.lines[0].decided, of.unsupplied, of.short) == (before, set(), set())
+        before = of.targets[0].decided
+        of.supply(of.targets[0], D(99), None)
+        assert (of.targets[0].decided, of.unsupplied, of.short) == (before, set(), set())
 
 
 @pytest.mark.parametrize("place", [2, 99, -1])

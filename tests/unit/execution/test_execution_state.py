@@ -48,8 +48,8 @@ def test_what_was_closed_before_a_plan_is_the_base_of_its_decision(store: Store)
     sold(state, "ETH", "o3", "0.4")
     store.append(entry("filled", "BTC", "o9", "other", filled="0.5", price="100", fee="0"))
     assert state.adopt(later)
-    (line,) = state.jobs["d2"].lines
-    assert (line.closed_before, state.ledger(line.key).closed) == (D("0.6"), D("0.8"))
+    (target,) = state.jobs["d2"].targets
+    assert (target.closed_before, state.ledger(target.key).closed) == (D("0.6"), D("0.8"))
 
 
 def test_what_was_closed_after_a_decision_was_prepared_counts_for_it(store: Store) -> None:
@@ -61,8 +61,8 @@ def test_what_was_closed_after_a_decision_was_prepared_counts_for_it(store: Stor
     state.prepare(later, planned)
     sold(state, "BTC", "o2", "0.2")
     assert state.adopt(commit(store, later))
-    (line,) = state.jobs["d2"].lines
-    assert line.closed_before == D("0.6")
+    (target,) = state.jobs["d2"].targets
+    assert target.closed_before == D("0.6")
 
 
 def test_a_decision_is_adopted_once_and_one_without_a_plan_never(store: Store) -> None:
@@ -75,17 +75,17 @@ def test_a_decision_is_adopted_once_and_one_without_a_plan_never(store: Store) -
     foreign = decide(HonestVenue({"BTC": D(1)}, account="other"), {"BTC": D(0)}, name="d3")
     assert not state.adopt(commit(store, foreign))
     assert set(state.jobs) == {"d1"}
-    assert [line.symbol for line in state.lines()] == ["BTC", "ETH"]
+    assert [target.symbol for target in state.targets()] == ["BTC", "ETH"]
     assert venue.account == "main"
 
 
 def test_the_expected_positions_follow_our_orders(store: Store) -> None:
     """Ten before any order; 9.4 after 0.6 of ten; entries, and entries about orders, are counted."""
     state, _ = state_and_venue(store)
-    line, other = (each.key for each in state.lines())
-    assert state.expected() == {line: D(10), other: D(10)}
+    target, other = (each.key for each in state.targets())
+    assert state.expected() == {target: D(10), other: D(10)}
     sold(state, "BTC", "o1", "0.6")
-    assert state.expected() == {line: D("9.4"), other: D(10)}
+    assert state.expected() == {target: D("9.4"), other: D(10)}
     assert (state.written, state.order_changes, state.sent) == (3, 2, 1)
 
 
@@ -100,11 +100,11 @@ def test_an_empty_record_changes_nothing(store: Store) -> None:
 def test_a_transaction_is_durable_at_its_end_even_after_a_failure(store: Store, fails: bool) -> None:
     """Nothing is written inside; at the end every change is, also where something failed."""
     state, _ = state_and_venue(store)
-    line = state.lines()[0]
+    target = state.targets()[0]
     before = len(store.journal())
     verified = JournalEntry(
-        decision=line.decision, kind="verified", at=NOW, account="main", symbol=line.symbol,
-        position_side=line.position_side, data={"position": "0", "target": "0"},
+        decision=target.decision, kind="verified", at=NOW, account="main", symbol=target.symbol,
+        position_side=target.position_side, data={"position": "0", "target": "0"},
     )  # fmt: skip
     with contextlib.suppress(RuntimeError), state.transaction():
         state.record([decode(verified)])
@@ -112,7 +112,7 @@ def test_a_transaction_is_durable_at_its_end_even_after_a_failure(store: Store, 
         if fails:
             raise RuntimeError("a defect")
     assert [entry.kind for entry in store.journal()[before:]] == ["verified"]
-    assert line.state is TargetState.AT_TARGET
+    assert target.state is TargetState.AT_TARGET
 
 
 def test_a_recovery_reads_the_journal_of_each_decision_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

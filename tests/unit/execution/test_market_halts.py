@@ -284,12 +284,12 @@ class RestingOrders(ScriptedVenue):
 def order_query_of(venue: RestingOrders, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> OrderQuery:
     budget = RequestBudgets().of("main", "v", traits)
     context = AccountContext("main", venue, time, ClosingPace(), lambda _: None, budget, Breaker())
-    return OrderQuery(context, lambda line: line.symbol in halted)
+    return OrderQuery(context, lambda target: target.symbol in halted)
 
 
 def query_for(time: VirtualTime, symbol: str, state: TargetState) -> OrderQuestion:
-    line = PositionTarget("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
-    return OrderQuestion(line, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
+    target = PositionTarget("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
+    return OrderQuestion(target, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
 
 
 def test_orders_of_unknown_status_are_queried_before_resting_ones() -> None:

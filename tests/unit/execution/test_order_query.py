@@ -93,11 +93,11 @@ class QueryUnderTest:
         return (found[0].kind, found[0].data) if found else None
 
 
-LINE = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+TARGET = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
 
 
 def question(state: TargetState | None = TargetState.UNKNOWN, ago: float = 60.0, name: str = "o1") -> OrderQuestion:
-    return OrderQuestion(LINE, name, 3, "v1", D(4), NOW - timedelta(seconds=ago), state)
+    return OrderQuestion(TARGET, name, 3, "v1", D(4), NOW - timedelta(seconds=ago), state)
 
 
 def report(state: str, filled: str = "0", **words: Any) -> OrderReport:
@@ -114,21 +114,21 @@ GARBLED = MalformedAnswerError("what?")
 
 def test_detached_orders_and_the_order_in_flight_are_queried() -> None:
     """A detached order has no state; the one in flight has that of its target; any other order is not queried."""
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
-    assert questions(line) == []
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+    assert questions(target) == []
     first = ("d1", NOW, "main", "BTC", "long", "o1", 1)
     second = ("d1", NOW, "main", "BTC", "long", "o2", 2)
     for entry in (
         OrderSending(*first, amount=D(2)), OrderDetached(*first), OrderSending(*second, amount=D(3)),
         Acknowledged(*second, order="v2")
     ):  # fmt: skip
-        line.apply(entry)
-    assert questions(line) == [
-        OrderQuestion(line, "o1", 1, None, D(2), NOW, None), OrderQuestion(line, "o2", 2, "v2", D(3), NOW,
+        target.apply(entry)
+    assert questions(target) == [
+        OrderQuestion(target, "o1", 1, None, D(2), NOW, None), OrderQuestion(target, "o2", 2, "v2", D(3), NOW,
         TargetState.WORKING)
     ]  # fmt: skip
-    line.state = TargetState.READY
-    assert [each.name for each in questions(line)] == ["o1"]
+    target.state = TargetState.READY
+    assert [each.name for each in questions(target)] == ["o1"]
 
 
 def test_an_answer_is_journaled_for_its_order_and_position() -> None:
@@ -190,7 +190,7 @@ def test_an_order_that_no_query_finds_is_absent_once_it_can_no_longer_arrive() -
     for order_question in (
         question(ago=2.0),
         question(ago=-1.0),
-        OrderQuestion(LINE, "o1", 3, None, D(4), None, TargetState.UNKNOWN),
+        OrderQuestion(TARGET, "o1", 3, None, D(4), None, TargetState.UNKNOWN),
     ):
         found = QueryUnderTest(PresetVenue()).entry_of(order_question)
         assert found is not None
@@ -233,7 +233,7 @@ def test_fills_of_the_whole_amount_settle_an_order(order: object) -> None:
 
 def test_fills_settle_an_order_without_a_venue_order_id() -> None:
     """Its client order id is all that is known."""
-    order_question = OrderQuestion(LINE, "o1", 3, None, D(4), NOW, TargetState.UNKNOWN)
+    order_question = OrderQuestion(TARGET, "o1", 3, None, D(4), NOW, TargetState.UNKNOWN)
     found = QueryUnderTest(PresetVenue(None, (), (fill("4", "99"),))).entry_of(order_question)
     assert found is not None
     assert (found[0], found[1]["order"], found[1]["filled"]) == ("filled", "", "4")

@@ -13,8 +13,8 @@ from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.execution.send.order_queue import QueuedOrder, SendResult
 from killswitch.execution.send.order_sender import OrderSender, report_entry
-from killswitch.execution.send.queued_orders import QueuedOrder, SendResult
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Entry, OrderSending
 from killswitch.journal.lifecycle import TargetState
@@ -90,7 +90,7 @@ class SenderUnderTest:
     def __init__(self, venue: OrderTaker, *limits: RateLimit, costs: Sequence[Cost] = (), batch: int = 1) -> None:
         self.time, self.venue = VirtualTime(NOW), venue
         self.groups: list[list[JournalEntry]] = []
-        self.lines: dict[str, PositionTarget] = {}
+        self.targets: dict[str, PositionTarget] = {}
         traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
         self.budget = RequestBudgets().of("main", "v", traits)
         self.breaker = Breaker(failures=3)
@@ -102,11 +102,11 @@ class SenderUnderTest:
         if entries:
             self.groups.append([encode(entry) for entry in entries])
         for entry in entries:
-            self.lines[entry.symbol or ""].apply(entry)
+            self.targets[entry.symbol or ""].apply(entry)
 
     def queued_order(self, symbol: str, amount: str = "2") -> QueuedOrder:
-        line = PositionTarget("d1", "main", symbol, "long", "sell", D(0), D(amount), D(amount), True, 1, 0)
-        self.lines[symbol] = line
+        target = PositionTarget("d1", "main", symbol, "long", "sell", D(0), D(amount), D(amount), True, 1, 0)
+        self.targets[symbol] = target
         request = OrderRequest(
             client_order_id=f"o-{symbol}", symbol=symbol, side="sell", position_side="long", amount=D(amount),
             reduce_only=True,
@@ -114,7 +114,7 @@ class SenderUnderTest:
         sending = OrderSending(
             "d1", NOW, "main", symbol, "long", f"o-{symbol}", 1, amount=D(amount), position=D(amount)
         )
-        return QueuedOrder(line, request, sending)
+        return QueuedOrder(target, request, sending)
 
     def send(self, *symbols: str) -> SendResult:
         orders = [self.queued_order(symbol) for symbol in symbols]
@@ -138,7 +138,7 @@ def test_every_order_is_journaled_before_it_is_sent_and_its_answer_after() -> No
         "d1", "filled", sending.last("B").at, "main", "B", "long", "o-B", 1,
         {"order": "v-o-B", "state": "filled", "filled": "2", "price": "100", "fee": "0.1"},
     )  # fmt: skip
-    assert ([each.line.symbol for each in sent.orders], list(sent.held_back), sent.room_in) == (
+    assert ([each.target.symbol for each in sent.orders], list(sent.held_back), sent.room_in) == (
         ["A", "B", "C"],
         [],
         None,
@@ -234,8 +234,8 @@ def test_orders_beyond_the_request_budget_are_held_back() -> None:
     """Two of four in ten seconds: the others are held back, with the time until there is room."""
     sending = SenderUnderTest(OrderTaker(), RateLimit("orders", 2, 10.0), costs=[Cost("submit", "orders", each=1)])
     sent = sending.send(*"ABCD")
-    assert [each.line.symbol for each in sent.orders] == ["A", "B"]
-    assert [each.line.symbol for each in sent.held_back][:1] == ["C"]
+    assert [each.target.symbol for each in sent.orders] == ["A", "B"]
+    assert [each.target.symbol for each in sent.held_back][:1] == ["C"]
     assert sending.venue.requests == [("A",), ("B",)]
     assert sent.room_in is not None
     assert 9.9 < sent.room_in <= 10.0
@@ -246,7 +246,7 @@ def test_room_that_is_free_in_a_moment_is_waited_for() -> None:
     """Two at a time, and again 10 ms after their answers: all four leave in one call."""
     sending = SenderUnderTest(OrderTaker(), RateLimit("orders", 2, 0.01), costs=[Cost("submit", "orders", each=1)])
     sent = sending.send(*"ABCD")
-    assert ([each.line.symbol for each in sent.orders], sent.room_in) == (["A", "B", "C", "D"], None)
+    assert ([each.target.symbol for each in sent.orders], sent.room_in) == (["A", "B", "C", "D"], None)
     assert [sending.kinds_of(symbol) for symbol in "ABCD"] == [["sending", "filled"]] * 4
 
 
@@ -256,7 +256,7 @@ def test_a_symbol_without_room_delays_no_other() -> None:
     sending = SenderUnderTest(OrderTaker(), limit, costs=[Cost("submit", "orders", each=1)])
     sending.context.reserve("submit", ("A",))
     sent = sending.send("A", "B")
-    assert ([each.line.symbol for each in sent.orders], [each.line.symbol for each in sent.held_back]) == (
+    assert ([each.target.symbol for each in sent.orders], [each.target.symbol for each in sent.held_back]) == (
         ["B"],
         ["A"],
     )
@@ -270,7 +270,7 @@ def test_a_symbol_that_has_room_in_less_than_a_second_delays_no_other_either(per
         OrderTaker(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)]
     )
     sending.context.reserve("submit", ("A",))
-    assert [each.line.symbol for each in sending.send("A", "B").orders] == ["B"]
+    assert [each.target.symbol for each in sending.send("A", "B").orders] == ["B"]
 
 
 def test_an_open_breaker_lets_one_order_through_as_a_probe() -> None:
@@ -280,7 +280,7 @@ def test_an_open_breaker_lets_one_order_through_as_a_probe() -> None:
         sending.breaker.failed(0.0)
     assert (sending.send(*"ABC").orders, sending.venue.requests) == ([], [])
     sending.time.elapsed = 1.0
-    assert [each.line.symbol for each in sending.send(*"ABC").orders][:1] == ["A"]
+    assert [each.target.symbol for each in sending.send(*"ABC").orders][:1] == ["A"]
     assert sending.venue.requests[0] == ("A",)
 
 
@@ -304,7 +304,7 @@ def report(state: str, filled: str) -> OrderReport:
 
 
 @pytest.mark.parametrize(
-    ("state", "filled", "line", "kind"),
+    ("state", "filled", "target_state", "kind"),
     [
         ("open", "0", TargetState.SENDING, "acknowledged"),
         ("open", "1", TargetState.UNKNOWN, "acknowledged"),
@@ -318,10 +318,10 @@ def report(state: str, filled: str) -> OrderReport:
     ],
 )
 def test_a_report_becomes_an_entry_by_its_state_and_its_fill(
-    state: str, filled: str, line: TargetState | None, kind: str | None
+    state: str, filled: str, target_state: TargetState | None, kind: str | None
 ) -> None:
     """Open is journaled once; refused with a fill is a fill; every other final state settles the order."""
-    entry = report_entry(report(state, filled), line, ("d1", NOW, "main", "A", "long", "o-A", 1))
+    entry = report_entry(report(state, filled), target_state, ("d1", NOW, "main", "A", "long", "o-A", 1))
     found = None if entry is None else encode(entry)
     assert (None if found is None else found.kind) == kind
     if kind == "filled":

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from killswitch.execution.closing_pace import ClosingPace
-from killswitch.execution.decide.line_verdict import stall_reason
+from killswitch.execution.decide.target_verdict import stall_reason
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry
 from killswitch.journal.lifecycle import ForbiddenTransitionError, TargetState

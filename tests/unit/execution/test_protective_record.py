@@ -141,7 +141,7 @@ def test_open_orders_are_found_by_decision_and_by_order_id() -> None:
     assert [of.is_open(name) for name in ("s1", "s2", "s9")] == [True, True, False]
 
 
-LINE = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+TARGET = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ LINE = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), Tru
 def test_only_exits_of_the_same_position_that_are_not_ours_block(fields: dict[str, object], blocks: bool) -> None:
     """Same symbol, same direction, the position's own side where known; what reduces nothing is an entry."""
     order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | fields)  # type: ignore[arg-type]
-    assert blocking_orders(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
+    assert blocking_orders(TARGET, [order], frozenset({"ours"})) == ([order] if blocks else [])
 
 
 def unprotected_row(order: Order, position: Position | None) -> dict[str, str | None]:
     """The row of an order that is cancelled."""
-    return encode(unprotected_entry(LINE, order, position, AT)).data
+    return encode(unprotected_entry(TARGET, order, position, AT)).data
 
 
 def test_a_cancelled_protective_order_is_journaled_completely() -> None:

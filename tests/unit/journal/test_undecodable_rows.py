@@ -13,7 +13,7 @@ from killswitch.execution.account_context import AccountContext
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.closing_pace import ClosingPace
-from killswitch.execution.order_pass.next_order import build_order
+from killswitch.execution.order_pass.order_builder import build_order
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.incident.record.results import read_result
 from killswitch.journal.codec import decode, encode
@@ -131,13 +131,13 @@ def test_an_unreadable_end_is_abandoned_and_not_continued(store: SqlStore) -> No
 
 def test_no_slice_follows_at_once_on_an_undecodable_row() -> None:
     """The order before it filled completely, and then an unknown row follows: the position is queried first."""
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
     order = ("d1", NOW, "main", "BTC", "long", "o1", 1)
-    line.replay(OrderSending(*order, amount=D(4), position=D(10)))
-    line.replay(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
-    assert (line.state, line.is_fully_filled) == (TargetState.SETTLED, True)
-    line.replay(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
-    assert (line.state, line.is_fully_filled) == (TargetState.SETTLED, False)
+    target.replay(OrderSending(*order, amount=D(4), position=D(10)))
+    target.replay(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
+    assert (target.state, target.is_fully_filled) == (TargetState.SETTLED, True)
+    target.replay(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
+    assert (target.state, target.is_fully_filled) == (TargetState.SETTLED, False)
 
 
 def test_an_undecodable_row_is_a_page() -> None:
@@ -172,18 +172,18 @@ def test_a_client_order_id_used_in_a_row_of_a_later_version_is_not_used_again(st
         row(4, "verified", position="4", target="0"),
     ]
     work = AccountJob(decision, "main", [decode(each) for each in rows])
-    (line,) = work.lines
-    assert (line.filled, line.remaining) == (D(4), D(6))
+    (target,) = work.targets
+    assert (target.filled, target.remaining) == (D(4), D(6))
     venue = HonestVenue({"BTC": D(10)})
     context = AccountContext(
         "main", venue, VirtualClock(), ClosingPace(), lambda _: None, RequestBudget.unlimited(), Breaker()
     )
-    sent = build_order(context, work, line, line.remaining, D(4), None, None)
+    sent = build_order(context, work, target, target.remaining, D(4), None, None)
     assert sent.request.client_order_id != spent
     work.apply(sent.entry)
     name = sent.request.client_order_id
     work.apply(decode(row(6, "filled", name, order="v2", state="filled", filled="6", price="9", fee="0")))
-    assert (line.filled, line.remaining) == (D(10), D(0))
+    assert (target.filled, target.remaining) == (D(10), D(0))
 
 
 def test_an_execution_step_of_five_thousand_digits_stops_no_recovery() -> None:

@@ -572,16 +572,16 @@ def test_slippage_is_counted_against_the_mark_of_the_order_and_delay_against_the
     snapshot = Snapshot(NOW, (account,), "killswitch.snapshot/v1")
     (planned,) = planned_entries(decision, snapshot=snapshot)
     assert planned.data == {"contracts": "10", "target": "0", "mark": "110", "value": "110"}
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for entry in (
         planned,
         order_entry("sending", amount="10", position="10", mark="101", value="101"),
         order_entry("filled", filled="10", price="100", fee="5"),
     ):
-        line.apply(decode(entry))
-    assert line.cost is not None
-    assert line.delay is not None
-    assert (round(line.cost, 9), round(line.delay, 9)) == (D(10) * 1 + 5, D(10) * 9)
+        target.apply(decode(entry))
+    assert target.cost is not None
+    assert target.delay is not None
+    assert (round(target.cost, 9), round(target.delay, 9)) == (D(10) * 1 + 5, D(10) * 9)
 
 
 def order_entry(kind: str, **data: str) -> JournalEntry:
@@ -640,8 +640,8 @@ def test_every_state_but_the_last_can_be_left() -> None:
 
 def test_a_forbidden_entry_is_refused() -> None:
     """A journal in which an order is final twice is refused."""
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
-    line.apply(decode(order_entry("sending", amount="10", position="10")))
-    line.apply(decode(order_entry("filled", filled="10")))
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    target.apply(decode(order_entry("sending", amount="10", position="10")))
+    target.apply(decode(order_entry("filled", filled="10")))
     with pytest.raises(ForbiddenTransitionError, match="d1 BTC long: filled while settled"):
-        line.apply(decode(order_entry("filled", filled="10")))
+        target.apply(decode(order_entry("filled", filled="10")))

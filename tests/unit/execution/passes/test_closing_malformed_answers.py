@@ -92,12 +92,12 @@ def test_a_text_that_cannot_be_encoded_is_journaled_as_far_as_possible(store: St
 
 def test_an_older_entry_without_a_number_counts_as_filled_in_full() -> None:
     """A journal with such an entry is readable: at worst the order closed all it could, and its cost is unknown."""
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for kind, data in (("sending", {"amount": "10", "position": "10"}), ("filled", {"filled": "None", "price": "NaN"})):
-        line.apply(
+        target.apply(
             decode(JournalEntry("d1", kind, NOW, "main", "BTC", "long", "x", 1, data))  # type: ignore[arg-type] # literals
         )
-    assert (line.state, line.filled, line.cost) == (TargetState.SETTLED, D(10), None)
+    assert (target.state, target.filled, target.cost) == (TargetState.SETTLED, D(10), None)
 
 
 @pytest.mark.parametrize("request_", ["submit", "find_order", "snapshot", "cancel"])

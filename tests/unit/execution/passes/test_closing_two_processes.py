@@ -69,11 +69,11 @@ def entry(kind: str, name: str, filled: str) -> JournalEntry:
 )
 def test_every_journal_of_two_processes_can_be_replayed(history: list[tuple[str, str, str]]) -> None:
     """Whatever two processes have written, and in whatever order, the target has a state, and no order counts twice."""
-    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
+    target = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
     for each in history:
-        line.replay(decode(entry(*each)))
-    assert line.filled <= 40
-    assert (line.state is TargetState.OVER) == any(kind == "finished" for kind, _, _ in history)
+        target.replay(decode(entry(*each)))
+    assert target.filled <= 40
+    assert (target.state is TargetState.OVER) == any(kind == "finished" for kind, _, _ in history)
 
 
 def test_an_inconsistent_journal_is_resolved_by_queries_and_the_close_continues(

@@ -16,9 +16,9 @@ from killswitch.model.venue import OrderRequest
 
 @dataclass(frozen=True, slots=True)
 class QueuedOrder:
-    """One order to send: its line, the request, and its journal entry, which is dated when it is sent."""
+    """One order to send: its target, the request, and its journal entry, which is dated when it is sent."""
 
-    line: PositionTarget
+    target: PositionTarget
     request: OrderRequest
     entry: OrderSending
 

@@ -1,4 +1,4 @@
-"""Stands for damaged answers at venues without a wire-level server: typed answers, and the paper venue over HTTP."""
+"""Harnesses for damaged answers at venues without a wire-level server: typed answers, and the paper venue over HTTP."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from killswitch.conformance.harness import Key
 from killswitch.conformance.mutations import Change
-from killswitch.conformance.stand import Key
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt import client
 from killswitch_paper import adapter as paper
-from tests.conformance.stands import PaperStand
+from tests.conformance.harnesses import PaperHarness
 from tests.virtual_time import VirtualTime
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Typed:
         return str(kind) if kind else url.partition("?")[0].rpartition("/api/v2/")[2]
 
 
-class TypedStand:
+class TypedHarness:
     """An account made of typed answers: nothing is sent, and every answer is given as often as it is requested."""
 
     offers = frozenset({"answers"})
@@ -109,12 +109,12 @@ class TypedStand:
         """Nothing to close."""
 
 
-class PaperAnswers(PaperStand):
+class PaperAnswers(PaperHarness):
     """The paper venue over HTTP, whose answers are changed where the client receives them."""
 
     more = ()
     mutations = 40
-    offers = PaperStand.offers | {"answers"}
+    offers = PaperHarness.offers | {"answers"}
 
     def __init__(self) -> None:
         super().__init__(http=True)
@@ -135,7 +135,7 @@ class PaperAnswers(PaperStand):
         return venue
 
 
-def deribit() -> TypedStand:
+def deribit() -> TypedHarness:
     """A long perpetual and a short option in BTC, a finished order, a stop, fills and a deposit."""
     from tests.unit.ccxt.venues import test_deribit as typed
 
@@ -157,10 +157,12 @@ def deribit() -> TypedStand:
     }  # fmt: skip
     answers = {name: {"jsonrpc": "2.0", "result": result} for name, result in {**results, "": []}.items()}
     keys = {"key": typed.KEY, "secret": typed.SECRET}
-    return TypedStand(Typed("deribit", "BTC", typed.PERPETUAL, "kswa1", keys, answers, typed.START, size=Decimal(5000)))
+    return TypedHarness(
+        Typed("deribit", "BTC", typed.PERPETUAL, "kswa1", keys, answers, typed.START, size=Decimal(5000))
+    )
 
 
-def hyperliquid() -> TypedStand:
+def hyperliquid() -> TypedHarness:
     """A long and a short, a limit and a stop for the whole position, a fill, funding and a deposit."""
     from tests.unit.ccxt.venues import test_hyperliquid as typed
 
@@ -178,4 +180,4 @@ def hyperliquid() -> TypedStand:
     }  # fmt: skip
     keys = {"wallet_address": typed.MASTER, "private_key": typed.PRIVATE}
     now = datetime.fromtimestamp(1_708_622_400, UTC)
-    return TypedStand(Typed("hyperliquid", "USDC", typed.BTC, typed.CLOID, keys, answers, now, size=Decimal("0.5")))
+    return TypedHarness(Typed("hyperliquid", "USDC", typed.BTC, typed.CLOID, keys, answers, now, size=Decimal("0.5")))

@@ -1,4 +1,4 @@
-"""The test bench that an adapter's author provides: a venue, real or simulated, that the test controls."""
+"""The harness that an adapter's author provides: a venue, real or simulated, that the test controls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Mishap = Literal[
 Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"]
 
 
-class Stand(Protocol):
+class VenueHarness(Protocol):
     """One account at a venue that a test controls. Symbols are written as the adapter writes them."""
 
     offers: frozenset[Offer]
@@ -56,7 +56,7 @@ class Stand(Protocol):
     """Seconds within which a change must show in snapshots that are taken once a second."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, in the stand's event loop and with its clock."""
+        """Run a coroutine to its end, in the harness's event loop and with its clock."""
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         """Start the venue with this book and nothing else, and connect the adapter to it."""

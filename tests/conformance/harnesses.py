@@ -1,4 +1,4 @@
-"""Stands for the conformance tests: every wire-level venue behind its real client, and the paper venue in both ways."""
+"""Harnesses of the conformance tests: wire-level venues behind their real clients, and the paper venue in both ways."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, TypeVar
 
+from killswitch.conformance.harness import Key, Mishap, Offer
 from killswitch.conformance.mutations import Change
-from killswitch.conformance.stand import Key, Mishap, Offer
 from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import AccountSpec, Call, VenueAdapter
 from killswitch_paper import adapter as paper
@@ -48,7 +48,7 @@ class Wired:
     signed: frozenset[str] = frozenset()
 
 
-class WireStand:
+class WireHarness:
     """A wire-level venue in virtual time."""
 
     patience = 90.0
@@ -144,7 +144,7 @@ class WireStand:
         return self._time.elapsed, self._time.now()
 
 
-class PaperStand:
+class PaperHarness:
     """The paper venue, in this process or over HTTP on loopback. test_paper_client breaks its server."""
 
     symbols = ("A", "B")
