@@ -26,7 +26,7 @@ from killswitch.pnl_explain.classification import (
 )
 from killswitch.pnl_explain.interval import Interval, interval_between, is_in_step
 from killswitch.pnl_explain.ledger import FillRow
-from killswitch.pnl_explain.residual import Evidence, Residual, residual_of
+from killswitch.pnl_explain.residual import ChosenResidual, Evidence, residual_of
 from killswitch.pnl_explain.settlements import DroppedFlow, Settlements
 from killswitch.pnl_explain.splits import may_be_share_split
 from killswitch.pnl_explain.swings import Swing, Swings
@@ -307,7 +307,7 @@ class AccountTrail:
         )  # fmt: skip
 
     def _remember_settlement(
-        self, interval: Interval, evidence: Evidence, residual: Residual, parts: tuple[Decimal, ...]
+        self, interval: Interval, evidence: Evidence, residual: ChosenResidual, parts: tuple[Decimal, ...]
     ) -> None:
         """Remember what was netted: provisionally while positions lag, else as settled.
 

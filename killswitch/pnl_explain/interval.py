@@ -15,7 +15,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.pnl_explain.decomposition import collateral_effect, entries_changed, sizes_changed, wallet_change
 from killswitch.pnl_explain.pending_changes import NEARLY_ALL
-from killswitch.pnl_explain.residual import Residual
+from killswitch.pnl_explain.residual import ChosenResidual
 from killswitch.pnl_explain.splits import restated_for_splits
 from killswitch.pnl_explain.trades import ObservedTrades, fee_of
 from killswitch.valuation.account_facts import holdings_value
@@ -75,7 +75,7 @@ class Interval(Struct, frozen=True):
         by_prices = collateral_effect(self.before, self.after) + found.moves.by_marks
         return self.equity_change - by_prices + fees
 
-    def is_of_one_answer(self, residual: Residual) -> bool:
+    def is_of_one_answer(self, residual: ChosenResidual) -> bool:
         """Whether a residual follows amounts of the wallet, so that prices of another moment do not distort it.
 
         On a market of holdings it does if equity is the sum of the holdings at the reported prices.

@@ -67,7 +67,7 @@ class Evidence(Struct, frozen=True):
         return self.unrealized_change is not None and abs(self.unrealized_change) <= self.noise
 
 
-class Residual(Struct, frozen=True):
+class ChosenResidual(Struct, frozen=True):
     """The residual; `amount` is None if it cannot be computed.
 
     `by_wallet`: it follows the wallet, which marks of another moment cannot distort. `netted`: the part of Rw that
@@ -94,13 +94,13 @@ class ResidualCase(Struct, frozen=True):
     nets: bool = False
 
 
-def residual_of(evidence: Evidence) -> Residual:
+def residual_of(evidence: Evidence) -> ChosenResidual:
     """The residual by the first case that applies."""
     case = next(each for each in CASES if each.applies(evidence))
     amount = case.amount(evidence)
     by_wallet = evidence.whole_by_wallet
     netted = ZERO if amount is None or by_wallet is None or not case.nets else by_wallet - amount
-    return Residual(
+    return ChosenResidual(
         case.name,
         amount,
         by_wallet=case.by_wallet or (amount is not None and amount == evidence.by_wallet),

@@ -155,6 +155,11 @@ class UnitValueTrack:
         """The fall from `highest` to now."""
         return fall_from(highest, self.value)
 
+    @staticmethod
+    def fall_between(highest: float, now: float) -> float:
+        """The fall from `highest` to another value than the current one."""
+        return fall_from(highest, now)
+
     def with_equity(self, equity: float) -> UnitValueTrack:
         """A copy with another current equity and the same past."""
         other = copy(self)

@@ -12,8 +12,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from killswitch.valuation.unit_value import fall_from
-
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation
     from killswitch.pnl_explain.unavailable_accounts import UnitRange
@@ -109,7 +107,7 @@ def _interpreted_fall(history: History, edge: int, interpretation: Interpretatio
     """The fall in the window by one interpretation of the open changes."""
     now, until = _current(history, interpretation)
     values = (value for at, value in _interpreted_values(history, edge, interpretation, until))
-    return fall_from(max(values, default=now), now)
+    return history.track.fall_between(max(values, default=now), now)
 
 
 def _interpreted_values(
@@ -149,7 +147,8 @@ def _fall_from(history: History, highest: Callable[[Interpretation], float], now
     low, high = history.interpretations
     if now is not None:
         return now.fall_from((highest(low), highest(high)))
-    return fall_from(highest(low), _current(history, low)[0]), fall_from(highest(high), _current(history, high)[0])
+    fall = history.track.fall_between
+    return fall(highest(low), _current(history, low)[0]), fall(highest(high), _current(history, high)[0])
 
 
 def unit_value(history: History, since: int) -> Interval:
