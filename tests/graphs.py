@@ -1,4 +1,4 @@
-"""Graphs for tests of the rooms above the compiler, written the short way."""
+"""Graphs for tests of the packages above the compiler, written the short way."""
 
 from __future__ import annotations
 

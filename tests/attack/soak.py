@@ -46,7 +46,7 @@ JUMPS: Final = (-86_400, -3_600, -90, -5, 0, 0, 0, 5, 90, 3_600, 86_400)
 """By how many seconds a wall clock may be off."""
 BOUNDED: Final = ("killswitch/model/parsing.py", "killswitch/model/magnitude.py")
 """Files that cache at most 8,192 numbers; the cache takes hours to fill."""
-ROOMS: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
+PACKAGES: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _resources() -> Resources:
     gc.collect()
     memory = 0
     if tracemalloc.is_tracing():
-        ours = [tracemalloc.Filter(True, f"*/{room}/*") for room in ROOMS]
+        ours = [tracemalloc.Filter(True, f"*/{package}/*") for package in PACKAGES]
         ours += [tracemalloc.Filter(False, f"*/{file}") for file in BOUNDED]
         memory = sum(it.size for it in tracemalloc.take_snapshot().filter_traces(ours).statistics("filename"))
     return Resources(len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), memory)

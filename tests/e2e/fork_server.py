@@ -34,13 +34,13 @@ EXTRA_MODULES: Final = (
     "killswitch.lab.book", "killswitch.lab.crash", "killswitch.lab.feed", "killswitch.lab.recording",
     "killswitch_paper.server", "ccxt", "ccxt.async_support", "ccxt.pro", "aiohttp.web", "tests.wire.__main__",
 )  # fmt: skip
-ROOMS: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
+PACKAGES: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
 
 
 def serve(descriptor: int) -> Callable[[], Any]:
     """Fork for each request until the socket is closed. In a child: return what the child runs."""
     requests = socket.socket(fileno=descriptor)
-    for name in (*(name for room in ROOMS for name in _modules(room)), *EXTRA_MODULES):
+    for name in (*(name for package in PACKAGES for name in _modules(package)), *EXTRA_MODULES):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # no collection in a child visits these objects again

@@ -1,8 +1,8 @@
-"""`make mutants`: mutation testing. Change the code of a room in one place at a time, and check that a test fails.
+"""`make mutants`: mutation testing. Change the code of a package in one place at a time, and check that a test fails.
 
-Names of rooms as arguments select rooms; `--survivors` also prints the surviving mutants. Each room is tested in a
-copy under build/mutants, with one process at the lowest priority. A run can be stopped at any time: the next one tests
-the remaining mutants, those of changed code, and the earlier survivors.
+Names of packages as arguments select packages; `--survivors` also prints the surviving mutants. Each package is tested
+in a copy under build/mutants, with one process at the lowest priority. A run can be stopped at any time: the next one
+tests the remaining mutants, those of changed code, and the earlier survivors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.mutants.rooms import ROOMS, Room
+from tests.mutants.packages import PACKAGES, MutatedPackage
 from tests.mutants.score import changes, count_verdicts, excused, verdicts
 
 TOP = Path(__file__).resolve().parents[2]
@@ -25,19 +25,19 @@ TIMEOUT_MULTIPLIER = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Test the named rooms, or all; 1 if one catches less than nine of ten mutants."""
+    """Test the named packages, or all; 1 if one catches less than nine of ten mutants."""
     wanted = [word for word in arguments if not word.startswith("-")]
     all_pass = True
-    for room in ROOMS:
-        if not wanted or room.name in wanted:
-            folder = TOP / "build" / "mutants" / room.name
-            prepare(room, folder)
+    for package in PACKAGES:
+        if not wanted or package.name in wanted:
+            folder = TOP / "build" / "mutants" / package.name
+            prepare(package, folder)
             attempt(folder)
-            all_pass &= report(room, folder, survivors="--survivors" in arguments)
+            all_pass &= report(package, folder, survivors="--survivors" in arguments)
     return 0 if all_pass else 1
 
 
-def prepare(room: Room, folder: Path) -> None:
+def prepare(package: MutatedPackage, folder: Path) -> None:
     """Update the copy without touching unchanged files, so that earlier results remain valid."""
     for name in COPIED:
         shutil.copytree(
@@ -48,7 +48,7 @@ def prepare(room: Room, folder: Path) -> None:
         for old in sorted((folder / name).rglob("*"), reverse=True):
             if "__pycache__" not in old.parts and not (TOP / old.relative_to(folder)).exists():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-    settings = (TOP / "pyproject.toml").read_text("utf-8") + _settings(room)
+    settings = (TOP / "pyproject.toml").read_text("utf-8") + _settings(package)
     target = folder / "pyproject.toml"
     if not target.exists() or target.read_text("utf-8") != settings:
         target.write_text(settings, "utf-8")
@@ -61,15 +61,15 @@ def _copy_changed(source: str, target: str) -> str:
     return target
 
 
-def _settings(room: Room) -> str:
-    tests = sorted(str(path.relative_to(TOP)) for pattern in room.tests for path in TOP.glob(pattern))
-    checker = [sys.executable, "-m", "mypy", "--output", "json", "--no-warn-unused-ignores", room.source]
+def _settings(package: MutatedPackage) -> str:
+    tests = sorted(str(path.relative_to(TOP)) for pattern in package.tests for path in TOP.glob(pattern))
+    checker = [sys.executable, "-m", "mypy", "--output", "json", "--no-warn-unused-ignores", package.source]
     return f"""
 [tool.mutmut]
 source_paths = ["killswitch"]
-only_mutate = ["{room.source}/*.py"]
+only_mutate = ["{package.source}/*.py"]
 also_copy = {[name for name in COPIED if name not in ("killswitch", "tests")]}
-pytest_add_cli_args = {["-p", "no:cacheprovider", *(f"--deselect={test}" for test in room.without)]}
+pytest_add_cli_args = {["-p", "no:cacheprovider", *(f"--deselect={test}" for test in package.without)]}
 pytest_add_cli_args_test_selection = {tests}
 type_check_command = {checker}
 timeout_multiplier = {TIMEOUT_MULTIPLIER}
@@ -93,15 +93,15 @@ def _mutmut(folder: Path, *names: str) -> None:
         raise SystemExit(f"mutmut ended with {done.returncode}; see {log}")
 
 
-def report(room: Room, folder: Path, *, survivors: bool) -> bool:
-    """Print the scores of a room and its modules; True if nine of ten mutants were caught."""
+def report(package: MutatedPackage, folder: Path, *, survivors: bool) -> bool:
+    """Print the scores of a package and its modules; True if nine of ten mutants were caught."""
     found = verdicts(folder)
     alive = [name for name, verdict in found.items() if verdict in ("survived", "no tests")]
     changed = changes(folder, alive)
     reasons = excused()
     equivalent = frozenset(name for name, change in changed.items() if change in reasons)
     total = count_verdicts(found, equivalent)
-    print(total.line(room.name))
+    print(total.line(package.name))
     for module in sorted({name.split(".")[2] for name in found}):
         part = {name: verdict for name, verdict in found.items() if name.split(".")[2] == module}
         print("  " + count_verdicts(part, equivalent).line(module), flush=True)

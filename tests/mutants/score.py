@@ -1,4 +1,4 @@
-"""Results of the mutants of a room: how many were caught, and which survived without a recorded reason."""
+"""Results of the mutants of a package: how many were caught, and which survived without a recorded reason."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ json.dump({name: get_diff_for_mutant(name, path=find_mutant(name).path) for name
 """
 
 Change = tuple[str, str, str]
-"""The function (as `room.module.function` or `….Class.function`), and its changed lines before and after."""
+"""The function (as `package.module.function` or `….Class.function`), and its changed lines before and after."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The counts of one room or module. `equivalent`: mutants without an effect that a test could observe."""
+    """The counts of one package or module. `equivalent`: mutants without an effect that a test could observe."""
 
     caught: int
     equivalent: int

@@ -364,10 +364,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def test_the_documented_python_reader_agrees_with_ours(repository: Path, files: dict[str, Path]) -> None:
     """The ten lines in docs/lock.md, run unchanged, agree with `read_lock` on every file."""
-    room: dict[str, Any] = {}
-    exec(documented(repository, "python"), room)
+    names: dict[str, Any] = {}
+    exec(documented(repository, "python"), names)
     for name, path in files.items():
-        assert (name, room["trading_lock"](path)) == (name, read_lock(path, datetime.now(UTC)).mode)
+        assert (name, names["trading_lock"](path)) == (name, read_lock(path, datetime.now(UTC)).mode)
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")

@@ -171,8 +171,8 @@ def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> 
 
 FORBIDDEN = {
     ("killswitch/model/clock.py", "killswitch.graph"): "Lower layers never import higher ones",
-    ("killswitch/planning/__init__.py", "time"): "Pure rooms reach no clock, no randomness, no I/O",
-    ("killswitch/engine/__init__.py", "killswitch.store"): "Pure rooms reach no clock, no randomness, no I/O",
+    ("killswitch/planning/__init__.py", "time"): "Pure packages reach no clock, no randomness, no I/O",
+    ("killswitch/engine/__init__.py", "killswitch.store"): "Pure packages reach no clock, no randomness, no I/O",
     ("killswitch/runner/__init__.py", "killswitch_paper"): "The core never imports an adapter by name",
     (
         "adapters/killswitch_paper/__init__.py",

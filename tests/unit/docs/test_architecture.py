@@ -1,4 +1,4 @@
-"""docs/architecture.md matches the code: rooms, layers, and the files of the linked functions."""
+"""docs/architecture.md matches the code: packages, layers, the files of the linked functions, and of a traced tick."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.traced_tick import by_package, traced_tick, with_table
 from tests.unit.docs.pages import Section, sections
 
 LINK = re.compile(r"\[`([A-Za-z_.]+)`\]\(\.\./([a-z_/]+\.py)\)")
-MOST_FILES = 15
-"""Most files on the path from a price to an order, so that a newcomer can read all of them at once."""
+PATH = "## From a falling price to an order"
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +49,43 @@ def test_every_name_is_defined_in_the_file_of_its_link(text: str, repository: Pa
     assert lost == []
 
 
-def test_the_path_from_a_price_to_an_order_has_at_most_fifteen_files(text: str) -> None:
-    """The adapter's files are not counted."""
-    path_section = text.partition("## From a falling price to an order")[2].partition("\n## ")[0]
-    files = {path for row in path_section.splitlines() if row.startswith("|") for _, path in LINK.findall(row)}
-    assert 10 <= len(files) <= MOST_FILES
+@pytest.fixture(scope="module")
+def files() -> frozenset[str]:
+    return traced_tick()
 
 
-def test_every_room_has_its_row(page: dict[str, Section], repository: Path) -> None:
-    """Every row has its room, with all of its chapters."""
-    packages = repository / "killswitch"
-    rooms = {folder.name: folder for folder in packages.iterdir() if (folder / "__init__.py").exists()}
-    (table,) = page["Rooms"].tables
-    assert {row["room"].strip("`") for row in table} == rooms.keys()
+def test_the_path_names_every_file_that_a_traced_tick_enters(text: str, files: frozenset[str]) -> None:
+    """`python -m tests.traced_tick` writes the table."""
+    assert text == with_table(text, files)
+
+
+def test_the_functions_that_decide_are_on_the_traced_path(text: str, files: frozenset[str]) -> None:
+    """Each row names a function of a file that the traced tick enters; adapters of other venues do not count."""
+    section = text.partition(PATH)[2].partition("\n## ")[0]
+    linked = {path for row in section.splitlines() if row.startswith("| ") for _, path in LINK.findall(row)}
+    assert linked - files == set()
+
+
+def test_the_packages_of_the_path_are_on_the_traced_path(text: str, files: frozenset[str]) -> None:
+    """In a line of six to eight, which ends at the adapter."""
+    line = text.partition(PATH)[2].partition("```\n")[2].partition("\n")[0].split(" → ")
+    assert 6 <= len(line) <= 8
+    assert set(line[:-1]) <= by_package(files).keys()
+    assert line[-1] == "adapter"
+
+
+def test_every_package_has_its_row(page: dict[str, Section], repository: Path) -> None:
+    """Every row has its package, with all packages in it."""
+    packages = _packages_in(repository / "killswitch")
+    (table,) = page["Packages"].tables
+    assert {row["package"].strip("`") for row in table} == packages.keys()
     for row in table:
-        room = rooms[row["room"].strip("`")]
-        chapters = {folder.name for folder in room.iterdir() if (folder / "__init__.py").exists()}
-        assert set(re.findall(r"`([a-z_]+)`", row["chapters"])) == chapters, row["room"]
+        inner = _packages_in(packages[row["package"].strip("`")])
+        assert set(re.findall(r"`([a-z_]+)`", row["packages in it"])) == inner.keys(), row["package"]
+
+
+def _packages_in(folder: Path) -> dict[str, Path]:
+    return {each.name: each for each in folder.iterdir() if (each / "__init__.py").exists()}
 
 
 def test_the_layers_are_those_of_import_linter(text: str, repository: Path) -> None:

@@ -29,7 +29,7 @@ NO_DECISIONS = {"orders", "cancels", "lock", "unwound", "suspected", "found", "r
 KINDS = ("killswitch/planning/actions/", "killswitch/execution/effects/")
 """Folders with one file for each kind of action and of effect, which is about its own effects."""
 
-ROOMS_WITHOUT = ("killswitch/model/", "killswitch/journal/", "killswitch/gate/", "killswitch/store/")
+PACKAGES_WITHOUT = ("killswitch/model/", "killswitch/journal/", "killswitch/gate/", "killswitch/store/")
 """The model declares the kinds, the journal has entries about locks, gate and store know lock files and locks of
 threads. None of them has a decision."""
 
@@ -52,7 +52,7 @@ def test_only_code_about_one_kind_accesses_that_kind(repository: Path) -> None:
     found = {
         name: accesses
         for name, path in modules.items()
-        if not name.startswith((*KINDS, *ROOMS_WITHOUT)) and (accesses := accessed(path.read_text(encoding="utf-8")))
+        if not name.startswith((*KINDS, *PACKAGES_WITHOUT)) and (accesses := accessed(path.read_text(encoding="utf-8")))
     }
     assert {name: accesses for name, accesses in found.items() if name not in ABOUT_ONE_KIND} == {}
     assert found.keys() == ABOUT_ONE_KIND.keys(), "the list names no module that does not need it"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from killswitch.cli import ksctl
 from killswitch.policy.diagnostics.pages import families, page, pages
 
-ROOMS = Path(__file__).parents[3] / "killswitch"
+PROGRAM = Path(__file__).parents[3] / "killswitch"
 TESTS = Path(__file__).parents[2]
 RAISING = ("policy", "graph", "incident", "accounts", "runner")
 CODE = re.compile(r"\bKS[1-9]\d{3}\b")
@@ -26,7 +26,7 @@ def codes_in_files(files: list[Path]) -> set[str]:
 
 def raised_codes() -> set[str]:
     """Every code that the packages can raise."""
-    return codes_in_files([file for room in RAISING for file in (ROOMS / room).rglob("*.py")])
+    return codes_in_files([file for package in RAISING for file in (PROGRAM / package).rglob("*.py")])
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
@@ -34,7 +34,7 @@ def test_every_code_has_a_page_and_every_page_a_code() -> None:
     assert raised_codes() == set(PAGES)
 
 
-def test_every_code_of_the_policy_room_is_exercised() -> None:
+def test_every_code_of_the_policy_package_is_exercised() -> None:
     """A fixture or a test causes it, so that its place and its fix are checked."""
     of_policy = {code for code in raised_codes() if code < "KS3"}
     here = [file for file in Path(__file__).parent.rglob("*") if file.suffix in (".py", ".yaml")]

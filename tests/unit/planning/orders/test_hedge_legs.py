@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.planning.orders import hedge_legs as room
+from killswitch.planning.orders import hedge_legs
 from killswitch.planning.orders.hedge_legs import leg_order
 
 D = Decimal
@@ -101,7 +101,7 @@ def least_peak(net: Decimal, legs: Sequence[Sequence[Decimal]]) -> Decimal:
 
 def test_c25_a_long_pair_in_many_slices_is_closed_in_turns_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond exhaustive search, the heavier side first still uncovers one slice at most."""
-    monkeypatch.setattr(room, "MOST_STATES", 0)
+    monkeypatch.setattr(hedge_legs, "MOST_STATES", 0)
     legs = [leg_slices(*["1"] * 80), leg_slices(*["-1"] * 80)]
     assert peak(D(0), legs, leg_order(D(0), legs)) == 1
     assert leg_order(D(2), [leg_slices("-8"), leg_slices("10")]) == [1, 0]

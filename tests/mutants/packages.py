@@ -1,4 +1,4 @@
-"""The rooms that are mutated, and for each the tests that are fast enough to run for every mutant."""
+"""The packages that are mutated, and for each the tests that are fast enough to run for every mutant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MutatedPackage:
     """`tests`: paths from the repository, glob patterns allowed; a mutant is tested by those that reach its function.
 
     `without`: those of them that are too slow to run for every mutant.
@@ -21,9 +21,11 @@ class Room:
         return f"killswitch/{self.name}"
 
 
-ROOMS = (
-    Room("engine", ("tests/unit/engine", "tests/unit/planning/test_interpreter.py", "tests/property/test_lowering.py")),
-    Room(
+PACKAGES = (
+    MutatedPackage(
+        "engine", ("tests/unit/engine", "tests/unit/planning/test_interpreter.py", "tests/property/test_lowering.py")
+    ),
+    MutatedPackage(
         "planning",
         (
             "tests/unit/engine",
@@ -34,7 +36,7 @@ ROOMS = (
             "tests/property/test_fast_forward.py",
         ),
     ),
-    Room(
+    MutatedPackage(
         "execution",
         ("tests/unit/execution", "tests/cases"),
         without=(
@@ -43,7 +45,7 @@ ROOMS = (
             "tests/cases/test_close_execution.py::test_c24_an_order_whose_status_stays_unknown_is_reported_as_abandoned",
         ),
     ),
-    Room(
+    MutatedPackage(
         "ratelimit",
         (
             "tests/unit/ratelimit",
