@@ -96,7 +96,8 @@ class AccountResidual(Struct, frozen=True):
     `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
     `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
     `vanished`: contracts vanished without a fill, and all the money with them. `may_be_split`: shares changed in size
-    and price as in a split. `others`: the amounts that were not chosen, by the wallet or by marks.
+    and price as in a split. `blind`: it is a settlement that no position shows. `others`: the amounts that were not
+    chosen, by the wallet or by marks.
     """
 
     since: int
@@ -108,6 +109,7 @@ class AccountResidual(Struct, frozen=True):
     complete: bool = True
     vanished: bool = False
     may_be_split: bool = False
+    blind: bool = False
     others: tuple[Decimal, ...] = ()
 
 
@@ -308,6 +310,7 @@ class AccountTrail:
         return AccountResidual(
             interval.since, at, residual.amount, noise, slack, interval.equity,
             vanished=vanished, may_be_split=is_split, others=residual.others,
+            blind=residual.case == "settlement, positions unknown",
         )  # fmt: skip
 
     def _remember_settlement(
@@ -321,7 +324,8 @@ class AccountTrail:
             self.settlements.drop_provisional()
         by_entries = sum(parts, ZERO)
         if abs(by_entries) > interval.noise:  # entry prices show a settlement, whenever wallet and equity follow
-            self.settlements.add(interval.since, interval.at, by_entries, parts)
+            settled = residual.netted if residual.case == "settlement" and evidence.traded else ZERO
+            self.settlements.add(interval.since, interval.at, settled or by_entries, parts)
         elif residual.case == "flow behind a loss" or not residual.netted or evidence.settled:
             return
         elif self._out_of_step_since is not None and interval.at - self._out_of_step_since <= CARRIED_FOR:
