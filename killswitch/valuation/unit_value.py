@@ -83,6 +83,11 @@ class UnitValueTrack:
             self.value = equity / self.units
         self.units, self.empty_below = 0.0, empty_below
 
+    def refill(self, bought: float, equity: float) -> None:
+        """Issue units of an emptied scope for `bought`, all that came, of which only `equity` is left after a loss."""
+        if self.is_empty and self.value > 0.0 and bought > equity > self.empty_below:
+            self.units, self.empty_below = bought / self.value, 0.0
+
     def observe(self, at: int, equity: float, *, is_flat: bool = True) -> None:
         """Record the equity observed `at`, after units were issued for its flows.
 

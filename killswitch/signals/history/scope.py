@@ -244,7 +244,8 @@ class History:
         if self._equity is None:
             self.track.open(at, value)
             return []
-        if self.track.value <= 0.0 < min(float(transferred + joined), value):
+        is_refilled = self.track.value <= 0.0 < min(float(transferred + joined), value)
+        if is_refilled and self.changes.emptying(optimistic) is None:  # a fall that is pending may still be a loss
             self._restart_series(at, value)
             return [ChangeEvent("anew", transferred + joined)]
         for each in found.resolved:
@@ -252,6 +253,8 @@ class History:
         flow = found.flow + joined
         if self.track.is_empty:
             events = self._add_at_no_units(found)
+            came = sum((it.converted_amount for it in found.appeared if it.moved), flow)
+            self.track.refill(float(self._equity + came), value)
         else:
             gone = self._emptying(view, equity, flow, found)
             before, was = float(self._equity + flow), self.track.value
