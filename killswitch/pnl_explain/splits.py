@@ -71,7 +71,8 @@ def _is_share_split(one: Position, other: Position) -> bool:
     ratio = min(ratios, key=lambda each: abs(each - grown))
     # cash replaces what is not a whole share
     is_round = ratio != 1 and abs(other.contracts - one.contracts * ratio) < 1
-    return is_round and abs(after * ratio / before - 1) <= REAL_MOVE
+    left = abs(after * ratio / before - 1)  # of the price's move, apart from the split; a transfer moves no price
+    return is_round and left <= REAL_MOVE and left < abs(after / before - 1)
 
 
 def _held(account: AccountSnapshot) -> dict[str, list[Position]]:
