@@ -58,12 +58,14 @@ class UnitValueTrack:
         self.accept(at)
         self.clear_windows()
 
-    def issue(self, flow: float, equity: float) -> None:
+    def issue(self, flow: float, equity: float, *, least: float = 0.0) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
 
         The value just before a flow is that of the previous observation. If that is impossible (more was withdrawn than
-        was there, or nothing is left), the profit or loss came first.
+        was there, or nothing is left), the profit or loss came first. A deposit buys units at no less than `least`.
         """
+        if flow > 0.0:
+            self.value = max(self.value, least)
         if (
             self.value <= 0.0 or self.units <= 0.0
         ):  # a worthless unit cannot be issued; `observe` refills an empty scope

@@ -262,7 +262,7 @@ class History:
                 self.track.redeem_all(float(gone.equity), gone.empty_below)
                 before, was = float(gone.equity), self.track.value
             elif flow:
-                self.track.issue(float(flow), value)
+                self.track.issue(float(flow), value, least=self._least_value())
             events = self._add_changes(found, before, was, gone)
         return [*found.events, *events, *self._settle(view, self.explanation.settle(view))]
 
@@ -284,6 +284,11 @@ class History:
             if each.kind == "trade" or not is_flat:
                 each.emptied = equity - each.converted_amount > dust
         return None
+
+    def _least_value(self) -> float:
+        """The least unit value for a deposit: that of dust while it is unknown whether all was lost, else none."""
+        pending = self.changes.emptying(optimistic)
+        return 0.0 if pending is None else float(self._dust(Decimal(pending.before))) / self.track.units
 
     def _dust(self, equity: Decimal) -> Decimal:
         """The equity at or below which a scope of `equity` without contracts is empty."""
