@@ -27,8 +27,6 @@ EXCEPTIONS: Final[Mapping[tuple[str, int], str]] = {
     ("attack: old answers around a transfer", 36): OLDER,
     ("attack: money leaves while the venue is down", 45): TWICE,
     ("attack: money leaves while positions are unknown", 25): BLIND,
-    ("close and sweep, no rows at all", 43): TRADED,
-    ("close and sweep, no rows at all", 52): TRADED,
     ("hedge mode: a leg closed and swept", 52): TRADED,
     ("positions late: close and sweep", 14): "settled before the positions show the trade, and swept",
     ("everything leaves while no runner lives", 20): BLIND,
