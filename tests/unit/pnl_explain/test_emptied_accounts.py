@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -100,7 +101,7 @@ def test_dust_next_to_a_contract_is_no_empty_account() -> None:
     past = begun()
     closed = Fill("f", at(4.5), X, "sell", Decimal("999.5"), Decimal(100), realized_pnl=Decimal(0))
     for second, price in ((5, "100"), (6, "100"), (7, "90")):
-        rows = {"fills": (closed,), "flows": (left(4.7, "99950"),)} if second == 5 else {}
+        rows: dict[str, Any] = {"fills": (closed,), "flows": (left(4.7, "99950"),)} if second == 5 else {}
         leg = replace(held(1, price), contracts=Decimal("0.5"), unrealized_pnl=(Decimal(price) - 100) / 2)
         observe(past, second, account(second, "50", [replace(leg, notional=Decimal(price) / 2)], **rows))
     assert fall(past) == pytest.approx(0.1)
@@ -130,7 +131,7 @@ def test_a_loss_of_what_came_before_the_next_snapshot_is_one(seconds: int, resta
     if restarts:
         past = restarted(past)
     bought = Fill("g", at(seconds - 1), X, "buy", Decimal(1000), Decimal(100))
-    rows = {"flows": (deposit(seconds - 2, "100000"),), "fills": (bought,)}
+    rows: dict[str, Any] = {"flows": (deposit(seconds - 2, "100000"),), "fills": (bought,)}
     observe(past, seconds, account(seconds, "100000", [held(1000, "80")], **rows))
     assert fall(past) == pytest.approx(0.2)
 
@@ -139,7 +140,7 @@ def test_a_gain_of_what_came_before_the_next_snapshot_buys_units() -> None:
     """A rise at no units is no gain: nothing falls from it afterwards."""
     past = emptied()
     bought = Fill("g", at(59), X, "buy", Decimal(1000), Decimal(100))
-    rows = {"flows": (deposit(58, "100000"),), "fills": (bought,)}
+    rows: dict[str, Any] = {"flows": (deposit(58, "100000"),), "fills": (bought,)}
     observe(past, 60, account(60, "100000", [held(1000, "120")], **rows))
     assert past.track.value == pytest.approx(100_000)
 

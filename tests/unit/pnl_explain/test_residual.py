@@ -21,9 +21,13 @@ PARTLY: dict[str, Any] = {"traded": True, "partly": True}
 
 def evidence(by_wallet: int | None, by_marks: int | None, **more: Any) -> Evidence:
     money = {"bound", "unrealized_change", "settled", "carried", "dropped"}
-    fields = {k: Decimal(v) if k in money and v is not None else v for k, v in more.items()}
-    amounts = (None if each is None else Decimal(each) for each in (by_wallet, by_marks))
-    return Evidence(*amounts, noise=N, **fields)
+    fields: dict[str, Any] = {k: Decimal(v) if k in money and v is not None else v for k, v in more.items()}
+    one, other = (None if each is None else Decimal(each) for each in (by_wallet, by_marks))
+    return Evidence(one, other, noise=N, **fields)
+
+
+def decimal(amount: int | None) -> Decimal | None:
+    return None if amount is None else Decimal(amount)
 
 
 EXAMPLES = [
@@ -68,7 +72,7 @@ def test_the_first_case_that_applies_gives_the_residual(
 ) -> None:
     """Its name, its amount, and what of Rw unrealised profit offsets."""
     found = residual_of(seen)
-    assert (found.case, found.amount, found.netted) == (case, amount, netted)
+    assert (found.case, found.amount, found.netted) == (case, decimal(amount), Decimal(netted))
 
 
 def test_every_case_has_an_example() -> None:
@@ -79,13 +83,13 @@ def test_every_case_has_an_example() -> None:
 def test_what_the_wallet_moved_while_out_of_step_counts_once_in_step() -> None:
     """12,000 of a settlement came while positions were older, and their entry prices show it now: nothing is left."""
     found = residual_of(evidence(0, 0, settled=12_000, carried=12_000, **SAME))
-    assert (found.case, found.amount) == ("settlement", 0)
+    assert (found.case, found.amount) == ("settlement", Decimal(0))
 
 
 def test_a_settlement_against_the_move_of_unrealized_profit_is_none() -> None:
     """Entry prices rose, and so did unrealised profit against marks: the deposit of 8,000 is one."""
     found = residual_of(evidence(8000, 9000, settled=12_000, **SAME))
-    assert (found.case, found.amount) == ("wallet", 8000)
+    assert (found.case, found.amount) == ("wallet", Decimal(8000))
 
 
 def test_no_more_than_noise_is_settled() -> None:
