@@ -92,7 +92,8 @@ class AccountResidual(Struct, frozen=True):
     `noise` is n; `slack` is the possible effect of events without a row, `equity` the greater of the two equities. Not
     `complete`: parts of the equity that are usually reported are missing, and the amount is the whole change.
     `vanished`: contracts vanished without a fill, and all the money with them. `may_be_split`: shares changed in size
-    and price as in a split. `others`: the amounts that were not chosen, by the wallet or by marks.
+    and price as in a split. `blind`: it is a settlement that no position shows. `others`: the amounts that were not
+    chosen, by the wallet or by marks.
     """
 
     since: int
@@ -104,6 +105,7 @@ class AccountResidual(Struct, frozen=True):
     complete: bool = True
     vanished: bool = False
     may_be_split: bool = False
+    blind: bool = False
     others: tuple[Decimal, ...] = ()
 
 
@@ -276,7 +278,7 @@ class AccountTrail:
             interval.since, at, amount, interval.noise, slack, interval.equity,
             vanished=interval.is_empty_of_contracts and not self.trades.is_covered(at),
             may_be_split=bool(moves.traded) and may_be_share_split(interval.before, interval.after, filled),
-            others=residual.others,
+            others=residual.others, blind=residual.case == "settlement, positions unknown",
         )  # fmt: skip
 
     def _evidence(self, interval: Interval, found: ObservedTrades, bound: Decimal) -> Evidence:
@@ -317,7 +319,8 @@ class AccountTrail:
             self.settlements.drop_provisional()
         by_entries = sum(parts, ZERO)
         if abs(by_entries) > interval.noise:  # entry prices show a settlement, whenever wallet and equity follow
-            self.settlements.add(interval.since, interval.at, by_entries, parts)
+            settled = residual.netted if residual.case == "settlement" and evidence.traded else ZERO
+            self.settlements.add(interval.since, interval.at, settled or by_entries, parts)
         elif residual.case == "flow behind a loss" or not residual.netted or evidence.settled:
             return
         elif self._out_of_step_since is not None and interval.at - self._out_of_step_since <= CARRIED_FOR:

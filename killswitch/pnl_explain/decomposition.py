@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 
 from msgspec import Struct
@@ -174,7 +174,10 @@ def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
 
 def entries_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
     """Whether an entry price differs between snapshots with the same positions; unknown entries count as equal."""
-    return [*map(_entry, before.positions or ())] != [*map(_entry, after.positions or ())]
+    try:
+        return [*map(_entry, before.positions or ())] != [*map(_entry, after.positions or ())]
+    except InvalidOperation:  # a signalling NaN
+        return True
 
 
 def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:

@@ -152,7 +152,9 @@ class Explanation:
         if not rows or not trail.settlements.recent:
             return rows
         open_to = [row for row in rows if not row.moved or not self._explains_change(row, residual)]
-        used = trail.settlements.use_up([SettlementRow(row.at, row.amount, row.moved) for row in open_to])
+        # A row of profit that is exactly as large as a change is that of a settlement only if it is as exactly so.
+        found = [SettlementRow(it.at, it.amount, it.moved or self._explains_change(it, residual)) for it in open_to]
+        used = trail.settlements.use_up(found)
         self._drop(open_to[i] for i in used)
         return [row for row in rows if not any(row is open_to[i] for i in used)]
 
@@ -160,6 +162,8 @@ class Explanation:
         noise = ZERO if residual is None else residual.noise
         if residual is not None and is_about_amount(row.amount, residual.amount, noise):
             return True
+        if residual is not None and residual.blind and is_at_about(row.at, residual.since, residual.at):
+            return any(is_about_amount(row.amount, each, noise) for each in residual.others)
         return self.changes.has_match(row.account, row.amount, row.at, noise)
 
     def settle(self, view: ScopeView) -> ExplainedChanges:

@@ -215,6 +215,7 @@ class UnexplainedChanges:
         change.amount -= part
         if change.emptied:
             factor = self._part_of_emptying(change, scope_amount)
+            change.value *= 1.0 if moved or not factor else factor  # what was lost, was lost before the rest left
         else:
             factor = before / change.factor if change.factor > 0.0 else before
         found = None

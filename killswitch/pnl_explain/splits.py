@@ -81,7 +81,8 @@ def _share_ratio(one: Position, other: Position) -> Decimal | None:
     ratio = min(ratios, key=lambda each: abs(each - grown))
     # cash replaces what is not a whole share
     is_round = ratio != 1 and abs(other.contracts - one.contracts * ratio) < 1
-    return ratio if is_round and abs(after * ratio / before - 1) <= REAL_MOVE else None
+    left = abs(after * ratio / before - 1)  # of the price's move, apart from the split; a transfer moves no price
+    return ratio if is_round and left <= REAL_MOVE and left < abs(after / before - 1) else None
 
 
 def _held(account: AccountSnapshot) -> dict[str, list[Position]]:

@@ -58,12 +58,14 @@ class UnitValueTrack:
         self.accept(at)
         self.clear_windows()
 
-    def issue(self, flow: float, equity: float) -> None:
+    def issue(self, flow: float, equity: float, *, least: float = 0.0) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
 
         The value just before a flow is that of the previous observation. If that is impossible (more was withdrawn than
-        was there, or nothing is left), the profit or loss came first.
+        was there, or nothing is left), the profit or loss came first. A deposit buys units at no less than `least`.
         """
+        if flow > 0.0:
+            self.value = max(self.value, least)
         if (
             self.value <= 0.0 or self.units <= 0.0
         ):  # a worthless unit cannot be issued; `observe` refills an empty scope
@@ -82,6 +84,11 @@ class UnitValueTrack:
         if self.units > 0.0:
             self.value = equity / self.units
         self.units, self.empty_below = 0.0, empty_below
+
+    def refill(self, bought: float, equity: float) -> None:
+        """Issue units of an emptied scope for `bought`, all that came, of which only `equity` is left after a loss."""
+        if self.is_empty and self.value > 0.0 and bought > equity > self.empty_below:
+            self.units, self.empty_below = bought / self.value, 0.0
 
     def observe(self, at: int, equity: float, *, is_flat: bool = True) -> None:
         """Record the equity observed `at`, after units were issued for its flows.

@@ -19,8 +19,21 @@ from tests.worlds.world import NEVER, Book
 
 TRADED = "settled in the same interval as a trade whose fill is late"
 OLDER = "an older answer about equity next to newer entry prices"
-EXCEPTIONS: Final[Mapping[tuple[str, int], str]] = {}
-"""(family, seed) → why a settlement may turn this world wrong: `TRADED`, `OLDER` or a sentence of its own."""
+BLIND: Final = "settled while positions or entry prices are unknown, next to money that moves"
+TWICE: Final = "settled twice in one interval with a trade and a withdrawal, and only one settlement has a row"
+EXCEPTIONS: Final[Mapping[tuple[str, int], str]] = {
+    ("noisy equity, silent ledger", 3): "equity and positions are out of step by noise, which a settlement looks like",
+    ("attack: old answers around a transfer", 12): OLDER,
+    ("attack: old answers around a transfer", 36): OLDER,
+    ("attack: money leaves while the venue is down", 45): TWICE,
+    ("attack: money leaves while positions are unknown", 25): BLIND,
+    ("hedge mode: a leg closed and swept", 52): TRADED,
+    ("positions late: close and sweep", 14): "settled before the positions show the trade, and swept",
+    ("everything leaves while no runner lives", 20): BLIND,
+    ("positions unreadable, money moves", 1): BLIND,
+    ("positions unreadable, money moves", 21): BLIND,
+}
+"""(family, seed) → why a settlement may turn this world wrong: one of the reasons above, or a sentence of its own."""
 ROWS: Final = (*LAGS, NEVER, NEVER)
 """Lags of a settlement's row. Many venues book none."""
 
@@ -284,4 +297,4 @@ def settled_and_cut(rng: Random) -> Setup:
     return desk.setup(view(rng, hurried=1.0))
 
 
-__all__ = ["EXCEPTIONS", "OLDER", "TRADED", "is_settled", "with_settlements"]
+__all__ = ["BLIND", "EXCEPTIONS", "OLDER", "TRADED", "TWICE", "is_settled", "with_settlements"]

@@ -275,7 +275,8 @@ class History:
         if self._equity is None:
             self.track.open(at, value)
             return []
-        if self.track.value <= 0.0 < min(float(transferred + joined), value):
+        is_refilled = self.track.value <= 0.0 < min(float(transferred + joined), value)
+        if is_refilled and self.changes.emptying(optimistic) is None:  # a fall that is pending may still be a loss
             self._restart_series(at, value)
             return [ChangeEvent("anew", transferred + joined)]
         if found == NO_CHANGES and not (joined or self.track.is_empty or self.changes.all or rows):
@@ -285,6 +286,8 @@ class History:
         flow = found.flow + joined
         if self.track.is_empty:
             events = self._add_at_no_units(found)
+            came = sum((it.converted_amount for it in found.appeared if it.moved), flow)
+            self.track.refill(float(self._equity + came), value)
         else:
             gone = self._emptying(view, equity, flow, found)
             before, was = float(self._equity + flow), self.track.value
@@ -292,7 +295,7 @@ class History:
                 self.track.redeem_all(float(gone.equity), gone.empty_below)
                 before, was = float(gone.equity), self.track.value
             elif flow:
-                self.track.issue(float(flow), value)
+                self.track.issue(float(flow), value, least=self._least_value())
             events = self._add_changes(found, before, was, gone)
         return [*found.events, *events, *self._settle(view, self.explanation.settle(view))]
 
@@ -315,6 +318,11 @@ class History:
             if each.kind == "trade" or not is_flat:
                 each.emptied = equity - each.converted_amount > dust
         return None
+
+    def _least_value(self) -> float:
+        """The least unit value for a deposit: that of dust while it is unknown whether all was lost, else none."""
+        pending = self.changes.emptying(optimistic)
+        return 0.0 if pending is None else float(self._dust(Decimal(pending.before))) / self.track.units
 
     def _dust(self, equity: Decimal) -> Decimal:
         """The equity at or below which a scope of `equity` without contracts is empty."""
