@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.price_matrix import Floats, PriceMatrix
+from killswitch.lab.price_matrix import Floats, PriceMatrix, weighted_sum
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
 from killswitch.signals.history.scope import ObservedScope
@@ -46,7 +46,7 @@ class StaticAccount:
         known = self._next + len(self._equities)
         if end > known:
             constant = float(self.equity) - float(self._mark @ self.quantity)
-            more = self._prices.close[known:end] @ self.quantity + constant
+            more = weighted_sum(self._prices.close[:, known:end], self.quantity) + constant
             self._equities = np.concatenate([self._equities, more])
         return self._equities[first - self._next : end - self._next]
 
@@ -55,15 +55,15 @@ class StaticAccount:
         mine = np.array([key[2] == side for key in self.keys], dtype=bool)
         quantity = np.where(mine, self.quantity, 0.0)
         constant = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
-        return self._prices.close[first:end] @ quantity + (constant - float(self._mark @ quantity))
+        return weighted_sum(self._prices.close[:, first:end], quantity) + (constant - float(self._mark @ quantity))
 
     def gross(self, first: int, end: int) -> Floats:
         """Return gross notional at each close."""
-        return self._prices.close[first:end] @ np.abs(self.quantity)
+        return weighted_sum(self._prices.close[:, first:end], np.abs(self.quantity))
 
     def notionals(self, first: int, end: int) -> Floats:
-        """Return the signed notional of each position at each close: (instants × positions)."""
-        return self._prices.close[first:end] * self.quantity
+        """Return the signed notional of each position at each close: (positions × instants)."""
+        return self._prices.close[:, first:end] * self.quantity[:, np.newaxis]
 
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
         """Return equity less maintenance margin with every symbol at its worst price in each bar; `first` is at least
@@ -74,8 +74,8 @@ class StaticAccount:
         long = np.maximum(self.quantity, 0.0)
         short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
         constant = float(self.equity) - float(self._mark @ self.quantity)
-        prices = self._prices
-        return prices.lowest[first:end] @ long + prices.highest[first:end] @ short + constant
+        lowest, highest = self._prices.lowest[:, first:end], self._prices.highest[:, first:end]
+        return weighted_sum(lowest, long) + weighted_sum(highest, short) + constant
 
     def observed(self, number: int) -> ObservedScope:
         """Return the account at one close, exactly."""
