@@ -33,11 +33,20 @@ class PriceSelection:
 def weighted_sum(prices: Floats, weights: Floats) -> Floats:
     """Return Σ price × weight at each instant; `prices` are (symbols × instants).
 
-    Not `weights @ prices`: BLAS distributes so few symbols over threads, which takes longer than the sum itself, and adds
-    in an order that depends on the machine.
+    Not `weights @ prices`: BLAS distributes so few symbols over threads, which takes longer than the sum itself, and
+    adds in an order that depends on the machine.
     """
     total: Floats = np.einsum("ji,j->i", prices, weights)
     return total
+
+
+def even_step(at: Instants) -> int | None:
+    """Return the distance of neighbours, if it is the same everywhere."""
+    steps = np.diff(at)
+    if len(steps) == 0:
+        return None
+    step = int(steps[0])
+    return step if bool((steps == step).all()) else None
 
 
 class PriceMatrix:
@@ -56,6 +65,10 @@ class PriceMatrix:
         self._series = table.series
         opened = np.asarray(table.opened, dtype=np.int64)
         self.at: Instants = opened + round(self.interval.total_seconds() * 1_000_000)
+        self.steps: Instants = np.diff(self.at)
+        """The distance of each instant from the one before it."""
+        self.step = even_step(self.at)
+        """The distance of all neighbours, if it is the same everywhere."""
         own = [np.asarray(one.opened) for one in self._series]
         self._rows = [np.searchsorted(each, opened, side="right") - 1 for each in own]
         self._fresh = [each[np.maximum(rows, 0)] == opened for each, rows in zip(own, self._rows, strict=True)]

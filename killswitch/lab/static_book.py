@@ -99,11 +99,15 @@ class StaticBook:
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
         """Return the joint equity of the accounts at these places, at each close."""
+        if len(places) == 1:
+            return self.accounts[places[0]].equities(first, end)
         return sum((self.accounts[place].equities(first, end) for place in places), np.zeros(end - first))
 
     def observed(self, places: tuple[int, ...], number: int) -> ObservedScope:
         """Return the accounts at these places together at one close, exactly."""
         found = [self.accounts[place].observed(number) for place in places]
+        if len(found) == 1:
+            return found[0]
         return ObservedScope(
             at=int(self._matrix.at[number]),
             equity=sum((each.equity for each in found), Decimal(0)),
