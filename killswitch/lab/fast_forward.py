@@ -70,7 +70,8 @@ class FastForward:
             if (sample := quiescence.watch.compiled.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
             first = max(begin, int(np.searchsorted(self._matrix.at, keep)))
-            tail = [book.observed(quiescence.places, each) for each in range(first, last + 1)]
+            with_marks = sample is not None
+            tail = [book.observed(quiescence.places, each, with_marks=with_marks) for each in range(first, last + 1)]
             quiescence.watch.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
 
     def _highest(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> Decimal:
@@ -78,7 +79,8 @@ class FastForward:
         about = book.equities(quiescence.places, first, end)
         top = float(about.max())
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
-        return max(book.observed(quiescence.places, first + int(each)).equity for each in near)
+        exact = (book.observed(quiescence.places, first + int(each), with_marks=False) for each in near)
+        return max(each.equity for each in exact)
 
     def _quiet_bars(self, book: StaticBook) -> int:
         quiescent = self._interpreter.quiescences() if self._is_screenable else None
@@ -103,8 +105,9 @@ class FastForward:
         count = end - first
         for account in book.accounts:
             if account.is_on_margin and self._rules.liquidates and account.keys:
-                room = account.room(first, end, self._rules.maintenance)
-                count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
+                room, equity = account.room(first, end, self._rules.maintenance), abs(float(account.equity))
+                if (least := float(room.min())) <= ROUNDING * (abs(least) + equity):
+                    count = min(count, _first(room <= ROUNDING * (np.abs(room) + equity)))
         for quiescence in quiescent:
             if count == 0:
                 break

@@ -77,15 +77,16 @@ class StaticAccount:
         lowest, highest = self._prices.lowest[:, first:end], self._prices.highest[:, first:end]
         return weighted_sum(lowest, long) + weighted_sum(highest, short) + constant
 
-    def observed(self, number: int) -> ObservedScope:
-        """Return the account at one close, exactly."""
+    def observed(self, number: int, *, with_marks: bool) -> ObservedScope:
+        """Return the account at one close, exactly; without marks where nothing samples them."""
         prices = [self._matrix.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
+        sampled = zip(self.keys, prices, strict=True) if with_marks else ()
         return ObservedScope(
             at=int(self._matrix.at[number]),
             equity=self.equity + sum(moves, Decimal(0)),
             pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
-            marks={(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)},
+            marks={(self.name, key[1]): float(price) for key, price in sampled},
         )
 
 
@@ -103,9 +104,10 @@ class StaticBook:
             return self.accounts[places[0]].equities(first, end)
         return sum((self.accounts[place].equities(first, end) for place in places), np.zeros(end - first))
 
-    def observed(self, places: tuple[int, ...], number: int) -> ObservedScope:
-        """Return the accounts at these places together at one close, exactly."""
-        found = [self.accounts[place].observed(number) for place in places]
+    def observed(self, places: tuple[int, ...], number: int, *, with_marks: bool) -> ObservedScope:
+        """Return the accounts at these places together at one close, exactly; without marks where nothing samples
+        them."""
+        found = [self.accounts[place].observed(number, with_marks=with_marks) for place in places]
         if len(found) == 1:
             return found[0]
         return ObservedScope(
