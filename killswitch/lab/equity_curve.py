@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 
 from killswitch.lab.outcome import BacktestFiring, Liquidation, Run, RunCurve
-from killswitch.lab.price_matrix import Floats, PriceMatrix
+from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix
 from killswitch.lab.static_book import StaticBook
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
@@ -117,7 +117,7 @@ class PnlAccumulator:
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
         peak = int(np.argmax(equity[: worst + 1]))
         gross = self._gross[: self.bars]
-        at = self._matrix.at[self._begins : self._begins + self.bars].tolist()
+        at = self._matrix.at[self._begins : self._begins + self.bars]
         return Run(
             rule=rule, book=book, market=self._matrix.name,
             begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
@@ -169,13 +169,13 @@ class _ChartSeries:
                 pnl[here] += account.pnl(side, first, end)
         for account in book.accounts:
             notionals = account.notionals(first, end)
-            for column, (_, symbol, _) in enumerate(account.keys):
-                self._held[symbol][here] += notionals[:, column]
+            for (_, symbol, _), notional in zip(account.keys, notionals, strict=True):
+                self._held[symbol][here] += notional
 
-    def curve(self, at: list[int], equity: Floats) -> RunCurve:
+    def curve(self, at: Instants, equity: Floats) -> RunCurve:
         bars = len(at)
         return RunCurve(
-            at=at,
+            at=at.tolist(),
             equity=equity.tolist(),
             long_pnl=self._pnl["long"][:bars].tolist(),
             short_pnl=self._pnl["short"][:bars].tolist(),

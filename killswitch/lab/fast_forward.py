@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix
+from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix, even_step
 from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.rules import MarketRules
-from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.scopes.evaluator import Quiescence
+from killswitch.planning.tick import Interpreter
 from killswitch.signals.declaration import LookAhead
 from killswitch.signals.signal_values import bounds_ahead
 
@@ -70,7 +70,8 @@ class FastForward:
             if (sample := quiescence.evaluator.compiled.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
             first = max(begin, int(np.searchsorted(self._matrix.at, keep)))
-            tail = [book.observed(quiescence.places, each) for each in range(first, last + 1)]
+            with_marks = sample is not None
+            tail = [book.observed(quiescence.places, each, with_marks=with_marks) for each in range(first, last + 1)]
             quiescence.evaluator.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
 
     def _highest(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> Decimal:
@@ -78,7 +79,8 @@ class FastForward:
         about = book.equities(quiescence.places, first, end)
         top = float(about.max())
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
-        return max(book.observed(quiescence.places, first + int(each)).equity for each in near)
+        exact = (book.observed(quiescence.places, first + int(each), with_marks=False) for each in near)
+        return max(each.equity for each in exact)
 
     def _quiet_bars(self, book: StaticBook) -> int:
         quiescent = self._interpreter.quiescences() if self._is_screenable else None
@@ -103,8 +105,9 @@ class FastForward:
         count = end - first
         for account in book.accounts:
             if account.is_on_margin and self._rules.liquidates and account.keys:
-                room = account.room(first, end, self._rules.maintenance)
-                count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
+                room, equity = account.room(first, end, self._rules.maintenance), abs(float(account.equity))
+                if (least := float(room.min())) <= ROUNDING * (abs(least) + equity):
+                    count = min(count, _first(room <= ROUNDING * (np.abs(room) + equity)))
         for quiescence in quiescent:
             if count == 0:
                 break
@@ -113,12 +116,14 @@ class FastForward:
 
     def _first_move(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> int:
         """Return how many of the bars leave the scope quiescent."""
-        at = self._matrix.at[first - 1 : end]
         graph = quiescence.evaluator.compiled.graph
-        count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= quiescence.until))
+        count = end - first
+        if self._matrix.step is None or self._matrix.step > graph.equity.max_gap:
+            count = _first(self._matrix.steps[first - 1 : end - 1] > graph.equity.max_gap)
+        count = min(count, int(np.searchsorted(self._matrix.at[first:end], quiescence.until)))
         if count == 0:
             return 0
-        path = _Path(quiescence, self._matrix.at[book.number + 1 : first + count], count, book)
+        path = _Path(quiescence, self._matrix, first + count, count, book)
         spans = {place: path.span(place, ref) for place, ref in enumerate(graph.signals)}
         known = {place: span for place, span in spans.items() if span is not None}
         return first_change(graph.conditions, known, quiescence.true, quiescence.unknown, count)
@@ -130,20 +135,22 @@ def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
 
 
 class _Path:
-    """An `EquityPath`: a scope at the last `count` of the coming instants `at`, while nothing is traded."""
+    """An `EquityPath`: a scope at the last `count` instants of the matrix before `end`, while nothing is traded."""
 
-    def __init__(self, quiescence: Quiescence, at: Instants, count: int, book: StaticBook) -> None:
+    def __init__(self, quiescence: Quiescence, matrix: PriceMatrix, end: int, count: int, book: StaticBook) -> None:
         self._history, self._columns, self._count = quiescence.evaluator.history, quiescence.evaluator.columns, count
-        begin = book.number + 1
-        equity = book.equities(quiescence.places, begin, begin + len(at))
+        at = matrix.at[book.number + 1 : end]
+        equity = book.equities(quiescence.places, book.number + 1, end)
         self.equity: Floats = equity[-count:]
         self.start = self._history.track.start
         self._values: Floats = equity / self._history.track.units
         self._value = self._values[-count:]
         self._at = at[-count:]
         rows = self._history.rows
-        self._all_at = np.concatenate([np.array([row.at for row in rows], dtype=np.int64), at])
-        self._step = even_step(self._all_at)
+        past = np.array([row.at for row in rows], dtype=np.int64)
+        self._all_at = np.concatenate([past, at])
+        step = even_step(self._all_at[: len(past) + 2])
+        self._step = step if step is not None and step == matrix.step else even_step(self._all_at)
         self._all_values = np.concatenate([np.array([row.value for row in rows]), self._values])
 
     def span(self, place: int, signal: SignalRef) -> SignalRange | None:
@@ -185,15 +192,6 @@ def _fall(highest: Floats, value: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         fallen = np.where(highest > value, (highest - value) / highest, 0.0)
     return np.where(value <= 0.0, 1.0, fallen)
-
-
-def even_step(at: Instants) -> int | None:
-    """Return the distance of neighbours, if it is the same everywhere."""
-    steps = np.diff(at)
-    if len(steps) == 0:
-        return None
-    step = int(steps[0])
-    return step if bool((steps == step).all()) else None
 
 
 def highest_in(at: Instants, value: Floats, window: int, step: int | None) -> Floats:

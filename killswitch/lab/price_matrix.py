@@ -20,7 +20,7 @@ Instants = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PriceSelection:
-    """The prices of some symbols, adjacent in memory: (instants × symbols).
+    """The prices of some symbols: (symbols × instants), each symbol's adjacent in memory.
 
     `lowest` and `highest` are of the bar and the previous close, between which a price may jump.
     """
@@ -28,6 +28,25 @@ class PriceSelection:
     close: Floats
     lowest: Floats
     highest: Floats
+
+
+def weighted_sum(prices: Floats, weights: Floats) -> Floats:
+    """Return Σ price × weight at each instant; `prices` are (symbols × instants).
+
+    Not `weights @ prices`: BLAS distributes so few symbols over threads, which takes longer than the sum itself, and
+    adds in an order that depends on the machine.
+    """
+    total: Floats = np.einsum("ji,j->i", prices, weights)
+    return total
+
+
+def even_step(at: Instants) -> int | None:
+    """Return the distance of neighbours, if it is the same everywhere."""
+    steps = np.diff(at)
+    if len(steps) == 0:
+        return None
+    step = int(steps[0])
+    return step if bool((steps == step).all()) else None
 
 
 class PriceMatrix:
@@ -46,6 +65,10 @@ class PriceMatrix:
         self._series = table.series
         opened = np.asarray(table.opened, dtype=np.int64)
         self.at: Instants = opened + round(self.interval.total_seconds() * 1_000_000)
+        self.steps: Instants = np.diff(self.at)
+        """The distance of each instant from the one before it."""
+        self.step = even_step(self.at)
+        """The distance of all neighbours, if it is the same everywhere."""
         own = [np.asarray(one.opened) for one in self._series]
         self._rows = [np.searchsorted(each, opened, side="right") - 1 for each in own]
         self._fresh = [each[np.maximum(rows, 0)] == opened for each, rows in zip(own, self._rows, strict=True)]
@@ -79,8 +102,10 @@ class PriceMatrix:
         """Return the prices of these columns in this order; cached, because many books hold the same symbols."""
         found = self._selections.get(columns)
         if found is None:
-            close, low, high = (table[:, list(columns)] for table in (self.close, self.low, self.high))
-            before = np.concatenate([close[:1], close[:-1]])
+            close, low, high = (
+                np.ascontiguousarray(table.T[list(columns)]) for table in (self.close, self.low, self.high)
+            )
+            before = np.concatenate([close[:, :1], close[:, :-1]], axis=1)
             found = self._selections[columns] = PriceSelection(close, np.minimum(before, low), np.maximum(before, high))
         return found
 

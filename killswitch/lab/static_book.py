@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.price_matrix import Floats, PriceMatrix
+from killswitch.lab.price_matrix import Floats, PriceMatrix, weighted_sum
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
 from killswitch.signals.history.scope import ObservedScope
@@ -46,7 +46,7 @@ class StaticAccount:
         known = self._next + len(self._equities)
         if end > known:
             constant = float(self.equity) - float(self._mark @ self.quantity)
-            more = self._prices.close[known:end] @ self.quantity + constant
+            more = weighted_sum(self._prices.close[:, known:end], self.quantity) + constant
             self._equities = np.concatenate([self._equities, more])
         return self._equities[first - self._next : end - self._next]
 
@@ -55,15 +55,15 @@ class StaticAccount:
         mine = np.array([key[2] == side for key in self.keys], dtype=bool)
         quantity = np.where(mine, self.quantity, 0.0)
         constant = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
-        return self._prices.close[first:end] @ quantity + (constant - float(self._mark @ quantity))
+        return weighted_sum(self._prices.close[:, first:end], quantity) + (constant - float(self._mark @ quantity))
 
     def gross(self, first: int, end: int) -> Floats:
         """Return gross notional at each close."""
-        return self._prices.close[first:end] @ np.abs(self.quantity)
+        return weighted_sum(self._prices.close[:, first:end], np.abs(self.quantity))
 
     def notionals(self, first: int, end: int) -> Floats:
-        """Return the signed notional of each position at each close: (instants × positions)."""
-        return self._prices.close[first:end] * self.quantity
+        """Return the signed notional of each position at each close: (positions × instants)."""
+        return self._prices.close[:, first:end] * self.quantity[:, np.newaxis]
 
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
         """Return equity less maintenance margin with every symbol at its worst price in each bar; `first` is at least
@@ -74,18 +74,19 @@ class StaticAccount:
         long = np.maximum(self.quantity, 0.0)
         short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
         constant = float(self.equity) - float(self._mark @ self.quantity)
-        prices = self._prices
-        return prices.lowest[first:end] @ long + prices.highest[first:end] @ short + constant
+        lowest, highest = self._prices.lowest[:, first:end], self._prices.highest[:, first:end]
+        return weighted_sum(lowest, long) + weighted_sum(highest, short) + constant
 
-    def observed(self, number: int) -> ObservedScope:
-        """Return the account at one close, exactly."""
+    def observed(self, number: int, *, with_marks: bool) -> ObservedScope:
+        """Return the account at one close, exactly; without marks where nothing samples them."""
         prices = [self._matrix.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
+        sampled = zip(self.keys, prices, strict=True) if with_marks else ()
         return ObservedScope(
             at=int(self._matrix.at[number]),
             equity=self.equity + sum(moves, Decimal(0)),
             pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
-            marks={(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)},
+            marks={(self.name, key[1]): float(price) for key, price in sampled},
         )
 
 
@@ -99,11 +100,16 @@ class StaticBook:
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
         """Return the joint equity of the accounts at these places, at each close."""
+        if len(places) == 1:
+            return self.accounts[places[0]].equities(first, end)
         return sum((self.accounts[place].equities(first, end) for place in places), np.zeros(end - first))
 
-    def observed(self, places: tuple[int, ...], number: int) -> ObservedScope:
-        """Return the accounts at these places together at one close, exactly."""
-        found = [self.accounts[place].observed(number) for place in places]
+    def observed(self, places: tuple[int, ...], number: int, *, with_marks: bool) -> ObservedScope:
+        """Return the accounts at these places together at one close, exactly; without marks where nothing samples
+        them."""
+        found = [self.accounts[place].observed(number, with_marks=with_marks) for place in places]
+        if len(found) == 1:
+            return found[0]
         return ObservedScope(
             at=int(self._matrix.at[number]),
             equity=sum((each.equity for each in found), Decimal(0)),

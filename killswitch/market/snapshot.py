@@ -38,8 +38,7 @@ def snapshot_of(
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, holding, matching, margin, marks[holding.symbol], at)
-        for holding in account.holdings.values()
+        _position(account, holding, matching, margin, marks[holding.symbol]) for holding in account.holdings.values()
     )
     cash = account.is_cash
     # Time may not advance, so further rows may still be dated at this moment.
@@ -57,7 +56,7 @@ def snapshot_of(
         maintenance_margin=ZERO if cash else _clean(margin.maintenance),
         margin_mode=None if cash else "cross",
         position_mode="hedge" if account.is_hedged else "one_way",
-        balances=_balances(account, marks, margin, at),
+        balances=_balances(account, marks, margin),
         flows=account.flows.shown(at),
         positions=positions,
         orders=tuple(order.resting() for order in account.working),
@@ -68,6 +67,7 @@ def snapshot_of(
         unrealized=ZERO if cash else _clean(margin.unrealized),
         wallet_as_of=at,
         positions_as_of=at,
+        marked_at=at,
         fills_as_of=rows_until,
         flows_as_of=rows_until,
         row_lag_s=row_lag,
@@ -83,7 +83,7 @@ def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark
 
 
 def _position(
-    account: PaperAccount, holding: PaperHolding, matching: Matching, margin: Margin, price: Decimal, at: datetime
+    account: PaperAccount, holding: PaperHolding, matching: Matching, margin: Margin, price: Decimal
 ) -> Position:
     """One position; `price` is the last one in the account's currency.
 
@@ -113,22 +113,21 @@ def _position(
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,
         unrealized_pnl=_clean(holding.unrealized(price)),
-        mark_at=at,
     )
 
 
-def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margin, at: datetime) -> tuple[Balance, ...]:
+def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margin) -> tuple[Balance, ...]:
     """Balances, money first. In a cash market holdings are balances too; their sum at these prices is the equity."""
     if not account.is_cash:
         wallet = _clean(account.wallet)
-        return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
-    held = tuple(_holding_balance(base_asset(key), it.quantity, marks[key], at) for key, it in account.holdings.items())
-    return (_holding_balance(account.currency, _clean(account.cash), _ONE, at), *held)
+        return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity)),)
+    held = tuple(_holding_balance(base_asset(key), it.quantity, marks[key]) for key, it in account.holdings.items())
+    return (_holding_balance(account.currency, _clean(account.cash), _ONE), *held)
 
 
-def _holding_balance(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
+def _holding_balance(asset: str, amount: Decimal, price: Decimal) -> Balance:
     """A holding of a cash account: no part of it is unrealised profit."""
-    return Balance(asset, amount, price, ZERO, amount, amount, at)
+    return Balance(asset, amount, price, ZERO, amount, amount)
 
 
 def _clean(money: Decimal) -> Decimal:

@@ -54,7 +54,7 @@ class Position(Struct, frozen=True, gc=False, omit_defaults=True):
     adl_rank: int | None = None
     strategy: str | None = None
     mark_at: Instant | None = None
-    """Venue time of `mark_price`."""
+    """Venue time of `mark_price`, unless the account's `marked_at` states it for all."""
 
     @property
     def key(self) -> tuple[str, Side]:
@@ -124,8 +124,8 @@ class Balance(Struct, frozen=True, gc=False, omit_defaults=True):
     """A holding of one asset; `price` in the account's currency, `haircut` a fraction 0…1.
 
     `wallet` is the amount without unrealised profit, `equity` the amount with it, both in units of the asset;
-    `price_at` is the venue time of `price`. With the account's `unrealized` and every balance's `wallet` known, the
-    account's equity is Σ wallet × price + unrealized.
+    `price_at` is the venue time of `price`, unless the account's `marked_at` states it for all. With the account's
+    `unrealized` and every balance's `wallet` known, the account's equity is Σ wallet × price + unrealized.
     """
 
     asset: str
@@ -225,6 +225,9 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """Unrealised profit, from the same answer as `equity`."""
     wallet_as_of: Instant | None = None
     positions_as_of: Instant | None = None
+    marked_at: Instant | None = None
+    """Venue time of each position's `mark_price` without a `mark_at`, and of each balance's `price` without a
+    `price_at`: written once where all prices are of one moment."""
     fills_as_of: Instant | None = None
     flows_as_of: Instant | None = None
     """Venue time up to which all rows are known to be complete; absent if unknown."""

@@ -38,8 +38,8 @@ def test_the_equity_of_a_margin_account_is_wallet_plus_unrealised_profit() -> No
     assert (money.wallet, money.equity, seen.unrealized, seen.equity) == (10000, 10100, 100, 10100)
     assert sum_of_components(seen) == seen.equity
     assert seen.observed_at is not None
-    moments = {seen.wallet_as_of, seen.positions_as_of, money.price_at, *(p.mark_at for p in seen.positions or ())}
-    assert moments == {seen.observed_at}
+    assert {seen.wallet_as_of, seen.positions_as_of, seen.marked_at} == {seen.observed_at}
+    assert {money.price_at, *(p.mark_at for p in seen.positions or ())} == {None}  # `marked_at` dates them all
     assert (seen.complete, seen.row_lag_s) == (True, 0)
 
 

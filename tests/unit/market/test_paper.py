@@ -98,10 +98,13 @@ def test_rules_out_of_range_are_refused() -> None:
 
 
 def test_a_snapshot_is_complete() -> None:
-    """Every field that the public format has for a swap position and its account is known, liquidity if it is shown."""
+    """Every field that the public format has for a swap position and its account is known, liquidity if it is shown.
+
+    `marked_at` of the account is the time of the mark.
+    """
     desk = Desk(wallet="1000", terms=VenueTerms(shows_liquidity=True))
     desk.send("buy", "50")
     seen, held = desk.seen, desk.position()
     absent = [n for n in seen.__struct_fields__ if getattr(seen, n) is None]
-    assert absent == ["reason", "rates"]  # nothing here prices USDT
-    assert [n for n in held.__struct_fields__ if getattr(held, n) is None] == ["adl_rank", "strategy"]
+    assert absent == ["reason", "rates", "corporate_actions"]  # no market prices USDT or announces splits
+    assert [n for n in held.__struct_fields__ if getattr(held, n) is None] == ["adl_rank", "strategy", "mark_at"]
