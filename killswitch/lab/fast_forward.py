@@ -18,8 +18,8 @@ from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix, even_step
 from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.rules import MarketRules
+from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.scopes.evaluator import Quiescence
-from killswitch.planning.tick import Interpreter
 from killswitch.signals.declaration import LookAhead
 from killswitch.signals.signal_values import bounds_ahead
 
