@@ -96,12 +96,12 @@ class ExecutionState:
         """Start a decision whose `planned` entries are committed; returns whether it was started."""
         if decision.id in self.jobs:
             return False
+        self._forget_old()  # before closed amounts are counted by a ledger that would be dropped
         job = self._prepared.pop(decision.id, None)
         if job is None:
             job = self._job(decision, self._journal_of(decision.id))
             self._count_from_now(job)
             self._exclude_later_fills(job)
-        self._forget_old()
         if job.planned is None or job.finished is not None:
             return False
         self.jobs[decision.id] = job

@@ -9,10 +9,12 @@ from decimal import Decimal
 import pytest
 
 from killswitch.execution.closing_pace import PACE
+from killswitch.execution.decide.target_verdict import left_to_close
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import NO_CLOSING_OBSERVER
 from killswitch.journal.lifecycle import TargetState
+from killswitch.model.snapshot import Closing
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from tests.closing_cases import commit, decide
 from tests.honest_venue import NOW, HonestVenue, VirtualClock
@@ -131,3 +133,27 @@ def test_a_recovery_reads_the_journal_of_each_decision_once(store: Store, monkey
     after.recover()
     assert sorted(map(str, reads)) == ["d1", "d2"]
     assert after.ledger(("BTC", "long")).closed == D("0.6")
+
+
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["adopted", "prepared, then adopted"])
+def test_c2_a_trim_after_an_ended_close_never_closes_more_than_it_decided(store: Store, is_prepared: bool) -> None:
+    """75 of 100 are closed and the close ends; after the lag of positions a trim of the rest counts from its own plan.
+
+    Counted against the fills of a ledger that is dropped meanwhile, the trim could close 75 more.
+    """
+    clock = VirtualClock()
+    state = ExecutionState("main", store, clock, PACE, NO_CLOSING_OBSERVER)
+    venue = HonestVenue({"BTC": D(100)})
+    first = commit(store, decide(venue, {"BTC": D(25)}, name="d1"))
+    assert state.adopt(first)
+    state.record([decode(entry("sending", "BTC", "o1", amount="75", position="100"))])
+    state.record([decode(entry("filled", "BTC", "o1", filled="75", price="100", fee="0"))])
+    state.end(state.jobs["d1"], Closing(decision="d1", status="flat"))
+    clock.elapsed += PACE.position_lag + 1
+    venue.state["positions"]["BTC"] = D(25)
+    trim = decide(venue, {"BTC": D("6.25")}, name="d2")
+    if is_prepared:
+        state.prepare(trim, [JournalEntry("d2", "planned", NOW, "main", "BTC", "long", sequence=9)])
+    assert state.adopt(commit(store, trim))
+    (target,) = state.jobs["d2"].targets
+    assert left_to_close(target, state.ledger(target.key)) == D("18.75")
