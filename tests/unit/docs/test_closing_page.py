@@ -231,12 +231,12 @@ def test_the_numbers_in_the_text_are_those_of_the_tables(text: str) -> None:
     assert waits[-1] == PACE.longest_wait
     questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.first_query_interval)]
     assert questions == [0.1, 0.2, 0.4, 0.8]
-    chunks = [min(order_sender.FIRST * 8**turn, order_sender.LARGEST) for turn in range(4)]
-    assert chunks == [10, 80, 320, 320]
+    chunks = [min(order_sender.FIRST * order_sender.GROWTH**turn, order_sender.LARGEST) for turn in range(4)]
+    assert chunks == [10, 100, 320, 320]
     for said in (
         "waits for 0.5, 1, 2 … 30 s",
         "Queries repeat after 0.1, 0.2, 0.4 … 1 s",
-        f"{order_sender.FIRST} in the first one and eight times as many in each further one",
+        f"{order_sender.FIRST} in the first one and ten times as many in each further one",
         f"in each further one, up to {order_sender.LARGEST}.",
         f"within {order_sender.JOURNAL_WINDOW * 1000:g} ms of each other",
         f"becomes free within {order_sender.LONGEST_BUDGET_WAIT * 1000:g} ms",
