@@ -23,10 +23,7 @@ def _plan(action: Close, context: Context) -> Planned:
         book.evaluator.history, kept,
     )  # fmt: skip
     should_select = len(kept) < len(book.candidates)
-    # The rule of a close that closes nothing must not overrule that of the stage's other actions.
-    return Planned(
-        selection.targets, rule if selection.targets else None, remarks=selection.remarks, should_select=should_select
-    )
+    return Planned(selection.targets, rule, remarks=selection.remarks, should_select=should_select)
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
