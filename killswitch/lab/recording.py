@@ -7,7 +7,6 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Self
 
@@ -192,15 +191,17 @@ def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decis
     The stage machine proceeds as if every decision had been carried out; positions are those of the recording. Where a
     run fetches prices a second time before a stage acts, those of the next snapshot are used.
     """
-    interpreter = Interpreter(policies)
-    for snapshot, following in pairwise(chain(snapshots, (None,))):
-        if snapshot is None:
-            return
+    interpreter, stream = Interpreter(policies), iter(snapshots)
+    following: Snapshot | None = None
+    while (snapshot := following or next(stream, None)) is not None:
+        following = None
         if snapshot.missing:
             yield _missing(snapshot)
         pending = interpreter.evaluate(snapshot)
         if pending is None:
             continue
+        if pending.reread:  # only then: a damaged line must not keep the decisions before it
+            following = next(stream, None)
         outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)
         yield from outcome.notices
         yield from outcome.decisions

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from killswitch.lab.recording import BackgroundRecorder, RecordingError, RecordingWriter, read, replay
-from killswitch.model.decision import Notice
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
-from tests.graphs import policy_set
+from tests import worlds
+from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.runner_world import crash_policy
 from tests.unit.telemetry.test_background_writer import eventually
 from tests.worlds import after
@@ -187,3 +189,22 @@ def test_a_replay_warns_of_missing_snapshots() -> None:
         (second.as_of, "warning", "4 snapshots are missing here"),
         (third.as_of, "warning", "1 snapshot is missing here"),
     ]
+
+
+def test_a_damaged_line_keeps_no_decision_of_the_lines_before_it() -> None:
+    """The replay of a fall by 26% fires at its own line, before the next one is read and found damaged."""
+
+    def damaged() -> Iterator[Snapshot]:
+        for minute, mark in enumerate((100, 74)):
+            pnl = 1000 * (mark - 100)
+            held = worlds.position("L", "long", str(pnl), contracts="1000", mark_price=str(mark), notional="100000")
+            account = worlds.account(str(100_000 + pnl), [held], instruments=[worlds.rules("L")])
+            yield worlds.snapshot(after(minutes=minute), account)
+        raise ValueError("the next line is damaged")
+
+    out = stage("out", 3, 0, actions=(close("both"),))
+    decisions = []
+    with pytest.raises(ValueError, match="damaged"):
+        for each in replay(policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.1),), (out,))), damaged()):
+            decisions += [each.stage] if isinstance(each, Decision) else []
+    assert decisions == ["out"]
