@@ -58,6 +58,8 @@ class CarriedResidual(Struct, frozen=True):
     by_wallet: Decimal = ZERO
     settled: Decimal | None = ZERO
     was_in_step: bool | None = None
+    unrealized: Decimal | None = ZERO
+    """ΔU since then; None if unknown."""
 
     @property
     def is_open(self) -> bool:
@@ -267,8 +269,9 @@ class AccountTrail:
             left = ZERO if evidence.whole_by_wallet is None else evidence.whole_by_wallet - amount
             still = evidence.was_in_step if not moves.traded else False
             self._carried = CarriedResidual(
-                by_marks - amount, evidence.partly, carried.since or at, left, evidence.settled, still
-            )
+                by_marks - amount, evidence.partly, carried.since or at, left, evidence.settled, still,
+                evidence.unrealized_change,
+            )  # fmt: skip
         # The residual by the wallet comes from one answer if that reports unrealised profit, too.
         slack = ZERO if interval.is_of_one_answer(residual) else skewed
         if amount < ZERO:
@@ -299,8 +302,9 @@ class AccountTrail:
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
         if interval.in_step and (moves.is_covered or (wallet_moved and not unchanged)):
             self.trades.mark_settled(at)
+        change, so_far = interval.unrealized_change, carried.unrealized
         return Evidence(
-            by_wallet, by_marks, noise, bound, interval.unrealized_change,
+            by_wallet, by_marks, noise, bound, None if change is None or so_far is None else change + so_far,
             settled=None if moves.settled is None or carried.settled is None else sum(moves.settled, carried.settled),
             carried=carried.by_wallet, dropped=self.settlements.dropped_by(at),
             traded=bool(moves.traded), partly=partly, in_step=interval.in_step,

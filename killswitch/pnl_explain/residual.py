@@ -23,13 +23,13 @@ ABOUT = Decimal("0.05")
 class Evidence(Struct, frozen=True):
     """What two snapshots and the fills between them show.
 
-    `noise` is n, `bound` the possible effect on Rb of slippage and of answers of different moments, `unrealized_change`
-    ΔU. `settled`: the profit that moved from positions into the wallet according to entry prices, None if an entry is
-    unknown. `carried`: the part of earlier Rw that counted for nothing since equity and positions are out of step; Rb
-    and `settled` include theirs. `dropped`: the same after they were out of step for long. `partly`: a position shrank
-    without a fill. `in_step`, `was_in_step`: equity and positions of the later snapshot, and of the last one before
-    they were out of step, are of one moment; None if unknown. `waits`: positions and equity may still catch up with
-    each other.
+    `noise` is n, `bound` the possible effect on Rb of slippage and of answers of different moments,
+    `unrealized_change` ΔU since equity and positions were last of one moment. `settled`: the profit that moved from
+    positions into the wallet according to entry prices, None if an entry is unknown. `carried`: the part of earlier
+    Rw that counted for nothing since equity and positions are out of step; Rb and `settled` include theirs.
+    `dropped`: the same after they were out of step for long. `partly`: a position shrank without a fill. `in_step`,
+    `was_in_step`: equity and positions of the later snapshot, and of the last one before they were out of step, are
+    of one moment; None if unknown. `waits`: positions and equity may still catch up with each other.
     """
 
     by_wallet: Decimal | None
