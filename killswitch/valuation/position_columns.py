@@ -75,16 +75,19 @@ class PositionColumns:
 
     @computed_once
     def share(self) -> Floats:
-        """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown."""
+        """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
         gross = self.notional.sum()
-        return self.notional / gross if gross else self.notional
+        return self.notional / (gross or float("nan"))
 
     def reason(self, column: str) -> str | None:
         """The first position whose number in `column` is unknown, as a text; None if all are known."""
-        values = self.notional if column == "share" else self._column(column)
+        of_share = column == "share"
+        values = self.notional if of_share else self._column(column)
         for account, symbol, value in zip(self.accounts, self.symbols, values, strict=True):
             if isnan(value):
                 return f"the {column.replace('_', ' ')} of {symbol} in {account} is unknown"
+        if of_share and len(self) and not values.any():
+            return "no position has a share: their notionals are all 0"
         return None
 
     # Exact sums

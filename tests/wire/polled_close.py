@@ -105,7 +105,7 @@ class PolledClose:
                 try:
                     closer.apply_snapshot(await adapter.snapshot(), sent_at)
                 except VenueError:
-                    pass
+                    pass  # as in a run, a snapshot that could not be read changes nothing, and the next one is due
                 finally:
                     meter.finish(reservation, adapter)
             due = max(due + interval, loop.time())

@@ -193,10 +193,20 @@ def test_an_unknown_number_is_nan_with_its_reason() -> None:
     assert columns.exposure is None
 
 
+def test_positions_without_value_have_no_share() -> None:
+    """0 of 0 is unknown, not 0: a share of 0 would read as a small position of a book."""
+    columns = view(account("1000", (replace(BTC, notional=D(0)), replace(ETH, notional=D(0))))).columns
+    assert columns is not None
+    assert np.isnan(columns.share).all()
+    assert columns.reason("share") == "no position has a share: their notionals are all 0"
+    assert columns.reason("notional") is None
+
+
 def test_columns_of_an_empty_book_are_empty() -> None:
     columns = view(account("1000", ())).columns
     assert columns is not None
     assert (len(columns), columns.share.tolist(), columns.exposure) == (0, [], BookExposure())
+    assert columns.reason("share") is None
 
 
 def test_sums_of_money_are_exact() -> None:
