@@ -1,4 +1,4 @@
-"""Stocks, ETFs and crypto at Alpaca, through alpaca-py."""
+"""Stocks, ETFs and crypto at Alpaca."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ if TYPE_CHECKING:
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:
-    """Build the adapter of `spec`, without connecting; alpaca-py is imported at the first call.
+    """Build the adapter of `spec`, without connecting; aiohttp is imported at the first call.
 
     Raises ValueError, with what to write instead, for a document from which no adapter can be built.
     """
-    from killswitch_alpaca.settings import not_installed, read_settings
+    from killswitch_alpaca.settings import read_settings
     from killswitch_alpaca.venue import AlpacaVenue
 
-    missing = not_installed()
-    if missing is not None:
-        raise ValueError(f"{missing.message}; {missing.fix}")
     return AlpacaVenue(read_settings(spec))

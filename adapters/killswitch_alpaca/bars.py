@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import aiohttp
+
 from killswitch.model.inspection import Bar
 from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, written_instant
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
-from killswitch.transport.deadlines import Deadlines
-from killswitch_alpaca.client import (
-    InvalidJsonError,
-    RefusedAnswerError,
-    import_class,
-    request_threads,
-    without_retries,
-)
-from killswitch_alpaca.errors import as_venue_error, failure_text, redacted, without_secrets
+from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch_alpaca.errors import as_venue_error, redacted, without_secrets
+from killswitch_alpaca.http import Http, InvalidJsonError, RefusedAnswerError
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
 
@@ -42,9 +37,8 @@ class AlpacaBars:
     def __init__(self, endpoint: str | None = None) -> None:
         """`endpoint` replaces the address of the data API."""
         self._endpoint = (endpoint or DATA).rstrip("/")
-        self._clients: dict[bool, Any] = {}
-        self._deadlines = Deadlines(TIMEOUT)
-        self._thread = request_threads("alpaca-bars", 1)
+        self._https: dict[bool, Http] = {}
+        """By whether they are for coins."""
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         """Fetch one page. Raises CredentialsRefusedError for stocks without keys, ValueError for an unknown
@@ -65,11 +59,9 @@ class AlpacaBars:
                 return ()
             # Adjusted prices are those of the day of the fetch: a file that is fetched on after a split would mix two.
             query |= {"end": end.isoformat().replace("+00:00", "Z"), "adjustment": "raw"}
-        path = "/crypto/us/bars" if crypto else "/stocks/bars"
+        path = "/v1beta3/crypto/us/bars" if crypto else "/v2/stocks/bars"
         try:
-            loop = asyncio.get_running_loop()
-            request = loop.run_in_executor(self._thread, lambda: self._client(crypto).get(path, query))
-            answer = object_at(await request, what="bars")
+            answer = object_at(await self._http_for(crypto).request("GET", path, query), what="bars")
             found = object_at(answer.get("bars") or {}, what="bars").get(symbol) or []
             return [_bar(each) for each in found]
         except RefusedAnswerError as error:
@@ -77,37 +69,28 @@ class AlpacaBars:
             raise as_venue_error(refused, changes=False) from None
         except (UnreadableError, InvalidJsonError) as error:
             raise MalformedAnswerError(f"bars of {symbol}: {self._redacted(str(error))}") from None
-        except (OSError, ImportError, ValueError) as error:
+        except (aiohttp.ClientError, AnswerTooLargeError, RedirectRefusedError, OSError, ValueError) as error:
             # Without its cause, which repeats the whole address.
-            why = self._redacted(failure_text(error))
+            why = self._redacted(str(error) or type(error).__name__)
             raise VenueDownError(f"{without_secrets(self._endpoint)}: no bars: {why}") from None
 
     def _redacted(self, text: str) -> str:
         return redacted(text, self._endpoint)
 
     async def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
-        self._deadlines.end_all()
-        for client in tuple(self._clients.values()):  # its thread may add one meanwhile
-            client._session.close()
-        self._clients = {}
+        for http in self._https.values():
+            await http.close()
+        self._https = {}
 
-    def _client(self, crypto: bool) -> Any:
-        if crypto not in self._clients:
-            self._clients[crypto] = self._create_client(crypto)
-        return self._clients[crypto]
-
-    def _create_client(self, crypto: bool) -> Any:
-        key, secret = (os.environ.get(name, "") for name in KEYS)
-        if crypto:
-            client_class = import_class("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
-            return without_retries(client_class(raw_data=True, url_override=self._endpoint), self._deadlines)
-        if not (key and secret):
-            raise CredentialsRefusedError(
-                f"bars of stocks need keys of Alpaca: set {KEYS[0]} and {KEYS[1]}; coins such as BTC/USD need none"
-            )
-        client_class = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
-        return without_retries(client_class(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
+    def _http_for(self, crypto: bool) -> Http:
+        if crypto not in self._https:
+            key, secret = (os.environ.get(name, "") for name in KEYS)
+            if not crypto and not (key and secret):
+                raise CredentialsRefusedError(
+                    f"bars of stocks need keys of Alpaca: set {KEYS[0]} and {KEYS[1]}; coins such as BTC/USD need none"
+                )
+            self._https[crypto] = Http(self._endpoint, None if crypto else (key, secret), TIMEOUT)
+        return self._https[crypto]
 
 
 def _bar(found: Row) -> Bar:

@@ -165,17 +165,10 @@ def redacted(text: str, *addresses: str | None) -> str:
     return legible(text)
 
 
-def failure_text(error: BaseException) -> str:
-    """What a library reports of a failed request, without the address."""
-    cause = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", None) or cause or error
-    return str(reason) or type(error).__name__
-
-
-def host_of(error: BaseException) -> str | None:
-    """The `host:port` of a failed request of `requests`, without user and path."""
-    parts = _parts(str(getattr(getattr(error, "request", None), "url", None) or ""))
-    return None if parts is None else parts.netloc.rpartition("@")[2] or None
+def host_of(address: str) -> str:
+    """The `host:port` of an address, without user and path."""
+    parts = _parts(address)
+    return without_secrets(address) if parts is None else parts.netloc.rpartition("@")[2]
 
 
 def _secrets(address: str) -> list[str]:

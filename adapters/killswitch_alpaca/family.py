@@ -47,10 +47,8 @@ class AlpacaFamily:
         return list(misfits(account))
 
     def not_installed(self) -> Misfit | None:
-        """See `FittingFamily`."""
-        from killswitch_alpaca.settings import not_installed
-
-        return not_installed()
+        """See `FittingFamily`. The adapter needs no library of Alpaca's."""
+        return None
 
     def keeps_apart(self, exchange: str | None) -> bool:
         """See `FittingFamily`. An account is valued in US dollars, and is one book."""

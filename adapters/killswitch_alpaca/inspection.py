@@ -13,8 +13,9 @@ from typing import Any, Final
 from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.venue import Cost, RateLimit, VenueError, VenueTraits
-from killswitch_alpaca.client import Client, RefusedAnswerError
+from killswitch_alpaca.client import Client
 from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.queries import Queries
 from killswitch_alpaca.settings import AlpacaSettings
@@ -84,7 +85,7 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
     notes."""
     notes: list[str] = []
     try:
-        account = object_at(await client.call(lambda trading: trading.get_account()), what="the account")
+        account = object_at(await client.get("/v2/account"), what="the account")
     except RefusedAnswerError as error:
         raise as_venue_error(error.refused, changes=False) from error
     bars = bar_reason(account)
@@ -134,7 +135,7 @@ async def _skew(client: Client, settings: AlpacaSettings, notes: list[str]) -> f
 
 
 async def _configuration(client: Client) -> Row:
-    return object_at(await client.call(lambda trading: trading.get_account_configurations()), what="the configuration")
+    return object_at(await client.get("/v2/account/configurations"), what="the configuration")
 
 
 def _outside(settings: AlpacaSettings) -> str:

@@ -69,7 +69,7 @@ class Ledger:
         asked_at, before = self._venue_time(), self.trades.as_of
         names = {symbol.replace("/", ""): symbol for symbol in coins}
         known = self.trades.activities
-        answer = await self._queries.activities(known, "/account/activities/FILL")
+        answer = await self._queries.activities(known, "/v2/account/activities/FILL")
         new = [read_fill(each, names) for each in known.new(answer)]
         begun = known.has_answer
         self.trades.pending += new
@@ -85,7 +85,7 @@ class Ledger:
     async def read_flows(self) -> None:
         """Read flows and corporate actions."""
         known = self.flows.activities
-        answer = await self._queries.activities(known, "/account/activities", category="non_trade_activity")
+        answer = await self._queries.activities(known, "/v2/account/activities", category="non_trade_activity")
         seen, new = self._settings.now(), known.new(answer)
         rows = [read_flow(each, self._settings.currency, seen) for each in new]
         flows, actions = [flow for flow in rows if flow is not None], read_splits(new, seen)

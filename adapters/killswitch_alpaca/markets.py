@@ -11,8 +11,9 @@ from msgspec import structs
 from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Instrument, Order, Position
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
-from killswitch_alpaca.client import TOO_LATE, Client, RefusedAnswerError, is_cancelling
+from killswitch_alpaca.client import TOO_LATE, Client
 from killswitch_alpaca.hours import Hours, Session
+from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, SnapshotPart
 from killswitch_alpaca.positions import is_crypto
@@ -124,7 +125,8 @@ class TradingSessions:
         try:
             await asyncio.shield(self._pending_read)
         except asyncio.CancelledError:
-            if is_cancelling():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
             raise VenueDownError(TOO_LATE) from None
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from killswitch.model.parsing import (
     Row,
@@ -48,18 +49,17 @@ class Queries:
         self._feed = {} if settings.data_feed is None else {"feed": settings.data_feed}
 
     async def positions(self) -> tuple[Position, ...]:
-        answer = await self._client.call(lambda trading: trading.get_all_positions())
-        return read_positions(rows_at(answer, what="positions"))
+        return read_positions(rows_at(await self._client.get("/v2/positions"), what="positions"))
 
     async def account(self) -> Row:
-        return object_at(await self._client.call(lambda trading: trading.get_account()), what="the account")
+        return object_at(await self._client.get("/v2/account"), what="the account")
 
     async def orders(self, prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
         """All open orders, page by page; `prices` as in `read_open`."""
         found: dict[str, Row] = {}
         query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
         for _ in range(PAGES):
-            page = rows_at(await self.get("/orders", query), what="orders")
+            page = rows_at(await self._client.get("/v2/orders", query), what="orders")
             new = {required_text(each.get("id"), "id"): each for each in page}
             is_repeated = new.keys() <= found.keys()
             found |= new
@@ -83,7 +83,7 @@ class Queries:
         if found:
             query["page_token"] = required_text(found[-1].get("id"), "id")
         for _ in range(PAGES):
-            page = rows_at(await self.get(path, query), what="activities")
+            page = rows_at(await self._client.get(path, query), what="activities")
             found = [*found, *page]
             if len(page) < TRADES_PAGE or known.is_past(page):
                 return found[::-1]
@@ -93,26 +93,20 @@ class Queries:
         raise UnreadableError(f"more than {len(found)} activities since the last read, which are not all read yet")
 
     async def clock(self) -> VenueClock:
-        """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are
-        excluded."""
-
-        def timed(trading: Any) -> tuple[datetime, Any, datetime]:
-            began = self._settings.now()
-            return began, trading.get_clock(), self._settings.now()
-
-        began, answer, ended = await self._client.call(timed)
-        return read_clock(object_at(answer, what="the clock"), began + (ended - began) / 2)
+        """Alpaca's clock, compared with the middle of the request."""
+        answer, asked_at = await self._client.get_timed("/v2/clock")
+        return read_clock(object_at(answer, what="the clock"), asked_at)
 
     async def calendar(self, clock: VenueClock) -> tuple[TradingDay, ...]:
         """The trading days from yesterday to a week from now."""
         today = (self._settings.now() + clock.offset).date()
         query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
-        return read_calendar(rows_at(await self.get("/calendar", query), what="the calendar"), clock.offset)
+        return read_calendar(rows_at(await self._client.get("/v2/calendar", query), what="the calendar"), clock.offset)
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, BestQuote]:
         """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
         query = {"symbols": ",".join(symbols), **self._feed}
-        answer = await self._client.call(lambda data: data.get("/stocks/quotes/latest", query), data=True)
+        answer = await self._client.get_data("/v2/stocks/quotes/latest", query)
         found = object_at(object_at(answer, what="quotes").get("quotes") or {}, what="quotes")
         now = self._settings.now()
         return {symbol: _book(object_at(each, what=f"the quote of {symbol}"), now) for symbol, each in found.items()}
@@ -123,13 +117,13 @@ class Queries:
         shares = [symbol for symbol in symbols if not is_crypto(symbol)]
         requests = []
         if shares:
-            requests.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **self._feed}))
+            requests.append(self._trades("/v2/stocks/trades/latest", {"symbols": ",".join(shares), **self._feed}))
         if coins:
-            requests.append(self._trades("/crypto/us/latest/trades", "v1beta3", {"symbols": ",".join(coins)}))
+            requests.append(self._trades("/v1beta3/crypto/us/latest/trades", {"symbols": ",".join(coins)}))
         return {symbol: each for found in await asyncio.gather(*requests) for symbol, each in found.items()}
 
-    async def _trades(self, path: str, version: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
-        answer = await self._client.call(lambda data: data.get(path, query, api_version=version), data=True)
+    async def _trades(self, path: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
+        answer = await self._client.get_data(path, query)
         found = object_at(object_at(answer, what="trades").get("trades") or {}, what="trades")
         prices = {}
         for symbol, each in found.items():
@@ -151,7 +145,7 @@ class Queries:
         classes = sorted({CRYPTO if is_crypto(symbol) else EQUITY for symbol in symbols})
         found: list[Asset] = []
         for asset_class in classes:
-            answer = rows_at(await self.get("/assets", {"asset_class": asset_class}), what="assets")
+            answer = rows_at(await self._client.get("/v2/assets", {"asset_class": asset_class}), what="assets")
             found += [read_asset(each) for each in answer if symbol_of(str(each.get("symbol")), asset_class) in symbols]
         return found, len(classes)
 
@@ -159,12 +153,8 @@ class Queries:
         # A slash would change the path; Alpaca also accepts coins without it.
         name = symbol.replace("/", "")
         return read_asset(
-            object_at(await self._client.call(lambda trading: trading.get_asset(name)), what=f"asset {symbol}")
+            object_at(await self._client.get(f"/v2/assets/{quote(name, safe='')}"), what=f"asset {symbol}")
         )
-
-    async def get(self, path: str, query: Mapping[str, Any]) -> Any:
-        """The answer of the trading API."""
-        return await self._client.call(lambda trading: trading.get(path, dict(query)))
 
 
 def _book(found: Row, now: datetime) -> BestQuote:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from importlib.util import find_spec
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -114,13 +113,6 @@ def _stream_of(trading: str) -> str:
 MARKETS: Final[tuple[Market, ...]] = ("equity", "spot")
 CREDENTIALS: Final = ("key", "secret")
 """Required credentials, also for prices."""
-
-
-def not_installed() -> Misfit | None:
-    """What to install where alpaca-py is missing."""
-    if find_spec("alpaca") is not None:
-        return None
-    return Misfit(("adapter",), "alpaca-py is not installed", "pip install '.[alpaca]' in a clone of Killswitch")
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:

@@ -27,8 +27,9 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.client import Client, RefusedAnswerError
+from killswitch_alpaca.client import Client
 from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger

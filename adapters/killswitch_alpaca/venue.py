@@ -23,9 +23,10 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_alpaca.activities import read_fill
-from killswitch_alpaca.client import Client, RefusedAnswerError
+from killswitch_alpaca.client import Client
 from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
+from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.inspection import COUNTED, FIFTHS, traits_for
 from killswitch_alpaca.order_requests import bounding_price, order_body, send_style
 from killswitch_alpaca.orders import read_report
@@ -96,7 +97,7 @@ class AlpacaVenue:
         body = order_body(request, style, limit)
         try:
             with _venue_errors(changes=True):
-                answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
+                answer = await self._client.change("POST", "/v2/orders", body)
         finally:
             self._reader.touch(fills=True)
         return _report(answer, request.client_order_id)
@@ -121,7 +122,7 @@ class AlpacaVenue:
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         try:
-            await self._client.call(lambda trading: trading.delete(f"/orders/{quote(order_id, safe='')}"), changes=True)
+            await self._client.change("DELETE", f"/v2/orders/{quote(order_id, safe='')}")
         except RefusedAnswerError as error:
             if refusal_meaning(error.refused) != "gone":
                 raise as_venue_error(error.refused, changes=True) from error
@@ -133,7 +134,7 @@ class AlpacaVenue:
         body = {"suspend_trade": suspended}
         try:
             with _venue_errors(changes=True):
-                await self._client.call(lambda trading: trading.patch("/account/configurations", body), changes=True)
+                await self._client.change("PATCH", "/v2/account/configurations", body)
         finally:
             self._reader.account.touch()
 
@@ -195,7 +196,7 @@ class AlpacaVenue:
     async def _order(self, client_order_id: str) -> Row | None:
         """The order with this client order id; None only if Alpaca reports that there is none."""
         try:
-            answer = await self._client.call(lambda trading: trading.get_order_by_client_id(client_order_id))
+            answer = await self._client.get("/v2/orders:by_client_order_id", {"client_order_id": client_order_id})
         except RefusedAnswerError as error:
             if error.refused.status == 404 and refusal_meaning(error.refused) == "gone":
                 return None
@@ -208,7 +209,7 @@ class AlpacaVenue:
         query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
         fills: dict[str, Fill] = {}
         for _ in range(FILL_PAGES):
-            page = rows_at(await self._reader.queries.get("/account/activities/FILL", query), what="activities")
+            page = rows_at(await self._client.get("/v2/account/activities/FILL", query), what="activities")
             name = str(found.get("symbol"))
             fills |= {str(it.get("id")): read_fill(it, {name: symbol}) for it in page if it.get("order_id") == order}
             if sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled:

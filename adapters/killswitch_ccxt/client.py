@@ -18,6 +18,7 @@ from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
+from killswitch.transport.sessions import ConnectionBrokenError
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client_factory import create_client, create_synchronous_client, timeout_of
 from killswitch_ccxt.errors import (
@@ -326,7 +327,7 @@ def _is_connection_lost(error: Exception) -> bool:
     """Whether an established connection was closed without an answer."""
     import aiohttp
 
-    closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+    closed = (ConnectionBrokenError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
     return isinstance(error.__cause__, closed) and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
 
 

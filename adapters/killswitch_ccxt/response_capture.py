@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import importlib
 import json
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Health
 from killswitch.transport import LARGEST_ANSWER
-from killswitch.transport.sessions import guarded_session
+from killswitch.transport.sessions import certificates, guarded_session
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.traits import Exchange
 
@@ -110,7 +109,7 @@ class CapturingClient:
         if self.ks_is_closed:
             return
         if self.ssl_context is None and self.verify and not self.options.get("include_OS_certificates"):
-            self.ssl_context = _certificates(self.cafile)
+            self.ssl_context = certificates(self.cafile)
         super().open(*arguments)  # type: ignore[misc] # of ccxt's class
         if self.session is not None and self.session is not self.ks_session:
             self.session = self.ks_session = self._guarded(self.session)
@@ -119,8 +118,6 @@ class CapturingClient:
         """A guarded session over the connections of the one that ccxt has created, for requests and streams."""
         session = guarded_session(LARGEST_ANSWER, connector=original.connector, trust_env=original.trust_env)
         original.detach()
-        # aiohttp repeats a GET or a DELETE by itself where a connection breaks. Some venues accept orders by GET.
-        session._retry_connection = False
         return session
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -265,8 +262,3 @@ def _reject_constant(constant: str) -> NoReturn:
 
 def _destination(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-@cache
-def _certificates(file: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=file)

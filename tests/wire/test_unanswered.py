@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from killswitch.model.venue import (
     AccountSpec,
     CredentialsRefusedError,
     FateUnknownError,
+    OrderRequest,
     VenueAdapter,
     VenueDownError,
     VenueError,
 )
 from killswitch_alpaca import adapter as alpaca
-from killswitch_alpaca.client import Client as AlpacaClient
-from killswitch_alpaca.settings import read_settings
 from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt.client import Client as CcxtClient
 from killswitch_ccxt.venues.bybit.dialect import Bybit
@@ -159,10 +165,10 @@ def test_a_server_that_never_answers(kind: str) -> None:
     assert not EXCEPTION_NAME.search(reason)
 
 
-def test_a_server_without_tls() -> None:
+def test_a_server_without_tls(kind: str) -> None:
     """`https` at a port that speaks `http`."""
     with server_sending(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        reason = reason_of("bybit", f"https://127.0.0.1:{port}")
+        reason = reason_of(kind, f"https://127.0.0.1:{port}")
     assert f"the TLS handshake with 127.0.0.1:{port} failed" in reason
     assert not EXCEPTION_NAME.search(reason)
 
@@ -219,23 +225,45 @@ def test_the_http_status_decides_when_the_body_is_unknown(
         asyncio.run(once(endpoint))
 
 
-def test_an_order_is_not_sent_over_a_rejected_certificate() -> None:
-    """A rejected certificate: nothing was sent over the connection. Any other TLS error leaves the status unknown."""
-    import ssl
+@pytest.fixture(scope="module")
+def untrusted(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """TLS with a certificate that its server signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    years = datetime(2020, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), *years)
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
 
-    from requests.exceptions import SSLError as RequestsError
-    from urllib3.exceptions import MaxRetryError
-    from urllib3.exceptions import SSLError as Refused
 
-    keys = {"key": "k", "secret": "s"}
-    client = AlpacaClient(read_settings(AccountSpec("main", "alpaca", "equity", "USD", None, {}, keys)))
-    causes = {ssl.SSLCertVerificationError("self-signed"): VenueDownError, ssl.SSLError("bad record"): FateUnknownError}
-    for cause, kind in causes.items():
-        error = RequestsError(MaxRetryError(None, "/v2/orders", Refused(cause)))  # type: ignore[arg-type] # no pool
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_an_order_is_not_sent_before_the_certificate_is_accepted(untrusted: ssl.SSLContext, is_encrypted: bool) -> None:
+    """A rejected certificate, and a server without TLS: nothing was sent."""
 
-        def fail(_: object, error: Exception = error) -> None:
-            raise error
+    received: list[bytes] = []
 
-        with pytest.raises(kind) as raised:
-            asyncio.run(client.call(fail, changes=True))
-        assert not EXCEPTION_NAME.search(str(raised.value))
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> str:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=untrusted if is_encrypted else None)
+        port = server.sockets[0].getsockname()[1]
+        venue = venue_of("alpaca", f"https://127.0.0.1:{port}", 5.0)
+        with pytest.raises(VenueDownError) as raised:
+            await venue.submit(OrderRequest("ks1", "BTC/USD", "sell", "long", Decimal(1), reduce_only=False))
+        await venue.close()
+        server.close()
+        return str(raised.value)
+
+    text = asyncio.run(main())
+    assert not any(b"/v2/orders" in each for each in received)
+    assert "certificate of 127.0.0.1:" in text if is_encrypted else "TLS handshake with 127.0.0.1:" in text
+    assert not EXCEPTION_NAME.search(text)

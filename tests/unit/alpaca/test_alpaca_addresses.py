@@ -34,7 +34,6 @@ def test_messages_of_libraries_are_repeated_without_secrets(text: str) -> None:
 )
 def test_an_error_about_bars_shows_no_secret_of_their_address(address: str) -> None:
     """Nobody listens there, or it is no valid address; the error also has no cause that would show it."""
-    pytest.importorskip("alpaca")
 
     async def main() -> None:
         history = family.history("alpaca", address)
@@ -51,7 +50,6 @@ def test_an_error_about_bars_shows_no_secret_of_their_address(address: str) -> N
 
 def test_an_account_shows_no_secret_of_its_address() -> None:
     """Neither in a snapshot nor in a rejection."""
-    pytest.importorskip("alpaca")
     made = adapter(spec(endpoint=ADDRESS, options={"timeout": 1}))
 
     async def main() -> str:

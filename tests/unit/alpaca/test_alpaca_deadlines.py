@@ -7,33 +7,30 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
-from killswitch.transport.adapters import watch
-from killswitch.transport.deadlines import Deadlines
 from killswitch_alpaca import adapter
-from killswitch_alpaca.client import request_threads
 from killswitch_alpaca.venue import AlpacaVenue
-from tests.threads import NoThreads
 from tests.unit.alpaca.account_specs import spec
 from tests.wire.alpaca.scene import D
 
-pytest.importorskip("alpaca")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 TIMEOUT = 0.3
 """Seconds for a whole request. Single bytes arrive far more often."""
 
 
 @contextmanager
-def dripping(begins: bytes = HEAD) -> Iterator[str]:
-    """The address of a server that begins an answer so, and then sends a byte every few milliseconds for ever."""
+def dripping(begins: bytes = HEAD, received: threading.Semaphore | None = None) -> Iterator[str]:
+    """The address of a server that begins an answer so, and then sends a byte every few milliseconds for ever.
+
+    `received` counts its requests.
+    """
     listening = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -41,6 +38,8 @@ def dripping(begins: bytes = HEAD) -> Iterator[str]:
         with taken:
             try:
                 taken.recv(4096)
+                if received is not None:
+                    received.release()
                 taken.sendall(begins)
                 while not over.wait(0.02):
                     taken.sendall(b"x")
@@ -106,8 +105,8 @@ def test_closing_ends_requests_in_progress() -> None:
         coins = [asyncio.create_task(venue.submit(SALE)) for _ in range(12)]
         shares = [asyncio.create_task(venue.submit(structs.replace(SALE, symbol="AAPL"))) for _ in range(2)]
         question = asyncio.create_task(venue.find_order("AAPL", "ks1"))
-        while len(venue._client._deadlines._under_way) < 10:  # noqa: ASYNC110 - threads set no event of ours
-            await asyncio.sleep(0.01)
+        for _ in range(10):
+            assert await asyncio.to_thread(received.acquire, timeout=60)
         await venue.close()
         done = await asyncio.gather(*coins, return_exceptions=True)
         assert all(isinstance(each, FateUnknownError | VenueDownError) for each in done)
@@ -118,23 +117,9 @@ def test_closing_ends_requests_in_progress() -> None:
         with pytest.raises(VenueDownError, match="closed before the request was sent"):
             await venue.submit(SALE)
 
-    with dripping() as address:
+    received = threading.Semaphore(0)
+    with dripping(received=received) as address:
         asyncio.run(main(address))
-
-
-def test_closing_survives_a_client_that_a_thread_adds_concurrently() -> None:
-    """A thread may be creating the client for market data at that time; every existing client is closed."""
-    venue = venue_at("http://127.0.0.1:1")
-    closed: list[bool] = []
-    clients = venue._client._clients
-
-    def close() -> None:
-        closed.append(True)
-        clients[True] = None
-
-    clients[False] = SimpleNamespace(_session=SimpleNamespace(close=close))
-    asyncio.run(venue.close())
-    assert closed == [True]
 
 
 def test_a_process_exits_while_a_server_drips() -> None:
@@ -142,67 +127,39 @@ def test_a_process_exits_while_a_server_drips() -> None:
     program = (
         "import asyncio, sys; from killswitch_alpaca import adapter; from tests.unit.alpaca.account_specs import spec\n"
         "async def main():\n"
-        "    venue = adapter(spec(endpoint=sys.argv[1], options={'timeout': 3600}))\n"
-        "    asking = asyncio.create_task(venue.snapshot())\n"
-        "    while not venue._client._deadlines._under_way: await asyncio.sleep(0.01)\n"
+        "    asking = asyncio.create_task(adapter(spec(endpoint=sys.argv[1], options={'timeout': 3600})).snapshot())\n"
+        "    await asyncio.to_thread(sys.stdin.readline)\n"
+        "    assert not asking.done()\n"
         "    asking.cancel()\n"
         "asyncio.run(main())\n"
     )
-    with dripping() as address:
-        done = subprocess.run([sys.executable, "-c", program, address], timeout=60, check=False)
-    assert done.returncode == 0
+    received = threading.Semaphore(0)
+    with (
+        dripping(received=received) as address,
+        subprocess.Popen([sys.executable, "-c", program, address], stdin=subprocess.PIPE) as process,
+    ):
+        assert received.acquire(timeout=60)
+        process.communicate(b"\n", timeout=60)
+    assert process.returncode == 0
 
 
-def test_no_request_is_sent_after_its_deadline() -> None:
-    """A request that gets a connection too late is not sent, so it was not executed."""
-    import requests
+def test_an_order_without_a_connection_in_time_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the venue is resolved too late: nothing was sent, and nothing is sent afterwards."""
+    resolve, hangs = socket.getaddrinfo, threading.Event()
 
-    with dripping() as address, requests.Session() as session:
-        deadlines = Deadlines(0.05)
-        watch(session, 1)
-        with pytest.raises(requests.exceptions.ConnectTimeout), deadlines.one():
-            time.sleep(0.2)  # the time that name resolution may take
-            session.post(address, timeout=9)
+    def resolve_slowly(*arguments: Any, **named: Any) -> Any:
+        hangs.wait(60)
+        return resolve(*arguments, **named)
 
+    async def main(address: str) -> None:
+        venue = venue_at(address.replace("127.0.0.1", "localhost"), 0.1)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
+        with pytest.raises(VenueDownError, match=r"no complete answer within 0.1 s from localhost"):
+            await venue.submit(SALE)
+        hangs.set()
+        await venue.close()
 
-def test_threads_run_their_calls_and_return_results_or_errors() -> None:
-    """At most two at once; results and errors; what waits when they are released is cancelled."""
-    threads = request_threads("test", 2)
-    both, begun, third = threading.Barrier(2), threading.Barrier(3), threading.Event()
-    first, second = (threads.submit(both.wait) for _ in range(2))
-    assert sorted((first.result(), second.result())) == [0, 1]
-    with pytest.raises(ZeroDivisionError):
-        threads.submit(lambda: 1 / 0).result()
-    held = [threads.submit(lambda: begun.wait() >= 0 and third.wait()) for _ in range(2)]
-    begun.wait()
-    waiting = threads.submit(lambda: None)
-    threads.shutdown(cancel_futures=True)
-    assert waiting.cancelled()
-    third.set()
-    assert [each.result() for each in held] == [True, True]
-
-
-def test_a_request_without_a_thread_of_its_own_waits_for_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a process limit, while another request is in flight, and beyond the number of concurrent requests."""
-    no_threads, threads, go_on = NoThreads(monkeypatch), request_threads("test", 2), threading.Event()
-    running = threads.submit(go_on.wait)
-    no_threads.begin()
-    waiting = threads.submit(lambda: "answered")
-    no_threads.end()
-    second = threads.submit(go_on.wait)
-    beyond = threads.submit(lambda: "answered too")
-    assert not waiting.done() and not beyond.done()
-    go_on.set()
-    assert (waiting.result(60), beyond.result(60)) == ("answered", "answered too")
-    assert running.result(60) and second.result(60)
-
-
-def test_a_request_without_a_thread_fails_and_the_next_one_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """At a process limit, reached for a moment: no caller waits for a call that will never run."""
-    no_threads, threads = NoThreads(monkeypatch), request_threads("test", 1)
-    no_threads.begin()
-    assert isinstance(threads.submit(int).exception(60), OSError)
-    no_threads.end()
-    assert threads.submit(int).result(60) == 0
+    received = threading.Semaphore(0)
+    with dripping(received=received) as address:
+        asyncio.run(main(address))
+        assert not received.acquire(blocking=False)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, RateLimitedError, VenueDownError
-from killswitch_alpaca.client import retry_after
 from killswitch_alpaca.errors import as_venue_error, read_refusal, refusal_meaning
+from killswitch_alpaca.http import retry_after
 
 QTY = "insufficient qty available for order (requested: 10, available: 0)"
 

@@ -17,7 +17,6 @@ from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, SPY, run, sale
 from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.ledger import NEVER
 
-pytest.importorskip("alpaca")
 D = Decimal
 FILLS, MOVES = "/v2/account/activities/FILL", "/v2/account/activities"
 LONG_AGO = "2021-05-17T15:00:00Z"

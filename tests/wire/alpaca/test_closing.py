@@ -23,7 +23,6 @@ from tests.virtual_time import VirtualTime
 from tests.wire.alpaca.scene import AAPL, BTC, EVENING, HELD, REGULAR, SPY, alpaca
 from tests.wire.alpaca.venue import AlpacaWire
 
-pytest.importorskip("alpaca")
 D = Decimal
 HOUR = 3600.0
 NONE = D(0)

@@ -22,7 +22,6 @@ from tests.virtual_time import VirtualTime
 from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, run, sale, spec_of
 from tests.wire.alpaca.venue import AlpacaWire
 
-pytest.importorskip("alpaca")
 D = Decimal
 Handler = Callable[[web.WebSocketResponse], Awaitable[None]]
 

@@ -16,7 +16,6 @@ from killswitch_alpaca.venue import AlpacaVenue
 from tests.wire.alpaca.scene import AAPL, BTC, EVENING, NIGHT, REGULAR, SPY, run, sale
 from tests.wire.alpaca.venue import AlpacaWire
 
-pytest.importorskip("alpaca")
 D = Decimal
 
 

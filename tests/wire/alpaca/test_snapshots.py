@@ -15,13 +15,11 @@ from killswitch.model.venue import (
     RateLimitedError,
     VenueDownError,
 )
-from killswitch_alpaca import client
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.faults.mishaps import Rule, Script
 from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, SPY, run, sale
 from tests.wire.alpaca.venue import AlpacaWire
 
-pytest.importorskip("alpaca")
 D = Decimal
 
 
@@ -53,28 +51,6 @@ def test_a_snapshot_contains_the_whole_account() -> None:
         assert (seen.fills, seen.flows) == ((), ())
         assert seen.health is not None
         assert seen.health.clock_skew_ms == 0
-
-    run(case)
-
-
-def test_the_clock_skew_excludes_the_time_to_import_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both clocks advance by 700 ms while alpaca-py is imported for the first request, and agree all the while."""
-    imported = client.import_class
-
-    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        now, late = wire.exchange.now, [timedelta()]
-        wire.exchange.now = lambda: (now()[0], now()[1] + late[0])
-        object.__setattr__(venue._settings, "now", lambda: now()[1] + late[0])
-
-        def slow(module: str, name: str) -> object:
-            late[0] = timedelta(milliseconds=700)
-            return imported(module, name)
-
-        monkeypatch.setattr(client, "import_class", slow)
-        health = (await venue.snapshot()).health
-        assert late[0], "alpaca-py was imported by this snapshot"
-        assert health is not None
-        assert health.clock_skew_ms == 0
 
     run(case)
 

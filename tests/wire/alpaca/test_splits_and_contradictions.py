@@ -12,13 +12,15 @@ import pytest
 
 from killswitch.model.parsing import UnreadableError
 from killswitch_alpaca.activities import KnownActivities, read_splits
+from killswitch_alpaca.client import Client
 from killswitch_alpaca.queries import Queries
+from killswitch_alpaca.settings import read_settings
 from killswitch_alpaca.venue import AlpacaVenue
-from tests.wire.alpaca.scene import AAPL, REGULAR, SPY, run
+from tests.wire.alpaca.scene import AAPL, REGULAR, SPY, run, spec_of
 from tests.wire.alpaca.venue import AlpacaWire
 
-pytest.importorskip("alpaca")
 D = Decimal
+SETTINGS = read_settings(spec_of(None))
 
 
 def _leg(name: str, qty: str | None, **more: object) -> dict[str, Any]:
@@ -98,17 +100,19 @@ def test_a_loss_of_everything_to_the_cent_is_an_equity_of_zero() -> None:
     run(case)
 
 
-class Listed(Queries):
+class Listed(Client):
     """Activities of one second each, newest first, in pages; `requests` counts them."""
 
     def __init__(self, count: int) -> None:
+        super().__init__(SETTINGS)
         self.rows = [
             {"id": f"{number:06}", "transaction_time": datetime.fromtimestamp(1_600_000_000 + number, UTC).isoformat()}
             for number in range(count)
         ]
         self.requests = 0
 
-    async def get(self, path: str, query: Mapping[str, Any]) -> Any:
+    async def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        assert query is not None
         self.requests += 1
         rows = self.rows[::-1]
         begin = [it["id"] for it in rows].index(query["page_token"]) + 1 if "page_token" in query else 0
@@ -117,7 +121,8 @@ class Listed(Queries):
 
 def test_all_activities_of_a_long_downtime_are_read_in_several_turns() -> None:
     """2,500 rows since the previous run: after 1,000 and 2,000 they are unknown, then all of them are new."""
-    queries, known = Listed(3_000), KnownActivities()
+    listed, known = Listed(3_000), KnownActivities()
+    queries = Queries(SETTINGS, listed)
     known.remember(datetime.fromtimestamp(1_600_000_000 + 500 + 3_600, UTC))
     for _ in range(2):
         with pytest.raises(UnreadableError, match="not all read yet"):
@@ -125,12 +130,12 @@ def test_all_activities_of_a_long_downtime_are_read_in_several_turns() -> None:
     answer = asyncio.run(queries.activities(known, "/account/activities/FILL"))
     assert [row["id"] for row in known.new(answer)] == [f"{number:06}" for number in range(500, 3_000)]
     known.mark_returned(answer)
-    assert queries.requests == 26
+    assert listed.requests == 26
     assert asyncio.run(queries.activities(known, "/account/activities/FILL"))[-1]["id"] == "002999"
 
 
 def test_without_a_previous_run_the_newest_activities_suffice() -> None:
     """A first run on an account with a long history: one page, of which nothing is new."""
-    queries, known = Listed(3_000), KnownActivities()
-    answer = asyncio.run(queries.activities(known, "/account/activities/FILL"))
-    assert (len(answer), known.new(answer), queries.requests) == (100, [], 1)
+    listed, known = Listed(3_000), KnownActivities()
+    answer = asyncio.run(Queries(SETTINGS, listed).activities(known, "/account/activities/FILL"))
+    assert (len(answer), known.new(answer), listed.requests) == (100, [], 1)

@@ -22,7 +22,6 @@ from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, run, sale
 from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.server import KEY, SECRET
 
-pytest.importorskip("alpaca")
 D = Decimal
 
 
