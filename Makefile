@@ -103,7 +103,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing killswitch into $(VENV)"
-	@$(INSTALL) --editable '.[market,ccxt,alpaca]'
+	@$(INSTALL) --editable '.[market,ccxt]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
