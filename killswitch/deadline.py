@@ -7,7 +7,6 @@ a problem and perhaps a page, never the end of a run (ADR 0115).
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -59,18 +58,14 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
     It is a ThreadPoolExecutor because an event loop accepts no other executor; it starts no thread of that pool.
 
     An idle thread waits `idle` seconds for another call, so that periodic calls start no threads. While `most` calls
-    run, another one fails; with `queues` it waits for the end of one, for callers whose calls all end.
+    run, another one fails.
     """
 
-    def __init__(
-        self, name: str = "file", *, most: int = MOST_THREADS, idle: float = 0.0, queues: bool = False
-    ) -> None:
+    def __init__(self, name: str = "file", *, most: int = MOST_THREADS, idle: float = 0.0) -> None:
         super().__init__(max_workers=1)
         self._name = name
         self._most = most
         self._idle_for = idle
-        self._queues = queues
-        self._queued: deque[_Call] = deque()
         self._lock = threading.Lock()
         self._idle: dict[SimpleQueue[_Call | None], threading.Thread] = {}
         self._count = 0
@@ -86,40 +81,21 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
         if idle is not None:
             idle.put(call)
         elif is_full:
-            if not self._enqueue(call):
-                future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
+            future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
         else:
             try:
                 start_thread(threading.Thread(target=self._run_calls, args=(call,), name=self._name, daemon=True))
             except NoThreadError as error:
                 self._over()
-                if not self._enqueue(call):
-                    future.set_exception(error)
+                future.set_exception(error)
         return future
 
-    def _enqueue(self, call: _Call) -> bool:
-        """Leave the call to one of the threads that run; whether there is one, and calls may wait."""
-        with self._lock:
-            if not self._queues or not self._count:
-                return False
-            if not self._idle:
-                self._queued.append(call)
-                return True
-            idle = self._idle.popitem()[0]
-        idle.put(call)
-        return True
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the idle threads. Calls that are running are never waited for, whatever `wait` is; those that wait for a
-        thread are cancelled with `cancel_futures`."""
+        """End the idle threads. Calls that are running are never waited for, whatever `wait` is, and none waits for a
+        thread, so that there is none to cancel."""
         with self._lock:
             self._idle_for, idle = 0.0, dict(self._idle)
             self._idle.clear()
-            queued = tuple(self._queued) if cancel_futures else ()
-            if cancel_futures:
-                self._queued.clear()
-        for future, _ in queued:
-            future.cancel()
         for own, thread in idle.items():
             own.put(None)
             thread.join()
@@ -131,14 +107,10 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
         while next_call is not None:
             complete, next_call = _run(*next_call), None
             with self._lock:
-                if self._queued:
-                    next_call = self._queued.popleft()
-                else:
-                    self._idle[own] = threading.current_thread()
+                self._idle[own] = threading.current_thread()
             complete()  # a caller that submits again at once finds an idle thread
             del complete
-            if next_call is None:
-                next_call = self._next(own)
+            next_call = self._next(own)
         self._over()
 
     def _next(self, own: SimpleQueue[_Call | None]) -> _Call | None:

@@ -52,7 +52,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 class WatchedAdapter(GuardedAdapter):
-    """An adapter whose requests may run under `Deadlines`."""
+    """An adapter whose requests may run under a `deadline`."""
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         """Create the pool manager, with connections that a deadline can shut."""
@@ -72,12 +72,6 @@ def refuse_redirect(response: requests.Response) -> None:
     """Raise RedirectedError for a redirect."""
     if is_redirect(response.status_code):
         raise RedirectedError(response.status_code, response.headers.get("Location"))
-
-
-def watch(session: requests.Session, connections: int) -> None:
-    """Mount adapters for `Deadlines` in a session: no retries, and at most this many pooled connections."""
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, WatchedAdapter(pool_maxsize=connections, max_retries=0))
 
 
 def guard(session: requests.Session, largest: int = LARGEST_ANSWER) -> requests.Session:

@@ -7,84 +7,39 @@ Here a timer runs for each request and shuts its connection when the time is up.
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 
-class Deadlines:
-    """The requests of one client in flight, each of which may take this many seconds in all."""
+@contextmanager
+def deadline(seconds: float) -> Iterator[TimedRequest]:
+    """Run one request, in its thread, by a session of `WatchedAdapter`; it may take this many seconds in all.
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._lock = threading.Lock()
-        self._under_way: set[TimedRequest] = set()
-        self._closed = False
-
-    @contextmanager
-    def one(self) -> Iterator[TimedRequest]:
-        """Run one request, in its thread, by a session of `WatchedAdapter`.
-
-        Raises the ReadTimeout of `requests` once the time is up, whatever has arrived; ConnectTimeout if there was no
-        connection, so that nothing was sent; ConnectionError if `end_all` was called meanwhile.
-        """
-        from requests import exceptions
-
-        request = TimedRequest()
-        with self._lock:
-            self._under_way.add(request)
-            closed = self._closed
-        if closed:
-            request.end("closed")
-        _current.request = request
-        request.ends_within(self.seconds)
-        trouble: exceptions.RequestException | None = None
-        try:
-            yield request
-        except exceptions.RequestException as error:
-            if never_made(error):
-                raise
-            trouble = error
-        finally:
-            _current.request = None
-            ended = request.end("over")
-            with self._lock:
-                self._under_way.discard(request)
-        # A connection that was shut looks like the end of an answer: it must not count as one.
-        if ended == "late" and not request.sent:
-            raise exceptions.ConnectTimeout(f"no connection within {self.seconds:g} s") from trouble
-        if ended == "late":
-            raise exceptions.ReadTimeout(f"no whole answer within {self.seconds:g} s") from trouble
-        if ended == "closed":
-            raise exceptions.ConnectionError("the account was closed meanwhile") from trouble
-        if trouble is not None:
-            raise trouble
-
-    def end_all(self) -> None:
-        """Shut the connections of all requests in flight, and refuse new ones."""
-        with self._lock:
-            self._closed = True
-            under_way = tuple(self._under_way)
-        for request in under_way:
-            request.end("closed")
-
-
-def never_made(error: BaseException) -> bool:
-    """Whether the connection was never made, so that nothing can have been sent."""
+    Raises the ReadTimeout of `requests` once the time is up, whatever has arrived; ConnectTimeout if there was no
+    connection, so that nothing was sent.
+    """
     from requests import exceptions
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
-    if isinstance(error, exceptions.ConnectTimeout):
-        return True
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    if isinstance(reason, SSLError):
-        # Before the certificate is accepted nothing is sent over the connection.
-        return isinstance(reason.args[0] if reason.args else None, ssl.SSLCertVerificationError)
-    return isinstance(error, exceptions.ConnectionError) and isinstance(
-        reason, NewConnectionError | ConnectTimeoutError
-    )
+    request = TimedRequest()
+    _current.request = request
+    request.ends_within(seconds)
+    trouble: exceptions.RequestException | None = None
+    try:
+        yield request
+    except exceptions.RequestException as error:
+        trouble = error
+    finally:
+        _current.request = None
+        ended = request.end("over")
+    # A connection that was shut looks like the end of an answer: it must not count as one.
+    if ended == "late" and not request.sent:
+        raise exceptions.ConnectTimeout(f"no connection within {seconds:g} s") from trouble
+    if ended == "late":
+        raise exceptions.ReadTimeout(f"no whole answer within {seconds:g} s") from trouble
+    if trouble is not None:
+        raise trouble
 
 
 class TimedRequest:
@@ -93,7 +48,7 @@ class TimedRequest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: Any = None
-        self._state: Literal["under way", "late", "closed", "over"] = "under way"
+        self._state: Literal["under way", "late", "over"] = "under way"
         self._timer: threading.Timer | None = None
         self.sent = False
         """Whether any of it may have been sent."""
@@ -116,9 +71,8 @@ class TimedRequest:
             connection.current_request = self
             return self._state == "under way"
 
-    def end(self, how: Literal["late", "closed", "over"]) -> str:
-        """End the request, unless it has ended; return how it ended. A late or cancelled request loses its
-        connection."""
+    def end(self, how: Literal["late", "over"]) -> str:
+        """End the request, unless it has ended; return how it ended. A late request loses its connection."""
         with self._lock:
             if self._state == "under way":
                 self._state = how

@@ -19,7 +19,7 @@ import requests
 from killswitch.model.unanswered import why_unanswered
 from killswitch.transport import is_redirect
 from killswitch.transport.adapters import WatchedAdapter, refuse_redirect
-from killswitch.transport.deadlines import Deadlines
+from killswitch.transport.deadlines import deadline
 
 LARGEST_BODY: Final = 64 << 10
 """Bytes of an answer that are read. The rest is discarded."""
@@ -99,7 +99,7 @@ class SinkAdapter(WatchedAdapter):
         response: requests.Response | None = None
         body = bytearray()
         try:
-            with Deadlines(seconds).one() as limited:
+            with deadline(seconds) as limited:
                 begun = self._begun(request, **options)
                 # Headers that the deadline cut off look like complete headers.
                 if limited.ends_within(BODY_WITHIN):
@@ -128,7 +128,7 @@ class SinkAdapter(WatchedAdapter):
 def guard_every_session() -> None:
     """Make every session of requests that this process creates from now on use `SinkAdapter`.
 
-    Sessions to venues are not affected: they mount `guard` or `watch`, whose answers are read completely.
+    Sessions to venues are not affected: they mount `guard`, whose answers are read completely.
     """
     setattr(requests.sessions, "HTTPAdapter", SinkAdapter)  # noqa: B010 - typed as read-only; a new session mounts it
 
