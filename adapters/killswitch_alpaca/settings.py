@@ -76,7 +76,7 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         extended_band=band,
         data_feed=text_option(spec, "data_feed"),
         requests_per_minute=max(1, int(limit)),
-        proxy=text_option(spec, "proxy"),
+        proxy=_proxy(where, text_option(spec, "proxy")),
         now=_now(spec.options.get("clock")),
     )
 
@@ -103,6 +103,12 @@ def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError(f"{where}: {key} must be {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
     return address.rstrip("/")
+
+
+def _proxy(where: str, written: str | None) -> str | None:
+    """The address of the proxy; one without a scheme is spoken to by HTTP."""
+    address = f"http://{written}" if written is not None and "://" not in written else written
+    return _address(where, "option proxy", address, ("http", "https"))
 
 
 def _stream_of(trading: str) -> str:

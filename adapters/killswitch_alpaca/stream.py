@@ -1,8 +1,7 @@
 """Alpaca's private stream `trade_updates`: order events trigger a snapshot, and replace none.
 
-It uses aiohttp: alpaca-py's own stream does not report that it is down, and retries for ever with refused keys. The
-stream is silent while no order changes. After a few seconds of silence a WebSocket ping checks the connection, and a
-stream that does not respond is lost. Every message counts as a response, the server's own pings too.
+The stream is silent while no order changes. After a few seconds of silence a WebSocket ping checks the connection, and
+a stream that does not respond is lost. Every message counts as a response, the server's own pings too.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class TestMexc(AdapterGuarantees):
 
 @turn_of("alpaca", WIRES, "guarantees")
 class TestAlpaca(AdapterGuarantees):
-    """alpaca-py against a server that speaks the wire format of the trading API."""
+    """The adapter against a server that speaks the wire format of the trading API."""
 
     @pytest.fixture
     def harness(self) -> VenueHarness:

@@ -47,6 +47,7 @@ CAPABILITIES = (
         ({"options": {"extended_band": 1}}, "below 1"),
         ({"options": {"requests_per_minute": True}}, "option requests_per_minute"),
         ({"options": {"data_feed": 7}}, "option data_feed"),
+        ({"options": {"proxy": "socks5://127.0.0.1:9"}}, "option proxy must be http:// or https:// and a host"),
     ],
 )
 def test_an_invalid_document_is_rejected_with_a_fix(more: dict[str, Any], why: str) -> None:
@@ -85,12 +86,12 @@ def test_the_capabilities_and_traits_agree() -> None:
     assert family.history("binance") is None
 
 
-def test_creating_the_adapter_imports_neither_alpaca_nor_requests() -> None:
+def test_creating_the_adapter_imports_no_http_client() -> None:
     """A command that only lists venues must start fast."""
     program = (
         "import sys; from killswitch_alpaca import adapter; from killswitch_alpaca.family import family;"
         "from tests.unit.alpaca.account_specs import spec; adapter(spec()); family.listings();"
-        "print([name for name in ('alpaca', 'requests', 'pandas', 'aiohttp') if name in sys.modules])"
+        "print([name for name in ('requests', 'aiohttp') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

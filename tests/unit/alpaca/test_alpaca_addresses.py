@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from killswitch.model.venue import VenueDownError
+from killswitch.model.venue import OrderRequest, VenueDownError
 from killswitch_alpaca import adapter
 from killswitch_alpaca.errors import redacted, without_secrets
 from killswitch_alpaca.family import family
@@ -61,3 +66,63 @@ def test_an_account_shows_no_secret_of_its_address() -> None:
     reason = asyncio.run(main())
     assert "127.0.0.1:9 refused the connection" in reason
     assert "hunt" not in reason
+
+
+@contextmanager
+def proxy() -> Iterator[tuple[int, list[tuple[str, str, str | None]]]]:
+    """The port of a proxy that answers requests itself and refuses tunnels, and what it has received: method, target
+    and its own password."""
+    received: list[tuple[str, str, str | None]] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append((self.command, self.path.partition("?")[0], self.headers.get("Proxy-Authorization")))
+            self.send_response(200 if self.command == "GET" else 403)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        do_CONNECT = do_GET  # noqa: N815 - what the class above looks for
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    try:
+        yield server.server_address[1], received
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("user", "password"), [("", None), ("http://us:pw@", "Basic dXM6cHc=")])
+def test_requests_go_through_the_proxy_of_the_account(
+    monkeypatch: pytest.MonkeyPatch, user: str, password: str | None
+) -> None:
+    """With its password, with or without a scheme; the proxy of the environment is not used."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    async def main(port: int) -> None:
+        made = adapter(spec(endpoint="http://venue.invalid", options={"proxy": f"{user}127.0.0.1:{port}"}))
+        assert await made.open_orders() == ()
+        await made.close()
+
+    with proxy() as (port, received):
+        asyncio.run(main(port))
+    assert received == [("GET", "http://venue.invalid/v2/orders", password)]
+
+
+def test_an_order_that_a_proxy_refuses_to_forward_was_not_sent() -> None:
+    """The proxy opens no tunnel, and learns nothing but the venue's host."""
+
+    async def main(port: int) -> None:
+        made = adapter(spec(endpoint="https://venue.invalid", options={"proxy": f"http://us:pw@127.0.0.1:{port}"}))
+        with pytest.raises(VenueDownError, match=r"venue.invalid cannot be reached: 403"):
+            await made.submit(OrderRequest("ks1", "BTC/USD", "sell", "long", Decimal(1), reduce_only=False))
+        await made.close()
+
+    with proxy() as (port, received):
+        asyncio.run(main(port))
+    assert [(method, target) for method, target, _ in received] == [("CONNECT", "venue.invalid:443")]

@@ -1,4 +1,4 @@
-"""An account at Alpaca on loopback: our adapter and the real alpaca-py, in virtual time."""
+"""An account at Alpaca on loopback: our adapter in virtual time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVENING = datetime(2021, 5, 19, 21, 0, tzinfo=UTC)
 NIGHT = datetime(2021, 5, 20, 1, 0, tzinfo=UTC)
 """21:00 in New York: no session is open until 04:00 there."""
 TIMEOUT = 0.4
-"""Real seconds that a test waits for an answer that never comes."""
+"""Seconds for an answer that never comes."""
 HELD: Mapping[Key, Decimal] = {(AAPL, "long"): D(10), (SPY, "short"): D(4), (BTC, "long"): D("0.5")}
 
 

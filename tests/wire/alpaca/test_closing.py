@@ -1,4 +1,4 @@
-"""A level-3 close at Alpaca on loopback: the closer, our adapter, the real alpaca-py, and the market's hours."""
+"""A level-3 close at Alpaca on loopback: the closer, our adapter, and the market's hours."""
 
 from __future__ import annotations
 

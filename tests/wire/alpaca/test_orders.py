@@ -1,4 +1,4 @@
-"""Orders at Alpaca on loopback through the real alpaca-py: each is accepted once, and as meant."""
+"""Orders at Alpaca on loopback: each is accepted once, and as meant."""
 
 from __future__ import annotations
 

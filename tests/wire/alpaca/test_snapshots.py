@@ -1,4 +1,4 @@
-"""Snapshots of accounts at Alpaca on loopback, through our adapter and the real alpaca-py."""
+"""Snapshots of accounts at Alpaca on loopback, through our adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushes, broker suspension, inspection and bars, at Alpaca on loopback through the real alpaca-py."""
+"""Pushes, broker suspension, inspection and bars, at Alpaca on loopback."""
 
 from __future__ import annotations
 

@@ -54,8 +54,7 @@ class AlpacaWire(WireVenue):
     currency = "USD"
 
     def __init__(self, exchange: Exchange, *, fractionable: bool = True, **more: Any) -> None:
-        # The client works in threads, for which virtual time stands still: a server that waits would wait for ever.
-        super().__init__(exchange, **(more | {"latency": 0.0}))
+        super().__init__(exchange, **more)
         self.fractionable = fractionable
         self.configuration: dict[str, Any] = {
             "dtbp_check": "entry", "fractional_trading": True, "max_margin_multiplier": "4", "no_shorting": False,
