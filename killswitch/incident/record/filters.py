@@ -85,16 +85,21 @@ _ONE_LINE = 60
 _MOST_DECIMALS = 20
 
 
-def percent(share: str | float | Decimal | None) -> str:
-    """Format a fraction as a percentage with one decimal."""
-    return "unknown" if share is None else f"{float(share):.1%}"
+def percent(share: str | float | Decimal | None, digits: int = 1) -> str:
+    """Format a fraction as a percentage with `digits` decimals."""
+    value = share if isinstance(share, Decimal) else None if share is None else float(share)
+    return "unknown" if value is None else f"{value:.{_decimals(digits)}%}"
 
 
 def fixed(value: float | None, digits: int = 1) -> str:
     """Format a number with `digits` decimals; ValueError for more than a float has."""
+    return "unknown" if value is None else f"{value:,.{_decimals(digits)}f}"
+
+
+def _decimals(digits: int) -> int:
     if not 0 <= digits <= _MOST_DECIMALS:
         raise ValueError(f"a number has 0 to {_MOST_DECIMALS} decimals, not {digits}")
-    return "unknown" if value is None else f"{value:,.{digits}f}"
+    return digits
 
 
 def price(value: Decimal | None) -> str:
@@ -167,4 +172,4 @@ FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY
 """The filters of this program. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 
 OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")
-TESTS = ("none", "true", "false", "string", "number", "eq", "ne", "lt", "le", "gt", "ge", "in")
+TESTS = ("none", "true", "false", "string", "number", "eq", "ne", "lt", "le", "gt", "ge")

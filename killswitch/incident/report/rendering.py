@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec import Struct
-
-from killswitch.incident.record.document import Firing, Incident, RunbookFacts
+from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.page import LONGEST_FORMATTED, page, page_as_written
-from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render
+from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
 from killswitch.model.instant import to_micros
 
 _DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
@@ -75,21 +73,6 @@ def equity_charts(incident: Incident) -> tuple[str, ...]:
     series = {"value of a unit": [point.value for point in curve.points]}
     title, unit = "Value of a unit around the incident", "first firing = 100"
     return tuple(line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
-
-
-class TemplateVariables(Struct, frozen=True):
-    """The variables of a template. `firing` is the newest one of the runbook's stage; in a report, of the highest
-    stage."""
-
-    incident: Incident
-    firing: Firing
-
-
-def template_variables(incident: Incident, stage: str | None = None) -> dict[str, object]:
-    """Return the variables of a runbook of `stage`, or of the report."""
-    wanted = incident.stage if stage is None else stage
-    firing = next((each for each in reversed(incident.firings) if each.stage == wanted), incident.firings[-1])
-    return {"incident": incident, "firing": firing}
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

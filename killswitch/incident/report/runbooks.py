@@ -17,7 +17,7 @@ from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 
 SUFFIX = ".md.j2"
-NOT_RUNBOOKS = frozenset({"report", "stage", "macros"})
+NOT_RUNBOOKS = frozenset({"report", "stage"})
 LARGEST = 64 << 10
 """The largest template in bytes. Templates are written and read by people."""
 
@@ -84,23 +84,11 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
     if trouble is not None:
         fix = f"put it at {folder / name}, or correct the name"
         return [document.source.diagnostic("KS6101", ("spec", "template"), trouble, fix)]
-    from killswitch.incident.report.rendering import TemplateVariables
-    from killswitch.incident.report.template_check import TemplateChecker
-    from killswitch.incident.report.template_shapes import RecordShape, shape_of, template_diagnostic
-    from killswitch.incident.report.templates import environment
+    from killswitch.incident.report.template_check import template_diagnostics
 
-    found: dict[Diagnostic, None] = {}
     place = document.source.place(("spec", "template"))
     by = f"template of the Runbook `{document.name}`, {place.file}:{place.line}"
-
-    def report(code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None:
-        found[template_diagnostic(code, file or str(folder / name), line, word, f"{message} ({by})", fix)] = None
-
-    names = shape_of(TemplateVariables)
-    if not isinstance(names, RecordShape):
-        raise TypeError("the variables of a template must be a record")
-    TemplateChecker(environment((folder,)), dict(names.fields), report).template(name)
-    return list(found)
+    return template_diagnostics(folder, name, by)
 
 
 def _unreadable(file: Path) -> str | None:

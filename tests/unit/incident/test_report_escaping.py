@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec import structs
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
@@ -149,20 +150,21 @@ def test_numbers_are_not_escaped() -> None:
 
 
 def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: FilledStore, tmp_path: Path) -> None:
-    """With `~`, with join, in a macro and from a text block: both joined values stay text."""
+    """With `~`, with join, in a loop and from a choice: each value stays text."""
     (tmp_path / "own.md.j2").write_text(
-        "{% macro m(x) %}{{ x ~ '/' ~ x }}{% endmacro %}{% set kept %}{{ incident.scope }}{% endset %}\n"
         "| a | b | c | d |\n|---|---|---|---|\n"
-        "| {{ incident.policy|code ~ incident.scope }} | {{ [incident.scope, incident.scope]|join('+') }} "
-        "| {{ m(incident.scope) }} | {{ kept ~ incident.scope }} |\n",
+        "| {{ incident.policy|code ~ incident.scope }} | {{ incident.swept|join('+') }} "
+        "| {% for each in incident.swept %}{{ each ~ '/' ~ each }}{% endfor %} "
+        "| {{ incident.scope if incident.scope in [incident.scope] else '|' }} |\n",
         encoding="utf-8",
     )
     found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
+    found = structs.replace(found, swept=(found.scope, found.scope))
     rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
     assert_tables_are_even(rendered.markdown)
     structure = PageStructure(rendered.html)
     assert {tag for tag, _ in structure.elements} & {"script", "a"} == set()
-    assert structure.text.count("<script>alert(1)</script>") == 7
+    assert structure.text.count("<script>alert(1)</script>") == 8
     assert "&lt;" not in structure.text, "escaped once, not twice"
 
 

@@ -166,7 +166,7 @@ def test_a_broken_runbook_template_prevents_neither_the_report_nor_the_run(world
     found = rendered(world)
     assert set(found) == {"report.md", "runbook-close-everything.md"}
     assert found["runbook-close-everything.md"].startswith("> **This is the generic runbook:** the stage's own could")
-    assert "has no attribute" in found["runbook-close-everything.md"].splitlines()[0]
+    assert "has no field" in found["runbook-close-everything.md"].splitlines()[0]
     assert "# close-everything on account/main" in found["runbook-close-everything.md"]
 
 
