@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.actions import registry as graph_registry
 from killswitch.graph.actions.close import whole_close
@@ -29,7 +29,7 @@ LOCK = LockTrading("all", 5 * MINUTE)
 WRITTEN = Lock(LockOrder("account/main", "all", after(minutes=5)))
 
 
-class Unregistered(Action):
+class Unregistered(Action, frozen=True):
     """An action that no registry has."""
 
 
