@@ -1,8 +1,8 @@
-"""Attributes computed once, and consistency checks of registries."""
+"""Attributes that are computed when they are first read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
@@ -31,20 +31,3 @@ class computed_once(Generic[T]):  # noqa: N801 - it is used as a decorator, like
             return self
         found = instance.__dict__[self._name] = self._compute(instance)
         return found
-
-
-class RegistryError(TypeError):
-    """A kind is registered in one registry and missing in another; the message names both."""
-
-
-def require_same_keys(registry: str, keys: Iterable[str], reference: str, wanted: Iterable[str]) -> None:
-    """Raise RegistryError unless `registry` has exactly the keys of `reference`, each once."""
-    keys, wanted = tuple(keys), tuple(wanted)
-    for key in wanted:
-        if key not in keys:
-            raise RegistryError(f"`{key}` is in {reference}, and {registry} lacks it")
-    for place, key in enumerate(keys):
-        if key not in wanted:
-            raise RegistryError(f"`{key}` is in {registry}, and {reference} lacks it")
-        if key in keys[:place]:
-            raise RegistryError(f"`{key}` is in {registry} twice")
