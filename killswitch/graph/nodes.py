@@ -11,16 +11,20 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.graph.freezing import frozen_from
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
+from killswitch.policy.schema import policy as schema
+from killswitch.policy.schema.account import DeadManSpec
+from killswitch.policy.schema.policy import COMPARISONS
+from killswitch.policy.schema.policy import Fallback as Fallback
+from killswitch.policy.schema.policy import OnUnknown as OnUnknown
+from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
-OnUnknown = Literal["hold", "trip", "warn"]
-Fallback = Literal["worst_ranked", "both", "none"]
-"""Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
 
 
 class SignalRef(Struct, frozen=True):
@@ -91,6 +95,10 @@ class Threshold(Struct, frozen=True):
     """Text of the value in the policy: `4.5%`."""
 
 
+@frozen_from(
+    schema.ThresholdTrigger, schema.ExpressionTrigger, by_hand=["when", "signal", "window", *COMPARISONS],
+    confirm="confirm.micros", confirm_ticks="confirm.ticks",
+)  # fmt: skip
 class Trigger(Struct, frozen=True):
     """A trigger; condition `i` of the graph belongs to trigger `i`."""
 
@@ -109,6 +117,7 @@ class Trigger(Struct, frozen=True):
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
 
 
+@frozen_from(schema.Auto, by_hand=["when"], hold="for")
 class AutoReset(Struct, frozen=True):
     """Automatic reset: the condition with index `condition` in `Graph.conditions` must hold for `hold` microseconds."""
 
@@ -116,6 +125,7 @@ class AutoReset(Struct, frozen=True):
     hold: int
 
 
+@frozen_from(schema.AttributionRule, source_at_least=("source_at_least", float))
 class AttributionRule(Struct, frozen=True):
     source_at_least: float
     if_mixed: Fallback
@@ -126,6 +136,7 @@ class Action(Struct, frozen=True):
     """Base of the actions of a stage. Each kind has its own node in `killswitch.graph.actions`."""
 
 
+@frozen_from(schema.Stage, by_hand=["any", "all", "reset", "actions"], close_within="when_unreachable.close_within")
 class Stage(Struct, frozen=True):
     name: str
     level: int
@@ -151,6 +162,7 @@ RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genes
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
+@frozen_from(RankingSpec, by_hand=["weights"])
 class RankingRule(Struct, frozen=True):
     """Ranking of positions: the formula, and the weight of each term; `genesis` has no terms."""
 
@@ -168,6 +180,7 @@ class RankingRule(Struct, frozen=True):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
+@frozen_from(CorrelationGroupSpec)
 class CorrelationGroupRule(Struct, frozen=True):
     """A correlation group; its positions are closed in the order of the groups."""
 
@@ -176,6 +189,9 @@ class CorrelationGroupRule(Struct, frozen=True):
     order: int
 
 
+@frozen_from(
+    schema.Scope, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency"
+)
 class ScopeRule(Struct, frozen=True):
     """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
 
@@ -186,6 +202,16 @@ class ScopeRule(Struct, frozen=True):
     currencies: tuple[str, ...] | None
 
 
+frozen_from(schema.Reference, venues="rates_from", declared="otherwise")(ReferenceCurrency)
+
+
+@frozen_from(
+    schema.PolicySpec,
+    tolerance=("unexplained.tolerance", float),
+    flow_grace="unexplained.flow_grace",
+    closes_unexplained=("on_unexplained", lambda written: written == "close"),
+    locks_on_suspicion=("on_suspicion", lambda written: written == "lock"),
+)
 class EquityRule(Struct, frozen=True):
     """Settings of the equity history."""
 
@@ -205,6 +231,7 @@ class EquityRule(Struct, frozen=True):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
+@frozen_from(schema.PolicySpec, by_hand=["triggers", "stages", "variants"])
 class Graph(Struct, frozen=True):
     """One policy, compiled."""
 
@@ -277,6 +304,7 @@ def step_of(node: ConditionNode) -> ThresholdStep | None:
     return ThresholdStep(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
+@frozen_from(DeadManSpec, by_hand=["accounts", "at_venue"])
 class TimerRule(Struct, frozen=True):
     """A dead-man timer at the venue for each of `accounts`. Times are whole microseconds."""
 

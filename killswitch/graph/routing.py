@@ -6,7 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.graph.freezing import frozen_from
 from killswitch.model.words import NotificationEvent, Place, Severity
+from killswitch.policy.schema.route import RouteMatch, RouteSpec
 
 
 class MessageAttributes(Struct, frozen=True):
@@ -21,13 +23,14 @@ class MessageAttributes(Struct, frozen=True):
     labels: tuple[tuple[str, str], ...] = ()
 
 
+@frozen_from(RouteMatch, least_level="level.at_least", severities="severity", policies="policy", scopes="scope")
 class RouteRule(Struct, frozen=True):
     """Filter of a route; None and empty values match everything."""
 
     notify: tuple[str, ...] | None
     least_level: int | None
-    severities: tuple[str, ...] | None
-    events: tuple[str, ...] | None
+    severities: tuple[Severity, ...] | None
+    events: tuple[NotificationEvent, ...] | None
     policies: tuple[str, ...] | None
     scopes: tuple[str, ...] | None
     labels: tuple[tuple[str, str], ...]
@@ -57,6 +60,7 @@ class RouteTarget(Struct, frozen=True):
         return f"{self.kind} {self.to}"
 
 
+@frozen_from(RouteSpec, rule="match", by_hand=["targets"])
 class Route(Struct, frozen=True):
     """A notification route."""
 
