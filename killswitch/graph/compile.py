@@ -14,15 +14,14 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
+from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
-    AttributionRule,
     AutoReset,
     CorrelationGroupRule,
     EquityRule,
     Graph,
     PolicySet,
-    ScopeRule,
     Stage,
     TimerRule,
 )
@@ -43,28 +42,26 @@ from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.words import ReferenceCurrency
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
-from killswitch.policy.schema.policy import PolicyDocument, PolicySpec
+from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
-from killswitch.policy.schema.scalars import Quantity
+from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
 
 
 def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
     """All dead-man switches, by name, with the names of their accounts."""
     found = (
-        TimerRule(
-            document.metadata.name,
-            tuple(sorted(account.metadata.name for account in _covered(document.spec, documents))),
-            document.spec.timeout,
-            document.spec.refresh,
-            document.spec.accept_unprotected,
-            found.place(("metadata", "name")),
+        freeze(
+            document.spec,
+            TimerRule,
+            name=document.metadata.name,
+            accounts=tuple(sorted(account.metadata.name for account in _covered(document.spec, documents))),
+            place=found.place(("metadata", "name")),
         )
         for document, found in of_kind(documents, DeadManDocument)
     )
@@ -149,9 +146,9 @@ def compile_loaded(
         policy_set, diagnostics = compile_policies(loaded.documents, commit, variant=variant)
         return policy_set, in_order((*loaded.diagnostics, *diagnostics))
     names: dict[str, frozenset[str] | None] = {}
-    for kind, name, *_ in loaded.faulty:
-        before = names.get(kind, frozenset())
-        names[kind] = None if before is None or name is None else before | {name}
+    for each in loaded.faulty:
+        before = names.get(each.kind, frozenset())
+        names[each.kind] = None if before is None or each.name is None else before | {each.name}
     _, diagnostics = _compiled(loaded.documents, loaded.faulty, FaultyDocuments(names, loaded.has_unidentified), "")
     return None, in_order((*loaded.diagnostics, *diagnostics))
 
@@ -203,12 +200,12 @@ def _graph(
     triggers = [each for each in chosen.values() if each is not None]
     if not content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
-    return Graph(
+    return freeze(
+        policy,
+        Graph,
         policy=name,
         digest=content,
-        mode=policy.mode,
-        scope=_scope(policy),
-        equity=_equity(policy),
+        equity=freeze(policy, EquityRule),
         signals=around.columns.signals,
         position_signals=around.position_columns.signals,
         triggers=tuple(triggers),
@@ -217,55 +214,21 @@ def _graph(
         rankings=tuple(around.rankings[each] for each in sorted(around.used_rankings)),
         groups=groups,
         place=found.place(("metadata", "name")),
-        variant=policy.variant,
         labels=tuple(sorted(document.metadata.labels.items())),
     )
-
-
-def _scope(policy: PolicySpec) -> ScopeRule:
-    match = policy.scope.match
-    return ScopeRule(policy.scope.each, match.account, match.venue, match.market, match.currency)
-
-
-def _equity(policy: PolicySpec) -> EquityRule:
-    return EquityRule(
-        max_gap=policy.max_gap,
-        tolerance=float(policy.unexplained.tolerance),
-        flow_grace=policy.unexplained.flow_grace,
-        stale_after=policy.stale_after,
-        closes_unexplained=policy.on_unexplained == "close",
-        locks_on_suspicion=policy.on_suspicion == "lock",
-        reference=_reference(policy),
-    )
-
-
-def _reference(policy: PolicySpec) -> ReferenceCurrency | None:
-    written = policy.reference
-    if written is None:
-        return None
-    declared = tuple(sorted(written.otherwise.items()))
-    return ReferenceCurrency(written.currency, written.rates_from, written.within, declared)
 
 
 def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
     """Compile stage `number`; unresolved names are omitted and reported in `found`."""
     path: Path = ("spec", "stages", number)
-    rule = written.attribution
-    attribution = None if rule is None else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown)
-    return Stage(
-        name=written.name,
-        level=written.level,
+    return freeze(
+        written,
+        Stage,
         any_of=_triggers(written.any_of, (*path, "any"), around),
         all_of=_triggers(written.all_of, (*path, "all"), around),
-        cooldown=written.cooldown,
         reset=_reset(written, path, around),
-        corroborate=written.corroborate,
-        attribution=attribution,
         actions=tuple(_actions(written, (*path, "actions"), around)),
-        notify=written.notify,
-        runbook=written.runbook,
         place=around.found.place(path),
-        close_within=written.when_unreachable.close_within,
     )
 
 
@@ -288,7 +251,7 @@ def _reset(written: WrittenStage, path: Path, around: Surroundings) -> AutoReset
     if condition is None:
         return None
     around.resets.append((where, condition))
-    return AutoReset(len(around.triggers) + len(around.resets) - 1, auto.duration)
+    return freeze(auto, AutoReset, condition=len(around.triggers) + len(around.resets) - 1)
 
 
 def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[Action]:
@@ -313,6 +276,8 @@ def canonical(value: object) -> str:
     """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
+    elif isinstance(value, Confirm):
+        value = (value.micros, value.ticks)
     elif isinstance(value, Part):
         value = {key: _without_layout(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.record import RecordNode
+from msgspec import Struct
+
+from killswitch.graph.freezing import frozen_from
 from killswitch.model.words import NotificationEvent, Place, Severity
+from killswitch.policy.schema.route import RouteMatch, RouteSpec
 
 
-class MessageAttributes(RecordNode):
+class MessageAttributes(Struct, frozen=True):
     """Attributes of a message. For notices `level` is None, and `labels` and `notify` may be empty."""
 
     event: NotificationEvent
@@ -20,13 +23,14 @@ class MessageAttributes(RecordNode):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class RouteRule(RecordNode):
+@frozen_from(RouteMatch, least_level="level.at_least", severities="severity", policies="policy", scopes="scope")
+class RouteRule(Struct, frozen=True):
     """Filter of a route; None and empty values match everything."""
 
     notify: tuple[str, ...] | None
     least_level: int | None
-    severities: tuple[str, ...] | None
-    events: tuple[str, ...] | None
+    severities: tuple[Severity, ...] | None
+    events: tuple[NotificationEvent, ...] | None
     policies: tuple[str, ...] | None
     scopes: tuple[str, ...] | None
     labels: tuple[tuple[str, str], ...]
@@ -44,7 +48,7 @@ class RouteRule(RecordNode):
         )
 
 
-class RouteTarget(RecordNode):
+class RouteTarget(Struct, frozen=True):
     """One target of a route. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
 
     kind: Literal["log", "file", "apprise"]
@@ -56,7 +60,8 @@ class RouteTarget(RecordNode):
         return f"{self.kind} {self.to}"
 
 
-class Route(RecordNode):
+@frozen_from(RouteSpec, rule="match", by_hand=["targets"])
+class Route(Struct, frozen=True):
     """A notification route."""
 
     name: str

@@ -9,40 +9,42 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from killswitch.model.record import RecordNode
+from msgspec import Struct
+
+from killswitch.graph.freezing import frozen_from
 from killswitch.model.words import Cause
+from killswitch.policy.schema import unwinding as schema
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
-LadderOrderType = Literal["limit_ioc", "market", "limit"]
-ImpactModel = Literal["square_root", "linear"]
-IfUnknown = Literal["whole", "ladder_only"]
-"""For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
-
-class LadderStepRule(RecordNode):
+@frozen_from(schema.Rung)
+class LadderStepRule(Struct, frozen=True):
     """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
 
     `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
     market orders. The last step repeats without end.
     """
 
-    order: LadderOrderType
+    order: Literal["limit_ioc", "market", "limit"]
     widen: Decimal = Decimal(1)
     """Unused for `market`."""
     tries: int = 1
 
 
-class ImpactRule(RecordNode):
+@frozen_from(schema.Impact)
+class ImpactRule(Struct, frozen=True):
     """Maximum slice: its expected impact is at most `at_most`, and it is within the participation."""
 
-    model: ImpactModel
+    model: Literal["square_root", "linear"]
     at_most: Decimal
     participation: Decimal | None
     """Maximum fraction of the visible depth, or of the recent volume; None: unbounded."""
-    if_unknown: IfUnknown
+    if_unknown: Literal["whole", "ladder_only"]
+    """For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
 
-class SlippageRule(RecordNode):
+@frozen_from(schema.SlippageClass, by_hand=["symbols"])
+class SlippageRule(Struct, frozen=True):
     """Slippage bound of a class of symbols, as a fraction of the mark when the order is sent."""
 
     symbols: tuple[str, ...] | None
@@ -56,14 +58,16 @@ class SlippageRule(RecordNode):
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-class HedgeInstrument(RecordNode):
+@frozen_from(schema.StandIn)
+class HedgeInstrument(Struct, frozen=True):
     """An instrument that may hedge a position that cannot be closed."""
 
     account: str
     symbol: str
 
 
-class HedgeRule(RecordNode):
+@frozen_from(schema.Hedge, instruments="with", max_notional="max_notional.value", currency="max_notional.currency")
+class HedgeRule(Struct, frozen=True):
     """Hedging of positions that cannot be closed."""
 
     mode: Literal["suggest", "act"]
@@ -78,7 +82,8 @@ class HedgeRule(RecordNode):
     currency: str | None = None
 
 
-class SpotRule(RecordNode):
+@frozen_from(schema.Spot)
+class SpotRule(Struct, frozen=True):
     """Routes of spot holdings without an open market against the account's currency."""
 
     via: tuple[str, ...]
@@ -94,7 +99,8 @@ SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HE
 """Default: a position that cannot be closed is reported, without a hedge instrument."""
 
 
-class UnwindingRule(RecordNode):
+@frozen_from(schema.UnwindingSpec, by_hand=["slippage"])
+class UnwindingRule(Struct, frozen=True):
     """Rules of carrying out a close. None and empty values are not required."""
 
     name: str

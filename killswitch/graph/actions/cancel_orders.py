@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from killswitch.graph.actions.kind import ActionKind
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import Action
 from killswitch.policy.schema import actions
 
 
-class CancelOrders(Action):
+@frozen_from(actions.CancelOrders)
+class CancelOrders(Action, frozen=True):
     kind: Literal["entry", "all"]
 
 
@@ -19,6 +21,6 @@ KIND: ActionKind[actions.CancelOrders, CancelOrders] = ActionKind(
     effects=("cancels",),
     is_reversible=False,
     needs_the_book=True,
-    resolve=lambda written, _stage, _path, _around: CancelOrders(written.kind),
+    resolve=lambda written, _stage, _path, _around: freeze(written, CancelOrders),
     text=lambda cancel, _signals: f"cancel {cancel.kind} orders",
 )

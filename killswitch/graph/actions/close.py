@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
+from msgspec.structs import replace
+
 from killswitch.graph.actions.kind import ActionKind, Selection, Surroundings, check_ranking, check_unwinding
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import Action, ConditionNode, SignalRef
 from killswitch.graph.problems import Findings
 from killswitch.graph.resolution.triggers import expression
@@ -18,7 +20,8 @@ from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
 
 
-class Close(Action):
+@frozen_from(actions.Close, by_hand=["all_if", "unwinding"], ranking="rank", worst_share=("worst", float))
+class Close(Action, frozen=True):
     """Positions to close, and the fraction.
 
     `top` and `worst_share` bound the number of positions by rank; `worst_share` applies if attribution falls back to
@@ -75,21 +78,10 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
     if written.all_if is not None:
         where: Path = (*path, "all_if")
         all_if = expression(written.all_if, "position", where, around.position_columns, around.found)
-        around.all_ifs += () if all_if is None else ((where, all_if),)
-    return Close(
-        side=written.side,
-        ranking=written.rank,
-        top=written.top,
-        worst_share=None if written.worst is None else float(written.worst),
-        fraction=written.fraction,
-        all_if=all_if,
-        symbols=written.symbols,
-        except_assets=written.except_assets,
-        place=around.found.place(path, key=True),
-        share_cap=written.share_cap,
-        spread=written.spread,
-        unwinding=unwinding_name(written.unwinding, around.unwindings),
-    )
+        if all_if is not None:
+            around.all_ifs.append((where, all_if))
+    unwinding = unwinding_name(written.unwinding, around.unwindings)
+    return freeze(written, Close, all_if=all_if, unwinding=unwinding, place=around.found.place(path, key=True))
 
 
 def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:

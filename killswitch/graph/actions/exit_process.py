@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from killswitch.graph.actions.kind import ActionKind
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import Action
 from killswitch.policy.schema import actions
 
 
-class ExitProcess(Action):
+@frozen_from(actions.ExitProcess)
+class ExitProcess(Action, frozen=True):
     pass
 
 
@@ -17,6 +19,6 @@ KIND: ActionKind[actions.ExitProcess, ExitProcess] = ActionKind(
     effects=("process_exit",),
     is_reversible=False,
     needs_the_book=False,
-    resolve=lambda _written, _stage, _path, _around: ExitProcess(),
+    resolve=lambda written, _stage, _path, _around: freeze(written, ExitProcess),
     text=lambda _action, _signals: "exit the process",
 )

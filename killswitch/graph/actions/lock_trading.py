@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from killswitch.graph.actions.kind import ActionKind
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import Action
 from killswitch.graph.wording import span
 from killswitch.model.words import LockMode
 from killswitch.policy.schema import actions
 
 
-class LockTrading(Action):
+@frozen_from(actions.LockTrading, duration="for")
+class LockTrading(Action, frozen=True):
     mode: LockMode
     duration: int | None
     """Microseconds; None: without end."""
@@ -25,6 +27,6 @@ KIND: ActionKind[actions.LockTrading, LockTrading] = ActionKind(
     effects=("lock",),
     is_reversible=True,
     needs_the_book=False,
-    resolve=lambda written, _stage, _path, _around: LockTrading(written.mode, written.duration),
+    resolve=lambda written, _stage, _path, _around: freeze(written, LockTrading),
     text=lambda lock, _signals: _text(lock),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
 from killswitch.graph.wording import span
@@ -54,7 +55,7 @@ def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule
             if owner != name:
                 message = f"`{symbol}` is already in the group `{owner}`"
                 found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
-        groups.append(CorrelationGroupRule(name, spec.symbols, spec.order))
+        groups.append(freeze(spec, CorrelationGroupRule, name=name))
         diagnostics += found.diagnostics
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
 
@@ -68,10 +69,7 @@ def declared_rankings(documents: Documents) -> tuple[dict[str, RankingRule], lis
         if not isinstance(document.model, RankingDocument) or found.gaps.has_flaw(("spec", "weights")):
             continue
         spec = document.model.spec
-        rule = RankingRule(
-            document.model.metadata.name, spec.formula, _weights(spec), spec.window, spec.sample, spec.least or 0,
-            spec.if_unknown,
-        )  # fmt: skip
+        rule = freeze(spec, RankingRule, name=document.model.metadata.name, weights=_weights(spec))
         if rule.weights and not any(weight for _, weight in rule.weights):
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 
+from msgspec.structs import replace
+
+from killswitch.graph.freezing import freeze
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
@@ -12,7 +14,7 @@ from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.policy import PolicyDocument, Stage
-from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
+from killswitch.policy.schema.route import RouteDocument, Target
 from killswitch.policy.yaml.source_map import Path
 
 RUNNER = "runner"
@@ -32,7 +34,11 @@ def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnos
 
     Nothing is reported either if a route's match or a policy's stages are unreadable.
     """
-    by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
+    by_name = {
+        each.name: freeze(each.model.spec.match, RouteRule)
+        for each in everything
+        if isinstance(each.model, RouteDocument)
+    }
     policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
     if (
         not by_name
@@ -147,22 +153,10 @@ def _route(document: RouteDocument, found: Findings) -> Route:
     for number, each in enumerate(spec.targets):
         target = _target(each)
         targets.setdefault(target, found.place(("spec", "targets", number, target.kind, _PLACES[target.kind])))
-    return Route(
-        document.metadata.name, _rule(spec.match), tuple(targets), spec.give_up_after,
-        found.place(("metadata", "name")), tuple(targets.values()),
+    return freeze(
+        spec, Route, name=document.metadata.name, targets=tuple(targets), target_places=tuple(targets.values()),
+        place=found.place(("metadata", "name")),
     )  # fmt: skip
-
-
-def _rule(match: RouteMatch) -> RouteRule:
-    return RouteRule(
-        notify=match.notify,
-        least_level=None if match.level is None else match.level.at_least,
-        severities=match.severity,
-        events=match.events,
-        policies=match.policy,
-        scopes=match.scope,
-        labels=tuple(sorted(match.labels.items())),
-    )
 
 
 def _target(written: Target) -> RouteTarget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from killswitch.graph.expressions.conditions import text_condition
+from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Compare,
     ComparisonOp,
@@ -83,17 +84,10 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
         )  # fmt: skip
     if condition is None or found.gaps.has_flaw(path):
         return None
-    return Trigger(
-        name=name,
-        condition=condition,
-        threshold=held,
-        confirm=written.confirm.micros,
-        confirm_ticks=written.confirm.ticks,
-        on_unknown=written.on_unknown,
-        grace=written.grace,
-        place=found.place(path, key=True),
+    return freeze(
+        written, Trigger, name=name, condition=condition, threshold=held, place=found.place(path, key=True),
         rearms=_rearms(condition, columns),
-    )
+    )  # fmt: skip
 
 
 def _rearms(condition: ConditionNode, columns: SignalIndex) -> bool:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from killswitch.graph.freezing import freeze
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion, unknown_name
 from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
-from killswitch.graph.unwinding import (
-    SUGGESTED_ONLY,
-    HedgeInstrument,
-    HedgeRule,
-    ImpactRule,
-    LadderStepRule,
-    SlippageRule,
-    SpotRule,
-    UnwindingRule,
-)
+from killswitch.graph.unwinding import SlippageRule, UnwindingRule
 from killswitch.graph.wording import percent
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument
-from killswitch.policy.schema.unwinding import Hedge, UnwindingDocument, UnwindingSpec
+from killswitch.policy.schema.unwinding import UnwindingDocument, UnwindingSpec
 from killswitch.policy.yaml.source_map import Path
 
 DEFAULT = "default"
@@ -187,31 +179,8 @@ def _all_used(written: Sequence[Written], everything: Documents, others: FaultyD
 
 
 def _rule(document: UnwindingDocument, groups: Groups) -> UnwindingRule:
-    spec, its = document.spec, document.spec.impact
-    impact = None if its is None else ImpactRule(its.model, its.at_most, its.participation, its.if_unknown)
-    return UnwindingRule(
-        name=document.metadata.name,
-        reasons=spec.reasons,
-        max_orders_per_minute=spec.max_orders_per_minute,
-        pause=spec.pause or 0,
-        impact=impact,
-        slippage=tuple(
-            SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
-            for each in spec.slippage
-        ),
-        ladder=tuple(LadderStepRule(each.order, each.widen, each.tries) for each in spec.ladder),
-        hedge=SUGGESTED_ONLY if spec.hedge is None else _hedge(spec.hedge),
-        spot=SpotRule(spec.spot.via, spec.spot.stables, spec.spot.keep),
+    slippage = tuple(
+        freeze(each, SlippageRule, symbols=each.symbols if each.group is None else groups.get(each.group, ()))
+        for each in document.spec.slippage
     )
-
-
-def _hedge(written: Hedge) -> HedgeRule:
-    bound = written.max_notional
-    return HedgeRule(
-        mode=written.mode,
-        after=written.after,
-        instruments=tuple(HedgeInstrument(each.account, each.symbol) for each in written.stand_ins),
-        window=written.window,
-        max_notional=None if bound is None else bound.value,
-        currency=None if bound is None else bound.currency,
-    )
+    return freeze(document.spec, UnwindingRule, name=document.metadata.name, slippage=slippage)

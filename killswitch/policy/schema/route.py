@@ -65,8 +65,8 @@ def _one_of(literal: object) -> Scalar:
 
 
 Names = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(name, {"type": "string"})], Name]
-Events = OneOrSeveral[Annotated[tuple[str, ...], _one_of(NotificationEvent)], NotificationEvent]
-Severities = OneOrSeveral[Annotated[tuple[str, ...], _one_of(Severity)], Severity]
+Events = OneOrSeveral[Annotated[tuple[NotificationEvent, ...], _one_of(NotificationEvent)], NotificationEvent]
+Severities = OneOrSeveral[Annotated[tuple[Severity, ...], _one_of(Severity)], Severity]
 _URL_EXAMPLES = ("env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/")
 ServiceUrl = Annotated[str, Scalar(service_url, pattern_json(_SERVICE_URL, *_URL_EXAMPLES), is_confidential=True)]
 _PATH_JSON = {"type": "string", "pattern": "^/.*[^/]$", "examples": ["/var/log/killswitch/notifications.jsonl"]}

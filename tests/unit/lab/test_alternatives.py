@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.actions import registry
 from killswitch.graph.actions.close import KIND, Close
@@ -14,7 +13,7 @@ from killswitch.lab.alternatives import close_all
 from tests.graphs import close, graph, policy_set, stage
 
 
-class Halve(Action):
+class Halve(Action, frozen=True):
     """A closing action that the product does not have."""
 
 

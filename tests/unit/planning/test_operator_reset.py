@@ -6,12 +6,11 @@ before. 30% leaves at 11 s, and a late row is still held against it, so that no 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.model.decision import Decision
@@ -237,7 +236,7 @@ def test_a_reset_between_two_snapshots_is_kept_over_a_restart(moved: int) -> Non
     polled = one.read()
     one.tick(polled)
     event = operator_event("reset", after(seconds=14.4))
-    one.tick(structs.replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
+    one.tick(replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
     one.restart()
     one.until(16)
     assert one.shown() == NOTHING

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import PolicySet
@@ -31,7 +32,7 @@ from tests.worlds import START
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 EVERYTHING = RouteRule(None, None, None, None, None, None, ())
-PATIENT = replace(PACE, stop_timeout=60.0)
+PATIENT = dataclasses.replace(PACE, stop_timeout=60.0)
 """A message that is on its way when a run ends goes out once more in the next, so these runs end after it."""
 
 
