@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.actions.cancel_orders import CancelOrders

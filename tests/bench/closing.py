@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries

@@ -11,9 +11,10 @@ import gc
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
+
+from msgspec.structs import replace
 
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.model.instant import HOUR, to_micros

@@ -7,10 +7,12 @@ a deed in `deeds`, so that a test can check afterwards who closed what, and how 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Protocol
+
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import Fill, FillCause, InstrumentState, Order, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, OrderState

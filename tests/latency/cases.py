@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
+
+from msgspec.structs import replace
 
 from killswitch.model.venue import OrderRequest
 from tests.faults.exchange import Mode

@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType, web
+from msgspec.structs import replace
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from killswitch.model.snapshot import Fill

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.engine.state import StageMachineState, from_stored, initial, to_stored
 from killswitch.engine.step import StageMachine, StepResult, latch, reset, step

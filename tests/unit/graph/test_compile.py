@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.lowering import outcomes

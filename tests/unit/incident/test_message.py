@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
 from killswitch.cli.wording import decision_lines

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.actions import registry
 from killswitch.graph.actions.close import KIND, Close

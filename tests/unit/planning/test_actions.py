@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.actions import registry as graph_registry
 from killswitch.graph.actions.close import whole_close

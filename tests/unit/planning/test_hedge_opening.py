@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.unwinding import HedgeInstrument, HedgeRule

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as put
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from msgspec.structs import replace as put
 
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import AutoReset, Compare, Number, PolicySet, RankingRule, SignalRead

@@ -6,12 +6,12 @@ before. 30% leaves at 11 s, and a late row is still held against it, so that no 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.model.decision import Decision

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import replace
 from msgspec.structs import replace as put
 
 from killswitch.graph.actions.cancel_orders import CancelOrders

@@ -4,11 +4,11 @@ actions.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import AllOf, AttributionRule, Compare, Number, PolicySet, SignalRead, SignalRef

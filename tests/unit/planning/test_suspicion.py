@@ -6,13 +6,13 @@ leaves is 30%, which neither a price nor a trade explains, so that only a row of
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.actions import registry as graph_registry
 from killswitch.graph.actions.cancel_orders import CancelOrders

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import PolicySet, SignalRef

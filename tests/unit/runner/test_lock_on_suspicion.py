@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.cli.live.plan_text import plan_text

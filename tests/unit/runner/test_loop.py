@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.cli.policy.explain_decision import decision_history_of
 from killswitch.gate.lock_reader import read_lock

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec import json as msgjson
+from msgspec.structs import replace
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 from opentelemetry.sdk.trace import ReadableSpan
 

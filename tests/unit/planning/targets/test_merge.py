@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
