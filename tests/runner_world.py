@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
@@ -71,9 +70,7 @@ class ScriptedVenue(FakeVenue):
             str(position.mark_price), position_side=position.side, fee="1", fee_currency="USDT",
             realized_pnl=str(position.unrealized_pnl),
         )  # fmt: skip
-        self.answer = structs.replace(
-            self.answer, positions=tuple(held.values()), equity=self.answer.equity - 1, fills=(row,)
-        )
+        self.answer = replace(self.answer, positions=tuple(held.values()), equity=self.answer.equity - 1, fills=(row,))
         return OrderReport(
             f"o{len(self.sent)}", request.client_order_id, request.symbol, "filled", request.amount, request.amount,
             position.mark_price, Decimal(1),

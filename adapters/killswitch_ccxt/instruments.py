@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -27,7 +27,7 @@ def with_maximum(rule: Row, *maxima: Any) -> Row:
     return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
 
 
-class StateTable(NamedTuple):
+class StateTable(Struct, frozen=True):
     """How a venue writes the state of a symbol into its rule."""
 
     fields: tuple[str, ...]

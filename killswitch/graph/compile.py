@@ -51,7 +51,7 @@ from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
 from killswitch.policy.schema.policy import PolicyDocument, PolicySpec
 from killswitch.policy.schema.policy import Stage as WrittenStage
-from killswitch.policy.schema.scalars import Quantity
+from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
 
 
@@ -149,9 +149,9 @@ def compile_loaded(
         policy_set, diagnostics = compile_policies(loaded.documents, commit, variant=variant)
         return policy_set, in_order((*loaded.diagnostics, *diagnostics))
     names: dict[str, frozenset[str] | None] = {}
-    for kind, name, *_ in loaded.faulty:
-        before = names.get(kind, frozenset())
-        names[kind] = None if before is None or name is None else before | {name}
+    for each in loaded.faulty:
+        before = names.get(each.kind, frozenset())
+        names[each.kind] = None if before is None or each.name is None else before | {each.name}
     _, diagnostics = _compiled(loaded.documents, loaded.faulty, FaultyDocuments(names, loaded.has_unidentified), "")
     return None, in_order((*loaded.diagnostics, *diagnostics))
 
@@ -313,6 +313,8 @@ def canonical(value: object) -> str:
     """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
+    elif isinstance(value, Confirm):
+        value = (value.micros, value.ticks)
     elif isinstance(value, Part):
         value = {key: _without_layout(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from msgspec import Struct
+
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
-from killswitch.model.record import RecordNode
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
 
-class _Box(RecordNode):
+class _Box(Struct, frozen=True):
     key: str
     shape: Shape
     lines: tuple[str, ...]
 
 
-class _Arrow(RecordNode):
+class _Arrow(Struct, frozen=True):
     start: str
     end: str
     label: str = ""

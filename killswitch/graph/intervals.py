@@ -10,14 +10,15 @@ from __future__ import annotations
 from itertools import count
 from math import isfinite, isnan
 
+from msgspec import Struct
+
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
-from killswitch.model.record import RecordNode
 
 INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
-class Bounds(RecordNode):
+class Bounds(Struct, frozen=True):
     """Python expressions (names or literals) of the bounds of an interval."""
 
     low: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msgspec import Struct
+
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import (
     AllOf,
@@ -21,7 +23,6 @@ from killswitch.graph.nodes import (
     ThresholdStep,
     step_of,
 )
-from killswitch.model.record import RecordNode
 from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -63,7 +64,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
     return writer.text()
 
 
-class _LadderThreshold(RecordNode):
+class _LadderThreshold(Struct, frozen=True):
     """One threshold of a ladder; `mask` are the conditions that it decides."""
 
     step: ThresholdStep

@@ -9,9 +9,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import Literal
 
+from msgspec import Struct
+
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.record import RecordNode
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 
@@ -22,24 +23,24 @@ Fallback = Literal["worst_ranked", "both", "none"]
 """Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
 
 
-class SignalRef(RecordNode):
+class SignalRef(Struct, frozen=True):
     """A signal in use: its catalogue name, and its window if it has one (microseconds)."""
 
     name: str
     window: int | None = None
 
 
-class SignalRead(RecordNode):
+class SignalRead(Struct, frozen=True):
     """The interval of column `index`."""
 
     index: int
 
 
-class Number(RecordNode):
+class Number(Struct, frozen=True):
     value: float
 
 
-class Arithmetic(RecordNode):
+class Arithmetic(Struct, frozen=True):
     op: ArithmeticOp
     left: NumberNode
     right: NumberNode
@@ -48,39 +49,39 @@ class Arithmetic(RecordNode):
 NumberNode = SignalRead | Number | Arithmetic
 
 
-class Compare(RecordNode):
+class Compare(Struct, frozen=True):
     op: ComparisonOp
     left: NumberNode
     right: NumberNode
 
 
-class TextIs(RecordNode):
+class TextIs(Struct, frozen=True):
     """Whether the text of column `index` is one of `values`; unknown text is unknown."""
 
     index: int
     values: tuple[str, ...]
 
 
-class AllOf(RecordNode):
+class AllOf(Struct, frozen=True):
     parts: tuple[ConditionNode, ...]
 
 
-class AnyOf(RecordNode):
+class AnyOf(Struct, frozen=True):
     parts: tuple[ConditionNode, ...]
 
 
-class Not(RecordNode):
+class Not(Struct, frozen=True):
     part: ConditionNode
 
 
-class Constant(RecordNode):
+class Constant(Struct, frozen=True):
     value: bool
 
 
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
-class Threshold(RecordNode):
+class Threshold(Struct, frozen=True):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
     index: int
@@ -90,7 +91,7 @@ class Threshold(RecordNode):
     """Text of the value in the policy: `4.5%`."""
 
 
-class Trigger(RecordNode):
+class Trigger(Struct, frozen=True):
     """A trigger; condition `i` of the graph belongs to trigger `i`."""
 
     name: str
@@ -108,24 +109,24 @@ class Trigger(RecordNode):
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
 
 
-class AutoReset(RecordNode):
+class AutoReset(Struct, frozen=True):
     """Automatic reset: the condition with index `condition` in `Graph.conditions` must hold for `hold` microseconds."""
 
     condition: int
     hold: int
 
 
-class AttributionRule(RecordNode):
+class AttributionRule(Struct, frozen=True):
     source_at_least: float
     if_mixed: Fallback
     if_unknown: Fallback
 
 
-class Action(RecordNode):
+class Action(Struct, frozen=True):
     """Base of the actions of a stage. Each kind has its own node in `killswitch.graph.actions`."""
 
 
-class Stage(RecordNode):
+class Stage(Struct, frozen=True):
     name: str
     level: int
     any_of: tuple[int, ...]
@@ -150,7 +151,7 @@ RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genes
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
-class RankingRule(RecordNode):
+class RankingRule(Struct, frozen=True):
     """Ranking of positions: the formula, and the weight of each term; `genesis` has no terms."""
 
     name: str
@@ -167,7 +168,7 @@ class RankingRule(RecordNode):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-class CorrelationGroupRule(RecordNode):
+class CorrelationGroupRule(Struct, frozen=True):
     """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
@@ -175,7 +176,7 @@ class CorrelationGroupRule(RecordNode):
     order: int
 
 
-class ScopeRule(RecordNode):
+class ScopeRule(Struct, frozen=True):
     """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
 
     each: Literal["account", "venue", "portfolio"]
@@ -185,7 +186,7 @@ class ScopeRule(RecordNode):
     currencies: tuple[str, ...] | None
 
 
-class EquityRule(RecordNode):
+class EquityRule(Struct, frozen=True):
     """Settings of the equity history."""
 
     max_gap: int
@@ -204,7 +205,7 @@ class EquityRule(RecordNode):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-class Graph(RecordNode):
+class Graph(Struct, frozen=True):
     """One policy, compiled."""
 
     policy: str
@@ -229,7 +230,7 @@ class Graph(RecordNode):
     """The policy's labels, sorted by key."""
 
 
-class PolicySet(RecordNode):
+class PolicySet(Struct, frozen=True):
     """All policies compiled together."""
 
     digest: str
@@ -246,7 +247,7 @@ class PolicySet(RecordNode):
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-class ThresholdStep(RecordNode):
+class ThresholdStep(Struct, frozen=True):
     """A comparison of column `index` with `value`: at or beyond it, upwards if `rising`, exclusive if `strict`."""
 
     index: int
@@ -276,7 +277,7 @@ def step_of(node: ConditionNode) -> ThresholdStep | None:
     return ThresholdStep(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
-class TimerRule(RecordNode):
+class TimerRule(Struct, frozen=True):
     """A dead-man timer at the venue for each of `accounts`. Times are whole microseconds."""
 
     name: str

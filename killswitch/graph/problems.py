@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from killswitch.model.record import RecordNode
+from msgspec import Struct
+
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
 from killswitch.policy.schema.validation import NO_GAPS, Gaps
@@ -13,7 +14,7 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level
 
 
-class Problem(RecordNode):
+class Problem(Struct, frozen=True):
     """A problem in a text; `start` and `length` count its characters."""
 
     code: str
@@ -56,7 +57,7 @@ class Findings:
         self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))
 
 
-class FaultyDocuments(RecordNode):
+class FaultyDocuments(Struct, frozen=True):
     """Names of faulty documents by kind; None if one of them has an unknown name."""
 
     names: Mapping[str, frozenset[str] | None]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.record import RecordNode
+from msgspec import Struct
+
 from killswitch.model.words import NotificationEvent, Place, Severity
 
 
-class MessageAttributes(RecordNode):
+class MessageAttributes(Struct, frozen=True):
     """Attributes of a message. For notices `level` is None, and `labels` and `notify` may be empty."""
 
     event: NotificationEvent
@@ -20,7 +21,7 @@ class MessageAttributes(RecordNode):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class RouteRule(RecordNode):
+class RouteRule(Struct, frozen=True):
     """Filter of a route; None and empty values match everything."""
 
     notify: tuple[str, ...] | None
@@ -44,7 +45,7 @@ class RouteRule(RecordNode):
         )
 
 
-class RouteTarget(RecordNode):
+class RouteTarget(Struct, frozen=True):
     """One target of a route. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
 
     kind: Literal["log", "file", "apprise"]
@@ -56,7 +57,7 @@ class RouteTarget(RecordNode):
         return f"{self.kind} {self.to}"
 
 
-class Route(RecordNode):
+class Route(Struct, frozen=True):
     """A notification route."""
 
     name: str

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from killswitch.model.record import RecordNode
+from msgspec import Struct
+
 from killswitch.model.words import Cause
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
@@ -19,7 +20,7 @@ IfUnknown = Literal["whole", "ladder_only"]
 """For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
 
-class LadderStepRule(RecordNode):
+class LadderStepRule(Struct, frozen=True):
     """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
 
     `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
@@ -32,7 +33,7 @@ class LadderStepRule(RecordNode):
     tries: int = 1
 
 
-class ImpactRule(RecordNode):
+class ImpactRule(Struct, frozen=True):
     """Maximum slice: its expected impact is at most `at_most`, and it is within the participation."""
 
     model: ImpactModel
@@ -42,7 +43,7 @@ class ImpactRule(RecordNode):
     if_unknown: IfUnknown
 
 
-class SlippageRule(RecordNode):
+class SlippageRule(Struct, frozen=True):
     """Slippage bound of a class of symbols, as a fraction of the mark when the order is sent."""
 
     symbols: tuple[str, ...] | None
@@ -56,14 +57,14 @@ class SlippageRule(RecordNode):
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-class HedgeInstrument(RecordNode):
+class HedgeInstrument(Struct, frozen=True):
     """An instrument that may hedge a position that cannot be closed."""
 
     account: str
     symbol: str
 
 
-class HedgeRule(RecordNode):
+class HedgeRule(Struct, frozen=True):
     """Hedging of positions that cannot be closed."""
 
     mode: Literal["suggest", "act"]
@@ -78,7 +79,7 @@ class HedgeRule(RecordNode):
     currency: str | None = None
 
 
-class SpotRule(RecordNode):
+class SpotRule(Struct, frozen=True):
     """Routes of spot holdings without an open market against the account's currency."""
 
     via: tuple[str, ...]
@@ -94,7 +95,7 @@ SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HE
 """Default: a position that cannot be closed is reported, without a hedge instrument."""
 
 
-class UnwindingRule(RecordNode):
+class UnwindingRule(Struct, frozen=True):
     """Rules of carrying out a close. None and empty values are not required."""
 
     name: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.analysis.checks import check
@@ -39,7 +40,7 @@ def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]
             for name in model.spec.variants:
                 owners.setdefault(name, []).append(document.name)
             if variant in model.spec.variants:
-                document = document._replace(model=_with(model, spec=_with(model.spec, variant=variant)))  # noqa: PLW2901 - the same document, selecting
+                document = replace(document, model=_with(model, spec=_with(model.spec, variant=variant)))  # noqa: PLW2901 - the same document, selecting
         found.append(document)
     if variant not in owners:
         declared = "; ".join(f"`{name}` ({', '.join(policies)})" for name, policies in sorted(owners.items()))

@@ -32,7 +32,7 @@ from killswitch.journal.lifecycle import (
     event_of,
 )
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
-from killswitch.model.record import computed_once
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.risk.trading_cost import MarkedContract, delay_cost
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
-from msgspec.structs import replace as replaced
+from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close, whole_close
@@ -89,7 +88,7 @@ def in_proportion(
     intents: list[Intent] = []
     for name, on_margin, position in held:
         intents += _cut(name, position, share, rules[position.symbol], len(intents), reduce_only=on_margin)
-    return replaced(decision, intents=tuple(intents))
+    return replace(decision, intents=tuple(intents))
 
 
 def _cut(

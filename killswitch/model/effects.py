@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import rfc3339
-from killswitch.model.record import require_same_keys
+from killswitch.model.registry import require_same_keys
 from killswitch.model.snapshot import Instant, OrderSide, Side
 from killswitch.model.words import CancelWhy, LockMode
 

@@ -1,7 +1,6 @@
 """Enumerations shared by policies and decisions, and places in policy files.
 
-They are separate from the message types because importing msgspec takes as long as parsing a whole policy set, and
-verbs that only read policies need no messages.
+They are separate from the message types because verbs that only read policies need no messages.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.model.record import Record, record
+from msgspec import Struct
 
 LockMode = Literal["reduce_only", "all"]
 Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
@@ -29,8 +28,7 @@ NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 reset: the scope is back to normal."""
 
 
-@record
-class ReferenceCurrency(Record):
+class ReferenceCurrency(Struct, frozen=True):
     """The rule for rates to `currency`: at least `venues` venues must agree within the fraction `within`.
 
     `declared`: the rates to use where they do not, sorted by currency.
@@ -42,8 +40,7 @@ class ReferenceCurrency(Record):
     declared: tuple[tuple[str, Decimal], ...] = ()
 
 
-@record
-class Place(Record):
+class Place(Struct, frozen=True):
     """A place in a policy file; lines and columns count from 1."""
 
     file: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 from killswitch.policy.kinds import KINDS
@@ -21,7 +22,7 @@ _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Codes of YAML problems after which the rest of a file is not parsed."""
 
 
-class Document(NamedTuple):
+class Document(Struct, frozen=True):
     """A valid document. The graph resolves its references."""
 
     kind: str
@@ -31,7 +32,7 @@ class Document(NamedTuple):
     source: SourceMap
 
 
-class FaultyDocument(NamedTuple):
+class FaultyDocument(Struct, frozen=True):
     """A document with mistakes, for further checks only; nothing runs from it."""
 
     kind: str
@@ -43,7 +44,7 @@ class FaultyDocument(NamedTuple):
     gaps: Gaps
 
 
-class LoadedDocuments(NamedTuple):
+class LoadedDocuments(Struct, frozen=True):
     """The result of loading: every valid document, and every problem."""
 
     documents: tuple[Document, ...]
@@ -105,14 +106,15 @@ class _Loader:
             self.has_unidentified = True
             return
         breaches = list(KINDS[kind].breaches(plain_value(root)))
-        for code, path, message, fix in breaches:
-            self.problems.append(source.diagnostic(code, path, message, fix, key=True))
-        read, problems, holes = validate(KINDS[kind], root, source, mixed_forms(breaches))
-        self.problems += problems
+        for each in breaches:
+            self.problems.append(source.diagnostic(each.code, each.path, each.message, each.fix, key=True))
+        validated = validate(KINDS[kind], root, source, mixed_forms(breaches))
+        self.problems += validated.problems
+        read, holes = validated.model, validated.holes
         if not isinstance(read, VersionedPart):
             self.has_unidentified = True
             return
-        is_valid = sound and not problems and not holes and not breaches
+        is_valid = sound and not validated.problems and not holes and not breaches
         if not is_valid or not self._add(Document(kind, read.metadata.name, read, source)):
             gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
             name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
@@ -151,7 +153,7 @@ class _Loader:
 
     def _add(self, document: Document) -> bool:
         """Add a document. False if its name is built in, or used by another document of its kind."""
-        kind, name, _, source = document
+        kind, name, source = document.kind, document.name, document.source
         at = ("metadata", "name")
         if name in KINDS[kind].BUILT_IN:
             message = f"the {kind} `{name}` is built in"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from killswitch.model.record import Record, record
+from msgspec import Struct
+
 from killswitch.model.words import Source
 from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, TextSignal, WindowSignal
 from killswitch.signals.history.windows import known, pnl_change_by_side
@@ -25,8 +26,7 @@ TWO_THIRDS = 2 / 3
 """The minimum share for `attribution.source` to name a side; stages declare their own minimum."""
 
 
-@record
-class Shares(Record):
+class Shares(Struct, frozen=True):
     """The shares of both sides, 0…1 with the sum 1, or None with the reason why they are unknown."""
 
     long: float | None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from killswitch.model.record import Record, record
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,45 +137,50 @@ class RankedPosition(Protocol):
     def score(self) -> float: ...
 
 
-class _Kind(Record):
-    """Properties that the kind of a signal determines, or leaves to the declaration."""
-
-    type: SignalType
-    level: Level
-    windowed: bool
-    range: Range
-    is_loss_size: bool
-    counts_unexplained: bool
-    keeps_highest: bool
-    reads_pnl: bool
+_REQUIRED: Any = None
+"""Default of the parts that a declaration must give; `__post_init__` names every missing one with its description."""
 
 
-@record
-class SignalSpec(_Kind):
+class SignalSpec(Struct, frozen=True, kw_only=True):
     """The declaration of a signal. TypeError if a part is missing or invalid.
 
     `level` is `scope` for a signal of the scope that a stage machine watches, `position` for one of a single position.
     Position signals are allowed in `close.all_if` and rankings, not in triggers. `measures` determines when the same
     level can fire again: on a `loss` only after a new loss, on a `condition` when it has been false and is true again.
+    A part with a default in the class of a kind is the same for all signals of this kind.
     """
 
-    name: str
-    unit: Unit
-    measures: Measures
-    meaning: str
-    partly_known: str
-    unknown: str
+    name: str = _REQUIRED
+    unit: Unit = _REQUIRED
+    measures: Measures = _REQUIRED
+    meaning: str = _REQUIRED
+    partly_known: str = _REQUIRED
+    unknown: str = _REQUIRED
+    type: SignalType = _REQUIRED
+    level: Level = _REQUIRED
+    windowed: bool = _REQUIRED
+    range: Range = _REQUIRED
+    is_loss_size: bool = _REQUIRED
+    counts_unexplained: bool = _REQUIRED
+    keeps_highest: bool = _REQUIRED
+    reads_pnl: bool = _REQUIRED
 
-    def __init__(self, **parts: Any) -> None:
-        name, wanted = parts.get("name") or "without a name", type(self).__match_args__
-        lacking = [part for part in wanted if parts.get(part) is None or parts[part] in ("", ())]
+    @classmethod
+    def parts(cls) -> tuple[str, ...]:
+        """The parts that a declaration of this kind must give."""
+        defaults = zip(cls.__struct_fields__, cls.__struct_defaults__, strict=True)
+        return tuple(name for name, default in defaults if default is _REQUIRED)
+
+    def __post_init__(self) -> None:
+        name, wanted = self.name or "without a name", self.parts()
+        lacking = [part for part in wanted if getattr(self, part) in (None, "", ())]
         if lacking:
             missing = "; ".join(f"`{part}` ({PARTS[part]})" for part in lacking)
             raise TypeError(f"the signal {name} lacks {missing}")
-        foreign = sorted(parts.keys() - set(wanted))
+        defaults = zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
+        foreign = [part for part, default in defaults if part not in wanted and getattr(self, part) != default]
         if foreign:
             raise TypeError(f"the signal {name} is a {type(self).__name__}, which has no part {', '.join(foreign)}")
-        super().__init__(**parts)
         fault = self._fault()
         if fault is not None:
             raise TypeError(f"the signal {name}: {fault}")
@@ -189,68 +194,54 @@ class SignalSpec(_Kind):
         return None
 
 
-@record
-class ScopeSignal(SignalSpec):
+class ScopeSignal(SignalSpec, frozen=True, kw_only=True):
     """A number of the scope, computed from its history and its current view."""
 
-    type = "number"
-    level = "scope"
-    windowed = False
-    keeps_highest = False
-    reads_pnl = False
+    type: SignalType = "number"
+    level: Level = "scope"
+    windowed: bool = False
+    keeps_highest: bool = False
+    reads_pnl: bool = False
 
-    range: Range
-    reader: ScopeReader
-    look_ahead: LookAhead | Callable[[EquityPath], Bounds]
-    is_loss_size: bool
-    counts_unexplained: bool
+    reader: ScopeReader = _REQUIRED
+    look_ahead: LookAhead | Callable[[EquityPath], Bounds] = _REQUIRED
 
 
-@record
-class WindowSignal(SignalSpec):
+class WindowSignal(SignalSpec, frozen=True, kw_only=True):
     """A number of the scope over a window (microseconds), computed from its history."""
 
-    type = "number"
-    level = "scope"
-    windowed = True
-    counts_unexplained = False
+    type: SignalType = "number"
+    level: Level = "scope"
+    windowed: bool = True
+    counts_unexplained: bool = False
 
-    range: Range
-    reader: WindowReader
-    look_ahead: LookAhead | Callable[[EquityPath, int], Bounds]
-    is_loss_size: bool
-    keeps_highest: bool
-    reads_pnl: bool
+    reader: WindowReader = _REQUIRED
+    look_ahead: LookAhead | Callable[[EquityPath, int], Bounds] = _REQUIRED
 
 
-@record
-class TextSignal(SignalSpec):
+class TextSignal(SignalSpec, frozen=True, kw_only=True):
     """One of a fixed set of texts, over a window (microseconds); None means unknown. It has no look-ahead."""
 
-    type = "text"
-    level = "scope"
-    windowed = True
-    range = UNBOUNDED  # the numeric column of a text is not used
-    is_loss_size = False
-    counts_unexplained = False
-    keeps_highest = False
+    type: SignalType = "text"
+    level: Level = "scope"
+    windowed: bool = True
+    range: Range = UNBOUNDED  # the numeric column of a text is not used
+    is_loss_size: bool = False
+    counts_unexplained: bool = False
+    keeps_highest: bool = False
 
-    values: tuple[str, ...]
-    reader: TextReader
-    reads_pnl: bool
+    values: tuple[str, ...] = _REQUIRED
+    reader: TextReader = _REQUIRED
 
 
-@record
-class PositionSignal(SignalSpec):
+class PositionSignal(SignalSpec, frozen=True, kw_only=True):
     """A number of one position, computed when a stage closes; None means unknown. It needs no look-ahead."""
 
-    type = "number"
-    level = "position"
-    is_loss_size = False
-    counts_unexplained = False
-    keeps_highest = False
-    reads_pnl = False
+    type: SignalType = "number"
+    level: Level = "position"
+    is_loss_size: bool = False
+    counts_unexplained: bool = False
+    keeps_highest: bool = False
+    reads_pnl: bool = False
 
-    windowed: bool
-    range: Range
-    reader: Callable[[RankedPosition], float | None]
+    reader: Callable[[RankedPosition], float | None] = _REQUIRED

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.model.computed_once import computed_once
 from killswitch.model.magnitude import are_sane, sane, sound_positions
-from killswitch.model.record import computed_once
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
 from killswitch.valuation.position_measures import (
     ZERO,

@@ -13,7 +13,7 @@ from decimal import Decimal
 from math import isnan
 from typing import TYPE_CHECKING
 
-from killswitch.model.record import computed_once
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import Side
 from killswitch.valuation.held_positions import BookExposure, HeldPositions
 from killswitch.valuation.position_measures import ZERO

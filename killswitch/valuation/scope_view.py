@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.model.record import computed_once
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_policies
 from killswitch.model.decision import Decision, Notice
@@ -177,8 +177,8 @@ def test_d21_money_that_no_trade_can_have_lost_pages_and_closes_only_where_the_p
     fall = graph(
         (FALL_15M,), (trigger("fall", 0, 0.10),), (stage("close-everything", 1, 0, actions=(graphs.close(),)),)
     )  # fmt: skip
-    rule = dataclasses.replace(fall.equity, closes_unexplained=closes)
-    interpreter = Interpreter(policy_set(dataclasses.replace(fall, equity=rule)))
+    rule = replace(fall.equity, closes_unexplained=closes)
+    interpreter = Interpreter(policy_set(replace(fall, equity=rule)))
     held = [position("BTC", "long", "0", contracts="10", mark_price="100", notional="1000")]
     for minute in range(16):
         interpreter.tick(snapshot(after(minutes=minute), account("100000", held)))

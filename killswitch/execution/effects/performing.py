@@ -19,7 +19,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
 from killswitch.model.legible import legible
-from killswitch.model.record import require_same_keys
+from killswitch.model.registry import require_same_keys
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store, StoreTroubleError
 

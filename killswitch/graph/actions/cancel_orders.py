@@ -9,7 +9,7 @@ from killswitch.graph.nodes import Action
 from killswitch.policy.schema import actions
 
 
-class CancelOrders(Action):
+class CancelOrders(Action, frozen=True):
     kind: Literal["entry", "all"]
 
 

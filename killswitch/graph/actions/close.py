@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
+
+from msgspec.structs import replace
 
 from killswitch.graph.actions.kind import ActionKind, Selection, Surroundings, check_ranking, check_unwinding
 from killswitch.graph.nodes import Action, ConditionNode, SignalRef
@@ -18,7 +19,7 @@ from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
 
 
-class Close(Action):
+class Close(Action, frozen=True):
     """Positions to close, and the fraction.
 
     `top` and `worst_share` bound the number of positions by rank; `worst_share` applies if attribution falls back to
@@ -75,7 +76,8 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
     if written.all_if is not None:
         where: Path = (*path, "all_if")
         all_if = expression(written.all_if, "position", where, around.position_columns, around.found)
-        around.all_ifs += () if all_if is None else ((where, all_if),)
+        if all_if is not None:
+            around.all_ifs.append((where, all_if))
     return Close(
         side=written.side,
         ranking=written.rank,

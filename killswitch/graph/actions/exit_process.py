@@ -7,7 +7,7 @@ from killswitch.graph.nodes import Action
 from killswitch.policy.schema import actions
 
 
-class ExitProcess(Action):
+class ExitProcess(Action, frozen=True):
     pass
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct, field
 
 from killswitch.graph.nodes import Action, ConditionNode, RankingRule, SignalRef
 from killswitch.graph.problems import FaultyDocuments, Findings, unknown_name
@@ -13,8 +14,7 @@ from killswitch.policy.schema import policy
 from killswitch.policy.yaml.source_map import Path
 
 
-@dataclass(slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """Names that the stages of one policy may refer to, and what their conditions add to the graph."""
 
     triggers: Mapping[str, int]
@@ -38,8 +38,7 @@ Selection = Literal["none", "part", "whole"]
 """Whether an action selects positions, and whether it surely selects one of a non-empty book."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionKind(Generic[W, A]):
+class ActionKind(Struct, Generic[W, A], frozen=True):
     """One kind of action.
 
     `key`: its key in a stage's `actions`. `resolve` creates the node of the written action and reports diagnostics; the

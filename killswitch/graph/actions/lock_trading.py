@@ -9,7 +9,7 @@ from killswitch.model.words import LockMode
 from killswitch.policy.schema import actions
 
 
-class LockTrading(Action):
+class LockTrading(Action, frozen=True):
     mode: LockMode
     duration: int | None
     """Microseconds; None: without end."""

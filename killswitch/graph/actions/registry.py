@@ -7,7 +7,7 @@ from typing import Final
 from killswitch.graph.actions import cancel_orders, close, exit_process, lock_trading
 from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.nodes import Action, Stage
-from killswitch.model.record import RegistryError, require_same_keys
+from killswitch.model.registry import RegistryError, require_same_keys
 from killswitch.policy.schema.actions import ACTIONS as WRITTEN
 
 ACTIONS: Final[tuple[AnyActionKind, ...]] = (

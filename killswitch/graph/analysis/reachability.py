@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from math import inf
 
+from msgspec import Struct
+
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import OnUnknown, Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.model.record import RecordNode
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
 from killswitch.policy.yaml.source_map import Path
 
@@ -67,7 +68,7 @@ def can_decline(stage: Stage) -> bool:
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
-class _Analysis(RecordNode):
+class _Analysis(Struct, frozen=True):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]

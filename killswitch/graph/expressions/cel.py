@@ -15,14 +15,13 @@ from cel_expr_python import cel
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-
-from killswitch.model.record import RecordNode
+from msgspec import Struct
 
 _MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
 _TRAILER = r" \[[A-Z_]+\]$"
 
 
-class Mistake(RecordNode):
+class Mistake(Struct, frozen=True):
     """A mistake reported by CEL, with its offset in code points, or None without a place."""
 
     offset: int | None
@@ -37,7 +36,7 @@ class CelError(Exception):
         self.mistakes = mistakes
 
 
-class Parsed(RecordNode):
+class Parsed(Struct, frozen=True):
     """A syntax tree (`cel.expr.Expr`), and the offset of each node in the text."""
 
     tree: Any

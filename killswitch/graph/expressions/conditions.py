@@ -6,6 +6,8 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, Literal, NoReturn
 
+from msgspec import Struct
+
 from killswitch.graph.expressions.tree import Tree, construct, dotted, is_literal, operation
 from killswitch.graph.nodes import (
     AllOf,
@@ -24,7 +26,6 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
-from killswitch.model.record import RecordNode
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -51,7 +52,7 @@ class _RefusedError(Exception):
     """A part of the tree is invalid; the problem is already reported."""
 
 
-class _Value(RecordNode):
+class _Value(Struct, frozen=True):
     """A number node and its dimension."""
 
     node: NumberNode

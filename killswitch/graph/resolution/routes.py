@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind

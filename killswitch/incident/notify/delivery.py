@@ -9,18 +9,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 
 import msgspec
+from msgspec.structs import replace
 
 from killswitch.deadline import DaemonThreadExecutor, start_thread
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.targets import NotSentError, Sender, StalledError
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.record import Record, record
 from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubleError
 from killswitch.render.formats import duration_text, instant
 
@@ -42,8 +41,7 @@ KEPT_FOR = 30 * 24 * 3600 * SECOND
 """Retention of delivered and abandoned messages in microseconds, so that none is sent twice."""
 
 
-@record
-class DeliveryCounts(Record):
+class DeliveryCounts(msgspec.Struct, frozen=True):
     """Delivery counts of one target in this run; `pending` as of the last count."""
 
     pending: int

@@ -10,7 +10,7 @@ from killswitch.graph.actions.registry import ACTIONS, action_kind
 from killswitch.graph.nodes import Action, Stage
 from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
-from killswitch.model.record import RegistryError, require_same_keys
+from killswitch.model.registry import RegistryError, require_same_keys
 from killswitch.planning.actions import cancel_orders, close, exit_process, lock_trading
 from killswitch.planning.actions.kind import AnyActionPlan, Context, Most, MostContext, Planned
 

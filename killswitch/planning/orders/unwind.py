@@ -8,10 +8,10 @@ then the one written first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
 from killswitch.model.decision import Intent, Rung, Unwinding

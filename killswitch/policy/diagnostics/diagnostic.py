@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from killswitch.model.record import Record, record
+from msgspec import Struct
+from msgspec.structs import asdict
+
 from killswitch.model.words import Place
 from killswitch.render.formats import count_of
 
 Severity = Literal["error", "warning"]
 
 
-@record
-class Diagnostic(Record):
+class Diagnostic(Struct, frozen=True):
     """One problem. `line` and `column` count from 1 in characters; `length` is how much to underline, at least 1.
 
     `source_line` is the line as written, with secrets masked; empty if there is no line (a missing file).
@@ -86,4 +87,4 @@ def _window(found: Diagnostic) -> tuple[str, int, str]:
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, object]]:
     """The diagnostics as JSON objects, with the names of the fields as keys."""
-    return [{name: getattr(found, name) for name in Diagnostic.__dataclass_fields__} for found in diagnostics]
+    return [asdict(found) for found in diagnostics]

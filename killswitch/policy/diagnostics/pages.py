@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 FOLDER: Final = Path(__file__).with_name("codes")
 _FAMILY: Final = re.compile(r"# (?P<title>.+) \((?P<digits>KS\d\d)xx\)\n")
@@ -20,7 +22,7 @@ _SECTION: Final = re.compile(
 )
 
 
-class DiagnosticPage(NamedTuple):
+class DiagnosticPage(Struct, frozen=True):
     """The page of one code. `example` is YAML that causes the problem, or a description of the cause (text)."""
 
     code: str
@@ -31,7 +33,7 @@ class DiagnosticPage(NamedTuple):
     language: str
 
 
-class DiagnosticFamily(NamedTuple):
+class DiagnosticFamily(Struct, frozen=True):
     """A family of codes with the same prefix, `digits`, such as KS12."""
 
     digits: str

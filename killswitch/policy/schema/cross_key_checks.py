@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from killswitch.policy.schema.actions import ACTIONS
 from killswitch.policy.schema.part import MistakeError
@@ -26,7 +27,7 @@ FORMULA_KEYS = {
 Path = tuple[str | int, ...]
 
 
-class Breach(NamedTuple):
+class Breach(Struct, frozen=True):
     """A violated check, and the path of the key to report it at."""
 
     code: str

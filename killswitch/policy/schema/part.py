@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -47,7 +48,7 @@ class MistakeError(ValueError):
         self.fix = fix
 
 
-class Filler(NamedTuple):
+class Filler(Struct, frozen=True):
     """A placeholder for a value that cannot be parsed, so that the rest of its document can be checked."""
 
     value: object
@@ -101,7 +102,7 @@ def _not_empty(value: object, handler: Callable[[object], object]) -> object:
     return handler(value)
 
 
-class Key(NamedTuple):
+class Key(Struct, frozen=True):
     """One key of a part. `meaning` is for people; `required` has no value to fall back on."""
 
     key: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
+from msgspec import Struct
 from pydantic import Discriminator, Field, Tag
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND
@@ -43,7 +44,7 @@ LONGEST = 3660 * _STEP["d"]
 """Ten years; a longer duration is a mistake."""
 
 
-class Quantity(NamedTuple):
+class Quantity(Struct, frozen=True):
     """A threshold: `value` as a fraction for percent, in seconds for time, else unchanged; `written` is the original
     text."""
 
@@ -53,7 +54,7 @@ class Quantity(NamedTuple):
     written: str
 
 
-class Confirm(NamedTuple):
+class Confirm(Struct, frozen=True):
     """How long a trigger must have been true: microseconds, or scheduled ticks; at once if both are 0."""
 
     micros: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
+from msgspec import Struct
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -58,7 +59,7 @@ _FIXES = {
 }
 
 
-class Gaps(NamedTuple):
+class Gaps(Struct, frozen=True):
     """The faulty places of a document: `holes` are the paths of fillers, `flaws` those of other mistakes."""
 
     holes: frozenset[Path] = frozenset()
@@ -82,7 +83,7 @@ class Gaps(NamedTuple):
 NO_GAPS: Final = Gaps()
 
 
-class Validated(NamedTuple):
+class Validated(Struct, frozen=True):
     """A validated document and its problems. `holes` are the paths of values that could not be parsed and have a
     filler."""
 
@@ -133,7 +134,7 @@ def _inside(node: Node) -> Iterator[tuple[str | int, Node]]:
         yield from enumerate(node.items)
 
 
-class _Place(NamedTuple):
+class _Place(Struct, frozen=True):
     """The place of an error: the annotation at its path, None if there is none, and the annotation of its container."""
 
     path: Path

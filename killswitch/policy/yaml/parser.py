@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 DEEPEST = 40
 """The maximum nesting; policies nest about ten deep."""
@@ -23,7 +26,7 @@ _INT = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(?:\d{1,18}\.\d{0,18}|\.\d{1,18}|\d{1,18}(?=[eE]))(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
-class TextSpan(NamedTuple):
+class TextSpan(Struct, frozen=True):
     """Where something begins and ends, lines and columns counted from 0; the end is just past it."""
 
     line: int
@@ -32,7 +35,7 @@ class TextSpan(NamedTuple):
     end_column: int
 
 
-class YamlProblem(NamedTuple):
+class YamlProblem(Struct, frozen=True):
     """A problem of the YAML text itself."""
 
     code: str
@@ -41,7 +44,7 @@ class YamlProblem(NamedTuple):
     fix: str
 
 
-class DocumentRoot(NamedTuple):
+class DocumentRoot(Struct, frozen=True):
     """The root of one document; `sound` is false if its text has a problem."""
 
     node: Node
@@ -151,7 +154,7 @@ class _Builder:
                 self._begin(event, node)
             case "MappingEndEvent" | "SequenceEndEvent":
                 node = self._open.pop().node
-                node.span = node.span._replace(end_line=event.end_mark.line, end_column=event.end_mark.column)
+                node.span = replace(node.span, end_line=event.end_mark.line, end_column=event.end_mark.column)
             case "AliasEvent":
                 self._alias(event)
             case "DocumentStartEvent":
@@ -244,7 +247,7 @@ def _content_span(event: Any) -> TextSpan:
     """The span without trailing spaces and comments: ruamel ends an empty value at the next token."""
     span = _span(event)
     if not event.value and event.style is None:
-        return span._replace(end_line=span.line, end_column=span.column)
+        return replace(span, end_line=span.line, end_column=span.column)
     return span
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -39,7 +39,7 @@ FIRST_RETRY = 1.0
 """Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
 
 
-class Obstacle(NamedTuple):
+class Obstacle(Struct, frozen=True):
     """A reason why a timer must not run. `pages`: whether it is paged."""
 
     why: str

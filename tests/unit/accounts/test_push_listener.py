@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
@@ -55,7 +54,7 @@ class PushingTestVenue(ScriptedVenue):
         self.read_at.append(round(self.time.monotonic(), 6))
         answer = await super().snapshot()
         await asyncio.sleep(self.trip)
-        return structs.replace(answer, observed_at=self.time.now())
+        return replace(answer, observed_at=self.time.now())
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         self.listeners += 1
@@ -86,7 +85,7 @@ class VenueWithoutStream(ScriptedVenue):
         answer = await super().snapshot()
         at = self.time.now()
         await asyncio.sleep(self.trip)
-        return structs.replace(answer, observed_at=at)
+        return replace(answer, observed_at=at)
 
 
 class Site:
@@ -252,7 +251,7 @@ def test_rows_and_rules_of_an_account_that_is_not_polled_are_not_repeated(site: 
     """Flows and fills are what became known since the last snapshot: nothing did between two polls; rules remain."""
     one, two = PushingTestVenue(site.time, "one", ((0.5, push("orders")),)), VenueWithoutStream(site.time, "two")
     row = fill("f1", site.time.start, "BTC", "buy", "1", "100")
-    two.answer = structs.replace(book("1000", "two"), fills=(row,), flows=None, health=Health(requests=3))
+    two.answer = replace(book("1000", "two"), fills=(row,), flows=None, health=Health(requests=3))
     site.run(site.runner(one, two), 2)
     first, pushed, _ = (report.snapshot.accounts[1] for report in site.seen.reports)
     assert (first.fills, first.flows, first.health) == ((row,), None, Health(requests=3))
@@ -460,7 +459,7 @@ class SlowToFill(PushingTestVenue):
         symbols = ("C0", "C1", "C2")
         pnl = Decimal(10 * (mark - 110))
         positions = tuple(
-            structs.replace(
+            replace(
                 one.positions[0],
                 symbol=symbol,
                 mark_price=Decimal(mark),
@@ -469,8 +468,8 @@ class SlowToFill(PushingTestVenue):
             )
             for symbol in symbols
         )
-        rules = tuple(structs.replace(one.instruments[0], symbol=symbol) for symbol in symbols)
-        self.answer = structs.replace(one, positions=positions, instruments=rules, equity=1100 + 3 * pnl)
+        rules = tuple(replace(one.instruments[0], symbol=symbol) for symbol in symbols)
+        self.answer = replace(one, positions=positions, instruments=rules, equity=1100 + 3 * pnl)
 
     async def submit(self, request):  # type: ignore[no-untyped-def] # as its base
         self.left.append(self.time.monotonic())

@@ -18,7 +18,7 @@ from killswitch.execution.effects.performing import (
 )
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, Cancels, Lock, LockOrder, Orders
-from killswitch.model.record import RegistryError
+from killswitch.model.registry import RegistryError
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.store.errors import StoreError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.words import Place
@@ -20,15 +21,15 @@ def as_text(policy_set: PolicySet) -> str:
 def _lines(path: str, node: object) -> Iterator[str]:
     if isinstance(node, Place):
         yield f"{path} @ {node.line}:{node.column}"
-    elif is_dataclass(node) and not isinstance(node, type):
-        inner = [each for each in fields(node) if _is_written(each.name, getattr(node, each.name))]
-        if all(not _has_nodes(getattr(node, each.name)) for each in inner):
-            flat = ", ".join(f"{each.name}={getattr(node, each.name)!r}" for each in inner)
+    elif isinstance(node, Struct):
+        inner = [name for name in node.__struct_fields__ if _is_written(name, getattr(node, name))]
+        if all(not _has_nodes(getattr(node, name)) for name in inner):
+            flat = ", ".join(f"{name}={getattr(node, name)!r}" for name in inner)
             yield f"{path} = {type(node).__name__}({flat})"
             return
         yield f"{path}: {type(node).__name__}"
-        for each in inner:
-            yield from _lines(f"{path}.{each.name}", getattr(node, each.name))
+        for name in inner:
+            yield from _lines(f"{path}.{name}", getattr(node, name))
     elif isinstance(node, tuple) and any(map(_has_nodes, node)):
         for number, each in enumerate(node):
             yield from _lines(f"{path}[{number}]", each)
@@ -41,4 +42,4 @@ def _is_written(field: str, value: object) -> bool:
 
 
 def _has_nodes(value: object) -> bool:
-    return is_dataclass(value) or (isinstance(value, tuple) and any(map(_has_nodes, value)))
+    return isinstance(value, Struct) or (isinstance(value, tuple) and any(map(_has_nodes, value)))

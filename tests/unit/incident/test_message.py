@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
@@ -61,7 +60,7 @@ def test_trigger_values_are_formatted_like_the_thresholds_of_the_policy() -> Non
         decision(triggers=readings),
         SUBJECT,
         is_enforced=True,
-        texts={("p", "fall"): structs.replace(known, threshold=">= 10%")},
+        texts={("p", "fall"): replace(known, threshold=">= 10%")},
     )
     assert message.body.splitlines()[:2] == [
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
@@ -98,11 +97,11 @@ def test_the_title_of_a_manual_close_names_its_declared_cause(cause: str | None,
 def test_hedges_and_hops_are_not_described_as_closes() -> None:
     """Their lines have no remaining quantity, and the title names a hedge as such."""
     first = decision().intents[0]
-    hedge = structs.replace(first, purpose="hedge", target=Decimal(0))
+    hedge = replace(first, purpose="hedge", target=Decimal(0))
     message = decision_message(decision(kind="hedge", stage=None, intents=(hedge,)), SUBJECT, is_enforced=True)
     assert message.title == "[page] temporary hedge: p on account/main"
     assert "sell 0.75 BTC (long) on main, as a temporary hedge" in message.body
-    hop = structs.replace(first, purpose="hop", after=0)
+    hop = replace(first, purpose="hop", after=0)
     assert (
         "of the proceeds of an earlier order"
         in decision_message(decision(intents=(hop,)), SUBJECT, is_enforced=True).body
@@ -119,7 +118,7 @@ def test_the_message_of_an_observed_decision_says_that_nothing_was_done() -> Non
 def test_a_long_list_of_orders_is_cut_off() -> None:
     """Of forty positions fifteen are listed, and the others counted."""
     (intent,) = decision().intents[:1]
-    forty = tuple(structs.replace(intent, symbol=f"S{number}") for number in range(40))
+    forty = tuple(replace(intent, symbol=f"S{number}") for number in range(40))
     message = decision_message(decision(intents=forty), SUBJECT, is_enforced=True)
     assert message.body.count("sell 0.75") == 15
     assert "and 25 more" in message.body
@@ -246,8 +245,8 @@ def test_amounts_have_the_currency_of_the_accounts_or_of_the_policy() -> None:
     """The book by the policy's reference currency, else that of its accounts; a cost by that of the accounts closed."""
     book = BookChange(Book(Decimal(1000), Decimal(-50), None), Book(Decimal(900), None, None))
     decided, snapshot, routes = decision(book=book), worlds.snapshot(START, worlds.account("1000")), router(RULE)
-    mixed = structs.replace(snapshot, accounts=(*snapshot.accounts, worlds.account("5", name="b", currency="EUR")))
-    portfolio = structs.replace(decided, scope="portfolio/all")
+    mixed = replace(snapshot, accounts=(*snapshot.accounts, worlds.account("5", name="b", currency="EUR")))
+    portfolio = replace(decided, scope="portfolio/all")
 
     def last_lines(
         routes: NotificationRouter, closed_decision: Decision, snapshot_at_end: Snapshot | None

@@ -13,7 +13,7 @@ from killswitch.lab.alternatives import close_all
 from tests.graphs import close, graph, policy_set, stage
 
 
-class Halve(Action):
+class Halve(Action, frozen=True):
     """A closing action that the product does not have."""
 
 

@@ -30,7 +30,7 @@ from killswitch.model.effects import (
     sizes_of,
     with_expiry,
 )
-from killswitch.model.record import RegistryError, require_same_keys
+from killswitch.model.registry import RegistryError, require_same_keys
 from tests.worlds import START, after
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.cli.live.status_sections import result_lines
@@ -197,7 +196,7 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
-        venue.answer = structs.replace(book("900"))
+        venue.answer = replace(book("900"))
         await runner.tick()
         decision = store.unfinished()[0].decision.id
         for author in ("mia", "leo"):
@@ -297,7 +296,7 @@ def test_the_verb_refuses_an_unknown_close_and_leaves_the_others_to_the_next_run
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
-        venue.answer = structs.replace(book("900"))
+        venue.answer = replace(book("900"))
         await runner.tick()
         await runner.finish()
         await runner.shut_down()

@@ -16,7 +16,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Action
 from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit
 from killswitch.model.instant import MINUTE, to_micros
-from killswitch.model.record import RegistryError
+from killswitch.model.registry import RegistryError
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, NoBookError, Planned
 from killswitch.planning.actions.registry import certain_effects, check_reversible, plan, reversible_effects
@@ -29,7 +29,7 @@ LOCK = LockTrading("all", 5 * MINUTE)
 WRITTEN = Lock(LockOrder("account/main", "all", after(minutes=5)))
 
 
-class Unregistered(Action):
+class Unregistered(Action, frozen=True):
     """An action that no registry has."""
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace as put
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
@@ -178,6 +178,6 @@ def test_without_a_notional_a_contract_that_settles_in_another_currency_is_unkno
     """The value of a coin in the account's currency is unknown."""
     known = FACE if held.symbol == COIN else rules(BTC)
     assert at_second_prices(held, "55000", known, currency="USD") is None
-    stray = put(held, index_price=Decimal(55_000))
+    stray = replace(held, index_price=Decimal(55_000))
     found = corroborate(view(account("90000", [stray], currency="USD"), known=(known,)))
     assert (found.view, len(found.failing)) == (None, 1)

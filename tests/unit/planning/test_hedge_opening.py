@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, PolicySet
@@ -57,7 +56,7 @@ def test_a_second_decision_about_the_same_position_hedges_nothing_more() -> None
     first = world.fall(HEDGE_ACCOUNT)
     world.ends(first, "blocked")
     opened = world.tick(main("-200"), HEDGE_ACCOUNT)
-    second = structs.replace(first, id="f" * 20, as_of=world.at)
+    second = replace(first, id="f" * 20, as_of=world.at)
     world.interpreter.restore((), lambda _p, _s, _since: (), (), (second,))
     world.closings = (*world.closings, closing_with_residual(second, "10"))
     assert hedged_contracts(opened, world.tick(main("-200"), HEDGE_ACCOUNT)) == 10
@@ -68,7 +67,7 @@ def test_two_blocked_decisions_in_one_tick_make_one_hedge_of_the_larger_residual
     for first, second in (("5", "10"), ("10", "5")):
         world = World(policies(hedge()))
         fired = world.fall(HEDGE_ACCOUNT)
-        other_decision = structs.replace(fired, id="f" * 20)
+        other_decision = replace(fired, id="f" * 20)
         world.interpreter.restore((), lambda _p, _s, _since: (), (), (fired, other_decision))
         world.closings = (closing_with_residual(fired, first), closing_with_residual(other_decision, second))
         found = world.tick(main("-200"), HEDGE_ACCOUNT)
@@ -236,7 +235,7 @@ def test_a_malformed_answer_does_not_remove_the_position() -> None:
     """Contracts that are no number: unreadable for a minute, then hedged by the last known position."""
     world = World(policies(hedge()))
     world.ends(world.fall(HEDGE_ACCOUNT), "closing")
-    row = structs.replace(position(BTC, "long", "-200", mark_price="100"), contracts=D("NaN"))
+    row = replace(position(BTC, "long", "-200", mark_price="100"), contracts=D("NaN"))
     malformed = account("800", [row], instruments=(rules(BTC),))
     world.tick(malformed, HEDGE_ACCOUNT)
     assert hedged_contracts(world.tick(malformed, HEDGE_ACCOUNT, after=A_MINUTE)) == 10
@@ -344,7 +343,7 @@ def test_a_hedge_with_an_insignificant_beta_is_suggested_and_not_opened() -> Non
 
 def test_a_certain_instrument_is_chosen_before_a_doubtful_one() -> None:
     """The first declared is on an account that is not armed, the second is armed: that one is opened."""
-    third = structs.replace(HEDGE_ACCOUNT, account="third")
+    third = replace(HEDGE_ACCOUNT, account="third")
     two = (HedgeInstrument("other", BTC), HedgeInstrument("third", BTC))
     rule = replace(hedge(), hedge=replace(hedge().hedge, instruments=two))
     world = World(policies(rule))
@@ -443,5 +442,5 @@ def test_a_suggestion_is_not_repeated_by_the_next_run() -> None:
     assert restarted(world, made, (fired,), None).notices == ()
     assert restarted(world, made, (fired,), (notice,)).notices == ()
     assert [each.text for each in restarted(world, made, (fired,), ()).notices] == [notice.text]
-    earlier = structs.replace(notice, as_of=START - timedelta(days=1))
+    earlier = replace(notice, as_of=START - timedelta(days=1))
     assert len(restarted(world, made, (fired,), (earlier,)).notices) == 1

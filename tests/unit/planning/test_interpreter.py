@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace as put
+from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
@@ -80,7 +80,7 @@ def calm(minutes: int = 15) -> list[Snapshot]:
 def test_a_fall_of_the_longs_halves_the_longs() -> None:
     """Exact intents, lock, cooldown, attribution and book, as the decision record has them."""
     interpreter = Interpreter(policy_set(policy()))
-    first = put(calm()[0], accounts=(put(calm()[0].accounts[0], instruments=(rules("L"), rules("S"))),))
+    first = replace(calm()[0], accounts=(replace(calm()[0].accounts[0], instruments=(rules("L"), rules("S"))),))
     (decision,) = fired(run(interpreter, first, *calm()[1:], at(16, "-7000", "1000")))
     assert (decision.level, decision.previous_level, decision.stage) == (1, 0, "trim")
     assert decision.attribution is not None
@@ -160,7 +160,7 @@ def test_d14_an_equity_that_is_no_number_is_unknown_with_the_reason() -> None:
     """NaN neither fires nor clears; the reason is kept."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(), at(16, "0"))
-    broken = put(at(17, "0").accounts[0], equity=Decimal("NaN"))
+    broken = replace(at(17, "0").accounts[0], equity=Decimal("NaN"))
     assert fired(run(interpreter, snapshot(after(minutes=17), broken))) == []
     reading = interpreter.status()[0].readings[0]
     assert reading.truth is None
@@ -283,7 +283,7 @@ def test_the_page_of_a_stage_that_selects_nothing_has_the_remarks_of_its_actions
 
     def with_remark(*arguments: Any) -> Proposal:
         made = propose(*arguments)
-        return put(made, decision=put(made.decision, reason="the notional of B is unknown"))
+        return replace(made, decision=replace(made.decision, reason="the notional of B is unknown"))
 
     monkeypatch.setattr("killswitch.planning.firing.propose", with_remark)
     rule = AttributionRule(0.65, "none", "none")

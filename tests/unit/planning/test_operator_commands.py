@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace as put
 
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import AutoReset, Compare, Number, PolicySet, RankingRule, SignalRead
@@ -20,7 +19,7 @@ from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, after, operator_event, position, rules, snapshot
 
 D = Decimal
-POLICIES = put(policy_set(graph([], [], [], policy="calm")), commit="c0ffee")
+POLICIES = replace(policy_set(graph([], [], [], policy="calm")), commit="c0ffee")
 
 
 def book(name: str = "main", **more: Any) -> AccountSnapshot:
@@ -63,7 +62,7 @@ def test_an_operator_close_uses_the_default_ranking() -> None:
     """By size alone: BTC goes first, though ETH has lost more; a ranking of another name does not count."""
     size = RankingRule("default", "normalised", (("notional_share", 1.0),), 0)
     for name, first in (("default", "BTC"), ("other", "ETH")):
-        policies = policy_set(graph([], [], [], policy="calm", rankings=(put(size, name=name),)))
+        policies = policy_set(graph([], [], [], policy="calm", rankings=(replace(size, name=name),)))
         assert closed(None, book(), policies=policies).intents[0].symbol == first
 
 
@@ -128,7 +127,7 @@ def tripping(**more: Any) -> PolicySet:
         (stage("trip", 2, 0, cooldown=MINUTE, **({"actions": (LockTrading("all", None), close())} | more)),),
         reset_when=(Compare("<", SignalRead(0), Number(0.01)),),
     )  # fmt: skip
-    return put(policy_set(made), commit="c0ffee")
+    return replace(policy_set(made), commit="c0ffee")
 
 
 def fallen(minute: float, equity: str, *events: Any) -> Snapshot:

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, SignalRef
@@ -237,7 +236,7 @@ def test_a_reset_between_two_snapshots_is_kept_over_a_restart(moved: int) -> Non
     polled = one.read()
     one.tick(polled)
     event = operator_event("reset", after(seconds=14.4))
-    one.tick(structs.replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
+    one.tick(replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
     one.restart()
     one.until(16)
     assert one.shown() == NOTHING

@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 from msgspec.structs import replace
-from msgspec.structs import replace as put
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
@@ -108,7 +107,7 @@ def test_with_unknown_positions_and_known_equity_the_last_known_positions_are_cl
     """20% are lost; the four contracts held a minute ago are closed, reduce-only, and the stage latches."""
     interpreter = Interpreter(policy_set(crash("account")))
     calm(interpreter, long("main", "100000", "50000", "4"))
-    blind = put(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
+    blind = replace(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
     outcome = interpreter.tick(snapshot(after(minutes=17), blind))
     assert intents(outcome.decisions) == [("main", Decimal(4), True)]
     assert outcome.decisions[0].reason == (
@@ -126,9 +125,9 @@ def test_with_unknown_positions_no_order_is_judged_by_the_last_known_ones() -> N
     orders = tuple(Order(id=name, symbol=BTC, side=side, amount=Decimal(9)) for name, side in sides)  # type: ignore[arg-type]  # literal
     for seen in (True, False):
         interpreter = Interpreter(policy_set(made))
-        calm(interpreter, put(long("main", "100000", "50000", "4"), orders=orders))
-        polled = put(long("main", "80000", "45000", "4"), unrealized=Decimal(-20_000), orders=orders)
-        outcome = interpreter.tick(snapshot(after(minutes=17), polled if seen else put(polled, positions=None)))
+        calm(interpreter, replace(long("main", "100000", "50000", "4"), orders=orders))
+        polled = replace(long("main", "80000", "45000", "4"), unrealized=Decimal(-20_000), orders=orders)
+        outcome = interpreter.tick(snapshot(after(minutes=17), polled if seen else replace(polled, positions=None)))
         (decision,) = outcome.decisions
         assert [each.order for each in decision.cancels] == (["sale", "stop", "bought"] if seen else [])
 
@@ -137,8 +136,8 @@ def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
     """At spot nothing is reduce-only: the close waits until the account returns its holdings."""
     interpreter = Interpreter(policy_set(crash("account", "0.5")))
     coin = account("100000", [position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000")])
-    calm(interpreter, put(coin, market="spot"))
-    blind = put(coin, market="spot", equity=Decimal(80_000), positions=None)
+    calm(interpreter, replace(coin, market="spot"))
+    blind = replace(coin, market="spot", equity=Decimal(80_000), positions=None)
     for minute in (17, 18, 19):
         assert intents(interpreter.tick(snapshot(after(minutes=minute), blind)).decisions) == []
 
@@ -155,7 +154,7 @@ def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
     )
     interpreter = Interpreter(policy_set(made))
     interpreter.tick(snapshot(after(), long("main", "100000", "50000", "4")))
-    blind = put(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
+    blind = replace(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
     interpreter.tick(snapshot(after(minutes=1), blind))
     readings = interpreter.status()[0].readings
     assert [reading.truth for reading in readings] == [None] * 4 + [True]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace as replace_event
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, LadderStepRule, SlippageRule, UnwindingRule
@@ -272,7 +271,7 @@ def after_operator_close(cause: Cause, rule: UnwindingRule) -> Outcome:
     """The tick after an operator close of `main` for this reason has ended blocked."""
     world = World(policies(rule))
     hedge_account = other((BTC, "100"))
-    event = replace_event(operator_event("close", START, scope="account/main"), cause=cause)
+    event = replace(operator_event("close", START, scope="account/main"), cause=cause)
     [made] = world.interpreter.tick(snapshot(world.at, main(), hedge_account, events=[event])).decisions
     world.ends(made, "blocked")
     return world.tick(main(), hedge_account)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.graph.actions import registry as graph_registry
@@ -407,7 +406,7 @@ def test_entries_are_cancelled_where_the_loss_by_marks_is_half_of_the_threshold(
     assert tuple(cancel.order for cancel in decision.cancels) == cancelled
 
 
-class CancelSymbols(Action):
+class CancelSymbols(Action, frozen=True):
     """An action that cancels every order of some symbols."""
 
     symbols: tuple[str, ...]
@@ -452,7 +451,7 @@ def test_a_suspicion_cancels_only_what_the_actions_of_its_stage_would_cancel(
     monkeypatch.setitem(graph_registry._BY_KEY, "cancel_symbols", CANCELS_SYMBOLS)
     monkeypatch.setitem(registry._BY_KEY, "cancel_symbols", ActionPlan("cancel_symbols", plan_of_symbols))
     made = replace(policy(), stages=(stage("stop", 1, 0, actions=(LockTrading("reduce_only", None), *actions)),))
-    one = Account(made, (ENTRY, STOP, structs.replace(ENTRY, id="other", symbol="M")))
+    one = Account(made, (ENTRY, STOP, replace(ENTRY, id="other", symbol="M")))
     one.until(10)
     one.pnl = Decimal(-6_000)
     one.until(20)

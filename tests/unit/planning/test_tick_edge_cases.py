@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace as put
+from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
@@ -198,14 +198,14 @@ def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> 
     interpreter = Interpreter(policy_set(close_all_policy()))
     empty = account("50000", [], name="b", margin_used="9000")
     command = operator_event("close", after(seconds=1), "portfolio")
-    polled = put(pair(2, one_of_two("a", "100000"), empty), events=(command,))
+    polled = replace(pair(2, one_of_two("a", "100000"), empty), events=(command,))
     decisions, notices = run(interpreter, polled)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
     assert decisions[0].waits_for == ("b",)
     (notice,) = notices
     assert notice.severity == "page"
     assert notice.text.startswith("the close by hand waits: b reports no positions, but 9000 USDT of margin in use; --")
-    alone = put(
+    alone = replace(
         snapshot(after(seconds=3), empty), events=(operator_event("close", after(seconds=3), "account/b", "e2"),)
     )
     decisions, notices = run(interpreter, alone)
@@ -324,7 +324,7 @@ def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() ->
     down = account(None, None, quality="down", reason="timeout")
     outage = [
         snapshot(after(seconds=3700), down),
-        put(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),)),
+        replace(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),)),
     ]
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000"), *outage, at(3720, "-25000"), at(3730, "-25100"))
     assert [d.kind for d in decisions] == [None, "reset"]
@@ -395,7 +395,7 @@ def test_a_reset_during_an_outage_accepts_the_loss_found_when_the_venue_answers(
     policy = graph((start,), (trigger("loss", 0, 0.05),), (stage("s", 1, 0, cooldown=MINUTE, actions=(close(),)),))
     interpreter = Interpreter(policy_set(policy))
     down = account(None, None, quality="down", reason="timeout")
-    reset = put(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),))
+    reset = replace(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),))
     later = [at(3720, "-20000"), at(3730, "-21000")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-6000"), reset, *later)
     assert [d.kind for d in decisions] == [None, "reset"]
@@ -439,7 +439,9 @@ def test_an_operator_reset_removes_a_missing_account_from_the_scope_without_a_la
     whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
     both = [pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(13)]
-    reset = put(pair(3660, one_of_two("a", "100000"), None), events=(operator_event("reset", after(), "portfolio"),))
+    reset = replace(
+        pair(3660, one_of_two("a", "100000"), None), events=(operator_event("reset", after(), "portfolio"),)
+    )
     quiet = [pair(3670 + 300 * n, one_of_two("a", "100000"), None) for n in range(5)]
     decisions, notices = run(interpreter, *both, reset, *quiet, pair(5000, one_of_two("a", "80000", "-20000"), None))
     assert [d.stage for d in decisions] == ["everything"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace as put
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
@@ -259,7 +258,7 @@ def test_a_stage_that_only_locks_latches_although_no_account_is_readable() -> No
 
 
 def slow(each: AccountSnapshot, latency: float) -> AccountSnapshot:
-    return put(each, health=Health(latency_ms=latency))
+    return replace(each, health=Health(latency_ms=latency))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import astuple
 
 from killswitch.cli import ksctl
 from killswitch.policy.diagnostics.pages import families, page, pages
@@ -44,7 +45,7 @@ def test_every_code_of_the_policy_package_is_exercised() -> None:
 @pytest.mark.parametrize("code", sorted(PAGES))
 def test_a_page_says_what_is_wrong_and_how_to_fix_it(code: str) -> None:
     """No part of a page is empty, and the page begins with the code and its title."""
-    assert all(part.strip() for part in PAGES[code])
+    assert all(part.strip() for part in astuple(PAGES[code]))
     text = page(code)
     assert text.startswith(f"{code}: {PAGES[code].title}\n")
     assert PAGES[code].meaning in text

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
@@ -59,7 +58,7 @@ def flat(**more: Any) -> AccountSnapshot:
 
 def held(*orders: Order) -> AccountSnapshot:
     """Ten contracts of BTC long, and the resting orders."""
-    return structs.replace(book("1000"), orders=orders)
+    return replace(book("1000"), orders=orders)
 
 
 STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(90), reduce_only=True)
@@ -358,8 +357,8 @@ def test_accepted_or_unaffected_stops_do_not_keep_a_timer_from_starting(site: Si
         (Order("e1", "BTC", "buy", Decimal(10), price=Decimal(90)), ()),
         (Order("e2", "BTC", "buy", Decimal(10), trigger_price=Decimal(120)), ()),
         (Order("o1", "ETH", "sell", Decimal(10), trigger_price=Decimal(90)), ()),
-        (structs.replace(STOP, position_side="short"), ()),
-        (structs.replace(STOP, client_order_id="ks" + "0" * 29), ()),
+        (replace(STOP, position_side="short"), ()),
+        (replace(STOP, client_order_id="ks" + "0" * 29), ()),
     ],
 )  # fmt: skip
 def test_a_protective_order_is_one_that_reduces_a_position(order: Order, bare: tuple[str, ...]) -> None:
@@ -369,7 +368,7 @@ def test_a_protective_order_is_one_that_reduces_a_position(order: Order, bare: t
 
 def test_an_unknown_book_starts_no_timer_and_keeps_a_running_one(site: Site) -> None:
     """Letting a running timer fire would cancel the very stops that may rest; starting one might, too."""
-    venue = TimerVenue(site.time, HARSH, structs.replace(flat(), orders=None))
+    venue = TimerVenue(site.time, HARSH, replace(flat(), orders=None))
     runner = site.runner(venue)
 
     async def story() -> None:
@@ -789,7 +788,7 @@ BOOKS = {
     "flat": flat(),
     "stop": held(STOP),
     "bare": held(),
-    "unknown": structs.replace(held(STOP), orders=None),
+    "unknown": replace(held(STOP), orders=None),
 }
 
 

@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
@@ -187,7 +186,7 @@ def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) ->
         assert isinstance(run.venue.answer, AccountSnapshot)
         fallen = worlds.after(seconds=3)
         await run.ends()
-        return worlds.snapshot(now, structs.replace(run.venue.answer, fills_as_of=fallen, flows_as_of=fallen))
+        return worlds.snapshot(now, replace(run.venue.answer, fills_as_of=fallen, flows_as_of=fallen))
 
     snapshot = asyncio.run(play())
     interpreter, memory = from_store(run.policies, run.store)
@@ -383,7 +382,7 @@ def test_a_suspicion_pages_unless_the_fall_has_paged_already(
 )
 def test_a_suspicion_goes_to_the_routes_of_its_stage(rule: RouteRule, reached: bool) -> None:
     """By the stage's level, and by the targets that it names. Its end is sent as an info, so that it wakes nobody."""
-    ended = structs.replace(SUSPICION, lock=LockOrder("account/main", "reduce_only", SUSPICION.as_of))
+    ended = replace(SUSPICION, lock=LockOrder("account/main", "reduce_only", SUSPICION.as_of))
     to = NotificationRouter(routed(rule))
     sent = [
         decode_message(each.body).severity
@@ -396,7 +395,7 @@ def test_a_suspicion_goes_to_the_routes_of_its_stage(rule: RouteRule, reached: b
 def test_a_suspicion_hides_no_latch_that_was_only_observed(run: Run) -> None:
     """A stage fired while nothing was armed, and stays latched; the suspicion after it does not replace it."""
     accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", run.venue, armed=True)}
-    fired = structs.replace(SUSPICION, id="f", as_of=worlds.START, kind=None, level=3)
+    fired = replace(SUSPICION, id="f", as_of=worlds.START, kind=None, level=3)
     for one in (fired, SUSPICION):
         run.store.commit_tick(TickRecord(one.as_of, "sha256:test", (), (), (one,), (), (), None, (), 0))
     assert [each.id for each in observed_latches(run.store, Arming(accounts, run.policies))] == ["f"]

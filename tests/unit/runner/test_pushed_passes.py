@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
@@ -35,7 +34,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def reporting(site: Site, name: str, latency: float, script: Script = ()) -> PushingTestVenue:
     """A venue that reports the health of its polls."""
     venue = PushingTestVenue(site.time, name, script)
-    venue.answer = structs.replace(book("1000", name), health=health(latency))
+    venue.answer = replace(book("1000", name), health=health(latency))
     return venue
 
 
@@ -95,7 +94,7 @@ def test_a_push_on_one_account_confirms_nothing_on_another(site: Site) -> None:
 
     def mends(_: object) -> None:
         if site.time.monotonic() > 2.1:
-            quiet.answer = structs.replace(book("1000", "one"), health=health(0.5))
+            quiet.answer = replace(book("1000", "one"), health=health(0.5))
 
     pushes.on_push = mends
     assert run(site, watched("venue.latency", 1.0, "warn", 3.0), 4, quiet, pushes, interval=2.0) == []

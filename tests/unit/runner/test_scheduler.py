@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
@@ -66,9 +65,9 @@ def wide(equity: str, name: str) -> AccountSnapshot:
     assert one.positions is not None
     assert one.instruments is not None
     symbols = [f"C{number}" for number in range(ORDERS)]
-    positions = tuple(structs.replace(one.positions[0], symbol=symbol) for symbol in symbols)
-    instruments = tuple(structs.replace(one.instruments[0], symbol=symbol) for symbol in symbols)
-    return structs.replace(one, positions=positions, instruments=instruments)
+    positions = tuple(replace(one.positions[0], symbol=symbol) for symbol in symbols)
+    instruments = tuple(replace(one.instruments[0], symbol=symbol) for symbol in symbols)
+    return replace(one, positions=positions, instruments=instruments)
 
 
 class Site:
@@ -129,7 +128,7 @@ def test_c14_a_venue_that_answers_no_order_delays_no_other_account(site: Site) -
 
     site.time.run(story())
     assert_at_the_venues_own_pace(quick)
-    assert quick.answer == structs.replace(quick.answer, positions=())
+    assert quick.answer == replace(quick.answer, positions=())
 
 
 def test_c14_a_venue_that_cannot_be_polled_delays_no_other_account(site: Site) -> None:

@@ -39,14 +39,14 @@ NAME = "exposure.net_share"
 
 
 def parts_of(spec: SignalSpec) -> dict[str, Any]:
-    return {part: getattr(spec, part) for part in type(spec).__match_args__}
+    return {part: getattr(spec, part) for part in spec.parts()}
 
 
 def one_of(kind: type[SignalSpec]) -> SignalSpec:
     return next(spec for spec in CATALOGUE if type(spec) is kind)
 
 
-@pytest.mark.parametrize(("kind", "part"), [(kind, part) for kind in KINDS for part in kind.__match_args__])
+@pytest.mark.parametrize(("kind", "part"), [(kind, part) for kind in KINDS for part in kind.parts()])
 @pytest.mark.parametrize(
     "left_out", [lambda parts, part: parts.pop(part), lambda parts, part: parts.update({part: None})]
 )
@@ -70,7 +70,8 @@ def test_a_signal_that_lacks_a_part_cannot_be_imported(
         ({"name": "position.net_share"}, "its `name` is not SUBJECT.QUANTITY"),
         ({"range": (1.0, 0.0)}, r"its `range` \(1.0, 0.0\) is empty"),
         ({"range": (float("nan"), 1.0)}, "its `range` .* is empty"),
-        ({"values": ("LONG",)}, "is a ScopeSignal, which has no part values"),
+        ({"windowed": True}, "is a ScopeSignal, which has no part windowed"),
+        ({"values": ("LONG",)}, "Unexpected keyword argument 'values'"),
     ],
 )
 def test_a_signal_with_invalid_parts_cannot_be_imported(change: dict[str, Any], words: str) -> None:
@@ -108,7 +109,7 @@ def test_the_page_has_every_kind_and_the_error_every_part(page: str) -> None:
     assert [row["kind"] for row in kinds] == [f"`{kind.__name__}`" for kind in KINDS]
     explained = re.findall(r"^- (.+?): ", page, re.MULTILINE)
     assert {name.strip("`") for names in explained for name in names.split(", ")} <= PARTS.keys()
-    assert {part for kind in KINDS for part in kind.__match_args__} == PARTS.keys()
+    assert {part for kind in KINDS for part in kind.parts()} == PARTS.keys()
 
 
 @pytest.fixture

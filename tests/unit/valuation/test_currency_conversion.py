@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace as put
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Rate
@@ -240,7 +240,7 @@ def test_a_flat_unavailable_account_has_its_last_equity_at_the_current_rate() ->
 def test_a_rate_is_as_stale_as_the_equity_of_the_account_that_gives_it(old: int, rate: Decimal | None) -> None:
     """Both venues give 1.20; `two` was observed so many seconds ago, and the policy takes no data older than 60 s."""
     e, u = desk("100000", "80000")
-    e, u = put(e, observed_at=after(seconds=old)), put(u, observed_at=after(seconds=0))
+    e, u = replace(e, observed_at=after(seconds=old)), replace(u, observed_at=after(seconds=0))
     seen = ScopeView(to_micros(after(seconds=old)), True, (e,), {}, 60 * SECOND, (e, u), USD)
     assert seen.conversion("EUR").rate == rate
     assert seen.equity == (None if rate is None else Decimal(120_000))
@@ -249,7 +249,7 @@ def test_a_rate_is_as_stale_as_the_equity_of_the_account_that_gives_it(old: int,
 def test_an_unknown_rate_names_the_stale_answer() -> None:
     """The reason has the account that gave the missing price, and when."""
     e, u = desk("100000", "80000")
-    e, u = put(e, observed_at=after(hours=28)), put(u, observed_at=after(seconds=0))
+    e, u = replace(e, observed_at=after(hours=28)), replace(u, observed_at=after(seconds=0))
     seen = ScopeView(to_micros(after(hours=28)), True, (e,), {}, 60 * SECOND, (e, u), USD)
     assert seen.unknown == (
         "the price of EUR in USD is unknown: 2 venues within 1% of each other are required (one 1.2); "

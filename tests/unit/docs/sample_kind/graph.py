@@ -7,7 +7,7 @@ from killswitch.graph.nodes import Action
 from killswitch.policy.schema import actions
 
 
-class SetMark(Action):
+class SetMark(Action, frozen=True):
     text: str
 
 

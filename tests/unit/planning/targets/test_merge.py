@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import UnwindingRule
@@ -120,7 +119,7 @@ def test_of_equal_targets_the_most_urgent_is_executed(
 ) -> None:
     """By pace, then ladder, then level, then order of arrival; whichever of them is listed first."""
     both = [
-        structs.replace(decided(name, intent("BTC")), unwinding=manner, level=level)
+        replace(decided(name, intent("BTC")), unwinding=manner, level=level)
         for name, (manner, level) in (("one", one), ("two", two))
     ]
     assert [decision.id for decision in merge(both, {}) if decision.intents] == [winner]
@@ -130,16 +129,16 @@ def test_of_equal_targets_the_most_urgent_is_executed(
 
 def test_an_operator_close_in_progress_is_as_urgent_as_any_stage_of_its_pace() -> None:
     """Its decision has no level, and no stage orders the same again; only the pace of a drill is too slow for one."""
-    operator_close = structs.replace(decided("hand", intent("BTC"), kind="manual"), level=0)
-    stage_3 = structs.replace(decided("stage", intent("BTC")), level=3)
+    operator_close = replace(decided("hand", intent("BTC"), kind="manual"), level=0)
+    stage_3 = replace(decided("stage", intent("BTC")), level=3)
     assert [each.intents for each in merge([stage_3], targets_of([operator_close]))] == [()]
-    drill = structs.replace(operator_close, unwinding=SLOW)
+    drill = replace(operator_close, unwinding=SLOW)
     assert merge([stage_3], targets_of([drill])) == (stage_3,)
 
 
 def test_a_smaller_target_takes_precedence_over_urgency() -> None:
     """A slow, complete close is not left half open for a faster half."""
-    whole = structs.replace(decided("whole", intent("BTC")), unwinding=SLOW)
+    whole = replace(decided("whole", intent("BTC")), unwinding=SLOW)
     half = decided("half", intent("BTC", "5"))
     assert [bool(decision.intents) for decision in merge([half, whole], {})] == [False, True]
 
@@ -177,7 +176,7 @@ def test_c23_one_holding_is_sold_once_whichever_market_each_decision_uses() -> N
     assert [shape(each) for each in merge([over_btc, over_eth, own], {})] == [shape(over_btc), [], []]
     for first in (own, over_btc, over_eth):
         for second in (own, over_btc, over_eth):
-            in_progress = targets_of([structs.replace(first, id="before")])
+            in_progress = targets_of([replace(first, id="before")])
             assert merge([second], in_progress)[0].intents == ()
             assert merge([second], targets_of([decided("none")])) == (second,)
 
@@ -197,7 +196,7 @@ def leaving(id_: str, target: str, kind: Literal["manual", "hedge"] | None = Non
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kept", [leaving("k", "5", "manual"), structs.replace(leaving("k", "5"), mode="observe")])
+@pytest.mark.parametrize("kept", [leaving("k", "5", "manual"), replace(leaving("k", "5"), mode="observe")])
 def test_an_operator_close_and_an_observing_one_are_not_reduced(kept: Decision) -> None:
     """Though others leave less of the same position; among those the smallest target has it."""
     for order in ((0, 1, 2), (2, 1, 0)):
