@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+
+from msgspec import Struct
 
 VenueCall = Literal["snapshot", "submit", "find_order", "open_orders", "fills", "cancel"]
 Condition = Callable[..., object]
@@ -21,8 +22,7 @@ def _any_call(*_: object) -> bool:
     return True
 
 
-@dataclass
-class Deviation:
+class Deviation(Struct):
     """What happens at a call instead of, or after, what the venue does. `left`: how many calls it still applies to."""
 
     call: VenueCall

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 
 from killswitch.incident.record.source_places import PolicyText, TriggerText, WrittenAt
 from killswitch.model.decision import (
@@ -34,8 +34,7 @@ FIRST, SECOND, RESET = "aa" * 10, "bb" * 10, "cc" * 10
 """Ids of the level 1 firing, the level 3 firing, and the reset."""
 
 
-@dataclass
-class FilledStore:
+class FilledStore(Struct):
     """A store that is filled tick by tick."""
 
     store: SqlStore

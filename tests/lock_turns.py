@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from killswitch.gate.changes import LockChanges, LockError, LockOutcome, LockRecord, LockRequest
 from killswitch.gate.lock_folder import LockFolder as Folder

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, required_text, written_time_of, zoned
 
 Session = Literal["regular", "extended", "closed"]
 
 
-@dataclass(frozen=True, slots=True)
-class VenueClock:
+class VenueClock(Struct, frozen=True):
     """Alpaca's clock at one moment. `skew` is its time minus ours."""
 
     is_open: bool
@@ -42,8 +42,7 @@ def read_clock(answer: Row, now: datetime) -> VenueClock:
     return VenueClock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
 
 
-@dataclass(frozen=True, slots=True)
-class TradingDay:
+class TradingDay(Struct, frozen=True):
     """One trading day, with the extended session around it, in UTC."""
 
     begins: datetime
@@ -71,8 +70,7 @@ def _moment(date: str, clock: object, offset: timedelta) -> datetime:
         raise UnreadableError(f"{date} {clock!r} is not a calendar time") from None
 
 
-@dataclass(slots=True)
-class Hours:
+class Hours(Struct):
     """What is known of the sessions. Without a clock nothing is assumed to be open or closed."""
 
     clock: VenueClock | None = None

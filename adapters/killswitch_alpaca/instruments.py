@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, positive, required_text
 from killswitch.model.snapshot import Instrument, InstrumentState, Position
@@ -17,8 +18,7 @@ LARGEST_CRYPTO = Decimal(200_000)
 """Largest value of one order for coins, in US dollars. Amounts leave a margin of a fifth for price moves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(Struct, frozen=True):
     """An asset as Alpaca describes it, under its symbol here."""
 
     symbol: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
+
+from msgspec import field
 
 from killswitch.model.snapshot import CorporateAction, Fill, Flow
 from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow, read_splits
@@ -25,7 +26,6 @@ LONGEST_LAG: Final = 180.0
 or its trade was corrected."""
 
 
-@dataclass(slots=True)
 class LedgerRows(SnapshotPart, Generic[R]):
     """A list of rows that is read repeatedly: its age, the rows that were returned, and those that are pending."""
 

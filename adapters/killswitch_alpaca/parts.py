@@ -9,10 +9,11 @@ tick, rows are read every ten seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Fill
 
@@ -24,8 +25,7 @@ OWED: Final = -2.0
 """Requests that may be saved up for touched parts, and that may be owed before those have to wait."""
 
 
-@dataclass(slots=True)
-class SnapshotPart:
+class SnapshotPart(Struct):
     """A part of the account: when it was read, in seconds of the loop, and whether an event has touched it since."""
 
     every: float

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, about_row, decimal, positive, required_number, required_text
 from killswitch.model.snapshot import Balance, Position, Side
@@ -77,8 +78,7 @@ Held = frozenset[tuple[str, str, Decimal]]
 """Symbol, side and size of every position."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccountBase:
+class AccountBase(Struct, frozen=True):
     """The account, and the positions at the same time.
 
     `money` is what is neither price nor position: trades and transfers change it. `position_value` is the value of

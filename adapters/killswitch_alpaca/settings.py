@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from killswitch.model.fitting import Misfit, WrittenAccount, positive_option, text_option
 from killswitch.model.venue import AccountSpec
@@ -21,8 +22,7 @@ REQUESTS_PER_MINUTE = 200
 """Request allowance of an account, unless Alpaca has granted more."""
 
 
-@dataclass(frozen=True, slots=True)
-class AlpacaSettings:
+class AlpacaSettings(Struct, frozen=True):
     """Addresses (without a slash at the end), keys, timeouts and limits of one account.
 
     `timeout` is in seconds, for a whole request from connecting to the end of its answer; `extended_band` is a fraction
@@ -36,8 +36,8 @@ class AlpacaSettings:
     data: str
     stream: str
     is_paper: bool
-    key: str = field(repr=False)
-    secret: str = field(repr=False)
+    key: str
+    secret: str
     outside_hours: Literal["queue", "extended"] | None
     timeout: float
     extended_band: Decimal
@@ -45,6 +45,10 @@ class AlpacaSettings:
     requests_per_minute: int
     proxy: str | None
     now: Callable[[], datetime]
+
+    def __repr__(self) -> str:
+        """Without the keys, which a log or a traceback would otherwise contain."""
+        return f"AlpacaSettings(account={self.account!r}, trading={self.trading!r})"
 
 
 def read_settings(spec: AccountSpec) -> AlpacaSettings:

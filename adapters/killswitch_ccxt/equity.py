@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.parsing import UnreadableError, decimal, required_number, required_text, total
 from killswitch.model.snapshot import Balance, Position, Rate
@@ -15,8 +17,7 @@ GAP_TOLERANCE: Final = Decimal("1e-6")
 """The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccountEquity:
+class AccountEquity(Struct, frozen=True):
     """The equity of an account with its parts, in the account's currency; None is unknown.
 
     `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
@@ -26,8 +27,7 @@ from killswitch.model.venue import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VenueAnswer:
+class VenueAnswer(Struct, frozen=True):
     """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, and the path of the
     request."""
 
@@ -54,8 +54,7 @@ class VenueAnswer:
 Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """The meaning of a refusal. `reason` is set for `rejected` only.
 
     `rejected`: nothing was done. `limited`: not processed because of a rate limit. `down`: surely not done, for a cause
@@ -98,8 +97,7 @@ def unsure_code(codes: Mapping[str, Meaning], code: object, text: object) -> tup
     return ("unsure",) if str(code) not in codes and any(part in words for part in _UNSURE) else ()
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalCodes:
+class RefusalCodes(Struct, frozen=True):
     """How a venue refuses. `codes`: the meaning of each code. `form`: the form of codes that are not known."""
 
     codes: Mapping[str, Meaning]

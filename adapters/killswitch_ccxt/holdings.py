@@ -7,10 +7,11 @@ closed. Where upper bounds of all holdings without a price are known and small, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct
 
 from killswitch.model.parsing import decimal
 from killswitch.model.snapshot import Balance, Position
@@ -22,8 +23,7 @@ from killswitch_ccxt.unpriced import LastPrices, are_small, ignored_assets, rema
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 
 
-@dataclass(frozen=True, slots=True)
-class ValuationInputs:
+class ValuationInputs(Struct, frozen=True):
     """Inputs of a valuation: the venue's rules, its prices, its last known prices, at the time `now`."""
 
     rules: Mapping[str, Mapping[str, Any]]

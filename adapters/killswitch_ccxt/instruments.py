@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, flag, instant, optional_number, positive, value_at
 from killswitch.model.snapshot import Instrument, InstrumentState
@@ -26,7 +27,7 @@ def with_maximum(rule: Row, *maxima: Any) -> Row:
     return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
 
 
-class StateTable(NamedTuple):
+class StateTable(Struct, frozen=True):
     """How a venue writes the state of a symbol into its rule."""
 
     fields: tuple[str, ...]
@@ -128,8 +129,7 @@ def _state(rule: Row) -> InstrumentState | None:
     return None if active is None else "open" if active else "halted"
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Struct, frozen=True):
     """Prices in quote units per base unit, at the venue time `at`; None is unknown."""
 
     bid: Decimal | None = None

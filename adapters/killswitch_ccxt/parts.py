@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Position, Side
 from killswitch_ccxt.equity import AccountEquity
@@ -34,8 +35,7 @@ RETRY_AFTER = 5.0
 """Seconds after a failed fetch at which the part is due again, if its age is not shorter."""
 
 
-@dataclass(slots=True)
-class SnapshotPart(Generic[T]):
+class SnapshotPart(Struct, Generic[T]):
     """The last value of one part, its time, and when it is due again (seconds of the loop's clock).
 
     `phase`: the fraction of `every` after which the second fetch is due. Without it, accounts that start together would
@@ -73,8 +73,7 @@ ROUNDING: Final = Decimal("1e-10")
 Wallets = Mapping[str, Decimal]
 
 
-@dataclass(frozen=True, slots=True)
-class DetectedChanges:
+class DetectedChanges(Struct, frozen=True):
     """Symbols whose position changed, and whether a wallet changed."""
 
     symbols: frozenset[str]

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import localcontext
 from functools import cache
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.parsing import UnreadableError
@@ -25,8 +27,7 @@ from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.traits import Exchange
 
 
-@dataclass(slots=True)
-class RequestCounters:
+class RequestCounters(Struct):
     """Request counters of a snapshot or another block: requests and failures."""
 
     requests: int = 0
@@ -49,8 +50,7 @@ class RequestCounters:
         )
 
 
-@dataclass(slots=True)
-class CallCapture:
+class CallCapture(Struct):
     """One call in progress: its last request, and whether and how that was answered."""
 
     counters: RequestCounters

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from msgspec import DecodeError, Struct
+from msgspec import DecodeError, Struct, field
 from msgspec.json import Decoder, Encoder
 
 from killswitch.model.unanswered import why_unanswered
@@ -17,8 +16,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class SharedRules:
+class SharedRules(Struct, eq=False, weakref=True):
     """The rules that one client has loaded; `version` counts the loads. `at`: seconds of the loop's clock."""
 
     source: Any = None

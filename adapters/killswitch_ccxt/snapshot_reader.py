@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
+
+from msgspec import Struct
 
 from killswitch.model.parsing import UnreadableError, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality
@@ -51,8 +52,7 @@ MARKS_TIMEOUT: Final = 0.5
 """Timeout, in seconds, of the marks of positions that were closed lately."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
     equity: AccountEquity

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
@@ -27,16 +26,18 @@ together may open one each. Venues allow about 300 in five minutes for an addres
 _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "balance": "watch_balance"}
 
 
-@dataclass(frozen=True, slots=True)
 class StreamListener:
     """Listens to every stream that the dialect names, each in a task of its own."""
 
-    client: Client
-    dialect: Dialect
-    ready: Callable[[], Awaitable[None]]
-    """Ensures that the venue's rules are loaded."""
-    note_activity: Callable[[], None]
-    """Called for every message, before the poller wakes up."""
+    def __init__(
+        self, client: Client, dialect: Dialect, ready: Callable[[], Awaitable[None]], note_activity: Callable[[], None]
+    ) -> None:
+        self.client = client
+        self.dialect = dialect
+        self.ready = ready
+        """Ensures that the venue's rules are loaded."""
+        self.note_activity = note_activity
+        """Called for every message, before the poller wakes up."""
 
     async def listen(self, on_push: Callable[[Push], None]) -> None:
         """Listen until cancelled. VenueDownError where the venue refuses the credentials.

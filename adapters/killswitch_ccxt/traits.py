@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, cast
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Market
@@ -17,8 +16,7 @@ from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
 
 
-@dataclass(frozen=True, slots=True)
-class Ages:
+class Ages(Struct, frozen=True):
     """How often each part of a snapshot is fetched, in seconds; equity and positions every time. See `snapshot_reader`.
 
     They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are not

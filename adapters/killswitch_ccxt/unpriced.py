@@ -7,10 +7,11 @@ that the venue stated, up to `OLDEST_PRICE` ago, or the value that the Account d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.parsing import UnreadableError, decimal, total
 from killswitch.model.venue import AccountSpec
@@ -30,8 +31,7 @@ class LastPrices(dict[str, tuple[Decimal, datetime]]):
         return found if found is not None and now - found[1] <= OLDEST_PRICE else None
 
 
-@dataclass(frozen=True, slots=True)
-class UnpricedAsset:
+class UnpricedAsset(Struct, frozen=True):
     """An amount without a current price.
 
     `last`: its last price and the time of it; `bound`: an upper bound of its value, None where there is none.

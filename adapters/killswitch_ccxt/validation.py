@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.fitting import Misfit, WrittenAccount
 from killswitch.model.words import Market
@@ -140,7 +142,7 @@ WITH_PASSPHRASE: Final[Mapping[str, str]] = MappingProxyType({**KEY_AND_SECRET, 
 WALLET: Final[Mapping[str, str]] = MappingProxyType({"wallet_address": "walletAddress", "private_key": "privateKey"})
 
 
-class Offered(NamedTuple):
+class Offered(Struct, frozen=True):
     """What an exchange offers. `venue`: its operator, since some venues are several exchanges in ccxt."""
 
     venue: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet, ScopeRule
 from killswitch.model.decision import Decision
@@ -14,8 +15,7 @@ from killswitch.model.venue import VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
 
 
-@dataclass(frozen=True, slots=True)
-class ArmedAccount:
+class ArmedAccount(Struct, frozen=True):
     """One account: its identity, its adapter, and whether it is armed.
 
     `armed` is true only when its document sets `execution: live` *and* the runner was started with `--live`.

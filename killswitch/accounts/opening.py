@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
@@ -42,8 +43,7 @@ class NoAccountsError(Exception):
     """The policies hold no account."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedPolicies:
+class LoadedPolicies(Struct, frozen=True):
     """The content of the policy files: compiled policies, accounts, and the compiler's warnings."""
 
     policies: PolicySet

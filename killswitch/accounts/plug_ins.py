@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, urlsplit
+
+from msgspec import Struct
 
 from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.accounts.validation import ADAPTERS, unknown_adapter
@@ -23,8 +24,7 @@ class NoSuchVenueError(Exception):
     """No loaded plug-in knows the venue; the message lists the venues, and the plug-ins that could not be loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class AbsentPlugIn:
+class AbsentPlugIn(Struct, frozen=True):
     """A plug-in that cannot be loaded: its name, the cause, and the way out."""
 
     name: str
@@ -35,8 +35,7 @@ class AbsentPlugIn:
         return f"the venues of {self.name} are not available: {self.why}; {self.way_out}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedPlugIn:
+class LoadedPlugIn(Struct, frozen=True):
     """A loaded plug-in, with the venues that it lists."""
 
     entry: EntryPoint
@@ -44,8 +43,7 @@ class LoadedPlugIn:
     listings: tuple[VenueListing, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlugIns:
+class PlugIns(Struct, frozen=True):
     """All plug-ins, loaded or not."""
 
     loaded: tuple[LoadedPlugIn, ...]

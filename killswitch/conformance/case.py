@@ -7,11 +7,11 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import Struct
 
 from killswitch.conformance.harness import Key, Mishap, Offer, VenueHarness
 from killswitch.model.snapshot import AccountSnapshot, OrderSide
@@ -35,8 +35,7 @@ def flat(_: VenueHarness) -> Book:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
-class ConformanceCase:
+class ConformanceCase(Struct, frozen=True):
     """An adapter under test, and the venue that it is connected to, which began with `book`."""
 
     harness: VenueHarness

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -51,8 +50,7 @@ _NAMES: Final = frozenset({"id", "client_order_id", "order", "fee_currency", "cu
 """Fields that repeat the venue's own text, known or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
+class Mutation(Struct, frozen=True):
     """One field of the answer to a `question`, at `path`, and its replacement."""
 
     question: str
@@ -71,8 +69,7 @@ class Mutation:
         return _replaced(answer, self.path, self.value) if question == self.question else answer
 
 
-@dataclass(frozen=True, slots=True)
-class WrongResult:
+class WrongResult(Struct, frozen=True):
     """A wrong result of a call with a changed answer."""
 
     mutation: Mutation
@@ -182,8 +179,7 @@ def _again(value: Any, new: object) -> object:
 # Expected results
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedAnswer:
+class ChangedAnswer(Struct, frozen=True):
     """One changed answer, and the venue's time at which it was read."""
 
     mutation: Mutation

@@ -10,7 +10,6 @@ the arithmetic of `step`; a test compares the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,8 +39,7 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-@dataclass(frozen=True, slots=True)
-class StageMachine:
+class StageMachine(Struct, frozen=True):
     """A graph compiled for stepping: its conditions as code, and its triggers' `on_unknown` as masks.
 
     `confirm`, `confirm_ticks` and `grace` have one value for each trigger.

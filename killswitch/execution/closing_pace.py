@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ClosingPace:
+class ClosingPace(Struct, frozen=True):
     """The timing parameters of closing. Each bounds harm; none of them is a rate limit."""
 
     fruitless_attempts: int = 8

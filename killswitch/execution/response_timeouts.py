@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError, VenueError
@@ -76,8 +77,7 @@ class ResponseTimeouts:
                     bound.reschedule(min(when, began + timeout))
 
 
-@dataclass(slots=True)
-class _RoundTrips:
+class _RoundTrips(Struct):
     """The round trips of one kind of call: orders may take longer than polls."""
 
     smoothed: float | None = None

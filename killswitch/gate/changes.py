@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -10,8 +9,7 @@ from msgspec import Struct
 from killswitch.model.decision import LockMode, LockOrder
 
 
-@dataclass(frozen=True, slots=True)
-class LockRequest:
+class LockRequest(Struct, frozen=True):
     """One decision's lock."""
 
     order: LockOrder
@@ -25,8 +23,7 @@ class LockRequest:
     """The narrower scopes that it locks as well; None: all below its scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockChanges:
+class LockChanges(Struct, frozen=True):
     """Every lock that must be in force, and the scopes to open."""
 
     requests: tuple[LockRequest, ...] = ()
@@ -43,8 +40,7 @@ class LockChanges:
     """The lock that another program has left at the path of the union."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockProblem:
+class LockProblem(Struct, frozen=True):
     """A problem with lock files. Its text may change while it lasts; its subject does not."""
 
     subject: str
@@ -53,8 +49,7 @@ class LockProblem:
     """Whether every requested lock is written nevertheless."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockOutcome:
+class LockOutcome(Struct, frozen=True):
     """The outcome of one turn. Requests that it does not contain must be repeated."""
 
     in_file: frozenset[str] = frozenset()
@@ -115,8 +110,7 @@ class LockRecord(Struct, frozen=True, omit_defaults=True):
     """The scope's lock without the locks of wider scopes; set only while such a lock is in force."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """The time of a turn, and what it writes into every file. `alive_until` in Unix seconds."""
 
     now: datetime

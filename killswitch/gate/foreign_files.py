@@ -7,12 +7,12 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from killswitch.gate.changes import FAR_FUTURE, LockError, LockRecord, Stamp, UnwritableError
 from killswitch.gate.files import is_temporary
@@ -85,8 +85,7 @@ STEP = 50
 NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class UnmanagedFiles:
+class UnmanagedFiles(Struct, frozen=True):
     """The files in the folder that this runner does not write."""
 
     files: tuple[LockFile, ...]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from killswitch.gate.changes import FAR_FUTURE, LockRecord, LockRequest, Stamp
 from killswitch.gate.lock_merge import (
@@ -25,15 +25,13 @@ from killswitch.gate.lock_merge import (
 from killswitch.gate.lock_reader import LockFile
 
 
-@dataclass(frozen=True, slots=True)
-class _Ordered:
+class _Ordered(Struct, frozen=True):
     """A requested lock, and the files of narrower scopes that contain it too; None: all of them."""
 
     lock: LockRecord
     reach: frozenset[Path] | None
 
 
-@dataclass(eq=False)
 class LockContents:
     """The own lock of every scope: first as in its file, then changed by requests.
 
@@ -41,14 +39,14 @@ class LockContents:
     may draw one scope differently, and its file does not show which accounts each lock reaches.
     """
 
-    files: InitVar[Iterable[LockFile]]
-    stamp: Stamp
-    wider: Mapping[Path, tuple[Path, ...]]
-    """The file of a scope → the files of the wider scopes that contain it."""
-    known: frozenset[str]
-    """Decisions of this store."""
-
-    def __post_init__(self, files: Iterable[LockFile]) -> None:
+    def __init__(
+        self, files: Iterable[LockFile], stamp: Stamp, wider: Mapping[Path, tuple[Path, ...]], known: frozenset[str]
+    ) -> None:
+        self.stamp = stamp
+        self.wider = wider
+        """The file of a scope → the files of the wider scopes that contain it."""
+        self.known = known
+        """Decisions of this store."""
         self._files = {file.path: file for file in files if file.lock is not None or file.problem is not None}
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._separate: dict[Path, list[LockRecord]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from killswitch.gate.lock_merge import tightens
 from killswitch.gate.lock_reader import read_file
 
 
-@dataclass(frozen=True, slots=True)
 class LockFileWriter:
     """Writes the lock files of one runner.
 
@@ -24,10 +22,11 @@ class LockFileWriter:
     by `now`, which a jump of the wall clock does not change.
     """
 
-    generation: int
-    alive_for: float
-    """Seconds."""
-    wall: Callable[[], datetime] | None = None
+    def __init__(self, generation: int, alive_for: float, wall: Callable[[], datetime] | None = None) -> None:
+        self.generation = generation
+        self.alive_for = alive_for
+        """Seconds."""
+        self.wall = wall
 
     def wall_at(self, now: datetime) -> float:
         """Unix seconds of the readers' clock."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from killswitch.gate.changes import GuardError, LockChanges, LockOutcome, LockProblem, LockRecord, StaleGenerationError
 from killswitch.gate.files import guarded, remove_abandoned

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from killswitch.gate.changes import LONGEST_LIFE, LockRecord
 from killswitch.model.decision import LockMode
@@ -32,8 +32,7 @@ class UnfitFileError(Exception):
     """The path is not a regular file; the message has its type."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockVerdict:
+class LockVerdict(Struct, frozen=True):
     """Whether trading is locked. `mode` is None when it is not; `reduce_only` leaves the exits open."""
 
     locked: bool
@@ -45,8 +44,7 @@ class LockVerdict:
         return not self.locked or (self.mode == "reduce_only" and reduces_risk)
 
 
-@dataclass(frozen=True, slots=True)
-class LockFile:
+class LockFile(Struct, frozen=True):
     """A lock file as read: its lock, or the problem with it. Neither: there is no such file."""
 
     path: Path

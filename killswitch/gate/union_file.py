@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from killswitch.gate.changes import GuardError, LockError, LockOutcome, LockProblem, LockRecord
 from killswitch.gate.files import guarded, is_temporary, remove_abandoned

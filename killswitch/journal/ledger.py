@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
+
+from msgspec import Struct, field
 
 from killswitch.journal.entries import (
     Abandoned,
@@ -20,8 +21,7 @@ from killswitch.journal.entries import (
 from killswitch.journal.lifecycle import ZERO
 
 
-@dataclass(slots=True)
-class PositionLedger:
+class PositionLedger(Struct):
     """The ledger of one position over all decisions that work on it, folded from their journal entries in sequence.
 
     `anchor` is the smallest verified position, or the position assumed when an order was sent with no other order in

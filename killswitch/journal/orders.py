@@ -7,10 +7,11 @@ programs may have written to one journal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from killswitch.journal.entries import (
     Abandoned,
@@ -57,8 +58,7 @@ WITHOUT_EFFECT: Final = frozenset[Status]({"rejected", "absent"})
 """Final statuses of orders without effect."""
 
 
-@dataclass(slots=True, eq=False)
-class JournaledOrder:
+class JournaledOrder(Struct, eq=False):
     """One order in the journal, from one `sending` entry of its client order id to the next.
 
     `first` is its first entry. `sent` is None if the journal has only answers about the order. `answer` is the last

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
+
+from msgspec import Struct, field
 
 from killswitch.journal.entries import (
     EXPIRED,
@@ -31,6 +32,7 @@ from killswitch.journal.lifecycle import (
     event_of,
 )
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.risk.trading_cost import MarkedContract, delay_cost
 
@@ -46,8 +48,7 @@ _COVERED = frozenset(2**power for power in range(1, 20))
 """Numbers of consecutive `already_flat` refusals after which resting orders are looked for again."""
 
 
-@dataclass(slots=True)
-class PositionTarget:
+class PositionTarget(Struct, dict=True):
     """A decision's target on one position, and its orders. Quantities in contracts.
 
     `decided` is how much the decision closes, `largest` the largest single order, `index` the index of the first intent
@@ -72,10 +73,6 @@ class PositionTarget:
     """Of two targets of equal size on one position, the one with the smaller value acts."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
-    key: PositionKey = field(init=False)
-    name: TargetName = field(init=False)
-    """Unique name of the target within its account."""
-
     state: TargetState = TargetState.READY
     attempt: int = 0
     is_id_used: bool = True
@@ -121,15 +118,21 @@ class PositionTarget:
     """Proceeds of the fills in quote units; None once a part is unknown."""
     decision_mark: MarkedContract | None = None
     """The mark at the decision."""
-    cost: Decimal | None = field(default=ZERO)
+    cost: Decimal | None = ZERO
     """Fees and slippage so far in the account's currency, each fill against the mark when its order was sent; None once
     a part is unknown."""
-    delay: Decimal | None = field(default=ZERO)
+    delay: Decimal | None = ZERO
     """Delay cost: the market's move between decision and orders, for the fills; None once a part is unknown."""
 
-    def __post_init__(self) -> None:
-        self.key = (self.symbol, self.position_side)
-        self.name = (self.decision, self.symbol, self.position_side)
+    @computed_once
+    def key(self) -> PositionKey:
+        """The position of the target within its account."""
+        return self.symbol, self.position_side
+
+    @computed_once
+    def name(self) -> TargetName:
+        """Unique name of the target within its account."""
+        return self.decision, self.symbol, self.position_side
 
     @property
     def client_order_id(self) -> str | None:

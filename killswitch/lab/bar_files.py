@@ -17,7 +17,6 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO
@@ -70,8 +69,7 @@ def file_stem(symbol: str) -> str:
     return "".join(each if each.isalnum() or each in "-." else "_" for each in symbol)
 
 
-@dataclass(frozen=True, slots=True)
-class BarFile:
+class BarFile(Struct, frozen=True):
     """The file of one symbol in one folder."""
 
     folder: Path

@@ -7,12 +7,13 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 from killswitch.market.rules import derived
 from killswitch.market.tape import MarketBar, carried_bar
@@ -29,8 +30,7 @@ class BarsError(Exception):
     """Bars cannot be used: the message has the file, the row where there is one, and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """The bars of one symbol as the venue gave them: `opened` in microseconds, rising; the rest row by row."""
 
     symbol: str

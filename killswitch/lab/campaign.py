@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_bool
-from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
 
@@ -49,8 +48,7 @@ class RunOne(Protocol):
     ) -> Run: ...
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignPart:
+class CampaignPart(Struct, frozen=True):
     """One book in one market."""
 
     market: str
@@ -66,8 +64,7 @@ class FailedRun(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class BookRuns:
+class BookRuns(Struct, frozen=True):
     """One book in one market under every rule that was reached; `runs` in the order of the rules."""
 
     market: str
@@ -80,8 +77,7 @@ class BookRuns:
         return next((run for run in self.runs if run.rule == rule), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(Struct, frozen=True):
     """The results of a campaign, in the order of its parts.
 
     `is_complete`: every book was run under every rule to the last bar; `is_stopped`: a stop was requested.
@@ -94,8 +90,7 @@ class Results:
     is_stopped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CampaignProgress:
+class CampaignProgress(Struct, frozen=True):
     """`done` runs of `total`; a run under way counts in part. `what` is under way, or was finished last."""
 
     done: float
@@ -106,8 +101,7 @@ class CampaignProgress:
 OnProgress = Callable[[CampaignProgress], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Campaign:
+class Campaign(Struct, frozen=True):
     """Every book of `parts` under every rule. Markets are loaded when needed, one at a time."""
 
     markets: Mapping[str, Source]

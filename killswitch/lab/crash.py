@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import fields
 
 from killswitch.lab.bars import BarTable, Series
 from killswitch.model.instant import MINUTE, to_micros
@@ -18,8 +19,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 _ALPHA, _PERSISTENCE = 0.12, 0.85
 
 
-@dataclass(frozen=True, slots=True)
-class Coin:
+class Coin(Struct, frozen=True):
     """One symbol: first price and its decimals, market beta, own volatility (multiples of the market's), and the
     turnover of a calm minute (quote units)."""
 
@@ -43,8 +43,7 @@ COINS: tuple[Coin, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CrashModel:
+class CrashModel(Struct, frozen=True):
     """What the crash is like; lengths in minutes.
 
     - **Correlation**: a one-factor market (Sharpe, "A simplified model for portfolio analysis", Management Science 9,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
 from random import Random
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.market.rules import base_asset
@@ -28,16 +29,14 @@ _OTHER_SIDE = Decimal("0.2")
 _CONCENTRATED = (0.6, 0.8)
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyBook:
+class FamilyBook(Struct, frozen=True):
     """A book and its kind."""
 
     kind: Kind
     book: BacktestBook
 
 
-@dataclass(frozen=True, slots=True)
-class BookFamily:
+class BookFamily(Struct, frozen=True):
     """The books that a market's symbols allow, and sentences about those that they do not."""
 
     members: tuple[FamilyBook, ...]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+
+from msgspec import Struct
 
 from killswitch.lab.bar_files import BarFile, BarOrigin, Coverage, FetchError, PartialDownload, invalid_bar_reason
 from killswitch.model.clock import Clock
@@ -38,8 +39,7 @@ ENOUGH = 10
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(Struct, frozen=True):
     """The result of fetching one symbol. Times are in UTC ms.
 
     `missing`: bars between the first and the last that the venue does not have, in `gaps` gaps; `before` and `after`:
@@ -69,7 +69,6 @@ def milliseconds(timeframe: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
-@dataclass(eq=False)
 class Fetch:
     """Fetches one symbol into one folder.
 
@@ -77,17 +76,24 @@ class Fetch:
     ValueError for an invalid timeframe.
     """
 
-    history: BarHistory
-    origin: BarOrigin
-    folder: Path
-    clock: Clock
-    on_progress: Callable[[int], None] = lambda _: None
-    on_retry: Callable[[str], None] = lambda _: None
-    _requests: int = field(default=0, init=False)
-    _new: int = field(default=0, init=False)
-    _left_out: dict[int, str] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        history: BarHistory,
+        origin: BarOrigin,
+        folder: Path,
+        clock: Clock,
+        on_progress: Callable[[int], None] = lambda _: None,
+        on_retry: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.history = history
+        self.origin = origin
+        self.folder = folder
+        self.clock = clock
+        self.on_progress = on_progress
+        self.on_retry = on_retry
+        self._requests: int = 0
+        self._new: int = 0
+        self._left_out: dict[int, str] = {}
         self._file = BarFile(self.folder, self.origin)
         self._step = milliseconds(self.origin.timeframe)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Hedge
 from killswitch.market.paper import PaperMarket
@@ -22,8 +23,7 @@ HEDGING_SIDE: dict[str, Side] = {"LONG": "short", "SHORT": "long"}
 ZERO = Decimal(0)
 
 
-@dataclass(slots=True)
-class _Followed:
+class _Followed(Struct):
     """A followed decision. `initial` has each position's contracts and notional when the stage fired."""
 
     decision: Decision

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from killswitch.lab.bars import BarTable, Series, bar_of, exact
@@ -18,8 +18,7 @@ Floats = NDArray[np.float64]
 Instants = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class PriceSelection:
+class PriceSelection(Struct, frozen=True):
     """The prices of some symbols: (symbols × instants), each symbol's adjacent in memory.
 
     `lowest` and `highest` are of the bar and the previous close, between which a price may jump.

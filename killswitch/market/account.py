@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Generic, TypeVar
+
+from msgspec import Struct, field
 
 from killswitch.market.holding import ZERO, Margin, PaperHolding, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
@@ -58,8 +59,7 @@ REMEMBERED = timedelta(minutes=5)
 """Time for which snapshots give the price of a closed position."""
 
 
-@dataclass(slots=True)
-class PaperAccount:
+class PaperAccount(Struct):
     """`wallet` is money in `currency` including all realised P&L; equity is it plus unrealised P&L.
 
     In a cash market the wallet counts holdings at cost, so that the same sum holds: cash = wallet − Σ cost, and equity

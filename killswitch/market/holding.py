@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Side
 
@@ -14,8 +15,7 @@ _ENTRY_STEP = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
 
-@dataclass(slots=True)
-class PaperHolding:
+class PaperHolding(Struct):
     """A position of `quantity` base units, above zero for long, bought (or sold) for `cost`.
 
     `cost` is Σ quantity × price of what is open, with the sign of `quantity`. The unrealised P&L is therefore
@@ -66,8 +66,7 @@ class PaperHolding:
         return (self.cost * closed / self.quantity).quantize(MONEY_STEP, ROUND_HALF_EVEN)
 
 
-@dataclass(frozen=True, slots=True)
-class Margin:
+class Margin(Struct, frozen=True):
     """Margin figures in the account's currency, at the given marks."""
 
     equity: Decimal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_UP, Decimal
 
@@ -16,15 +15,22 @@ from killswitch.model.snapshot import Fill, FillCause, OrderSide, Rate, Side
 from killswitch.model.venue import OrderRequest
 
 
-@dataclass(slots=True)
 class Matching:
     """Fills orders of any account against the tapes, and books the fills."""
 
-    rules: MarketRules
-    tapes: Mapping[str, Tape]
-    quotes: Quotes
-    rng: SplitMix64
-    next_id: Callable[[str], str]
+    def __init__(
+        self,
+        rules: MarketRules,
+        tapes: Mapping[str, Tape],
+        quotes: Quotes,
+        rng: SplitMix64,
+        next_id: Callable[[str], str],
+    ) -> None:
+        self.rules = rules
+        self.tapes = tapes
+        self.quotes = quotes
+        self.rng = rng
+        self.next_id = next_id
 
     def enter(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
         """Enter the order into the book: the part that crosses fills at once, and an immediate-or-cancel order then

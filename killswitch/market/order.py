@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+
+from msgspec import Struct, field
 
 from killswitch.market.holding import MONEY_STEP, ZERO
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, OrderState
 
 
-@dataclass(slots=True)
-class PaperOrder:
+class PaperOrder(Struct):
     """One order from its submission on, with all its fills."""
 
     id: str

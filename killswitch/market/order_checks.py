@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
@@ -19,12 +18,12 @@ from killswitch.model.venue import ClientIdRule, OrderRejectedError, OrderReques
 _IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}
 
 
-@dataclass(frozen=True, slots=True)
 class OrderChecks:
     """Checks of an order against its account and the venue."""
 
-    terms: VenueTerms
-    matching: Matching
+    def __init__(self, terms: VenueTerms, matching: Matching) -> None:
+        self.terms = terms
+        self.matching = matching
 
     def check(self, account: PaperAccount, request: OrderRequest) -> None:
         """Raise OrderRejectedError, with the venue's reason, for an order that cannot be accepted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import log, sqrt
@@ -142,13 +141,13 @@ FEWEST = 10
 """Smallest number of bars with which volatility is known."""
 
 
-@dataclass(slots=True)
 class MarketActivity:
     """Recent closes and volumes of a market's bars."""
 
-    _moves: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
-    """Symbol → (seconds, log return) of each bar."""
-    _seconds: float | None = None
+    def __init__(self) -> None:
+        self._moves: dict[str, deque[tuple[float, float]]] = {}
+        """Symbol → (seconds, log return) of each bar."""
+        self._seconds: float | None = None
 
     def begin(self, seconds: float | None, bars: Mapping[str, MarketBar], tapes: Mapping[str, Tape]) -> None:
         """Record bars of `seconds`, None if that is unknown; the tapes still have the closes before."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from killswitch.market.holding import ZERO
 from killswitch.market.rules import MarketRules, lots_down
@@ -15,8 +14,7 @@ SHUT: frozenset[InstrumentState | None] = frozenset({"halted", "delisted", "canc
 """States in which nothing trades and no order is accepted."""
 
 
-@dataclass(slots=True)
-class Tape:
+class Tape(Struct):
     """The market of one symbol. Quantities are in base units; the symbol has no price before its first bar."""
 
     instrument: Instrument

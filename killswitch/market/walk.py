@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO
@@ -76,8 +77,7 @@ class BarWalk:
 Marks = Mapping[str, Decimal]
 
 
-@dataclass(frozen=True, slots=True)
-class TriggeredOrder:
+class TriggeredOrder(Struct, frozen=True):
     """A conditional order that triggers after `share` of the way, when its symbol's price is `price`."""
 
     order: PaperOrder

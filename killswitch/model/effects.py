@@ -7,7 +7,6 @@ in the order of a decision record; `rank` is the order of execution. `killswitch
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
@@ -91,16 +90,14 @@ Effect = Orders | Cancels | Lock | ProcessExit
 E = TypeVar("E", bound=Struct)
 
 
-@dataclass(frozen=True, slots=True)
-class Reversal(Generic[E]):
+class Reversal(Struct, Generic[E], frozen=True):
     """How an effect is reversed: `until` is its expiry (None: never), `ending` returns it with another expiry."""
 
     until: Callable[[E], datetime | None]
     ending: Callable[[E, datetime], E]
 
 
-@dataclass(frozen=True, slots=True)
-class EffectKind(Generic[E]):
+class EffectKind(Struct, Generic[E], frozen=True):
     """One kind of effect.
 
     `rank`: the order of execution, smallest first. `noun` and `size`: the unit and the count; an effect of size 0 is

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from killswitch.model.venue import AccountSpec
@@ -17,7 +19,7 @@ VENUES: Final = "killswitch.venues"
 """The entry-point group of venue families. A family has the name of its adapter."""
 
 
-class WrittenAccount(NamedTuple):
+class WrittenAccount(Struct, frozen=True):
     """The parts of an Account document that select its venue."""
 
     exchange: str | None
@@ -28,7 +30,7 @@ class WrittenAccount(NamedTuple):
     """Names of the credentials, in the order of the document."""
 
 
-class Misfit(NamedTuple):
+class Misfit(Struct, frozen=True):
     """A part of an Account document that the venue does not support, and the fix."""
 
     key: tuple[str, ...]

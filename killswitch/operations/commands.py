@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount, scopes_over
 from killswitch.gate.lock_merge import UNION_SCOPE
@@ -41,8 +42,7 @@ class RefusedScopeError(Exception):
     """No account or stage machine has this scope; the message lists the known scopes."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandAnswer:
+class CommandAnswer(Struct, frozen=True):
     """The answer of a tick to an operator command: its decisions and notices."""
 
     decisions: tuple[Decision, ...]

@@ -15,11 +15,10 @@ All money is Decimal in the account's currency.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
@@ -90,8 +89,7 @@ class UnfilledTrade(Struct, frozen=True):
         return replace(self, quantity=left, span=span)
 
 
-@dataclass(frozen=True, slots=True)
-class PositionMoves:
+class PositionMoves(Struct, frozen=True):
     """The moves of positions between two snapshots; `by_marks` is None if a price or a contract's value is unknown.
 
     `traded` is Σ |Δ quantity| × mark, `repriced` Σ |quantity| × |Δ mark|, `gross` the earlier notional, `liquidated`
@@ -188,8 +186,7 @@ def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
     return found
 
 
-@dataclass(slots=True)
-class _SymbolHolding:
+class _SymbolHolding(Struct):
     """A symbol in one snapshot of an account: sizes by side, mark, value of a contract."""
 
     unit: Decimal | None = None
@@ -236,8 +233,7 @@ class _SymbolHolding:
             self.entries[position.side] = so_far + position.contracts * _linear_price(entry, inverse=inverse)
 
 
-@dataclass(frozen=True, slots=True)
-class _SymbolChange:
+class _SymbolChange(Struct, frozen=True):
     """A symbol in `one` snapshot and the `other`, with the fills between them; for `hedged` see `is_hedged`."""
 
     symbol: str

@@ -7,7 +7,6 @@ are transfers, for which units are issued, and changes that wait until their cau
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -46,8 +45,7 @@ SILENT_AFTER = 5 * SECOND
 """The time after which a silent ledger no longer delays what can be reversed."""
 
 
-@dataclass(frozen=True, slots=True)
-class EquityTerms:
+class EquityTerms(Struct, frozen=True):
     """How the policy evaluates equity: see `EquityRule` of the graph (microseconds, fraction).
 
     `flow_grace`: how long a pending change waits for a ledger that does not answer. `closes`: whether an unexplained
@@ -60,8 +58,7 @@ class EquityTerms:
     closes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeEvent:
+class ChangeEvent(Struct, frozen=True):
     """An event of an unexplained change; `amount` is in the scope's currency.
 
     `appeared`: it is new, and `pending` or treated as a transfer. `explained`: a ledger row explains it. `lost`: it

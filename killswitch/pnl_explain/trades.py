@@ -8,8 +8,6 @@ Times in microseconds, money as Decimal in the account's currency.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec import Struct, field
@@ -68,8 +66,7 @@ class FilledNotional(Struct, frozen=True):
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedTrades:
+class ObservedTrades(Struct, frozen=True):
     """The result of one observation: the moves of positions, the fills of its interval, and those of earlier trades."""
 
     moves: PositionMoves
@@ -176,7 +173,7 @@ class Trades(Struct):
             known = self._match_early(each)
             if each.quantity != known:
                 unfilled.append(each.less(known))
-        return dataclasses.replace(moves, unfilled=tuple(unfilled)) if moves.unfilled else moves
+        return replace(moves, unfilled=tuple(unfilled)) if moves.unfilled else moves
 
     def _match_early(self, unfilled: UnfilledTrade) -> Decimal:
         """Remove the matching early fills; returns the quantity that they account for.

@@ -13,8 +13,9 @@ unavailable. Money is Decimal in the scope's currency, moves are fractions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
+
+from msgspec import Struct, field
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
@@ -25,8 +26,7 @@ from killswitch.valuation.scope_view import Instruments
 from killswitch.valuation.unit_value import fall_from
 
 
-@dataclass(frozen=True, slots=True)
-class MoneyRange:
+class MoneyRange(Struct, frozen=True):
     """A range from `low` to `high`, which is +∞ without an upper bound."""
 
     low: Decimal
@@ -50,8 +50,7 @@ MARGIN = Decimal("0.01")
 """The fraction of the gross by which the mark of an unavailable account may have moved differently from others."""
 
 
-@dataclass(frozen=True, slots=True)
-class PriceMove:
+class PriceMove(Struct, frozen=True):
     """The lowest and the highest relative move of a mark; zero is included."""
 
     low: Decimal = ZERO
@@ -61,8 +60,7 @@ class PriceMove:
         return PriceMove(min(self.low, other.low), max(self.high, other.high))
 
 
-@dataclass(frozen=True, slots=True)
-class RiskHolding:
+class RiskHolding(Struct, frozen=True):
     """A position or an asset that an account held. `notional`: signed, in the account's currency; None is unknown.
 
     `inverse`: settled in its base, which amplifies a fall and dampens a rise.
@@ -101,8 +99,7 @@ def risk_holdings(account: AccountSnapshot, rules: Instruments) -> tuple[RiskHol
     return tuple(found)
 
 
-@dataclass(slots=True)
-class PriceMoves:
+class PriceMoves(Struct):
     """The moves of symbols and base assets since an earlier time, by the marks of available accounts."""
 
     _moves: dict[str, PriceMove] = field(default_factory=dict)
@@ -159,8 +156,7 @@ def unavailable_equity_range(
     return made.above(last.equity)
 
 
-@dataclass(frozen=True, slots=True)
-class UnsettledChanges:
+class UnsettledChanges(Struct, frozen=True):
     """The unsettled changes of an available account: transfers (`moved`) by its rows, and unexplained changes.
 
     `unexplained` may be transfers or profit and loss: the range covers both.
@@ -232,8 +228,7 @@ class UnavailableAccounts:
 # Falls of a range
 
 
-@dataclass(frozen=True, slots=True)
-class UnitRange:
+class UnitRange(Struct, frozen=True):
     """The bounds of the unit value at `at` (microseconds), and its highest possible value while accounts are
     unavailable.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec import json as msgjson
+from msgspec.structs import replace
 
 from killswitch.accounts.credentials import CredentialError, resolve
 from killswitch.accounts.validation import armed_duplicates, duplicate_accounts, duplicate_message

@@ -10,8 +10,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TypeVar, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import CredentialError
@@ -39,8 +41,7 @@ MAX_ROOM_WAIT = 90.0
 """Maximum seconds to wait for room in the limits of the venue, which count minutes at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class InspectedAccount:
+class InspectedAccount(Struct, frozen=True):
     """Result of the inspection of one account.
 
     `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none, or if it

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from heapq import merge
 from itertools import count
+
+from msgspec import Struct
 
 LOST_AFTER = 120.0
 """Seconds after which an unanswered call counts as answered: a lost one must not hold its units for ever."""
@@ -20,8 +21,7 @@ SHORTEST = 1e-6
 """Seconds. No wait is shorter: clocks need not resolve shorter times, and the wait would never end."""
 
 
-@dataclass(slots=True)
-class _PollClaim:
+class _PollClaim(Struct):
     """A poll that waits for units. It counts from `begins` to `until`, and holds back orders from `overdue` on."""
 
     units: int

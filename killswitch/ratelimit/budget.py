@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
@@ -47,16 +48,14 @@ class BudgetSpentError(Exception):
         self.wait = wait
 
 
-@dataclass(slots=True, eq=False)
-class Reservation:
+class Reservation(Struct, eq=False):
     """The units that one call holds. Opaque: `answered` receives it, whatever the answer was."""
 
     sent_at: float
     holds: tuple[tuple[Bucket, int], ...]
 
 
-@dataclass(slots=True)
-class RateLimitPause:
+class RateLimitPause(Struct):
     """Until when a venue must not be called: shared by all its accounts."""
 
     until: float = -math.inf
@@ -78,18 +77,25 @@ class RateLimitPause:
             self.refusals = 0
 
 
-@dataclass(slots=True, eq=False)
 class RequestBudget:
     """The budget of one account. Created by `RequestBudgets.of`, or `unlimited`."""
 
-    _limits: Mapping[str, SharedLimit]
-    _call_costs: Mapping[Call, Sequence[CallCost]]
-    _reserved: Decimal
-    _pause: RateLimitPause
-    _paces: Sequence[CallCost] = ()
-    """Additional costs of a poll, under limits for the polls of any `PACE` seconds."""
-    _observed: dict[str, int] = field(default_factory=dict)
-    _claimed: tuple[Bucket, ...] = ()
+    def __init__(
+        self,
+        limits: Mapping[str, SharedLimit],
+        call_costs: Mapping[Call, Sequence[CallCost]],
+        reserved: Decimal,
+        pause: RateLimitPause,
+        paces: Sequence[CallCost] = (),
+    ) -> None:
+        self._limits = limits
+        self._call_costs = call_costs
+        self._reserved = reserved
+        self._pause = pause
+        self._paces = paces
+        """Additional costs of a poll, under limits for the polls of any `PACE` seconds."""
+        self._observed: dict[str, int] = {}
+        self._claimed: tuple[Bucket, ...] = ()
 
     @classmethod
     def unlimited(cls) -> RequestBudget:

@@ -6,7 +6,6 @@ A dead-man timer at the venue is refreshed from the same share, so that it leave
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -16,16 +15,14 @@ from killswitch.model.venue import RateLimit, VenueTraits
 from killswitch.ratelimit.shared_limits import units_by_call
 
 
-@dataclass(frozen=True, slots=True)
-class TimerRefresh:
+class TimerRefresh(Struct, frozen=True):
     """A dead-man timer that is refreshed every `every` seconds; `symbols`: for how many, if it is per symbol."""
 
     every: float
     symbols: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class PolledAccount:
+class PolledAccount(Struct, frozen=True):
     """An account that is polled. `share`: the part of every limit that polls leave free. `refresh`: of its timer."""
 
     account: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from killswitch.model.venue import Call, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
@@ -14,8 +15,7 @@ _OF_ORDERS = frozenset[Call]({"submit", "submit_batch", "find_order", "fills", "
 """Calls about at least one order; the others are about an account."""
 
 
-@dataclass(slots=True, eq=False)
-class SharedLimit:
+class SharedLimit(Struct, eq=False):
     """One limit of one owner, an account or an address with all its accounts. The strictest declaration applies."""
 
     allowed: int
@@ -47,8 +47,7 @@ class SharedLimit:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class CallCost:
+class CallCost(Struct, frozen=True):
     """What one kind of call costs of one limit."""
 
     limit: SharedLimit

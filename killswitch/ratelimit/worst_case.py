@@ -16,11 +16,10 @@ import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count, dropwhile
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from killswitch.model.venue import Call, VenueTraits
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
@@ -33,8 +32,7 @@ LEAST_WAIT = 1e-3
 """Smallest step of the simulated clock, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseTask:
+class CloseTask(Struct, frozen=True):
     """The close of one account. `orders`: symbol and number of orders for each position.
 
     `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
@@ -75,8 +73,7 @@ _Phase = tuple[Call, Sequence[str]]
 """A kind of call, and the symbol of each."""
 
 
-@dataclass(slots=True, eq=False)
-class _SimulatedClose:
+class _SimulatedClose(Struct, eq=False):
     """One account's progress in the simulation."""
 
     task: CloseTask

@@ -21,9 +21,10 @@ it worse: if it is stopped early, the rest varies at most as much as after a cut
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import fsum, sqrt
 from operator import mul
+
+from msgspec import Struct
 
 Matrix = list[list[float]]
 
@@ -118,8 +119,7 @@ def least_variance(
     return [sizes[i] if i in sizes else abs(x) for i, x in enumerate(exposures)]
 
 
-@dataclass(frozen=True, slots=True)
-class Beta:
+class Beta(Struct, frozen=True):
     """A slope and its standard error, which is None for fewer than three returns."""
 
     slope: float

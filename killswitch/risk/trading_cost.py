@@ -19,9 +19,10 @@ the delay cost, what the fill was worse than that is the execution cost (slippag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import OrderSide
 
@@ -68,8 +69,7 @@ def _number(value: float) -> Decimal:
     return number
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedContract:
+class MarkedContract(Struct, frozen=True):
     """A mark, and the account currency that one contract moves per 100% of that mark; both above 0."""
 
     mark: Decimal

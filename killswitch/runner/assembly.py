@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -54,8 +56,7 @@ from killswitch.runner.performers import (
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
 
 
-@dataclass(frozen=True, slots=True)
-class LockPaths:
+class LockPaths(Struct, frozen=True):
     """Where lock files are written: a folder with one file per scope, and optionally one file for all scopes (v6)."""
 
     folder: Path

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -64,24 +63,30 @@ def misdated_message(lease: Lease, now: datetime) -> str:
     )
 
 
-@dataclass(eq=False)
 class LeaseHolder:
     """Acquires the lease of a store, renews it in time, and releases it."""
 
-    store: Store
-    clock: Clock
-    """Its wall clock dates the lease, since other processes compare the expiry with theirs."""
-    ttl: float
-    """Seconds for which the lease outlives a crash of this process."""
-    owner: str = ""
-    """This process by default."""
-    _: KW_ONLY
-    pause: Callable[[float], None] = time.sleep
-    """Sleeps for the given seconds."""
-    on_wait: Callable[[str], None] = lambda _: None
-    """Called with the reason for a wait."""
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ttl: float,
+        owner: str = "",
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        """Its wall clock dates the lease, since other processes compare the expiry with theirs."""
+        self.ttl = ttl
+        """Seconds for which the lease outlives a crash of this process."""
+        self.owner = owner
+        """This process by default."""
+        self.pause = pause
+        """Sleeps for the given seconds."""
+        self.on_wait = on_wait
+        """Called with the reason for a wait."""
         self._ttl = int(self.ttl * SECOND)
         self.owner = self.owner or this_process()
         self._lease: Lease | None = None

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -45,8 +44,7 @@ REMEMBERED_NOTICES = 200
 """Number of the newest notices from which a start knows what was reported already."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerPace:
+class RunnerPace(Struct, frozen=True):
     """The interval and the timeouts of a runner, in seconds."""
 
     interval: float
@@ -59,30 +57,40 @@ class RunnerPace:
     """How long a tick waits for the lock folder before it closes positions."""
 
 
-@dataclass(eq=False)
 class Runner:
     """One runner on one store. Call `start`, then `tick` repeatedly, then `finish`; `run` does all three."""
 
-    interpreter: Interpreter
-    store: Store
-    lease: LeaseHolder
-    """Held already."""
-    clock: Timeline
-    """The clock of the whole run."""
-    poller: AccountPoller
-    workers: ClosingWorkers
-    effects: Effects
-    observers: Observers
-    pace: RunnerPace
-    _: KW_ONLY
-    policy_set: str
-    """The digest of the policies."""
-    lasting_problems: tuple[str, ...] = ()
-    """Problems known before the run, which last for the whole run."""
-    startup_notices: InitVar[tuple[tuple[Severity, str], ...]] = ()
-    """Notices that the first tick reports, once."""
-
-    def __post_init__(self, startup_notices: tuple[tuple[Severity, str], ...]) -> None:
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        store: Store,
+        lease: LeaseHolder,
+        clock: Timeline,
+        poller: AccountPoller,
+        workers: ClosingWorkers,
+        effects: Effects,
+        observers: Observers,
+        pace: RunnerPace,
+        *,
+        policy_set: str,
+        lasting_problems: tuple[str, ...] = (),
+        startup_notices: tuple[tuple[Severity, str], ...] = (),
+    ) -> None:
+        self.interpreter = interpreter
+        self.store = store
+        self.lease = lease
+        """Held already."""
+        self.clock = clock
+        """The clock of the whole run."""
+        self.poller = poller
+        self.workers = workers
+        self.effects = effects
+        self.observers = observers
+        self.pace = pace
+        self.policy_set = policy_set
+        """The digest of the policies."""
+        self.lasting_problems = lasting_problems
+        """Problems known before the run, which last for the whole run."""
         self._problems = self.lasting_problems
         self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)

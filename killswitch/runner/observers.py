@@ -6,8 +6,9 @@ They are notified after acting. A failing observer affects nobody else (ADR 0115
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
@@ -18,8 +19,7 @@ from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 
 
-@dataclass(frozen=True, slots=True)
-class TickReport:
+class TickReport(Struct, frozen=True):
     """The outcome of one tick: its snapshot, decisions, notices and problems."""
 
     snapshot: Snapshot

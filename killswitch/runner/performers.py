@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
@@ -37,14 +36,16 @@ def performers(locks: Performer, closing: Performer, context: PerformerContext) 
     }
 
 
-@dataclass(frozen=True, slots=True)
 class OpenCloses:
     """The closes of a run that have not ended: a phrase for each, for `PerformerContext.open_closes`."""
 
-    closings: ClosingWorkers
-    suspension: BrokerSuspension
-    interpreter: Interpreter
-    arming: Arming
+    def __init__(
+        self, closings: ClosingWorkers, suspension: BrokerSuspension, interpreter: Interpreter, arming: Arming
+    ) -> None:
+        self.closings = closings
+        self.suspension = suspension
+        self.interpreter = interpreter
+        self.arming = arming
 
     def __call__(self) -> tuple[str, ...]:
         return (
@@ -78,17 +79,25 @@ def acts_on(decision: Decision, arming: Arming, policies: PolicySet) -> bool:
     return decision.policy not in observing and is_acted_on(decision, arming)
 
 
-@dataclass(eq=False)
 class ClosingPerformer(Performer):
     """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 
-    closings: ClosingWorkers
-    suspension: BrokerSuspension
-    lock_writer: LockWriter | None
-    isolation: FaultIsolation
-    armed: frozenset[str]
-    timeout: float
-    """Real seconds for which a start waits for the recovery of closings."""
+    def __init__(
+        self,
+        closings: ClosingWorkers,
+        suspension: BrokerSuspension,
+        lock_writer: LockWriter | None,
+        isolation: FaultIsolation,
+        armed: frozenset[str],
+        timeout: float,
+    ) -> None:
+        self.closings = closings
+        self.suspension = suspension
+        self.lock_writer = lock_writer
+        self.isolation = isolation
+        self.armed = armed
+        self.timeout = timeout
+        """Real seconds for which a start waits for the recovery of closings."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return planned_entries(decision, snapshot=snapshot, accounts=self.armed)
@@ -110,15 +119,17 @@ class ClosingPerformer(Performer):
         return self.suspension.problems
 
 
-@dataclass(eq=False)
 class Effects:
     """Performs decisions: locks first, then the account executors, then all else by the effects' ranks."""
 
-    performing: EffectPerformers
-    arming: Arming
-    lock_writer: LockWriter | None
-    """None if no account is armed."""
-    suspension: BrokerSuspension
+    def __init__(
+        self, performing: EffectPerformers, arming: Arming, lock_writer: LockWriter | None, suspension: BrokerSuspension
+    ) -> None:
+        self.performing = performing
+        self.arming = arming
+        self.lock_writer = lock_writer
+        """None if no account is armed."""
+        self.suspension = suspension
 
     def acted_on(self, decisions: Iterable[Decision]) -> tuple[Decision, ...]:
         """The decisions that are acted on; the others are only recorded."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -304,18 +303,26 @@ SPACING_TICKS = 10
 """Number of scheduled ticks whose longest spacing is shown."""
 
 
-@dataclass(eq=False)
 class StatusPublisher:
     """An observer that stores what `ksctl status` shows."""
 
-    store: Store
-    interpreter: Interpreter
-    policies: PolicySet
-    armed: frozenset[str]
-    timeline: Timeline
-    view: RunnerView
-    """The run itself as `status` shows it; each tick completes it."""
-    _ticked_at: deque[datetime] = field(init=False, default_factory=lambda: deque(maxlen=SPACING_TICKS))
+    def __init__(
+        self,
+        store: Store,
+        interpreter: Interpreter,
+        policies: PolicySet,
+        armed: frozenset[str],
+        timeline: Timeline,
+        view: RunnerView,
+    ) -> None:
+        self.store = store
+        self.interpreter = interpreter
+        self.policies = policies
+        self.armed = armed
+        self.timeline = timeline
+        self.view = view
+        """The run itself as `status` shows it; each tick completes it."""
+        self._ticked_at: deque[datetime] = deque(maxlen=SPACING_TICKS)
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import LookAhead, PositionSignal, ScopeSignal, TextSignal, WindowSignal
@@ -27,8 +28,7 @@ class SignalReference(Protocol):
     def window(self) -> int | None: ...
 
 
-@dataclass(slots=True)
-class SignalColumns:
+class SignalColumns(Struct):
     """The values of one tick, by index in the graph's signals: intervals [lo, hi], and texts of text signals."""
 
     lo: list[float]

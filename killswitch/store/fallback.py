@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct, field
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -75,8 +75,7 @@ _HEARTBEATS: Final = (
 """Small rows that replace earlier ones, and that `status` and probes read; often writable when nothing else is."""
 
 
-@dataclass
-class MemoryCopy:
+class MemoryCopy(Struct):
     """A copy of the store in memory, and what of it is newer than the file."""
 
     engine: Engine

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.instant import to_micros
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 Redact = Callable[[str], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Telemetry:
+class Telemetry(Struct, frozen=True):
     """Tracer, observers and metrics of a run. Where nothing is exported they do nothing, and OpenTelemetry is not
     imported."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 EXPORTERS: Final = ("none", "console", "otlp")
 SAMPLERS: Final = (
@@ -20,8 +21,7 @@ class TelemetryError(Exception):
     """A variable has an invalid value. The message names it and the valid values, never a secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetrySettings:
+class TelemetrySettings(Struct, frozen=True):
     """What is exported, and how. `traces` and `metrics` hold `console` and `otlp`, or nothing.
 
     Variables that OpenTelemetry reads itself (endpoints, timeouts, batches) are validated and left to it.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from killswitch.model.tracing import NOTHING, Attribute
 
 
-@dataclass(slots=True)
-class SpanRecord:
+class SpanRecord(Struct):
     """One span: times in nanoseconds since 1970, `ended` 0 while it is open; `failure` is why it failed."""
 
     name: str

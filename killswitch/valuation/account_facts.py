@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from killswitch.model.computed_once import computed_once
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot, Position
-from killswitch.valuation.computed_once import computed_once
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, sign
 from killswitch.valuation.trust import (

@@ -7,9 +7,10 @@ A venue prices a currency in the `rates` of its accounts (one unit of the accoun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
+
+from msgspec import Struct
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
@@ -19,8 +20,7 @@ from killswitch.valuation.position_measures import ZERO
 ONE = Decimal(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Struct, frozen=True):
     """`rate`: one unit of the currency in the reference currency; None with the reason in `unknown`."""
 
     rate: Decimal | None

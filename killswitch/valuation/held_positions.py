@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.model.computed_once import computed_once
 from killswitch.model.magnitude import are_sane, sane, sound_positions
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
-from killswitch.valuation.computed_once import computed_once
 from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
@@ -40,8 +40,7 @@ SizeKey = tuple[str, Side]
 """(symbol, side): the identity of a position in its account."""
 
 
-@dataclass(frozen=True, slots=True)
-class BookExposure:
+class BookExposure(Struct, frozen=True):
     """The size of a book: the sum of the absolute notionals, long minus short, and the largest notional."""
 
     gross: Decimal = ZERO

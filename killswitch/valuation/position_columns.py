@@ -13,8 +13,8 @@ from decimal import Decimal
 from math import isnan
 from typing import TYPE_CHECKING
 
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import Side
-from killswitch.valuation.computed_once import computed_once
 from killswitch.valuation.held_positions import BookExposure, HeldPositions
 from killswitch.valuation.position_measures import ZERO
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
-from killswitch.valuation.computed_once import computed_once
 from killswitch.valuation.currency_conversion import ONE, Conversion
 from killswitch.valuation.position_columns import PositionColumns
 from killswitch.valuation.position_measures import ZERO

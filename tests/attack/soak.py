@@ -21,11 +21,12 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
 
 from tests.faults.mishaps import Chance, Mishap, Occasion
 from tests.latency.sites import PRICE, VENUES, WARM_UP, Site
@@ -49,8 +50,7 @@ BOUNDED: Final = ("killswitch/model/parsing.py", "killswitch/model/magnitude.py"
 PACKAGES: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
 
 
-@dataclass(frozen=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """The resources that the process holds. `memory`: bytes allocated by the product since tracing began."""
 
     descriptors: int
@@ -58,8 +58,7 @@ class Resources:
     memory: int
 
 
-@dataclass
-class SoakResult:
+class SoakResult(Struct):
     """The result of a soak test: the resources before it, at two moments of it, and after it."""
 
     began: Resources

@@ -9,11 +9,12 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import gettempdir
+
+from msgspec import Struct
 
 from tests.baselines import documents, verbs
 from tests.baselines.dumps import dump, normalized, restore
@@ -34,8 +35,7 @@ SHOWN = 3
 """Lines shown of each side at the first difference."""
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(Struct, frozen=True):
     """One comparison. `make` works in the given folder and returns file → text."""
 
     name: str

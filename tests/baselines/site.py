@@ -10,13 +10,12 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import LoadedPolicies, read_policies
@@ -108,8 +107,7 @@ class FaultyVenue(LocalVenue):
         return await answer()
 
 
-@dataclass
-class Reports:
+class Reports(Struct):
     """An observer that waits until reports show the tick: at decisions, and every `RENDERED_EVERY` ticks."""
 
     reporting: ReportRenderer

@@ -17,15 +17,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from tests.bench.measure import Measure
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """A function of a module that yields measures. `timed`: other load changes its numbers."""
 
     name: str

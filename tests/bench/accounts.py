@@ -8,12 +8,12 @@ prices explain every change. Each account has its own numbers in memory, as afte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Position, Snapshot
@@ -27,8 +27,7 @@ SYMBOLS = tuple(f"COIN{number}/USDT:USDT" for number in range(HELD))
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Holdings:
+class Holdings(Struct, frozen=True):
     """What the accounts hold. `contracts` and `entries`: accounts × 50; `signs`: ±1 for each symbol."""
 
     contracts: Array

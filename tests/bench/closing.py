@@ -17,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
@@ -66,8 +66,7 @@ RESERVED = Decimal("0.5")
 """The share of every limit that is reserved for closing; nothing else uses the venues here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """One close, in seconds: `elapsed` until the decision's end is durable, `first` until the first order was sent."""
 
     elapsed: float

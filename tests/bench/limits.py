@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.model.venue import Call, ClientIdRule, Cost, RateLimit, VenueTraits
 
@@ -85,8 +86,7 @@ OKX = VenueTraits(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Trip:
+class Trip(Struct, frozen=True):
     """One request: the loop's time when it was sent, and its randomly drawn round trip."""
 
     call: Call

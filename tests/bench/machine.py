@@ -6,9 +6,10 @@ import asyncio
 import sqlite3
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from tests.bench.venues import until
 
@@ -18,8 +19,7 @@ WAKE_UPS: Final = 15
 NAP: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """Seconds of one bare durable commit, and by which a sleeping event loop wakes up late; both as measured now."""
 
     commit: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(Struct, frozen=True):
     """`ours` may be at most `limit` × `reference`; `unit` is the unit of both. Without a limit it is only printed.
 
     `machine`: the part of `ours` that this machine adds to the one that the limit is for. It is printed, and does not

@@ -16,10 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import make_adapter
@@ -47,8 +48,7 @@ TICKS, LATE = 60, 100.0
 CREDENTIALS: Final = {"key": KEY, "secret": SECRET}
 
 
-@dataclass(frozen=True)
-class BenchVenue:
+class BenchVenue(Struct, frozen=True):
     """A venue of ten of the fifty accounts."""
 
     wire: str

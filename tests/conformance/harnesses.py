@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import count
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from killswitch.conformance.harness import Key, Mishap, Offer
 from killswitch.conformance.mutations import Change
@@ -26,8 +27,7 @@ T = TypeVar("T")
 _PROCESSES = count()
 
 
-@dataclass(frozen=True)
-class Wired:
+class Wired(Struct, frozen=True):
     """How one wire-level venue is reached: its server, its adapter, and what can be tested there."""
 
     server: Callable[..., WireVenue]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.conformance.harness import Key
 from tests.conformance.harnesses import Wired, WireHarness
@@ -16,8 +17,7 @@ SECONDS = 180
 BOOK, ORDERS = 4, 20
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """`requests`: a snapshot, on average. `shares`: limit → the most of it that was used in any of its windows, as a
     fraction of what it allows. `means`: limit → units a snapshot, on average. `refused`: requests that the venue
     rate-limited; `unwell`: snapshots that were not `ok`.

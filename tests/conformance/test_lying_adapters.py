@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.conformance import AdapterGuarantees, VenueHarness
 from killswitch.conformance.harness import Key
@@ -100,8 +99,7 @@ class SendsTwice(Liar):
         return report
 
 
-@dataclass(frozen=True)
-class Lie:
+class Lie(Struct, frozen=True):
     """The lying adapter, and the guarantee that it breaks."""
 
     liar: Callable[[VenueAdapter], Any]

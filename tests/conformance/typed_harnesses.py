@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
+
+from msgspec import Struct
 
 from killswitch.conformance.harness import Key
 from killswitch.conformance.mutations import Change
@@ -23,8 +24,7 @@ from tests.virtual_time import VirtualTime
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Typed:
+class Typed(Struct, frozen=True):
     """A venue's answers for one account, by question. `symbol`: that of the order asked for; `name`: its id."""
 
     exchange: str

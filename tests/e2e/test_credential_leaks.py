@@ -9,10 +9,10 @@ import socket
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec import Struct, field
 
 from tests.e2e.credential_leaks import files_below, forms, leaks
 from tests.e2e.fork_client import finish
@@ -48,8 +48,7 @@ def test_the_search_finds_every_form() -> None:
     assert all(len(written) > 10 for written in forms(SECRET).values())
 
 
-@dataclass
-class Trial:
+class Trial(Struct):
     """One account with planted credentials, and everything that the commands printed while it was used."""
 
     folder: Path
@@ -221,8 +220,7 @@ def test_credentials_that_an_adapter_quotes_are_redacted(tmp_path: Path, leaky: 
     assert trial.found(collector) == []
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """A venue on loopback, and the keys of an account document for it."""
 
     server: str

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
+from msgspec import Struct
 
 from killswitch.model.venue import AccountSpec, DeadManVenue, VenueAdapter
 from killswitch_ccxt import adapter
@@ -38,8 +38,7 @@ def switch(seconds: int, *, accepted: bool = False) -> str:
     return SWITCH.replace("TIMEOUT", f"{seconds}s").replace("ACCEPTED", "true" if accepted else "false")
 
 
-@dataclass(frozen=True)
-class TimerRuns:
+class TimerRuns(Struct, frozen=True):
     """Observations of a run that was stopped, of one that was killed, and of the one after it."""
 
     armed: tuple[str, bool]
@@ -97,8 +96,7 @@ def _timer(site: Site) -> tuple[str, bool]:
     return (found[0].state, found[0].until is not None) if found else ()  # type: ignore[return-value] # not yet
 
 
-@dataclass(frozen=True)
-class BlockedTimer:
+class BlockedTimer(Struct, frozen=True):
     """Observations of a timer that a protective stop order keeps from running."""
 
     stopped: list[str]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, PushListener, Stream
@@ -27,8 +27,7 @@ TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenf
 LOSS: Final = "is unreliable"
 
 
-@dataclass(frozen=True)
-class StreamRun:
+class StreamRun(Struct, frozen=True):
     """Observations of a runner that polls every 30 s."""
 
     polled: list[dict[str, Any]]

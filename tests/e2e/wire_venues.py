@@ -9,11 +9,12 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from killswitch.model.decision import Notice
 from killswitch.operations.status import StoreStatus, store_status
@@ -25,8 +26,7 @@ from tests.e2e.processes import WAIT_LIMIT
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 
-@dataclass(frozen=True)
-class VenueAccess:
+class VenueAccess(Struct, frozen=True):
     """The account document and environment for one venue. `secrets`: credential → its value in the environment."""
 
     wire: str
@@ -80,8 +80,7 @@ VENUES: Final[Mapping[str, VenueAccess]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class World:
+class World(Struct, frozen=True):
     """A running venue: its addresses, and the control that changes its state."""
 
     access: VenueAccess

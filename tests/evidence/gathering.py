@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from killswitch.accounts.opening import read_policies
 from killswitch.cli.lab.backtest_books import BacktestOptions, market_folders, panel_of
@@ -33,8 +34,7 @@ GROSS = Decimal(3)
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A policy, or a variant of one: `label` is `futures-degross` or `futures-degross (tight)`."""
 
     label: str
@@ -42,8 +42,7 @@ class Candidate:
     policies: PolicySet
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One book in one market, with no protection and under each label and rule."""
 
     part: CampaignPart
@@ -51,8 +50,7 @@ class Case:
     protected: Mapping[tuple[str, str], Run]
 
 
-@dataclass(frozen=True, slots=True)
-class Firings:
+class Firings(Struct, frozen=True):
     """What one label did in one book of a calm market: how often it fired, and how often falsely.
 
     False: HORIZON after the firing (at the end of the bars, where that is sooner), the unprotected book had at least
@@ -67,8 +65,7 @@ class Firings:
     """Final equity without protection less that with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """All data of the page."""
 
     tested: tuple[Candidate, ...]

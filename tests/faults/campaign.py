@@ -11,11 +11,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision
@@ -35,8 +35,7 @@ LONGEST = 400.0
 """Seconds of trouble-free time within which everything must have come to an end."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of one run. `seconds`: from the first decision's commit to the last `finished`; None: never ended.
 
     `travelled` are all requests in order; `violations` must be empty.

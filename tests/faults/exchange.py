@@ -7,10 +7,12 @@ a deed in `deeds`, so that a test can check afterwards who closed what, and how 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import Fill, FillCause, InstrumentState, Order, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, OrderState
@@ -23,8 +25,7 @@ FEE = Decimal("0.0005")
 """Of the value traded."""
 
 
-@dataclass
-class Market:
+class Market(Struct):
     """One symbol's market. `slip`: how far from `last_price` a taker trades; `shares`: of what the next takers get.
 
     `price` is the mark; `index` and `last` are the same where they are not set.
@@ -55,8 +56,7 @@ class Market:
         return self.last_price * (1 - self.slip if side == "sell" else 1 + self.slip)
 
 
-@dataclass
-class Placed:
+class Placed(Struct):
     """An order as the venue has it."""
 
     id: str
@@ -82,8 +82,7 @@ class Placed:
         return self.state == "open" and self.trigger_price is not None
 
 
-@dataclass(frozen=True)
-class Deed:
+class Deed(Struct, frozen=True):
     """A change of one position. Positions are never negative; a one-way position that turns is two deeds."""
 
     at: float

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct
 
 from killswitch.model.decision import Decision
 from killswitch.model.store import JournalEntry, StoredDecision, TickRecord
@@ -138,8 +139,7 @@ class JournalChecker:
         return min([held, *(deed.before for deed in lately), *(deed.after for deed in lately)])
 
 
-@dataclass
-class Bound:
+class Bound(Struct):
     """What may be closed of one position at most, over all decisions about it: `start` is what the first found."""
 
     start: Decimal

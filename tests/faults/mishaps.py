@@ -7,9 +7,10 @@ the others stay: what a failing run printed can be reduced by hand, or by `tests
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal, Protocol
+
+from msgspec import Struct
 
 from killswitch.model.venue import Call
 from tests.faults.statement import WRONG
@@ -59,8 +60,7 @@ class Mishaps(Protocol):
     def at(self, occasion: Occasion, now: float) -> Mishap: ...
 
 
-@dataclass
-class Rule:
+class Rule(Struct):
     """The next `times` calls of this kind (and about this symbol) fail in this way, from the `after`-th on."""
 
     call: Call

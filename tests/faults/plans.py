@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
+
+from msgspec import Struct, field
 
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueTraits
@@ -28,8 +29,7 @@ COSTS = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """`hands`: (second, position, change by others). `takings`: (second, position, contracts that the venue takes).
 
     `deaths`: seconds of kill and restart. `stops`: positions with a stop over all of them, which blocks their close.

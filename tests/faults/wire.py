@@ -9,11 +9,10 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -50,8 +49,7 @@ KNOWN: Final = VenueTraits(order_life=OrderLife(always=LATE))
 """A venue that carries out no request that comes later than `LATE`, and says so."""
 
 
-@dataclass(frozen=True)
-class Travelled:
+class Travelled(Struct, frozen=True):
     """One request: when it was sent, what it was, its mishap, and when its answer was back (None: never)."""
 
     left: float

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+
+from msgspec import Struct
 
 from tests.latency.cases import CASES, Case
 from tests.latency.sites import OPEN_MARKET, TICK, VENUES, WARM_UP, Site, Venue
@@ -17,8 +18,7 @@ STEP = 0.05
 """Seconds between two checks whether a run has ended."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The outcome of a case at a venue. `must_by`: the seconds within which it had to fire; None: never.
 
     `elapsed`: seconds from the event (without one: from the scenario's start) to the first closing order, or to the

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.venue import OrderRequest
 from tests.faults.exchange import Mode
@@ -26,8 +28,7 @@ LEDGER: Final = 20.0 + TICK
 detection, which is up to a tick after the change."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """A scenario at a venue, and the expected outcome. `lasts`: seconds of the scenario, unless an order ends it.
 
     `fires`: whether the policy must fire, which the venue's ledger has to confirm. `more`: permitted seconds beyond a

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import read_policies
@@ -75,8 +76,7 @@ THRESHOLD: Final = D("0.1")
 Ability = Literal["spot", "collateral", "funding", "bills", "venue_fills", "marks", "push"]
 
 
-@dataclass(frozen=True)
-class Venue:
+class Venue(Struct, frozen=True):
     """A wire-level venue. `symbols`: two held long, one held short. `positions_at`: path of its positions.
 
     `can`: abilities that some cases need. `round_trip`: of one request, in seconds.
@@ -129,8 +129,7 @@ VENUES: Final[Mapping[str, Venue]] = {
 }  # fmt: skip
 
 
-@dataclass
-class Observations:
+class Observations(Struct):
     """The observed effects of a run, in seconds of the venues' clock."""
 
     order_at: float | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class MutatedPackage:
+class MutatedPackage(Struct, frozen=True):
     """`tests`: paths from the repository, glob patterns allowed; a mutant is tested by those that reach its function.
 
     `without`: those of them that are too slow to run for every mutant.

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 EQUIVALENT = Path(__file__).with_name("equivalent.md")
 CAUGHT = frozenset({"killed", "timeout", "caught by type check", "segfault"})
@@ -26,8 +27,7 @@ Change = tuple[str, str, str]
 """The function (as `package.module.function` or `….Class.function`), and its changed lines before and after."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True):
     """The counts of one package or module. `equivalent`: mutants without an effect that a test could observe."""
 
     caught: int

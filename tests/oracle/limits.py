@@ -6,12 +6,12 @@ one; only the list of firings is carried from one evaluation to the next."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Evaluation:
+
+class Evaluation(Struct, frozen=True):
     """One evaluation: the value of a unit, the fall and the leverage; None is unknown. `at` in seconds."""
 
     at: int
@@ -20,8 +20,7 @@ class Evaluation:
     leverage: Fraction | None
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """A condition that is true from `threshold` on, for `confirm` seconds. `loss`: it is about a loss of money."""
 
     name: str
@@ -35,8 +34,7 @@ class Limit:
         return None if seen is None else seen >= self.threshold
 
 
-@dataclass(frozen=True)
-class StageRule:
+class StageRule(Struct, frozen=True):
     """A stage: it may fire when one of its limits is confirmed."""
 
     name: str
@@ -45,8 +43,7 @@ class StageRule:
     cooldown: int
 
 
-@dataclass(frozen=True)
-class Firing:
+class Firing(Struct, frozen=True):
     """What fired in which evaluation, and on which limits."""
 
     place: int

@@ -14,11 +14,12 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 MINUTE = timedelta(minutes=1)
 MAX_GAP = 10 * MINUTE
@@ -29,8 +30,7 @@ CLEAR_BELOW = Fraction(2, 100)
 CLEAR_FOR = 60 * MINUTE
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One level: falls over 15 minutes and over the hour, how long they must last, and the cooldown."""
 
     level: int
@@ -58,8 +58,7 @@ class OutsideDomainError(Exception):
     """The recording contains a case for which the naive implementation has no rule."""
 
 
-@dataclass(frozen=True, order=True)
-class LevelChange:
+class LevelChange(Struct, frozen=True, order=True):
     """A stage of `level` fired, or the scope went back to level 0."""
 
     at: datetime
@@ -68,8 +67,7 @@ class LevelChange:
     reset: bool = False
 
 
-@dataclass
-class Condition:
+class Condition(Struct):
     """One trigger's state: since when its condition is true, and whether it has been true for long."""
 
     true_since: datetime | None = None
@@ -86,8 +84,7 @@ class Condition:
                 self.confirmed = True
 
 
-@dataclass
-class Watch:
+class Watch(Struct):
     """The state of one account."""
 
     account: str

@@ -6,18 +6,18 @@ price agree, so that the recordings stay inside the domain of the naive implemen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct, field
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 CENT = Decimal("0.01")
 PRICE = Decimal(1000)
 
 
-@dataclass
-class Walk:
+class Walk(Struct):
     """Builds snapshots one by one; `leverage` is gross notional ÷ equity at the start.
 
     `size` scales the position; `cash` is to be scaled with it.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
@@ -23,8 +23,7 @@ WALLET = Decimal(5000)
 RULES = MarketRules(jitter=Decimal("0.5"), impact=Decimal("0.2"))
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(Struct, frozen=True):
     symbol: str
     side: str
     thousandths: int
@@ -35,26 +34,22 @@ class Send:
     falls: bool = True
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """A bar of each symbol: open, close and the reach of its extremes in cents, and its volume."""
 
     prices: tuple[tuple[int, int, int, int, int], ...]
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     number: int
 
 
-@dataclass(frozen=True)
-class Money:
+class Money(Struct, frozen=True):
     kind: str
     amount: int
 
 
-@dataclass(frozen=True)
-class Intervention:
+class Intervention(Struct, frozen=True):
     """The venue takes a part of a position, in twentieths, at a price in cents."""
 
     symbol: str

@@ -5,11 +5,12 @@ outage positions are kept or reduced, at any price on the way; the bounds exclud
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from hypothesis import event, example, given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Mark
@@ -26,8 +27,7 @@ WINDOW = 15 * MINUTE
 LITTLE, CENT = 1e-9, Decimal("0.01")
 
 
-@dataclass(frozen=True)
-class Book:
+class Book(Struct, frozen=True):
     """Signed contracts of each symbol, all entered at the start, and the profit realised since."""
 
     name: str

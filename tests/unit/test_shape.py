@@ -98,24 +98,13 @@ def functions(repository: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFu
 
 
 def is_value(node: ast.ClassDef) -> bool:
-    """Whether a class holds data only: an enum, a record, a part of a document, a frozen dataclass without awaits."""
+    """Whether a class holds data only: an enum, a struct, a part of a document."""
     bases = " ".join(map(ast.unparse, node.bases))
-    if any(kind in bases for kind in ("Enum", "TypedDict", "NamedTuple", "Part", "BaseModel")):
-        return True
-    decorators = " ".join(map(ast.unparse, node.decorator_list))
-    return "frozen=True" in decorators and not any(isinstance(each, ast.AsyncFunctionDef) for each in node.body)
+    return any(kind in bases for kind in ("Enum", "TypedDict", "Struct", "Part", "BaseModel"))
 
 
 def constructor(node: ast.ClassDef) -> list[tuple[str, ast.expr | None]]:
-    """What a class is made with: parameters of `__init__`, or the fields of a dataclass."""
-    if any("dataclass" in ast.unparse(each) for each in node.decorator_list):
-        fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
-        return [
-            (ast.unparse(each.target), each.annotation)
-            for each in fields
-            if "ClassVar" not in ast.unparse(each.annotation)
-            and "init=False" not in (ast.unparse(each.value) if each.value else "")
-        ]
+    """What a class is made with: the parameters of `__init__`."""
     made = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
     return [
         (each.arg, each.annotation)

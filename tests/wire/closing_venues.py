@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from tests.wire.server import KEY, PASSPHRASE, SECRET, WireVenue
 
 
-@dataclass(frozen=True)
-class ClosingVenue:
+class ClosingVenue(Struct, frozen=True):
     """A venue over which closes can be tested. `modes`: the account modes that it supports on loopback."""
 
     exchange: str

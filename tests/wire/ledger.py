@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key
@@ -26,16 +28,14 @@ RowKind = Literal["trade", "deposit", "withdrawal", "transfer", "funding", "insu
 Part = Literal["positions", "equity"]
 
 
-@dataclass(frozen=True)
-class Lot:
+class Lot(Struct, frozen=True):
     """One position: contracts, and the average price at which they were opened."""
 
     amount: Decimal
     entry: Decimal
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One change of a wallet. `amount` in `asset`, of which `profit` was realised and `fee` paid; `balance` after it.
 
     `at`: the venue's time of it; `shown_from`: the seconds of the venue's clock from which on its lists contain it.
@@ -58,8 +58,7 @@ class Row:
         return int(self.at.timestamp() * 1000)
 
 
-@dataclass(frozen=True)
-class Contract:
+class Contract(Struct, frozen=True):
     """The contract of a symbol: base units each (`size`), or units of the quote if `inverse`."""
 
     settle: str
@@ -85,8 +84,7 @@ class Contract:
         return (lot.amount * lot.entry + more * price) / total
 
 
-@dataclass(frozen=True)
-class Book:
+class Book(Struct, frozen=True):
     """An account at one moment. `prices`: asset → price in the venue's unit of account; the others: symbol → price."""
 
     at: float
@@ -155,8 +153,7 @@ class Book:
         return sum((self.notional(key) * self.price(self.contracts(key[0]).settle) for key in self.lots), ZERO)
 
 
-@dataclass
-class Truth:
+class Truth(Struct):
     """What an all-seeing observer knows: the value of a unit; flows issue and redeem units at that value.
 
     `falls`: (seconds, drawdown of the unit value from its peak), at every change.

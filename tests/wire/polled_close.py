@@ -7,9 +7,10 @@ same limits, has to account for orders whose answers are lost.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 from typing import Final
+
+from msgspec.structs import replace
 
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.conformance.harness import Key

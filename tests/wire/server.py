@@ -12,7 +12,6 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -21,6 +20,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType, web
+from msgspec import Struct, field
+from msgspec.structs import replace
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from killswitch.model.snapshot import Fill
@@ -42,8 +43,7 @@ ELSEWHERE = "/strayed"
 REDIRECTS = (307, 308, 302, 301, 303, 300, 304)
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One request. `params`: fields of the query and of a form or JSON object in the body, as received."""
 
     method: str
@@ -58,8 +58,7 @@ class Ask:
         return f"{self.method} {self.path}"
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer of the venue. `body` is converted to JSON unless it is text."""
 
     body: object
@@ -71,8 +70,7 @@ class Reply:
         return self.body if isinstance(self.body, str) else json.dumps(self.body, default=_plain)
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A request as the venue received it. `units`: what it counted for, limit → units."""
 
     at: float

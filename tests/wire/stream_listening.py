@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.push_listener import PushListener, StreamView
@@ -16,8 +17,7 @@ from tests.virtual_time import VirtualTime
 from tests.wire.server import KEY, SECRET, WireVenue
 
 
-@dataclass(frozen=True)
-class ListenedAccount:
+class ListenedAccount(Struct, frozen=True):
     """The parts of a scenario."""
 
     time: VirtualTime

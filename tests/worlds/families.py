@@ -6,9 +6,10 @@ delays; the figures of the first rule are printed beside the counts."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
+
+from msgspec import Struct
 
 from tests.worlds.judge import Setup, seeded
 from tests.worlds.venue_view import View
@@ -22,8 +23,7 @@ CALM = 0.00012
 DAY = 180.0
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """One family. `false_allowed`: the share of worlds that may close falsely; delays in seconds, None: not bounded."""
 
     name: str

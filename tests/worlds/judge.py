@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+
+from msgspec import Struct, field
 
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
@@ -37,8 +38,7 @@ LATCHED = 3
 """The level of the stage that closes."""
 
 
-@dataclass(slots=True)
-class Setup:
+class Setup(Struct):
     """A world, how it is polled, and what is required of the reader in it."""
 
     world: World
@@ -64,8 +64,7 @@ class Setup:
     """When the account is below zero: a value of the trigger that is known and less than 100% is wrong then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
+class Fired(Struct, frozen=True):
     """A close that the product decided."""
 
     at: float
@@ -76,8 +75,7 @@ class Fired:
     """The deepest true drawdown up to then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Locked:
+class Locked(Struct, frozen=True):
     """A lock without orders: permitted on suspicion, but not often."""
 
     at: float
@@ -85,8 +83,7 @@ class Locked:
     true_fall: float
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(Struct):
     """The outcome of one world. `delays` has one entry for each scope that truly lost."""
 
     family: str

@@ -6,10 +6,11 @@ otherwise, and a policy that closes at a drawdown of 10%."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 from typing import Literal
+
+from msgspec import Struct
 
 from tests.worlds.judge import Setup, Verdict, judge
 from tests.worlds.venue_view import View
@@ -22,8 +23,7 @@ ENOUGH = 150.0
 Right = Literal["never closes", "closes", "closes, though money only moved"]
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """A named world and its right outcome.
 
     `closes`: the loss is real, and is detected within `allowed`. `closes, though money only moved`: the error

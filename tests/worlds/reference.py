@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Snapshot
 
@@ -26,8 +27,7 @@ def _f(value: object) -> float:
     return math.nan if value is None else float(value)  # type: ignore[arg-type]
 
 
-@dataclass(slots=True)
-class Parts:
+class Parts(Struct):
     """One snapshot of one account, taken apart."""
 
     at: float
@@ -42,8 +42,7 @@ class Parts:
     spot: bool = False
 
 
-@dataclass(slots=True)
-class Interval:
+class Interval(Struct):
     """The changes between two snapshots, and the rows that belong to them."""
 
     begin: float

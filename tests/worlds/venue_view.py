@@ -8,10 +8,11 @@ up to now", as real ones do. Only `row_lag_s` may be more precise."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
+
+from msgspec import Struct, field
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -39,8 +40,7 @@ def instant(t: float) -> datetime:
     return START + timedelta(microseconds=round(t * 1e6))
 
 
-@dataclass(slots=True)
-class View:
+class View(Struct):
     """How one account is polled.
 
     All times in seconds. `form` is `full` (equity with its parts), `coins` (each coin's equity instead of its wallet),
@@ -87,8 +87,7 @@ class View:
     """Unrealised profit comes in the answer with the positions, and is unknown where they are."""
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """The state that the adapter of one account keeps between its ticks."""
 
     book: Book
@@ -103,8 +102,7 @@ class _Reader:
     instruments_due: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """One tick: when it ends, and for each account the instants at which its parts are true."""
 
     at: float

@@ -14,10 +14,11 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 from typing import Literal
+
+from msgspec import Struct
 
 from tests.worlds.truth import Truth
 
@@ -84,8 +85,7 @@ def walk(
 FLAT = Path([1.0])
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(Struct, frozen=True):
     """A product: `size` units of the base (linear) or of the quote (inverse) a contract, settled in `settle`."""
 
     symbol: str
@@ -98,16 +98,14 @@ class Contract:
     """Its price is a premium in coins, and its notional is given as that of the underlying, as at Deribit."""
 
 
-@dataclass(slots=True)
-class Holding:
+class Holding(Struct):
     """An open position: contracts, and the average entry price."""
 
     contracts: Decimal
     entry: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class FillRow:
+class FillRow(Struct, frozen=True):
     """A fill as the venue's ledger has it. `realized` is gross of the fee and in the account's currency."""
 
     id: str
@@ -124,8 +122,7 @@ class FillRow:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlowRow:
+class FlowRow(Struct, frozen=True):
     """Money that came (+) or left (−) other than by a fill, in units of `asset`."""
 
     id: str
@@ -136,8 +133,7 @@ class FlowRow:
     asset: str
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """An account at one instant, as its venue would compute it."""
 
     at: float
@@ -151,8 +147,7 @@ class Picture:
     """(contract, side, contracts, entry, mark, unrealised profit in the account's currency)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(Struct, frozen=True):
     """A wrong price: within [begin, end) the venue shows the asset or symbol at `factor` times its true price."""
 
     begin: float
@@ -161,8 +156,7 @@ class Print:
     factor: Decimal
 
 
-@dataclass(slots=True)
-class Option:
+class Option(Struct):
     """A product that the adapter does not read: `amount` × its price is part of the account's equity."""
 
     path: Path
@@ -435,16 +429,14 @@ class Book:
         self.world.settle(t)
 
 
-@dataclass(order=True, slots=True)
-class _Event:
+class _Event(Struct, order=True):
     at: float
     rank: int
     number: int
-    act: Callable[[float], None] = field(compare=False)
+    act: Callable[[float], None]
 
 
-@dataclass(slots=True)
-class Stop:
+class Stop(Struct):
     """A resting stop order of the book's own: all of `contracts` at the first mark beyond `trigger`."""
 
     book: Book

@@ -8,8 +8,9 @@ locked. A venue that refuses the key is reported at once, since repeating the re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from killswitch.accounts.poll.poller import Polls
 from killswitch.model.clock import Clock
@@ -33,8 +34,7 @@ def unreported_seconds(interval: float, read_timeout: float) -> float:
     return max(LEAST, POLLS * (interval + read_timeout))
 
 
-@dataclass(slots=True)
-class _Outage:
+class _Outage(Struct):
     """The outage of one account. `failing` and `reported_at` are in seconds of the runner's clock."""
 
     failing: float | None = None

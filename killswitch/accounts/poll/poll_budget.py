@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec import Struct, field
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.timer_budget import TimerBudget, sharers
@@ -17,8 +18,7 @@ from killswitch.model.venue import RateLimit, VenueTraits, traits_of
 from killswitch.ratelimit.shared_limits import units_by_call
 
 
-@dataclass(slots=True)
-class LimitRoom:
+class LimitRoom(Struct):
     """Units that a limit leaves for woken polls in any `per` seconds; `used`: units of woken polls, by time."""
 
     room: int

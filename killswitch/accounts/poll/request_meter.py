@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -28,7 +27,6 @@ class NoPollRoomError(Exception):
     """The request limits leave no room for a poll in time; the message has the cause, without numbers."""
 
 
-@dataclass(frozen=True, slots=True)
 class RequestMeter:
     """One account's part of its venue's limits, and the breaker of that venue.
 
@@ -36,11 +34,19 @@ class RequestMeter:
     `timer_turns`: the same limits, with a turn of their own for dead-man timers.
     """
 
-    budget: RequestBudget = field(default_factory=RequestBudget.unlimited)
-    breaker: Breaker = field(default_factory=Breaker)
-    monotonic: Callable[[], float] = time.monotonic
-    interval: float = 1.0
-    timer_turns: RequestBudget = field(default_factory=RequestBudget.unlimited)
+    def __init__(
+        self,
+        budget: RequestBudget | None = None,
+        breaker: Breaker | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        interval: float = 1.0,
+        timer_turns: RequestBudget | None = None,
+    ) -> None:
+        self.budget = budget or RequestBudget.unlimited()
+        self.breaker = breaker or Breaker()
+        self.monotonic = monotonic
+        self.interval = interval
+        self.timer_turns = timer_turns or RequestBudget.unlimited()
 
     async def admit(self, within: float, *, poll: bool = True) -> Reservation:
         """Reserve the units of a poll. NoPollRoomError if the limits leave no room `within` so many real seconds.

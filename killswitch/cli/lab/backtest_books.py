@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from killswitch.lab.bars import BarsError, read_market
 from killswitch.lab.book import BacktestBook, BookError, demo_book, read_book
@@ -16,8 +17,7 @@ from killswitch.lab.families import BookFamily, FamilyBook, all_splits, half_and
 from killswitch.lab.price_matrix import PriceMatrix
 
 
-@dataclass(frozen=True, slots=True)
-class BacktestOptions:
+class BacktestOptions(Struct, frozen=True):
     """Options of a backtest: the source of prices (`markets` or `crash`) and the books (`random` of each kind)."""
 
     markets: tuple[Path, ...]
@@ -30,8 +30,7 @@ class BacktestOptions:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class BacktestBooks:
+class BacktestBooks(Struct, frozen=True):
     """Markets by name, the books in each, and messages about books that cannot be run."""
 
     markets: dict[str, Source]

@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from types import FrameType
+
+from msgspec.structs import replace
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import BacktestBooks
@@ -45,12 +46,12 @@ def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter
     return make_adapter(spec)
 
 
-@dataclass(frozen=True, slots=True)
 class BacktestRun:
     """Run one book under one rule (`campaign.RunOne`); picklable, so that worker processes can run it."""
 
-    policies: PolicySet
-    seed: int
+    def __init__(self, policies: PolicySet, seed: int) -> None:
+        self.policies = policies
+        self.seed = seed
 
     def __call__(
         self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, with_curve: bool, stop: Stop, on_bar: OnBar

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import LoadedPolicies
@@ -39,8 +40,7 @@ ROUNDS = 200
 """Maximum closing passes between two bars, 0.25 s apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Excerpt:
+class Excerpt(Struct, frozen=True):
     """Range of bars: how many are skipped first, and how many are run."""
 
     skip: int

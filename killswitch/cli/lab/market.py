@@ -6,13 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from killswitch.cli import EXIT_FAILED, completion, options
 from killswitch.cli.terminal import (
@@ -110,8 +110,7 @@ def fetch(
     return EXIT_FAILED if failed else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _FetchJob:
+class _FetchJob(Struct, frozen=True):
     """Arguments of a fetch."""
 
     venue: str

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from killswitch.cli import EXIT_NOT_STARTED, options
 from killswitch.cli.console import (
@@ -120,8 +120,7 @@ class StartFailures:
         raise NotStartedError(f"the run could not start: unexpected {type(error).__name__}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _RunSettings:
+class _RunSettings(Struct, frozen=True):
     """The options of a run, and the warnings of the checks before it."""
 
     policies_at: tuple[Path, ...]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from killswitch.cli.options import file_errors
 from killswitch.cli.terminal import print_note
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 Redact = Callable[[str], str]
 
 
-@dataclass(slots=True)
-class RunOutputs:
+class RunOutputs(Struct):
     """Observers and telemetry of a run. `end_reason` is in its last event."""
 
     telemetry: Telemetry

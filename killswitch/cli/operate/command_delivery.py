@@ -6,12 +6,12 @@ import getpass
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import click
+from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount, is_in_scope
 from killswitch.accounts.opening import LoadedPolicies, open_accounts
@@ -66,8 +66,7 @@ DRAIN_SECONDS = 30.0
 """Seconds that the end of a command waits for pending output."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandSite:
+class CommandSite(Struct, frozen=True):
     """Store, policies and locks of an operator command."""
 
     store_at: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
+from msgspec import Struct
 
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.live.status_sections import result_lines
@@ -27,8 +27,7 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRequest:
+class CommandRequest(Struct, frozen=True):
     """An operator command. `wait`: seconds."""
 
     kind: commands.OperatorCommandKind

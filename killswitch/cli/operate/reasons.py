@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, cast
+
+from msgspec import Struct
 
 from killswitch.model.words import Cause
 
@@ -28,8 +29,7 @@ WHOLE_BOOK: Final[frozenset[Cause]] = frozenset({"exchange-breach"})
 """Reasons to close whole accounts: a narrower scope prints a warning."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseReason:
+class CloseReason(Struct, frozen=True):
     """Reason of a manual close. `remark`: a warning if no declared reason was given."""
 
     cause: Cause

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from msgspec import Struct
 
 from killswitch.execution.report_validation import finite
 from killswitch.model.decision import Rung
@@ -16,8 +17,7 @@ _NO_MARKET_ORDERS = frozenset({"limit_only", "post_only"})
 _NEVER = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionStyle:
+class ExecutionStyle(Struct, frozen=True):
     """How one order is sent: `step` of the ladder, order kind and price.
 
     `price` is in quote per base, None for a market order; `rests`: the order may stay open.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite, venue_text
@@ -18,8 +19,7 @@ Contracts = Mapping[PositionKey, Decimal]
 """Contracts of each position."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedBook:
+class TrustedBook(Struct, frozen=True):
     """The positions of a trusted snapshot. A position that is missing is not held, unless it is `unconfirmed`."""
 
     positions: Mapping[PositionKey, Position]
@@ -32,8 +32,7 @@ class TrustedBook:
         return ZERO if position is None else position.contracts
 
 
-@dataclass(frozen=True, slots=True)
-class Distrust:
+class Distrust(Struct, frozen=True):
     """Why a snapshot is not trusted. `repeatable`: the snapshot is accepted if it repeats."""
 
     reason: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
+
+from msgspec import Struct
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.journal.ledger import PositionLedger
@@ -33,8 +34,7 @@ class TargetAction(Enum):
     ABANDON = "an order's status was never known"
 
 
-@dataclass(frozen=True, slots=True)
-class TargetVerdict:
+class TargetVerdict(Struct, frozen=True):
     """What to do about a target: `amount` is set with SEND, `reason` with every action that ends the target."""
 
     do: TargetAction

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct
@@ -36,8 +35,7 @@ class RunEnd(Struct, frozen=True):
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PerformerContext:
+class PerformerContext(Struct, frozen=True):
     """What the performer of an effect may need of its run. The functions return the state at the time of the call."""
 
     store: Store

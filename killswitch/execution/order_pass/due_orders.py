@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain
 
@@ -31,27 +30,36 @@ SLICE_WINDOW = 0.25
 """Seconds for which one pass lets slices follow one another before anything else runs."""
 
 
-@dataclass(slots=True)
 class DueOrders:
     """Selects and sends the orders of one account, as verdicts, timetables and budget allow."""
 
-    _context: AccountContext
-    _state: ExecutionState
-    _positions: TrustedPositions
-    _evaluator: TargetEvaluator
-    _sender: OrderSender
-    _protective_orders: ProtectiveOrders
-    _halts: MarketHalts
-    _not_before: dict[TargetName, float] = field(default_factory=dict)
-    _sent_at: dict[TargetName, float] = field(default_factory=dict)
-    _unblocked: set[TargetName] = field(default_factory=set)
-    """Targets unblocked since their last fill: if they are refused as blocked again, they pause."""
-    held_back: bool = False
-    """Whether the last pass had an order that could not be sent yet."""
-    _more_slices: bool = False
-    """Whether further slices follow an order of the batch, so that a poll would be too early."""
-    budget_at: float = math.inf
-    """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
+    def __init__(
+        self,
+        context: AccountContext,
+        state: ExecutionState,
+        positions: TrustedPositions,
+        evaluator: TargetEvaluator,
+        sender: OrderSender,
+        protective_orders: ProtectiveOrders,
+        halts: MarketHalts,
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._positions = positions
+        self._evaluator = evaluator
+        self._sender = sender
+        self._protective_orders = protective_orders
+        self._halts = halts
+        self._not_before: dict[TargetName, float] = {}
+        self._sent_at: dict[TargetName, float] = {}
+        self._unblocked: set[TargetName] = set()
+        """Targets unblocked since their last fill: if they are refused as blocked again, they pause."""
+        self.held_back = False
+        """Whether the last pass had an order that could not be sent yet."""
+        self._more_slices = False
+        """Whether further slices follow an order of the batch, so that a poll would be too early."""
+        self.budget_at = math.inf
+        """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
 
     async def send(self, verdicts: PassVerdicts, *, fresh: bool) -> None:
         """Send for the smallest target on each position, worst rank first.

@@ -6,9 +6,10 @@ Snapshots show whether a market is open: `halted` holds until a snapshot shows o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+from msgspec import Struct
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite
@@ -20,8 +21,7 @@ MARKET_CLOSED = "market_closed"
 """The refusal that ends when the market opens."""
 
 
-@dataclass(frozen=True, slots=True)
-class _RestingOrder:
+class _RestingOrder(Struct, frozen=True):
     """A resting order as the last snapshot shows it: the position, and whether the open orders include the order."""
 
     contracts: Decimal | None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import Contracts, Distrust, PositionTrust, TrustedBook
@@ -12,8 +13,7 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose
 
 
-@dataclass(frozen=True, slots=True)
-class _TrustedSnapshot:
+class _TrustedSnapshot(Struct, frozen=True):
     book: TrustedBook
     at: float
     order_changes: int

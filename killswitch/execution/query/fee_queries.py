@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
+
+from msgspec import Struct
 
 from killswitch.execution.account_context import AccountContext, BudgetExhaustedError
 from killswitch.execution.report_validation import venue_text
@@ -39,8 +40,7 @@ _Fee = tuple[Decimal | None, str | None]
 """The fee of an order; or None, with a text that says what is known of it."""
 
 
-@dataclass(slots=True)
-class _PendingFee:
+class _PendingFee(Struct):
     """One order whose fee is unknown."""
 
     entry: Filled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.position_trust import TrustedBook
@@ -16,17 +15,24 @@ from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 
 
-@dataclass(slots=True)
 class InFlightOrders:
     """The in-flight orders of one account."""
 
-    _context: AccountContext
-    _state: ExecutionState
-    _queries: OrderQuery
-    _halts: MarketHalts
-    _sender: OrderSender
-    _cancelled_at: dict[str, float] = field(default_factory=dict)
-    """Monotonic seconds of the last cancel request for each order in flight, by client order id."""
+    def __init__(
+        self,
+        context: AccountContext,
+        state: ExecutionState,
+        queries: OrderQuery,
+        halts: MarketHalts,
+        sender: OrderSender,
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._queries = queries
+        self._halts = halts
+        self._sender = sender
+        self._cancelled_at: dict[str, float] = {}
+        """Monotonic seconds of the last cancel request for each order in flight, by client order id."""
 
     async def follow(self) -> None:
         """Query every order whose end is unknown, and detach those that their positions need not wait for."""

@@ -7,10 +7,11 @@ differently, comes from another process or from a defect, and an operator is not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.execution.client_order_id import is_ours
 from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
@@ -36,8 +37,7 @@ def journal_status(order: JournaledOrder) -> JournalStatus:
     return "final" if order.is_final else "sent"
 
 
-@dataclass(frozen=True, slots=True)
-class Discrepancy:
+class Discrepancy(Struct, frozen=True):
     """A discrepancy about one order. `what` distinguishes several about the same order."""
 
     name: str

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.execution.account_context import AccountContext, BudgetExhaustedError
 from killswitch.execution.client_order_id import lapses_after
@@ -41,8 +42,7 @@ _ROUNDS: Final = 4
 and a reserve."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderQuestion:
+class OrderQuestion(Struct, frozen=True):
     """One order to query. `state` is its target's state if the target waits for it, None if the order is detached.
 
     `valid_for`: validity of its request in seconds, if it had one.
@@ -58,8 +58,7 @@ class OrderQuestion:
     valid_for: float | None = None
 
 
-@dataclass(slots=True)
-class _QueryCounters:
+class _QueryCounters(Struct):
     """Query counters of one order.
 
     `answered` counts answered queries since `answered_since`; `decisive` counts urgent queries since the order's

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.report_validation import venue_text
@@ -17,8 +18,7 @@ from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDo
 Due = tuple[AccountJob, Cancel]
 
 
-@dataclass(slots=True)
-class _CancelAttempts:
+class _CancelAttempts(Struct):
     """Failed cancels of one order, and how often in a row the open orders lacked it."""
 
     failed: int = 0

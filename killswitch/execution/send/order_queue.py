@@ -6,16 +6,16 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from killswitch.journal.entries import Entry, OrderSending
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.venue import OrderRequest
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedOrder:
+class QueuedOrder(Struct, frozen=True):
     """One order to send: its target, the request, and its journal entry, which is dated when it is sent."""
 
     target: PositionTarget
@@ -23,8 +23,7 @@ class QueuedOrder:
     entry: OrderSending
 
 
-@dataclass(frozen=True, slots=True)
-class SendResult:
+class SendResult(Struct, frozen=True):
     """The orders that were sent, and those that were built and held back.
 
     `room_in`: seconds until the budget may have room for the rest; None where nothing was held back.
@@ -35,8 +34,7 @@ class SendResult:
     room_in: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInFlight:
+class RequestInFlight(Struct, frozen=True):
     """One request in flight. `sent_at`: when it was sent, in seconds of the event loop."""
 
     sent_at: float

@@ -14,11 +14,12 @@ second replacement as a duplicate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.report_validation import finite
@@ -46,8 +47,7 @@ class ProtectionState(Enum):
     DONE = "done"
 
 
-@dataclass(slots=True)
-class CancelledProtection:
+class CancelledProtection(Struct):
     """One protective order that blocked a close, and its status. Amounts in contracts."""
 
     entry: Unprotected

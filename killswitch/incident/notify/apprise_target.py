@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -27,7 +26,6 @@ _LINE_BREAK, _MARKS = "<br/>", "\\`*_[]#|~"
 _TYPES = {"info": "info", "warning": "warning", "page": "failure"}
 
 
-@dataclass(eq=False)
 class AppriseSender:
     """Sends to one Apprise URL, which is looked up for every message so that a corrected secret takes effect during a
     run.
@@ -36,10 +34,13 @@ class AppriseSender:
     and its parts from texts.
     """
 
-    reference: str
-    secret: Callable[[], str]
-    redactor_of: Callable[[str], Callable[[str], str]]
-    _cached: tuple[str, Any] | None = field(default=None, init=False)
+    def __init__(
+        self, reference: str, secret: Callable[[], str], redactor_of: Callable[[str], Callable[[str], str]]
+    ) -> None:
+        self.reference = reference
+        self.secret = secret
+        self.redactor_of = redactor_of
+        self._cached: tuple[str, Any] | None = None
 
     def check(self) -> None:
         """Raise NotSentError if the URL cannot be looked up or Apprise does not understand it."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from killswitch.model.words import Cause
 
@@ -118,7 +120,7 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
     return tuple(reversed(found))
 
 
-class OrderGroup(NamedTuple):
+class OrderGroup(Struct, frozen=True):
     """Equal orders of one position in a row: the first of them, how many, and what the last one leaves."""
 
     intent: Intent

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.document import Firing, IncidentReset, MomentKind, TimelineEntry
@@ -55,7 +56,7 @@ _ANSWER_TEXTS = {
 }
 
 
-class _Row(NamedTuple):
+class _Row(Struct, frozen=True):
     """A moment with the text under which similar ones are grouped; None for a moment that is never grouped."""
 
     moment: TimelineEntry

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
@@ -17,7 +16,7 @@ _DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
 """Width and height of the drawings in inches."""
 
 
-class Rendered(NamedTuple):
+class Rendered(Struct, frozen=True):
     """One document as Markdown and as HTML."""
 
     markdown: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct, field
 
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
@@ -38,15 +39,14 @@ FIRST_RETRY = 1.0
 """Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
 
 
-class Obstacle(NamedTuple):
+class Obstacle(Struct, frozen=True):
     """A reason why a timer must not run. `pages`: whether it is paged."""
 
     why: str
     pages: bool = False
 
 
-@dataclass(slots=True)
-class TimerRequest:
+class TimerRequest(Struct):
     """A round of requests that is under way: its action, its symbols and its results.
 
     `done`: confirmed symbols, with the seconds at which their request was sent; `failed`: symbols whose request failed,
@@ -73,8 +73,7 @@ class TimerRequest:
             yield self.symbols[start : start + CHUNK]
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolRefusal:
+class SymbolRefusal(Struct, frozen=True):
     """The refusal of one symbol. `retry`: seconds of the clock before which it is not requested again."""
 
     times: int
@@ -82,35 +81,44 @@ class SymbolRefusal:
     what: str
 
 
-@dataclass(slots=True)
 class DeadManTimer:
     """One account's timer. Times are seconds of the runner's clock."""
 
-    account: str
-    rule: TimerRule
-    venue: DeadManRule
-    adapter: DeadManVenue
-    meter: RequestMeter
-    request_timeout: float
-    budget: TimerBudget
-    state: Literal["armed", "off", "unknown"] = field(init=False, default="off")
-    until: float = field(init=False, default=0.0)
-    until_at: Instant | None = field(init=False, default=None)
-    runs: dict[str, float] = field(init=False, default_factory=dict)
-    """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
-    refused: dict[str, SymbolRefusal] = field(init=False, default_factory=dict)
-    why: str | None = field(init=False, default="no tick has ended yet")
-    pages: bool = field(init=False, default=False)
-    """Whether the reason for which it is off is paged."""
-    paged: bool = field(init=False, default=False)
-    """Whether a page about it is still open; the end of that problem must be paged as well."""
-    failures: int = field(init=False, default=0)
-    failure: str | None = field(init=False, default=None)
-    not_before: float = field(init=False, default=0.0)
-    status_queried_at: float | None = field(init=False, default=None)
-    maintenance: str | None = field(init=False, default=None)
-    states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
-    request: TimerRequest | None = field(init=False, default=None)
+    def __init__(
+        self,
+        account: str,
+        rule: TimerRule,
+        venue: DeadManRule,
+        adapter: DeadManVenue,
+        meter: RequestMeter,
+        request_timeout: float,
+        budget: TimerBudget,
+    ) -> None:
+        self.account = account
+        self.rule = rule
+        self.venue = venue
+        self.adapter = adapter
+        self.meter = meter
+        self.request_timeout = request_timeout
+        self.budget = budget
+        self.state: Literal["armed", "off", "unknown"] = "off"
+        self.until: float = 0.0
+        self.until_at: Instant | None = None
+        self.runs: dict[str, float] = {}
+        """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
+        self.refused: dict[str, SymbolRefusal] = {}
+        self.why: str | None = "no tick has ended yet"
+        self.pages: bool = False
+        """Whether the reason for which it is off is paged."""
+        self.paged: bool = False
+        """Whether a page about it is still open; the end of that problem must be paged as well."""
+        self.failures: int = 0
+        self.failure: str | None = None
+        self.not_before: float = 0.0
+        self.status_queried_at: float | None = None
+        self.maintenance: str | None = None
+        self.states: dict[str, InstrumentState] = {}
+        self.request: TimerRequest | None = None
 
     @property
     def view(self) -> TimerView:

@@ -208,7 +208,7 @@ class DeadManTimers:
     def _consider(self, timer: DeadManTimer, account: AccountSnapshot) -> None:
         now = self._clock.monotonic()
         obstacle = timer.obstacle(account, self._stored.in_a_day(timer.account, self._clock.now()))
-        timer.why, timer.pages = obstacle or (None, False)
+        timer.why, timer.pages = (None, False) if obstacle is None else (obstacle.why, obstacle.pages)
         timer.paged |= timer.pages
         if obstacle is not None and timer.state == "off":
             timer.failure = None  # no request is retried any more

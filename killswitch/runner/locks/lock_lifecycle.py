@@ -7,10 +7,10 @@ ended; the scope's file is opened when no lock on it is left.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
@@ -29,8 +29,7 @@ SUPERSEDED = "superseded by another lock"
 """The journal's status of a lock on suspicion where another lock is in force, or was written in its place."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedLock(LockRequest):
+class WantedLock(LockRequest, frozen=True, kw_only=True):
     """One decision's lock: what it ordered, when, and for which policy."""
 
     policy: str

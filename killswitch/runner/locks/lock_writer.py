@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.execution.effects.performing import Performer
@@ -94,7 +95,6 @@ class _Turns:
         self._threads.shutdown()
 
 
-@dataclass(eq=False)
 class LockWriter(Performer):
     """Performs locks: writes the locks of decisions to the lock folder and to the union file.
 
@@ -102,15 +102,22 @@ class LockWriter(Performer):
     `timeout` seconds in all, and not at all once the turn has missed its deadline.
     """
 
-    lifecycle: LockLifecycle
-    lock_folder: LockFolder
-    folder: Path
-    clock: Clock
-    timeout: float
-    """Seconds."""
-    isolation: FaultIsolation
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        lifecycle: LockLifecycle,
+        lock_folder: LockFolder,
+        folder: Path,
+        clock: Clock,
+        timeout: float,
+        isolation: FaultIsolation,
+    ) -> None:
+        self.lifecycle = lifecycle
+        self.lock_folder = lock_folder
+        self.folder = folder
+        self.clock = clock
+        self.timeout = timeout
+        """Seconds."""
+        self.isolation = isolation
         self._scopes = _Turns(self.clock, self.timeout)
         self._union = _Turns(self.clock, self.timeout)
         self._last = LockOutcome()

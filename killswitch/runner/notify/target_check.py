@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.accounts.redaction import Redactor
@@ -24,8 +25,7 @@ DELIVERY_TIMEOUT = 30.0
 """Seconds for a message: longer than connecting to a service and its answer may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """The delivery of a message to one target. `error`: why it failed; None if it was accepted."""
 
     target: str

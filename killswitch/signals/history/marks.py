@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.valuation.position_measures import ZERO
@@ -72,8 +73,7 @@ class Marks:
 _ANY_AGE = (-math.inf, math.inf)
 
 
-@dataclass(slots=True)
-class LastObserved:
+class LastObserved(Struct):
     """The last observation of each account. Times in microseconds.
 
     `at`: account → time of its last observation. `awaited`: account → since when it is watched without an observation.

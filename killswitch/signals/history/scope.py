@@ -10,10 +10,10 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from copy import copy, deepcopy
-from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.magnitude import sound_account
@@ -51,8 +51,7 @@ JUMP = 1.02
 """The rise between two observations above which a new peak is corroborated first."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedScope:
+class ObservedScope(Struct, frozen=True):
     """The scope at one instant: equity, unrealised P&L per open position, and marks."""
 
     at: int
@@ -61,8 +60,7 @@ class ObservedScope:
     marks: dict[MarkKey, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Emptying:
+class _Emptying(Struct, frozen=True):
     """Transfers that took all but dust: the equity just before them, and the equity up to which the scope is empty."""
 
     equity: Decimal

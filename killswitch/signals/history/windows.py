@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation

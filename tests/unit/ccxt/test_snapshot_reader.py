@@ -6,12 +6,12 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import Struct, field
 
 from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
@@ -32,8 +32,7 @@ RULE = {"symbol": SYMBOL, "swap": True, "contractSize": Decimal(1), "precision":
 AGES = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, mode=60.0, states=60.0, clock=300.0)
 
 
-@dataclass
-class VenueData:
+class VenueData(Struct):
     """The data of the venue, the requests that were made, and which of them fail."""
 
     cash: Decimal = Decimal(1000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from msgspec.structs import fields
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.closing_pace import PACE, ClosingPace

@@ -14,15 +14,15 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 _FENCE = re.compile(r"((?:^<!-- [^\n]* -->\n)?)^```(sh|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _END = "@@ended"
 
 
-@dataclass
-class Block:
+class Block(Struct):
     """Commands, the status that they end with, and the outputs shown after them: (text, whether numbers differ)."""
 
     commands: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct, field
 
 from killswitch.engine.state import StageMachineState, initial
 from killswitch.engine.step import StageMachine, StepResult, refute, step
@@ -19,8 +18,7 @@ UNKNOWN = (float("-inf"), float("inf"))
 SMALL, LARGE = 0b01, 0b10
 
 
-@dataclass
-class Machine:
+class Machine(Struct):
     """5% confirmed for a minute, and 10% at once; `print_` is a fall that a refuted price shows."""
 
     on_unknown: OnUnknown = "hold"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.engine.state import StageMachineState, from_stored, initial, to_stored
+from killswitch.engine.state import from_stored, initial, to_stored
 from killswitch.engine.step import StageMachine, StepResult, latch, reset, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead, SignalRef
@@ -41,19 +40,16 @@ def ladder(**more: object) -> Graph:
     )
 
 
-@dataclass
 class Run:
     """A machine driven by falls of the 15m window; every stage that may fire does."""
 
-    graph: Graph
-    state: StageMachineState = field(init=False)
-    fired: list[tuple[int, int]] = field(default_factory=list)
-    resets: list[int] = field(default_factory=list)
-    steps: list[StepResult] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.fired: list[tuple[int, int]] = []
+        self.resets: list[int] = []
+        self.steps: list[StepResult] = []
         self.state = initial()
-        self.machine = StageMachine.of(self.graph, lower(self.graph.conditions))
+        self.machine = StageMachine.of(graph, lower(graph.conditions))
 
     def at(
         self,

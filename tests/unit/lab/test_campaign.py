@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
+from msgspec import Struct
 
 from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarsError
@@ -31,8 +31,7 @@ def unreadable_bars() -> PriceMatrix:
     raise BarsError("m/BTC_USDT.csv: row 7: not a bar")
 
 
-@dataclass(frozen=True)
-class FakeBacktest:
+class FakeBacktest(Struct, frozen=True):
     """Returns a run at once; the names `broken`, `defect` and `killer` fail as they say."""
 
     def __call__(

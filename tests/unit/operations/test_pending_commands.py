@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import Struct, field
 
 from killswitch.cli.live.status import status
 from killswitch.cli.operate import single_tick
@@ -60,8 +60,7 @@ def test_a_close_on_a_missing_store_names_the_command_that_creates_it(deployment
     assert "creates it" not in deployment.invoke(reset, "account/main", "--reason", "r").stderr
 
 
-@dataclass
-class FakeRunner:
+class FakeRunner(Struct):
     """A runner with nothing to close. Each tick processes the pending commands; one arrives during the first."""
 
     waiting: list[Event] = field(default_factory=list)

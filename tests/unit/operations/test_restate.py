@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.cli.live.status import history, status
 from killswitch.cli.operate.verbs import restate
@@ -33,8 +32,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-@dataclass
-class Answered:
+class Answered(Struct):
     """What a runner made of the command: its notices, and the stage that is latched afterwards."""
 
     change: str

@@ -5,7 +5,6 @@ Expected values are the venues' own contract formulas, written out: linear k q (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from random import Random
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Instrument, Mark, Position, Rate, Side
@@ -230,8 +230,7 @@ def test_a_fill_without_a_side_accounts_for_the_only_leg_that_moved_in_its_direc
     assert found.unfilled == ()
 
 
-@dataclass
-class Leg:
+class Leg(Struct):
     side: Side
     change: int
     has_fill: bool

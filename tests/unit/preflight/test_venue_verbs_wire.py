@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from killswitch.lab.bar_files import BarOrigin
 from killswitch.lab.bars import read_market
@@ -32,8 +32,7 @@ def one_and_others(one: str) -> list[Any]:
     return [venue if venue == one else pytest.param(venue, marks=pytest.mark.venues) for venue in EXCHANGES]
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(Struct, frozen=True):
     status: int
     stdout: str
     stderr: str

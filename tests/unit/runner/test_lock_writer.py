@@ -7,11 +7,11 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from errno import EACCES
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.deadline import DeadlineError, call_within

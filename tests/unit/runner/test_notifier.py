@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import logging
 from datetime import timedelta
@@ -32,7 +31,7 @@ from tests.worlds import START
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 EVERYTHING = RouteRule(None, None, None, None, None, None, ())
-PATIENT = dataclasses.replace(PACE, stop_timeout=60.0)
+PATIENT = replace(PACE, stop_timeout=60.0)
 """A message that is on its way when a run ends goes out once more in the next, so these runs end after it."""
 
 

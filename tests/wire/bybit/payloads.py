@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
@@ -21,8 +22,7 @@ MAINTENANCE = Decimal("0.005")
 EXEC_TYPES = {"trade": "Trade", "liquidation": "BustTrade", "adl": "AdlTrade", "delivery": "Delivery"}
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """A symbol of the exchange as Bybit lists it."""
 
     symbol: str

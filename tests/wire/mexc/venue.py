@@ -11,11 +11,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import Fill, OrderSide, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Final
+
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, UnreadableError, object_at, optional_number, required_number, rows_at
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, Order, Position
@@ -32,7 +32,7 @@ from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, rows_by_time
 
 
-class ValuedAssets(NamedTuple):
+class ValuedAssets(Struct, frozen=True):
     """The assets of an account at the venue's index, in the account's currency; None is unknown."""
 
     prices: Mapping[str, Decimal]

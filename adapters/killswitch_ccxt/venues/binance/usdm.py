@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from killswitch.model.parsing import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
@@ -162,7 +164,7 @@ class BinanceUsdm(BinanceFutures):
         if not rows:
             # An account without any asset has totals, which are zero.
             equity = required_number(body.get("totalMarginBalance"), f"the amount held of {currency}")
-            valued = valued._replace(equity=equity, unrealized=None)
+            valued = replace(valued, equity=equity, unrealized=None)
         else:
             held = rows.get(currency, {"marginBalance": "0"}).get("marginBalance")
             required_number(held, f"the amount held of {currency}")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.parsing import Row, UnreadableError, above_zero, decimal, instant, object_at, positive, rows_at

@@ -12,8 +12,9 @@ that the order of the rows does not matter.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, required_text
 from killswitch.model.snapshot import Flow, FlowKind
@@ -102,8 +103,7 @@ Page = tuple[Sequence[Mapping[str, Any]], str | None]
 """Rows, and the cursor of the next page; None after the last one."""
 
 
-@dataclass(slots=True)
-class _Span:
+class _Span(Struct):
     """Rows from `begin` to `end`, in ms; `cursor`: of the next page, None before the first one."""
 
     begin: int

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, decimal, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side

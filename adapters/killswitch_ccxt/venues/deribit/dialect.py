@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at

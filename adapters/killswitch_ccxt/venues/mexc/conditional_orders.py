@@ -5,8 +5,9 @@ A triggered order becomes another order, in the order book, which is the one tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.venue import OrderRequest
@@ -23,8 +24,7 @@ REMEMBERED: Final = 10_000
 """Number of client order ids that are remembered."""
 
 
-@dataclass(slots=True)
-class ConditionalOrder:
+class ConditionalOrder(Struct):
     """A conditional order that this process sent: the request, its time (UTC ms), and its number once that is known."""
 
     request: OrderRequest

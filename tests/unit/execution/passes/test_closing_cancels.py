@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.closing_pace import PACE

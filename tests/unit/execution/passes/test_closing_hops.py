@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent
 from tests.faults.exchange import Key, Market

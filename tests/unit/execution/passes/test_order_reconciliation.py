@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.journal.codec import decode, decode_all
@@ -27,8 +26,7 @@ OURS = client_order_id(FIRST, 0, 1)
 HEX = client_order_id(FIRST, 0, 1, ClientIdRule("hex", 34))
 
 
-@dataclass
-class ReconciliationBench:
+class ReconciliationBench(Struct):
     """A store with one adopted decision, and the reconciliation of its orders."""
 
     written: FilledStore

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
+from msgspec import Struct
 
 from killswitch.graph.nodes import RankingRule
 from killswitch.graph.resolution.references import BUILT_IN
@@ -26,8 +26,7 @@ MARKS = {"A": (100.0, 102.0, 99.96, 99.96), "B": (100.0, 101.0, 99.99, 99.99), "
 """A minute apart: three returns r, −r, 0, whose sample standard deviation is r: 2%, 1% and 1.5%."""
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """A position: its notional and its P&L at the last minute (0 before), None where unknown."""
 
     notional: str | None
