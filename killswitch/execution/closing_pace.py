@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from killswitch.model.backoff import Backoff
+
 
 @dataclass(frozen=True, slots=True)
 class ClosingPace:
@@ -74,10 +76,8 @@ class ClosingPace:
 
         `closed`: the market is reported closed, and no snapshot shows when it opens.
         """
-        if fruitless <= 0:
-            return 0.0
         longest = max(self.longest_wait, self.longest_closed_wait) if closed else self.longest_wait
-        return min(longest, self.first_wait * 2.0 ** min(fruitless - 1, 30))
+        return Backoff(self.first_wait, longest).after(fruitless)
 
 
 PACE = ClosingPace()
