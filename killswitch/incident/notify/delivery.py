@@ -6,16 +6,16 @@ the process dies or the target answers too late in between.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 import msgspec
 
-from killswitch.deadline import DaemonThreadExecutor, start_thread
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.targets import NotSentError, Sender, StalledError
 from killswitch.model.clock import Clock
@@ -23,6 +23,7 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.record import Record, record
 from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubleError
 from killswitch.render.formats import duration_text, instant
+from killswitch.worker import Worker
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """The pause in seconds after the first failure of a target, and the longest pause; each is twice the previous one."""
@@ -240,47 +241,47 @@ class NotificationSender:
 
     def __init__(self, deliveries: Mapping[str, TargetDelivery]) -> None:
         self.deliveries = deliveries
-        self._wakes = {target: threading.Event() for target in deliveries}
-        self._stopping = threading.Event()
-        self._abandoned = threading.Event()
-        self._threads: dict[str, threading.Thread] = {}
+        self._workers = {
+            target: Worker(f"notify {target}", partial(_step, each)) for target, each in deliveries.items()
+        }
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One message for each target that has a problem."""
+        found = (each.problem or self._workers[target].problem for target, each in self.deliveries.items())
+        return tuple(problem for problem in found if problem is not None)
 
     def wake(self) -> None:
         """Announce that messages may be queued, and start the threads that have not been started.
 
         NoThreadError where a thread cannot be started; the others deliver, and the next call tries again.
         """
-        for event in self._wakes.values():
-            event.set()
-        for target in self.deliveries.keys() - self._threads.keys():
-            thread = threading.Thread(target=self._deliver, args=(target,), name=f"notify {target}", daemon=True)
-            start_thread(thread)
-            self._threads[target] = thread
+        refused: NoThreadError | None = None
+        for worker in self._workers.values():
+            try:
+                worker.wake()
+            except NoThreadError as error:
+                refused = error
+        if refused is not None:
+            raise refused
 
     def drain(self, timeout: float) -> bool:
         """Deliver what targets accept immediately, for at most `timeout` seconds; return whether all threads ended.
 
         Other messages stay in the outbox for the next run. A target that is known to stall is not waited for.
         """
-        self._stopping.set()
-        for event in self._wakes.values():
-            event.set()
+        for worker in self._workers.values():
+            worker.begin_stop()
         deadline = monotonic() + timeout
-        for target, thread in self._threads.items():
-            thread.join(0.0 if self.deliveries[target].is_stalled else max(0.0, deadline - monotonic()))
-        self._abandoned.set()
-        return not any(thread.is_alive() for thread in self._threads.values())
+        ended = [
+            worker.stop(0.0 if self.deliveries[target].is_stalled else max(0.0, deadline - monotonic()))
+            for target, worker in self._workers.items()
+        ]
+        return all(ended)
 
-    def _deliver(self, target: str) -> None:
-        delivery, wake = self.deliveries[target], self._wakes[target]
-        while not self._abandoned.is_set():
-            wake.clear()
-            stopping = self._stopping.is_set()
-            try:
-                due = delivery.step()
-            except OvertakenError:
-                return  # the run is ending; the queue belongs to the next runner
-            if due != 0 and stopping:
-                return
-            if due is None or due > 0:
-                wake.wait(due)
+
+def _step(delivery: TargetDelivery) -> float | None:
+    try:
+        return delivery.step()
+    except OvertakenError:
+        return None  # the run is ending; the queue belongs to the next runner

@@ -91,7 +91,7 @@ class Notifier:
     @property
     def problem(self) -> str | None:
         """The current problems of the targets; None if there are none."""
-        found = [problem for delivery in self._sender.deliveries.values() if (problem := delivery.problem) is not None]
+        found = [*self._sender.problems]
         for target, why in self._unusable.items():
             delivery = self._sender.deliveries[target]
             if delivery.problem is None and not delivery.counts.delivered:
