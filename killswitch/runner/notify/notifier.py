@@ -120,7 +120,7 @@ class Notifier:
         """Drop messages that waited too long for a route; a message about the rest."""
         why = "no route names this target any more"
         dropped = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
-        left = self._store.waiting(target)
+        left = self._store.waiting(target).pending
         parts = [f"{left} wait"] if left else []
         parts += [f"{dropped} were dropped"] if dropped else []
         return f"of the notifications to {target} {' and '.join(parts)}, because {why}; `ksctl status` counts them"
