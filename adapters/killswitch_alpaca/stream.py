@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from killswitch.model.backoff import Backoff
 from killswitch.model.legible import legible, shortened
 from killswitch.model.venue import Push, VenueDownError
 from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
@@ -22,8 +23,8 @@ from killswitch_alpaca.settings import AlpacaSettings
 
 HEARTBEAT = 10.0
 """Seconds of silence before a ping, and from a ping until a response is due."""
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds before reconnecting; doubled each time, until a message arrives."""
+WAITS = Backoff(first=1.0, longest=30.0)
+"""Seconds before reconnecting after losses in a row without a message in between."""
 FILLED = frozenset({"fill", "partial_fill"})
 
 
@@ -39,7 +40,7 @@ class _StreamLostError(Exception):
 
 async def listen(settings: AlpacaSettings, on_push: Callable[[Push], None], touch: Touch) -> None:
     """Listen until cancelled. Raises VenueDownError only where Alpaca refuses the keys."""
-    wait = FIRST_WAIT
+    losses = 0
     while True:
         has_received = False
 
@@ -51,10 +52,10 @@ async def listen(settings: AlpacaSettings, on_push: Callable[[Push], None], touc
         try:
             await _stream_once(settings, forward, touch)
         except (_StreamLostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            wait = FIRST_WAIT if has_received else min(LONGEST_WAIT, 2 * wait)
             why = redacted(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
             on_push(Push("lost", f"Alpaca's stream is down: {why}"))
-        await asyncio.sleep(wait)
+        losses = 1 if has_received else losses + 1
+        await asyncio.sleep(WAITS.after(losses))
 
 
 async def _stream_once(settings: AlpacaSettings, on_push: Callable[[Push], None], touch: Touch) -> None:

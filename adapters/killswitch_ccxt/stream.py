@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
+from killswitch.model.backoff import Backoff
 from killswitch.model.legible import legible
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
 from killswitch_ccxt.client import Client
@@ -15,10 +16,10 @@ from killswitch_ccxt.dialect import Dialect
 Kind = Literal["orders", "positions", "balance"]
 ALIVE_INTERVAL: Final = 5.0
 """Seconds between two checks whether the connections still receive messages."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""First and longest pause, in seconds, before a lost stream is opened again; each further loss doubles it."""
+PAUSES: Final = Backoff(first=1.0, longest=60.0)
+"""Seconds before a stream that was lost so often in a row is opened again."""
 STEADY_AFTER: Final = 60.0
-"""Seconds without a loss after which the pauses start again. A good message is not enough: a connection may deliver
+"""Seconds without a loss after which the row of losses ends. A good message is not enough: a connection may deliver
 one and break at the next, every time."""
 MOST_CONNECTIONS, COUNTED_WITHIN = 20, 300.0
 """Number of connections within so many seconds after which none is opened, whatever ends them: streams that are lost
@@ -89,16 +90,14 @@ class StreamListener:
         ccxt.ks_connected = deque(maxlen=MOST_CONNECTIONS)
 
     async def _listen_to(self, kind: Kind, on_push: Callable[[Push], None]) -> None:
-        pause, time = FIRST_PAUSE, asyncio.get_running_loop().time
+        losses, time = 0, asyncio.get_running_loop().time
         while True:
             await self._await_connection_allowance()
             begun = time()
             why = await self._until_lost(kind, on_push)
-            if time() - begun >= STEADY_AFTER:
-                pause = FIRST_PAUSE
+            losses = 1 if time() - begun >= STEADY_AFTER else losses + 1
             on_push(Push("lost", f"{kind}: {why}"))
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
+            await asyncio.sleep(PAUSES.after(losses))
 
     async def _until_lost(self, kind: Kind, on_push: Callable[[Push], None]) -> str:
         """Listen to one stream until it is lost; the cause of the loss."""

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.model.backoff import Backoff
 from killswitch.model.venue import ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()
@@ -88,7 +89,7 @@ def validity(life: OrderLife, pace: ClosingPace, expired: int) -> float | None:
     """
     if life.longest is None:
         return None
-    wanted = min(pace.longest_validity, pace.first_validity * 2.0 ** min(expired, 10))
+    wanted = Backoff(pace.first_validity, pace.longest_validity).after(expired + 1)
     return min(life.longest, max(life.shortest, wanted))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from killswitch.model.backoff import Backoff
+
 
 class ClosingPace(Struct, frozen=True):
     """The timing parameters of closing. Each bounds harm; none of them is a rate limit."""
@@ -73,10 +75,8 @@ class ClosingPace(Struct, frozen=True):
 
         `closed`: the market is reported closed, and no snapshot shows when it opens.
         """
-        if fruitless <= 0:
-            return 0.0
         longest = max(self.longest_wait, self.longest_closed_wait) if closed else self.longest_wait
-        return min(longest, self.first_wait * 2.0 ** min(fruitless - 1, 30))
+        return Backoff(self.first_wait, longest).after(fruitless)
 
 
 PACE = ClosingPace()

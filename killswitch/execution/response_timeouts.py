@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec import Struct, field
 
 from killswitch.execution.closing_pace import ClosingPace
+from killswitch.model.backoff import Backoff
 from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError, VenueError
 
 T = TypeVar("T")
@@ -62,8 +63,8 @@ class ResponseTimeouts:
         """Seconds that the next request of this kind may take."""
         if trips.smoothed is None:
             return self._pace.request_timeout
-        wait = (trips.smoothed + 4 * trips.variation) * 2.0 ** min(trips.timeouts, 10)
-        return min(self._pace.request_timeout, max(self._pace.shortest_timeout, wait))
+        waits = Backoff(trips.smoothed + 4 * trips.variation, self._pace.request_timeout)
+        return min(self._pace.request_timeout, max(self._pace.shortest_timeout, waits.after(trips.timeouts + 1)))
 
     def _record_round_trip(self, trips: _RoundTrips, seconds: float) -> None:
         """Record a round trip of `seconds`, and shorten the timeouts of requests in flight accordingly."""

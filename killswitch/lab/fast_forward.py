@@ -18,6 +18,7 @@ from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix, even_step
 from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.rules import MarketRules
+from killswitch.model.backoff import Backoff
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.scopes.evaluator import Quiescence
 from killswitch.signals.declaration import LookAhead
@@ -30,8 +31,8 @@ FIRST_SEARCH, SEARCH_GROWTH = 64, 8
 """The number of bars in the first search, and the factor of each further search while all bars are quiet."""
 LEAST_SKIPPED = 4
 """Fewer bars than this are ticked: skipping costs more."""
-MOST_TICKS_BETWEEN_SEARCHES = 16
-"""The most ticks between two searches after searches without a result."""
+TICKS_BETWEEN_SEARCHES = Backoff(first=1, longest=16)
+"""Ticks between two searches after searches in a row without a result."""
 ROUNDING = 1e-9
 """The relative error of an amount of money that float sums may have."""
 
@@ -44,7 +45,7 @@ class FastForward:
         self._interpreter = interpreter
         self._rules = rules
         self._is_screenable = True
-        self._search_pause, self._ticks_until_search = 1, 0
+        self._fruitless_searches, self._ticks_until_search = 0, 0
 
     def count_quiet_bars(self, book: StaticBook) -> int:
         """Return how many bars can be skipped; the one after them is ticked, as is the next.
@@ -56,10 +57,10 @@ class FastForward:
             return 0
         found = self._quiet_bars(book) - 1  # the bar before an event is ticked, too
         if found >= LEAST_SKIPPED:
-            self._search_pause = 1
+            self._fruitless_searches = 0
             return found
-        self._ticks_until_search = self._search_pause
-        self._search_pause = min(MOST_TICKS_BETWEEN_SEARCHES, 2 * self._search_pause)
+        self._fruitless_searches += 1
+        self._ticks_until_search = int(TICKS_BETWEEN_SEARCHES.after(self._fruitless_searches))
         return 0
 
     def skip(self, count: int, book: StaticBook) -> None:

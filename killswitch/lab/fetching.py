@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from killswitch.lab.bar_files import BarFile, BarOrigin, Coverage, FetchError, PartialDownload, invalid_bar_reason
+from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.instant import rfc3339
@@ -20,8 +21,8 @@ from killswitch.model.venue import CredentialsRefusedError, RateLimitedError, Ve
 
 TRIES = 8
 """Failed requests in a row after which the fetch ends; the next call resumes it."""
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds after a failed request, doubled by each further one in a row, and the longest wait."""
+WAITS = Backoff(first=1.0, longest=60.0)
+"""Seconds after failed requests in a row."""
 LONGEST_RETRY_AFTER = 300.0
 """The longest wait in seconds that a venue may ask for. A longer one is a ban of the address, which is reported."""
 REQUEST_PAUSE = 0.3
@@ -208,7 +209,6 @@ class Fetch:
 
     async def _page(self, since: int) -> Sequence[Bar]:
         """Fetch one page of finished bars, with retries while the venue is down or limits the rate."""
-        wait = FIRST_WAIT
         for tries in range(1, TRIES + 1):
             if self._requests:
                 await self.clock.sleep(REQUEST_PAUSE)
@@ -227,10 +227,9 @@ class Fetch:
                         f"gave no bars {tries} times in a row ({text}); those before {_instant(since)} are kept: "
                         "run the same command again to resume"
                     ) from error
-                pause = max(wait, requested)
+                pause = max(WAITS.after(tries), requested)
                 self.on_retry(f"{self.origin.symbol}: {text}; retry in {pause:g} s")
                 await self.clock.sleep(pause)
-                wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
                 raise self._error(f"answered: {one_line(str(error))}; check the symbol and the timeframe") from error
         raise AssertionError("the last try returns or raises")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from msgspec import DecodeError, Struct
 
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import Event, Instant
 
 T = TypeVar("T")
@@ -115,6 +116,22 @@ class Delivery(Struct, frozen=True):
     """Why the last attempt failed, or why delivery was given up; secrets are redacted."""
     ended_at: int | None = None
     """When it was delivered or given up (microseconds)."""
+    due_at: int = 0
+    """When it is to be tried next (microseconds); 0 for immediately."""
+    is_refused: bool = False
+    """Whether its target refused it and accepted others: those pass it until it is due."""
+
+
+MOST_POSTPONED: Final = MINUTE
+"""One that is due later than in this time is due now: the clock was set back since."""
+
+
+class PendingCount(Struct, frozen=True):
+    """The pending notifications of one target, and how many of them it refuses; `why` it refuses one of those."""
+
+    pending: int
+    refused: int
+    why: str | None
 
 
 class RouteCount(Struct, frozen=True):
@@ -205,22 +222,21 @@ class Journal(Protocol):
 class Outbox(Protocol):
     """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
 
-    def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
-        """The oldest pending notification for `target`; None if there is none.
+    def claim(self, target: str, now: int, besides: Collection[str] = ()) -> Delivery | None:
+        """The pending notification for `target` that is next, or None. `besides`: ids to skip.
 
-        The attempt is counted before it is made. `besides`: ids to skip.
+        The attempt is counted before it is made. One that is not due has its `due_at`, and counts no attempt.
         """
 
-    def settle(self, message: str, at: int, error: str | None) -> None:
-        """Record the result of an attempt: delivered, or still pending because of `error`."""
+    def settle(self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False) -> None:
+        """Record the result of an attempt: delivered, or still pending because of `error`, and when it is due next."""
 
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """Give up notifications for `target` that were decided before `before`; returns their number.
 
         `reason` is recorded for those without an error."""
 
-    def waiting(self, target: str) -> int:
-        """The number of pending notifications for `target`."""
+    def waiting(self, target: str) -> PendingCount: ...
 
     def outbox(self) -> Sequence[RouteCount]:
         """Delivery counts by route and target."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from killswitch.model.backoff import Backoff
+
 
 class Breaker:
     """The circuit breaker of one venue. Times are monotonic seconds of the caller's clock."""
@@ -22,10 +24,10 @@ class Breaker:
         if failures < 1 or not 0 < first_wait <= longest < math.inf:
             raise ValueError(f"invalid breaker: {failures} failures, {first_wait} s to {longest} s")
         self._failures = failures
-        self._first_wait = first_wait
-        self._longest = longest
+        self._waits = Backoff(first_wait, longest)
         self._in_a_row = 0
-        self._wait = first_wait
+        self._openings = 0
+        """How often it has opened since it was last closed."""
         self._probe_until: float | None = None
         self.state: Literal["closed", "open", "half_open"] = "closed"
         """`half_open`: one probe is in flight, and nothing else may be sent until its outcome is reported."""
@@ -37,7 +39,7 @@ class Breaker:
         if self.state == "closed":
             return 0.0
         until = self.probe_at if self._probe_until is None else self._probe_until
-        return min(max(until - now, 0.0), self._longest)  # rounding may make it a little more
+        return min(max(until - now, 0.0), self._waits.longest)  # rounding may make it a little more
 
     def allows(self, now: float) -> bool:
         """Whether an order may be sent now. While it is open, a True is the probe: one at a time, and none too early.
@@ -49,7 +51,7 @@ class Breaker:
         if self.wait(now) > 0.0:
             return False
         self.state = "half_open"
-        self._probe_until = now + self._longest
+        self._probe_until = now + self._waits.longest
         return True
 
     def unused(self, now: float) -> None:
@@ -62,8 +64,7 @@ class Breaker:
     def succeeded(self, now: float) -> None:
         """Record that the venue answered a request, whatever the answer."""
         self.state = "closed"
-        self._in_a_row = 0
-        self._wait = self._first_wait
+        self._in_a_row = self._openings = 0
         self._probe_until = None
         self.probe_at = min(self.probe_at, now)
 
@@ -74,13 +75,8 @@ class Breaker:
         longer.
         """
         self._in_a_row += 1
-        if self.state == "half_open":
-            self._wait = min(2.0 * self._wait, self._longest)
-            self._open(now)
-        elif self.state == "closed" and self._in_a_row >= self._failures:
-            self._open(now)
-
-    def _open(self, now: float) -> None:
-        self.state = "open"
-        self._probe_until = None
-        self.probe_at = now + self._wait
+        if self.state == "half_open" or (self.state == "closed" and self._in_a_row >= self._failures):
+            self.state = "open"
+            self._probe_until = None
+            self._openings += 1
+            self.probe_at = now + self._waits.after(self._openings)

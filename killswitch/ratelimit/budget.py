@@ -18,6 +18,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.model.backoff import Backoff
 from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
 from killswitch.ratelimit.shared_limits import CallCost, SharedLimit, highest_cost, units_by_call
@@ -26,10 +27,8 @@ Purpose = Literal["closing", "reading", "turn", "poll"]
 """What a call is for. A `turn` is an account poll that comes after the earlier claims of others; a `poll` is one that
 also comes at every interval, and keeps its pace. All but closing leave the reserved share."""
 
-FIRST_PAUSE = 1.0
-"""Seconds of pause after a refusal without a duration; doubled by each further one in a row."""
-LONGEST_PAUSE = 60.0
-"""Upper bound of that doubling."""
+PAUSES = Backoff(first=1.0, longest=60.0)
+"""Seconds of pause after refusals in a row without a duration."""
 PACE = 10.0
 """Seconds, or the poll interval if that is longer: under a limit for a longer time, polls are spaced evenly. Too many
 polls would otherwise use a minute's units in half of it, and leave the other half without any."""
@@ -66,7 +65,7 @@ class RateLimitPause(Struct):
         """Record a rate-limit refusal; `retry_after` applies if it is valid."""
         if now >= self.until:
             self.refusals += 1
-        wait = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.refusals - 1, 30))
+        wait = PAUSES.after(self.refusals)
         if retry_after is not None and retry_after > 0:  # NaN is not
             wait = min(retry_after, LONGEST_BAN)
         self.until = max(self.until, now + wait)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
+from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import Closing
@@ -21,10 +22,8 @@ from killswitch.store.errors import StoreError
 DISTRUSTED_PASSES = 5
 """Consecutive passes without reliable venue data after which a problem is reported."""
 
-FIRST_PAUSE = 0.1
-"""Seconds after a pass that failed, doubled by each further one in a row."""
-LONGEST_PAUSE = 5.0
-"""Seconds; the limit of that doubling."""
+PAUSES = Backoff(first=0.1, longest=5.0)
+"""Seconds after passes that failed in a row."""
 AT_ONE_INSTANT = 1000
 """Most passes that begin at one instant of the clock; further ones wait until it has moved."""
 
@@ -95,7 +94,7 @@ class ClosingWorker:
             return math.inf
         now = self.monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
-            return FIRST_PAUSE
+            return PAUSES.first
         pause = max(self._not_before - now, 0.0)
         if not self._recovered or self._waiting:
             return pause
@@ -204,6 +203,5 @@ class ClosingWorker:
     def _fail(self, why: str) -> None:
         self._more |= self._closes
         self._failures += 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
-        self._not_before = self.monotonic() + pause
+        self._not_before = self.monotonic() + PAUSES.after(self._failures)
         self.trouble = f"closing on account {self.account} is retried after {legible(why)}"

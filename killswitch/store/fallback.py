@@ -64,7 +64,8 @@ _WRITE_BACK: Final = (
     "INSERT OR REPLACE INTO disk.states SELECT * FROM main.states EXCEPT SELECT * FROM disk.states",
     "INSERT OR REPLACE INTO disk.history SELECT * FROM main.history m WHERE m.at >= :history",
     "INSERT OR REPLACE INTO disk.outbox SELECT * FROM main.outbox m WHERE NOT EXISTS (SELECT 1 FROM disk.outbox d "
-    "WHERE d.id = m.id AND d.state = m.state AND d.attempts = m.attempts AND d.error IS m.error)",
+    "WHERE d.id = m.id AND d.state = m.state AND d.attempts = m.attempts AND d.error IS m.error "
+    "AND d.due_at = m.due_at AND d.is_refused = m.is_refused)",
     "INSERT OR IGNORE INTO disk.incidents SELECT * FROM main.incidents",
     "INSERT OR IGNORE INTO disk.course SELECT * FROM main.course",
 )

@@ -55,6 +55,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE course (
                 incident TEXT NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (incident, at))""",
     ),
+    # 4: when each notification is due next, and whether its target refuses it while it accepts others
+    (
+        "ALTER TABLE outbox ADD COLUMN due_at INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD COLUMN is_refused INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 NEWEST: Final = len(MIGRATIONS)

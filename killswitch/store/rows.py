@@ -116,7 +116,7 @@ def route_count(row: Any) -> RouteCount:
 
 def delivery(row: Any) -> Delivery:
     message = Outgoing(text(row.id), integer(row.at), text(row.route), text(row.target), bytes_of(row.body))
-    return msgspec.convert(dict(row._mapping) | {"message": message}, Delivery)
+    return msgspec.convert(dict(row._mapping) | {"message": message, "is_refused": row.is_refused == 1}, Delivery)
 
 
 def entry(row: Any) -> JournalEntry:

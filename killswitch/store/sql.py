@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    MOST_POSTPONED,
     Commands,
     Delivery,
     EquityCurvePoint,
@@ -21,6 +21,7 @@ from killswitch.model.store import (
     JournalEntry,
     Lease,
     MachineState,
+    PendingCount,
     RouteCount,
     StoreBusyError,
     StoredDecision,
@@ -33,7 +34,6 @@ from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError
 from killswitch.store.handle import StoreHandle, retried
 
-_LATER_THAN_ALL: Final = 2**62
 LEASE_TERM: Final = "lease-term"
 """The live blob with the duration of the lease, for which its table has no column."""
 
@@ -149,32 +149,39 @@ class SqlStore(StoreHandle):
         return self._decoded("a notice", rows.notice, self._read(sql.NOTICES, limit=limit))
 
     @retried
-    def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
-        """The oldest pending notification for `target`, with the attempt counted in advance; None if none is pending.
+    def claim(self, target: str, now: int, besides: Collection[str] = ()) -> Delivery | None:
+        """The notification for `target` that is next, None if none is pending; if it is due, with the attempt counted.
 
-        `besides`: ids to skip. Raises FencedError as `commit_tick`.
+        One that is not due has its `due_at`, and no attempt is counted. `besides`: ids to skip. Raises FencedError as
+        `commit_tick`.
         """
-        if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
-            return None  # a target without notifications must not cost a write
-        while True:
+        latest, what = now + MOST_POSTPONED, f"a notification to {target}"
+        values = {"target": target, "besides": list(besides), "now": now, "latest": latest}
+        while found := self._read(sql.NEXT_MESSAGE, **values):  # none that is due must not cost a write
+            waiting = self._decoded_one(what, rows.delivery, found)
+            if waiting is not None and now < waiting.due_at <= latest:
+                return waiting
             with self._writing_fenced(background=True) as connection:
-                row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
-                found = [] if row is None else self._decoded(f"a notification to {target}", rows.delivery, [row])
-                if row is None or found:
-                    return found[0] if found else None
-                # An unreadable oldest notification would block all others.
-                values = {"id": row.id, "at": int(time.time() * 1_000_000)}
-                connection.execute(sql.UNREADABLE_MESSAGE, values)
+                if waiting is None:  # an unreadable one would block all others
+                    connection.execute(sql.UNREADABLE_MESSAGE, {"id": found[0].id, "at": now})
+                elif claimed := self._decoded_one(
+                    what, rows.delivery, connection.execute(sql.CLAIM_MESSAGE, {"id": found[0].id}).all()
+                ):
+                    return claimed
+        return None
 
     @retried
-    def settle(self, message: str, at: int, error: str | None) -> None:
-        """Record the result of an attempt: delivered, or still pending because of `error`. Raises FencedError as
-        `claim`."""
+    def settle(self, message: str, at: int, error: str | None, *, due_at: int = 0, is_refused: bool = False) -> None:
+        """Record the result of an attempt: delivered, or still pending because of `error`, and when it is due next.
+
+        Raises FencedError as `claim`.
+        """
         with self._writing_fenced(background=True) as connection:
             if error is None:
                 connection.execute(sql.MESSAGE_DELIVERED, {"id": message, "at": at})
             else:
-                connection.execute(sql.MESSAGE_FAILED, {"id": message, "error": error})
+                values = {"id": message, "error": error, "due_at": due_at, "is_refused": int(is_refused)}
+                connection.execute(sql.MESSAGE_FAILED, values)
 
     @retried
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
@@ -188,9 +195,10 @@ class SqlStore(StoreHandle):
             values = {"target": target, "before": before, "at": at, "reason": reason}
             return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)
 
-    def waiting(self, target: str) -> int:
-        """How many notifications are pending for `target`."""
-        return int(self._read(sql.WAITING, target=target)[0].count)
+    def waiting(self, target: str) -> PendingCount:
+        """The notifications that are pending for `target`."""
+        row = self._read(sql.WAITING, target=target)[0]
+        return PendingCount(int(row.pending), int(row.refused), row.why)
 
     def outbox(self) -> Sequence[RouteCount]:
         """Number of notifications by state, route and target."""

@@ -72,10 +72,10 @@ INCIDENT_NOTE = text("SELECT note FROM incidents WHERE id = :id")
 PUT_COURSE = _insert("course", "incident", "at", "value", key="incident, at")
 COURSE = text("SELECT at, value FROM course WHERE incident = :incident ORDER BY at")
 
-_OUTBOX_COLUMNS = "id, at, route, target, body, state, attempts, error, ended_at"
+_OUTBOX_COLUMNS = "id, at, route, target, body, state, attempts, error, ended_at, due_at, is_refused"
 PUT_MESSAGE = text(
     f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) "
-    "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL) ON CONFLICT (id) DO NOTHING"
+    "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL, 0, 0) ON CONFLICT (id) DO NOTHING"
 )
 # Notifications of trips, ends and resets, and pages of policies, go before the program's own notices. The words
 # are those of `Message` as it is encoded; in any other text the quotation marks would be escaped.
@@ -84,16 +84,22 @@ _IS_OVERTAKEN = (
     f"""({_HEAD} LIKE '%","event":"notice","severity":"page","policy":"runner"%'"""
     f""" OR ({_HEAD} LIKE '%","event":"notice"%' AND {_HEAD} NOT LIKE '%","severity":"page"%'))"""
 )
-CLAIM_MESSAGE = text(
-    "UPDATE outbox SET attempts = attempts + 1 WHERE sequence = ("
-    "  SELECT sequence FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides"
-    f"  ORDER BY {_IS_OVERTAKEN}, sequence LIMIT 1)"
-    f" RETURNING {_OUTBOX_COLUMNS}"
+# A refused one lets the others pass until it is due; any other one that is not due keeps its place before them.
+NEXT_MESSAGE = text(
+    f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides"
+    " ORDER BY CASE WHEN is_refused = 1 AND due_at > :now AND due_at <= :latest THEN due_at ELSE 0 END,"
+    f"  {_IS_OVERTAKEN}, sequence LIMIT 1"
 ).bindparams(bindparam("besides", expanding=True))
+CLAIM_MESSAGE = text(
+    "UPDATE outbox SET attempts = attempts + 1, due_at = 0 WHERE id = :id AND state = 'pending'"
+    f" RETURNING {_OUTBOX_COLUMNS}"
+)
 MESSAGE_DELIVERED = text(
     "UPDATE outbox SET state = 'delivered', error = NULL, ended_at = :at WHERE id = :id AND state = 'pending'"
 )
-MESSAGE_FAILED = text("UPDATE outbox SET error = :error WHERE id = :id AND state = 'pending'")
+MESSAGE_FAILED = text(
+    "UPDATE outbox SET error = :error, due_at = :due_at, is_refused = :is_refused WHERE id = :id AND state = 'pending'"
+)
 GIVE_UP_MESSAGES = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = coalesce(error, :reason) "
     "WHERE state = 'pending' AND target = :target AND at < :before"
@@ -102,7 +108,11 @@ UNREADABLE_MESSAGE = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = 'it cannot be read in the store' WHERE id = :id"
 )
 MESSAGE_WAITS = text("SELECT 1 FROM outbox WHERE state = 'pending' AND target = :target AND at < :before LIMIT 1")
-WAITING = text("SELECT count(*) AS count FROM outbox WHERE state = 'pending' AND target = :target")
+WAITING = text(
+    "SELECT count(*) AS pending, coalesce(sum(is_refused), 0) AS refused,"
+    " max(CASE WHEN is_refused = 1 THEN error END) AS why"
+    " FROM outbox WHERE state = 'pending' AND target = :target"
+)
 OUTBOX = text(
     "SELECT c.route, c.target, c.pending, c.delivered, c.given_up, f.at AS oldest, f.error FROM ("
     " SELECT route, target, sum(CASE WHEN state = 'pending' THEN 1 ELSE 0 END) AS pending,"

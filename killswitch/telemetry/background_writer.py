@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Protocol
 
-from killswitch.deadline import start_thread
+from killswitch.worker import Worker
 
 MOST = 10_000
 """Largest number of waiting chunks."""
@@ -70,31 +69,34 @@ class BackgroundWriter:
         self._compressor = self.compressor() if self.compressor is not None else None
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
-        self._wake = threading.Condition()
-        self._is_closed = False
+        self._lock = threading.Lock()
         self._torn = False
         self._failure: str | None = None
         self._lost = 0
         """Lost chunks since the last accepted one."""
         self._behind = False
         """Whether chunks were lost since the queue was empty: a slow reader is one problem, not one for each line."""
-        self._busy_since: float | None = monotonic()
-        """Since when the thread has been opening or writing without progress; None while it is idle."""
-        self._opening: OSError | None = None
+        self._is_open = isinstance(target, int)
+        self._refusal: OSError | None = None
+        """Why the first attempt to open the file failed."""
         self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"write {self.what}", daemon=True)
-        start_thread(self._thread)
-        self._opened.wait(OPENED_WITHIN)
-        if self._opening is not None:
-            raise self._opening
+        """Set once the file is open, refused, or a pipe that waits for its reader."""
+        self._worker = Worker(f"write {self.what}", self._step)
+        self._worker.wake()
+        if not self._is_open:
+            self._opened.wait(OPENED_WITHIN)
+        if self._refusal is not None:
+            self._worker.begin_stop()
+            raise self._refusal
 
     @property
     def problem(self) -> str | None:
         """Why chunks are lost, or delayed for long; None while they are written."""
         if self._failure is not None:
             return f"{self.what} are not written to {self._name}: {self._failure}"
-        since = self._busy_since
-        if self._behind or (since is not None and monotonic() - since >= STALLED_AFTER):
+        if self._worker.problem is not None:
+            return self._worker.problem
+        if self._behind or self._is_stalled:
             return f"{self.what} to {self._name} are late or lost: the reader is too slow, or the disk hangs"
         return None
 
@@ -105,79 +107,73 @@ class BackgroundWriter:
 
     def put(self, chunk: bytes) -> int | None:
         """Queue `chunk`; None if there is no room. Otherwise the number of chunks that were lost before it."""
-        with self._wake:
+        with self._lock:
             full = len(self._chunks) >= self.most or self._bytes + len(chunk) > self.most_bytes
-            if self._is_closed or (full and self._chunks):
+            if self._worker.is_stopping or (full and self._chunks):
                 self._lost += 1
                 self._behind = True
                 return None
             self._chunks.append(chunk)
             self._bytes += len(chunk)
             lost, self._lost = self._lost, 0
-            self._wake.notify_all()
-            return lost
+        self._worker.wake()
+        return lost
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Write the queued chunks, for at most `timeout` seconds; return whether all were written.
 
         A stalled sink is not waited for again. A second call does nothing.
         """
-        since = self._busy_since
-        stalled = since is not None and monotonic() - since >= STALLED_AFTER
-        with self._wake:
-            self._is_closed = True
-            self._wake.notify_all()
-        self._thread.join(0.0 if stalled else timeout)
-        ended = not self._thread.is_alive()
+        with self._lock:  # a chunk that was accepted before is written
+            self._worker.begin_stop()
+        ended = self._worker.stop(0.0 if self._is_stalled else timeout)
         if ended and self._file >= 0 and not isinstance(self.target, int):
             os.close(self._file)
             self._file = -1
         return ended and not self._chunks and self._failure is None
 
-    def _run(self) -> None:
-        if not self._open():
-            return
-        while (chunk := self._next()) is not None:
-            data = chunk if self._compressor is None else self._compressor.compress(chunk)
-            if not self._write(data):
-                with self._wake:
-                    self._lost += 1
-            with self._wake:
-                self._chunks.popleft()
-                self._bytes -= len(chunk)
-        if self._compressor is not None and not self._chunks:
-            self._write(self._compressor.flush())
+    @property
+    def _is_stalled(self) -> bool:
+        return self._worker.hangs_for(STALLED_AFTER)
 
-    def _open(self) -> bool:
-        """Open the file; whether that succeeded. The constructor raises a failure of the first attempt."""
-        while not isinstance(self.target, int) and self._file < 0:
-            if _is_pipe(self.target):
-                self._opened.set()  # opening it waits for a reader
-            try:
-                self._file = os.open(self.target, self._flags, 0o644)
-            except OSError as error:
-                if not self._opened.is_set():
-                    self._opening = error
-                    self._opened.set()
-                    return False
+    def _step(self) -> float | None:
+        """Open the file, or write the oldest chunk, which stays in the queue until it is written."""
+        if not self._is_open:
+            return self._open()
+        with self._lock:
+            chunk = self._chunks[0] if self._chunks else None
+            self._behind = self._behind and chunk is not None
+        if chunk is None:
+            if self._worker.is_stopping and self._compressor is not None:
+                self._write(self._compressor.flush())
+                self._compressor = None
+            return None
+        is_written = self._write(chunk if self._compressor is None else self._compressor.compress(chunk))
+        with self._lock:
+            self._lost += not is_written
+            self._chunks.popleft()
+            self._bytes -= len(chunk)
+        return 0.0
+
+    def _open(self) -> float | None:
+        """Open the file. The constructor raises a failure of the first attempt; later ones are repeated."""
+        assert not isinstance(self.target, int)  # a descriptor is open
+        if self._refusal is not None:
+            return None
+        if _is_pipe(self.target):
+            self._opened.set()  # opening it waits for a reader
+        try:
+            self._file = os.open(self.target, self._flags, 0o644)
+        except OSError as error:
+            if self._opened.is_set():
                 self._failure = _reason(error)
-                if not self._pause():
-                    return False
-        self._failure = None
+                return 0.0 if self._worker.pause(RETRY_AFTER) else None
+            self._refusal = error
+            self._opened.set()
+            return None
+        self._is_open, self._failure = True, None
         self._opened.set()
-        return True
-
-    def _next(self) -> bytes | None:
-        """The oldest chunk, which stays in the queue until it is written."""
-        with self._wake:
-            while not self._chunks and not self._is_closed:
-                self._behind = False
-                self._busy_since = None
-                self._wake.wait()
-            if not self._chunks:
-                return None
-            self._busy_since = monotonic()
-            return self._chunks[0]
+        return 0.0
 
     def _write(self, data: bytes) -> bool:
         """Write all of `data`, with retries; False if it is given up."""
@@ -189,16 +185,16 @@ class BackgroundWriter:
                 count = os.write(self._file, left)
             except BlockingIOError:
                 _until_writable(self._file)  # its opener has made it non-blocking; it may be shared
-                if self._is_closed:
+                if self._worker.is_stopping:
                     return self._give_up(len(data), len(left))
                 continue
             except OSError as error:
                 self._failure = _reason(error)
-                if error.errno == errno.EPIPE or not self._pause():
+                if error.errno == errno.EPIPE or not self._worker.pause(RETRY_AFTER):
                     return self._give_up(len(data), len(left))
                 continue
             self._failure = None
-            self._busy_since = monotonic()
+            self._worker.report_progress()
             left = left[count:]
         self._torn = False
         return True
@@ -221,11 +217,6 @@ class BackgroundWriter:
         except OSError:
             return False  # its last line stays torn, which a reader sees
         return True
-
-    def _pause(self) -> bool:
-        """Wait before the next attempt; False if there is to be none."""
-        with self._wake:
-            return not self._wake.wait_for(lambda: self._is_closed, RETRY_AFTER)
 
 
 def _is_pipe(path: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from importlib import import_module
 from typing import Any
 
@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
-from killswitch.deadline import NoThreadError, start_thread
+from killswitch.deadline import DaemonThreadExecutor
 from killswitch.telemetry.exporting import Ids, KeepIncidents
 from killswitch.telemetry.settings import TelemetrySettings
 from killswitch.transport.sinks import guard_every_session
@@ -135,15 +135,10 @@ class Providers:
     def shut_down(self) -> bool:
         """Export the rest, for at most `SHUTDOWN_TIMEOUT` seconds; whether that succeeded."""
         ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
-        threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
-        try:
-            for thread in threads:
-                start_thread(thread)
-        except NoThreadError:
-            return False
-        for thread in threads:
-            thread.join(SHUTDOWN_TIMEOUT / len(threads))
-        return not any(thread.is_alive() for thread in threads)
+        threads = DaemonThreadExecutor("telemetry-end")
+        calls = [threads.submit(end) for end in ends]
+        ended = wait(calls, SHUTDOWN_TIMEOUT).done
+        return all(call in ended and call.exception() is None for call in calls)
 
     def _tracing(self, wanted: TelemetrySettings, resource: Resource) -> TracerProvider:
         provider = TracerProvider(_sampler(wanted), resource, shutdown_on_exit=False, id_generator=self.ids)

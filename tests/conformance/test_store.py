@@ -23,6 +23,7 @@ from killswitch.model.store import (
     JournalKind,
     MachineState,
     Outgoing,
+    PendingCount,
     RouteCount,
     Store,
     StoreBusyError,
@@ -356,10 +357,10 @@ def test_messages_can_be_skipped(opener: Opener) -> None:
     store = opener()
     messages = (outgoing("z"), outgoing("a"), outgoing("m"))
     store.commit_tick(tick(messages=messages))
-    assert store.claim("log warning", ["z"]) == Delivery(messages[1], attempts=1)
-    assert store.claim("log warning", {"z", "a"}) == Delivery(messages[2], attempts=1)
-    assert store.claim("log warning", ["a", "m", "z"]) is None
-    assert store.claim("log warning") == Delivery(messages[0], attempts=1)
+    assert store.claim("log warning", 9, ["z"]) == Delivery(messages[1], attempts=1)
+    assert store.claim("log warning", 9, {"z", "a"}) == Delivery(messages[2], attempts=1)
+    assert store.claim("log warning", 9, ["a", "m", "z"]) is None
+    assert store.claim("log warning", 9) == Delivery(messages[0], attempts=1)
 
 
 def test_a_target_gets_its_messages_in_their_order(opener: Opener) -> None:
@@ -367,22 +368,61 @@ def test_a_target_gets_its_messages_in_their_order(opener: Opener) -> None:
     store = opener()
     messages = (outgoing("z"), outgoing("other", target="file /x"), outgoing("a"))
     store.commit_tick(tick(messages=messages))
-    assert store.claim("log warning") == Delivery(messages[0], attempts=1)
+    assert store.claim("log warning", 9) == Delivery(messages[0], attempts=1)
     store.settle("z", 5, "refused")
-    assert opener().claim("log warning") == Delivery(messages[0], attempts=2, error="refused")
-    assert store.claim("file /x") == Delivery(messages[1], attempts=1)
+    assert opener().claim("log warning", 9) == Delivery(messages[0], attempts=2, error="refused")
+    assert store.claim("file /x", 9) == Delivery(messages[1], attempts=1)
     store.settle("z", 6, None)
-    assert store.claim("log warning") == Delivery(messages[2], attempts=1)
+    assert store.claim("log warning", 9) == Delivery(messages[2], attempts=1)
     store.settle("a", 7, None)
     store.settle("a", 8, "an answer that came too late")
-    assert (store.claim("log warning"), store.claim("nowhere")) == (None, None)
+    assert (store.claim("log warning", 9), store.claim("nowhere", 9)) == (None, None)
     assert store.deliveries(1) == [Delivery(messages[2], "delivered", 1, None, 7)]
+
+
+def test_a_message_that_is_not_due_keeps_its_place_and_counts_no_attempt(opener: Opener) -> None:
+    """The next process waits for it as this one does, at the instant it is due and not before."""
+    store = opener()
+    messages = (outgoing("z"), outgoing("a"))
+    store.commit_tick(tick(messages=messages))
+    store.claim("log warning", 10)
+    store.settle("z", 11, "refused", due_at=20)
+    assert opener().claim("log warning", 19) == Delivery(messages[0], attempts=1, error="refused", due_at=20)
+    assert opener().claim("log warning", 20) == Delivery(messages[0], attempts=2, error="refused")
+
+
+def test_a_refused_message_is_passed_until_it_is_due(opener: Opener) -> None:
+    """Among several, the one that is due first is next; each is counted, with the reason of one of them."""
+    store = opener()
+    messages = (outgoing("z"), outgoing("y"), outgoing("a"))
+    store.commit_tick(tick(messages=messages))
+    store.settle("z", 11, "too long", due_at=30, is_refused=True)
+    store.settle("y", 11, "too long", due_at=20, is_refused=True)
+    assert store.waiting("log warning") == PendingCount(3, 2, "too long")
+    assert store.claim("log warning", 12) == Delivery(messages[2], attempts=1)
+    store.settle("a", 13, None)
+    refused = Delivery(messages[1], error="too long", due_at=20, is_refused=True)
+    assert opener().claim("log warning", 19) == refused
+    assert store.claim("log warning", 20) == Delivery(messages[1], attempts=1, error="too long", is_refused=True)
+    assert store.waiting("nowhere") == PendingCount(0, 0, None)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_message_of_a_clock_that_was_ahead_is_due_at_once(store: Store, *, is_refused: bool) -> None:
+    """Later than any pause lasts: the clock of that run was set back since, and nobody waits two hours for a page."""
+    store.commit_tick(tick(messages=(outgoing("z"),)))
+    store.settle("z", 11, "down", due_at=100 + 60 * SECOND, is_refused=is_refused)
+    waits, due = store.claim("log warning", 100), store.claim("log warning", 99)
+    assert (waits, due) == (
+        Delivery(outgoing("z"), error="down", due_at=100 + 60 * SECOND, is_refused=is_refused),
+        Delivery(outgoing("z"), attempts=1, error="down", is_refused=is_refused),
+    )
 
 
 def test_a_message_that_waits_for_too_long_is_given_up(store: Store) -> None:
     """Only one that was decided before the instant and still waits, with the error it had, or the reason."""
     store.commit_tick(tick(messages=tuple(outgoing(f"m{at}", at) for at in (10, 20, 30))))
-    store.claim("log warning")
+    store.claim("log warning", 9)
     store.settle("m10", 11, "refused")
     assert store.give_up("log warning", 30, 40, "too late") == 2
     assert store.give_up("log warning", 30, 41, "too late") == 0
@@ -416,14 +456,14 @@ def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
     old.commit_tick(tick(messages=(outgoing("m1"),)))
     new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)
     for write in (
-        lambda: old.claim("log warning"),
+        lambda: old.claim("log warning", 9),
         lambda: old.settle("m1", 1, None),
         lambda: old.give_up("log warning", 9, 9, "x"),
         lambda: old.forget(9),
     ):
         with pytest.raises(StoreError, match="passed to generation 2"):
             write()
-    assert new.claim("log warning") == Delivery(outgoing("m1"), attempts=1)
+    assert new.claim("log warning", 9) == Delivery(outgoing("m1"), attempts=1)
 
 
 def test_an_incident_keeps_its_first_context_and_every_point_once(opener: Opener) -> None:

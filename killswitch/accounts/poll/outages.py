@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from killswitch.accounts.poll.poller import Polls
+from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
@@ -26,7 +27,8 @@ LEAST = 15.0
 """Seconds; the least time for which polls may fail without a report."""
 REMEMBERED = 3600.0
 """Seconds for which each report doubles the time before the next one: a flapping account is not paged each time."""
-MOST_DOUBLINGS = 6
+LONGEST = 64
+"""The longest such time, as a multiple of the first."""
 
 
 def unreported_seconds(interval: float, read_timeout: float) -> float:
@@ -51,7 +53,7 @@ class Outages:
         """`names`: the armed accounts. `unreported`: seconds for which polls may fail without a report."""
         self._polls = polls
         self._clock = clock
-        self._unreported = unreported
+        self._waits = Backoff(unreported, unreported * LONGEST)
         self._armed = frozenset(names)
         self._outages: dict[str, _Outage] = {}
         self._cleared: list[str] = []
@@ -88,7 +90,7 @@ class Outages:
         outage.reported_at = [at for at in outage.reported_at if now - at < REMEMBERED]
         denied = self._polls[account.account].is_denied
         again = len(outage.reported_at) - (outage.problem is not None)
-        wait = 0.0 if denied and not again else self._unreported * 2.0 ** min(again, MOST_DOUBLINGS)
+        wait = 0.0 if denied and not again else self._waits.after(again + 1)
         if now - outage.failing < wait or (outage.problem is not None and (outage.is_denied or not denied)):
             return
         if outage.problem is None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.execution.response_timeouts import is_task_cancelled
+from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible
@@ -27,10 +28,8 @@ STALE_AFTER = 60.0
 adapters ping them every twenty to thirty seconds."""
 STEADY_AFTER = 60.0
 """Seconds for which a stream must deliver again before its next failure is reported: flapping is reported once."""
-FIRST_PAUSE = 1.0
-"""Seconds of real time before a stream that ended is reopened, doubled by each further end in a row."""
-LONGEST_PAUSE = 300.0
-"""Seconds; the limit of that doubling."""
+PAUSES = Backoff(first=1.0, longest=300.0)
+"""Seconds of real time before a stream that has ended so often in a row is reopened."""
 
 WITHOUT = "the account is polled at the interval only"
 """The consequence for the account; whether the polls succeed is reported separately."""
@@ -192,7 +191,7 @@ class PushListener:
         """Listen until cancelled. `after`: a cancelled task that must have closed its connection first."""
         if after is not None:
             await asyncio.wait((after,), timeout=CLOSE_TIMEOUT)
-        pause = FIRST_PAUSE
+        ends = 0
         while True:
             has_pushed = False
 
@@ -214,10 +213,9 @@ class PushListener:
                 why = str(error) or type(error).__name__
             else:
                 why = "the adapter has closed the stream"
-            stream.record_loss(f"{why}; it is reopened after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
-            pause = FIRST_PAUSE if has_pushed else pause
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            stream.record_loss(f"{why}; it is reopened after pauses of up to {PAUSES.longest / 60:g} minutes")
+            ends = 1 if has_pushed else ends + 1
+            await asyncio.sleep(PAUSES.after(ends))
 
     def _receive(self, stream: Stream, push: Push) -> None:
         if push.kind == "lost":

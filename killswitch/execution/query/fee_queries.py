@@ -20,6 +20,7 @@ from killswitch.execution.report_validation import venue_text
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import Charged, Filled, known
 from killswitch.journal.lifecycle import ZERO
+from killswitch.model.backoff import Backoff
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 
@@ -169,7 +170,7 @@ class FeeQueries:
             if isinstance(answer, RateLimitedError):
                 refused = answer
             pending.tries += 1
-            pending.due = now + min(pace.longest_wait, pace.poll_interval * 2.0 ** (pending.tries - 1))
+            pending.due = now + Backoff(pace.poll_interval, pace.longest_wait).after(pending.tries)
             if pending.tries >= TRIES:
                 prefix = f"the fee was queried {TRIES} times: " if isinstance(answer, VenueError) else ""
                 answered.append((pending, None, prefix + venue_text(answer)))

@@ -25,6 +25,7 @@ from killswitch.journal.entries import Abandoned, Absent, Acknowledged, Entry, E
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.orders import JournaledOrder
 from killswitch.journal.targets import PositionTarget
+from killswitch.model.backoff import Backoff
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDownError, VenueError
 from killswitch.ratelimit.budget import Purpose
@@ -33,6 +34,8 @@ URGENT_QUERIES = 5
 """Queries of one order that may use the budget reserved for closing before its absence may be accepted; as many after
 that, and then one after `idle_poll_interval`, doubled by each answered one: a close cannot end without the answer.
 Unanswered queries do not lengthen the interval, so that an outage causes no delay after it."""
+_LONGEST_PAUSE = 1024
+"""The longest of these intervals, as a multiple of `idle_poll_interval`."""
 LEAST_QUERIES = 20
 """Queries that the venue must have answered before an order is abandoned, however long ago it was sent."""
 
@@ -225,7 +228,7 @@ class OrderQuery:
         count, at = self._counters[name].count, self._counters[name].at
         if name in self._halted:
             return at if math.isinf(at) else max(at, self._halted_queried_at) + self._pace.halted_query_interval
-        return at + min(self._pace.poll_interval, self._pace.first_query_interval * 2.0 ** min(count - 1, 10))
+        return at + Backoff(self._pace.first_query_interval, self._pace.poll_interval).after(count)
 
     def _within_budget(self, due: Sequence[OrderQuestion]) -> Sequence[OrderQuestion]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
@@ -252,7 +255,8 @@ class OrderQuery:
         if not counters.can_be_absent:
             counters.urgent = counters.count <= URGENT_QUERIES
             return
-        pause = self._pace.idle_poll_interval * 2.0 ** min(max(counters.decisive_answered - URGENT_QUERIES, 0), 10)
+        pauses = Backoff(self._pace.idle_poll_interval, self._pace.idle_poll_interval * _LONGEST_PAUSE)
+        pause = pauses.after(max(counters.decisive_answered - URGENT_QUERIES, 0) + 1)
         counters.urgent = counters.decisive < URGENT_QUERIES or now - counters.decisive_at >= pause
 
     def _purpose(self, question: OrderQuestion) -> Purpose:

@@ -6,33 +6,38 @@ the process dies or the target answers too late in between.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.deadline import DaemonThreadExecutor, start_thread
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.targets import NotSentError, Sender, StalledError
+from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
-from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubleError
+from killswitch.model.instant import MINUTE, SECOND, to_micros
+from killswitch.model.store import Delivery, Outbox, OvertakenError, PendingCount, StoreTroubleError
 from killswitch.render.formats import duration_text, instant
+from killswitch.worker import Worker
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""The pause in seconds after the first failure of a target, and the longest pause; each is twice the previous one."""
+PAUSES = Backoff(first=1.0, longest=30.0)
+"""Seconds after failed attempts with one message, for which the messages behind it wait too."""
 TRY_NEXT_AFTER = 8
-"""Failed attempts in a row, about two minutes, after which the next message is tried once."""
-SET_ASIDE_FOR = 60.0
-"""Seconds for which a message is set aside that a target refuses while it accepts others."""
+"""Failed attempts with one message, about two minutes, after which the next message is tried once."""
+REFUSED_FOR = MINUTE
+"""Microseconds for which a message waits that a target refuses while it accepts others."""
 ATTEMPT_WITHIN = 40.0
 """Seconds after which an attempt is abandoned. Every target has shorter timeouts, which a disk need not keep."""
 MOST_ABANDONED = 3
 """Abandoned attempts at one time. At this number nothing else is sent to the target until one of them ends."""
+ABANDONED_EVERY = 5.0
+"""Seconds between two looks at abandoned attempts while nothing else is due."""
 PROBLEM_AFTER = 300.0
 """Seconds without a delivery after which a target is reported as a problem."""
 FORGET_EVERY = 24 * 3600.0
@@ -41,7 +46,7 @@ KEPT_FOR = 30 * 24 * 3600 * SECOND
 """Retention of delivered and abandoned messages in microseconds, so that none is sent twice."""
 
 
-class DeliveryCounts(msgspec.Struct, frozen=True):
+class DeliveryCounts(Struct, frozen=True):
     """Delivery counts of one target in this run; `pending` as of the last count."""
 
     pending: int
@@ -53,8 +58,8 @@ class TargetDelivery:
     """Delivers to one target: its oldest message first, one at a time, with growing pauses while the target fails.
 
     A failing target and a refused message look the same at first. After a while the next message is tried. If that one
-    is accepted, the first is set aside and retried later; if not, the target is failing. The store holds the queue;
-    this object remembers what was accepted and not yet marked, and what is set aside.
+    is accepted, the first is refused, and retried while others pass it; if not, the target is failing. The store holds
+    the queue and when each message is due; this object remembers what was accepted and not yet marked.
     """
 
     def __init__(self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int) -> None:
@@ -63,18 +68,15 @@ class TargetDelivery:
         self._outbox = outbox
         self._clock = clock
         self._give_up_after = give_up_after
-        self._not_before = clock.monotonic()
         self._forget_at = clock.monotonic() + FORGET_EVERY
-        self._pause = FIRST_PAUSE
         self._unmarked: str | None = None
-        self._failures_in_row = 0
         self._suspect: str | None = None
         """The message that is skipped once, to see whether it or the target is to blame."""
-        self._set_aside: dict[str, tuple[float, str]] = {}
-        """Messages refused while others are accepted: until when each is set aside, and why."""
+        self._waiting = PendingCount(0, 0, None)
         self._failing: tuple[float, datetime, str] | None = None
         self._given_up_problem: str | None = None
         self._store_trouble: str | None = None
+        self._store_failures = 0
         self._stalled: str | None = None
         """Why the target is a problem immediately, and not only after a while."""
         self._remark: str | None = None
@@ -89,18 +91,17 @@ class TargetDelivery:
 
         OvertakenError if another runner has taken over.
         """
-        left = self._not_before - self._clock.monotonic()
-        if left > 0:
-            return left
         try:
             due = self._attempt()
-            self.counts = replace(self.counts, pending=self._outbox.waiting(self.target))
-            self._store_trouble = None
+            self._waiting = self._outbox.waiting(self.target)
         except OvertakenError:
             raise
         except StoreTroubleError as error:
             self._store_trouble = f"notifications to {self.target} wait for the store: {error}"
-            return self._back_off()
+            self._store_failures += 1
+            return PAUSES.after(self._store_failures)
+        self.counts = replace(self.counts, pending=self._waiting.pending)
+        self._store_trouble, self._store_failures = None, 0
         return due
 
     @property
@@ -115,8 +116,9 @@ class TargetDelivery:
             return f"notifications to {self.target} have failed since {instant(failing[1])}: {failing[2]}"
         if self._remark is not None:
             return f"notifications to {self.target} are delivered, but {self._remark}"
-        for _, why in self._set_aside.values():
-            return f"{self.target} refuses {len(self._set_aside)} of its notifications and accepts others: {why}"
+        if self._waiting.refused:
+            refused, why = self._waiting.refused, self._waiting.why
+            return f"{self.target} refuses {refused} of its notifications and accepts others: {why}"
         return None
 
     @property
@@ -132,7 +134,6 @@ class TargetDelivery:
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
         given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, reason)
         if given_up:
-            self._set_aside.clear()  # messages still queued are tried again
             why = "" if self._failing is None else f": {reason}"
             self._given_up_problem = (
                 f"notifications to {self.target} were given up, because it accepted none for {waited}{why}; "
@@ -145,22 +146,20 @@ class TargetDelivery:
         return self._next()
 
     def _next(self) -> float | None:
-        """Send the oldest message that is not set aside; otherwise return when the first of them is due."""
-        clock = self._clock.monotonic()
+        """Send the next message if it is due; otherwise return when it is."""
         if len(self._abandoned) >= MOST_ABANDONED:
-            return self._back_off()
-        set_aside = {id_: until for id_, (until, _) in self._set_aside.items() if until > clock}
-        skipped = [*set_aside, *self._abandoned]
-        excluded = [*skipped, self._suspect] if self._suspect is not None else skipped
-        delivery = self._outbox.claim(self.target, excluded)
-        if delivery is None and self._suspect is not None:  # no other message to try
+            return ABANDONED_EVERY
+        now = to_micros(self._clock.now())
+        skipped = [*self._abandoned] if self._suspect is None else [*self._abandoned, self._suspect]
+        delivery = self._outbox.claim(self.target, now, skipped)
+        if self._suspect is not None and (delivery is None or delivery.due_at):  # no other message to try
             self._suspect = None
-            delivery = self._outbox.claim(self.target, skipped)
-        if delivery is not None:
+            delivery = self._outbox.claim(self.target, now, [*self._abandoned])
+        if delivery is not None and not delivery.due_at:
             return self._send(delivery)
-        if self._abandoned:
-            return self._back_off()
-        return min(set_aside.values()) - clock if set_aside else None
+        waits = [ABANDONED_EVERY] if self._abandoned else []
+        waits += [] if delivery is None else [(delivery.due_at - now) / SECOND]
+        return min(waits, default=None)
 
     def _send(self, delivery: Delivery) -> float:
         try:
@@ -174,12 +173,6 @@ class TargetDelivery:
             return self._failed(delivery, f"unexpected {type(error).__name__}")
         self._stalled, self._remark = None, remark
         self._unmarked = delivery.message.id
-        self._set_aside.pop(delivery.message.id, None)
-        if self._suspect is not None and self._failing is not None:
-            # It is retried immediately: the target may have recovered at this very attempt.
-            self._set_aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
-        self._pause, self._failures_in_row = FIRST_PAUSE, 0
-        self._failing = self._given_up_problem = self._suspect = None
         self._mark()
         return 0.0
 
@@ -200,14 +193,18 @@ class TargetDelivery:
             if future.done():
                 if future.exception() is None:
                     self._delivered(id_)
-                    self._stalled, self._pause = None, FIRST_PAUSE
+                    self._stalled = None
                 del self._abandoned[id_]
 
     def _mark(self) -> None:
         """Record the accepted message. Nothing else is sent before that succeeds, so that nothing is sent twice."""
-        if self._unmarked is not None:
-            self._delivered(self._unmarked)
-            self._unmarked = None
+        if self._unmarked is None:
+            return
+        if self._suspect is not None and self._failing is not None:
+            # It is retried immediately: the target may have recovered at this very attempt.
+            self._outbox.settle(self._suspect, to_micros(self._clock.now()), self._failing[2], is_refused=True)
+        self._delivered(self._unmarked)
+        self._unmarked = self._failing = self._given_up_problem = self._suspect = None
 
     def _delivered(self, message: str) -> None:
         self._outbox.settle(message, to_micros(self._clock.now()), None)
@@ -215,20 +212,18 @@ class TargetDelivery:
 
     def _failed(self, delivery: Delivery, why: str) -> float:
         """Record a failed attempt; return the seconds until the next one."""
-        id_ = delivery.message.id
-        self._outbox.settle(id_, to_micros(self._clock.now()), why)
-        if id_ in self._set_aside:
-            self._set_aside[id_] = (self._clock.monotonic() + SET_ASIDE_FOR, why)
+        id_, now = delivery.message.id, to_micros(self._clock.now())
+        if delivery.is_refused:
+            self._outbox.settle(id_, now, why, due_at=now + REFUSED_FOR, is_refused=True)
             return 0.0
         if self._failing is None:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
-        self._failures_in_row += 1
-        self._suspect = id_ if self._suspect is None and self._failures_in_row % TRY_NEXT_AFTER == 0 else None
-        return self._back_off()
-
-    def _back_off(self) -> float:
-        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        self._not_before = self._clock.monotonic() + pause
+        pause = PAUSES.after(delivery.attempts)
+        self._outbox.settle(id_, now, why, due_at=now + round(pause * SECOND))
+        if self._suspect is None and delivery.attempts % TRY_NEXT_AFTER == 0:
+            self._suspect = id_
+            return 0.0
+        self._suspect = None
         return pause
 
 
@@ -238,47 +233,47 @@ class NotificationSender:
 
     def __init__(self, deliveries: Mapping[str, TargetDelivery]) -> None:
         self.deliveries = deliveries
-        self._wakes = {target: threading.Event() for target in deliveries}
-        self._stopping = threading.Event()
-        self._abandoned = threading.Event()
-        self._threads: dict[str, threading.Thread] = {}
+        self._workers = {
+            target: Worker(f"notify {target}", partial(_step, each)) for target, each in deliveries.items()
+        }
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One message for each target that has a problem."""
+        found = (each.problem or self._workers[target].problem for target, each in self.deliveries.items())
+        return tuple(problem for problem in found if problem is not None)
 
     def wake(self) -> None:
         """Announce that messages may be queued, and start the threads that have not been started.
 
         NoThreadError where a thread cannot be started; the others deliver, and the next call tries again.
         """
-        for event in self._wakes.values():
-            event.set()
-        for target in self.deliveries.keys() - self._threads.keys():
-            thread = threading.Thread(target=self._deliver, args=(target,), name=f"notify {target}", daemon=True)
-            start_thread(thread)
-            self._threads[target] = thread
+        refused: NoThreadError | None = None
+        for worker in self._workers.values():
+            try:
+                worker.wake()
+            except NoThreadError as error:
+                refused = error
+        if refused is not None:
+            raise refused
 
     def drain(self, timeout: float) -> bool:
         """Deliver what targets accept immediately, for at most `timeout` seconds; return whether all threads ended.
 
         Other messages stay in the outbox for the next run. A target that is known to stall is not waited for.
         """
-        self._stopping.set()
-        for event in self._wakes.values():
-            event.set()
+        for worker in self._workers.values():
+            worker.begin_stop()
         deadline = monotonic() + timeout
-        for target, thread in self._threads.items():
-            thread.join(0.0 if self.deliveries[target].is_stalled else max(0.0, deadline - monotonic()))
-        self._abandoned.set()
-        return not any(thread.is_alive() for thread in self._threads.values())
+        ended = [
+            worker.stop(0.0 if self.deliveries[target].is_stalled else max(0.0, deadline - monotonic()))
+            for target, worker in self._workers.items()
+        ]
+        return all(ended)
 
-    def _deliver(self, target: str) -> None:
-        delivery, wake = self.deliveries[target], self._wakes[target]
-        while not self._abandoned.is_set():
-            wake.clear()
-            stopping = self._stopping.is_set()
-            try:
-                due = delivery.step()
-            except OvertakenError:
-                return  # the run is ending; the queue belongs to the next runner
-            if due != 0 and stopping:
-                return
-            if due is None or due > 0:
-                wake.wait(due)
+
+def _step(delivery: TargetDelivery) -> float | None:
+    try:
+        return delivery.step()
+    except OvertakenError:
+        return None  # the run is ending; the queue belongs to the next runner

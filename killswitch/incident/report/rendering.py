@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from msgspec import Struct
+
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.page import LONGEST_FORMATTED, page, page_as_written

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
+from killswitch.model.backoff import Backoff
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
@@ -36,7 +37,7 @@ CHUNK = 5
 WHOLE_ACCOUNT = ""
 """The symbol of a timer for the whole account."""
 FIRST_RETRY = 1.0
-"""Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
+"""Seconds after a request that failed; the pauses grow up to the time between refreshes."""
 
 
 class Obstacle(Struct, frozen=True):
@@ -187,7 +188,7 @@ class DeadManTimer:
 
     def pause(self, failures: int) -> float:
         """Seconds after so many failures in a row."""
-        return min(self.refresh, FIRST_RETRY * 2.0 ** min(failures - 1, 30))
+        return Backoff(FIRST_RETRY, self.refresh).after(failures)
 
     def observe(self, account: AccountSnapshot) -> None:
         """Record the number of symbols, and the symbols' states, which are valid until the next ones."""

@@ -12,16 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from killswitch.accounts.arming import ArmedAccount, left_to_do
 from killswitch.accounts.poll.request_meter import RequestMeter
+from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
 from killswitch.model.store import Store
 from killswitch.model.venue import RateLimitedError, SuspendingVenue
 
 LIVE_NAME = "suspended"
-FIRST_RETRY = 1.0
-"""Seconds after a request that failed, doubled by each further one in a row."""
-LONGEST_RETRY = 60.0
-"""Seconds; the limit of that doubling."""
+RETRIES = Backoff(first=1.0, longest=60.0)
+"""Seconds after requests that failed in a row."""
 
 
 class Broker:
@@ -66,7 +65,7 @@ class Broker:
                 await self._adapter.suspend_trading(suspended)
         except Exception as error:  # noqa: BLE001 - reported and retried: an adapter's defect must not end the run
             self._failures += 1
-            self._not_before = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 30))
+            self._not_before = now + RETRIES.after(self._failures)
             self.suspended = None
             if isinstance(error, RateLimitedError):
                 self._meter.record_refusal(error.retry_after)

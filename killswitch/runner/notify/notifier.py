@@ -91,7 +91,7 @@ class Notifier:
     @property
     def problem(self) -> str | None:
         """The current problems of the targets; None if there are none."""
-        found = [problem for delivery in self._sender.deliveries.values() if (problem := delivery.problem) is not None]
+        found = [*self._sender.problems]
         for target, why in self._unusable.items():
             delivery = self._sender.deliveries[target]
             if delivery.problem is None and not delivery.counts.delivered:
@@ -120,7 +120,7 @@ class Notifier:
         """Drop messages that waited too long for a route; a message about the rest."""
         why = "no route names this target any more"
         dropped = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
-        left = self._store.waiting(target)
+        left = self._store.waiting(target).pending
         parts = [f"{left} wait"] if left else []
         parts += [f"{dropped} were dropped"] if dropped else []
         return f"of the notifications to {target} {' and '.join(parts)}, because {why}; `ksctl status` counts them"

@@ -5,7 +5,7 @@ A failure here is a problem that is reported while it lasts, and ends nothing.
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.deadline import start_thread
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
@@ -35,6 +34,7 @@ from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import last_tick, started_as
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
+from killswitch.worker import Worker
 
 CURVE_EVERY = 10 * SECOND
 """How often the equity curve of an open incident is updated (microseconds of the run's clock)."""
@@ -70,13 +70,8 @@ class ReportRenderer:
     """Called once, from the thread, when the rendering libraries are loaded."""
 
     def __post_init__(self) -> None:
-        self._wake = threading.Condition()
-        self._requested = 1  # the first pass continues the incidents of earlier runs
-        self._done = 0
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-        self._began: float | None = None
-        """Since when a pass is under way."""
+        self._worker = Worker("incident reports", self._step)
+        self._rests_until = -math.inf
         self._last_progress: tuple[object, ...] = ()
         self._looked_at = 0
         self._open: frozenset[str] = frozenset()
@@ -95,8 +90,7 @@ class ReportRenderer:
 
     @property
     def _stalled(self) -> bool:
-        began = self._began
-        return began is not None and time.monotonic() - began >= STALLED_AFTER
+        return self._worker.hangs_for(STALLED_AFTER)
 
     def ticked(self, report: TickReport) -> None:
         """Request a pass if anything has changed. The thread starts with the first tick."""
@@ -104,51 +98,27 @@ class ReportRenderer:
         progress = _what_moves(report.snapshot)
         has_changed = report.decisions or report.notices or report.snapshot.events or progress != self._last_progress
         due = bool(self._open or self._troubles) and now - self._looked_at >= CURVE_EVERY
-        if has_changed or due or self._thread is None:
+        if has_changed or due or not self._worker.has_begun:
             self._last_progress, self._looked_at = progress, now
-            self._request()
+            self._worker.wake()
 
     def close(self, timeout: float = STOP_TIMEOUT) -> bool:
         """Run one last pass; whether it ended within `timeout` seconds."""
-        if self._thread is None:
-            return True
-        with self._wake:
-            self._requested += 1
-            self._stopping = True
-            self._wake.notify_all()
-        self._thread.join(0.0 if self._stalled else timeout)
-        return not self._thread.is_alive()
+        return self._worker.stop(0.0 if self._stalled else timeout)
 
     def wait(self, timeout: float) -> bool:
         """Wait until everything requested so far is rendered, for at most `timeout` seconds; whether it is."""
-        with self._wake:
-            requested = self._requested
-            return self._wake.wait_for(lambda: self._done >= requested, timeout)
+        return self._worker.wait(timeout)
 
-    def _request(self) -> None:
-        with self._wake:
-            self._requested += 1
-            self._wake.notify_all()
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="incident reports", daemon=True)
-            start_thread(thread)  # if that fails, the next request starts it
-            self._thread = thread
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._requested > self._done)
-                requested, stopping = self._requested, self._stopping
-            began = self._began = time.monotonic()
-            self._tried("incidents", "the incidents cannot be read", self._pass)
-            self._began = None
-            with self._wake:
-                self._done = requested
-                self._wake.notify_all()
-                if stopping:
-                    return
-                seconds = time.monotonic() - began
-                self._wake.wait_for(lambda: self._stopping, max(self.pause, seconds * self.pause_for_work))
+    def _step(self) -> None:
+        """Run one pass, after the rest that the one before needs."""
+        began = time.monotonic()
+        if began < self._rests_until:
+            self._worker.pause(self._rests_until - began)
+            began = time.monotonic()
+        self._tried("incidents", "the incidents cannot be read", self._pass)
+        ended = time.monotonic()
+        self._rests_until = ended + max(self.pause, (ended - began) * self.pause_for_work)
 
     def _pass(self) -> None:
         with closing(open_store(self.store_at, read_only=True)) as view:
@@ -196,8 +166,8 @@ class ReportRenderer:
             (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(recorded.id)
         rendered, at = self._rendered.get(recorded.id, (b"", 0.0))
         digest = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
-        fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
-        if digest == rendered and fresh:
+        is_recent = time.monotonic() - at < RENDERED_AT_LEAST and not self._worker.is_stopping
+        if digest == rendered and (incident.state == "closed" or is_recent):
             return
         with report_span(self.tracer, recorded.id, recorded.decisions[0].as_of):
             self._files(incident, read_note(view, recorded.decisions[0]).runbooks)

@@ -22,6 +22,6 @@ def test_the_bounds_of_the_page_are_those_of_the_code(repository: Path) -> None:
     bound = f"more than {findings.SKEW_FAILS / 1000:g} s apart where nothing could be read"
     assert f"{bound} | more than {findings.SKEW_WARNS / 1000:g} s apart" in page
     assert f"expires within {findings.EXPIRES_SOON.days} days" in page
-    assert f"after {fetching.FIRST_WAIT:g}, 2, 4 … {fetching.LONGEST_WAIT:g} s" in page
+    assert f"after {fetching.WAITS.first:g}, 2, 4 … {fetching.WAITS.longest:g} s" in page
     assert fetching.TRIES == 8
     assert "eight failures in a row" in page

@@ -6,16 +6,20 @@ import asyncio
 import threading
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
+from killswitch import worker
 from killswitch.incident.notify import apprise_target
 from killswitch.incident.notify import delivery as sending_module
 from killswitch.incident.notify.apprise_target import AppriseSender
 from killswitch.incident.notify.delivery import MOST_ABANDONED, NotificationSender, TargetDelivery
 from killswitch.incident.notify.message import Message
 from killswitch.lab.rehearsal import VirtualClock
+from killswitch.model.backoff import Backoff
 from killswitch.model.instant import HOUR
+from killswitch.model.store import Delivery
 from killswitch.store.errors import FencedError, StoreError
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -124,6 +128,64 @@ def test_a_target_that_recovers_at_the_attempt_with_the_second_message_gets_the_
     assert work.problem is None
 
 
+def test_a_restart_keeps_the_pauses(store: SqlStore, clock: VirtualClock) -> None:
+    """The next run waits for the rest of the pause, tries the same message, and pauses twice as long as before."""
+    waiting(store, NAMES)
+    sender = Scripted("down")
+    first = lane(store, sender, clock)
+    for _ in range(4):
+        asyncio.run(clock.sleep(first.step() or 0.0))
+    assert first.step() == 16.0
+    asyncio.run(clock.sleep(10.0))
+    second = lane(store, sender, clock)
+    assert (second.step(), len(sender.attempts)) == (6.0, 5)
+    asyncio.run(clock.sleep(6.0))
+    assert (second.step(), sender.attempts) == (30.0, ["m1"] * 6)
+
+
+def test_a_restart_keeps_a_refused_message_from_delaying_others(store: SqlStore, clock: VirtualClock) -> None:
+    """What the target was seen to refuse is passed by later pages, and still a problem."""
+    waiting(store, NAMES)
+    sender = Scripted()
+    sender.never = {"m1"}
+    asyncio.run(through(lane(store, sender, clock), clock, 150.0))
+    waiting(store, ["m6"])
+    again = lane(store, sender, clock)
+    assert [again.step(), again.step()] == [0, 0], "the refused one is due, and delays nothing"
+    assert sender.taken[-1] == "m6"
+    assert again.step() == 60.0
+    assert again.problem == "t refuses 1 of its notifications and accepts others: too long for me"
+
+
+def test_a_defect_in_delivery_is_a_problem_and_delivery_goes_on(
+    store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the thread meets: the page is sent once the defect is over."""
+    monkeypatch.setattr(worker, "PAUSES", Backoff(0.0, 0.0))
+    waiting(store, ["m1"])
+    sender, met, over = CountingSender(1), threading.Event(), threading.Event()
+    claim = store.claim
+
+    def defective(*arguments: Any) -> Delivery | None:
+        if met.is_set() and over.wait(PATIENCE):
+            return claim(*arguments)
+        met.set()
+        raise TypeError("not a number")
+
+    monkeypatch.setattr(store, "claim", defective)
+    sending = NotificationSender({"t": lane(store, sender, clock)})
+    sending.wake()
+    assert met.wait(PATIENCE)
+    until = monotonic() + PATIENCE
+    while not sending.problems:
+        assert monotonic() < until
+    assert sending.problems == ("notify t failed and is repeated: TypeError: not a number",)
+    over.set()
+    assert sender.done.wait(PATIENCE)
+    assert sending.drain(PATIENCE)
+    assert sending.problems == ()
+
+
 def test_a_single_failing_message_is_retried_itself(store: SqlStore, clock: VirtualClock) -> None:
     """There is no other message to try instead."""
     waiting(store, ["m1"])
@@ -207,11 +269,11 @@ class StoreThatFailsToSettle:
         self._store = store
         self.failures = failures
 
-    def settle(self, message: str, at: int, error: str | None) -> None:
+    def settle(self, message: str, at: int, error: str | None, **due: int) -> None:
         if self.failures:
             self.failures -= 1
             raise StoreError("the store did not take it: database is locked")
-        self._store.settle(message, at, error)
+        self._store.settle(message, at, error, **due)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)

@@ -188,9 +188,9 @@ def test_the_checklist_item_of_notifications_follows_the_outbox(written: FilledS
         for number, target in enumerate(("log", "file:/tmp/x"))
     ]  # fmt: skip
     written.tick(after(), [decision], messages=messages)
-    written.store.claim("log")
+    written.store.claim("log", 9)
     written.store.settle("m0", to_micros(after(seconds=1)), None)
-    written.store.claim("file:/tmp/x")
+    written.store.claim("file:/tmp/x", 9)
     written.store.settle("m1", to_micros(after(seconds=1)), "disk full")
     incident = incident_in(written)
     item = {each.key: each for each in incident.checklist}["notified"]

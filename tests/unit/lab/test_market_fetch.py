@@ -19,6 +19,7 @@ from killswitch.cli.lab.market import market
 from killswitch.lab import fetching
 from killswitch.lab.bars import Series
 from killswitch.lab.crash import crash_bars
+from killswitch.model.backoff import Backoff
 from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.venue import OrderRejectedError, VenueDownError
 
@@ -82,7 +83,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> CrashHistory:
     made = CrashHistory()
     monkeypatch.setattr(plug_ins, "entry_points", lambda group: [FakeEntryPoint(FakePlugIn(made))])
     monkeypatch.setattr(fetching, "REQUEST_PAUSE", 0.0)
-    monkeypatch.setattr(fetching, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(fetching, "WAITS", Backoff(0.0, 0.0))
     return made
 
 

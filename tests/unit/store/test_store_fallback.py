@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.snapshot import Event
-from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.model.store import Delivery, JournalEntry, Outgoing, TickRecord
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
 from killswitch.runner.lease import this_process
@@ -92,9 +92,13 @@ def test_the_content_of_memory_is_written_back_whole_once_there_is_space(store: 
     """Journal, states, live blobs and operator commands: nothing is lost, nothing is there twice."""
     store.allow_memory(lambda _: None)
     store.put_event(Event("e1", NOW, "close"))
+    page = Outgoing("m1", 1, "desk", "log", b"{}")
+    store.commit_tick(TickRecord(NOW, "p", (), (), (), (), (), None, (), 0, (page,)))
+    store.settle("m1", 5, "down", due_at=20)
     full(store)
     store.append(large(1))
     store.put_live("tick", b"2")
+    store.settle("m1", 5, "down", due_at=50)
     other = open_store(str(path))
     other.put_event(Event("e2", NOW, "reset"))
     assert [each.id for each in store.pending_events()] == ["e1", "e2"]
@@ -104,6 +108,7 @@ def test_the_content_of_memory_is_written_back_whole_once_there_is_space(store: 
     assert [each.kind for each in other.journal()] == ["sending", "planned"]
     assert [each.id for each in other.pending_events()] == ["e2"]
     assert other.live("tick") == b"2"
+    assert other.claim("log", 40) == Delivery(page, error="down", due_at=50)
     assert other.lease() is None
     other.close()
 

@@ -234,7 +234,7 @@ def test_a_run_continues_in_memory_whatever_table_is_lost(store: SqlStore, path:
     assert [len(each) for each in (store.states(), store.decisions(9), store.notices(9))] == [0, 0, 0]
     assert f"some rows could not be read of {table}" in (store.trouble or "")
     assert waiting == ([] if table == "events" else ["e1"])
-    claimed = store.claim("file")
+    claimed = store.claim("file", 9)
     assert claimed is not None
     assert claimed.message.id == ("m2" if table == "outbox" else "m1")
     store.release("me")
@@ -320,7 +320,7 @@ def test_an_unreadable_notification_does_not_keep_others_from_being_sent(store: 
     """It is abandoned, which `status` counts, and it is a problem of the run."""
     store.commit_tick(tick(messages=(message("m1"), message("m2"))))
     altered(path, "UPDATE outbox SET body = 'text' WHERE id = 'm1'")
-    claimed = store.claim("file")
+    claimed = store.claim("file", 9)
     assert claimed is not None
     assert claimed.message.id == "m2"
     assert [(each.pending, each.given_up) for each in store.outbox()] == [(1, 1)]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.model.store import JournalEntry
+from killswitch.model.store import Delivery, JournalEntry, Outgoing
 from killswitch.store import sqlite
 from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
-from killswitch.store.migrations import NEWEST
+from killswitch.store.migrations import MIGRATIONS, NEWEST
 from killswitch.store.sqlite import open_store
 
 NOW = datetime(2021, 5, 19, tzinfo=UTC)
@@ -94,6 +94,35 @@ def test_a_newer_schema_is_refused(path: Path, read_only: bool) -> None:
     raw.close()
     with pytest.raises(StoreVersionError, match=f"schema 99, this program knows up to {NEWEST}.*newer ksctl"):
         open_store(str(path), read_only=read_only)
+
+
+def test_an_outbox_without_due_times_is_migrated_with_what_waits_in_it(path: Path) -> None:
+    """A store of schema 3: every message that waits is due immediately, in order, and what has ended stays ended."""
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY)")
+        for number, statements in enumerate(MIGRATIONS[:3], start=1):
+            for statement in statements:
+                raw.execute(statement)
+            raw.execute("INSERT INTO schema_version (version) VALUES (?)", (number,))
+        columns = "id, at, route, target, body, state, attempts, error, ended_at"
+        for row in (
+            ("m1", 1, "desk", "log", b"1", "delivered", 1, None, 5),
+            ("m2", 2, "desk", "log", b"2", "pending", 3, "refused", None),
+            ("m3", 3, "desk", "log", b"3", "pending", 0, None, None),
+        ):
+            raw.execute(f"INSERT INTO outbox ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+    raw.close()
+    with pytest.raises(StoreVersionError, match=f"has schema 3, this program reads {NEWEST}: start `ksctl run` on it"):
+        open_store(str(path), read_only=True)
+    store = open_store(str(path))
+    second = Outgoing("m2", 2, "desk", "log", b"2")
+    assert [each.state for each in store.deliveries(9)] == ["pending", "pending", "delivered"]
+    assert store.claim("log", 9) == Delivery(second, attempts=4, error="refused")
+    store.settle("m2", 10, "refused", due_at=1_000_000)
+    store.close()
+    again = open_store(str(path), read_only=True)
+    assert again.claim("log", 11) == Delivery(second, attempts=4, error="refused", due_at=1_000_000)
+    again.close()
 
 
 def test_another_programs_database_is_refused(path: Path) -> None:

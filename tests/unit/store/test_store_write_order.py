@@ -77,7 +77,7 @@ def test_many_concurrent_targets_lose_no_message_and_claim_none_twice(tmp_path: 
     claimed: list[str] = []
 
     def send(target: str) -> None:
-        while (delivery := store.claim(target)) is not None:
+        while (delivery := store.claim(target, to_micros(START))) is not None:
             claimed.append(delivery.message.id)
             store.settle(delivery.message.id, to_micros(START), None)
 
