@@ -27,8 +27,6 @@ REMEMBERED = HOUR
 """How long an alert that is over counts as having returned (microseconds)."""
 MOST_FINDINGS = 1000
 """Number of findings that are remembered, of those that were found last."""
-LIVE_NAME = "alerts"
-"""The live blob of the stored state."""
 
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
 
@@ -79,24 +77,24 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         same = present.get(alert.key)
         if same is None or _GRAVITY[alert.severity] > _GRAVITY[same.severity]:
             present[alert.key] = alert
-    notices: list[Notice] = []
+    notified: list[tuple[Alert, Severity, str, bool]] = []
     known = dict(state.known)
     for key, alert in present.items():
         before = known.get(key)
         text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
         if text is not None and (before is not None or text not in state.earlier):
-            notices.append(_notice(alert, alert.severity, text, now))
+            notified.append((alert, alert.severity, text, False))
     for key in known.keys() - present.keys():
         if _is_unknown(key, alerts.unknown):
             known[key] = _unknown(known[key])
     for key in [key for key in known if key not in present and not _is_unknown(key, alerts.unknown)]:
         text, after = _absent(known.pop(key), now)
         if text is not None:
-            notices.append(_notice(after.alert, after.severity, text, now))
+            notified.append((after.alert, after.severity, text, True))
         if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
             known[key] = after
     known = _bounded(known)
-    return tuple(notices), state if known == state.known and not state.earlier else AlertState(known)
+    return _notices(notified, now), state if known == state.known and not state.earlier else AlertState(known)
 
 
 def _is_unknown(key: str, unknown: tuple[str, ...]) -> bool:
@@ -159,6 +157,8 @@ def _absent(known: KnownAlert, now: int) -> tuple[str | None, KnownAlert]:
     if comes_and_goes and now - gone < known.pause:
         return None, replace(known, gone=gone)
     after = replace(known, gone=gone, is_resolved=True)
+    if not known.alert.resolves:
+        return None, after
     if known.alert.over is not None:
         lasted = rounded_duration(from_micros(gone) - from_micros(known.since))
         return f"{known.alert.over}, after {lasted}", after
@@ -172,9 +172,19 @@ def _bounded(known: dict[str, KnownAlert]) -> dict[str, KnownAlert]:
     return known
 
 
-def _notice(alert: Alert, severity: Severity, text: str, now: int) -> Notice:
-    group = alert.group
-    return Notice(from_micros(now), group.policy, group.scope, group.kind, severity, text, group.subject)
+def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) -> tuple[Notice, ...]:
+    """One notice for each alert, and for all under one heading that began, or that ended, at this tick."""
+    joined: dict[tuple[object, ...], Notice] = {}
+    for alert, severity, text, is_over in notified:
+        place = alert.group if alert.heading is not None else alert.key, alert.heading, is_over
+        group, before = alert.group, joined.get(place)
+        if before is not None:
+            more = _graver(severity, before.severity)
+            joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
+            continue
+        begun = text if alert.heading is None else f"{alert.heading}: {text}"
+        joined[place] = Notice(from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject)
+    return tuple(joined.values())
 
 
 def _returned(text: str, returns: int, notified: int) -> str:

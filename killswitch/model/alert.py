@@ -34,7 +34,9 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     identifiers, separated by slashes, and never of text. `over` begins the resolving notice; None: the text of the
     alert is repeated. `since`: when it began (microseconds), if its part knows that better than the tick that found it.
     `measure`: its size, where an alert that grows is notified again. `lasts`: false for a finding, which is notified
-    once and never resolved, because its part does not look for its end.
+    once and never resolved, because its part does not look for its end. `resolves`: false where the part notifies the
+    end itself. `heading`: what the text stands under; notices of a tick with one heading are one, so that
+    forty positions of one account are one page.
     """
 
     key: str
@@ -45,6 +47,13 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     since: int | None = None
     measure: Decimal | None = None
     lasts: bool = True
+    resolves: bool = True
+    heading: str | None = None
+
+    @property
+    def full_text(self) -> str:
+        """The text under its heading."""
+        return self.text if self.heading is None else f"{self.heading}: {self.text}"
 
 
 class Alerts(Struct, frozen=True):
@@ -63,10 +72,21 @@ class Alerts(Struct, frozen=True):
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of the alerts, each once."""
-        return tuple(dict.fromkeys(alert.text for alert in self.found))
+        headings: dict[tuple[str, str | None], list[str]] = {}
+        for alert in self.found:
+            headings.setdefault((alert.heading or alert.text, alert.heading), []).append(alert.text)
+        return tuple(
+            texts[0] if heading is None else f"{heading}: {'; '.join(dict.fromkeys(texts))}"
+            for (_, heading), texts in headings.items()
+        )
 
 
 NO_ALERTS = Alerts()
+
+
+def alert_if(key: str, text: str | None) -> Alerts:
+    """One page of the runner under `key`; none if there is no text."""
+    return NO_ALERTS if text is None else Alerts((Alert(key, "page", text),))
 
 
 def together(parts: Iterable[Alerts]) -> Alerts:

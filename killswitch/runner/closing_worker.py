@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts, alert_if
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import Closing
@@ -59,8 +60,13 @@ class ClosingWorker:
         self._counted_passes = 0
         self._stalled_because: str | None = None
         self._delayed_by: asyncio.Task[None] | None = None
-        self.trouble: str | None = None
-        """Why the last pass failed, or why several passes made no progress; None if neither."""
+        self._trouble = NO_ALERTS
+        """Why the last pass failed, or why several passes made no progress."""
+
+    @property
+    def alerts(self) -> Alerts:
+        """What is wrong with the closing; unknown before the first pass."""
+        return self._trouble if self._recovered or self._trouble.found else Alerts(unknown=(f"closing/{self.account}",))
 
     @property
     def is_working(self) -> bool:
@@ -177,8 +183,19 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            uncloseable = self.executor.stall_notice
-            self.trouble = self._stall_reason() or (uncloseable and f"closing on account {self.account}: {uncloseable}")
+            self._trouble = self._stalled()
+
+    def _stalled(self) -> Alerts:
+        """Why closing makes no progress, or cannot close a position."""
+        if (reason := self._stall_reason()) is not None:
+            return alert_if(f"closing/{self.account}/stalled", reason)
+        heading = f"closing on account {self.account}"
+        return Alerts(
+            tuple(
+                Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading)
+                for key, why in self.executor.stalls.items()
+            )
+        )
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
@@ -206,4 +223,5 @@ class ClosingWorker:
         self._failures += 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         self._not_before = self.monotonic() + pause
-        self.trouble = f"closing on account {self.account} is retried after {legible(why)}"
+        text = f"closing on account {self.account} is retried after {legible(why)}"
+        self._trouble = alert_if(f"closing/{self.account}/retried", text)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
@@ -30,6 +31,8 @@ STATUS_QUERY_EVERY = 300.0
 TimerAction = Literal["arm", "disarm", "query"]
 
 
+NO_TICK = "no tick has ended yet"
+"""Why no timer runs before the first tick."""
 CHUNK = 5
 """Number of symbols that are refreshed before polls have their turn, where a timer is for one symbol."""
 WHOLE_ACCOUNT = ""
@@ -99,7 +102,7 @@ class DeadManTimer:
     runs: dict[str, float] = field(init=False, default_factory=dict)
     """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
     refused: dict[str, SymbolRefusal] = field(init=False, default_factory=dict)
-    why: str | None = field(init=False, default="no tick has ended yet")
+    why: str | None = field(init=False, default=NO_TICK)
     pages: bool = field(init=False, default=False)
     """Whether the reason for which it is off is paged."""
     paged: bool = field(init=False, default=False)
@@ -121,17 +124,24 @@ class DeadManTimer:
         return TimerView(self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed)
 
     @property
-    def problems(self) -> Iterator[str]:
-        """Why the timer does not run or is not refreshed; each message is unchanged until that is over."""
+    def alerts(self) -> Alerts:
+        """Why the timer does not run or is not refreshed; unknown while neither is known. Its events notify the end."""
+        key = f"dead-man/{self.account}"
+        found = tuple(Alert(f"{key}/{what}", "page", text, resolves=False) for what, text in self._problems())
+        is_known = found or self.state == "armed" or self.why not in (None, NO_TICK)
+        return Alerts(found, () if is_known else (key,))
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """What does not work, and the message about it, which is unchanged until that is over."""
         if self.failure is not None:
             end = "it does not run"
             if self.state != "off" and self.until_at is not None:
                 end = f"it fires at {rfc3339(self.until_at)} unless that ends"
-            yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
+            yield "requests", f"the dead-man timer of account {self.account}: {self.failure}; {end}"
         elif self.pages:
-            yield does_not_run(self.account, self.why or "no reason is known")
-        for refusal in self.refused.values():
-            yield f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
+            yield "off", does_not_run(self.account, self.why or "no reason is known")
+        for symbol, refusal in self.refused.items():
+            yield f"symbol/{symbol}", f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
 
     @property
     def not_stopped(self) -> str:

@@ -145,6 +145,20 @@ def test_a_damaged_state_counts_as_none() -> None:
     assert course.tick(0, FOLDER) == [FOLDER.text]
 
 
+def test_alerts_under_one_heading_are_one_notice() -> None:
+    """Those of one tick that began, and those that ended; their keys live on their own."""
+    course = Course()
+    one, two, three = (Alert(f"a/{name}", "page", name, heading="closing") for name in ("one", "two", "three"))
+    other = Alert("b", "page", "other")
+    assert course.tick(0, one, two, other) == ["closing: one; two", "other"]
+    assert course.tick(1, one, two, three, other) == ["closing: three"]
+    assert course.tick(2, three) == [
+        "closing: over since 2024-01-01T00:00:02Z: one; over since 2024-01-01T00:00:02Z: two",
+        "over since 2024-01-01T00:00:02Z: other",
+    ]
+    assert Alerts((one, two, other)).texts == ("closing: one; two", "other")
+
+
 SEVERITIES = st.sampled_from(["warning", "page"])
 Step = dict[str, tuple[Severity, int]]
 
