@@ -188,7 +188,7 @@ class ClosingWorker:
     def _stalled(self) -> Alerts:
         """Why closing makes no progress, or cannot close a position."""
         if (reason := self._stall_reason()) is not None:
-            return alert_if(f"closing/{self.account}/stalled", reason)
+            return self._only("stalled", reason)
         heading = f"closing on account {self.account}"
         return Alerts(
             tuple(
@@ -224,4 +224,8 @@ class ClosingWorker:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         self._not_before = self.monotonic() + pause
         text = f"closing on account {self.account} is retried after {legible(why)}"
-        self._trouble = alert_if(f"closing/{self.account}/retried", text)
+        self._trouble = self._only("retried", text)
+
+    def _only(self, kind: str, text: str) -> Alerts:
+        """One page; what else is wrong with the closing is unknown while it lasts."""
+        return Alerts(alert_if(f"closing/{self.account}/{kind}", text).found, (f"closing/{self.account}",))
