@@ -145,14 +145,16 @@ class AccountExecutor:
         return self._trusted_positions.distrust
 
     @property
-    def stall_notice(self) -> str | None:
-        """What is retried without effect and needs an operator; None if there is no such target."""
+    def stalls(self) -> dict[str, str]:
+        """What is retried without effect and needs an operator: the identifiers of each target, and its text."""
         targets, now = self._state.targets(), self._context.clock.now()
-        found = [
-            stall_reason(target, now, self._context.pace) for target in targets if not self._halts.has_notice(target)
-        ]
-        found += self._halts.notices(targets, now, self._context.pace)
-        return "; ".join(text for text in found if text is not None) or None
+        found = {
+            f"{target.decision}/{target.symbol}/{target.position_side}": reason
+            for target in targets
+            if not self._halts.has_notice(target)
+            and (reason := stall_reason(target, now, self._context.pace)) is not None
+        }
+        return found | self._halts.notices(targets, now, self._context.pace)
 
     @property
     def wait(self) -> float:

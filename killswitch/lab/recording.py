@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
@@ -120,6 +121,11 @@ class BackgroundRecorder:
     def problem(self) -> str | None:
         """Why snapshots are missing or delayed; None while they are written."""
         return self._writer.problem
+
+    @property
+    def alerts(self) -> Alerts:
+        """A page while snapshots are missing or delayed."""
+        return alert_if("recording/writer", self.problem)
 
     def write(self, snapshot: Snapshot) -> None:
         """Append one snapshot soon, or drop it."""

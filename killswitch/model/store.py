@@ -72,6 +72,10 @@ class HistoryRow(Struct, frozen=True):
     blob: bytes
 
 
+ALERTS = "alerts"
+"""The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
+
+
 class TickRecord(Struct, frozen=True):
     """The changes of one tick, written in one transaction or not at all."""
 
@@ -89,6 +93,8 @@ class TickRecord(Struct, frozen=True):
     """History rows older than this (microseconds) may be deleted."""
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
+    alerts: bytes | None = None
+    """The new state of the alerts, as the live blob `ALERTS`; None if it has not changed."""
 
 
 class Outgoing(Struct, frozen=True):

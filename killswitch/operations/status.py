@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from killswitch.accounts.arming import open_closes
 from killswitch.deadline import DeadlineError, call_within
+from killswitch.engine.alerts import read_state
 from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.lock_reader import read_file, read_lock
 from killswitch.incident.record.results import Result, read_result
@@ -20,7 +21,8 @@ from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, Residual
-from killswitch.model.store import Lease, RouteCount, Store
+from killswitch.model.store import ALERTS, Lease, RouteCount, Store
+from killswitch.model.words import Severity
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
@@ -102,6 +104,15 @@ class OperatorCloseResult(Struct, frozen=True):
     result: Result
 
 
+class ActiveAlert(Struct, frozen=True):
+    """What is wrong now, or was as of the last tick; `since` is when it began."""
+
+    key: str
+    severity: Severity
+    since: datetime
+    text: str
+
+
 class StoreStatus(Struct, frozen=True):
     """Everything that `ksctl status` shows. `view` is null if no runner has ticked on this store."""
 
@@ -121,6 +132,8 @@ class StoreStatus(Struct, frozen=True):
     """Problems that no tick could report: closes without a runner, and a lock folder that does not answer."""
     suspicions: tuple[Decision, ...] = ()
     """The newest locks on suspicion of the last hour, newest first."""
+    active_alerts: tuple[ActiveAlert, ...] = ()
+    """What is wrong and was notified, the oldest first."""
     format: str = STATUS_FORMAT
 
 
@@ -153,6 +166,10 @@ def store_status(store: Store, now: datetime, notices: int, tick_now: datetime |
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, tick_now or now),
+        active_alerts=tuple(
+            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text)
+            for each in read_state(store.live(ALERTS)).active
+        ),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=runner.liveness != "alive")),
         problems=unattended
         + tuple(unreadable_message(each) for each in commands.unreadable)

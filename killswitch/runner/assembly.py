@@ -22,6 +22,7 @@ from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.source_places import store_places
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
+from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -135,7 +136,7 @@ def assemble(
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,
-        lasting_problems=_lasting_problems(unfinished, arming, store, policies, accounts, live=live),
+        lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
     return () if leap is None else (("page", leap),)
 
 
-def _lasting_problems(
+def _lasting(
     unfinished: Mapping[str, tuple[Decision, ...]],
     arming: Arming,
     store: Store,
@@ -153,9 +154,9 @@ def _lasting_problems(
     accounts: Mapping[str, ArmedAccount],
     *,
     live: bool,
-) -> tuple[str, ...]:
-    """Problems that are known before the run and last as long as it."""
-    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
+) -> Alerts:
+    """What is known to be wrong before the run, and lasts as long as it."""
+    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else NO_ALERTS
     return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered
 
 
@@ -261,26 +262,30 @@ def _is_there(folder: Path) -> bool:
         return False  # on a dead mount; nothing is armed, so nothing is written there
 
 
-def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
-    """A message for each close that an earlier run left unfinished on an account that is not armed now."""
-    return tuple(
-        f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
-        "armed: start with --live (and execution: live) to continue it"
+def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> Alerts:
+    """A page for each close that an earlier run left unfinished on an account that is not armed now."""
+    return together(
+        alert_if(
+            f"unfinished/{decision.id}/{name}",
+            f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
+            "armed: start with --live (and execution: live) to continue it",
+        )
         for name in sorted(unfinished.keys() - arming.names)
         for decision in unfinished[name]
     )
 
 
-def _unrouted(policies: PolicySet) -> tuple[str, ...]:
-    """A message about the names that stages notify, if no route is configured."""
+def _unrouted(policies: PolicySet) -> Alerts:
+    """A page about the names that stages notify, if no route is configured."""
     names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
     if policies.routes or not names:
-        return ()
-    return (f"nobody is notified of what is addressed to {', '.join(names)}: the policies have no NotificationRoute",)
+        return NO_ALERTS
+    text = f"nobody is notified of what is addressed to {', '.join(names)}: the policies have no NotificationRoute"
+    return alert_if("unrouted", text)
 
 
-def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
-    """A message for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market."""
+def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> Alerts:
+    """A page for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market."""
     watched = {
         name
         for graph in policies.graphs
@@ -288,17 +293,23 @@ def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tup
         for names in scopes_over(graph.scope, accounts.values()).values()
         for name in names
     }
-    return tuple(
-        f"account {it.name} is armed, and no enforcing policy has it in its scope: only `ksctl close` ever closes its "
-        "positions"
+    return together(
+        alert_if(
+            f"unwatched/{it.name}",
+            f"account {it.name} is armed, and no enforcing policy has it in its scope: only `ksctl close` ever closes "
+            "its positions",
+        )
         for it in accounts.values()
         if it.armed and it.name not in watched
     )
 
 
-def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
-    return tuple(
-        f"{decision.stage} of {decision.policy} on {decision.scope} is latched by decision {decision.id}, which was "
-        "only observed: nothing was sent for it, and nothing is sent until the stage fires again or is reset"
+def _latched_unacted(store: Store, arming: Arming) -> Alerts:
+    return together(
+        alert_if(
+            f"unacted/{decision.id}",
+            f"{decision.stage} of {decision.policy} on {decision.scope} is latched by decision {decision.id}, which "
+            "was only observed: nothing was sent for it, and nothing is sent until the stage fires again or is reset",
+        )
         for decision in observed_latches(store, arming)
     )

@@ -8,18 +8,20 @@ only, and the monotonic clock measures all durations (ADR 0102).
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
 from msgspec import Struct, structs
 
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.clock import Clock
-from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.render.formats import rounded_duration
@@ -202,19 +204,17 @@ def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) 
 
 @dataclass
 class WallClockCheck:
-    """Detects jumps of the wall clock: one problem while it is not followed, and one notice when it agrees again."""
+    """Detects jumps of the wall clock: an alert while it is not followed."""
 
     timeline: Timeline
     problem: str | None = None
     """The message, unchanged for as long as the problem lasts."""
     _off: timedelta = timedelta(0)
-    _over: bool = False
 
     def check(self, as_of: datetime) -> None:
         """Compare wall clock and timeline at a tick."""
         off = self.timeline.off()
         if abs(off) <= FOLLOWED:
-            self._over |= self.problem is not None
             self.problem, self._off = None, off
         elif self.problem is None or self._differs(off):
             self.problem, self._off = _jump_message(off, as_of), off
@@ -224,18 +224,26 @@ class WallClockCheck:
         then, now = self._off.total_seconds(), off.total_seconds()
         return now * then < 0 or not abs(then) / 2 <= abs(now) <= abs(then) * 2
 
-    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """A page, once, when the problem is over: it reaches those who were paged for it."""
-        over, self._over = self._over, False
-        text = "the wall clock of this machine agrees with the dates of the ticks again"
-        return (Notice(as_of, "runner", "runner", "warning", "page", text),) if over else ()
+    @property
+    def alerts(self) -> Alerts:
+        """A page while the wall clock is not followed. Ahead and behind are two alerts; it grows by doubling."""
+        if self.problem is None:
+            return NO_ALERTS
+        off = self._off.total_seconds()
+        side = _side(self._off)
+        over = f"the wall clock of this machine is no longer {side} the dates of the ticks"
+        size = Decimal(int(math.log2(abs(off))))
+        return Alerts((Alert(f"wall-clock/{side.split()[0]}", "page", self.problem, over=over, measure=size),))
+
+
+def _side(off: timedelta) -> str:
+    return "behind" if off > timedelta(0) else "ahead of"
 
 
 def _jump_message(off: timedelta, as_of: datetime) -> str:
-    side = "behind" if off > timedelta(0) else "ahead of"
     return (
         f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is "
-        f"{rounded_duration(abs(off))} {side} the dates of the ticks: it has jumped or runs wrong, and is not "
+        f"{rounded_duration(abs(off))} {_side(off)} the dates of the ticks: it has jumped or runs wrong, and is not "
         "followed; windows, locks and closes use the monotonic clock; check the time synchronisation of this machine"
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts, alert_if
 from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
@@ -58,8 +59,13 @@ class ClosingWorker:
         self._counted_passes = 0
         self._stalled_because: str | None = None
         self._delayed_by: asyncio.Task[None] | None = None
-        self.trouble: str | None = None
-        """Why the last pass failed, or why several passes made no progress; None if neither."""
+        self._trouble = NO_ALERTS
+        """Why the last pass failed, or why several passes made no progress."""
+
+    @property
+    def alerts(self) -> Alerts:
+        """What is wrong with the closing; unknown before the first pass."""
+        return self._trouble if self._recovered or self._trouble.found else Alerts(unknown=(f"closing/{self.account}",))
 
     @property
     def is_working(self) -> bool:
@@ -176,8 +182,19 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            uncloseable = self.executor.stall_notice
-            self.trouble = self._stall_reason() or (uncloseable and f"closing on account {self.account}: {uncloseable}")
+            self._trouble = self._stalled()
+
+    def _stalled(self) -> Alerts:
+        """Why closing makes no progress, or cannot close a position."""
+        if (reason := self._stall_reason()) is not None:
+            return self._only("stalled", reason)
+        heading = f"closing on account {self.account}"
+        return Alerts(
+            tuple(
+                Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading)
+                for key, why in self.executor.stalls.items()
+            )
+        )
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
@@ -204,4 +221,9 @@ class ClosingWorker:
         self._more |= self._closes
         self._failures += 1
         self._not_before = self.monotonic() + PAUSES.after(self._failures)
-        self.trouble = f"closing on account {self.account} is retried after {legible(why)}"
+        text = f"closing on account {self.account} is retried after {legible(why)}"
+        self._trouble = self._only("retried", text)
+
+    def _only(self, kind: str, text: str) -> Alerts:
+        """One page; what else is wrong with the closing is unknown while it lasts."""
+        return Alerts(alert_if(f"closing/{self.account}/{kind}", text).found, (f"closing/{self.account}",))

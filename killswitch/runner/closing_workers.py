@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from killswitch.model.alert import Alerts, together
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.store import JournalEntry
@@ -42,9 +43,9 @@ class ClosingWorkers:
         return frozenset(name for name, worker in self._workers.items() if worker.is_working)
 
     @property
-    def troubles(self) -> tuple[str, ...]:
-        """A message for each account whose last pass failed or made no progress."""
-        return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
+    def alerts(self) -> Alerts:
+        """A page for each account whose last pass failed or made no progress; unknown before its first pass."""
+        return together(worker.alerts for worker in self._workers.values())
 
     def prepare(self, plans: Iterable[tuple[Decision, Sequence[JournalEntry]]]) -> None:
         """Prepare the executors for `adopt` before the journal entries are durable; nothing is started."""

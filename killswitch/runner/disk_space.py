@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.runner.observers import TickReport
 from killswitch.store.adjacent_files import in_units
 from killswitch.store.handle import StoreHandle
@@ -40,11 +41,14 @@ class DiskSpace:
             self._check()
 
     @property
-    def problem(self) -> str | None:
-        """The current problem of the disk or the store; None if there is none."""
-        failing = (self._store.trouble, self._displaced)
-        found = failing if any(failing) else (self._no_reserve, *self._short.values())
-        return "; ".join(each for each in found if each is not None) or None
+    def alerts(self) -> Alerts:
+        """A page for each problem of the store; if there is none, for each of the disk."""
+        failing = together(alert_if(f"store/{kind}", text) for kind, text in self._store.troubles.items())
+        failing += alert_if("store/displaced", self._displaced)
+        if failing.found:
+            return Alerts(failing.found, ("disk",))
+        short = together(alert_if(f"disk/{what}", text) for what, text in self._short.items())
+        return alert_if("disk/reserve", self._no_reserve) + short
 
     def _check(self) -> None:
         self._next_check = self._monotonic() + CHECK_EVERY

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import convert
 
+from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
@@ -30,8 +31,8 @@ class MetricsRecorder:
         self._notifications = notifications
 
     @property
-    def problem(self) -> str | None:
-        return self._telemetry.problem
+    def alerts(self) -> Alerts:
+        return alert_if("telemetry", self._telemetry.problem)
 
     def ticked(self, report: TickReport) -> None:
         metrics = self._telemetry.metrics
@@ -67,8 +68,8 @@ class EventEmitter:
         self.ticks = 0
 
     @property
-    def problem(self) -> str | None:
-        return self._writer.problem
+    def alerts(self) -> Alerts:
+        return alert_if("events", self._writer.problem)
 
     def ticked(self, report: TickReport) -> None:
         self.ticks += report.snapshot.scheduled

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.legible import legible
 from killswitch.model.store import StoreTroubleError
 
@@ -26,9 +27,9 @@ class FaultIsolation:
         self._failing: dict[str, str] = {}
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message per part whose last call failed, unchanged for as long as the cause is."""
-        return tuple(self._failing.values())
+    def alerts(self) -> Alerts:
+        """A page for each part whose last call failed."""
+        return together(alert_if(f"part/{part}", text) for part, text in self._failing.items())
 
     def call(self, part: str, do: Callable[[], T], otherwise: D) -> T | D:
         """Return the result of `do`, or `otherwise` if it fails. Only errors of the store are raised."""

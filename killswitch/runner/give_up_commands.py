@@ -9,6 +9,7 @@ from typing import Final
 from killswitch.accounts.arming import is_in_scope, left_to_do
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import GivenUp
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
@@ -72,20 +73,17 @@ _LONGEST: Final = 80
 """Most characters of an id or a cause that a message quotes."""
 
 
-class UnreadableCommands:
-    """Pages each unreadable command once, also where the store cannot mark it as consumed."""
-
-    def __init__(self) -> None:
-        self._paged: set[str] = set()
-
-    def notices(self, unreadable: Iterable[UnreadableCommand], at: datetime) -> tuple[Notice, ...]:
-        """A page for every command that is new."""
-        found = tuple(each for each in unreadable if each.id not in self._paged)
-        self._paged |= {each.id for each in found}
-        return tuple(
-            Notice(at, "operator", "portfolio", "warning", "page", unreadable_message(each), _short(each.id))
-            for each in found
+def unreadable_commands(commands: Iterable[UnreadableCommand]) -> Alerts:
+    """A page for each unreadable command, once, also where the store cannot mark it as consumed."""
+    return Alerts(
+        tuple(
+            Alert(
+                f"command/{_short(each.id)}", "page", unreadable_message(each),
+                NoticeGroup("operator", "portfolio", "warning", _short(each.id)), lasts=False,
+            )
+            for each in commands
         )
+    )  # fmt: skip
 
 
 def unreadable_message(command: UnreadableCommand) -> str:

@@ -15,21 +15,22 @@ from msgspec import Struct, structs
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
+from killswitch.engine.alerts import AlertState, advance, encode_state, read_state
 from killswitch.execution.effects.performing import RunEnd
+from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
-from killswitch.runner.alert_deduplication import AlertDeduplication
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
-from killswitch.runner.give_up_commands import UnreadableCommands, ended_closes
+from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
-from killswitch.runner.observers import TickReport
+from killswitch.runner.observers import TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
 
@@ -73,7 +74,7 @@ class Runner:
         pace: RunnerPace,
         *,
         policy_set: str,
-        lasting_problems: tuple[str, ...] = (),
+        lasting: Alerts = NO_ALERTS,
         startup_notices: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
         self.interpreter = interpreter
@@ -89,15 +90,17 @@ class Runner:
         self.pace = pace
         self.policy_set = policy_set
         """The digest of the policies."""
-        self.lasting_problems = lasting_problems
-        """Problems known before the run, which last for the whole run."""
-        self._problems = self.lasting_problems
+        self.lasting = lasting
+        """What is wrong before the run, and for the whole of it."""
+        self._after_acting = NO_ALERTS
+        """What was wrong after the last pass had acted."""
+        self._problems = self.lasting.texts
         self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
-        self._unreadable = UnreadableCommands()
-        self._warnings: frozenset[str] = frozenset()
-        self._alerts = AlertDeduplication(startup_notices)
+        self._startup_notices = startup_notices
+        self._alerts = AlertState()
+        self._has_ticked = False
         self.ticks = 0
         """Ticks that `run` has completed."""
         self.stop_problems: tuple[str, ...] = ()
@@ -138,13 +141,15 @@ class Runner:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self.observers.start()
         await self.effects.performing.recover()
-        self._problems = self.lasting_problems + self.effects.problems
+        self._after_acting = self.effects.lock_alerts
+        self._problems = (self.lasting + self._after_acting).texts
         unfinished = [stored.decision for stored in self.store.unfinished()]
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
-        self._alerts.remember(self.store.notices(REMEMBERED_NOTICES), self.workers.progress())
+        stored = self.store.live(ALERTS)
+        self._alerts = read_state(stored, () if stored else self.store.notices(REMEMBERED_NOTICES))
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
@@ -171,10 +176,11 @@ class Runner:
             outcome = await self._decide(snapshot, span)
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
-            unreadable = self._unreadable.notices(commands.unreadable, snapshot.as_of)
-            notices = outcome.notices + answers + unreadable + self._notices(snapshot)
+            of_alerts, alerts = self._advance_alerts(snapshot, commands)
+            notices = outcome.notices + answers + of_alerts + self.observers.notices()
             with span.span("commit"):
-                self._commit(snapshot, outcome, notices, acting, ended, commands)
+                self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
+            self._alerts, self._has_ticked = alerts, True
             self.workers.give_up(ended)
             await self._act(snapshot, acting)
             if acting:
@@ -289,6 +295,7 @@ class Runner:
         acting: tuple[Decision, ...],
         ended: tuple[JournalEntry, ...],
         commands: Commands,
+        alerts: AlertState,
     ) -> None:
         now = to_micros(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
@@ -309,27 +316,36 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
+                alerts=None if alerts is self._alerts else encode_state(alerts),
             )
         )
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""
-        problems = await self.effects.performing.perform(decisions, snapshot)
-        problems += self.observers.problems + self.workers.troubles + self.poller.streams.problems
-        self._warnings = self.effects.warnings | frozenset(self.poller.streams.problems)
-        self._problems = self.lasting_problems + self._tick_problems() + problems
+        performed = await self.effects.performing.perform(decisions, snapshot)
+        self._after_acting = performed + self.observers.alerts + self.workers.alerts
+        self._problems = (self.lasting + self._while_polling() + self._after_acting + self.poller.streams.alerts).texts
 
-    def _tick_problems(self) -> tuple[str, ...]:
-        """The problems that this tick itself has detected: clock and outages."""
-        return (*(() if self._wall.problem is None else (self._wall.problem,)), *self.poller.outages.problems)
+    def _while_polling(self) -> Alerts:
+        """What this tick itself has found wrong: clock and outages."""
+        return self._wall.alerts + self.poller.outages.alerts
 
-    def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """Notices of problems that appeared since the previous tick, and then of those that are over."""
+    def _advance_alerts(self, snapshot: Snapshot, commands: Commands) -> tuple[tuple[Notice, ...], AlertState]:
+        """Notices of what is wrong since the previous tick, became worse, returned, or is over; and the new state.
+
+        The first tick of a run knows nothing to be over: most parts have not done anything yet.
+        """
         self._wall.check(snapshot.as_of)
-        problems = tuple(dict.fromkeys(self._problems + self._tick_problems()))
-        return (
-            self._alerts.alerts(snapshot, problems, self._warnings, self.effects.subjects)
-            + self.observers.notices(snapshot)
-            + self._wall.notices(snapshot.as_of)
-            + self.poller.notices(snapshot.as_of)
-        )
+        wrong = together((
+            self.lasting,
+            self._after_acting,
+            self._while_polling(),
+            self.poller.streams.alerts,
+            shortfalls(snapshot.closings),
+            unreadable_commands(commands.unreadable),
+            self.observers.findings(snapshot),
+            NO_ALERTS if self._has_ticked else Alerts(unknown=("",)),
+        ))  # fmt: skip
+        notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))
+        startup, self._startup_notices = self._startup_notices, ()
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in startup) + notices, alerts

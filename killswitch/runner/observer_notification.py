@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
@@ -20,12 +21,12 @@ from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observers import HasProblem, NotifiedOfStop, Observer, TickReport, shortfall_message
+from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
 from killswitch.runner.order_reconciliation import OrderReconciliation
 
 
 class SnapshotRecorder(Protocol):
-    """Records snapshots after acting. If it is also `HasProblem`, it reports missing snapshots."""
+    """Records snapshots after acting. If it is also `HasAlerts`, it reports missing snapshots."""
 
     def write(self, snapshot: Snapshot) -> None: ...
 
@@ -49,7 +50,7 @@ class Observers:
 
     def __post_init__(self) -> None:
         self.observers = (*self.observers, self.notifier)
-        self._unrecorded: tuple[str, ...] = ()
+        self._unrecorded = NO_ALERTS
 
     def start(self) -> None:
         """Continue from what an earlier run left in the outbox and at the venues' timers."""
@@ -73,27 +74,33 @@ class Observers:
             self.recorder.write(snapshot)
         except Exception as error:  # noqa: BLE001 - a recording must not end a run
             self.recorder = None
-            self._unrecorded = (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
+            text = f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}"
+            self._unrecorded = alert_if("recording/ended", text)
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message for each problem of an observer."""
-        timers = () if self.dead_man is None else self.dead_man.problems
+    def alerts(self) -> Alerts:
+        """An alert for each problem of an observer."""
+        timers = NO_ALERTS if self.dead_man is None else self.dead_man.alerts
         parts: tuple[object, ...] = (*self.observers, self.recorder)
-        behind = (each.problem for each in parts if isinstance(each, HasProblem))
-        return (*self._unrecorded, *timers, *self.isolation.problems, *(each for each in behind if each is not None))
+        behind = (each.alerts for each in parts if isinstance(each, HasAlerts))
+        return together((self._unrecorded, timers, self.isolation.alerts, *behind))
 
     @property
     def timers(self) -> tuple[TimerView, ...]:
         """The dead-man timers as `status` shows them."""
         return () if self.dead_man is None else self.dead_man.views
 
-    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """Notices of order reconciliation and of dead-man timers."""
-        found = self.isolation.call("orders to be confirmed", lambda: self.reconciliation.notices(snapshot), ())
-        if self.dead_man is not None:
-            found += self.isolation.call("notices of dead-man timers", self.dead_man.notices, ())
-        return found
+    def findings(self, snapshot: Snapshot) -> Alerts:
+        """The findings of order reconciliation."""
+        return self.isolation.call("orders to be confirmed", lambda: self.reconciliation.alerts(snapshot), NO_ALERTS)
+
+    def notices(self) -> tuple[Notice, ...]:
+        """The events of dead-man timers."""
+        return (
+            ()
+            if self.dead_man is None
+            else self.isolation.call("notices of dead-man timers", self.dead_man.notices, ())
+        )
 
     def messages(
         self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Sequence[Notice], acting: Sequence[Decision]
@@ -102,8 +109,8 @@ class Observers:
 
         A close that left positions has a message of its own, so its notice is left out.
         """
-        ends = {shortfall_message(closing) for closing in snapshot.closings}
-        left = [notice for notice in notices if notice.text not in ends]
+        own = {alert.group for alert in shortfalls(snapshot.closings).found}
+        left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
         return self.isolation.call("what is to be notified", outgoing, ())
 
@@ -114,7 +121,7 @@ class Observers:
         """
         left: tuple[str, ...] = ()
         if self.dead_man is not None:
-            over = frozenset(self.dead_man.problems)
+            over = frozenset(self.dead_man.alerts.texts)
             left = await self.dead_man.stop()
             lasting = (*(each for each in problems if each not in over), *left)
             for observer in self.observers:

@@ -5,7 +5,8 @@ They are notified after acting. A failing observer affects nobody else (ADR 0115
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from msgspec import Struct
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.execution.effects.performing import PendingEffect, RunEnd
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -51,11 +53,11 @@ class Observer(Protocol):
 
 
 @runtime_checkable
-class HasProblem(Protocol):
+class HasAlerts(Protocol):
     """An observer that works in the background and reports problems of its own."""
 
     @property
-    def problem(self) -> str | None: ...
+    def alerts(self) -> Alerts: ...
 
 
 @runtime_checkable
@@ -74,10 +76,22 @@ def outage_text(account: AccountSnapshot) -> str:
     return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
-def shortfall_message(closing: Closing) -> str | None:
-    """The message about a closing that ended with positions left; None for all others."""
-    if closing.status not in ENDED_SHORT:
-        return None
+def shortfalls(closings: Iterable[Closing]) -> Alerts:
+    """A page for each closing that ended with positions left, and for each that leaves more."""
+    return Alerts(
+        tuple(
+            Alert(
+                f"shortfall/{each.decision}/{each.status}", "page", _shortfall_message(each),
+                NoticeGroup("runner", "runner", "warning", each.decision),
+                measure=Decimal(len(each.residual)), lasts=False,
+            )
+            for each in closings
+            if each.status in ENDED_SHORT
+        )
+    )  # fmt: skip
+
+
+def _shortfall_message(closing: Closing) -> str:
     residual = closing.residual
     left = ", ".join(f"{r.contracts.normalize():f} {r.symbol} {r.position_side} on {r.account}" for r in residual)
     end = f"the closing of decision {closing.decision} ended {closing.status}"

@@ -1,7 +1,7 @@
-"""Reconciles every order of this program with the venue, and pages each discrepancy with the journal.
+"""Reconciles every order of this program with the venue, and finds each discrepancy with the journal.
 
-It also pages, once each, for orders of unknown status that are detached or no longer queried, and for positions whose
-protective order could not be restored.
+It also finds orders of unknown status that are detached or no longer queried, and positions whose protective order
+could not be restored.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from killswitch.execution.query.order_discrepancies import (
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Abandoned, ClosingObserver, Entry, OrderDetached, ProtectionAnswered, Undecodable
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.alert import Alert, Alerts
+from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
 
-REMEMBERED_NOTICES = 500
-"""Number of the newest notices from which a start knows what was reported already."""
 KEPT = 64
 """Number of decisions whose orders are kept in memory; the orders of others are read again when needed."""
 SEARCHED_DECISIONS = 200
@@ -45,9 +44,9 @@ _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
 class OrderReconciliation:
-    """Order reconciliation: a ClosingObserver that receives every durable entry, and returns notices at each tick.
+    """Order reconciliation: a ClosingObserver that receives every durable entry, and returns findings at each tick.
 
-    After a restart it continues from the journal, and repeats no notice that the store has already.
+    After a restart it continues from the journal.
     """
 
     def __init__(self, store: Store) -> None:
@@ -65,9 +64,8 @@ class OrderReconciliation:
         """Account → name → when to compare it again (None: at the next tick); other orders have not changed."""
         self._resting: dict[str, dict[str, Order]] = {}
         """Account → name → our resting order as last compared."""
-        self._texts: dict[str, None] = {}
+        self._found: list[Alert] = []
         """Findings of the journal itself, until the next tick."""
-        self._reported: set[str] | None = None
 
     # ClosingObserver
 
@@ -89,16 +87,12 @@ class OrderReconciliation:
 
     # Ticks
 
-    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """A page, once, for each discrepancy and each order that is no longer queried. Raises StoreError."""
-        if self._reported is None:
-            self._reported = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
-        texts, self._texts = list(self._texts), {}
+    def alerts(self, snapshot: Snapshot) -> Alerts:
+        """A finding for each discrepancy and each order that is no longer queried. Raises StoreError."""
+        found, self._found = self._found, []
         for account in snapshot.accounts:
-            texts += [each.text for each in self._discrepancies(account, snapshot)]
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._reported]
-        self._reported |= set(fresh)
-        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
+            found += [_of_order(each.name, each.what, each.text) for each in self._discrepancies(account, snapshot)]
+        return Alerts(tuple(found))
 
     def _discrepancies(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Discrepancy]:
         """Discrepancies of orders that changed in this snapshot or in the journal, or whose comparison was not due."""
@@ -202,30 +196,35 @@ class OrderReconciliation:
             self._names[known.order_id] = known.name
         odd = unknown_state(known)
         if odd is not None:
-            self._texts[odd.text] = None
+            self._found.append(_of_order(odd.name, odd.what, odd.text))
 
     def _note(self, decision: str, entry: Entry) -> None:
         """Record the finding of an entry, if it is one."""
         way_out = f"(ksctl explain {decision})"
+        place = f"{entry.account}/{entry.symbol}"
+        name = entry.client_order_id or f"{decision}/{place}"
         order = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
         match entry:
             case ProtectionAnswered():
                 state = entry.state or "unknown"
                 if state not in _NOT_PAGED and not state.startswith("tried"):
                     position = f"{entry.symbol} {entry.position_side} on account {entry.account}"
-                    self._texts[f"{position} is without its protective order {entry.replaces}: {state}"] = None
+                    key = f"protection/{place}/{entry.position_side}/{entry.replaces}"
+                    text = f"{position} is without its protective order {entry.replaces}: {state}"
+                    self._found.append(_finding(key, text))
             case OrderDetached():
                 what = (
                     "it is detached, and the venue is still queried. Its position continues without it: a full close "
                     "of a swap or future as a whole, since such orders only reduce, anything else as if it had filled"
                 )
-                self._texts[f"{order}: {what} {way_out}"] = None
+                self._found.append(_of_order(name, "detached", f"{order}: {what} {way_out}"))
             case Abandoned():
                 what = "the venue does not report its status and is no longer queried: check the order at the venue"
-                self._texts[f"{order}: {what} {way_out}"] = None
+                self._found.append(_of_order(name, "abandoned", f"{order}: {what} {way_out}"))
             case Undecodable():
                 what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
-                self._texts[f"{what}, and counts as the worst case: {entry.why} {way_out}"] = None
+                text = f"{what}, and counts as the worst case: {entry.why} {way_out}"
+                self._found.append(_finding(f"journal/{decision}/{place}/{entry.row.kind}", text))
 
 
 class CombinedClosingObserver:
@@ -243,6 +242,14 @@ class CombinedClosingObserver:
         """Pass on."""
         for observer in self._observers:
             observer.wrote(entry)
+
+
+def _of_order(name: str, what: str, text: str) -> Alert:
+    return _finding(f"order/{name}/{what}", text)
+
+
+def _finding(key: str, text: str) -> Alert:
+    return Alert(key, "page", text, lasts=False)
 
 
 def _what(order: Order | None) -> tuple[object, ...] | None:

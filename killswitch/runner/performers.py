@@ -12,6 +12,7 @@ from killswitch.execution.effects.process_exit import ProcessExitPerformer
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, kind_named
 from killswitch.model.snapshot import Snapshot
@@ -106,17 +107,17 @@ class ClosingPerformer(Performer):
         self.closings.delay_until(self.isolation.call("suspensions at brokers", self.suspension.start, {}))
         await self.closings.recover(self.timeout)
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         concerned = self.closings.accounts_of(decisions)
         lifts = self.isolation.call("letting orders through at brokers", lambda: self.suspension.lift(concerned), {})
         self.closings.delay_until(lifts)
         self.closings.adopt(decisions)
-        return self.isolation.call("suspensions at brokers", self._suspend, ())
+        return self.isolation.call("suspensions at brokers", self._suspend, Alerts(unknown=("broker",)))
 
-    def _suspend(self) -> tuple[str, ...]:
+    def _suspend(self) -> Alerts:
         locked = frozenset() if self.lock_writer is None else self.lock_writer.fully_locked()
         self.suspension.settle(locked, self.closings.busy)
-        return self.suspension.problems
+        return self.suspension.alerts
 
 
 class Effects:
@@ -136,19 +137,9 @@ class Effects:
         return tuple(decision for decision in decisions if is_acted_on(decision, self.arming))
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message for each problem with the locks."""
-        return () if self.lock_writer is None else self.lock_writer.problems
-
-    @property
-    def warnings(self) -> frozenset[str]:
-        """The problems that keep no lock from being written."""
-        return frozenset() if self.lock_writer is None else self.lock_writer.warnings
-
-    @property
-    def subjects(self) -> Mapping[str, str]:
-        """Message → subject, for each problem with the locks."""
-        return {} if self.lock_writer is None else self.lock_writer.subjects
+    def lock_alerts(self) -> Alerts:
+        """An alert for each problem with the locks."""
+        return NO_ALERTS if self.lock_writer is None else self.lock_writer.alerts
 
     async def finish(self, within: float) -> None:
         """Stop cleanly, in at most `within` seconds."""

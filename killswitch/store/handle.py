@@ -117,13 +117,17 @@ class StoreHandle:
     @property
     def trouble(self) -> str | None:
         """What is wrong with the store, and the fallback in use; None while nothing is."""
-        found = (self._file_trouble(), *self._unreadable.values())
-        return "; ".join(each for each in found if each is not None) or None
+        return "; ".join(self.troubles.values()) or None
 
-    def _file_trouble(self) -> str | None:
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with the store, by kind: what is kept in memory, the reserve, and what cannot be read."""
+        return self._file_trouble() | {f"unreadable/{what}": text for what, text in self._unreadable.items()}
+
+    def _file_trouble(self) -> dict[str, str]:
         fallback = self._fallback
         if fallback is None:
-            return None
+            return {}
         if fallback.copy is not None:
             at = from_micros(int(fallback.copy.since * 1_000_000))
             text = (
@@ -131,10 +135,10 @@ class StoreHandle:
                 f"{fallback.copy.cause}"
             )
             lost = fallback.copy.lost
-            return text if lost is None else f"{text}; {_lost_rows_text(lost)}"
+            return {"memory": text} if lost is None else {"lost-rows": f"{text}; {_lost_rows_text(lost)}"}
         if (why := fallback.reserve_used_because) is not None:
-            return f"the reserve of the store ({fallback.reserve.path}) is being used up: {why}"
-        return None
+            return {"reserve": f"the reserve of the store ({fallback.reserve.path}) is being used up: {why}"}
+        return {}
 
     @property
     def displaced(self) -> str | None:

@@ -68,7 +68,7 @@ class Closed:
         self._desk = desk
         self._bars = bars or {}
         self._minutely = minutely
-        self.stuck: set[str | None] = set()
+        self.stuck: set[str] = set()
         self._clock = VirtualClock(desk.market.now)
         store = open_store(str(folder / "store.sqlite"))
         try:
@@ -87,7 +87,7 @@ class Closed:
     async def _drive(self, closer: AccountExecutor) -> None:
         minute = 0
         while await closer.advance():
-            self.stuck.add(closer.stall_notice)
+            self.stuck.update(closer.stalls.values())
             await self._clock.sleep(min(max(closer.wait, 0.02), 1.0))
             if self._clock.monotonic() >= (minute + 1) * MINUTE.total_seconds():
                 minute += 1
@@ -210,7 +210,7 @@ def test_c12_a_halt_delays_no_other_symbol_and_is_outlasted(tmp_path: Path) -> N
 
     closed = Closed(desk, _decision(_all(desk)), tmp_path, {"A": bar("100"), "B": bar("100")}, minutely)
     assert (left[1], left[10]) == (["A"], ["A"])
-    assert any("A waits for the market to open" in (each or "") for each in closed.stuck), closed.stuck
+    assert any("A waits for the market to open" in each for each in closed.stuck), closed.stuck
     assert (closed.status, desk.seen.positions) == ("flat", ())
     assert 600 <= closed.seconds < 900
 

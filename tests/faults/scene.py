@@ -175,7 +175,7 @@ class Scene:
                 await self.time.sleep(min(pause, 1.0))
 
     def _collect_notices(self) -> None:
-        self.notices |= {notice for notice in (self.closer.distrust, self.closer.stall_notice) if notice}
+        self.notices |= {notice for notice in (self.closer.distrust, *self.closer.stalls.values()) if notice}
 
     # Afterwards
 

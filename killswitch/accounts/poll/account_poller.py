@@ -21,7 +21,6 @@ from killswitch.accounts.poll.push_listener import PushListener
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.model.clock import Clock
-from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.tracing import Span
 from killswitch.model.venue import Prices
@@ -143,10 +142,6 @@ class AccountPoller:
     def dated(self, name: str) -> float:
         """Time of the account's last snapshot, in seconds of its monotonic clock."""
         return self._polls[name].dated
-
-    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """A notice for each outage and each stream problem that is over, once."""
-        return self.outages.notices(as_of) + self.streams.notices(as_of)
 
     async def close(self) -> None:
         """Cancel polls in flight, and close the connections."""

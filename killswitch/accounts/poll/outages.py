@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from killswitch.accounts.poll.poller import Polls
-from killswitch.model.backoff import Backoff
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.clock import Clock
-from killswitch.model.decision import Notice
-from killswitch.model.instant import rfc3339
+from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.render.formats import rounded_duration
 
 POLLS = 3
 """Consecutive failed polls, each as slow as allowed, that are not reported."""
 LEAST = 15.0
 """Seconds; the least time for which polls may fail without a report."""
-REMEMBERED = 3600.0
-"""Seconds for which each report doubles the time before the next one: a flapping account is not paged each time."""
-LONGEST = 64
-"""The longest such time, as a multiple of the first."""
 
 
 def unreported_seconds(interval: float, read_timeout: float) -> float:
@@ -37,13 +32,11 @@ def unreported_seconds(interval: float, read_timeout: float) -> float:
 
 
 class _Outage(Struct):
-    """The outage of one account. `failing` and `reported_at` are in seconds of the runner's clock."""
+    """The outage of one account: since when its polls fail, by the runner's clock in seconds, and in ticks."""
 
-    failing: float | None = None
-    since: datetime | None = None
-    problem: str | None = None
-    is_denied: bool = False
-    reported_at: list[float] = field(default_factory=list)
+    failing: float
+    since: datetime
+    alert: Alert | None = None
 
 
 class Outages:
@@ -53,56 +46,52 @@ class Outages:
         """`names`: the armed accounts. `unreported`: seconds for which polls may fail without a report."""
         self._polls = polls
         self._clock = clock
-        self._waits = Backoff(unreported, unreported * LONGEST)
-        self._armed = frozenset(names)
+        self._unreported = unreported
+        self._armed = tuple(names)
         self._outages: dict[str, _Outage] = {}
-        self._cleared: list[str] = []
+        self._polled: set[str] = set()
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message per account that cannot be polled, unchanged until it can be."""
-        return tuple(each.problem for each in self._outages.values() if each.problem is not None)
+    def alerts(self) -> Alerts:
+        """A page for each armed account that cannot be polled; unknown until its first poll, and at first failures."""
+        outages = [(name, self._outages.get(name)) for name in self._armed]
+        found = tuple(outage.alert for _, outage in outages if outage is not None and outage.alert is not None)
+        unknown = (
+            f"outage/{name}"
+            for name, outage in outages
+            if name not in self._polled or (outage is not None and outage.alert is None)
+        )
+        return Alerts(found, tuple(unknown))
 
     def update(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[str, ...]:
         """Record new snapshots; return the accounts that can be polled again after at least one failure."""
         return tuple(account.account for account in accounts if self._is_back(account, as_of))
 
     def _is_back(self, account: AccountSnapshot, as_of: datetime) -> bool:
-        now = self._clock.monotonic()
-        outage = self._outages.setdefault(account.account, _Outage())
+        name = account.account
+        self._polled.add(name)
         if account.quality == "ok":
-            was = outage.failing is not None
-            self._over(account.account, outage, as_of)
-            return was
-        if outage.failing is None or outage.since is None:
-            outage.failing, outage.since = now, as_of
-        if account.account in self._armed and not self._polls[account.account].is_awaiting_first:
-            self._report(account, outage, now, outage.since)
+            return self._outages.pop(name, None) is not None
+        outage = self._outages.setdefault(name, _Outage(self._clock.monotonic(), as_of))
+        if name in self._armed and not self._polls[name].is_awaiting_first:
+            self._report(account, outage)
         return False
 
-    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """A page, once, for each outage that is over: it reaches those who were paged."""
-        cleared, self._cleared = self._cleared, []
-        return tuple(Notice(as_of, "runner", "runner", "warning", "page", text) for text in cleared)
-
-    def _report(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
-        assert outage.failing is not None
-        outage.reported_at = [at for at in outage.reported_at if now - at < REMEMBERED]
+    def _report(self, account: AccountSnapshot, outage: _Outage) -> None:
+        """Report the outage once it has lasted; its text is unchanged, unless it turns out to be a refused key."""
         denied = self._polls[account.account].is_denied
-        again = len(outage.reported_at) - (outage.problem is not None)
-        wait = 0.0 if denied and not again else self._waits.after(again + 1)
-        if now - outage.failing < wait or (outage.problem is not None and (outage.is_denied or not denied)):
+        measure = Decimal(denied)
+        if outage.alert is not None and outage.alert.measure is not None and outage.alert.measure >= measure:
             return
-        if outage.problem is None:
-            outage.reported_at.append(now)
-        outage.is_denied = denied
-        outage.problem = _message(account, since, denied=denied)
-
-    def _over(self, name: str, outage: _Outage, as_of: datetime) -> None:
-        if outage.problem is not None and outage.since is not None:
-            self._cleared.append(f"account {name} can be read again, after {rounded_duration(as_of - outage.since)}")
-        outage.failing = outage.since = outage.problem = None
-        outage.is_denied = False
+        if denied or self._clock.monotonic() - outage.failing >= self._unreported:
+            outage.alert = Alert(
+                f"outage/{account.account}",
+                "page",
+                _message(account, outage.since, denied=denied),
+                over=f"account {account.account} can be read again",
+                since=to_micros(outage.since),
+                measure=measure,
+            )
 
 
 def _message(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:

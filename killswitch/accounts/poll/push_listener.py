@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.execution.response_timeouts import is_task_cancelled
+from killswitch.model.alert import Alert, Alerts, together
 from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
-from killswitch.model.decision import Notice
 from killswitch.model.legible import legible
 from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
 
@@ -64,7 +64,6 @@ class Stream:
         self._ended: str | None = None
         self._reported: str | None = None
         self._reported_why: str | None = None
-        self._cleared = False
 
     def record_push(self) -> None:
         """Record a sign of life."""
@@ -108,14 +107,15 @@ class Stream:
             self._note()
         elif self._reported is not None and self._is_steady():
             self._reported = self._reported_why = None
-            self._cleared = True
         return self._reported
 
     @property
-    def recovery(self) -> str | None:
-        """The message that a reported problem is over; once."""
-        cleared, self._cleared = self._cleared, False
-        return f"the stream of account {self.account} delivers again" if cleared else None
+    def alerts(self) -> Alerts:
+        """The warning about the stream, if it does not deliver."""
+        key, text = f"stream/{self.account}", self.problem
+        if text is None:
+            return Alerts(unknown=(key,) if self.state == "opening" else ())
+        return Alerts((Alert(key, "warning", text, over=f"the stream of account {self.account} delivers again"),))
 
     def _note(self) -> None:
         """Remember the current problem: it is reported even if it is over before the next tick."""
@@ -166,14 +166,9 @@ class PushListener:
         self._tasks[name] = asyncio.create_task(reopened, name=f"stream of {name}")
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message per stream that does not deliver, unchanged until that is over."""
-        return tuple(problem for stream in self._streams.values() if (problem := stream.problem) is not None)
-
-    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """A warning, once, for each stream problem that is over: it reaches those who were warned."""
-        texts = (recovery for stream in self._streams.values() if (recovery := stream.recovery) is not None)
-        return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in texts)
+    def alerts(self) -> Alerts:
+        """A warning for each stream that does not deliver; unknown while it is being opened."""
+        return together(stream.alerts for stream in self._streams.values())
 
     @property
     def views(self) -> tuple[StreamView, ...]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.lab.recording import BackgroundRecorder
+    from killswitch.model.alert import Alerts
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
@@ -270,9 +271,11 @@ class RunConsole:
             self._print_orphans()
 
     @property
-    def problem(self) -> str | None:
-        """Why output is late or lost; None while it is written."""
-        return console_problem()
+    def alerts(self) -> Alerts:
+        """A page while output is late or lost."""
+        from killswitch.model.alert import alert_if
+
+        return alert_if("console", console_problem())
 
     def _print_decisions(self, report: TickReport) -> None:
         from killswitch.cli.wording import decision_lines

@@ -67,6 +67,8 @@ def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
         yield timers_text(view.timers, status.now)
         yield suspended_text(view.suspended)
         yield _list("Pending effects", [_pending_effect(each, status) for each in view.pending_effects or ()])
+    alerts = [f"{instant(each.since)}  {each.severity}  {each.key}: {each.text}" for each in status.active_alerts]
+    yield _list("Active alerts", alerts)
     yield _list("Problems", ((() if view is None else view.problems) + status.problems))
     yield _closings(status.closings, alive=status.runner.liveness == "alive")
     yield changes_text(() if view is None else view.changes or ())

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Finished, PlannedWork
+from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
@@ -69,13 +70,13 @@ class Performer:
     async def recover(self) -> None:
         """Resume effects that an earlier run left unfinished, before the first tick."""
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         """Perform the effects of these decisions and continue unfinished ones. Called at each pass, even without a
         decision.
 
-        Returns the problems; the text of one is unchanged while its cause lasts. Raises only what must end the run.
+        Returns what is wrong after it. Raises only what must end the run.
         """
-        return ()
+        return NO_ALERTS
 
 
 class PendingEffect(Struct, frozen=True):
@@ -119,12 +120,9 @@ class EffectPerformers:
         for performer in self._performers:
             await performer.recover()
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """Run one pass of every performer, one after the other; returns the problems."""
-        problems: tuple[str, ...] = ()
-        for performer in self._performers:
-            problems += await performer.perform(decisions, snapshot)
-        return problems
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
+        """Run one pass of every performer, one after the other; returns what is wrong after it."""
+        return together([await performer.perform(decisions, snapshot) for performer in self._performers])
 
 
 class Performed(Struct, frozen=True):
@@ -206,14 +204,14 @@ class OncePerDecision(Performer, ABC, Generic[E]):
                 self.recall(decision, None)
         self.recovered = frozenset(self._open)
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         for decided in decisions:
             if decided.kind == "reset":
                 self._end_by(decided)
                 self.recall(decided, None)
             elif (wanted := of_kind(decided.effects, self._effect)) is not None:
                 self._open[decided.id] = (decided, wanted)
-        problems: tuple[str, ...] = ()
+        alerts = NO_ALERTS
         for decision, effect in tuple(self._open.values()):
             try:
                 result = await self._attempt(decision, effect)
@@ -221,7 +219,8 @@ class OncePerDecision(Performer, ABC, Generic[E]):
                 raise
             except Exception as error:  # noqa: BLE001 - a failing effect must not keep positions open
                 why = legible(str(error) or type(error).__name__)
-                problems += (f"{self._key} of decision {decision.id} failed and is retried: {why}",)
+                text = f"{self._key} of decision {decision.id} failed and is retried: {why}"
+                alerts += alert_if(f"effect/{self._key}/{decision.id}", text)
                 self._waiting[decision.id] = f"the next attempt: {why}"
                 continue
             if isinstance(result, Waiting):
@@ -229,7 +228,7 @@ class OncePerDecision(Performer, ABC, Generic[E]):
                 continue
             self._finish(decision, result.status)
             self._run_end = self._run_end or result.run_end
-        return problems
+        return alerts
 
     async def _attempt(self, decision: Decision, effect: E) -> Performed | Waiting:
         if not self._context.acts_on(decision):

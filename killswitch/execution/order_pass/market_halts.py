@@ -86,8 +86,8 @@ class MarketHalts:
         self._resting = resting
         return found
 
-    def notices(self, targets: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
-        """The notices about targets that have waited for a while; the text is unchanged until one of them changes.
+    def notices(self, targets: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> dict[str, str]:
+        """What has waited for a market for a while: its symbols, and a text that lasts until one of them changes.
 
         Targets with an order of unknown status are left out: `stall_reason` reports those.
         """
@@ -95,14 +95,16 @@ class MarketHalts:
         due = [target for target, at in sent if (now - at).total_seconds() >= pace.notify_after]
         resting = sorted({target.symbol for target in due if self.is_resting(target)})
         refused = sorted({target.symbol for target in due if self.is_waiting(target)})
-        return [
-            f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
-            for symbols, state in (
-                (resting, "the venue has the order" if len(resting) == 1 else "the venue has the orders"),
-                (refused, f"until then orders are refused ({MARKET_CLOSED})"),
+        return {
+            f"{', '.join(symbols)}/{key}": (
+                f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
+            )
+            for key, symbols, state in (
+                ("resting", resting, "the venue has the order" if len(resting) == 1 else "the venue has the orders"),
+                ("refused", refused, f"until then orders are refused ({MARKET_CLOSED})"),
             )
             if symbols
-        ]
+        }
 
     def has_notice(self, target: PositionTarget) -> bool:
         """Whether `notices` covers the target, now or after a while."""

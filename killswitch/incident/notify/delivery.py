@@ -107,19 +107,28 @@ class TargetDelivery:
     @property
     def problem(self) -> str | None:
         """The problem to report: a target that has failed for long, and what was given up because of it."""
+        found = self.fault
+        return None if found is None else found[1]
+
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """The kind of the problem to report, and its text; the first of several."""
         failing = self._failing
-        if self._store_trouble is not None or self._given_up_problem is not None:
-            return self._store_trouble or self._given_up_problem
-        if self._stalled is not None:
-            return f"notifications to {self.target} stall: {self._stalled}"
-        if failing is not None and self._clock.monotonic() - failing[0] >= PROBLEM_AFTER:
-            return f"notifications to {self.target} have failed since {instant(failing[1])}: {failing[2]}"
-        if self._remark is not None:
-            return f"notifications to {self.target} are delivered, but {self._remark}"
-        if self._waiting.refused:
-            refused, why = self._waiting.refused, self._waiting.why
-            return f"{self.target} refuses {refused} of its notifications and accepts others: {why}"
-        return None
+        is_failing = failing is not None and self._clock.monotonic() - failing[0] >= PROBLEM_AFTER
+        refused = self._waiting.refused
+        found = {
+            "store": self._store_trouble,
+            "given-up": self._given_up_problem,
+            "stalled": self._stalled and f"notifications to {self.target} stall: {self._stalled}",
+            "failing": f"notifications to {self.target} have failed since {instant(failing[1])}: {failing[2]}"
+            if is_failing and failing is not None
+            else None,
+            "remark": self._remark and f"notifications to {self.target} are delivered, but {self._remark}",
+            "refused": f"{self.target} refuses {refused} of its notifications and accepts others: {self._waiting.why}"
+            if refused
+            else None,
+        }
+        return next(((kind, text) for kind, text in found.items() if text is not None), None)
 
     @property
     def is_stalled(self) -> bool:

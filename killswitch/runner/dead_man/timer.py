@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.backoff import Backoff
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
@@ -32,6 +33,8 @@ STATUS_QUERY_EVERY = 300.0
 TimerAction = Literal["arm", "disarm", "query"]
 
 
+NO_TICK = "no tick has ended yet"
+"""Why no timer runs before the first tick."""
 CHUNK = 5
 """Number of symbols that are refreshed before polls have their turn, where a timer is for one symbol."""
 WHOLE_ACCOUNT = ""
@@ -108,7 +111,7 @@ class DeadManTimer:
         self.runs: dict[str, float] = {}
         """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
         self.refused: dict[str, SymbolRefusal] = {}
-        self.why: str | None = "no tick has ended yet"
+        self.why: str | None = NO_TICK
         self.pages: bool = False
         """Whether the reason for which it is off is paged."""
         self.paged: bool = False
@@ -130,17 +133,24 @@ class DeadManTimer:
         return TimerView(self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed)
 
     @property
-    def problems(self) -> Iterator[str]:
-        """Why the timer does not run or is not refreshed; each message is unchanged until that is over."""
+    def alerts(self) -> Alerts:
+        """Why the timer does not run or is not refreshed; unknown while neither is known. Its events notify the end."""
+        key = f"dead-man/{self.account}"
+        found = tuple(Alert(f"{key}/{what}", "page", text, resolves=False) for what, text in self._problems())
+        is_known = found or self.state == "armed" or self.why not in (None, NO_TICK)
+        return Alerts(found, () if is_known else (key,))
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """What does not work, and the message about it, which is unchanged until that is over."""
         if self.failure is not None:
             end = "it does not run"
             if self.state != "off" and self.until_at is not None:
                 end = f"it fires at {rfc3339(self.until_at)} unless that ends"
-            yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
+            yield "requests", f"the dead-man timer of account {self.account}: {self.failure}; {end}"
         elif self.pages:
-            yield does_not_run(self.account, self.why or "no reason is known")
-        for refusal in self.refused.values():
-            yield f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
+            yield "off", does_not_run(self.account, self.why or "no reason is known")
+        for symbol, refusal in self.refused.items():
+            yield f"symbol/{symbol}", f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
 
     @property
     def not_stopped(self) -> str:

@@ -14,6 +14,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.alert import Alerts, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.inspection import InspectedVenue
@@ -167,9 +168,9 @@ class DeadManTimers:
         self._save()
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """A message for each reason why a timer does not run or is not refreshed, unchanged while it lasts."""
-        return tuple(problem for timer in self._timers.values() for problem in timer.problems)
+    def alerts(self) -> Alerts:
+        """A page for each reason why a timer does not run or is not refreshed."""
+        return together(timer.alerts for timer in self._timers.values())
 
     @property
     def views(self) -> tuple[TimerView, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from killswitch.accounts.arming import ArmedAccount, left_to_do
 from killswitch.accounts.poll.request_meter import RequestMeter
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
@@ -99,7 +100,7 @@ class BrokerSuspension:
         self._clock = clock
         self._ours: set[str] = set()
         self._lifting: set[asyncio.Task[None]] = set()
-        self._unmanaged: tuple[str, ...] = ()
+        self._unmanaged: dict[str, str] = {}
 
     def start(self) -> dict[str, asyncio.Task[None]]:
         """Restore the suspensions of an earlier run, whose state is unknown.
@@ -109,18 +110,20 @@ class BrokerSuspension:
         self._ours = set(json.loads(self._store.live(LIVE_NAME) or b"[]"))
         for name in self._ours & self._brokers.keys():
             self._brokers[name].suspended = None
-        self._unmanaged = tuple(
-            f"account {name} was suspended at its broker by an earlier run, and this run does not manage that: "
+        self._unmanaged = {
+            name: f"account {name} was suspended at its broker by an earlier run, and this run does not manage that: "
             "start with --live and `options: {suspend_trade: true}`, or allow trading there manually"
             for name in sorted(self._ours - self._brokers.keys())
-        )
+        }
         return self.lift(left_to_do(self._store))
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """A message for each broker request that fails, unchanged while it is retried."""
-        failing = (broker.problem for broker in self._brokers.values())
-        return self._unmanaged + tuple(problem for problem in failing if problem is not None)
+    def alerts(self) -> Alerts:
+        """A page for each broker request that fails, and for each suspension that this run does not manage."""
+        unmanaged = (alert_if(f"broker/{name}/unmanaged", text) for name, text in self._unmanaged.items())
+        failing = (alert_if(f"broker/{name}/request", broker.problem) for name, broker in self._brokers.items())
+        unknown = tuple(f"broker/{name}/request" for name, it in self._brokers.items() if it.suspended is None)
+        return together((*unmanaged, *failing, Alerts(unknown=unknown)))
 
     @property
     def suspended(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The union file has turns of its own: it may be on another file system, and neith
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from killswitch.gate.changes import LockError, LockOutcome, LockProblem, LockRec
 from killswitch.gate.foreign_files import FOREIGN_SCOPE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.gate.union_file import UnionFile
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot
@@ -129,25 +130,23 @@ class LockWriter(Performer):
         """The foreign lock that was passed to the folder's turn under way."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
+        self._has_answered = False
 
     def fully_locked(self) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`."""
         return self.lifecycle.fully_locked(self.clock.now())
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """One message for each problem."""
-        return tuple(dict.fromkeys(each.text for each in self._all_problems()))
+    def alerts(self) -> Alerts:
+        """An alert for each problem: a warning if it keeps no lock from being written.
 
-    @property
-    def warnings(self) -> frozenset[str]:
-        """The problems that keep no lock from being written."""
-        return frozenset(each.text for each in self._all_problems() if each.is_warning)
-
-    @property
-    def subjects(self) -> Mapping[str, str]:
-        """Message → the subject of the problem, which stays the same while its text changes."""
-        return {each.text: f"locks: {each.subject}" for each in self._all_problems()}
+        Before the first answer of the folder nothing is known.
+        """
+        found = tuple(
+            Alert(f"locks/{each.subject}", "warning" if each.is_warning else "page", each.text)
+            for each in self._all_problems()
+        )
+        return Alerts(found, () if self._has_answered else ("locks",))
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return self.lifecycle.planned(decision)
@@ -159,15 +158,15 @@ class LockWriter(Performer):
 
         await self.isolation.call_async("the locks", recover, None)
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         """Write the locks of `decisions`, and lift those of resets, without waiting for a folder that hangs."""
 
-        async def act() -> tuple[str, ...]:
+        async def act() -> Alerts:
             self.lifecycle.change(decisions, self.clock.now(), snapshot.events)
             await self.settle(self.timeout)
-            return self.problems
+            return self.alerts
 
-        return await self.isolation.call_async("the locks", act, ())
+        return await self.isolation.call_async("the locks", act, Alerts(unknown=("locks",)))
 
     async def finish(self, within: float) -> None:
         """Stop cleanly: lift reset locks whose closes have ended. All other locks stay, and go stale."""
@@ -200,7 +199,7 @@ class LockWriter(Performer):
     async def _end_scopes(self, until: float) -> None:
         outcome = await self._ended(self._scopes, until, f"the lock folder {self.folder}")
         if outcome is not None:
-            self._last = outcome
+            self._last, self._has_answered = outcome, True
             if self._foreign is self._submitted and any(lock.scope == FOREIGN_SCOPE for lock in outcome.held):
                 self._foreign = None
             self._complete = outcome.held if outcome.is_complete else self._complete

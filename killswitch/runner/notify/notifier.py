@@ -12,6 +12,7 @@ from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
@@ -42,7 +43,7 @@ class Notifier:
         self._fresh = True
         """Whether the outbox may have messages that no delivery thread knows of, such as those of an earlier run."""
         self._clock = clock
-        self._stranded: tuple[str, ...] = ()
+        self._stranded: dict[str, str] = {}
         self._unusable: dict[str, str] = {}
         """Target → why it was unusable when the run began."""
         self._policies = policies
@@ -89,14 +90,19 @@ class Notifier:
             self._fresh = False
 
     @property
-    def problem(self) -> str | None:
-        """The current problems of the targets; None if there are none."""
-        found = [*self._sender.problems]
-        for target, why in self._unusable.items():
-            delivery = self._sender.deliveries[target]
-            if delivery.problem is None and not delivery.counts.delivered:
-                found.append(f"notifications to {target} will fail: {why}")
-        return "; ".join((*self._stranded, *found)) or None
+    def alerts(self) -> Alerts:
+        """A page for each target that does not work; unknown while nothing was sent to it."""
+        found = [alert_if(f"notifications/stranded/{target}", text) for target, text in self._stranded.items()]
+        for target, delivery in self._sender.deliveries.items():
+            key, fault, why = f"notifications/target/{target}", delivery.fault, self._unusable.get(target)
+            if fault is not None:
+                kind, text = fault  # the others are not known while it lasts
+                found.append(Alerts(alert_if(f"{key}/{kind}", text).found, (key,)))
+            elif not delivery.counts.delivered:
+                found.append(Alerts(unknown=(key,)))
+                text = f"notifications to {target} will fail: {why}"
+                found.append(alert_if(f"notifications/unusable/{target}", None if why is None else text))
+        return together(found)
 
     def start(self) -> None:
         """Remove old messages, and find those whose target no route names any more."""
@@ -106,7 +112,8 @@ class Notifier:
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
-        self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sender.deliveries)
+        stranded = [target for target in waiting if target not in self._sender.deliveries]
+        self._stranded = {target: self._strand(target, now) for target in stranded}
 
     def _recall_groups(self) -> None:
         """Restore the groups of an earlier run, so that nothing is lost or sent twice."""

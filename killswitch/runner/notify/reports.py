@@ -26,6 +26,7 @@ from killswitch.incident.record.value_corrections import (
     kept_corrections,
     read_corrections,
 )
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import IncidentStore
@@ -85,8 +86,21 @@ class ReportRenderer:
     @property
     def problem(self) -> str | None:
         """What could not be rendered, and why; None if everything was."""
-        stalled = (f"reports are stalled: {self.folder}, or its disk, accepts no writes",) if self._stalled else ()
+        stalled = (self._stalled_message,) if self._stalled else ()
         return "; ".join((*stalled, *self._troubles.values())) or None
+
+    @property
+    def alerts(self) -> Alerts:
+        """A page for each document that could not be rendered; unknown before the first pass."""
+        if self._stalled:
+            return Alerts(alert_if("reports/stalled", self._stalled_message).found, ("reports",))
+        found = together(alert_if(f"reports/{key}", text) for key, text in self._troubles.items())
+        has_passed = self._rests_until > -math.inf
+        return found if has_passed else found + Alerts(unknown=("reports",))
+
+    @property
+    def _stalled_message(self) -> str:
+        return f"reports are stalled: {self.folder}, or its disk, accepts no writes"
 
     @property
     def _stalled(self) -> bool:

@@ -19,6 +19,7 @@ from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, St
 from killswitch.accounts.poll.request_meter import request_meters
 from killswitch.graph.actions.exit_process import ExitProcess
 from killswitch.graph.nodes import Graph
+from killswitch.model.alert import NO_ALERTS
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
@@ -361,8 +362,7 @@ def test_a_stream_that_was_steady_again_is_reported_when_it_is_lost() -> None:
         time.elapsed += 20
         stream.record_push()
     assert stream.problem is None
-    assert stream.recovery == "the stream of account one delivers again"
-    assert stream.recovery is None
+    assert stream.alerts == NO_ALERTS
     stream.record_loss("second")
     assert "second" in (stream.problem or "")
 

@@ -20,6 +20,7 @@ from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Filled, OrderSending, Unreadable
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
+from killswitch.model.alert import NO_ALERTS
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Intent
 from killswitch.model.instant import to_micros
@@ -142,17 +143,12 @@ def test_no_slice_follows_at_once_on_an_undecodable_row() -> None:
 
 def test_an_undecodable_row_is_a_page() -> None:
     """Once, with its position and the cause."""
-    watch = OrderReconciliation(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
+    watch = OrderReconciliation(None)  # type: ignore[arg-type] # what it reads of a store
     watch.wrote(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
-    (notice,) = watch.notices(worlds.snapshot(NOW, worlds.account("1000", ())))
+    (notice,) = watch.alerts(worlds.snapshot(NOW, worlds.account("1000", ()))).found
     assert notice.severity == "page"
     assert all(part in notice.text for part in ("BTC", "main", "of a later version", "ksctl explain d1"))
-    assert watch.notices(worlds.snapshot(NOW, worlds.account("1000", ()))) == ()
-
-
-class _NoNotices:
-    def notices(self, _limit: int) -> list[object]:
-        return []
+    assert watch.alerts(worlds.snapshot(NOW, worlds.account("1000", ()))) == NO_ALERTS
 
 
 def test_a_client_order_id_used_in_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:

@@ -256,7 +256,7 @@ def test_the_clock_difference_is_paged_once_and_so_is_its_end(world: JumpingWorl
     pages = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
     assert [severity for severity, _ in pages] == ["page", "page"]
     assert "is 120 min behind the dates of the ticks" in pages[0][1]
-    assert "agrees with the dates of the ticks again" in pages[1][1]
+    assert "is no longer behind the dates of the ticks" in pages[1][1]
 
 
 def test_a_clock_difference_that_changes_is_reported_anew(clock: JumpingClock) -> None:

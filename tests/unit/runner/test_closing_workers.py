@@ -51,7 +51,7 @@ class FakeExecutor:
         self.interrupted = False
         self.distrust: str | None = None
         self.passes = 0
-        self.stall_notice: str | None = None
+        self.stalls: dict[str, str] = {}
         self.wait = 0.0
         self.has_pending_fees = False
 
@@ -163,10 +163,10 @@ def test_c16_trouble_in_a_pass_is_reported_and_the_pass_retried(error: BaseExcep
         workers = workers_for(clock, main=closer)
         workers.adopt([decision("one", "main")])
         await workers.advance(1.0)
-        assert (f"closing on account main is retried after {expected}",) == workers.troubles
+        assert (f"closing on account main is retried after {expected}",) == workers.alerts.texts
         assert 0 < workers.wait < 1, "tried again at once, or not soon"
         await rounds(workers, clock)
-        assert (closer.done, workers.troubles) == (["one"], ())
+        assert (closer.done, workers.alerts.texts) == (["one"], ())
 
     asyncio.run(story())
 
@@ -196,13 +196,13 @@ def test_c1_a_close_that_stalls_for_lack_of_trust_is_reported() -> None:
         closer.waits = True
         for _ in range(20):
             await closer.one_pass(workers)
-        assert workers.troubles == ()
+        assert workers.alerts.texts == ()
         closer.waits = False
         await closer.one_pass(workers)
         trouble = "closing on account main makes no progress: an empty book with 5 of margin in use"
-        assert list(workers.troubles) == [trouble]
+        assert list(workers.alerts.texts) == [trouble]
         await closer.one_pass(workers)
-        assert workers.troubles == ()
+        assert workers.alerts.texts == ()
         assert not workers.is_working
 
     asyncio.run(story())
@@ -374,8 +374,8 @@ def test_lone_surrogates_in_a_failure_are_escaped() -> None:
         await started
 
     asyncio.run(one_pass())
-    assert worker.trouble is not None
-    assert worker.trouble.endswith("bad \\udc80")
+    (text,) = worker.alerts.texts
+    assert text.endswith("bad \\udc80")
 
 
 def test_a_failing_fee_query_is_reported_and_delays_no_close() -> None:
@@ -392,13 +392,13 @@ def test_a_failing_fee_query_is_reported_and_delays_no_close() -> None:
             await workers.advance(1.0)
             assert (workers.is_working, workers.busy) == (False, frozenset())
             clock.now += workers.wait
-        assert len(workers.troubles) == 1
+        assert len(workers.alerts.texts) == 1
         clock.now -= 0.01
         assert workers.wait > 0
         workers.adopt([decision("one", "main")])
         assert (workers.is_working, workers.wait) == (True, 0.0)
         await workers.advance(1.0)
-        assert (closer.done, list(workers.troubles)) == (["one"], [])
+        assert (closer.done, list(workers.alerts.texts)) == (["one"], [])
 
     asyncio.run(story())
 

@@ -197,7 +197,7 @@ def test_a_folder_that_timed_out_is_not_waited_for_again(world: World, mount: Mo
         await ticks(world, runner, 3)
         assert runner.effects.lock_writer is not None
         await runner.effects.lock_writer.settle(3600.0)
-        problems = runner.effects.lock_writer.problems
+        problems = runner.effects.lock_writer.alerts.texts
         assert "has not answered" in problems[0]
         await runner.shut_down()
 

@@ -77,11 +77,11 @@ def fills(count: int, each: str = "1") -> tuple[object, ...]:
 def test_a_quiet_tick_reads_no_journal(store: CountingStore) -> None:
     """More decisions have fills than are kept in memory: each is read once, when its fill is new."""
     reconciled = reconciliation(store)
-    reconciled.notices(snapshot(later(3600), account("1", fills=fills(MANY))))  # type: ignore[arg-type] # fills
+    reconciled.alerts(snapshot(later(3600), account("1", fills=fills(MANY))))  # type: ignore[arg-type] # fills
     assert store.reads <= 2 * MANY
     store.reads = 0
     for tick in range(3):
-        assert reconciled.notices(snapshot(later(7200 + tick), account("1"))) == ()
+        assert reconciled.alerts(snapshot(later(7200 + tick), account("1"))).found == ()
     assert store.reads == 0
 
 
@@ -89,10 +89,10 @@ def test_unchanged_open_orders_are_read_about_once(store: CountingStore) -> None
     """Each is reported once, as open although it has ended, and costs nothing after that."""
     reconciled = reconciliation(store)
     orders = tuple(resting(number) for number in range(MANY))
-    notices = reconciled.notices(snapshot(later(3600), account("1", orders=orders)))
+    notices = reconciled.alerts(snapshot(later(3600), account("1", orders=orders))).found
     assert len(notices) == MANY
     store.reads = 0
-    assert reconciled.notices(snapshot(later(3601), account("1", orders=orders))) == ()
+    assert reconciled.alerts(snapshot(later(3601), account("1", orders=orders))).found == ()
     assert store.reads == 0
 
 
@@ -102,9 +102,9 @@ def test_an_order_too_recent_to_compare_is_compared_later() -> None:
     sent, refused = entry("sending", 0, side="sell", amount="1"), entry("rejected", 0, reason="other")
     store.journals[sent.decision] = [sent, refused]
     reconciled = reconciliation(store)
-    assert reconciled.notices(snapshot(later(1), account("1", fills=fills(1)))) == ()  # type: ignore[arg-type] # fills
-    assert reconciled.notices(snapshot(later(LAG - 1), account("1"))) == ()
-    (notice,) = reconciled.notices(snapshot(later(LAG), account("1")))
+    assert reconciled.alerts(snapshot(later(1), account("1", fills=fills(1)))).found == ()  # type: ignore[arg-type] # fills
+    assert reconciled.alerts(snapshot(later(LAG - 1), account("1"))).found == ()
+    (notice,) = reconciled.alerts(snapshot(later(LAG), account("1"))).found
     assert "was filled, and by the journal it was refused or never arrived" in notice.text
 
 
@@ -114,12 +114,12 @@ def test_a_later_entry_is_compared_with_earlier_fills() -> None:
     sent = entry("sending", 0, side="sell", amount="2")
     store.journals[sent.decision] = [sent]
     reconciled = reconciliation(store)
-    assert reconciled.notices(snapshot(later(40), account("1", fills=fills(1, "2")))) == ()  # type: ignore[arg-type] # fills
+    assert reconciled.alerts(snapshot(later(40), account("1", fills=fills(1, "2")))).found == ()  # type: ignore[arg-type] # fills
     answered = entry("filled", 0, at=60, filled="1")
     store.journals[sent.decision].append(answered)
     reconciled.wrote(decode(answered))
-    assert reconciled.notices(snapshot(later(61), account("1"))) == ()
-    (notice,) = reconciled.notices(snapshot(later(60 + LAG), account("1")))
+    assert reconciled.alerts(snapshot(later(61), account("1"))).found == ()
+    (notice,) = reconciled.alerts(snapshot(later(60 + LAG), account("1"))).found
     assert "was filled beyond the 1 with which it had ended" in notice.text
 
 
@@ -129,7 +129,7 @@ def test_an_order_whose_amount_grows_is_reported() -> None:
     sent = entry("sending", 0, side="sell", amount="1")
     store.journals[sent.decision] = [sent]
     reconciled = reconciliation(store)
-    assert reconciled.notices(snapshot(later(40), account("1", orders=(resting(0),)))) == ()
+    assert reconciled.alerts(snapshot(later(40), account("1", orders=(resting(0),)))).found == ()
     grown = Order("v0", "BTC", "sell", Decimal(3), client_order_id=name_of(0))
-    (notice,) = reconciled.notices(snapshot(later(41), account("1", orders=(grown,))))
+    (notice,) = reconciled.alerts(snapshot(later(41), account("1", orders=(grown,)))).found
     assert "is of 3 contracts, and 1 were sent" in notice.text

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
+from killswitch.model.alert import NO_ALERTS
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Delivery, JournalEntry, Outgoing, TickRecord
 from killswitch.runner.assembly import LockPaths
@@ -226,7 +227,9 @@ def test_no_emergency_copy_is_made_while_a_runner_lives(path: Path, tmp_path: Pa
 class Disk:
     """A store whose reserve is whole."""
 
-    trouble: str | None = None
+    def __init__(self) -> None:
+        self.troubles: dict[str, str] = {}
+
     displaced: str | None = None
 
     def renew_reserve(self) -> str | None:
@@ -237,13 +240,12 @@ def test_free_space_below_the_declared_amount_is_a_problem_with_constant_text(tm
     """Numbers that change at every check are no new alert; a store in trouble comes first."""
     disk, now = Disk(), [0.0]
     space = DiskSpace(disk, tmp_path, 2**62, lambda: now[0])
-    first = space.problem
-    assert first is not None
+    (first,) = space.alerts.texts
     assert f"fewer than {in_units(2**62)} (--min-free)" in first
     (tmp_path / "more").write_bytes(b"x" * 5_000_000)
     now[0] = 60.0
     space.ticked(None)  # type: ignore[arg-type]  # a report is not looked at
-    assert space.problem == first
-    disk.trouble = "in memory only"
-    assert space.problem == "in memory only"
-    assert DiskSpace(Disk(), tmp_path, 0, lambda: 0.0).problem is None
+    assert space.alerts.texts == (first,)
+    disk.troubles = {"memory": "in memory only"}
+    assert space.alerts.texts == ("in memory only",)
+    assert DiskSpace(Disk(), tmp_path, 0, lambda: 0.0).alerts == NO_ALERTS

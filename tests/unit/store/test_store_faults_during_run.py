@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
+from killswitch.model.alert import NO_ALERTS
 from killswitch.model.snapshot import Event
 from killswitch.model.store import EquityCurvePoint, JournalEntry, Outgoing, TickRecord
 from killswitch.operations.status import store_status
@@ -444,14 +445,14 @@ def test_a_store_that_was_moved_away_is_a_problem_at_the_next_tick(
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     copy_store(str(path), path.with_name("other.sqlite"))
     space = DiskSpace(store, path.parent, 0, lambda: 0.0)
-    assert space.problem is None
+    assert space.alerts == NO_ALERTS
     with locked(path):
         store.append(entry())
         path.rename(path.with_name("moved.sqlite"))
         if "replaced" in became:
             path.with_name("other.sqlite").rename(path)
     space.ticked(None)  # type: ignore[arg-type]  # a report is not looked at
-    assert f"store.sqlite {became} under this run" in (space.problem or "")
+    assert f"store.sqlite {became} under this run" in "; ".join(space.alerts.texts)
     store.append(entry())
     assert "in memory only" in (store.trouble or "")
     assert path.exists() is ("replaced" in became)

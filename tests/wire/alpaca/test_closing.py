@@ -44,7 +44,7 @@ class CloseRun:
         **more: Any,
     ) -> None:
         """`limit`: seconds of the timeline after which the run ends. `target`: the amount to keep of each position."""
-        self.stall_notices: set[str | None] = set()
+        self.stall_notices: set[str] = set()
         self.seconds = 0.0
         timeline = VirtualTime(start)
         intents = tuple(
@@ -74,7 +74,7 @@ class CloseRun:
                 closer = AccountExecutor("main", venue, store, timeline, budget=budget)
                 closer.adopt(decision)
                 while await closer.advance() and timeline.elapsed < limit:
-                    self.stall_notices.add(closer.stall_notice)
+                    self.stall_notices.update(closer.stalls.values())
                     await timeline.sleep(min(max(closer.wait, 0.02), 30.0))
 
         try:

@@ -31,14 +31,14 @@ def test_a_full_close_outlasts_a_closed_market(
     )
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
-    told: set[str | None] = set()
+    told: set[str] = set()
     with asyncio.Runner() as runner:
         while runner.run(drive(closer, 1)) is False:
-            told.add(closer.stall_notice)
+            told.update(closer.stalls.values())
     assert venue.position("BTC") == left
     assert often - refusals.left <= 30
     if target == 0:
-        assert told == {None, f"BTC is refused repeatedly ({reason}) and is retried"}
+        assert told == {f"BTC is refused repeatedly ({reason}) and is retried"}
 
 
 def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
@@ -51,10 +51,10 @@ def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 5))
-    assert closer.stall_notice is None
+    assert closer.stalls == {}
     clock.elapsed += 30.0
     (name,) = venue.state["orders"]
-    assert closer.stall_notice == f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"
+    assert list(closer.stalls.values()) == [f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"]
 
 
 def test_an_order_of_unknown_status_for_long_is_reported(store: Store) -> None:
@@ -68,9 +68,9 @@ def test_an_order_of_unknown_status_for_long_is_reported(store: Store) -> None:
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, 5))
-    assert closer.stall_notice is None
+    assert closer.stalls == {}
     clock.elapsed += 30.0
     asyncio.run(drive(closer, 5))
     (name,) = venue.state["orders"]
     wanted = f"order {name} on BTC has unknown status since 2021-05-19 12:00:00 UTC and is being queried"
-    assert closer.stall_notice == wanted
+    assert list(closer.stalls.values()) == [wanted]

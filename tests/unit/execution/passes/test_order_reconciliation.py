@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from msgspec import Struct, structs
 
+from killswitch.engine.alerts import AlertState, advance, encode_state, read_state
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.journal.codec import decode, decode_all
 from killswitch.journal.entries import Entry, OrderSending
 from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
-from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.store import ALERTS, JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from tests import incidents, worlds
@@ -32,6 +34,7 @@ class ReconciliationBench(Struct):
     written: FilledStore
     decision: Decision
     observer: OrderReconciliation
+    state: AlertState
 
     def journal_entry(self, kind: JournalKind, at: datetime, name: str = OURS, **data: str | None) -> None:
         """The executor journals one entry, and notifies the reconciliation."""
@@ -47,14 +50,15 @@ class ReconciliationBench(Struct):
 
     def restart(self) -> None:
         """A new process over the same store."""
+        self.state = read_state(self.written.store.live(ALERTS))
         self.observer = OrderReconciliation(self.written.store)
 
     def notices_at(self, at: datetime, *orders: Order, fills: tuple[Fill, ...] = ()) -> list[str]:
         """The notices of a tick at `at`, which are kept as a tick keeps them."""
         account = structs.replace(worlds.account("1000", ()), orders=orders, fills=fills)
-        notices = self.observer.notices(worlds.snapshot(at, account))
+        notices, self.state = advance(self.state, self.observer.alerts(worlds.snapshot(at, account)), to_micros(at))
         assert all(notice.severity == "page" for notice in notices)
-        self.written.tick(at, notices=notices)
+        self.written.store.put_live(ALERTS, encode_state(self.state))
         return [notice.text for notice in notices]
 
 
@@ -65,7 +69,7 @@ def bench(tmp_path: Path) -> Iterator[ReconciliationBench]:
     written.tick(after(), [decision], [incidents.entry(FIRST, "planned", after(), contracts="5", target="5")])
     observer = OrderReconciliation(written.store)
     observer.begun(decision, "main", decode_all(written.store.journal(FIRST)))
-    yield ReconciliationBench(written, decision, observer)
+    yield ReconciliationBench(written, decision, observer, AlertState())
     written.store.close()
 
 
@@ -219,7 +223,7 @@ def test_an_unknown_order_state_pages(bench: ReconciliationBench, kind: JournalK
 def test_a_snapshot_of_bad_quality_causes_no_notice(bench: ReconciliationBench) -> None:
     """An account that is down shows the last known orders: they are not compared."""
     account = AccountSnapshot("main", "paper", "swap", "USDT", "down", reason="no answer", orders=(resting(),))
-    assert bench.observer.notices(worlds.snapshot(after(minutes=5), account)) == ()
+    assert bench.observer.alerts(worlds.snapshot(after(minutes=5), account)).found == ()
 
 
 def test_combined_observers_are_both_notified() -> None:

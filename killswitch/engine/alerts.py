@@ -1,0 +1,213 @@
+"""The life of an alert: which notices follow from what is wrong now, and from what was wrong before.
+
+An alert is notified when it appears, when it becomes worse, when it returns, and when it is over. A return is held back
+only while the end before it was not notified either, and for a pause that doubles with each repetition: whoever was
+notified last that something is over may rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec import json as msgjson
+from msgspec.structs import replace
+
+from killswitch.model.alert import Alert, Alerts
+from killswitch.model.decision import Notice
+from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339
+from killswitch.model.store import decoded
+from killswitch.model.words import Severity
+from killswitch.render.formats import rounded_duration
+
+FIRST_PAUSE = MINUTE
+"""The pause between two notices of an alert that comes and goes; it doubles with each (microseconds)."""
+LONGEST_PAUSE = 32 * MINUTE
+REMEMBERED = HOUR
+"""How long an alert that is over counts as having returned (microseconds)."""
+MOST_FINDINGS = 1000
+"""Number of findings that are remembered, of those that were found last."""
+
+_GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
+
+
+class KnownAlert(Struct, frozen=True, omit_defaults=True):
+    """An alert as it was found last, and what was notified of it. Times are in microseconds.
+
+    `severity`: the highest that was notified since it appeared. `returns`: how often it has returned since the last
+    notice. `gone`: since when it is absent; for a finding, when it was found last. `is_resolved`: its end was notified.
+    """
+
+    alert: Alert
+    since: int
+    notified: int
+    severity: Severity
+    pause: int = FIRST_PAUSE
+    returns: int = 0
+    gone: int | None = None
+    is_resolved: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it counts as wrong now: it is found or unknown, or expected to return."""
+        return self.alert.lasts and not self.is_resolved
+
+
+class AlertState(Struct, frozen=True):
+    """The alerts of a run and of the runs before it, by key.
+
+    `earlier`: texts that a version without this state has notified: they are not notified again by the first tick.
+    """
+
+    known: dict[str, KnownAlert] = {}
+    earlier: frozenset[str] = frozenset()
+
+    @property
+    def active(self) -> tuple[KnownAlert, ...]:
+        """The alerts that are wrong now, the oldest first."""
+        return tuple(sorted((each for each in self.known.values() if each.is_active), key=lambda each: each.since))
+
+
+def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, ...], AlertState]:
+    """The notices of a tick at `now` (microseconds) whose parts returned `alerts`, and the state after it."""
+    if not (alerts.found or state.known or state.earlier):
+        return (), state
+    present: dict[str, Alert] = {}
+    for alert in alerts.found:
+        same = present.get(alert.key)
+        if same is None or _GRAVITY[alert.severity] > _GRAVITY[same.severity]:
+            present[alert.key] = alert
+    notified: list[tuple[Alert, Severity, str, bool]] = []
+    known = dict(state.known)
+    for key, alert in present.items():
+        before = known.get(key)
+        text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
+        if text is not None and (before is not None or text not in state.earlier):
+            notified.append((alert, alert.severity, text, False))
+    for key in known.keys() - present.keys():
+        if _is_unknown(key, alerts.unknown):
+            known[key] = _unknown(known[key])
+    for key in [key for key in known if key not in present and not _is_unknown(key, alerts.unknown)]:
+        text, after = _absent(known.pop(key), now)
+        if text is not None:
+            notified.append((after.alert, after.severity, text, True))
+        if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
+            known[key] = after
+    known = _bounded(known)
+    return _notices(notified, now), state if known == state.known and not state.earlier else AlertState(known)
+
+
+def _is_unknown(key: str, unknown: tuple[str, ...]) -> bool:
+    """Whether the key, or a beginning of it that ends at a slash, is among those that cannot be judged."""
+    return any(not start or key == start or key.startswith(f"{start}/") for start in unknown)
+
+
+def _unknown(known: KnownAlert) -> KnownAlert:
+    """The alert after a tick that cannot judge it: it is not known to be absent."""
+    return replace(known, gone=None) if known.is_active and known.gone is not None else known
+
+
+def _appeared(alert: Alert, now: int) -> tuple[str | None, KnownAlert]:
+    since = now if alert.since is None else alert.since
+    return alert.text, KnownAlert(alert, since, now, alert.severity, gone=None if alert.lasts else now)
+
+
+def _found(known: KnownAlert, alert: Alert, now: int) -> tuple[str | None, KnownAlert]:
+    """The text to notify of an alert that is known already, or None; and the alert after it."""
+    if not alert.lasts:
+        after = replace(known, alert=_with_largest(known, alert), gone=now)
+        if not _is_worse(known, alert):
+            return None, after
+        return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
+    if known.is_resolved:
+        _, new = _appeared(alert, now)
+        return _returned(alert.text, 1, known.notified), replace(new, pause=min(known.pause * 2, LONGEST_PAUSE))
+    returns = known.returns + (known.gone is not None)
+    after = replace(known, alert=_with_largest(known, alert), gone=None, returns=returns)
+    if _is_worse(known, alert):
+        return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
+    if returns and now - known.notified >= known.pause:
+        text = _returned(alert.text, returns, known.notified)
+        return text, replace(after, notified=now, returns=0, pause=min(known.pause * 2, LONGEST_PAUSE))
+    return None, after
+
+
+def _is_worse(known: KnownAlert, alert: Alert) -> bool:
+    before = known.alert.measure
+    grew = alert.measure is not None and before is not None and alert.measure > before
+    return grew or _GRAVITY[alert.severity] > _GRAVITY[known.severity]
+
+
+def _with_largest(known: KnownAlert, alert: Alert) -> Alert:
+    """The alert with the largest measure of its life: what was notified once did not grow."""
+    measures = [each.measure for each in (known.alert, alert) if each.measure is not None]
+    return replace(alert, measure=max(measures, default=None))
+
+
+def _graver(one: Severity, other: Severity) -> Severity:
+    return max(one, other, key=_GRAVITY.__getitem__)
+
+
+def _absent(known: KnownAlert, now: int) -> tuple[str | None, KnownAlert]:
+    """The text of the resolving notice of an alert that is absent, or None; and the alert after it."""
+    if not known.is_active:
+        return None, known
+    gone = now if known.gone is None else known.gone
+    comes_and_goes = known.returns or known.pause > FIRST_PAUSE
+    if comes_and_goes and now - gone < known.pause:
+        return None, replace(known, gone=gone)
+    after = replace(known, gone=gone, is_resolved=True)
+    if not known.alert.resolves:
+        return None, after
+    if known.alert.over is not None:
+        lasted = rounded_duration(from_micros(gone) - from_micros(known.since))
+        return f"{known.alert.over}, after {lasted}", after
+    return f"over since {_when(gone)}: {known.alert.text}", after
+
+
+def _bounded(known: dict[str, KnownAlert]) -> dict[str, KnownAlert]:
+    findings = sorted((each.gone or 0, key) for key, each in known.items() if not each.alert.lasts)
+    for _, key in findings[:-MOST_FINDINGS]:
+        del known[key]
+    return known
+
+
+def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) -> tuple[Notice, ...]:
+    """One notice for each alert, and for all under one heading that began, or that ended, at this tick."""
+    joined: dict[tuple[object, ...], Notice] = {}
+    for alert, severity, text, is_over in notified:
+        place = alert.group if alert.heading is not None else alert.key, alert.heading, is_over
+        group, before = alert.group, joined.get(place)
+        if before is not None:
+            more = _graver(severity, before.severity)
+            joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
+            continue
+        begun = text if alert.heading is None else f"{alert.heading}: {text}"
+        joined[place] = Notice(from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject)
+    return tuple(joined.values())
+
+
+def _returned(text: str, returns: int, notified: int) -> str:
+    times = "once" if returns == 1 else f"{returns} times"
+    return f"{text} (it has returned {times} since {_when(notified)})"
+
+
+def _when(at: int) -> str:
+    return rfc3339(from_micros(at // SECOND * SECOND))
+
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+_DECODER = msgjson.Decoder(dict[str, KnownAlert])
+
+
+def encode_state(state: AlertState) -> bytes:
+    """The state as it is stored with a tick."""
+    return _ENCODER.encode(state.known)
+
+
+def read_state(blob: bytes | None, earlier: Iterable[Notice] = ()) -> AlertState:
+    """The stored state. Without one that can be read, alerts with the text of an `earlier` notice count as notified."""
+    known = decoded(_DECODER.decode, blob)
+    if known is not None:
+        return AlertState(known)
+    return AlertState(earlier=frozenset(notice.text for notice in earlier))

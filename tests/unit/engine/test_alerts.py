@@ -1,0 +1,260 @@
+"""The life of an alert: an example course by hand, and what holds for every course."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.engine.alerts import MOST_FINDINGS, AlertState, advance, encode_state, read_state
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.decision import Notice
+from killswitch.model.instant import SECOND, from_micros, to_micros
+from killswitch.model.words import Severity
+
+START = 1_704_067_200 * SECOND  # 2024-01-01T00:00:00Z
+FOLDER = Alert("locks/folder", "page", "the folder does not answer")
+
+
+class Course:
+    """A course of ticks, and what was notified at which second."""
+
+    def __init__(self) -> None:
+        self.state = AlertState()
+        self.notices: list[tuple[int, str, str]] = []
+
+    def tick(self, second: int, *found: Alert, unknown: tuple[str, ...] = ()) -> list[str]:
+        issued, self.state = advance(self.state, Alerts(found, unknown), START + second * SECOND)
+        self.notices += [(second, each.severity, each.text) for each in issued]
+        return [each.text for each in issued]
+
+    def restart(self) -> None:
+        self.state = read_state(encode_state(self.state))
+
+
+def test_the_life_of_an_alert_by_hand() -> None:
+    """It appears, is reworded, becomes worse, ends, returns, keeps returning, and is over after its pause."""
+    course = Course()
+    course.tick(0, Alert("a/1", "warning", "weak"))
+    course.tick(1, Alert("a/1", "warning", "weak, in other words"))
+    course.tick(2, Alert("a/1", "page", "broken"))
+    course.tick(3)  # the first end is notified at once
+    course.tick(5, Alert("a/1", "warning", "weak"))  # so its return is not held back; the pause is 2 min from now on
+    course.tick(6)
+    course.tick(7, Alert("a/1", "warning", "weak"))
+    course.tick(8)
+    course.tick(124, Alert("a/1", "warning", "weak"))
+    course.tick(125, Alert("a/1", "warning", "weak"))  # 2 min after second 5; the pause is 4 min from now on
+    course.tick(126)
+    course.tick(365)
+    course.tick(366)  # absent for 4 min
+    course.tick(400)
+    assert course.notices == [
+        (0, "warning", "weak"),
+        (2, "page", "broken"),
+        (3, "page", "over since 2024-01-01T00:00:03Z: broken"),
+        (5, "warning", "weak (it has returned once since 2024-01-01T00:00:02Z)"),
+        (125, "warning", "weak (it has returned 2 times since 2024-01-01T00:00:05Z)"),
+        (366, "warning", "over since 2024-01-01T00:02:06Z: weak"),
+    ]
+
+
+def test_an_alert_that_comes_and_goes_is_notified_at_doubling_intervals() -> None:
+    """Every other second for an hour: seven notices, and not 1800."""
+    course = Course()
+    for second in range(3600):
+        course.tick(second, *([FOLDER] if second % 2 == 0 else []))
+    assert [second for second, _, _ in course.notices] == [0, 1, 2, 122, 362, 842, 1802]
+
+
+def test_an_alert_that_grows_is_notified_at_once_though_it_comes_and_goes() -> None:
+    """A fall that grew is never held back, and one that shrank and grew to its old size is no news."""
+    course = Course()
+    sizes = [5, 5, 7, 6, 7, None, 8]
+    for second, size in enumerate(sizes):
+        course.tick(
+            second, *([] if size is None else [Alert("fall", "page", f"fell by {size}", measure=Decimal(size))])
+        )
+    assert [text[:9] for _, _, text in course.notices] == ["fell by 5", "fell by 7", "over sinc", "fell by 8"]
+
+
+def test_what_cannot_be_judged_is_not_over() -> None:
+    """Only the keys named as unknown stay; a key that merely begins with the same letters does not."""
+    course = Course()
+    one, other = Alert("outage/a", "page", "a is out"), Alert("outage/ab", "page", "ab is out")
+    course.tick(0, one, other)
+    assert course.tick(1, unknown=("outage/a",)) == ["over since 2024-01-01T00:00:01Z: ab is out"]
+    assert course.tick(2, unknown=("",)) == []
+    assert course.tick(3, unknown=("outage",)) == []
+    assert [each.alert.key for each in course.state.active] == ["outage/a"]
+    assert course.tick(4) == ["over since 2024-01-01T00:00:04Z: a is out"]
+
+
+def test_time_in_which_it_could_not_be_judged_is_no_absence() -> None:
+    """An alert that comes and goes is over only once it was seen absent for its whole pause."""
+    course = Course()
+    for second in range(4):
+        course.tick(second, *([FOLDER] if second % 2 == 0 else []))  # absent from second 3 on, with a pause of 2 min
+    course.tick(4, unknown=("locks",))
+    assert course.tick(123) == []
+    assert course.tick(243) == ["over since 2024-01-01T00:02:03Z: the folder does not answer"]
+
+
+def test_a_resolving_notice_says_how_long_it_lasted() -> None:
+    """From when its part says that it began, at its highest severity, to those who were notified of it."""
+    course = Course()
+    group = NoticeGroup("p", "account/a", "blocked", "BTC")
+    outage = Alert("outage/a", "page", "a is out", group, "a can be read again", since=START - 40 * SECOND)
+    course.tick(0, outage)
+    (notice,), _ = advance(course.state, Alerts(), START + 20 * SECOND)
+    assert notice == Notice(
+        from_micros(START + 20 * SECOND), "p", "account/a", "blocked", "page", "a can be read again, after 60 s", "BTC"
+    )
+
+
+def test_a_finding_is_notified_once_and_never_resolved() -> None:
+    """Its part does not look for its end. The oldest of very many are forgotten."""
+    course = Course()
+    finding = Alert("order/1/open", "page", "order 1 is still open", lasts=False)
+    assert course.tick(0, finding) == ["order 1 is still open"]
+    assert [text for second in range(1, 10_000, 997) for text in course.tick(second)] == []
+    assert course.tick(20_000, finding) == []
+    assert course.state.active == ()
+    for number in range(MOST_FINDINGS):
+        course.tick(30_000 + number, Alert(f"order/x{number}/open", "page", "x", lasts=False))
+    assert course.tick(40_000, finding) == ["order 1 is still open"]
+
+
+def test_an_upgrade_repeats_nothing_that_has_the_same_text() -> None:
+    """A store without this state: the first tick leaves out what an earlier version notified, and only the first."""
+    earlier = Notice(from_micros(START), "runner", "runner", "warning", "page", FOLDER.text)
+    course = Course()
+    course.state = read_state(None, [earlier])
+    assert course.tick(0, FOLDER, Alert("b", "page", "b")) == ["b"]
+    course.state = read_state(None, [earlier])
+    course.tick(0)
+    assert course.tick(1, FOLDER) == [FOLDER.text]
+
+
+def test_a_damaged_state_counts_as_none() -> None:
+    """It makes a notice twice, and never keeps one back."""
+    course = Course()
+    course.state = read_state(b"{]")
+    assert course.tick(0, FOLDER) == [FOLDER.text]
+
+
+def test_alerts_under_one_heading_are_one_notice() -> None:
+    """Those of one tick that began, and those that ended; their keys live on their own."""
+    course = Course()
+    one, two, three = (Alert(f"a/{name}", "page", name, heading="closing") for name in ("one", "two", "three"))
+    other = Alert("b", "page", "other")
+    assert course.tick(0, one, two, other) == ["closing: one; two", "other"]
+    assert course.tick(1, one, two, three, other) == ["closing: three"]
+    assert course.tick(2, three) == [
+        "closing: over since 2024-01-01T00:00:02Z: one; over since 2024-01-01T00:00:02Z: two",
+        "over since 2024-01-01T00:00:02Z: other",
+    ]
+    assert Alerts((one, two, other)).texts == ("closing: one; two", "other")
+
+
+SEVERITIES = st.sampled_from(["warning", "page"])
+Step = dict[str, tuple[Severity, int]]
+
+
+def steps() -> st.SearchStrategy[list[tuple[int, Step, bool]]]:
+    """Ticks: the seconds since the one before, what is wrong by key, and whether everything else is unknown."""
+    size = st.tuples(SEVERITIES, st.integers(1, 3))
+    step = st.tuples(st.sampled_from([1, 30, 90, 4000]), st.dictionaries(st.sampled_from("abc"), size), st.booleans())
+    return st.lists(step, max_size=25)
+
+
+def alert(key: str, wrong: tuple[Severity, int], words: str = "wrong") -> Alert:
+    severity, measure = wrong
+    return Alert(f"part/{key}", severity, f"{key} is {words}", NoticeGroup("p", key), measure=Decimal(measure))
+
+
+def run(
+    course: Iterable[tuple[int, Step, bool]], *, restarted: bool = False, words: str = "wrong"
+) -> list[tuple[Step, bool, tuple[Notice, ...], AlertState]]:
+    """Each tick with its notices and the state after it. The group of a notice has the key as its scope."""
+    found, now, state = [], START, AlertState()
+    for number, (seconds, wrong, is_unknown) in enumerate(course):
+        now += seconds * SECOND
+        spoken = f"{words} {number}" if words else "wrong"
+        alerts = tuple(alert(key, each, spoken) for key, each in wrong.items())
+        notices, state = advance(state, Alerts(alerts, ("part",) if is_unknown else ()), now)
+        state = read_state(encode_state(state)) if restarted else state
+        found.append((wrong, is_unknown, notices, state))
+    return found
+
+
+def is_over(notice: Notice) -> bool:
+    return notice.text.startswith("over since")
+
+
+@given(steps())
+def test_nothing_new_is_held_back(course: list[tuple[int, Step, bool]]) -> None:
+    """What was never notified, or was last notified as over, is notified by the tick that finds it."""
+    wrong_for_people: set[str] = set()
+    for wrong, _, notices, _ in run(course):
+        notified = {each.scope for each in notices if not is_over(each)}
+        assert wrong.keys() - wrong_for_people <= notified
+        wrong_for_people |= notified
+        wrong_for_people -= {each.scope for each in notices if is_over(each)}
+
+
+@given(steps())
+def test_what_is_worse_is_never_held_back(course: list[tuple[int, Step, bool]]) -> None:
+    """A severity or a measure above all since it appeared is notified at once, however often it has returned."""
+    worst: dict[str, tuple[bool, int]] = {}
+    for wrong, _, notices, _ in run(course):
+        for notice in notices:
+            if is_over(notice):
+                worst.pop(notice.scope, None)
+        for key, (severity, measure) in wrong.items():
+            before = worst.get(key, (False, 0))
+            if (severity == "page" and not before[0]) or measure > before[1]:
+                assert key in {each.scope for each in notices if not is_over(each)}
+            worst[key] = (severity == "page" or before[0], max(measure, before[1]))
+
+
+@given(steps())
+def test_what_is_over_is_resolved_exactly_once(course: list[tuple[int, Step, bool]]) -> None:
+    """Never while it is wrong or unknown, never twice without a notice between, and always in the end."""
+    open_keys: set[str] = set()
+    lasting = [(3600, Step(), False)]
+    for wrong, is_unknown, notices, _ in run([*course, *lasting]):
+        over = [each.scope for each in notices if is_over(each)]
+        assert len(over) == len(set(over)) and set(over) <= open_keys and not wrong.keys() & set(over)
+        assert not (over and is_unknown)
+        open_keys = (open_keys - set(over)) | {each.scope for each in notices if not is_over(each)}
+    final = run([*course, *lasting, *lasting])[-1]
+    assert final[3].active == ()
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.tuples(SEVERITIES, st.integers(1, 3))), st.lists(st.integers(1, 9999))
+)
+def test_a_constant_set_of_alerts_makes_one_notice_each(wrong: Step, pauses: list[int]) -> None:
+    """However long it lasts."""
+    course = run([(seconds, wrong, False) for seconds in (1, *pauses)])
+    assert sorted(each.scope for _, _, notices, _ in course for each in notices) == sorted(wrong)
+
+
+@given(steps())
+def test_a_restart_changes_nothing(course: list[tuple[int, Step, bool]]) -> None:
+    """With the state stored after each tick and read before the next."""
+    assert run(course, restarted=True) == run(course)
+
+
+@given(steps())
+def test_rewording_makes_no_notice(course: list[tuple[int, Step, bool]]) -> None:
+    """The same course with a new text at every tick has notices of the same alerts at the same instants."""
+
+    def places(words: str) -> list[tuple[int, str, str]]:
+        notices = (each for _, _, issued, _ in run(course, words=words) for each in issued)
+        return [(to_micros(each.as_of), each.scope, each.severity) for each in notices]
+
+    assert places("reworded") == places("")

@@ -1,0 +1,103 @@
+"""What is wrong now over the end of a run: in the status, after a restart, and after an upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from killswitch.accounts.arming import ArmedAccount
+from killswitch.cli.live.status_text import status_text
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.store import ALERTS
+from killswitch.model.venue import VenueDownError
+from killswitch.operations.status import encode_status, store_status
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.loop import RunnerPace
+from killswitch.store.sqlite import open_store
+from tests import graphs, worlds
+from tests.runner_world import ScriptedVenue, crash_policy
+from tests.virtual_time import VirtualTime
+
+OUT = "account main cannot be read since 2021-05-19T12:00:05Z"
+
+
+class Downable(ScriptedVenue):
+    """A venue that is down between two seconds."""
+
+    def __init__(self, time: VirtualTime, first: float, last: float) -> None:
+        super().__init__(worlds.account("1000", (), name="main"), "main")
+        self.time, self.first, self.last = time, first, last
+
+    async def snapshot(self) -> AccountSnapshot:
+        if self.first <= self.time.monotonic() < self.last:
+            raise VenueDownError("connection refused")
+        return worlds.account("1000", (), name="main")
+
+
+class Site:
+    """Runs one after the other on one store; the account cannot be read from 5 s to 77 s."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.time = folder, VirtualTime()
+        self.store = open_store(str(folder / "store.sqlite"))
+
+    def run(self, ticks: int) -> list[str]:
+        """The notices of one more run, oldest first."""
+        before = len(self.store.notices(1000))
+        venue = Downable(self.time, 5, 77)
+        account = ArmedAccount("main", "paper", "swap", "USDT", venue, armed=True)
+        runner = assemble(
+            graphs.policy_set(crash_policy()), {"main": account}, self.store, self.time,
+            RunnerPace(1.0, 0.5, stop_timeout=0.5), live=True, locks=LockPaths(self.folder / "locks", None),
+        )  # fmt: skip
+        self.time.run(runner.run(asyncio.Event(), ticks))
+        notices = self.store.notices(1000)
+        return [each.text.partition(" (")[0] for each in reversed(notices[: len(notices) - before])]
+
+    def status(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(encode_status(store_status(self.store, self.time.now(), 0)))
+        return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_the_status_lists_what_is_wrong_since_when(site: Site) -> None:
+    """The outage began 15 s before it was notified; once it is over it is not listed."""
+    site.run(30)
+    assert site.status()["active_alerts"] == [
+        {
+            "key": "outage/main",
+            "severity": "page",
+            "since": "2021-05-19T12:00:05Z",
+            "text": f"{OUT} (down: connection refused); until it is, its triggers go by their on_unknown",
+        }
+    ]
+    text = status_text(store_status(site.store, site.time.now(), 0), "s")
+    (line,) = text.partition("\n\nActive alerts\n")[2].partition("\n\n")[0].splitlines()
+    assert f"  page  outage/main: {OUT} (down" in line
+    site.run(60)
+    assert site.status()["active_alerts"] == []
+
+
+def test_a_restart_in_an_outage_pages_nothing_again_and_its_end_once(site: Site) -> None:
+    """The second run does not know yet whether the account can be read: that is not the end of the outage."""
+    assert site.run(30) == [OUT]
+    assert site.run(30) == []
+    assert site.run(30) == ["account main can be read again, after 72 s"]
+
+
+def test_a_store_of_an_earlier_version_pages_an_outage_once_more(site: Site) -> None:
+    """It has no state of alerts, and the text names the first poll of this run."""
+    assert site.run(30) == [OUT]
+    site.store.put_live(ALERTS, b"null")
+    (again,) = site.run(30)
+    assert again.startswith("account main cannot be read since 2021-05-19T12:00:29Z")
