@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from killswitch.incident.notify.message import TriggerTexts
     from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
-    from killswitch.runner.status_blob import AccountView, MachineView, OrphanView, TriggerStatus
+    from killswitch.planning.operator.closes import Orphan
+    from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
+    from killswitch.runner.status_blob import AccountView
 
 
 SHORT_REASON = 32
@@ -192,7 +194,7 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     )
 
 
-def orphan_line(orphan: OrphanView) -> str:
+def orphan_line(orphan: Orphan) -> str:
     """A latched stage whose policy is gone, and how to end it, in one line."""
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
@@ -200,12 +202,12 @@ def orphan_line(orphan: OrphanView) -> str:
     )
 
 
-def stage_label(machine: MachineView) -> str:
+def stage_label(machine: MachineStatus) -> str:
     """The stage that fired and was not reset, and whether it latched."""
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
-def pending_lines(machine: MachineView, now: datetime) -> Iterator[str]:
+def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
     """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"

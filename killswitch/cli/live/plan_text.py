@@ -20,9 +20,9 @@ from killswitch.model.decision import Book, Decision, Rung
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
+from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.planning.targets.merge import ordered_on
 from killswitch.render.formats import count_of, instant, money, number
-from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
 def plan_text(shown: Preview) -> str:
@@ -56,7 +56,7 @@ def _lines(shown: Preview) -> Iterator[str]:
     yield _summary(shown)
 
 
-def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
+def _machine(machine: MachineStatus, shown: Preview) -> Iterator[str]:
     latched = f"level {machine.level} ({stage_label(machine)})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"

@@ -34,8 +34,9 @@ from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.formats import count_of, duration_text, instant, money
-from killswitch.runner.status_blob import AccountView, MachineView, RunnerView
+from killswitch.runner.status_blob import AccountView, RunnerView
 
 MAX_NAMED = 4
 """Maximum remaining positions that are listed by name; the others are counted."""
@@ -146,14 +147,14 @@ def _stages(view: RunnerView, status: StoreStatus) -> str:
     return "\n".join(("Stages", table(head, rows), *pending))
 
 
-def _cooldown(machine: MachineView, status: StoreStatus) -> str:
+def _cooldown(machine: MachineStatus, status: StoreStatus) -> str:
     if machine.cooldown_until is None:
         return "-"
     left = machine.cooldown_until - status.now
     return f"{duration_text(left)} left" if left.total_seconds() > 0 else "over"
 
 
-def _triggers(machine: MachineView, view: RunnerView) -> str:
+def _triggers(machine: MachineStatus, view: RunnerView) -> str:
     lines = trigger_table(machine.triggers, view.accounts)
     return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", *lines))
 
