@@ -21,9 +21,9 @@ class Items(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """Names with their values. A value of several lines has them separated by line breaks."""
+    """Names with their values: each row is a name and the lines of its value."""
 
-    rows: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Table(Struct, frozen=True):
@@ -120,16 +120,19 @@ def _is_empty(part: Part) -> bool:
 def text(page: Page, within: int | None = None) -> str:
     """Return the page in text columns, no wider than `within`, without a final line break.
 
-    Folded sections are omitted and named at the end; control characters are replaced.
+    Folded sections are omitted and named at the end; control characters are escaped.
     """
-    blocks = [page.warning, "\n".join(_fact_lines(page.facts, "", within)), "\n".join(page.summary)]
+    blocks = [
+        one_line(page.warning),
+        "\n".join(_fact_lines(page.facts, "", within)),
+        "\n".join(map(one_line, page.summary)),
+    ]
     blocks += [section_text(each, within) for each in page.sections if not each.folded]
     folded = [each.title for each in page.sections if each.folded]
     if folded:
         blocks.append(f"Omitted here, but included in --output json, markdown and html: {', '.join(folded)}.")
     lines = "\n\n".join(block for block in blocks if block)
-    printable = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines)
-    return printable if within is None else layout.fit(printable, within)
+    return lines if within is None else layout.fit(lines, within)
 
 
 def section_text(shown: Section, within: int | None = None) -> str:
@@ -160,11 +163,11 @@ def table_text(table: Table, indent: str = "  ", within: int | None = None) -> s
 
 
 def _fact_lines(facts: Facts, indent: str, within: int | None) -> Iterator[str]:
-    width = max((len(one_line(name)) for name, _ in facts.rows), default=0)
+    width = max((len(one_line(name)) for name, *_ in facts.rows), default=0)
     below = " " * (len(indent) + width + 2)
-    for name, value in facts.rows:
+    for name, *lines in facts.rows:
         label = f"{indent}{one_line(name):<{width}}  "
-        for line in value.split("\n"):
+        for line in lines:
             whole = label + one_line(line)
             yield whole if within is None or len(whole) <= within else layout.hanging(whole, below, within)
             label = below
@@ -211,7 +214,7 @@ def _markdown_part(part: Part) -> Iterator[str]:
         case Items(lines):
             yield "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
         case Facts(rows):
-            yield "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in rows) + "\n"
+            yield "\n".join(f"- {_plain(name)}: {_plain('; '.join(lines))}" for name, *lines in rows) + "\n"
         case Table():
             if part.caption:
                 yield f"### {_plain(part.caption)}\n"
