@@ -38,7 +38,6 @@ class Exported:
     def __init__(
         self,
         world: World,
-        policies: PolicySet,
         *,
         hide: Callable[[str], str] = str,
         sampler: Sampler = ALWAYS_ON,
@@ -50,7 +49,7 @@ class Exported:
         tracing.add_span_processor(SimpleSpanProcessor(self._kept))
         self._metering = MeterProvider([self._reader], shutdown_on_exit=False)
         sink = SpanSink(tracing, ids, store, hide)
-        metrics = Metrics(self._metering.get_meter("killswitch"), policies)
+        metrics = Metrics(self._metering.get_meter("killswitch"))
         tracer = SpanRecorder(sink, lambda: to_micros(world.clock.now()) * 1000)
         self.telemetry = Telemetry(tracer, CloseSpans(sink, metrics), metrics)
         self.notifications: NotificationCounts | None = None
@@ -151,7 +150,7 @@ def run_crash(folder: Path, moods: list[str], policies: PolicySet) -> Exported:
     """A whole crash on a venue of these moods; returns what was exported."""
     world = World(folder)
     try:
-        exported = Exported(world, policies)
+        exported = Exported(world)
         venue = OutcomeVenue(book("1100"), moods)
         runner = runner_of(world, venue, policies, exported)
 

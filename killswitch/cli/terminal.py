@@ -17,6 +17,8 @@ from killswitch.render import layout
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from killswitch.render.document import Page
+
 _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT RUNNING\b|\bLOCKED \w+|\bLOST\b"
     r"|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )|\bEMERGENCY\b"
@@ -60,12 +62,19 @@ def print_text(text: str, *, err: bool = False) -> None:
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 
-def print_answer(output: str, record: Callable[[], str | bytes], text: Callable[[], str]) -> None:
-    """Print the answer of a verb in the format of its `--output`: the JSON record, or text for people."""
+def print_page(page: Page) -> None:
+    """Print a page as text within the width of stdout, with coloured alarms."""
+    from killswitch.render.document import text
+
+    print_text(text(page, terminal_width()))
+
+
+def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[[], Page]) -> None:
+    """Print the answer of a verb in the format of its `--output`: the JSON record, or its page for people."""
     if output == "json":
         click.echo(record())
     else:
-        print_text(text())
+        print_page(page())
 
 
 def print_note(text: str) -> None:

@@ -20,8 +20,9 @@ from killswitch.model.store import Store
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.loop import REMEMBERED_NOTICES
-from killswitch.runner.status_blob import AccountView, MachineView, account_view, machine_views
+from killswitch.runner.status_blob import AccountView, account_view
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
 
@@ -32,7 +33,7 @@ class Preview(Struct, frozen=True):
     snapshot: Snapshot
     policies: PolicySet
     accounts: tuple[AccountView, ...]
-    machines: tuple[MachineView, ...]
+    machines: tuple[MachineStatus, ...]
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     memory: str
@@ -62,7 +63,7 @@ def preview(
     """
     interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)
-    machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
+    machines = interpreter.status()  # as they are, not as the plan would leave them
     outcome = NO_OUTCOME if pending is None else interpreter.decide(pending)
     return Preview(
         snapshot=snapshot,

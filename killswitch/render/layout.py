@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
@@ -13,8 +13,17 @@ MIN_CELL_WIDTH = 10
 """Minimum columns of a cell, however narrow the terminal is."""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ", within: int | None = None) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    indent: str = "  ",
+    within: int | None = None,
+    numbers: Collection[int] = (),
+    widest: int | None = None,
+) -> str:
     """A table with aligned columns and no trailing blanks.
+
+    Columns of `numbers` are right-aligned; cells longer than `widest` are wrapped.
 
     With `within`, the widest columns are narrowed until the rows fit, and words are never broken; if they do not fit,
     each row becomes a paragraph with a line per column. Without it, each row is one line.
@@ -23,7 +32,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
     """
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
     columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    widths = [max(_width(cell, widest) for cell in column) for column in columns]
     if within is not None:
         least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
         over = _narrow(widths, least, within - len(indent) - 2 * (len(widths) - 1))
@@ -33,9 +42,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
     for row in cells:
         parts = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for line in zip_longest(*parts, fillvalue=""):
-            filled = "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True))
+            filled = "  ".join(
+                part.rjust(width) if column in numbers else part.ljust(width)
+                for column, (part, width) in enumerate(zip(line, widths, strict=True))
+            )
             lines.append((indent + filled).rstrip())
     return "\n".join(lines)
+
+
+def _width(cell: str, widest: int | None) -> int:
+    """The columns of a cell on one line, or wrapped to `widest`."""
+    return len(cell) if widest is None or len(cell) <= widest else max(map(len, wrapped(cell, widest)))
 
 
 def _narrow(widths: list[int], least: Sequence[int], room: int) -> int:

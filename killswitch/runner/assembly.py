@@ -132,7 +132,7 @@ def assemble(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
         _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
-        Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
+        Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,

@@ -152,14 +152,14 @@ def _portfolio(
 
 def _machine(machine: MachineStatus) -> events.Machine:
     nearest = [
-        events.Nearest(observed.trigger.name, _short(room), _short(share))
-        for observed in machine.readings
+        events.Nearest(observed.name, _short(room), _short(share))
+        for observed in machine.triggers
         if (room := headroom(observed)) is not None and (share := headroom_ratio(observed)) is not None
     ]
     return events.Machine(
         machine.policy, machine.scope, "observe" if machine.mode == "observe" else "enforce",
         machine.level, machine.stage, min(nearest, key=lambda each: each.share, default=None),
-        tuple(observed.trigger.name for observed in machine.readings if observed.truth is None),
+        tuple(observed.name for observed in machine.triggers if observed.truth is None),
     )  # fmt: skip
 
 

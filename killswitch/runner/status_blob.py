@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,9 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.engine.state import PendingClose
 from killswitch.execution.effects.performing import PendingEffect, RunEnd
-from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
@@ -27,69 +24,12 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange
-from killswitch.planning.scopes.evaluator import ActiveSuspicion
-from killswitch.planning.scopes.trigger_status import MachineStatus, MachineSummary, ObservedTrigger
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.observers import TickReport
-from killswitch.signals.catalogue import CATALOGUE
 
 LIVE_NAME = "runner"
-
-Span = tuple[float | None, float | None]
-"""An interval; null is an unbounded end."""
-
-_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
-
-
-class TriggerStatus(Struct, frozen=True):
-    """One trigger: its interval, its threshold as written, and how far it is from being true."""
-
-    name: str
-    place: str
-    signal: str | None
-    window: int | None
-    """Microseconds."""
-    unit: str | None
-    value: Span | None
-    threshold: str | None
-    headroom: Span | None
-    truth: bool | None
-    held: bool
-    confirmed: bool
-    true_since: datetime | None
-    unknown_because: str | None
-
-
-class WaitingView(Struct, frozen=True):
-    """A stage that fired while accounts could not be read, and whose close waits for them.
-
-    `until`: when it stops waiting, unless its triggers are true again before.
-    """
-
-    stage: str
-    accounts: tuple[str, ...]
-    since: datetime
-    until: datetime
-
-
-class SuspectedView(Struct, frozen=True):
-    """A lock on suspicion: the stage would fire if a fall of equity was a loss; it has not fired."""
-
-    stage: str
-    mode: str
-    until: datetime | None
-
-
-class MachineView(MachineSummary, frozen=True):
-    """One policy on one scope, as `status` shows it."""
-
-    triggers: tuple[TriggerStatus, ...]
-    waiting: WaitingView | None = None
-    suspected: SuspectedView | None = None
-    """The last lock on suspicion; over once `until` has passed."""
-    latched: bool = True
-    """False where `stage` has fired and not latched, because accounts could not be read."""
 
 
 class UnfinishedCloseView(Struct, frozen=True):
@@ -116,15 +56,6 @@ class AccountView(Struct, frozen=True):
     positions: int | None
 
 
-class OrphanView(Struct, frozen=True):
-    """A latched stage whose policy or account was removed from the files: only `ksctl reset` ends it."""
-
-    policy: str
-    scope: str
-    level: int
-    stage: str | None
-
-
 class RunnerView(Struct, frozen=True):
     """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
 
@@ -140,10 +71,10 @@ class RunnerView(Struct, frozen=True):
     lock_folder: str | None
     union: str | None
     accounts: tuple[AccountView, ...]
-    machines: tuple[MachineView, ...]
+    machines: tuple[MachineStatus, ...]
     closings: tuple[Closing, ...]
     problems: tuple[str, ...]
-    orphans: tuple[OrphanView, ...] = ()
+    orphans: tuple[Orphan, ...] = ()
     streams: tuple[StreamView, ...] = ()
     timers: tuple[TimerView, ...] = ()
     suspended: tuple[str, ...] = ()
@@ -201,71 +132,12 @@ def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
     )  # fmt: skip
 
 
-def orphan_views(orphans: tuple[Orphan, ...]) -> tuple[OrphanView, ...]:
-    """The views of latched stages without a stage machine."""
-    return tuple(OrphanView(each.policy, each.scope, each.level, each.stage) for each in orphans)
-
-
-def machine_views(machines: tuple[MachineStatus, ...], policies: PolicySet) -> tuple[MachineView, ...]:
-    """The views of the stage machines."""
-    graphs = {graph.policy: graph for graph in policies.graphs}
-    return tuple(_machine_view(machine, graphs[machine.policy]) for machine in machines)
-
-
-def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
-    return MachineView(
-        machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
-        machine.cooldown_until, machine.decision,
-        tuple(_trigger_status(observed, graph) for observed in machine.readings),
-        _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
-    )  # fmt: skip
-
-
-def _waiting(waiting: PendingClose | None) -> WaitingView | None:
-    if waiting is None:
-        return None
-    since, until = from_micros(waiting.since), from_micros(waiting.until)
-    return WaitingView(waiting.stage, waiting.accounts, since, until)
-
-
 def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[UnfinishedCloseView, ...]:
     """The views of operator closes that wait for accounts."""
     return tuple(
         UnfinishedCloseView(id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until))
         for id_, each in unfinished.items()
     )
-
-
-def _suspected(suspected: ActiveSuspicion | None) -> SuspectedView | None:
-    lock = None if suspected is None else suspected.lock
-    return None if suspected is None or lock is None else SuspectedView(suspected.stage, lock.mode, lock.until)
-
-
-def _trigger_status(observed: ObservedTrigger, graph: Graph) -> TriggerStatus:
-    trigger = observed.trigger
-    signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
-    return TriggerStatus(
-        name=trigger.name,
-        place=f"{trigger.place.file}:{trigger.place.line}",
-        signal=None if signal is None else signal.name,
-        window=None if signal is None else signal.window,
-        unit=None if signal is None else _UNITS.get(signal.name),
-        value=_span(observed.value),
-        threshold=None if trigger.threshold is None else f"{trigger.threshold.op} {trigger.threshold.written}",
-        headroom=_span(observed.headroom),
-        truth=observed.truth,
-        held=observed.held,
-        confirmed=observed.confirmed,
-        true_since=observed.true_since,
-        unknown_because=observed.unknown_because,
-    )
-
-
-def _span(interval: tuple[float, float] | None) -> Span | None:
-    if interval is None:
-        return None
-    low, high = interval
-    return (low if math.isfinite(low) else None, high if math.isfinite(high) else None)
 
 
 _RECORDING = "recording"
@@ -310,14 +182,12 @@ class StatusPublisher:
         self,
         store: Store,
         interpreter: Interpreter,
-        policies: PolicySet,
         armed: frozenset[str],
         timeline: Timeline,
         view: RunnerView,
     ) -> None:
         self.store = store
         self.interpreter = interpreter
-        self.policies = policies
         self.armed = armed
         self.timeline = timeline
         self.view = view
@@ -335,10 +205,10 @@ class StatusPublisher:
                 ticks=self.view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
                 duration_ms=round(report.seconds * 1000, 3),
                 accounts=tuple(account_view(each, armed=each.account in self.armed) for each in snapshot.accounts),
-                machines=machine_views(self.interpreter.status(), self.policies),
+                machines=self.interpreter.status(),
                 closings=snapshot.closings,
                 problems=report.problems,
-                orphans=orphan_views(self.interpreter.orphans()),
+                orphans=self.interpreter.orphans(),
                 streams=report.streams,
                 timers=report.timers,
                 suspended=report.suspended,

@@ -6,25 +6,21 @@ is not reported: it is counted as unknown.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from killswitch.model.snapshot import IN_PROGRESS
-from killswitch.signals.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-    from killswitch.graph.nodes import PolicySet
     from killswitch.model.snapshot import AccountSnapshot, Closing
-    from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
+    from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CLOSING = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
-_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
 
 Labels = dict[str, str | int]
 Point = tuple[float, Labels]
@@ -53,9 +49,8 @@ class GaugeValues:
 class Metrics:
     """The instruments of one run."""
 
-    def __init__(self, meter: Meter, policies: PolicySet) -> None:
+    def __init__(self, meter: Meter) -> None:
         self._values = GaugeValues()
-        self._signals = {graph.policy: graph.signals for graph in policies.graphs}
         self._tick = meter.create_histogram(
             "killswitch.tick.duration", "s", "Time from the beginning of a scheduled tick until it has acted",
             explicit_bucket_boundaries_advisory=_SECONDS,
@@ -82,7 +77,7 @@ class Metrics:
                 "killswitch.trigger.headroom",
                 "1",
                 "How far a trigger is from true, in its signal's unit",
-                self._headroom,
+                _headroom,
             ),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
@@ -134,26 +129,22 @@ class Metrics:
 
         return lambda _options: [Observation(value, labels) for value, labels in points(self._values)]
 
-    def _headroom(self, values: GaugeValues) -> Iterator[Point]:
-        for machine, observed, labels in _triggers(values):
-            if (found := headroom(observed)) is not None:
-                threshold = observed.trigger.threshold
-                # An expression has no signal, and no unit.
-                signal = "" if threshold is None else self._signals[machine.policy][threshold.index].name
-                yield found, labels | {"killswitch.signal.unit": _UNITS.get(signal, "1")}
 
-
-def headroom(observed: ObservedTrigger) -> float | None:
+def headroom(observed: TriggerStatus) -> float | None:
     """Smallest distance of the value from the threshold; None where it is unknown."""
-    if observed.truth is None or observed.headroom is None or not math.isfinite(observed.headroom[0]):
-        return None
-    return observed.headroom[0]
+    return None if observed.truth is None or observed.headroom is None else observed.headroom[0]
 
 
-def headroom_ratio(observed: ObservedTrigger) -> float | None:
+def headroom_ratio(observed: TriggerStatus) -> float | None:
     """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
-    found, threshold = headroom(observed), observed.trigger.threshold
-    return None if found is None or threshold is None or not threshold.value else found / abs(threshold.value)
+    found, value, threshold = headroom(observed), observed.value, observed.threshold
+    if found is None or value is None or threshold is None:
+        return None
+    # The end of the value that the headroom was measured from, and from it the threshold.
+    low, high = value
+    end = high if threshold.startswith(">") else low
+    limit = None if end is None else end + found if threshold.startswith(">") else end - found
+    return found / abs(limit) if limit else None
 
 
 def gross(account: AccountSnapshot) -> Decimal | None:
@@ -165,21 +156,27 @@ def gross(account: AccountSnapshot) -> Decimal | None:
     return sum(amounts, Decimal(0)) if len(amounts) == len(notionals) else None
 
 
+def _headroom(values: GaugeValues) -> Iterator[Point]:
+    for observed, labels in _triggers(values):
+        if (found := headroom(observed)) is not None:
+            yield found, labels | {"killswitch.signal.unit": observed.unit or "1"}
+
+
 def _headroom_ratio(values: GaugeValues) -> Iterator[Point]:
-    for _, observed, labels in _triggers(values):
+    for observed, labels in _triggers(values):
         if (found := headroom_ratio(observed)) is not None:
             yield found, labels
 
 
-def _triggers(values: GaugeValues) -> Iterator[tuple[MachineStatus, ObservedTrigger, Labels]]:
+def _triggers(values: GaugeValues) -> Iterator[tuple[TriggerStatus, Labels]]:
     for machine in values.machines:
-        for observed in machine.readings:
-            yield machine, observed, _machine(machine) | {"killswitch.trigger": observed.trigger.name}
+        for observed in machine.triggers:
+            yield observed, _machine(machine) | {"killswitch.trigger": observed.name}
 
 
 def _unknown_triggers(values: GaugeValues) -> Iterator[Point]:
     for machine in values.machines:
-        yield sum(observed.truth is None for observed in machine.readings), _machine(machine)
+        yield sum(observed.truth is None for observed in machine.triggers), _machine(machine)
 
 
 def _levels(values: GaugeValues) -> Iterator[Point]:

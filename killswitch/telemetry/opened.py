@@ -14,7 +14,6 @@ from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.telemetry.settings import TelemetryError, read_telemetry_settings
 
 if TYPE_CHECKING:
-    from killswitch.graph.nodes import PolicySet
     from killswitch.model.clock import Clock
     from killswitch.telemetry.metrics import Metrics
     from killswitch.telemetry.provider import Providers
@@ -46,7 +45,6 @@ SILENT = Telemetry()
 
 def open_telemetry(
     environ: Mapping[str, str],
-    policies: PolicySet,
     clock: Clock,
     *,
     store: str,
@@ -71,7 +69,7 @@ def open_telemetry(
         # Header values occur only in errors of an exporter: redacting a short one in every span would hide other text.
         providers = Providers(wanted, hide)
         sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, redaction(()))
-        metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
+        metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"))
         tracer = NO_TRACER if sink is None else SpanRecorder(sink, lambda: to_micros(clock.now()) * 1000)
         return Telemetry(tracer, CloseSpans(sink, metrics), metrics, providers)
     except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported

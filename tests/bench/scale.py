@@ -102,9 +102,9 @@ def _check_same() -> None:
         if len(machines) != accounts:
             raise AssertionError(f"{len(machines)} scopes are watched, not {accounts}")
         for account, machine in enumerate(machines):
-            for found in machine.readings:
-                low, high = found.value or (math.nan, math.nan)
-                value = expected[found.trigger.name][account]
+            for found in machine.triggers:
+                low, high = (math.nan if end is None else end for end in found.value or (None, None))
+                value = expected[found.name][account]
                 is_same = math.isclose(low, value, abs_tol=1e-9) and math.isclose(high, value, abs_tol=1e-9)
                 if not (is_same or (math.isnan(value) and found.truth is None)):
-                    raise AssertionError(f"{machine.scope}, {found.trigger.name}: {found.value} is not {value}")
+                    raise AssertionError(f"{machine.scope}, {found.name}: {found.value} is not {value}")

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns
 from killswitch.lab.outcome import Run
-from killswitch.lab.pages.document import Table, table_lines
 from killswitch.lab.summary import figures, in_turn, mean
+from killswitch.render.document import Table, table_lines
 from tests.evidence.gathering import CALM, GROSS, HORIZON, Case, Evidence, Firings
 
 FELL = Decimal("0.07")

@@ -156,7 +156,7 @@ def test_the_wheel_has_the_shipped_policies(wheel: zipfile.ZipFile, repository: 
 
 def test_the_wheel_has_the_template_of_the_backtest_page(wheel: zipfile.ZipFile) -> None:
     """The template is in the folder of the code that renders it."""
-    assert "killswitch/lab/pages/page.html.j2" in wheel.namelist()
+    assert "killswitch/render/page.html.j2" in wheel.namelist()
 
 
 def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> None:

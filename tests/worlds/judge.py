@@ -265,10 +265,10 @@ class _Watched:
     def __call__(self, at: float, snapshot: Snapshot, interpreter: Interpreter, outcome: Outcome) -> None:
         self._interpreter = interpreter
         if any(begin <= at < end for begin, end in self._owes):
-            values = [each.value for status in interpreter.status() for each in status.readings]
+            values = [each.value for status in interpreter.status() for each in status.triggers]
             self._verdict.misread += [
                 f"at {at:.2f} s the fall is {value[1]:.2%} at most, and the account owes money"
-                for value in values if value is not None and value[1] < 1.0
+                for value in values if value is not None and value[1] is not None and value[1] < 1.0
             ]  # fmt: skip
         if self._on_tick is not None:
             self._on_tick(at, snapshot, interpreter, outcome)
@@ -277,8 +277,9 @@ class _Watched:
         """The value of each scope's trigger after the last tick, as an interval."""
         found = {}
         for status in [] if self._interpreter is None else self._interpreter.status():
-            (reading,) = status.readings
-            found[status.scope] = (0.0, 1.0) if reading.value is None else (reading.value[0], reading.value[1])
+            (trigger,) = status.triggers
+            low, high = trigger.value or (None, None)
+            found[status.scope] = (0.0 if low is None else low, 1.0 if high is None else high)
         return found
 
     def levels(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.render.formats import interval
 from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.families import Family
 from tests.worlds.judge import THRESHOLD, Setup, Verdict, judge, judge_reference
@@ -138,12 +139,8 @@ def _lines(setup: Setup, at: float, snapshot: Snapshot, interpreter: Interpreter
     if "portfolio" in truths:
         lines.append(f"{at:7.2f} all   {truths['portfolio'].value(at):.5f} {truths['portfolio'].fall(at):6.2%}")
     for status in interpreter.status():
-        unit = "unknown" if status.unit_value is None else "{:.5f}..{:.5f}".format(*status.unit_value)
-        readings = " ".join(
-            f"{each.trigger.name}={'unknown' if each.value is None else '{:.4f}..{:.4f}'.format(*each.value)}"
-            for each in status.readings
-        )
-        lines.append(f"        -> {status.scope} level {status.level} unit {unit} {readings}")
+        readings = " ".join(f"{each.name}={interval(each.value, each.unit)}" for each in status.triggers)
+        lines.append(f"        -> {status.scope} level {status.level} {readings}")
     lines += [f"        !! {notice.kind}: {notice.text}" for notice in outcome.notices]
     lines += [
         f"        ## {each.scope} level {each.level}: {len(each.intents)} orders, lock: {each.lock is not None}"

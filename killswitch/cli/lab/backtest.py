@@ -14,7 +14,7 @@ from killswitch.cli.terminal import print_note, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import BacktestAnswer
-    from killswitch.lab.pages.document import BacktestPage
+    from killswitch.render.document import Page
 
 FORMS = ("text", "json", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
@@ -98,14 +98,16 @@ def backtest(
         context.exit(EXIT_FAILED)
 
 
-def render_as(form: str, answer: BacktestAnswer, page: BacktestPage, within: int | None = None) -> str:
+def render_as(form: str, answer: BacktestAnswer, page: Page, within: int | None = None) -> str:
     """Render the result as text no wider than `within`, or as json, markdown or html; with a final newline."""
     if form == "json":
         from killswitch.lab.pages.answer import encode
 
         return encode(answer).decode() + "\n"
-    from killswitch.lab.pages.document import html, markdown, text
+    if form == "html":
+        from killswitch.render.html import html
 
-    if form == "text":
-        return text(page, within)
-    return markdown(page) if form == "markdown" else html(page) + "\n"
+        return html(page) + "\n"
+    from killswitch.render.document import markdown, text
+
+    return (text(page, within) if form == "text" else markdown(page)) + "\n"

@@ -22,12 +22,12 @@ from killswitch.lab.campaign import BookRuns, Campaign, OnBar, OnProgress, Resul
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, policies_used
 from killswitch.lab.pages.content import Drawings, build_page
-from killswitch.lab.pages.document import BacktestPage
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
+from killswitch.render.document import Page
 from killswitch.render.formats import count_of
 
 MAX_CHARTED_BOOKS = 8
@@ -121,7 +121,7 @@ def run_campaign(
     policies: PolicySet, books: BacktestBooks, rules: Sequence[Rule], run_one: BacktestRun, *,
     variant: str | None = None,
     jobs: int, drawn: bool, stop: Stop, quiet: bool,
-) -> tuple[BacktestAnswer, BacktestPage]:  # fmt: skip
+) -> tuple[BacktestAnswer, Page]:  # fmt: skip
     """Run all books and return the answer and its page; with `drawn`, the page has charts."""
     with_curves = drawn and len(books.parts) <= MAX_CHARTED_BOOKS
     campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, with_curves)

@@ -22,9 +22,9 @@ from killswitch.lab.bars import BarTable, Series
 from killswitch.lab.book import BacktestBook, BookError
 from killswitch.lab.campaign import RULES, CampaignPart
 from killswitch.lab.families import FamilyBook
-from killswitch.lab.pages.document import aligned
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.model.snapshot import Instrument
+from killswitch.render.document import table_text
 
 FOLDER = Path("demo-run")
 
@@ -91,9 +91,9 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
     report = folder / REPORT
     report.write_text(render_as("html", answer, page), encoding="utf-8")
     click.secho("\nCompared with the alternatives", bold=True)
-    click.echo(aligned(page.sections[0].tables[0], within=terminal_width()))
+    click.echo(table_text(page.sections[0].tables[0], within=terminal_width()))
     click.echo()
-    for line in page.verdict:
+    for line in page.summary:
         print_text(line)
     print_text(f"The report, with charts: {report}")
 

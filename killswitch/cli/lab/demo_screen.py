@@ -17,9 +17,10 @@ from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
+from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.render.formats import count_of, interval, money
 from killswitch.runner.observers import TickReport
-from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
+from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.signals.catalogue import BY_NAME
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class DemoScreen:
         bar = "█" * max(0, min(40, round(share * 30)))
         self._print(f"equity {money(equity):>12}  {bar:<32} {self._falls()}")
 
-    def _machines(self) -> tuple[MachineView, ...]:
+    def _machines(self) -> tuple[MachineStatus, ...]:
         blob = self._store.live(LIVE_NAME) if self._store else None
         return () if blob is None else decode_view(blob).machines
 

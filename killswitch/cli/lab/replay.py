@@ -28,11 +28,11 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     With --output json, stdout has one decision per line (killswitch.decision/v1); notices go to stderr.
     """
     from killswitch.cli.session import load_policies
-    from killswitch.cli.wording import decision_lines, notice_line
     from killswitch.incident.notify.message import trigger_texts
     from killswitch.lab.recording import read
     from killswitch.lab.recording import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
+    from killswitch.operations.pages.wording import decision_lines, notice_line
     from killswitch.render.formats import instant
 
     loaded = load_policies(policies_at, variant)

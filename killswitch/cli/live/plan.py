@@ -47,8 +47,8 @@ def plan(
     --out saves the orders, cancels and locks of stages that would fire, with the positions and orders that the
     decisions are based on. Without any, no file is written.
     """
-    from killswitch.cli.live.plan_text import plan_text
     from killswitch.cli.session import load_policies, opened_store
+    from killswitch.operations.pages.plan import plan_page
     from killswitch.operations.preview import encode_preview, of_policies, plan_of
 
     if recording is not None and store_at is not None:
@@ -64,7 +64,7 @@ def plan(
     else:
         with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
             shown = _of_venues(loaded, store, read_timeout)
-    print_answer(output, lambda: encode_preview(shown), lambda: plan_text(shown))
+    print_answer(output, lambda: encode_preview(shown), lambda: plan_page(shown))
     if out is not None:
         save_plan(plan_of(shown, of_policies(shown)), out)
     if shown.unreadable:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.terminal import encode_record, print_markdown, print_note, print_text, table
+from killswitch.cli.terminal import encode_record, print_markdown, print_note, print_page
+from killswitch.render.document import Page, Section, Table
 from killswitch.render.formats import instant, money
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _list(store_at: str, output: str) -> None:
 
     found = _incidents(store_at, lambda store: reversed(read_incidents(store)))
     if output == "text":
-        print_text(list_text(found))
+        print_page(incidents_page(found))
         return
     for each in found:
         click.echo(encode_record(each))
@@ -79,19 +80,20 @@ def _incidents(store_at: str, selected: Callable[[SqlStore], Iterable[IncidentDe
         return [incident_of(store, each, started, now) for each in selected(store)]
 
 
-def list_text(found: Sequence[Incident]) -> str:
+def incidents_page(found: Sequence[Incident]) -> Page:
     """One line per incident, newest first."""
     if not found:
-        return "No incident is recorded on this store."
-    rows = [
+        return Page("Incidents", summary=("No incident is recorded on this store.",))
+    rows = tuple(
         (
             instant(each.opened_at), each.id, each.policy, each.scope, _level(each), _state(each),
             str(len(each.orders)) if each.orders else "-",
             money(each.money.cost, each.money.currency or "") if any(order.filled for order in each.orders) else "-",
         )
         for each in found
-    ]  # fmt: skip
-    return table(("opened", "incident", "policy", "scope", "highest level", "state", "orders", "cost"), rows, indent="")
+    )  # fmt: skip
+    head = ("opened", "incident", "policy", "scope", "highest level", "state", "orders", "cost")
+    return Page("Incidents", sections=(Section("", (Table(head, rows),)),))
 
 
 def _level(incident: Incident) -> str:

@@ -278,8 +278,8 @@ class RunConsole:
         return alert_if("console", console_problem())
 
     def _print_decisions(self, report: TickReport) -> None:
-        from killswitch.cli.wording import decision_lines
         from killswitch.model.decision import encode_decision
+        from killswitch.operations.pages.wording import decision_lines
 
         for decision in report.decisions:
             if self._json:
@@ -290,7 +290,7 @@ class RunConsole:
             print_text("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _print_notices(self, report: TickReport) -> None:
-        from killswitch.cli.wording import notice_line
+        from killswitch.operations.pages.wording import notice_line
 
         for notice in report.notices:
             print_note(f"{instant(notice.as_of)}  {notice_line(notice)}")
@@ -317,7 +317,7 @@ class RunConsole:
 
     def _print_orphans(self) -> None:
         """Print latched stages whose policy or account is gone, as published in the store."""
-        from killswitch.cli.wording import orphan_line
+        from killswitch.operations.pages.wording import orphan_line
         from killswitch.runner.status_blob import LIVE_NAME, decode_view
 
         blob = self._store.live(LIVE_NAME)

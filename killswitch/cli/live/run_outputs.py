@@ -56,7 +56,7 @@ def open_outputs(
     redactor_for = _redaction(loaded)
     store_path = str(Path(store_at.removeprefix("sqlite:///")).resolve())
     try:
-        telemetry = open_telemetry(os.environ, loaded.policies, clock, store=store_path, redaction=redactor_for)
+        telemetry = open_telemetry(os.environ, clock, store=store_path, redaction=redactor_for)
     except TelemetryError as error:
         if not operator_command:
             raise

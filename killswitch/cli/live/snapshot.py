@@ -10,10 +10,10 @@ import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
 from killswitch.cli.options import option
-from killswitch.cli.terminal import print_answer, print_note, table
+from killswitch.cli.terminal import print_answer, print_note
 from killswitch.cli.venues.verbs import chosen_accounts
-from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
+from killswitch.render.document import Items, Page, Section, Table
 from killswitch.render.formats import count_of, exact, instant, money, number
 
 
@@ -38,7 +38,7 @@ def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, o
     (document,) = chosen_accounts(load_policies(policies_at), (account,))
     read = process.run(read_once(open_accounts([document], live=False), read_timeout))
     seen = Snapshot(datetime.now(UTC), read, "killswitch.snapshot/v1")
-    print_answer(output, lambda: encode_snapshot(seen), lambda: snapshot_text(seen))
+    print_answer(output, lambda: encode_snapshot(seen), lambda: snapshot_page(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0
@@ -51,34 +51,30 @@ T = TypeVar("T")
 UNKNOWN = "unknown"
 
 
-def snapshot_text(seen: Snapshot) -> str:
-    """Text of every account in the snapshot."""
-    return "\n".join(line for account in seen.accounts for line in _account(seen, account))
+def snapshot_page(seen: Snapshot) -> Page:
+    """Every account in the snapshot."""
+    return Page("Snapshot", sections=tuple(each for account in seen.accounts for each in _account(seen, account)))
 
 
-def _account(seen: Snapshot, account: AccountSnapshot) -> Iterator[str]:
-    reason = f" ({one_line(account.reason)})" if account.reason else ""
+def _account(seen: Snapshot, account: AccountSnapshot) -> Iterator[Section]:
+    reason = f" ({account.reason})" if account.reason else ""
     where = f"{account.account} at {account.venue}, {account.market} in {account.currency}"
-    yield f"{where}, read {instant(account.observed_at or seen.as_of)}: {account.quality}{reason}"
-    yield table(
-        ("equity", "free", "margin used", "maintenance", "margin mode", "position mode"),
-        [
-            (
-                money(account.equity), money(account.free), money(account.margin_used),
-                money(account.maintenance_margin), account.margin_mode or UNKNOWN, account.position_mode or UNKNOWN,
-            )
-        ],
+    title = f"{where}, read {instant(account.observed_at or seen.as_of)}: {account.quality}{reason}"
+    head = ("equity", "free", "margin used", "maintenance", "margin mode", "position mode")
+    row = (
+        money(account.equity), money(account.free), money(account.margin_used),
+        money(account.maintenance_margin), account.margin_mode or UNKNOWN, account.position_mode or UNKNOWN,
     )  # fmt: skip
-    yield from _health(account)
-    yield from _rows("position", account.positions, POSITIONS, _position)
-    yield from _rows("resting order", account.orders, ORDERS, _order)
-    yield from _rows("balance", account.balances, ("asset", "amount", "price", "haircut"), _balance)
-    yield from _rows("fill", account.fills, ("at", "symbol", "side", "amount", "price", "fee", "cause"), _fill)
-    yield from _rows("flow", account.flows, ("at", "kind", "amount", "currency"), _flow)
+    yield Section(title, (Table(head, (row,)), Items(tuple(_health(account)))))
+    yield _rows("position", account.positions, POSITIONS, _position)
+    yield _rows("resting order", account.orders, ORDERS, _order)
+    yield _rows("balance", account.balances, ("asset", "amount", "price", "haircut"), _balance)
+    yield _rows("fill", account.fills, ("at", "symbol", "side", "amount", "price", "fee", "cause"), _fill)
+    yield _rows("flow", account.flows, ("at", "kind", "amount", "currency"), _flow)
     held = {each.symbol for each in account.positions or ()} | {each.symbol for each in account.orders or ()}
     rules = None if account.instruments is None else [each for each in account.instruments if each.symbol in held]
     if held:
-        yield from _rows("rule set", rules, RULES, _rules)
+        yield _rows("rule set", rules, RULES, _rules)
 
 
 POSITIONS = ("symbol", "side", "contracts", "entry", "mark", "notional", "unrealized", "liquidation", "leverage")
@@ -98,19 +94,13 @@ def _health(account: AccountSnapshot) -> Iterator[str]:
     parts += [f"{name} {count}" for name, count in counts if count]
     parts += [] if found.clock_skew_ms is None else [f"clock skew {found.clock_skew_ms:+.0f} ms"]
     if parts:
-        yield f"  {', '.join(parts)}"
+        yield ", ".join(parts)
 
 
-def _rows(
-    what: str, rows: Sequence[T] | None, head: Sequence[str], cells: Callable[[T], tuple[str, ...]]
-) -> Iterator[str]:
-    yield ""
+def _rows(what: str, rows: Sequence[T] | None, head: tuple[str, ...], cells: Callable[[T], tuple[str, ...]]) -> Section:
     if rows is None:
-        yield f"{what.capitalize()}s: {UNKNOWN}"
-        return
-    yield count_of(len(rows), what)
-    if rows:
-        yield table(head, [cells(row) for row in rows])
+        return Section("", (f"{what.capitalize()}s: {UNKNOWN}",))
+    return Section(count_of(len(rows), what), (Table(head, tuple(map(cells, rows))),) if rows else ())
 
 
 def _position(each: Position) -> tuple[str, ...]:

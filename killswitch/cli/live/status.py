@@ -11,7 +11,7 @@ import click
 from killswitch.cli import options
 from killswitch.cli.options import COUNT, option
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import encode_record, print_answer, print_text, terminal_width
+from killswitch.cli.terminal import encode_record, print_answer, print_page, print_text, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
@@ -54,14 +54,14 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
 
         with opened_store(store_at, read_only=True) as store:
             return follow(store, json=output == "json", terminal=terminal_width() is not None)
-    from killswitch.cli.live.status_text import status_text
+    from killswitch.operations.pages.status import status_page
     from killswitch.operations.status import encode_status, store_status
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
 
     with opened_store(store_at, read_only=True) as store:
         store_state = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
-    print_answer(output, lambda: encode_status(store_state), lambda: status_text(store_state, store_at))
+    print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at))
     return 0
 
 
@@ -98,15 +98,15 @@ def history(store_at: str, limit: int, output: str) -> None:
 
     With --output json, one object per line: the decision record and its result.
     """
-    from killswitch.cli.live.status_text import NOTICES_SEARCHED, history_text
     from killswitch.incident.record.results import newest_results
     from killswitch.model.decision import decision_record
+    from killswitch.operations.pages.history import NOTICES_SEARCHED, history_page
 
     with opened_store(store_at, read_only=True) as store:
         found = newest_results(store, limit)
         changes = [each for each in store.notices(NOTICES_SEARCHED) if each.kind == "unexplained"][:limit]
     if output == "text":
-        print_text(history_text(found, changes))
+        print_page(history_page(found, changes))
         return
     for decision, result in found:
         click.echo(encode_record({"decision": decision_record(decision), "result": result}))

@@ -36,7 +36,6 @@ from killswitch.cli.session import (
     store_if_any,
 )
 from killswitch.cli.terminal import print_note
-from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
@@ -45,6 +44,7 @@ from killswitch.model.effects import ProcessExit, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
+from killswitch.operations.pages.wording import decision_lines
 from killswitch.operations.status import StoreStatus, locks_at, runner_state, store_status
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner import process

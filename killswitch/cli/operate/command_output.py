@@ -11,15 +11,15 @@ import click
 from msgspec import Struct
 
 from killswitch.accounts.arming import open_closes
-from killswitch.cli.live.status_sections import result_lines
 from killswitch.cli.terminal import encode_record, print_note, print_text
-from killswitch.cli.wording import command_line, headline
 from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause, ChangeCause
 from killswitch.operations import commands
+from killswitch.operations.pages.status_sections import result_lines
+from killswitch.operations.pages.wording import command_line, headline
 from killswitch.operations.status import LockView, locks_at, runner_state
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner.assembly import LockPaths

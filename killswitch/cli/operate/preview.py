@@ -10,19 +10,20 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.live.plan_text import execution_text
 from killswitch.cli.operate.command_delivery import CommandSite, require_closable
 from killswitch.cli.operate.command_output import CommandRequest
-from killswitch.cli.policy.explain_decision import effects_text
 from killswitch.cli.session import store_if_any
-from killswitch.cli.terminal import print_note, print_text
-from killswitch.cli.wording import headline
+from killswitch.cli.terminal import print_note, print_page
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
+from killswitch.operations.pages.decision import decided
+from killswitch.operations.pages.plan import execution_text
+from killswitch.operations.pages.wording import headline
 from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
 from killswitch.operations.status import store_status
 from killswitch.planning.notices import GIVE_UP_HINT
 from killswitch.planning.targets.merge import ordered_on
+from killswitch.render.document import Items, Page, section
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
@@ -65,12 +66,20 @@ def _print_preview(decision: Decision, accounts: dict[str, ArmedAccount], shown:
     if as_json:
         click.echo(encode_decision(decision))
         return
-    print_text(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    print_text(f"Execution: {execution_text(decision)}.")
-    print_text(effects_text(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
-    if observed:
-        print_text(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
-    if others:
-        print_text("The same tick would also decide:\n  " + "\n  ".join(others))
+    print_page(
+        Page(
+            "Dry run",
+            summary=(
+                f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",
+                f"Execution: {execution_text(decision)}.",
+            ),
+            sections=(
+                decided(decision, shown.snapshot),
+                *section("", f"Nothing would be sent to {', '.join(observed)}: the document says "
+                         "execution: observe." if observed else None),
+                *section("The same tick would also decide:", Items(tuple(others))),
+            ),
+        )
+    )  # fmt: skip

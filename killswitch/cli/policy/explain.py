@@ -29,18 +29,15 @@ def explain(subject: str, store_at: str | None, output: str) -> None:
         raise click.UsageError(
             f"{subject} is not a code such as KS1203; to explain a decision, name the store with --store FILE"
         )
-    from killswitch.cli.policy.explain_decision import (
-        decision_history_of,
-        decision_history_record,
-        decision_history_text,
-    )
     from killswitch.cli.session import opened_store
+    from killswitch.operations.pages.decision import decision_history_of, decision_history_record, decision_page
 
-    with opened_store(store_at, read_only=True) as store:
-        history = decision_history_of(store, subject)
-    print_answer(
-        output, lambda: encode_record(decision_history_record(history)), lambda: decision_history_text(history)
-    )
+    try:
+        with opened_store(store_at, read_only=True) as store:
+            history = decision_history_of(store, subject)
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from error
+    print_answer(output, lambda: encode_record(decision_history_record(history)), lambda: decision_page(history))
 
 
 def _explain_code(code: str, output: str) -> None:

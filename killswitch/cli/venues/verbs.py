@@ -9,7 +9,7 @@ import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 from killswitch.cli.options import DURATION, option
-from killswitch.cli.terminal import print_answer, print_note, print_text
+from killswitch.cli.terminal import print_note, print_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,10 @@ def check(
     inspected = process.run(inspect_accounts(chosen_accounts(loaded, accounts), read_timeout, SystemClock()))
     requirements = CheckRequirements(interval, within, datetime.now(UTC))
     result = check_all(inspected, loaded.accounts, loaded.policies, requirements)
-    print_answer(output, lambda: encode_check(result), lambda: check_text(result))
+    if output == "json":
+        click.echo(encode_check(result))
+    else:
+        print_text(check_text(result))
     if result.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and result.verdict == "warnings" else 0

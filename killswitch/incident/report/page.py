@@ -9,12 +9,11 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from killswitch.content import runbooks_folder
+from killswitch.render.html import html_page
 
 CHART = "equity"
 """The language of the code block that the chart replaces."""
@@ -47,21 +46,6 @@ def page_as_written(markdown: str) -> str:
     note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as source."
     body = f"<p><strong>{note}</strong></p>\n<pre>{escape(markdown)}</pre>\n"
     return html_page("base.html.j2", title=_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE]), body=Markup(body))
-
-
-def html_page(template: str, folder: str = "killswitch.incident.report", **context: object) -> str:
-    """Render a template of the package `folder` with `context`, of which only Markup is not escaped."""
-    found = ChoiceLoader([PackageLoader(each, "") for each in dict.fromkeys((folder, "killswitch.incident.report"))])
-    environment = Environment(
-        loader=found,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **context)
 
 
 def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> Markup:

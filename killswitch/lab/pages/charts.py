@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from killswitch.lab.campaign import STAGED, BookRuns
 from killswitch.lab.outcome import Run, RunCurve
-from killswitch.lab.pages.document import Figure
 from killswitch.model.instant import to_micros
 from killswitch.render.chart import ChartMark, line_chart
+from killswitch.render.document import Figure
 
 SIZES = (11.0, 3.4), (3.9, 2.6)
 """Sizes of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""

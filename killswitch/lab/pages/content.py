@@ -9,9 +9,9 @@ from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, BookRuns, Results
 from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Run
 from killswitch.lab.pages.answer import BacktestAnswer
-from killswitch.lab.pages.document import BacktestPage, Figure, Section, Table
 from killswitch.lab.pages.verdict import NAMES, currency_of, partial, percent
 from killswitch.lab.summary import Against, Figures, Group, Losers
+from killswitch.render.document import Facts, Figure, Page, Section, Table
 from killswitch.render.formats import duration_text, instant, interval, money
 from killswitch.signals.catalogue import BY_NAME
 
@@ -22,12 +22,14 @@ NOTES = (
     "A recording of a crash always rewards cutting sooner and more: compare rules at equal gross, and price the "
     "triggers on calm months, before believing in one.",
 )
+WIDEST = 48
+"""The most characters of a cell on one line of text."""
 _COMPARED = (STAGED, NONE, CLOSE_ALL)
 Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 
 
-def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None) -> BacktestPage:
+def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None) -> Page:
     """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
     reasons = _reasons(policies)
     sections: list[Section] = []
@@ -38,17 +40,23 @@ def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, dra
     for each in shown:
         sections.append(_book(each, reasons, (drawings or {}).get(_key(each), ()), alone=results.wanted == 1))
     if results.wanted > 1:
-        sections.append(Section("Every book", tables=(_every_book(results.tried, found.rules),), folded=True))
+        sections.append(Section("Every book", (_every_book(results.tried, found.rules),), folded=True))
     if found.not_run:
         sections.append(_not_run(found))
-    return BacktestPage(
+    return Page(
         title="Backtest",
         warning=partial(results, found.rules),
-        verdict=found.verdict,
-        facts=tuple(_facts(found, results)),
+        facts=Facts(tuple(_facts(found, results))),
+        summary=found.verdict,
         sections=tuple(sections),
         notes=NOTES,
     )
+
+
+def _table(
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = (), caption: str = ""
+) -> Table:
+    return Table(head, tuple(rows), numbers, caption, widest=WIDEST)
 
 
 def _key(tried: BookRuns) -> tuple[str, str]:
@@ -84,7 +92,7 @@ def _book(tried: BookRuns, reasons: Reasons, figures: tuple[Figure, ...], *, alo
         tables.append(_firings(staged, reasons))
     tables += [_liquidations(run) for run in tried.runs if run.liquidations]
     title = "The rules side by side" if alone else f"{tried.member.book.name} in {tried.market}"
-    return Section(title, tables=tuple(tables), figures=figures)
+    return Section(title, (*figures, *tables))
 
 
 def _side_by_side(runs: Sequence[Run]) -> Table:
@@ -96,7 +104,7 @@ def _side_by_side(runs: Sequence[Run]) -> Table:
         )
         for run in runs
     )  # fmt: skip
-    return Table(head, rows, numbers=tuple(range(1, len(head))))
+    return _table(head, rows, tuple(range(1, len(head))))
 
 
 def _firings(run: Run, reasons: Reasons) -> Table:
@@ -110,7 +118,7 @@ def _firings(run: Run, reasons: Reasons) -> Table:
         )
         for firing in run.firings
     )  # fmt: skip
-    return Table(head, rows, numbers=(8,), caption=f"Stages that fired ({run.rule})")
+    return _table(head, rows, (8,), f"Stages that fired ({run.rule})")
 
 
 def _liquidations(run: Run) -> Table:
@@ -119,7 +127,7 @@ def _liquidations(run: Run) -> Table:
         for one in run.liquidations
     )
     head = ("liquidated", "account", "symbol", "side", "contracts", "price")
-    return Table(head, rows, numbers=(4, 5), caption=f"Liquidations ({run.rule})")
+    return _table(head, rows, (4, 5), f"Liquidations ({run.rule})")
 
 
 # -- many books ----------------------------------------------------------------------------------------------
@@ -129,16 +137,16 @@ def _summary(found: BacktestAnswer) -> Iterator[Section]:
     summary = found.summary
     if not summary.groups:
         return
-    yield Section("All books together", tables=(against_table(summary.groups[:1]), figures_table(summary.groups[:1])))
+    yield Section("All books together", (against_table(summary.groups[:1]), figures_table(summary.groups[:1])))
     folded = len(summary.groups) > 8
     if folded:
         yield _where([group for group in summary.groups if group.market and group.kind] or summary.groups[1:])
     if summary.groups[1:]:
         tables = (against_table(summary.groups[1:]), figures_table(summary.groups[1:]))
-        yield Section("By market and kind of book", tables=tables, folded=folded)
+        yield Section("By market and kind of book", tables, folded=folded)
     losers = tuple(_losers(losers) for losers in summary.losers if losers.books)
     words = () if losers else ("In no book did staging end poorer than an alternative.",)
-    yield Section("Where staging loses most", words=words, tables=losers)
+    yield Section("Where staging loses most", (*words, *losers))
     yield _in_turn(found)
 
 
@@ -159,9 +167,9 @@ def _where(groups: Sequence[Group]) -> Section:
     words = (
         "Means over the books; final equity is in percent of the start. Staging helps where its worst drawdown is "
         "smaller than with no protection and it ends no poorer; at a price, where it is smaller and it ends poorer; "
-        "elsewhere it does not help.",
+        "elsewhere it does not help."
     )
-    return Section("Where staging helps, and where not", words, (Table(head, tuple(rows), (1, *range(3, len(head)))),))
+    return Section("Where staging helps, and where not", (words, _table(head, rows, (1, *range(3, len(head))))))
 
 
 def _helps(staged: Figures, unprotected: Figures) -> str:
@@ -178,14 +186,14 @@ def _losers(losers: Losers) -> Table:
         for one in losers.books
     )
     head = ("book", "market", "staged", losers.rule, "difference", "both sides in turn")
-    return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[losers.rule]}"))
+    return _short(_table(head, rows, (2, 3, 4), f"Against {NAMES[losers.rule]}"))
 
 
 def _in_turn(found: BacktestAnswer) -> Section:
     turns = found.summary.in_turn
     title = "Both sides closed in turn"
     if not turns:
-        return Section(title, words=("No book: no side was closed after the other was gone.",))
+        return Section(title, ("No book: no side was closed after the other was gone.",))
     rows = tuple(
         (
             turn.book, turn.market, f"{turn.first}s {instant(turn.first_at)}", instant(turn.second_at),
@@ -196,16 +204,16 @@ def _in_turn(found: BacktestAnswer) -> Section:
     head = ("book", "market", "first closed", "other side closed", "staged", "none")
     words = (
         f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone. This "
-        "happens when a fall turns into a rebound.",
+        "happens when a fall turns into a rebound."
     )
-    return Section(title, words, (_short(Table(head, rows, numbers=(4, 5))),), folded=len(rows) > 12)
+    return Section(title, (words, _short(_table(head, rows, (4, 5)))), folded=len(rows) > 12)
 
 
 def against_table(groups: Sequence[Group]) -> Table:
     """Return staging against each alternative, a line for each group and alternative."""
     head = ("books of", "against", "books", "richer", "poorer", "smaller drawdown", "greater", "mean difference")
     rows = tuple((_name(group), *_against(against)) for group in groups for against in group.against)
-    return Table(head, rows, numbers=(2, 3, 4, 5, 6, 7), caption="Staging against each alternative")
+    return _table(head, rows, (2, 3, 4, 5, 6, 7), "Staging against each alternative")
 
 
 def _against(against: Against) -> tuple[str, ...]:
@@ -220,7 +228,7 @@ def figures_table(groups: Sequence[Group]) -> Table:
         "turnover ÷ gross", "gross kept", "costs", "liquidated",
     )  # fmt: skip
     rows = tuple((_name(group), *_figures(figures)) for group in groups for figures in group.figures)
-    return Table(head, rows, numbers=tuple(range(2, len(head))), caption="Each rule (means over books)")
+    return _table(head, rows, tuple(range(2, len(head))), "Each rule (means over books)")
 
 
 def _figures(one: Figures) -> tuple[str, ...]:
@@ -244,7 +252,7 @@ def _every_book(tried: Sequence[BookRuns], rules: Sequence[str]) -> Table:
         (each.member.book.name, each.market, each.member.kind, *(cell for rule in rules for cell in _two(each, rule)))
         for each in tried
     )
-    return _short(Table(head, rows, numbers=tuple(range(3, len(head)))))
+    return _short(_table(head, rows, tuple(range(3, len(head)))))
 
 
 def _short(table: Table) -> Table:
@@ -252,7 +260,7 @@ def _short(table: Table) -> Table:
     if len({row[1] for row in table.rows}) > 1:
         return table
     rows = tuple((row[0], *row[2:]) for row in table.rows)
-    return Table((table.head[0], *table.head[2:]), rows, tuple(n - 1 for n in table.numbers), table.caption)
+    return _table((table.head[0], *table.head[2:]), rows, tuple(n - 1 for n in table.numbers), table.caption)
 
 
 def _two(tried: BookRuns, rule: str) -> tuple[str, str]:
@@ -265,7 +273,7 @@ def _two(tried: BookRuns, rule: str) -> tuple[str, str]:
 
 def _not_run(found: BacktestAnswer) -> Section:
     rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
-    return Section("Failed runs", tables=(Table(("market", "book", "rule", "why"), rows),))
+    return Section("Failed runs", (_table(("market", "book", "rule", "why"), rows),))
 
 
 def _yes(so: bool) -> str:

@@ -1,4 +1,4 @@
-"""Trigger status: value interval, threshold and headroom of every trigger of a scope evaluator."""
+"""The status of a policy on a scope: its stage, and value, threshold and headroom of every trigger."""
 
 from __future__ import annotations
 
@@ -7,23 +7,34 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from killswitch.engine.state import PendingClose, level_in_force, partial_in_force, stage_in_force
+from killswitch.engine.state import level_in_force, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
-from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
 from killswitch.valuation.position_measures import ZERO
 
+Span = tuple[float | None, float | None]
+"""An interval; null is an unbounded end."""
 
-class ObservedTrigger(Struct, frozen=True):
-    """Status of one trigger. `headroom`: distance of the value to the threshold; negative beyond it."""
 
-    trigger: Trigger
-    value: Interval | None
-    headroom: Interval | None
+class TriggerStatus(Struct, frozen=True):
+    """One trigger: its interval, its threshold as written, and how far it is from being true.
+
+    `window` is in microseconds. `headroom`: distance of the value to the threshold; negative beyond it.
+    """
+
+    name: str
+    place: str
+    signal: str | None
+    window: int | None
+    unit: str | None
+    value: Span | None
+    threshold: str | None
+    headroom: Span | None
     truth: bool | None
     held: bool
     confirmed: bool
@@ -31,8 +42,28 @@ class ObservedTrigger(Struct, frozen=True):
     unknown_because: str | None
 
 
-class MachineSummary(Struct, frozen=True):
-    """One policy on one scope.
+class WaitingStage(Struct, frozen=True):
+    """A stage that fired while accounts could not be read, and whose close waits for them.
+
+    `until`: when it stops waiting, unless its triggers are true again before.
+    """
+
+    stage: str
+    accounts: tuple[str, ...]
+    since: datetime
+    until: datetime
+
+
+class SuspectedStage(Struct, frozen=True):
+    """A lock on suspicion: the stage would fire if a fall of equity was a loss; it has not fired."""
+
+    stage: str
+    mode: str
+    until: datetime | None
+
+
+class MachineStatus(Struct, frozen=True):
+    """One policy on one scope after the last tick.
 
     `level`, `stage`, `fired_at` and `decision` belong to the stage that has fired and was not reset since.
     """
@@ -45,28 +76,24 @@ class MachineSummary(Struct, frozen=True):
     fired_at: datetime | None
     cooldown_until: datetime | None
     decision: str | None
-
-
-class MachineStatus(MachineSummary, frozen=True):
-    """Status of a policy on a scope after the last tick."""
-
-    unit_value: Interval | None
-    readings: tuple[ObservedTrigger, ...]
-    waiting: PendingClose | None = None
+    triggers: tuple[TriggerStatus, ...]
+    waiting: WaitingStage | None = None
     """The pending close of accounts that cannot be read."""
-    suspected: ActiveSuspicion | None = None
-    """The last lock on suspicion, which may have expired."""
+    suspected: SuspectedStage | None = None
+    """The last lock on suspicion; over once `until` has passed."""
     latched: bool = True
     """False for a stage that fired without latching, because accounts could not be read."""
 
 
 def status(evaluator: ScopeEvaluator) -> MachineStatus:
-    """Status of a scope evaluator, as shown by `plan` and `status`."""
+    """Status of a scope evaluator, as `plan`, `status`, metrics and events show it."""
     state, graph = evaluator.state, evaluator.compiled.graph
     partial = partial_in_force(state)
     fired_at, decision = (
         (state.fired_at, evaluator.decision) if partial is None else (partial.fired_at, partial.decision)
     )
+    waiting, suspected = state.waiting, evaluator.suspected
+    lock = None if suspected is None else suspected.lock
     return MachineStatus(
         policy=graph.policy,
         scope=evaluator.scope,
@@ -76,33 +103,54 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         fired_at=None if fired_at is None else from_micros(fired_at),
         cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
         decision=decision,
-        unit_value=evaluator.unit_value(),
-        readings=tuple(status_of_trigger(evaluator, i) for i in range(len(graph.triggers))),
-        waiting=state.waiting,
-        suspected=evaluator.suspected,
+        triggers=tuple(status_of_trigger(evaluator, i) for i in range(len(graph.triggers))),
+        waiting=None if waiting is None else WaitingStage(
+            waiting.stage, waiting.accounts, from_micros(waiting.since), from_micros(waiting.until)
+        ),
+        suspected=None if suspected is None or lock is None else SuspectedStage(
+            suspected.stage, lock.mode, lock.until
+        ),
         latched=partial is None,
-    )
+    )  # fmt: skip
 
 
-def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> ObservedTrigger:
+def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
     """Status of trigger `index` after the last tick."""
     trigger = evaluator.compiled.graph.triggers[index]
-    triggers = evaluator.state.triggers
+    threshold, triggers = trigger.threshold, evaluator.state.triggers
+    signal = None if threshold is None else evaluator.compiled.graph.signals[threshold.index]
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
-    value: Interval | None = None
-    if trigger.threshold is not None and evaluator.columns is not None:
-        column = trigger.threshold.index
-        value = evaluator.columns.lo[column], evaluator.columns.hi[column]
-    return ObservedTrigger(
-        trigger=trigger,
-        value=value,
-        headroom=_headroom(trigger, value),
+    value = _value(evaluator, trigger)
+    return TriggerStatus(
+        name=trigger.name,
+        place=f"{trigger.place.file}:{trigger.place.line}",
+        signal=None if signal is None else signal.name,
+        window=None if signal is None else signal.window,
+        unit=None if signal is None else BY_NAME[signal.name].unit,
+        value=_span(value),
+        threshold=None if threshold is None else f"{threshold.op} {threshold.written}",
+        headroom=_span(_headroom(trigger, value)),
         truth=None if unknown or evaluator.columns is None else held,
         held=held,
         confirmed=bool(triggers.confirmed >> index & 1),
         true_since=from_micros(triggers.since[index]) if held else None,
         unknown_because=why_unknown(evaluator, trigger) if unknown else None,
     )
+
+
+def _value(evaluator: ScopeEvaluator, trigger: Trigger) -> Interval | None:
+    """The interval of the trigger's signal; None for an expression, and before the first snapshot."""
+    if trigger.threshold is None or evaluator.columns is None:
+        return None
+    column = trigger.threshold.index
+    return evaluator.columns.lo[column], evaluator.columns.hi[column]
+
+
+def _span(interval: Interval | None) -> Span | None:
+    if interval is None:
+        return None
+    low, high = interval
+    return (low if math.isfinite(low) else None, high if math.isfinite(high) else None)
 
 
 def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
@@ -191,11 +239,11 @@ def number(value: float) -> str | None:
 
 def trigger_reading(evaluator: ScopeEvaluator, index: int) -> TriggerReading:
     """Status of a trigger in the format of a decision record."""
-    shown = status_of_trigger(evaluator, index)
-    threshold = shown.trigger.threshold
+    trigger, shown = evaluator.compiled.graph.triggers[index], status_of_trigger(evaluator, index)
+    value, threshold = _value(evaluator, trigger), trigger.threshold
     return TriggerReading(
-        name=shown.trigger.name,
-        value=None if shown.value is None else (number(shown.value[0]), number(shown.value[1])),
+        name=trigger.name,
+        value=None if value is None else (number(value[0]), number(value[1])),
         threshold=None if threshold is None else number(threshold.value),
         true_since=shown.true_since,
         reason=shown.unknown_because,

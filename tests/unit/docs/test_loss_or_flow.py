@@ -308,7 +308,7 @@ def assert_decisions(policies: PolicySet, rows: list[Row], accounts: Callable[[R
 
 def drawdown(interpreter: Interpreter) -> str:
     (machine,) = interpreter.status()
-    (observed,) = [each for each in machine.readings if each.trigger.name == "fall-10"]
+    (observed,) = [each for each in machine.triggers if each.name == "fall-10"]
     low, high = (round(end, 5) for end in observed.value or (0.0, 1.0))
     return percent(low) if low == high else f"{percent(low)} … {percent(high)}"
 

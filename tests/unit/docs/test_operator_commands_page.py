@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.live.plan_text import execution_text
 from killswitch.cli.operate.reasons import MEANINGS
 from killswitch.graph.unwinding import OF_CAUSE
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.words import Cause
+from killswitch.operations.pages.plan import execution_text
 from killswitch.planning.orders.unwind import declared_unwinding as as_decided
 from tests.unit.docs.pages import sections
 from tests.worlds import START

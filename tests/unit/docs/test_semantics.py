@@ -19,7 +19,7 @@ from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Flow, Order, Position, Rate, Snapshot
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.resting_orders import entry_indexes
-from killswitch.planning.scopes.trigger_status import ObservedTrigger
+from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.policy.loader import load
@@ -110,7 +110,7 @@ def test_an_account_over_time_is_what_the_page_says(
 def cell_text(column: str, row: dict[str, str], interpreter: Interpreter, decisions: tuple[Decision, ...]) -> str:
     """The program's value for a column; the given value for an input column."""
     machine = interpreter.status()[-1 if len(interpreter.status()) == 1 else 0]
-    observed_triggers = {observed.trigger.name: observed for observed in machine.readings}
+    observed_triggers = {observed.name: observed for observed in machine.triggers}
     fired = [decision for decision in decisions if decision.stage is not None and decision.kind is None]
     if column == "drawdown":
         low, high = observed_triggers["fall-10"].value or (0.0, 1.0)
@@ -130,7 +130,7 @@ def cell_text(column: str, row: dict[str, str], interpreter: Interpreter, decisi
     return row[column]
 
 
-def truth_text(observed: ObservedTrigger) -> str:
+def truth_text(observed: TriggerStatus) -> str:
     if observed.truth is None:
         return "unknown"
     if not observed.truth:

@@ -6,13 +6,14 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
 from killswitch.incident.record.results import fold_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.store import JournalEntry
+from killswitch.operations.pages.decision import DecisionHistory
 from tests import incidents
 from tests.incidents import FIRST, SCOPE, SET, entry
+from tests.shown import decision_history_text
 from tests.worlds import after
 
 

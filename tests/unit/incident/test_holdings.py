@@ -7,14 +7,15 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from killswitch.cli.live.status_text import _closings
 from killswitch.cli.operate.command_output import _is_failed
 from killswitch.incident.record.close_causes import order_texts, remainders
 from killswitch.incident.record.totals import MARK_UNKNOWN, POSITION_UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.operations.pages.status import _closings
 from killswitch.operations.status import OpenClosing
+from killswitch.render.document import section_text
 from tests import incidents
 from tests.incidents import FilledStore
 from tests.unit.incident.test_results import (
@@ -184,7 +185,7 @@ def test_the_remaining_amount_includes_positions_without_an_order_yet() -> None:
     under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, verified("5", 10)))
     assert (
         "2 positions: 5 BTC long, 4 BTC-B long; 1 as it was at the time of the decision; nothing later is known"
-    ) in _closings([under_way], alive=True)
+    ) in "\n".join(map(section_text, _closings([under_way], alive=True)))
 
 
 def test_each_slice_names_its_remaining_quantity_and_only_the_last_the_target() -> None:

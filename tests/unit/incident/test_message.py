@@ -7,8 +7,6 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
-from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import Message, decision_message, decode_message, safe_line, trigger_texts
@@ -17,8 +15,11 @@ from killswitch.incident.record.results import fold_result
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
 from killswitch.model.snapshot import Closing, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
+from killswitch.operations.pages.decision import DecisionHistory
+from killswitch.operations.pages.wording import decision_lines
 from tests import graphs, worlds
 from tests.outboxes import START
+from tests.shown import decision_history_text
 
 SUBJECT = MessageAttributes("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
 

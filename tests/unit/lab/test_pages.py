@@ -18,7 +18,8 @@ from killswitch.lab.families import Kind
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, encode, policies_used
 from killswitch.lab.pages.charts import figures
 from killswitch.lab.pages.content import build_page
-from killswitch.lab.pages.document import BacktestPage, Table, aligned, html, markdown, text
+from killswitch.render.document import Page, Table, markdown, table_text, text
+from killswitch.render.html import html
 from tests.runs import START, course, firing, liquidation, run, tried
 
 HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
@@ -32,7 +33,7 @@ def policies(repository: Path) -> PolicySet:
     return read_policies([repository / "policies" / "futures-drawdown"]).policies
 
 
-def answer_and_page(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, BacktestPage]:
+def answer_and_page(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, Page]:
     """The answer and the page with charts."""
     parts = tuple(CampaignPart(each.market, each.member) for each in results.tried)
     campaign = Campaign({}, parts, RULES, None)  # type: ignore[arg-type] # it has been run
@@ -222,8 +223,8 @@ def test_the_json_is_the_whole_answer_without_equity_curves(policies: PolicySet)
 
 def test_text_tables_keep_their_columns() -> None:
     """Numbers are right-aligned; a long cell is wrapped."""
-    table = Table(("name", "n"), (("a " * 40, "1"), ("b", "1,000")), numbers=(1,))
-    lines = aligned(table, "").splitlines()
+    table = Table(("name", "n"), (("a " * 40, "1"), ("b", "1,000")), numbers=(1,), widest=48)
+    lines = table_text(table, "").splitlines()
     assert len(lines) == 4
     assert {line.rstrip()[-1] for line in lines if "1" in line} == {"1", "0"}
     assert len({len(line) for line in (lines[0], lines[1], lines[-1])}) == 1

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from killswitch.cli.live.status_sections import result_lines
 from killswitch.cli.operate.verbs import close
 from killswitch.graph.nodes import ScopeRule
 from killswitch.incident.record.results import fold_result, newest_results, read_result
@@ -19,6 +18,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError
 from killswitch.operations.commands import operator_event
+from killswitch.operations.pages.status_sections import result_lines
 from tests import graphs
 from tests.cases.test_full_close_persistence import RefusingExchange
 from tests.faults.mishaps import Rule

@@ -14,9 +14,9 @@ from killswitch.cli.live.run import run
 from killswitch.cli.live.status import history, status
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.policy.explain import explain
-from killswitch.cli.wording import amount_in
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.operations.commands import operator_event
+from killswitch.operations.pages.wording import amount_in
 from killswitch.runner.lease import this_process
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
@@ -99,7 +99,7 @@ def test_status_distinguishes_a_living_runner_from_one_whose_lease_expired(world
     store.acquire(this_process(), to_micros(START), 10 * SECOND)
     assert "NOT RUNNING: its lease expired without renewal" in invoke(status, *store_option(world)).stdout
     store.acquire(this_process(), to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
-    assert "Runner   alive (pid " in invoke(status, *store_option(world)).stdout
+    assert "Runner  alive (pid " in invoke(status, *store_option(world)).stdout
     store.close()
 
 
@@ -133,9 +133,10 @@ def test_explain_shows_the_chain_from_policy_line_to_flat(crashed: World) -> Non
     store.close()
     output = invoke(explain, stored.decision.id[:6], *store_option(crashed)).stdout
     order = [
-        "Decision " + stored.decision.id,
-        "policy.yaml:1",
-        "fall: equity.loss_from_start 15.00% against >= 10.0%, true since 2024-01-01T00:00:01Z",
+        "Decision  " + stored.decision.id,
+        "sha256:test",
+        "fall  equity.loss_from_start 15.00% against >= 10.0%, true since 2024-01-01T00:00:01Z",
+        "policy.yaml:1\n\nSnapshot",
         "main at paper, ok: equity 850.00 USDT",
         "sell 10",
         "ks" + stored.decision.id,

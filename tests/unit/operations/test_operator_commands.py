@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from killswitch.cli.live.run import RunConsole, run
 from killswitch.cli.live.status import status
-from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.gate.lock_reader import read_lock
 from killswitch.incident.record.results import newest_results
@@ -30,6 +29,7 @@ from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, crash_policy
+from tests.shown import status_text
 from tests.unit.operations.test_live_verbs import ACCOUNT, WATCH
 from tests.unit.runner.test_loop import crash
 from tests.worlds import START

@@ -9,14 +9,13 @@ from pathlib import Path
 from msgspec import structs
 
 from killswitch.accounts.opening import read_policies
-from killswitch.cli.live.plan_text import plan_text
-from killswitch.cli.policy.explain_decision import effects_text
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.close_causes import group_orders, order_texts
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, AccountSnapshot, Order, Snapshot
 from killswitch.operations.preview import Preview, preview
 from killswitch.planning.interpreter import Interpreter
+from tests.shown import effects_text, plan_text
 from tests.worlds import START, account, position, rules
 
 POLICY = """
@@ -98,11 +97,11 @@ def test_cancels_name_their_orders_and_further_ones_of_a_kind_are_counted(tmp_pa
 
 
 def test_the_reason_of_an_unavailable_account_is_printed_once(tmp_path: Path) -> None:
-    """It follows the account's name above the triggers; triggers and summary refer to it."""
+    """It is a footnote of the accounts above the triggers; triggers and summary refer to it."""
     down = structs.replace(account(None, None), quality="down", reason=WHY)
     text = plan_text(previewed(tmp_path, down))
     assert text.count(WHY) == 1
-    assert f"  main is down: {WHY}" in text.splitlines()
+    assert f"  [1] main: {WHY}" in text.splitlines()
     assert text.count("unknown: main is down, see above") == 2
     assert text.endswith("Unknown: main is down, see above. Nothing was changed.")
     assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
@@ -119,11 +118,13 @@ def test_a_trigger_with_a_window_longer_than_the_history_shows_when_it_is_ready(
 
 
 def test_a_long_reason_of_many_triggers_is_printed_once_below_their_table(tmp_path: Path) -> None:
-    """Two triggers of an unavailable account: two footnote marks, one reason."""
+    """Two triggers of an unavailable account: two footnote marks, one reason, and that of the account above."""
     down = structs.replace(account(None, None), account="a-name-that-is-long", quality="down", reason=WHY)
     text = plan_text(previewed(tmp_path, down)).splitlines()
     assert [line.split()[0] for line in text if line.endswith("unknown: [1]")] == ["fall", "deep"]
-    assert len([line for line in text if line.startswith("  [1] ")]) == 1
+    assert [line for line in text if line.startswith("  [1] ")] == [
+        f"  [1] a-name-that-is-long: {WHY}", "  [1] a-name-that-is-long is down, see above",
+    ]  # fmt: skip
 
 
 def slices(count: int) -> tuple[Intent, ...]:

@@ -7,13 +7,13 @@ import json
 
 from msgspec import structs
 
-from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError
 from killswitch.operations.status import encode_status, store_status
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, refusing
+from tests.shown import status_text
 
 NOT_ALLOWED = OrderRejectedError("permission", "this key may not trade")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 
-from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import World, refusing
+from tests.shown import status_text
 
 
 def book(mark: int, count: int) -> AccountSnapshot:

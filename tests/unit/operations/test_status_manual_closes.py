@@ -8,18 +8,18 @@ from decimal import Decimal
 import pytest
 from msgspec import json
 
-from killswitch.cli.live.status_sections import result_lines
-from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.command_output import CommandRequest, print_outcome
 from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Result, newest_results
 from killswitch.operations.commands import answer_to, operator_event
+from killswitch.operations.pages.status_sections import result_lines
 from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import ScriptedVenue, World, book
+from tests.shown import status_text
 
 DAY = 86_400.0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from killswitch.cli.live.status_text import status_text
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.status import store_status
 from tests.runner_world import ScriptedVenue, World, book
+from tests.shown import status_text
 
 WHY = "the venue has been in maintenance since noon and asks to be left alone, and this goes on for a while " * 2
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import structs
 
 from killswitch.accounts.poll.push_listener import Stream, StreamView
-from killswitch.cli.live.status_sections import streams_text, suspended_text, timers_text
-from killswitch.cli.live.status_text import status_text
+from killswitch.operations.pages.status_sections import dead_man_timers, push_streams, suspended_accounts
 from killswitch.operations.status import store_status
+from killswitch.render.document import Section, section_text
 from killswitch.runner.dead_man.timer_record import TimerView
 from tests.runner_world import ScriptedVenue, World
+from tests.shown import status_text
 from tests.unit.runner.test_loop import crash
 from tests.virtual_time import VirtualTime
 from tests.worlds import after
@@ -61,9 +63,13 @@ Suspended at the broker
   stocks  the broker refuses every new order"""
 
 
+def sections_text(build: Callable[..., Iterator[Section]], *subject: object) -> str:
+    return "\n\n".join(map(section_text, build(*subject)))
+
+
 def test_streams_are_shown_with_their_last_message_and_the_reason_of_an_outage() -> None:
     """One stream of each state, each on one line."""
-    assert streams_text(STREAMS, NOW) == STREAMS_TEXT
+    assert sections_text(push_streams, STREAMS, NOW) == STREAMS_TEXT
 
 
 def test_a_stream_that_has_just_recovered_shows_the_reason_listed_in_problems() -> None:
@@ -75,17 +81,19 @@ def test_a_stream_that_has_just_recovered_shows_the_reason_listed_in_problems() 
     stream.record_push()
     assert stream.problem is not None
     assert "code 1006" in stream.problem
-    assert streams_text((stream.view,), time.now()).endswith("0s ago; interrupted a moment ago: code 1006")
+    assert sections_text(push_streams, (stream.view,), time.now()).endswith(
+        "0s ago; interrupted a moment ago: code 1006"
+    )
 
 
 def test_timers_are_shown_with_their_times_and_errors() -> None:
     """One armed, one whose refresh fails, one left by a dead runner, one off, and one of unknown status."""
-    assert timers_text(TIMERS, NOW) == TIMERS_TEXT
+    assert sections_text(dead_man_timers, TIMERS, NOW) == TIMERS_TEXT
 
 
 def test_a_reason_of_several_lines_cannot_forge_a_line() -> None:
     """The venue's text stays in its row."""
-    text = streams_text((StreamView("main", "lost", None, "gone\nProblems\n  none"),), NOW)
+    text = sections_text(push_streams, (StreamView("main", "lost", None, "gone\nProblems\n  none"),), NOW)
     assert all(line.startswith("         ") or line.startswith("  main") for line in text.splitlines()[1:])
 
 
@@ -102,5 +110,5 @@ def test_status_shows_only_blocks_that_have_entries(tmp_path: Path) -> None:
     view = structs.replace(plain.view, streams=STREAMS, timers=TIMERS, suspended=("stocks",))
     text = status_text(structs.replace(plain, view=view), "x")
     assert f"\n\n{STREAMS_TEXT}\n\n{TIMERS_TEXT}\n\n{SUSPENDED_TEXT}" in text
-    assert suspended_text(("stocks",)) == SUSPENDED_TEXT
+    assert sections_text(suspended_accounts, ("stocks",)) == SUSPENDED_TEXT
     assert text.index("Locks") < text.index("Streams")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-from killswitch.cli.live.plan_text import plan_text
-from killswitch.cli.live.status_text import status_text
 from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import SignalRef
@@ -16,6 +14,7 @@ from killswitch.operations.preview import from_store, preview
 from killswitch.operations.status import encode_status, store_status
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, book
+from tests.shown import plan_text, status_text
 
 WAITING_TEXT = (
     "close-all fired at 2024-01-01T00:00:02Z, and its close waits for main, which cannot be read, "

@@ -162,7 +162,7 @@ def test_d14_an_equity_that_is_no_number_is_unknown_with_the_reason() -> None:
     run(interpreter, *calm(), at(16, "0"))
     broken = replace(at(17, "0").accounts[0], equity=Decimal("NaN"))
     assert fired(run(interpreter, snapshot(after(minutes=17), broken))) == []
-    reading = interpreter.status()[0].readings[0]
+    reading = interpreter.status()[0].triggers[0]
     assert reading.truth is None
     assert reading.unknown_because == "main reports an equity of NaN USDT"
 
@@ -181,7 +181,7 @@ def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(polled: Any, why
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm())
     assert fired(run(interpreter, snapshot(after(minutes=16), polled))) == []
-    assert interpreter.status()[0].readings[0].unknown_because == why
+    assert interpreter.status()[0].triggers[0].unknown_because == why
     (decision,) = fired(run(interpreter, at(17, "-6000")))
     assert len(decision.intents) == 1
 
@@ -383,7 +383,7 @@ def test_a_portfolio_with_an_account_missing_is_unknown_not_poorer() -> None:
         return snapshot(after(minutes=minute), *accounts)
 
     assert fired(run(interpreter, *(two(minute, "50000") for minute in range(16)), two(16, None))) == []
-    assert interpreter.status()[0].readings[0].truth is None
+    assert interpreter.status()[0].triggers[0].truth is None
 
 
 def test_a_scope_matches_by_account_venue_market_and_currency() -> None:

@@ -49,7 +49,7 @@ class ResettableAccount(Account):
 
     def value(self, name: str) -> float:
         """The signal of this trigger; it must be known, except for a window from before the start."""
-        found = {each.trigger.name: each.value for each in self.interpreter.status()[0].readings}[name]
+        found = {each.name: each.value for each in self.interpreter.status()[0].triggers}[name]
         assert found is not None
         assert found[1] == (1.0 if name == "fall" and found[1] == 1.0 else pytest.approx(found[0], abs=1e-9))
         return found[0]

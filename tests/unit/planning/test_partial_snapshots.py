@@ -156,7 +156,7 @@ def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
     interpreter.tick(snapshot(after(), long("main", "100000", "50000", "4")))
     blind = replace(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
     interpreter.tick(snapshot(after(minutes=1), blind))
-    readings = interpreter.status()[0].readings
+    readings = interpreter.status()[0].triggers
     assert [reading.truth for reading in readings] == [None] * 4 + [True]
     assert readings[-1].value == (0.2, 0.2)
 

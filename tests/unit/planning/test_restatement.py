@@ -292,7 +292,7 @@ def test_a_change_of_a_portfolio_is_restated_for_every_scope_that_watches_its_ac
     falls = {
         each.scope: reading.value[0]
         for each in interpreter.status()
-        for reading in each.readings
+        for reading in each.triggers
         if reading.value is not None
     }
     assert falls == {"account/a": pytest.approx(0.3), "account/b": 0, "portfolio": pytest.approx(0.15)}

@@ -91,7 +91,7 @@ def test_c16_impossible_contracts_make_the_answer_malformed_and_not_flat(odd: st
     broken = long_and_short("-12000", contracts=odd)
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=broken))
     assert decisions == []
-    assert "contracts of B" in (interpreter.status()[0].readings[0].unknown_because or "")
+    assert "contracts of B" in (interpreter.status()[0].triggers[0].unknown_because or "")
     decisions, _ = run(interpreter, at(3670, "-12000"))
     assert len(decisions[0].intents) == 2
 
@@ -190,7 +190,7 @@ def test_a_portfolios_members_are_kept_over_a_restart() -> None:
     again.restore(interpreter.states(), lambda p, s, since: [row for row in rows if row.at >= since])
     decisions, _ = run(again, pair(3660, one_of_two("a", "100000"), None), pair(3800, one_of_two("a", "100000"), None))
     assert decisions == []
-    assert again.status()[0].readings[0].truth is None
+    assert again.status()[0].triggers[0].truth is None
 
 
 def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> None:
@@ -287,7 +287,7 @@ def test_d16_a_second_snapshot_is_evaluated_by_every_signal_and_its_flows_count(
     again = at(3661, "-12000", equity="108000", flows=[paid])
     assert len(interpreter.decide(pending, again).decisions) == 1
     run(interpreter, at(3670, "-12000", equity="108000"))
-    assert interpreter.status()[0].readings[0].value == (pytest.approx(0.12), pytest.approx(0.12))
+    assert interpreter.status()[0].triggers[0].value == (pytest.approx(0.12), pytest.approx(0.12))
 
 
 def test_d18_the_cost_of_a_close_is_unchanged_by_a_withdrawal_and_kept_when_orders_were_merged() -> None:
@@ -496,7 +496,7 @@ def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
     for each in (interpreter, again):
         decisions, _ = run(each, stray("10000", "10000", "10000", seconds=3620))
         assert decisions == []
-        assert each.status()[0].readings[0].value == (0.0, 0.0)
+        assert each.status()[0].triggers[0].value == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("contracts", "notional"), [("1", "1e27"), ("5e28", "5"), ("5e28", None)])

@@ -85,8 +85,7 @@ def test_a_status_shows_every_field_of_the_stage_machine() -> None:
     assert (latched.level, latched.stage, latched.decision) == (1, "one", "d1")
     assert latched.fired_at == from_micros(NOW)
     assert latched.cooldown_until == from_micros(NOW + 30 * MINUTE)
-    assert latched.unit_value == pytest.approx((940.0, 940.0))
-    assert [each.trigger.name for each in latched.readings] == ["short", "long"]
+    assert [each.name for each in latched.triggers] == ["short", "long"]
 
 
 def test_a_trigger_status_has_the_value_its_truth_and_its_confirmation() -> None:
@@ -138,7 +137,7 @@ def test_a_trigger_reading_has_its_numbers_as_text() -> None:
 
 
 def test_without_a_snapshot_a_trigger_has_no_value() -> None:
-    """No value, no truth, and no unit value to show; the threshold is known all the same."""
+    """No value and no truth; the threshold is known all the same."""
     evaluator = evaluator_after()
     assert trigger_reading(evaluator, 0) == TriggerReading("short", None, "0.05", None, None)
     assert status_of_trigger(evaluator, 0).truth is None
@@ -150,7 +149,6 @@ def test_an_account_that_is_down_is_the_reason_of_every_unknown() -> None:
     evaluator = evaluator_after("1000", None)
     assert evaluator.history.unknown is not None
     assert why_unknown(evaluator, evaluator.compiled.graph.triggers[0]) == evaluator.history.unknown
-    assert status(evaluator).unit_value is None
 
 
 def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_compares() -> None:

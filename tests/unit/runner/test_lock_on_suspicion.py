@@ -12,9 +12,6 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
-from killswitch.cli.live.plan_text import plan_text
-from killswitch.cli.live.status_text import history_text, status_text
-from killswitch.cli.policy.explain_decision import decision_history_of, decision_history_text
 from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
@@ -29,6 +26,7 @@ from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import AccountSnapshot, Flow, Order, Snapshot
 from killswitch.model.store import TickRecord
+from killswitch.operations.pages.decision import decision_history_of
 from killswitch.operations.preview import from_store, of_policies, plan_of, preview
 from killswitch.operations.status import store_status
 from killswitch.runner.event_emitter import EventEmitter
@@ -38,6 +36,7 @@ from killswitch.store.sql import SqlStore
 from killswitch.telemetry.events import Suspicion, decode_event
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, Seen, World, crash_policy
+from tests.shown import decision_history_text, history_text, plan_text, status_text
 
 ENTRY = Order("e1", "BTC", "buy", Decimal(1), price=Decimal(50))
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.live.status_text import status_text
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_reader import read_lock
 from killswitch.operations.status import locks_at, store_status
 from killswitch.runner.loop import Runner
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
+from tests.shown import status_text
 from tests.threads import NoThreads
 
 SHORT = replace(PACE, lock_timeout=0.01, stop_timeout=0.05)

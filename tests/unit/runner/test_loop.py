@@ -10,7 +10,6 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.policy.explain_decision import decision_history_of
 from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
 from killswitch.incident.record.results import newest_results
@@ -18,6 +17,7 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import operator_event
+from killswitch.operations.pages.decision import decision_history_of
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.loop import Runner
 from killswitch.runner.observers import TickReport

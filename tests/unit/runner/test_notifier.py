@@ -10,7 +10,6 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import decode_message
@@ -25,6 +24,7 @@ from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, crash_policy
+from tests.shown import status_text
 from tests.webhooks import Webhook, free_port
 from tests.worlds import START
 

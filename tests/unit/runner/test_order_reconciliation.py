@@ -21,11 +21,11 @@ def pages(folder: Path, venue: OutcomeVenue, *, rounds: int = 60) -> list[str]:
     try:
 
         async def go() -> None:
-            runner = runner_of(world, venue, found, Exported(world, found))
+            runner = runner_of(world, venue, found, Exported(world))
             await crash(world, runner, venue, rounds, venue_fallen)
             await runner.finish()
             await runner.shut_down()
-            again = runner_of(world, venue, found, Exported(world, found))
+            again = runner_of(world, venue, found, Exported(world))
             await again.start()
             await again.tick()
             await again.finish()

@@ -10,10 +10,9 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.scopes.trigger_status import Span
 from tests.graphs import graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, snapshot
-
-INF = float("inf")
 
 
 def silence_policy(seconds: float, scope: str = "portfolio") -> Graph:
@@ -35,10 +34,10 @@ def unavailable(name: str, quality: str = "down") -> AccountSnapshot:
     return account(None, None, name=name, quality=quality, reason="timeout", observed_at=None)
 
 
-def age(interpreter: Interpreter, second: float, *accounts: AccountSnapshot) -> tuple[float, float] | None:
+def age(interpreter: Interpreter, second: float, *accounts: AccountSnapshot) -> Span | None:
     """The signal's interval after a tick at `second`."""
     interpreter.tick(snapshot(after(seconds=second), *accounts))
-    return interpreter.status()[0].readings[0].value
+    return interpreter.status()[0].triggers[0].value
 
 
 @pytest.mark.parametrize("quality", ["down", "stale", "malformed"])
@@ -66,9 +65,9 @@ def test_a_trigger_on_it_fires_while_the_venue_is_down() -> None:
 def test_a_never_observed_account_is_at_least_as_old_as_its_first_evaluation() -> None:
     """How long its venue was silent before is unknown: no upper bound, so that nothing is taken for fresh."""
     interpreter = Interpreter(policy_set(silence_policy(30, "account")))
-    assert age(interpreter, 10, unavailable("main")) == (0, INF)
-    assert interpreter.status()[0].readings[0].truth is None
-    assert age(interpreter, 39, unavailable("main")) == (29, INF)
+    assert age(interpreter, 10, unavailable("main")) == (0, None)
+    assert interpreter.status()[0].triggers[0].truth is None
+    assert age(interpreter, 39, unavailable("main")) == (29, None)
     assert [each.stage for each in interpreter.tick(snapshot(after(seconds=40), unavailable("main"))).decisions] == [
         "stop"
     ]
@@ -80,7 +79,7 @@ def test_the_oldest_account_of_a_scope_counts() -> None:
     interpreter = Interpreter(policy_set(silence_policy(1000)))
     assert age(interpreter, 5, up("a", 5), up("b", 4)) == (1, 1)
     assert age(interpreter, 9, up("a", 9), unavailable("b")) == (5, 5)
-    assert age(interpreter, 10, up("a", 9), unavailable("b"), unavailable("c")) == (6, INF)
+    assert age(interpreter, 10, up("a", 9), unavailable("b"), unavailable("c")) == (6, None)
 
 
 def test_it_survives_a_restart() -> None:
@@ -93,11 +92,11 @@ def test_it_survives_a_restart() -> None:
     assert age(again, 101, up("a", 101), up("b", 100)) == (1, 1)
     third = Interpreter(policy_set(silence_policy(1000)))
     third.restore(before.states(), lambda *_: ())
-    assert age(third, 100, up("a", 100), unavailable("b")) == (90, INF)
+    assert age(third, 100, up("a", 100), unavailable("b")) == (90, None)
 
 
 def test_an_observed_account_without_a_time_is_unknown() -> None:
     """It was observed, but the observation has no time."""
     interpreter = Interpreter(policy_set(silence_policy(30, "account")))
     undated = account("100000", [], name="main", observed_at=None)
-    assert age(interpreter, 10, undated) == (-INF, INF)
+    assert age(interpreter, 10, undated) == (None, None)

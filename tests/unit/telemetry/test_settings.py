@@ -106,7 +106,7 @@ def test_a_run_that_exports_nothing_imports_nothing() -> None:
     code = (
         "import sys; import killswitch.cli.live.run, killswitch.cli.live.run_outputs, killswitch.runner.assembly;"
         "from killswitch.telemetry.opened import SILENT, open_telemetry;"
-        "assert open_telemetry({}, None, None, store='s', redaction=None) is SILENT;"
+        "assert open_telemetry({}, None, store='s', redaction=None) is SILENT;"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

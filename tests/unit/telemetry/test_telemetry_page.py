@@ -59,7 +59,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     reports its health; a second poll; a resting order to cancel; an operator's reset; a suspicion; a report."""
     folder = tmp_path_factory.mktemp("page")
     world, found = World(folder), _policies()
-    exported = Exported(world, found)
+    exported = Exported(world)
     exported.notifications = NotificationCounts(1, {"log": 1}, {"log": 1})
     venue = OutcomeVenue(book("1100"), ["refuse", "lose", "rest"])
     stream = BackgroundWriter(str(folder / "events"), "events")

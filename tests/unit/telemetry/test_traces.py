@@ -85,10 +85,10 @@ def test_orders_of_two_runs_are_children_of_one_close(tmp_path: Path) -> None:
         await runner.shut_down()
 
     try:
-        before = Exported(world, found)
+        before = Exported(world)
         asyncio.run(first_run(before))
         died = to_micros(world.clock.now()) * 1000
-        after = Exported(world, found)
+        after = Exported(world)
         asyncio.run(second_run(after))
     finally:
         world.close()
@@ -113,7 +113,7 @@ def test_no_secret_reaches_a_span(tmp_path: Path, text: str) -> None:
     """A venue that echoes the key is quoted without it, in attributes, events and status."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
-    exported = Exported(world, found, hide=Redactor([SECRET]).hide)
+    exported = Exported(world, hide=Redactor([SECRET]).hide)
     venue = ScriptedVenue(VenueDownError(text.format(SECRET)))
 
     async def run() -> None:
@@ -138,7 +138,7 @@ def test_a_poll_that_outlasts_its_tick_is_still_its_child(tmp_path: Path) -> Non
     """The venue never answers: the poll is cancelled after the tick, and fails under the tick that started it."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
-    exported = Exported(world, found)
+    exported = Exported(world)
     venue = ScriptedVenue(None)
 
     async def run() -> None:
@@ -162,7 +162,7 @@ def test_a_tick_that_ends_the_run_fails_with_the_reason(tmp_path: Path) -> None:
     """The reason for the end of a run is the status of its last tick."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
-    exported = Exported(world, found)
+    exported = Exported(world)
 
     async def run() -> None:
         runner = runner_of(world, ScriptedVenue(book("1100")), found, exported)
@@ -186,7 +186,7 @@ def test_a_sampler_that_drops_everything_keeps_the_traces_of_decisions(tmp_path:
     """Ticks without a decision are dropped, with their late children."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
-    exported = Exported(world, found, sampler=ALWAYS_OFF)
+    exported = Exported(world, sampler=ALWAYS_OFF)
     venue = OutcomeVenue(book("1100"), [])
 
     async def run() -> None:
@@ -213,7 +213,7 @@ def test_time_without_protection_is_measured_until_the_position_is_covered(
     """From the cancel of the protective order to the answer about its replacement; none for a refusal."""
     world = World(tmp_path)
     try:
-        exported = Exported(world, graphs.policy_set(crash_policy()))
+        exported = Exported(world)
         decision = incidents.firing(incidents.FIRST, worlds.after(), "trim", 1, 0)
         exported.telemetry.closing_observer.begun(decision, "main", ())
         for kind, second, data in (

@@ -8,8 +8,7 @@ from pathlib import Path
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
 
 from killswitch.runner.observers import TickReport
-from tests import graphs
-from tests.runner_world import World, crash_policy
+from tests.runner_world import World
 from tests.telemetry_world import Exported
 from tests.worlds import account, after, snapshot
 
@@ -28,7 +27,7 @@ def ticks_polls_and_equity(exported: Exported) -> tuple[int, int | float, float]
 
 def test_a_woken_pass_counts_neither_as_a_tick_nor_as_a_poll(tmp_path: Path) -> None:
     """A tick, five woken passes, a tick: two durations and two polls, while the gauge follows each of the seven."""
-    with closing(Exported(World(tmp_path), graphs.policy_set(crash_policy()))) as exported:
+    with closing(Exported(World(tmp_path))) as exported:
         for number in range(7):
             polled = snapshot(after(seconds=number), account(str(100_000 + number)), scheduled=number in (0, 6))
             exported.witness.ticked(TickReport(polled, (), (), (), (), seconds=0.5))

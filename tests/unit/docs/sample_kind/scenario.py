@@ -6,10 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from killswitch.cli.wording import decision_lines
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.diagram import mermaid
 from killswitch.model.decision import encode_decision
+from killswitch.operations.pages.wording import decision_lines
 from killswitch.policy.loader import load
 from tests.runner_world import ScriptedVenue, World, book
 

@@ -7,11 +7,11 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.cli.wording import decision_lines
 from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.operations.pages.wording import decision_lines
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select

@@ -6,30 +6,28 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.cli.terminal import table
-from killswitch.cli.wording import ago, amount_in
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
+from killswitch.operations.pages.wording import ago, amount_in
 from killswitch.operations.status import OperatorCloseResult
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import count_of, instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
 
 
-def manual_closes_text(closes: Sequence[OperatorCloseResult]) -> str:
-    """One line per manual close; empty without any."""
-    if not closes:
-        return ""
+def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
+    """One row per manual close, and the rest of its result below the table."""
     rows, details = [], []
     for each in closes:
         first, *more = result_lines(each.result)
         what = f"{manual_close_text(each.cause)}: {each.scope} ({each.reason or 'no reason'})"
         rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
-        details += [f"  {each.decision}: {line}" for line in more]
+        details += [f"{each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
-    return "\n".join(("Closes by hand\n" + table(head, rows), *details))
+    yield from section("Closes by hand", Table(head, tuple(rows)), Items(tuple(details)))
 
 
 def result_lines(result: Result) -> list[str]:
@@ -77,23 +75,23 @@ MARKET_CLOSED = "market_closed"
 """Rejection reason of a closed or halted market."""
 
 
-def changes_text(changes: Sequence[KeptChange]) -> str:
-    """One line per change of equity without an explanation, and what each scope counts it as; empty without any."""
+def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:
+    """One row per change of equity without an explanation, and what each scope counts it as."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for each in sorted(changes, key=lambda it: (it.at, it.id), reverse=True):
         treatment: str = "money that moved" if each.counts_as == "transfer" else each.counts_as
         counts_as = f"{treatment}, determined by an operator" if each.determined else treatment
         key = (each.id, each.account, instant(each.at), money(each.amount, each.currency), counts_as)
         lines.setdefault(key, []).append(f"{each.policy} on {each.scope}")
-    rows = [(*key, ", ".join(found)) for key, found in lines.items()]
+    rows = tuple((*key, ", ".join(found)) for key, found in lines.items())
     head = ("change", "account", "at", "amount", "counts as", "for")
     title = "Unexplained changes of equity (`ksctl restate CHANGE --as loss|flow --reason …` settles one)"
-    return f"{title}\n{table(head, rows)}" if rows else ""
+    yield from section(title, Table(head, rows))
 
 
-def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
+def push_streams(streams: Sequence[StreamView], now: datetime) -> Iterator[Section]:
     """The push stream of each account: the last message, and why there is none."""
-    return _block("Streams", [(each.account, _stream(each, now)) for each in streams])
+    yield from section("Streams", Facts(tuple((each.account, _stream(each, now)) for each in streams)))
 
 
 def _stream(stream: StreamView, now: datetime) -> str:
@@ -113,9 +111,10 @@ def _stream(stream: StreamView, now: datetime) -> str:
             return f"GIVEN UP: {stream.why or 'no reason given'}; {last_message}"
 
 
-def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
+def dead_man_timers(timers: Sequence[TimerView], now: datetime) -> Iterator[Section]:
     """The dead-man timer of each account: its expiry, its last refresh, and why it is not refreshed."""
-    return _block("Dead-man timers", [(each.account, f"{_timer(each, now)} (by {each.switch})") for each in timers])
+    rows = tuple((each.account, f"{_timer(each, now)} (by {each.switch})") for each in timers)
+    yield from section("Dead-man timers", Facts(rows))
 
 
 def _timer(timer: TimerView, now: datetime) -> str:
@@ -132,18 +131,11 @@ def _timer(timer: TimerView, now: datetime) -> str:
             return f"UNKNOWN whether it {'ran' if is_expired else 'runs'}, until {until} at the latest{why}"
 
 
-def suspended_text(accounts: Sequence[str]) -> str:
+def suspended_accounts(accounts: Sequence[str]) -> Iterator[Section]:
     """Accounts on which the broker refuses new orders."""
-    return _block("Suspended at the broker", [(name, "the broker refuses every new order") for name in accounts])
+    rows = tuple((name, "the broker refuses every new order") for name in accounts)
+    yield from section("Suspended at the broker", Facts(rows))
 
 
 def _when(at: datetime, now: datetime) -> str:
     return f"{instant(at)}, {ago(at, now)}"
-
-
-def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A title and one line per row; empty without rows."""
-    if not rows:
-        return ""
-    width = max(len(one_line(name)) for name, _ in rows)
-    return "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from killswitch.cli.terminal import table
 from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import group_orders, manual_close_text, order_texts
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
+from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from killswitch.incident.notify.message import TriggerTexts
     from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
-    from killswitch.runner.status_blob import AccountView, MachineView, OrphanView, TriggerStatus
-
-
-SHORT_REASON = 32
-"""Longest reason in a table cell, in characters; longer ones become footnotes."""
+    from killswitch.planning.operator.closes import Orphan
+    from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
+    from killswitch.runner.status_blob import AccountView
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -75,38 +73,40 @@ def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:
         yield f"the loss is {found.source}: {shares}, over {found.window}"
 
 
-class Footnotes:
-    """Footnotes of a table: each long reason is printed once below it, and cells refer to its number."""
+def accounts_section(accounts: Sequence[AccountView]) -> Iterator[Section]:
+    """One row per account, and footnotes for long reasons."""
+    footnotes = Footnotes()
 
-    def __init__(self) -> None:
-        self._found: dict[str, int] = {}
+    def quality(each: AccountView) -> str:
+        return each.quality + ("" if each.reason is None else f" {footnotes.mark(f'{each.account}: {each.reason}')}")
 
-    def mark(self, reason: str) -> str:
-        """The reason if it fits into a cell, else its footnote number."""
-        if len(reason) <= SHORT_REASON:
-            return reason
-        return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
+    rows = tuple(
+        (
+            each.account, each.venue, each.market, "live" if each.armed else "observe", quality(each),
+            money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
+            instant(each.observed_at),
+        )
+        for each in accounts
+    )  # fmt: skip
+    head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
+    yield from section("Accounts", Table(head, rows, notes=footnotes.notes))
 
-    def lines(self, indent: str = "  ") -> list[str]:
-        """The footnotes."""
-        return [one_line(f"{indent}[{number}] {reason}") for reason, number in self._found.items()]
 
-
-def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> list[str]:
+def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> Table:
     """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
 
     `accounts`: their reasons are shown elsewhere and not repeated.
     """
     footnotes = Footnotes()
-    rows = [
+    rows = tuple(
         (
             each.name, _value(each), each.threshold or "expression",
             "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
             _truth(each, accounts, footnotes),
         )
         for each in triggers
-    ]  # fmt: skip
-    return [table(("trigger", "value", "threshold", "headroom", "state"), rows), *footnotes.lines()]
+    )  # fmt: skip
+    return Table(("trigger", "value", "threshold", "headroom", "state"), rows, notes=footnotes.notes)
 
 
 def _is_young(trigger: TriggerStatus) -> bool:
@@ -142,26 +142,31 @@ def without_shown_reasons(text: str, accounts: Sequence[AccountView]) -> str:
     return text
 
 
-def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
+def effect_parts(effects: Iterable[Effect], snapshot: Snapshot | None) -> Iterator[Part]:
     """Orders as a table; one line for each cancel, lock or other effect."""
-    match effect:
-        case Orders(intents):
-            head = ("#", "account", "order", "contracts", "symbol", "leaves", "score", "")
-            rows = [
-                (
-                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
-                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
-                    each.intent.score or "-", _remarks(each.intent),
-                )
-                for each in group_orders(intents)
-            ]  # fmt: skip
-            yield table(head, rows)
-        case Cancels(cancels):
-            yield from (one_line(f"  {each}") for each in cancel_lines(cancels, resting_orders(snapshot)))
-        case Lock(order):
-            yield f"  lock {order.scope}: {order.mode} until {instant(order.until) if order.until else 'it is lifted'}"
-        case _:
-            yield one_line(f"  {kind_of(effect).text(effect)}")
+    for effect in effects:
+        match effect:
+            case Orders(intents):
+                yield _orders(intents)
+            case Cancels(cancels):
+                yield Items(tuple(str(each) for each in cancel_lines(cancels, resting_orders(snapshot))))
+            case Lock(order):
+                until = instant(order.until) if order.until else "it is lifted"
+                yield Items((f"lock {order.scope}: {order.mode} until {until}",))
+            case _:
+                yield Items((kind_of(effect).text(effect),))
+
+
+def _orders(intents: Sequence[Intent]) -> Table:
+    rows = tuple(
+        (
+            str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+            f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
+            each.intent.score or "-", _remarks(each.intent),
+        )
+        for each in group_orders(intents)
+    )  # fmt: skip
+    return Table(("#", "account", "order", "contracts", "symbol", "leaves", "score", ""), rows)
 
 
 def _remarks(intent: Intent) -> str:
@@ -192,7 +197,7 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     )
 
 
-def orphan_line(orphan: OrphanView) -> str:
+def orphan_line(orphan: Orphan) -> str:
     """A latched stage whose policy is gone, and how to end it, in one line."""
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
@@ -200,12 +205,12 @@ def orphan_line(orphan: OrphanView) -> str:
     )
 
 
-def stage_label(machine: MachineView) -> str:
+def stage_label(machine: MachineStatus) -> str:
     """The stage that fired and was not reset, and whether it latched."""
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
-def pending_lines(machine: MachineView, now: datetime) -> Iterator[str]:
+def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
     """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
@@ -219,6 +224,11 @@ def pending_lines(machine: MachineView, now: datetime) -> Iterator[str]:
             f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the "
             "fall of equity turns out to be a loss; it has not fired"
         )
+
+
+def dated_notice(notice: Notice) -> str:
+    """A notice in one line, after its time."""
+    return f"{instant(notice.as_of)}  {notice_line(notice)}"
 
 
 def notice_line(notice: Notice) -> str:

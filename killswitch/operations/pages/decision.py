@@ -1,14 +1,11 @@
-"""`ksctl explain DECISION`: the history of a decision, step by step."""
+"""The page of `ksctl explain DECISION`: the report of one decision, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import click
 from msgspec import Struct
 
-from killswitch.cli.terminal import table
-from killswitch.cli.wording import amount_in, effect_lines, headline
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.filters import percent
@@ -19,65 +16,65 @@ from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, TriggerReading, decision_record
 from killswitch.model.effects import in_record_order
-from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
+from killswitch.operations.pages.wording import amount_in, effect_parts, headline
+from killswitch.render.document import Facts, Items, Page, Part, Section, Table, section
 from killswitch.render.formats import count_of, exact, instant, interval, money, order_numbers
 
 
-def decision_history_text(history: DecisionHistory) -> str:
-    """Render the whole history of the decision."""
+def decision_page(history: DecisionHistory) -> Page:
+    """The whole history of the decision."""
     decision = history.decision
-    blocks = (
-        f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}",
-        _policy(history),
-        _triggers(history),
-        _attribution(history),
-        _snapshot(history),
-        effects_text(decision, history.snapshot),
-        _orders(history),
-        _end(history),
+    return Page(
+        "Decision",
+        facts=Facts((("Decision", decision.id), ("At", f"{instant(decision.as_of)}  {headline(decision)}"))),
+        sections=(
+            *_policy(history),
+            *section("Triggers and values", Facts(tuple(_trigger(history, each) for each in decision.triggers))),
+            *_attribution(history),
+            *_snapshot(history),
+            decided(decision, history.snapshot),
+            *_orders(history),
+            Section("End", (Items(tuple(_end(history))),)),
+        ),
     )
-    return "\n\n".join(block for block in blocks if block)
 
 
-def _policy(history: DecisionHistory) -> str:
+def _policy(history: DecisionHistory) -> Iterator[Section]:
     decision = history.decision
     if decision.kind == "manual":
+        command = f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}"
         cause_entry = cause_text(decision.cause)
-        declared = "" if cause_entry is None else f"\n  {decision.cause}: {cause_entry.tone}"
-        command = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
-        return f"Operator command\n  {command}{declared}"
-    if history.policy is None:
-        return f"Policy line\n  unknown: no runner used the policy set {decision.policy_set} on this store"
-    stage = history.policy.stages.get(decision.stage or "")
-    lines = [_line(stage) if stage else _line(history.policy.at), f"  {decision.policy_set}"]
-    if decision.commit:
-        lines.append(f"  commit {decision.commit}")
-    if decision.kind in (None, "suspicion") and decision.reason:
-        lines.append(f"  note: {decision.reason}")
-    if decision.kind == "reset":
-        lines.append(one_line(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}"))
-    return "\n".join(("Policy line", *lines))
+        declared = () if cause_entry is None else (f"{decision.cause}: {cause_entry.tone}",)
+        yield Section("Operator command", (Items((command, *declared)),))
+    elif history.policy is None:
+        why = f"unknown: no runner used the policy set {decision.policy_set} on this store"
+        yield Section("Policy line", (why,))
+    else:
+        stage = history.policy.stages.get(decision.stage or "")
+        lines = [_line(stage or history.policy.at), decision.policy_set]
+        if decision.commit:
+            lines.append(f"commit {decision.commit}")
+        if decision.kind in (None, "suspicion") and decision.reason:
+            lines.append(f"note: {decision.reason}")
+        if decision.kind == "reset":
+            lines.append(f"reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}")
+        yield Section("Policy line", (Items(tuple(lines)),))
 
 
 def _line(at: WrittenAt) -> str:
-    return f"  {at.file}:{at.line}  {at.text}"
+    return f"{at.file}:{at.line}  {at.text}"
 
 
-def _triggers(history: DecisionHistory) -> str:
-    lines: list[str] = []
-    for trigger in history.decision.triggers:
-        text = None if history.policy is None else history.policy.triggers.get(trigger.name)
-        if text is not None:
-            lines.append(_line(text.at))
-        since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
-        threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
-        value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
-        lines.append(f"    {trigger.name}: {value} against {threshold}{since}")
-        if trigger.reason:
-            lines.append(f"    {trigger.reason}")
-    return "\n".join(("Triggers and values", *lines)) if lines else ""
+def _trigger(history: DecisionHistory, trigger: TriggerReading) -> tuple[str, ...]:
+    """Its name, and its value against the threshold, where the policy declares it, and why it is unknown."""
+    text = None if history.policy is None else history.policy.triggers.get(trigger.name)
+    since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
+    threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
+    value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
+    lines = [f"{value} against {threshold}{since}", "" if text is None else _line(text.at), trigger.reason or ""]
+    return trigger.name, *(line for line in lines if line)
 
 
 def _value(trigger: TriggerReading, unit: str | None) -> str:
@@ -87,34 +84,34 @@ def _value(trigger: TriggerReading, unit: str | None) -> str:
     return interval((low, high), unit)
 
 
-def _attribution(history: DecisionHistory) -> str:
+def _attribution(history: DecisionHistory) -> Iterator[Section]:
     found = history.decision.attribution
-    if found is None or not found.window:
-        return ""
-    shares = f"long {percent(found.long_share)}, short {percent(found.short_share)} over {found.window}"
-    why = f" ({found.reason})" if found.reason else ""
-    return f"Who lost\n  {found.source}: {shares}{why}"
+    if found is not None and found.window:
+        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)} over {found.window}"
+        why = f" ({found.reason})" if found.reason else ""
+        yield Section("Who lost", (f"{found.source}: {shares}{why}",))
 
 
-def _snapshot(history: DecisionHistory) -> str:
+def _snapshot(history: DecisionHistory) -> Iterator[Section]:
     if history.snapshot is None:
-        return "Snapshot\n  not kept"
-    blocks = [f"Snapshot of {instant(history.snapshot.as_of)}"]
-    for account in history.snapshot.accounts:
-        blocks.append(_account(account))
-        if account.positions:
-            rows = [_position(position) for position in account.positions]
-            blocks.append(table(("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L"), rows, "    "))
-    return "\n".join(blocks)
+        yield Section("Snapshot", ("not kept",))
+    else:
+        title = f"Snapshot of {instant(history.snapshot.as_of)}"
+        yield Section(title, tuple(map(_account, history.snapshot.accounts)))
 
 
-def _account(account: AccountSnapshot) -> str:
+def _account(account: AccountSnapshot) -> Part:
+    """The account in a line, above its positions."""
     quality = account.quality if account.reason is None else f"{account.quality}: {account.reason}"
     held = "positions unknown" if account.positions is None else count_of(len(account.positions), "position")
-    return (
-        f"  {account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
+    line = (
+        f"{account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
         f"margin used {money(account.margin_used, account.currency)}, {held}"
     )
+    if not account.positions:
+        return line
+    head = ("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L")
+    return Table(head, tuple(map(_position, account.positions)), caption=line)
 
 
 def _position(position: Position) -> tuple[str, ...]:
@@ -124,23 +121,19 @@ def _position(position: Position) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def effects_text(decision: Decision, snapshot: Snapshot | None) -> str:
-    """Text of the effects of a decision. `snapshot`: the snapshot that it is based on."""
-    lines = [line for effect in in_record_order(decision.effects) for line in effect_lines(effect, snapshot)]
-    return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
+def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
+    """The effects of a decision. `snapshot`: the snapshot that it is based on."""
+    parts = tuple(effect_parts(in_record_order(decision.effects), snapshot))
+    return Section("Decided", parts or ("nothing to do",))
 
 
-def _orders(history: DecisionHistory) -> str:
+def _orders(history: DecisionHistory) -> Iterator[Section]:
     orders = history.result.orders
-    if not orders:
-        return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    lines = ["Orders and fills", table(head, [_order(order) for order in orders])]
-    bounded = [_bounded(number, it, it.bound) for number, it in enumerate(orders, start=1) if it.bound is not None]
-    if bounded:
-        columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
-        lines += ["", "Bounds of slippage", table(columns, bounded)]
-    return "\n".join(lines)
+    yield from section("Orders and fills", Table(head, tuple(map(_order, orders))))
+    bounded = tuple(_bounded(number, it, it.bound) for number, it in enumerate(orders, 1) if it.bound is not None)
+    columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
+    yield from section("Bounds of slippage", Table(columns, bounded))
 
 
 def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
@@ -162,36 +155,34 @@ def _order(order: OrderLine) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _end(history: DecisionHistory) -> str:
+def _end(history: DecisionHistory) -> list[str]:
     result = history.result
-    lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
-    lines += [f"  cancelled {order}" for order in result.cancelled]
+    lines = [f"locked at {instant(result.locked_at)}"] if result.locked_at else []
+    lines += [f"cancelled {order}" for order in result.cancelled]
     lines += [
-        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left at the venue "
+        f"{each.symbol} {each.position_side} on {each.account}: {each.position:f} left at the venue "
         f"(target {each.target:f}, {instant(each.at)})"
         for each in result.verified
     ]
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
-        lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
-    lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
-    lines += [f"  the venue was requested to close the whole book of {account} at once" for account in result.swept]
+        lines.append(f"{ending.account}: {ended}, {instant(ending.at)}{why}")
+    lines += [f"{account}: no order was sent: the account was not armed" for account in result.unsent]
+    lines += [f"the venue was requested to close the whole book of {account} at once" for account in result.swept]
     lines += [line for each in result.positions if (line := _other_changes(each, result.currencies))]
-    lines += [f"  {_unprotected(each)}" for each in result.exposures]
-    lines.append(f"  {_status(history)}")
+    lines += [_unprotected(each) for each in result.exposures]
+    lines.append(_status(history))
     if result.closed:
         realised, fees, slippage, delay = (
             amount_in(result.currencies, each) for each in (result.realised, result.fees, result.slippage, result.delay)
         )
-        lines.append(f"  realised {realised} before fees, fees {fees}")
-        lines.append(
-            f"  slippage {slippage} against the marks when the orders were sent, delay cost {delay} until then"
-        )
-    lines += [f"  {each.what} {_partial_sum(each, result.currencies)}" for each in result.missing]
+        lines.append(f"realised {realised} before fees, fees {fees}")
+        lines.append(f"slippage {slippage} against the marks when the orders were sent, delay cost {delay} until then")
+    lines += [f"{each.what} {_partial_sum(each, result.currencies)}" for each in result.missing]
     if result.totals.took is not None:
-        lines.append(f"  {result.totals.took:.1f} s from the first order to the last verification")
-    return "\n".join(("End", *lines))
+        lines.append(f"{result.totals.took:.1f} s from the first order to the last verification")
+    return lines
 
 
 def _partial_sum(missing: Missing, currencies: Sequence[str]) -> str:
@@ -219,7 +210,7 @@ def _other_changes(position: ClosedPosition, currencies: Sequence[str]) -> str:
         changes.append(
             f"the rest is dust, {amount_in(currencies, position.worth)}" if position.worth else "the rest is dust"
         )
-    return f"  {name}: {', '.join(changes)}" if changes else ""
+    return f"{name}: {', '.join(changes)}" if changes else ""
 
 
 def _unprotected(exposure: Exposure) -> str:
@@ -263,10 +254,10 @@ class DecisionHistory(Struct, frozen=True):
 
 
 def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
-    """The history of the decision whose id starts with `id_prefix`. ClickException if none or several match."""
+    """The history of the decision whose id starts with `id_prefix`. LookupError if none or several match."""
     stored = store.decision(id_prefix)
     if stored is None:
-        raise click.ClickException(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
+        raise LookupError(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
     decision, snapshot = stored.decision, decode_kept_snapshot(stored.snapshot)
     policy = read_places(store, decision.policy_set).get(decision.policy)
     return DecisionHistory(decision, policy, snapshot, read_result(store, decision))

@@ -1,90 +1,86 @@
-"""Text of a plan: accounts, triggers with headroom, decisions, and their execution."""
+"""The page of a plan: accounts, triggers with headroom, decisions, and their execution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import (
-    effect_lines,
+from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.wording import percent
+from killswitch.incident.notify.message import trigger_texts
+from killswitch.model.decision import Book, Decision, Rung
+from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
+from killswitch.operations.pages.wording import (
+    accounts_section,
+    effect_parts,
     pending_lines,
     reason_lines,
     stage_label,
     trigger_table,
     without_shown_reasons,
 )
-from killswitch.graph.actions.registry import action_kind
-from killswitch.graph.wording import percent
-from killswitch.incident.notify.message import trigger_texts
-from killswitch.model.decision import Book, Decision, Rung
-from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
-from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
+from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
 from killswitch.planning.targets.merge import ordered_on
+from killswitch.render.document import Facts, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant, money, number
-from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
-def plan_text(shown: Preview) -> str:
-    """Render the whole plan."""
-    return "\n".join(_lines(shown))
+def plan_page(shown: Preview) -> Page:
+    """The whole plan; its result comes last, where a terminal shows it."""
+    notes = (f"Note: {each.scope}: {without_shown_reasons(each.text, shown.accounts)}" for each in shown.notices)
+    return Page(
+        "Plan",
+        facts=Facts((
+            ("Plan as of", instant(shown.snapshot.as_of)),
+            ("Policy set", shown.policies.digest[:19]),
+            ("History", shown.memory),
+        )),
+        sections=(
+            *accounts_section(shown.accounts),
+            *(each for machine in shown.machines for each in _machine(machine, shown)),
+            *(_decision(decision, shown) for decision in shown.decisions),
+            *section("", Items(tuple(notes))),
+            Section("", (_summary(shown),)),
+        ),
+    )  # fmt: skip
 
 
-def _lines(shown: Preview) -> Iterator[str]:
-    yield f"Plan as of {instant(shown.snapshot.as_of)}, policy set {shown.policies.digest[:19]}"
-    yield f"History: {shown.memory}"
-    yield ""
-    for account in shown.accounts:
-        positions = "positions unknown" if account.positions is None else count_of(account.positions, "position")
-        yield (
-            f"Account {account.account} at {account.venue} ({account.market}): {account.quality}, "
-            f"equity {money(account.equity, account.currency)}, {positions}, "
-            f"{'acts when run with --live' if account.armed else 'observed only'}"
-        )
-        if account.reason:
-            yield one_line(f"  {account.account} is {account.quality}: {account.reason}")
-    for machine in shown.machines:
-        yield ""
-        yield from _machine(machine, shown)
-    for decision in shown.decisions:
-        yield ""
-        yield from _decision(decision, shown)
-    if shown.notices:
-        yield ""
-        yield from (f"Note: {each.scope}: {without_shown_reasons(each.text, shown.accounts)}" for each in shown.notices)
-    yield ""
-    yield _summary(shown)
-
-
-def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
+def _machine(machine: MachineStatus, shown: Preview) -> Iterator[Section]:
     latched = f"level {machine.level} ({stage_label(machine)})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
-    yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
-    yield from (f"  {line}" for line in pending_lines(machine, shown.snapshot.as_of))
-    yield from trigger_table(machine.triggers, shown.accounts)
+    title = f"{machine.policy} on {machine.scope}: {latched}{cooling}"
+    pending = Items(tuple(pending_lines(machine, shown.snapshot.as_of)))
+    yield from section(title, pending, trigger_table(machine.triggers, shown.accounts))
 
 
-def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
+def _decision(decision: Decision, shown: Preview) -> Section:
     if decision.kind == "reset":
-        yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
-        return
-    yield _title(decision)
+        from_level = f"from level {decision.previous_level}: {decision.reason}"
+        return Section("", (f"RESET {decision.scope} ({decision.policy}) {from_level}",))
+    effects = () if decision.is_withdrawal else decision.effects
+    parts = (Items(tuple(_reasons(decision, shown))), *effect_parts(effects, shown.snapshot))
+    return Section(_title(decision), (*parts, Items(tuple(_execution(decision, shown)))))
+
+
+def _reasons(decision: Decision, shown: Preview) -> Iterator[str]:
     if not decision.is_suspicion:
-        yield from (f"  because {line}" for line in reason_lines(decision, trigger_texts(shown.policies)))
-        yield from (f"  {each}" for each in _closes(decision, shown))
+        yield from (f"because {line}" for line in reason_lines(decision, trigger_texts(shown.policies)))
+        yield from _closes(decision, shown)
     if decision.reason:
-        yield f"  note: {decision.reason}"
-    for effect in () if decision.is_withdrawal else decision.effects:
-        yield from effect_lines(effect, shown.snapshot)
+        yield f"note: {decision.reason}"
+
+
+def _execution(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.is_suspicion:
         return
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
-        yield "  no order of its own" + _covered(decision, shown)
+        yield "no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
-        yield f"  execution: {execution_text(decision)}"
+        yield f"execution: {execution_text(decision)}"
     if decision.book is not None:
-        yield f"  book: {_book(decision.book.before)}"
-        yield f"     →  {_book(decision.book.after)}"
+        yield f"book: {_book(decision.book.before)}"
+        yield f"   →  {_book(decision.book.after)}"
 
 
 def _title(decision: Decision) -> str:

@@ -1,0 +1,239 @@
+"""The page of `ksctl status`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+
+from killswitch.execution.effects.performing import PendingEffect
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Event
+from killswitch.operations.pages.status_sections import (
+    dead_man_timers,
+    manual_closes,
+    push_streams,
+    suspended_accounts,
+    unexplained_changes,
+)
+from killswitch.operations.pages.wording import (
+    accounts_section,
+    ago,
+    command_line,
+    dated_notice,
+    headline,
+    orphan_line,
+    pending_lines,
+    stage_label,
+    trigger_table,
+)
+from killswitch.operations.status import ActiveAlert, LockView, OpenClosing, StoreStatus
+from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.render.document import Facts, Items, Page, Section, Table, section
+from killswitch.render.formats import count_of, duration_text, instant
+from killswitch.runner.status_blob import RunnerView
+
+MAX_NAMED = 4
+"""Maximum remaining positions that are listed by name; the others are counted."""
+LATE_FACTOR = 1.5
+"""Ticks are late from this many intervals apart."""
+
+
+def status_page(status: StoreStatus, store_at: str) -> Page:
+    """The status, one section per subject."""
+    view, alive = status.view, status.runner.liveness == "alive"
+    is_dated = view is not None and not alive
+    return Page(
+        "Status",
+        facts=Facts(tuple(_run_facts(status, store_at))),
+        summary=("Accounts, stages and triggers below are as of that tick, not as of now.",) if is_dated else (),
+        sections=tuple(_sections(status)),
+    )
+
+
+def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
+    runner, view = status.runner, status.view
+    who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
+    state = {
+        "alive": f"alive ({who}), lease until {instant(runner.lease_until)}",
+        "silent": f"NOT RUNNING: {runner.why} ({who}, lease until {instant(runner.lease_until)})",
+        "gone": f"not running: {runner.why}",
+    }[runner.liveness]
+    yield "Store", store_at
+    yield "Runner", state
+    if view is None:
+        return
+    yield "Mode", "started with --live" if view.live else "observes only (started without --live)"
+    yield "Policies", ", ".join(view.policies) or "given in process", view.policy_set
+    yield (
+        "Tick",
+        f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
+        f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
+    )
+    if view.run_end and runner.liveness != "alive":
+        yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
+
+
+def _sections(status: StoreStatus) -> Iterator[Section]:
+    view = status.view
+    if view is None:
+        yield Section("", (f"Stages: unknown, {status.view_problem}",))
+    else:
+        yield from accounts_section(view.accounts)
+        yield from _stages(view, status)
+        yield from section("Latched stages without a policy", _items(map(orphan_line, view.orphans)))
+        for machine in view.machines:
+            title = f"Triggers of {machine.policy} on {machine.scope}"
+            yield from section(title, trigger_table(machine.triggers, view.accounts))
+        yield from _locks(status.locks, view)
+        yield from push_streams(view.streams, status.now)
+        yield from dead_man_timers(view.timers, status.now)
+        yield from suspended_accounts(view.suspended)
+        yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
+    yield from section("Active alerts", _items(map(_active_alert, status.active_alerts)))
+    yield from section("Problems", Items((() if view is None else view.problems) + status.problems))
+    yield from _closings(status.closings, alive=status.runner.liveness == "alive")
+    yield from unexplained_changes(() if view is None else view.changes or ())
+    yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
+    yield from manual_closes(status.by_hand)
+    yield from _notifications(status)
+    pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
+    yield from section("Pending commands", _items(pending))
+    yield from section("Newest notices", _items(map(dated_notice, status.notices)))
+
+
+def _active_alert(alert: ActiveAlert) -> str:
+    return f"{instant(alert.since)}  {alert.severity}  {alert.key}: {alert.text}"
+
+
+def _items(lines: Iterable[str]) -> Items:
+    return Items(tuple(lines))
+
+
+def _behind(view: RunnerView) -> str:
+    """The longest time between the last ticks, if it exceeds the interval."""
+    if view.apart is None or view.apart <= LATE_FACTOR * view.interval:
+        return ""
+    return f"; BEHIND: up to {view.apart:.1f} s between ticks, because a tick waits for accounts that do not answer"
+
+
+def _stages(view: RunnerView, status: StoreStatus) -> Iterator[Section]:
+    if not view.machines:
+        yield Section("", ("Stages: no policy scope matches an account",))
+    rows = tuple(
+        (
+            machine.scope, machine.policy, machine.mode, str(machine.level), stage_label(machine),
+            instant(machine.fired_at), _cooldown(machine, status), machine.decision or "-",
+        )
+        for machine in view.machines
+    )  # fmt: skip
+    head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
+    pending = (
+        f"{machine.policy} on {machine.scope}: {line}"
+        for machine in view.machines
+        for line in pending_lines(machine, status.now)
+    )
+    yield from section("Stages", Table(head, rows), _items(pending))
+
+
+def _cooldown(machine: MachineStatus, status: StoreStatus) -> str:
+    if machine.cooldown_until is None:
+        return "-"
+    left = machine.cooldown_until - status.now
+    return f"{duration_text(left)} left" if left.total_seconds() > 0 else "over"
+
+
+def _locks(locks: Sequence[LockView], view: RunnerView) -> Iterator[Section]:
+    if view.lock_folder is None:
+        yield Section("", ("Locks: none written, because no account is armed",))
+        return
+    if not locks:
+        yield Section("", (f"Locks: no file in {view.lock_folder}; bots read a missing file as locked",))
+    rows = []
+    for lock in locks:
+        state = f"LOCKED {lock.mode}" if lock.locked else "open"
+        alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
+        alive += " (stale)" if lock.stale else ""
+        rows.append((lock.scope or "unknown", state, _until(lock), alive, lock.reason))
+    head = ("scope", "state", "until", "kept alive until", "reason")
+    yield from section(f"Locks as read by bots in {view.lock_folder}", Table(head, tuple(rows)))
+
+
+def _until(lock: LockView) -> str:
+    if not lock.locked:
+        return "-"
+    if lock.on_suspicion:
+        return f"on suspicion until {instant(lock.until)}"
+    if lock.until is not None:
+        return instant(lock.until)
+    return "it is lifted" if lock.ordered else "a runner is alive"
+
+
+def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> Iterator[Section]:
+    rows = []
+    for closing in closings:
+        outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
+        orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
+        rows.append((closing.decision, closing.account, orders, _remaining(closing)))
+    title = "Closes in progress" if alive else "Closes without a runner"
+    yield from section(title, Table(("decision", "account", "orders", "left to close"), tuple(rows)))
+
+
+def _remaining(closing: OpenClosing) -> str:
+    """How many positions are not at their target, the first of them by name, and how recent the data is."""
+    if closing.left is not None:
+        return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
+    open_ = [
+        (each, held - each.target)
+        for each in closing.result.positions
+        if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
+    ]
+    not_verified = sum(each.left is None for each, _ in open_)
+    all_as_before = "as it was" if not_verified == 1 else "as they were"
+    since = all_as_before if not_verified == len(open_) else f"{not_verified} as it was"
+    remark = f"; {since} at the time of the decision; nothing later is known" if not_verified else ""
+    return _listed([(left, each.symbol, each.side) for each, left in open_]) + remark
+
+
+def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
+    """Count of positions, with contracts, symbol and side of the first ones."""
+    if not left:
+        return "nothing known"
+    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MAX_NAMED]]
+    more = [f"{len(left) - MAX_NAMED} more"] if len(left) > MAX_NAMED else []
+    return f"{count_of(len(left), 'position')}: {', '.join(named + more)}"
+
+
+def _notifications(status: StoreStatus) -> Iterator[Section]:
+    rows = tuple(
+        (
+            each.route, each.target, str(each.pending), str(each.delivered), str(each.given_up),
+            "-" if each.oldest is None else ago(from_micros(each.oldest), status.now), each.error or "-",
+        )
+        for each in status.notifications
+    )  # fmt: skip
+    head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
+    yield from section("Notifications", Table(head, rows))
+
+
+def _waits_for(status: StoreStatus, event: Event) -> str:
+    """Accounts that a manual close still waits for."""
+    waiting = () if status.view is None else status.view.unfinished_closes
+    found = next((each for each in waiting if each.event == event.id), None)
+    if found is None:
+        return ""
+    return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
+
+
+def _suspicion(decision: Decision) -> str:
+    observed = "" if decision.mode == "enforce" else " (observed only)"
+    return f"{instant(decision.as_of)}  {headline(decision)}{observed}  [{decision.id}]"
+
+
+def _pending_effect(pending: PendingEffect, status: StoreStatus) -> str:
+    """An effect that is not performed yet; without a runner the next run goes on with it."""
+    waits_for = pending.waits_for if status.runner.liveness == "alive" else "the next run"
+    return (
+        f"{pending.text}, by {pending.policy} on {pending.scope} (decision {pending.decision}): waits for {waits_for}"
+    )
