@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct, field
 
-from killswitch.engine.state import StageMachineState, initial
+from killswitch.engine.state import initial
 from killswitch.engine.step import StageMachine, StepResult, refute, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import OnUnknown
@@ -18,16 +17,14 @@ UNKNOWN = (float("-inf"), float("inf"))
 SMALL, LARGE = 0b01, 0b10
 
 
-class Machine(Struct):
+class Machine:
     """5% confirmed for a minute, and 10% at once; `print_` is a fall that a refuted price shows."""
 
-    on_unknown: OnUnknown = "hold"
-    state: StageMachineState = field(default_factory=initial)
-
-    def __post_init__(self) -> None:
+    def __init__(self, on_unknown: OnUnknown = "hold") -> None:
+        self.state = initial()
         triggers = (
-            trigger("small", 0, 0.05, confirm=MINUTE, on_unknown=self.on_unknown, grace=MINUTE),
-            trigger("large", 0, 0.10, on_unknown=self.on_unknown, grace=MINUTE),
+            trigger("small", 0, 0.05, confirm=MINUTE, on_unknown=on_unknown, grace=MINUTE),
+            trigger("large", 0, 0.10, on_unknown=on_unknown, grace=MINUTE),
         )
         compiled = graph((FALL_15M,), triggers, (stage("one", 1, 0), stage("two", 2, 1)))
         self.machine = StageMachine.of(compiled, lower(compiled.conditions))

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from killswitch.cli.live.status_text import status_text
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import ALERTS
 from killswitch.model.venue import VenueDownError
