@@ -12,9 +12,10 @@ import aiohttp
 
 from killswitch.model.inspection import Bar
 from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, written_instant
+from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
-from killswitch_alpaca.errors import as_venue_error, redacted, without_secrets
+from killswitch_alpaca.errors import as_venue_error, host_of, redacted, without_secrets
 from killswitch_alpaca.http import Http, InvalidJsonError, RefusedAnswerError
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
@@ -71,8 +72,8 @@ class AlpacaBars:
             raise MalformedAnswerError(f"bars of {symbol}: {self._redacted(str(error))}") from None
         except (aiohttp.ClientError, AnswerTooLargeError, RedirectRefusedError, OSError, ValueError) as error:
             # Without its cause, which repeats the whole address.
-            why = self._redacted(str(error) or type(error).__name__)
-            raise VenueDownError(f"{without_secrets(self._endpoint)}: no bars: {why}") from None
+            why = why_unanswered(error, host_of(self._endpoint), TIMEOUT) or str(error) or type(error).__name__
+            raise VenueDownError(f"{without_secrets(self._endpoint)}: no bars: {self._redacted(why)}") from None
 
     def _redacted(self, text: str) -> str:
         return redacted(text, self._endpoint)

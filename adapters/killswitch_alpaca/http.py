@@ -93,9 +93,10 @@ class Http:
             raise InvalidJsonError(shortened(legible(words_of(answer.status, text)), LONGEST_TEXT)) from error
 
     async def close(self) -> None:
-        """Close the connections. Requests in flight end with a TimeoutError or are cancelled."""
+        """Close the connections. Requests in flight end with a TimeoutError."""
         for deadline in self._in_flight:
-            deadline.reschedule(asyncio.get_running_loop().time())
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
         if self._session is not None:
             await self._session.close()
 

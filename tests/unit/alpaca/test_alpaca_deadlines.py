@@ -107,7 +107,11 @@ def test_closing_ends_requests_in_progress() -> None:
         question = asyncio.create_task(venue.find_order("AAPL", "ks1"))
         for _ in range(10):
             assert await asyncio.to_thread(received.acquire, timeout=60)
+        closing = asyncio.create_task(venue.close())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the requests are about to end
         await venue.close()
+        await closing
         done = await asyncio.gather(*coins, return_exceptions=True)
         assert all(isinstance(each, FateUnknownError | VenueDownError) for each in done)
         # Eight run in parallel; the others never began, and report that.
