@@ -95,9 +95,17 @@ HOSTILE = {
     "a loop over a written list": ("{% for x in [1, 2, 3] %}x{% endfor %}", "KS6106", "make a list"),
     "a loop over a text": ("{% for x in incident.id %}x{% endfor %}", "KS6104", "not a list"),
     "a loop over two": ("{% for a, b in incident.orders %}x{% endfor %}", "KS6106", "one variable"),
-    "much in a loop": (ORDERS + "{% if o.text|upper %}{% endif %}" * 400 + END, "KS6180", "more than 1,000 parts"),
+    "much in a loop": (ORDERS + "{% if o.text|upper %}{% endif %}" * 120 + END, "KS6180", "more than 300 parts"),
+    "many loops": ((ORDERS + END) * 301, "KS6180", "more than 300 parts"),
     "long texts in a loop": (
-        ORDERS + "{% if '" + "x" * 30_000 + "' in o.text %}{% endif %}" + END, "KS6180", "more than 1,000 parts",
+        ORDERS + "{% if '" + "x" * 30_000 + "' in o.text %}{% endif %}" + END, "KS6180", "more than 300 parts",
+    ),
+    "a formatted text that is not shown": (
+        ORDERS + "{% if o.text|fenced %}{% endif %}" + END, "KS6106", "a condition compares fields",
+    ),
+    "a formatted text in a choice": ("{{ incident.id|code and '' }}", "KS6106", "a condition compares fields"),
+    "joined texts that are not shown": (
+        "{{ '' if incident.title ~ incident.title }}", "KS6106", "a condition compares fields",
     ),
     "filters in a row": ("{{ incident.id" + "|fenced" * 4 + " }}", "KS6106", "at most 3 follow"),
     "a filtered text of the template": ("{{ 'xxxx'|upper }}", "KS6106", "a filter formats a field"),
