@@ -14,13 +14,15 @@ from msgspec import Struct
 
 from killswitch.incident.record.document import INCIDENT_FORMAT, Incident
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
-from killswitch.incident.report.rendering import TemplateVariables
+from killswitch.incident.report.template_fields import COMPUTED, Loop, fields_of
+from killswitch.incident.report.templates import TemplateVariables
 from tools.reference.markdown import code, page, sentence, table
 
 INTRODUCTION = f"""\
 `{INCIDENT_FORMAT}`: the record that a template of a [runbook](../runbooks.md) receives and `ksctl report --output json`
-prints. A template has exactly two variables, `incident` and `firing`; any name that is not on this page is an error of
-`ksctl validate`, with its place. A value that is unknown or does not exist yet is none, never zero."""
+prints. A template has exactly three variables, `incident`, `firing` and `decisions`; any name that is not on this page
+is an error of `ksctl validate`, with its place. A value that is unknown or does not exist yet is none, never zero. A
+template cannot calculate: the fields marked *computed* are for it, and are not part of the JSON."""
 
 WORDS: Mapping[object, str] = {
     str: "text",
@@ -33,7 +35,7 @@ WORDS: Mapping[object, str] = {
 
 
 def incident_page() -> str:
-    """The page: the variables, each record in the order in which they refer to it, then filters and tests."""
+    """The page: the variables, each record in the order in which they refer to it, `loop`, then filters and tests."""
     parts = [f"## {_title(each)} {{ #{_anchor(each)} }}\n\n{_words(each)}\n\n{_keys(each)}" for each in records()]
     filters = [(code(name), sentence((read.__doc__ or "").split("\n")[0])) for name, read in FILTERS.items()]
     parts += [
@@ -53,7 +55,7 @@ def records() -> list[type[Struct]]:
         if record not in found:
             found.append(record)
             waiting += [inner for shape in get_type_hints(record).values() for inner in _inside(shape)]
-    return found
+    return [*found, Loop]
 
 
 def _inside(shape: Any) -> Iterator[type[Struct]]:
@@ -77,13 +79,12 @@ def _words(record: type[Struct]) -> str:
 
 def _keys(record: type[Struct]) -> str:
     descriptions = _descriptions(record)
-    hints = get_type_hints(record, include_extras=True)
-    rows = [(code(name), _shape(hints[name]), descriptions.get(name, "")) for name in record.__struct_fields__]
+    rows = [(code(name), _shape(shape), descriptions.get(name, "")) for name, shape in fields_of(record).items()]
     return table(["name", "is", "meaning"], rows)
 
 
 def _descriptions(record: type[Struct]) -> Mapping[str, str]:
-    """Attribute → its docstring in the source."""
+    """Attribute → its docstring in the source, or that of the function that computes it."""
     (declared,) = ast.parse(inspect.getsource(record)).body
     assert isinstance(declared, ast.ClassDef)
     found = {}
@@ -92,7 +93,8 @@ def _descriptions(record: type[Struct]) -> Mapping[str, str]:
             words = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
             if isinstance(words, str):
                 found[before.target.id] = sentence(" ".join(words.split()))
-    return found
+    computed = COMPUTED.get(record, {}).items()
+    return found | {name: f"*Computed.* {sentence(inspect.getdoc(each) or '')}" for name, each in computed}
 
 
 def _shape(declared: Any) -> str:

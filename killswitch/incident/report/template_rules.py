@@ -30,8 +30,8 @@ from killswitch.incident.report.template_fields import (
     type_of,
 )
 
-MOST_IN_LOOPS = 1_000
-"""The most parts of a template in loops: each runs once for every item of a list."""
+MOST_IN_LOOPS = 300
+"""The most parts of a user's template in loops: each runs once for every item. The shipped report has twice as many."""
 LONGEST_CONSTANT = 64
 """Characters of a constant text that is filtered, or put between the items of a list."""
 MOST_FILTERS = 3
@@ -91,6 +91,7 @@ class _Rules(NodeVisitor):
         self._item: str | None = None
         """The variable of the innermost loop."""
         self._in_loops = 0
+        self._is_condition = False
         self._may_call_super = False
 
     def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
@@ -98,11 +99,11 @@ class _Rules(NodeVisitor):
         return getattr(self, f"visit_{type(node).__name__.lower()}", None)
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """Visit a part, and count it in loops."""
-        if self._item is not None:
+        """Visit a part, and count loops and what is in them."""
+        if self._item is not None or isinstance(node, nodes.For):
             before = self._in_loops
             self._in_loops += 1 + len(str(getattr(node, "value", ""))) // _CHARACTERS_PER_PART
-            if before <= MOST_IN_LOOPS < self._in_loops:
+            if before <= MOST_IN_LOOPS < self._in_loops and not self._is_shipped:
                 self._flag("KS6180", node, f"the loops of this template have more than {MOST_IN_LOOPS:,} parts",
                            "shorten them: a loop runs for every item")  # fmt: skip
         return super().visit(node, *args, **kwargs)
@@ -151,7 +152,7 @@ class _Rules(NodeVisitor):
 
     def visit_if(self, node: nodes.If, scope: Scope) -> None:
         for branch in (node, *node.elif_):
-            self.visit(branch.test, scope)
+            self._condition(branch.test, scope)
             self._walk(branch.body, scope)
         self._walk(node.else_, scope)
 
@@ -166,7 +167,7 @@ class _Rules(NodeVisitor):
         inner = {**scope, node.target.name: item_of(listed)}
         around, self._item = self._item, node.target.name
         if node.test is not None:
-            self.visit(node.test, inner)
+            self._condition(node.test, inner)
         self._walk(node.body, {**inner, "loop": Loop})
         self._item = around
         self._walk(node.else_, scope)
@@ -209,19 +210,20 @@ class _Rules(NodeVisitor):
         return SCALAR if is_number else self.generic_visit(node)
 
     def visit_not(self, node: nodes.Not, scope: Scope) -> Any:
-        self.visit(node.node, scope)
+        self._condition(node.node, scope)
         return SCALAR
 
     def visit_or(self, node: nodes.And | nodes.Or, scope: Scope) -> Any:
-        return either(self.visit(node.left, scope), self.visit(node.right, scope))
+        return either(self._condition(node.left, scope), self._condition(node.right, scope))
 
     visit_and = visit_or
 
     def visit_condexpr(self, node: nodes.CondExpr, scope: Scope) -> Any:
-        self.visit(node.test, scope)
+        self._condition(node.test, scope)
         return either(self.visit(node.expr1, scope), SCALAR if node.expr2 is None else self.visit(node.expr2, scope))
 
     def visit_concat(self, node: nodes.Concat, scope: Scope) -> Any:
+        self._is_shown(node)
         self._scalars(node.nodes, scope)
         return SCALAR
 
@@ -247,6 +249,8 @@ class _Rules(NodeVisitor):
         if formatted is None or _filters_of(node) > MOST_FILTERS:
             what = f"a filter formats a field, and at most {MOST_FILTERS} follow each other"
             return self._flag("KS6106", node, what, "filter the field first, then join the texts with `~`", name)
+        if name in FILTERS:
+            self._is_shown(node)
         shape = self.visit(formatted, scope)
         arguments = self._arguments(node)
         self._scalars(arguments, scope)
@@ -279,6 +283,19 @@ class _Rules(NodeVisitor):
     def _walk(self, parts: Sequence[nodes.Node], scope: Scope) -> None:
         for part in parts:
             self.visit(part, scope)
+
+    def _condition(self, node: nodes.Node, scope: Scope) -> Any:
+        """Visit what may have no effect on the page, so that the length of the page does not bound its cost."""
+        around, self._is_condition = self._is_condition, True
+        shape = self.visit(node, scope)
+        self._is_condition = around
+        return shape
+
+    def _is_shown(self, node: nodes.Expr) -> None:
+        """Report a text that is formatted in a condition: to format takes far longer than to compare."""
+        if self._is_condition:
+            what = "a condition compares fields, not formatted or joined texts"
+            self._flag("KS6106", node, what, f"compare the field itself, or with {', '.join(OWN_OF_JINJA)}")
 
     def _arguments(self, node: nodes.Filter | nodes.Test) -> Sequence[nodes.Expr]:
         """Return the arguments of a filter or test, which are written one by one."""

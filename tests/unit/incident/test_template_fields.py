@@ -1,0 +1,165 @@
+"""The numbers that a template shows next to those of the record. Expected values are computed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.document import EquityCurve, Incident, RunbookFacts
+from killswitch.incident.record.filters import percent
+from killswitch.incident.report.rendering import runbook
+from killswitch.incident.report.template_fields import COMPUTED
+from killswitch.incident.report.templates import template_variables
+from killswitch.model.decision import Book, BookChange
+from tests.incidents import filled_store, whole_incident
+
+D = Decimal
+
+
+@pytest.fixture(scope="module")
+def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
+    from killswitch.incident.incident_builder import incident_of
+    from killswitch.incident.record.checklist import StartedAs
+    from killswitch.incident.record.incident_decisions import find_incident
+
+    written = filled_store(tmp_path_factory.mktemp("incident"))
+    whole_incident(written)
+    found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
+    yield known(found)
+    written.store.close()
+
+
+def known(found: Incident) -> Incident:
+    """The incident with round numbers: 8 of 10 contracts sold at 99 against a mark of 100, in 1.5 s."""
+    sent = datetime.fromisoformat("2024-01-01T00:00:00+00:00")
+    order = replace(
+        found.orders[0], amount=D(10), filled=D(8), rung=0, side="sell", arrival_mark=D(100), price=D(99),
+        sent_at=sent, answered_at=sent + timedelta(seconds=1.5),
+    )  # fmt: skip
+    position = ClosedPosition(
+        "main", "BTC", "long", start=D(20), target=D(0), filled=D(8), left=D(5), others=D(7), seen_at=None, dust=None,
+        worth=None,
+    )  # fmt: skip
+    book = BookChange(Book(D(30_000), D(0), None), Book(D(12_000), D(0), None))
+    firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book)
+    money = replace(found.money, realised=D(-200), fees=D(15), cost=D(50), currency="USDT")
+    course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=95.0, sparkline="")
+    return replace(found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course)
+
+
+SHOWN: dict[str, tuple[str, str]] = {
+    "50 of 10,000": ("{{ incident.cost_share|percent(2) }}", "0.50%"),
+    "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),
+    "30,000 of 10,000": ("{{ incident.firings[0].leverage|fixed(1) }}", "3.0"),
+    "30,000 - 12,000": ("{{ firing.book.cut|money(firing.currency) }}", "18,000.00 USDT"),
+    "18,000 of 30,000": ("{{ firing.book.cut_share|percent }}", "60.0%"),
+    "the step after 0": ("{{ incident.orders[0].step }}", "1"),
+    "10 - 8": ("{{ incident.orders[0].unfilled|amount }}", "2"),
+    "8 of 10": ("{{ incident.orders[0].filled_share|percent(0) }}", "80%"),
+    "sold 1 of 100 below the mark": ("{{ incident.orders[0].slipped|percent(3) }}", "1.000%"),
+    "1.5 s": ("{{ incident.orders[0].answered_after|fixed }} s", "1.5 s"),
+    "20 - 5": ("{{ incident.positions[0].closed|amount }}", "15"),
+    "15 of 20": ("{{ incident.positions[0].closed_share|percent }}", "75.0%"),
+    "125 to 90": ("{{ incident.course.fall|percent }}", "28.0%"),
+    "100 to 95": ("{{ incident.course.change|percent }}", "-5.0%"),
+}
+
+
+def shown(incident: Incident, folder: Path, template: str) -> str:
+    (folder / "own.md.j2").write_text(template, encoding="utf-8")
+    return runbook(incident, incident.firings[0].stage, RunbookFacts("own", str(folder), "own.md.j2")).markdown
+
+
+@pytest.mark.parametrize("case", SHOWN, ids=str)
+def test_a_template_shows_a_computed_number(case: str, incident: Incident, tmp_path: Path) -> None:
+    """As a field of the record that it is computed from."""
+    template, expected = SHOWN[case]
+    assert shown(incident, tmp_path, template) == expected
+
+
+def test_every_computed_number_has_a_case() -> None:
+    """A new one is not left without an expected value."""
+    names = {name for fields in COMPUTED.values() for name in fields}
+    assert [name for name in names if not any(f".{name}" in template for template, _ in SHOWN.values())] == []
+
+
+UNKNOWN: dict[str, tuple[str, Callable[[Incident], Incident]]] = {
+    "the cost": ("{{ incident.cost_share }}", lambda it: replace(it, money=replace(it.money, cost=None))),
+    "the currency of the equity": (
+        "{{ incident.cost_share }}", lambda it: replace(it, firings=(replace(it.firings[0], currency="BTC"),)),
+    ),
+    "the equity": ("{{ firing.leverage }}", lambda it: replace(it, firings=(replace(it.firings[0], equity=None),))),
+    "no equity": ("{{ firing.leverage }}", lambda it: replace(it, firings=(replace(it.firings[0], equity=D(0)),))),
+    "the book": ("{{ firing.leverage }}", lambda it: replace(it, firings=(replace(it.firings[0], book=None),))),
+    "the book, of which a part is shown": (
+        "{{ firing.book.cut_share }}", lambda it: replace(it, firings=(replace(it.firings[0], book=None),)),
+    ),
+    "the fees": ("{{ incident.money.net }}", lambda it: replace(it, money=replace(it.money, fees=None))),
+    "the filled part": ("{{ incident.orders[0].unfilled }}", lambda it: order(it, filled=None)),
+    "an order of nothing": ("{{ incident.orders[0].filled_share }}", lambda it: order(it, amount=D(0))),
+    "the rung": ("{{ incident.orders[0].step }}", lambda it: order(it, rung=None)),
+    "the price": ("{{ incident.orders[0].slipped }}", lambda it: order(it, price=None)),
+    "the side": ("{{ incident.orders[0].slipped }}", lambda it: order(it, side=None)),
+    "the mark": ("{{ incident.orders[0].slipped }}", lambda it: order(it, arrival_mark=None)),
+    "the answer": ("{{ incident.orders[0].answered_after }}", lambda it: order(it, answered_at=None)),
+    "what is left": (
+        "{{ incident.positions[0].closed_share }}",
+        lambda it: replace(it, positions=(replace(it.positions[0], left=None),)),
+    ),
+    "the curve": ("{{ incident.course.fall }}", lambda it: replace(it, course=None)),
+    "a curve without a value": (
+        "{{ incident.course.fall }}", lambda it: replace(it, course=EquityCurve((), 0.0, 0.0, 0.0, "")),
+    ),
+}  # fmt: skip
+
+
+def order(incident: Incident, **fields: Any) -> Incident:
+    """The incident with other fields of its order."""
+    return replace(incident, orders=(replace(incident.orders[0], **fields),))
+
+
+@pytest.mark.parametrize("case", UNKNOWN, ids=str)
+def test_a_number_computed_from_an_unknown_one_is_unknown(case: str, incident: Incident, tmp_path: Path) -> None:
+    """Never zero, and no division by zero."""
+    template, without = UNKNOWN[case]
+    assert shown(without(incident), tmp_path, template) == "unknown"
+
+
+def test_a_buy_above_the_mark_has_slipped(incident: Incident, tmp_path: Path) -> None:
+    """Bought at 101 against 100 is a cost of 1%, and at 99 a gain."""
+    for price, expected in ((D(101), "1.0%"), (D(99), "-1.0%")):
+        bought = order(incident, side="buy", price=price)
+        assert shown(bought, tmp_path, "{{ incident.orders[0].slipped|percent }}") == expected
+
+
+def test_computed_numbers_hide_no_field_and_are_not_written_to_the_record(incident: Incident) -> None:
+    """`incident/v1` has its own fields only."""
+    for record, fields in COMPUTED.items():
+        assert set(fields).isdisjoint(record.__struct_fields__)
+    assert "filled_share" not in msgspec.json.encode(incident).decode()
+
+
+def test_decisions_divide_the_lists_of_the_incident(incident: Incident) -> None:
+    """Each firing has the orders, endings and positions of its own decision."""
+    other = replace(incident.firings[0], decision="other")
+    two = replace(incident, firings=(incident.firings[0], other), orders=(*incident.orders,) * 2)
+    two = replace(two, orders=(two.orders[0], replace(two.orders[1], decision="other", number=2)))
+    first, second = template_variables(two).decisions
+    assert ([it.number for it in first.orders], [it.number for it in second.orders]) == ([two.orders[0].number], [2])
+
+
+def test_a_percentage_has_as_many_decimals_as_asked() -> None:
+    """One by default; a text and an unknown share are accepted."""
+    assert (percent(D("0.01234"), 2), percent(0.5), percent("0.25", 0), percent(None, 2)) == (
+        "1.23%", "50.0%", "25%", "unknown",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="0 to 20 decimals, not 21"):
+        percent(0.5, 21)
