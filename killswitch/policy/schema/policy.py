@@ -47,6 +47,7 @@ DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
 OnUnknown = Literal["hold", "trip", "warn"]
 Fallback = Literal["worst_ranked", "both", "none"]
+"""Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
 
 WhenUnknown = Annotated[
     OnUnknown,

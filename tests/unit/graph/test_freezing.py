@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from msgspec import Struct
-from pydantic import Field
+from msgspec.structs import astuple
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from killswitch.graph.actions.registry import ACTIONS
+from killswitch.graph.compile import compile_loaded
 from killswitch.graph.freezing import ORIGINS, freeze, frozen_from
+from killswitch.policy.loader import load
 from killswitch.policy.schema.part import Part, is_part, keys_of, unwrap
 from killswitch.policy.schema.scalars import Duration, Fraction, Threshold, Word
 
@@ -29,6 +33,34 @@ def test_a_node_has_a_field_for_each_key_of_its_parts(part: type[Part]) -> None:
 def test_every_action_is_frozen_from_its_part() -> None:
     """A new action cannot leave this check out."""
     assert {kind.node for kind in ACTIONS} <= SHIPPED.keys()
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.glob("*.yaml")))
+def test_what_is_resolved_is_of_the_type_of_its_field(name: str) -> None:
+    """Of every field of every node, since no type checker sees what is passed to `freeze`."""
+    policy_set, _ = compile_loaded(load([GOLDEN / name]))
+    assert policy_set is not None
+    found = list(nodes_in(policy_set))
+    assert len(found) > 10
+    for node in found:
+        for field, hint in get_type_hints(type(node)).items():
+            TypeAdapter(hint, config=ANY_CLASS).validate_python(getattr(node, field), strict=True)
+
+
+ANY_CLASS = ConfigDict(arbitrary_types_allowed=True)
+
+
+def nodes_in(value: object) -> Iterator[Struct]:
+    """The node and all nodes inside it."""
+    inside: Iterable[object] = value if isinstance(value, tuple) else ()
+    if isinstance(value, Struct):
+        yield value
+        inside = astuple(value)
+    for each in inside:
+        yield from nodes_in(each)
 
 
 class Inner(Part):
