@@ -128,6 +128,9 @@ option = partial(click.option, show_default=True)
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip
 output = option("--output", type=click.Choice(["text", "json"]), default="text", help="Format of stdout.")
+PAGE_FORMS = ("text", "json", "markdown", "html")
+page_output = option("--output", type=click.Choice(PAGE_FORMS), default="text", help="Format of stdout.")
+"""For a verb whose answer is a page."""
 journal = click.option(
     "--journal", metavar="memory|PATH",
     help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "

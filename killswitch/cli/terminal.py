@@ -62,11 +62,12 @@ def print_text(text: str, *, err: bool = False) -> None:
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 
-def print_page(page: Page) -> None:
-    """Print a page as text within the width of stdout, with coloured alarms."""
-    from killswitch.render.document import text
-
-    print_text(text(page, terminal_width()))
+def print_page(page: Page, form: str = "text") -> None:
+    """Print a page: as text within the width of stdout and with coloured alarms, as markdown, or as html."""
+    if form == "text":
+        print_text(render_page(form, page, terminal_width()))
+    else:
+        click.echo(render_page(form, page))
 
 
 def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[[], Page]) -> None:
@@ -74,7 +75,18 @@ def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[
     if output == "json":
         click.echo(record())
     else:
-        print_page(page())
+        print_page(page(), output)
+
+
+def render_page(form: str, page: Page, within: int | None = None) -> str:
+    """A page as text no wider than `within`, as markdown or as html; without a final line break."""
+    if form == "html":
+        from killswitch.render.html import html
+
+        return html(page)
+    from killswitch.render.document import markdown, text
+
+    return markdown(page) if form == "markdown" else text(page, within)
 
 
 def print_note(text: str) -> None:

@@ -164,13 +164,11 @@ def table_text(table: Table, indent: str = "  ", within: int | None = None) -> s
 
 def _fact_lines(facts: Facts, indent: str, within: int | None) -> Iterator[str]:
     width = max((len(one_line(name)) for name, *_ in facts.rows), default=0)
-    below = " " * (len(indent) + width + 2)
     for name, *lines in facts.rows:
         label = f"{indent}{one_line(name):<{width}}  "
-        for line in lines:
-            whole = label + one_line(line)
-            yield whole if within is None or len(whole) <= within else layout.hanging(whole, below, within)
-            label = below
+        for line in map(one_line, lines):
+            yield from layout.labelled(label, line, indent, within)
+            label = " " * len(label)
 
 
 # Markdown
@@ -195,7 +193,8 @@ def _markdown_lines(page: Page) -> Iterator[str]:
     yield f"# {_plain(page.title)}\n"
     if page.warning:
         yield f"**{_plain(page.warning)}**\n"
-    yield from _markdown_part(page.facts)
+    if page.facts.rows:
+        yield from _markdown_part(page.facts)
     yield from (f"{_plain(words)}\n" for words in page.summary)
     for each in page.sections:
         if each.title:

@@ -85,6 +85,18 @@ def wrapped(text: str, width: int, below: str = "") -> list[str]:
     return wrap(text, max(1, width), subsequent_indent=below, break_long_words=False, break_on_hyphens=False) or [""]
 
 
+def labelled(label: str, text: str, indent: str, within: int | None) -> list[str]:
+    """Lines of `text` below each other to the right of `label`; below it where a word of the text is too long."""
+    if within is None:
+        return [label + text]
+    longest = max(map(len, text.split()), default=0)
+    if len(label) + longest <= within or len(indent) + 2 + longest > within:
+        found = wrapped(text, max(within - len(label), 2 * MIN_CELL_WIDTH))
+        return [label + found[0], *(" " * len(label) + line for line in found[1:])]
+    found = [f"{indent}  {line}" for line in wrapped(text, within - len(indent) - 2)]
+    return [label.rstrip(), *found] if label.strip() else found
+
+
 def hanging(text: str, below: str, within: int) -> str:
     """Wrap `text` to `within` columns; continuation lines begin with `below`."""
     return "\n".join(wrapped(text, max(within, len(below) + 2 * MIN_CELL_WIDTH), below))

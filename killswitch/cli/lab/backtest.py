@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import COUNT, IN_FILE, IN_FOLDER, OUT_FILE, file_errors, option, policies, variant, verb
-from killswitch.cli.terminal import print_note, terminal_width
+from killswitch.cli.options import (
+    COUNT,
+    IN_FILE,
+    IN_FOLDER,
+    OUT_FILE,
+    file_errors,
+    option,
+    page_output,
+    policies,
+    variant,
+    verb,
+)
+from killswitch.cli.terminal import print_note, render_page, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.lab.pages.answer import BacktestAnswer
     from killswitch.render.document import Page
 
-FORMS = ("text", "json", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
 RANDOM = 10
 
@@ -40,7 +50,7 @@ RANDOM = 10
 @option("--seed", type=int, default=7, help="Seed of the random books and the paper market.")
 @click.option("--in-proportion", is_flag=True, help="Add a rule: the same cuts, in proportion over all positions.")
 @option("--jobs", type=click.IntRange(min=1), default=1, help="Number of worker processes.")
-@option("--output", type=click.Choice(FORMS), default="text", help="Format of stdout.")
+@page_output
 @click.option("--out", "files", type=OUT_FILE, multiple=True, metavar="FILE",
               help="Write this file as well, in the format of its suffix: .html, .md, .json or .txt. "
                    "May be given more than once.")  # fmt: skip
@@ -104,10 +114,4 @@ def render_as(form: str, answer: BacktestAnswer, page: Page, within: int | None 
         from killswitch.lab.pages.answer import encode
 
         return encode(answer).decode() + "\n"
-    if form == "html":
-        from killswitch.render.html import html
-
-        return html(page) + "\n"
-    from killswitch.render.document import markdown, text
-
-    return (text(page, within) if form == "text" else markdown(page)) + "\n"
+    return render_page(form, page, within) + "\n"

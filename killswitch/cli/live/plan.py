@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import IN_FILE, OUT_FILE, file_errors, output, policies, read_timeout, variant, verb
+from killswitch.cli.options import IN_FILE, OUT_FILE, file_errors, page_output, policies, read_timeout, variant, verb
 from killswitch.cli.terminal import print_answer, print_note
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=OUT_FILE, help="Save the plan in a new file, for `ksctl apply`.")
 @variant
 @read_timeout("30s")
-@output
+@page_output
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if a stage would fire.")
 def plan(
     policies_at: tuple[Path, ...],

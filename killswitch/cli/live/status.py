@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="With --probe: maximum age of the last tick. Default: 1m (live) or 20s (ready), or four intervals "
     "if that is longer.",
 )
-@options.output
+@options.page_output
 def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within: float | None, output: str) -> int:
     """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
@@ -45,6 +45,8 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
     """
     if within is not None and probe is None:
         raise click.UsageError("--within limits the age of a tick for --probe: add --probe, or leave out --within")
+    if output in ("markdown", "html") and (watch or probe is not None):
+        raise click.UsageError(f"--output {output} is a page of the present state: leave out --watch and --probe")
     if probe is not None:
         if watch:
             raise click.UsageError("--probe answers at once and --watch follows: use one of them")
@@ -92,7 +94,7 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 @options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
 @option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
-@options.output
+@options.page_output
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity.
 
@@ -105,8 +107,8 @@ def history(store_at: str, limit: int, output: str) -> None:
     with opened_store(store_at, read_only=True) as store:
         found = newest_results(store, limit)
         changes = [each for each in store.notices(NOTICES_SEARCHED) if each.kind == "unexplained"][:limit]
-    if output == "text":
-        print_page(history_page(found, changes))
+    if output != "json":
+        print_page(history_page(found, changes), output)
         return
     for decision, result in found:
         click.echo(encode_record({"decision": decision_record(decision), "result": result}))

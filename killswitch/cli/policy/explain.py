@@ -16,13 +16,15 @@ _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 @click.argument("subject", metavar="CODE|DECISION", shell_complete=completion.codes)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The store of the runner; required for a decision.")  # fmt: skip
-@options.output
+@options.page_output
 def explain(subject: str, store_at: str | None, output: str) -> None:
     """Explain a diagnostic code (KS1203), or a decision by its id or the beginning of it.
 
     For a decision: policy line, triggers, values, snapshot, orders, fills, and the final state at the venue.
     """
     if _CODE.fullmatch(subject):
+        if output == "html":
+            raise click.UsageError("--output html is for a decision: a code has text, markdown and json")
         _explain_code(subject.upper(), output)
         return
     if store_at is None:
@@ -53,5 +55,7 @@ def _explain_code(code: str, output: str) -> None:
         ) from error
     if output == "json":
         click.echo(encode_record({"code": code, "page": text}))
+    elif output == "markdown":
+        click.echo(text.rstrip("\n"))
     else:
         print_markdown(text)

@@ -9,7 +9,7 @@ import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 from killswitch.cli.options import DURATION, option
-from killswitch.cli.terminal import print_note, print_text
+from killswitch.cli.terminal import print_answer, print_note, print_page, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +25,14 @@ def venues() -> None:
 
 @options.verb("ksctl venues list", "ksctl venues list kraken", group=venues, name="list")
 @click.argument("venue", required=False, shell_complete=completion.venues)
-@options.output
+@options.page_output
 def list_(venue: str | None, output: str) -> int:
     """List the supported venues, or show one of them in full.
 
     The paper venue is not listed: its terms define it. Sends no request to a venue.
     """
     from killswitch.accounts.plug_ins import load_plug_ins
-    from killswitch.cli.venues.list_text import in_full, in_short, listings_json
+    from killswitch.operations.pages.venues import listings_json, venue_page, venues_page
 
     found = load_plug_ins()
     listings = found.listings if venue is None else found.named(venue)
@@ -40,7 +40,7 @@ def list_(venue: str | None, output: str) -> int:
         click.echo(listings_json(listings, found.absent))
         return 0 if listings else EXIT_FAILED
     if listings:
-        print_text(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
+        print_page(venues_page(listings, found.others, terminal_width()) if venue is None else venue_page(listings))
     for each in found.absent:
         print_note(str(each))
     return 0 if listings else EXIT_FAILED
@@ -54,7 +54,7 @@ def list_(venue: str | None, output: str) -> int:
 @options.variant
 @options.read_timeout("30s")
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
-@options.output
+@options.page_output
 def check(
     accounts: tuple[str, ...], policies_at: tuple[Path, ...], interval: float, within: float, variant: str | None,
     read_timeout: float, strict: bool, output: str,
@@ -70,7 +70,7 @@ def check(
     from datetime import UTC, datetime
 
     from killswitch.cli.session import load_policies
-    from killswitch.cli.venues.check_text import check_text
+    from killswitch.operations.pages.check import check_page
     from killswitch.preflight.account_check import check_all, encode_check
     from killswitch.preflight.findings import CheckRequirements
     from killswitch.preflight.inspection import inspect_accounts
@@ -83,10 +83,7 @@ def check(
     inspected = process.run(inspect_accounts(chosen_accounts(loaded, accounts), read_timeout, SystemClock()))
     requirements = CheckRequirements(interval, within, datetime.now(UTC))
     result = check_all(inspected, loaded.accounts, loaded.policies, requirements)
-    if output == "json":
-        click.echo(encode_check(result))
-    else:
-        print_text(check_text(result))
+    print_answer(output, lambda: encode_check(result), lambda: check_page(result))
     if result.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and result.verdict == "warnings" else 0

@@ -47,7 +47,7 @@ def status_page(status: StoreStatus, store_at: str) -> Page:
     return Page(
         "Status",
         facts=Facts(tuple(_run_facts(status, store_at))),
-        summary=("Accounts, stages and triggers below are as of that tick, not as of now.",) if is_dated else (),
+        summary=("Accounts, stages and triggers are as of the last tick, not as of now.",) if is_dated else (),
         sections=tuple(_sections(status)),
     )
 
@@ -65,7 +65,7 @@ def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
     if view is None:
         return
     yield "Mode", "started with --live" if view.live else "observes only (started without --live)"
-    yield "Policies", ", ".join(view.policies) or "given in process", view.policy_set
+    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set
     yield (
         "Tick",
         f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "

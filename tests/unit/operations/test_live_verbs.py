@@ -72,7 +72,7 @@ def test_status_of_a_store_without_a_tick_says_so(world: World) -> None:
 def test_status_shows_latch_and_lock_separately_and_dates_old_values(crashed: World) -> None:
     """The stage stays latched until it is reset, the lock in force until it is lifted; nobody renews it."""
     output = invoke(status, *store_option(crashed)).stdout
-    assert "Accounts, stages and triggers below are as of that tick, not as of now." in output
+    assert "Accounts, stages and triggers are as of the last tick, not as of now." in output
     (stage,) = [line for line in output.splitlines() if "enforce" in line]
     assert stage.split()[:6] == ["account/main", "crash", "enforce", "3", "close-everything", "2024-01-01T00:00:01Z"]
     (lock,) = [line for line in output.splitlines() if "LOCKED" in line and line.strip().startswith("account/main")]
@@ -81,6 +81,36 @@ def test_status_shows_latch_and_lock_separately_and_dates_old_values(crashed: Wo
     (trigger,) = [line for line in output.splitlines() if line.strip().startswith("fall ")]
     assert ">= 10.0%" in trigger
     assert "true since 2024-01-01T00:00:01Z, confirmed" in trigger
+
+
+@pytest.mark.parametrize(("form", "title"), [("markdown", "# {}\n"), ("html", "<h1>{}</h1>")])
+def test_a_page_is_printed_in_each_of_its_forms(crashed: World, form: str, title: str) -> None:
+    """Status, history and a decision as Markdown and as HTML, with the same facts as the text."""
+    store = crashed.open(read_only=True)
+    (stored,) = store.decisions(10)
+    store.close()
+    for command, subject, name in ((status, (), "Status"), (history, (), "History"), (explain, ("3",), "Decision")):
+        shown = invoke(command, *(stored.decision.id for _ in subject), *store_option(crashed), "--output", form)
+        assert title.format(name) in shown.stdout
+        assert stored.decision.id in shown.stdout
+        assert "close-everything" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        (status, ("--watch", "--output", "html"), "leave out --watch and --probe"),
+        (status, ("--probe", "live", "--output", "markdown"), "leave out --watch and --probe"),
+        (explain, ("KS2102", "--output", "html"), "a code has text, markdown and json"),
+    ],
+)
+def test_a_form_without_a_page_is_refused(
+    command: object, arguments: tuple[str, ...], why: str, crashed: World
+) -> None:
+    """What is watched, a probe and a diagnostic code are no pages."""
+    refused = invoke(command, *arguments, *store_option(crashed))
+    assert refused.exit_code == 2
+    assert why in refused.stderr
 
 
 def test_status_as_json_is_one_object_with_its_format(crashed: World) -> None:

@@ -601,10 +601,10 @@ def test_one_venue_is_shown_in_full() -> None:
 Adapter made-up, exchange swapex: swap, future
 Tried against its documents
 
-  capability  supported
-  equity      yes
-  flows       partly     a day late
-  close book  no
+capability  supported
+equity      yes
+flows       partly     a day late
+close book  no
 
 Batches of 5
 No request that closes a whole book
@@ -612,9 +612,9 @@ Dead-man timer: one for each symbol, 5s to 5m; triggers at most 10 times a day; 
 whether it cancels stops is unknown; to be disarmed before maintenance
 Client order ids: plain, up to 36
 
-  limit   allows                a request takes
-  weight  2,400/min an address  snapshot 50
-  orders  60/2 s a symbol       submit_batch 1 + 2 an order
+limit   allows                a request takes
+weight  2,400/min an address  snapshot 50
+orders  60/2 s a symbol       submit_batch 1 + 2 an order
 """
     )
 

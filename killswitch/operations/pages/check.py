@@ -1,4 +1,4 @@
-"""Text of an account check: the verdict, the findings, and their tables."""
+"""The page of `ksctl venues check`: the verdict, the findings, and their tables."""
 
 from __future__ import annotations
 
@@ -6,58 +6,66 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from killswitch.cli.terminal import table
-from killswitch.cli.venues.list_text import capability_table
 from killswitch.model.inspection import KeyRights
-from killswitch.model.legible import one_line
+from killswitch.operations.pages.venues import capability_table
 from killswitch.planning.closability import Closability
 from killswitch.preflight.account_check import AccountCheck, Check, Verdict
 from killswitch.preflight.findings import rounded_up
 from killswitch.ratelimit.worst_case import CloseEstimate
+from killswitch.render.document import Facts, Items, Page, Part, Section, Table
 from killswitch.render.formats import count_of, money
 
 MAX_SHOWN = 40
 """Maximum positions with remarks in the text; the JSON has all."""
 
 
-def check_text(check: Check) -> str:
-    """Render the whole check."""
-    return "\n".join(_lines(check))
-
-
-def _lines(check: Check) -> Iterator[str]:
-    for account in check.accounts:
-        yield from _account(account, check)
-        yield ""
+def check_page(check: Check) -> Page:
+    """The whole check; its verdict comes last, where a terminal shows it."""
     counts = Counter(each.verdict for each in check.accounts)
     parts = [f"{counts[verdict]} {text}" for verdict, text in _SUMMED.items() if counts[verdict]]
-    yield f"{count_of(len(check.accounts), 'account')}: {', '.join(parts)}. Nothing was changed."
+    total = f"{count_of(len(check.accounts), 'account')}: {', '.join(parts)}. Nothing was changed."
+    return Page("Check", sections=(*(_account(each, check) for each in check.accounts), Section("", (total,))))
 
 
 _SUMMED: Final[Mapping[Verdict, str]] = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
 
 
-def _account(account: AccountCheck, check: Check) -> Iterator[str]:
+def _account(account: AccountCheck, check: Check) -> Section:
     where = account.exchange or account.adapter
     system = "" if account.environment == "production" else f", {account.environment}"
-    acts = "acts when run with --live" if account.execution == "live" else "observed only"
     kind = f"{account.adapter}, {where}, {account.market}{system}"
-    yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
-    yield f"  {acts}; {_numbers(account)}"
+    findings = Facts(
+        tuple(
+            (f"{each.severity:7}", f"{each.about}: {each.text}{f'; {each.way_out}' if each.way_out else ''}")
+            for each in account.findings
+        )
+    )
+    return Section(
+        f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}",
+        (
+            Items(tuple(_facts(account))),
+            findings,
+            *_capabilities(account),
+            *_outlooks(account),
+            *_polling(account, check),
+            *_closing(account),
+        ),
+    )
+
+
+def _facts(account: AccountCheck) -> Iterator[str]:
+    acts = "acts when run with --live" if account.execution == "live" else "observed only"
+    yield f"{acts}; {_numbers(account)}"
     if account.quality == "ok":
-        yield f"  {_modes(account)}"
+        yield _modes(account)
     if account.rights is not None:
-        yield f"  key: {_rights(account.rights)}"
-    for finding in account.findings:
-        way_out = f"; {finding.way_out}" if finding.way_out else ""
-        yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
+        yield f"key: {_rights(account.rights)}"
+
+
+def _capabilities(account: AccountCheck) -> Iterator[Part]:
     if account.capabilities:
         by = "as the venue and the adapter report" if account.told_by == "inspection" else "as far as the adapter shows"
-        yield f"\n  Capabilities, {by}"
-        yield capability_table(account.capabilities)
-    yield from _outlooks(account)
-    yield from _polling(account, check)
-    yield from _closing(account)
+        yield capability_table(account.capabilities, caption=f"Capabilities, {by}")
 
 
 def _numbers(account: AccountCheck) -> str:
@@ -73,7 +81,7 @@ def _numbers(account: AccountCheck) -> str:
 def _modes(account: AccountCheck) -> str:
     duration = "unknown" if account.reading_ms is None else f"{account.reading_ms:,.0f} ms"
     skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
-    status = "" if account.status is None else f", status {one_line(account.status)}"
+    status = "" if account.status is None else f", status {account.status}"
     return (
         f"a snapshot takes {duration}, the venue's clock {skew}{status}; "
         f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
@@ -91,28 +99,25 @@ def _rights(rights: KeyRights) -> str:
     ]  # fmt: skip
     if rights.expires_at is not None:
         shown.append(f"expires {rights.expires_at:%Y-%m-%d}")
-    return ", ".join(shown) + (f" ({one_line(rights.note)})" if rights.note else "")
+    return ", ".join(shown) + (f" ({rights.note})" if rights.note else "")
 
 
-def _outlooks(account: AccountCheck) -> Iterator[str]:
+def _outlooks(account: AccountCheck) -> Iterator[Part]:
     if account.outlooks is None:
         return
     remarked = [each for each in account.outlooks if each.hindrances]
     remarked.sort(key=lambda each: all(one.severity == "note" for one in each.hindrances))
-    yield ""
     if not remarked:
         count = len(account.outlooks)
         some, as_is = ("The position", "it is") if count == 1 else (f"All {count} positions", "they are")
-        yield f"  {some} can be closed as {as_is}." if count else "  No position is open."
+        yield f"{some} can be closed as {as_is}." if count else "No position is open."
         return
-    yield f"  Positions with remarks, of {len(account.outlooks)}"
     shown = remarked[:MAX_SHOWN]
-    yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
-    if len(remarked) > MAX_SHOWN:
-        yield f"  … and {len(remarked) - MAX_SHOWN} more: --output json"
-    for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
-        if meaning:
-            yield f"  {kind}: {meaning}"
+    caption = f"Positions with remarks, of {len(account.outlooks)}"
+    left_out = [f"… and {len(remarked) - MAX_SHOWN} more: --output json"] if len(remarked) > MAX_SHOWN else []
+    kinds = dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances)
+    notes = (*left_out, *(f"{kind}: {meaning}" for kind, meaning in kinds if meaning))
+    yield Table(("position", "contracts", "orders", "", ""), tuple(_rows(shown)), caption=caption, notes=notes)
 
 
 def _rows(outlooks: Sequence[Closability]) -> Iterator[tuple[str, str, str, str, str]]:
@@ -152,11 +157,10 @@ def _kind(severity: str, kind: str) -> str:
     return kind if severity == "warning" else f"({kind})"
 
 
-def _polling(account: AccountCheck, check: Check) -> Iterator[str]:
+def _polling(account: AccountCheck, check: Check) -> Iterator[Part]:
     if not account.reading:
         return
-    yield f"\n  Polling at a tick of {check.interval:g} s"
-    rows = [
+    rows = tuple(
         (
             cost.limit,
             f"{cost.takes:,.0f} of {cost.allowed:,} in {cost.per:g} s",
@@ -167,8 +171,9 @@ def _polling(account: AccountCheck, check: Check) -> Iterator[str]:
             _used(account, cost.limit),
         )
         for cost in account.reading
-    ]
-    yield table(("limit", "takes", "", "", "", "", ""), rows)
+    )
+    caption = f"Polling at a tick of {check.interval:g} s"
+    yield Table(("limit", "takes", "", "", "", "", ""), rows, caption=caption)
 
 
 def _units(units: float) -> str:
@@ -181,17 +186,17 @@ def _used(account: AccountCheck, name: str) -> str:
     return "" if used is None else f"{used:,} used now, by the venue's count"
 
 
-def _closing(account: AccountCheck) -> Iterator[str]:
+def _closing(account: AccountCheck) -> Iterator[Part]:
     if account.closing is None:
         return
-    yield "\n  Closing, by the venue's limits alone (assuming that every order fills at once)"
     rows = [("everything", "", *_estimate(account.closing.everything))]
     worst = account.closing.worst_stage
     if worst is not None:
         paced = " at its own pace" if worst.paced else ""
         which = f"{worst.policy}/{worst.stage} on {worst.scope}"
         rows.append((f"worst stage{paced}", which, *_estimate(worst.reckoning)))
-    yield table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows)
+    caption = "Closing, by the venue's limits alone (assuming that every order fills at once)"
+    yield Table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), tuple(rows), caption=caption)
 
 
 def _estimate(found: CloseEstimate) -> tuple[str, str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Text of the supported venues: a table, or one venue in full."""
+"""The page of `ksctl venues list`: a table, or one venue in full."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import timedelta
 import msgspec
 
 from killswitch.accounts.plug_ins import AbsentPlugIn
-from killswitch.cli.terminal import table, terminal_width
 from killswitch.model.inspection import Capability, VenueListing
 from killswitch.model.venue import RateLimit
+from killswitch.render.document import Items, Page, Section, Table, section
 from killswitch.render.formats import duration_text
 
 _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
@@ -21,21 +21,27 @@ WIDTHS = {"limits of orders": 140, "whole book": 100}
 """Minimum terminal width for these columns."""
 
 
-def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> str:
-    """A table with one row per venue, and its legend. `others`: plug-ins that reach more venues than they list."""
+def venues_page(listings: Sequence[VenueListing], others: Sequence[str], within: int | None) -> Page:
+    """One row per venue, and the legend. `others`: plug-ins that reach more venues than they list.
+
+    `within`: the columns of a terminal, which decide on the columns of the table; None: all are shown.
+    """
     rows = [_row(each) for each in listings]
     rows += [{"adapter": each, "exchange": f"any other exchange of {each}", "markets": "as it has"} for each in others]
-    within = terminal_width()
-    head = [name for name in rows[0] if within is None or within >= WIDTHS.get(name, 0)]
-    lines = [table(head, [[row.get(name, "") for name in head] for row in rows], indent="")]
+    head = tuple(name for name in rows[0] if within is None or within >= WIDTHS.get(name, 0))
+    table = Table(head, tuple(tuple(row.get(name, "") for name in head) for row in rows))
     everywhere = set.intersection(*({c.name for c in each.capabilities if c.can == "yes"} for each in listings))
-    if everywhere and len(listings) > 1:
-        lines.append(f"\nSupported everywhere: {', '.join(sorted(everywhere))}.")
-    if left_out := [name for name in rows[0] if name not in head]:
-        lines.append(f"\nLeft out for the width of the terminal: {' and '.join(left_out)}.")
-    lines.append("\n`ksctl venues list EXCHANGE` shows one of them in full, with its limits;")
-    lines.append("capabilities in neither column are supported.")
-    return "\n".join(lines)
+    shared = f"Supported everywhere: {', '.join(sorted(everywhere))}." if everywhere and len(listings) > 1 else ""
+    missing = [name for name in rows[0] if name not in head]
+    left_out = f"Left out for the width of the terminal: {' and '.join(missing)}." if missing else ""
+    legend = Items(
+        (
+            "`ksctl venues list EXCHANGE` shows one of them in full, with its limits;",
+            "capabilities in neither column are supported.",
+        )
+    )
+    parts = (table, shared, left_out, legend)
+    return Page("Venues", sections=tuple(each for part in parts for each in section("", part)))
 
 
 def _row(each: VenueListing) -> dict[str, str]:
@@ -52,33 +58,32 @@ def _row(each: VenueListing) -> dict[str, str]:
     }
 
 
-def in_full(listing: VenueListing) -> str:
-    """Everything about one venue."""
-    return "\n".join(_full(listing))
+def venue_page(listings: Sequence[VenueListing]) -> Page:
+    """Everything about these venues."""
+    return Page("Venue", sections=tuple(each for listing in listings for each in _full(listing)))
 
 
-def _full(listing: VenueListing) -> Iterator[str]:
+def _full(listing: VenueListing) -> Iterator[Section]:
     exchange = "" if listing.exchange is None else f", exchange {listing.exchange}"
-    yield f"Adapter {listing.adapter}{exchange}: {', '.join(listing.markets)}"
+    head = [f"Adapter {listing.adapter}{exchange}: {', '.join(listing.markets)}"]
     if listing.tried:
         against = "It is " if listing.tried.startswith("not tried") else "Tried against "
-        yield f"{against}{listing.tried}"
-    yield ""
-    if listing.capabilities:
-        yield capability_table(listing.capabilities)
-        yield ""
-    yield f"Batches of {listing.traits.batch}" if listing.traits.batch > 1 else "No batches"
-    yield "Closes a whole book in one request" if listing.traits.whole_book else "No request that closes a whole book"
-    yield f"Dead-man timer: {dead_man(listing, full=True)}"
+        head.append(f"{against}{listing.tried}")
+    yield from section("", Items(tuple(head)))
+    yield from section("", capability_table(listing.capabilities))
     ids = listing.traits.client_ids
     longest = f", up to {ids.longest}" if ids.form == "plain" else ""
-    yield f"Client order ids: {ids.form}{longest}"
+    facts = [
+        f"Batches of {listing.traits.batch}" if listing.traits.batch > 1 else "No batches",
+        "Closes a whole book in one request" if listing.traits.whole_book else "No request that closes a whole book",
+        f"Dead-man timer: {dead_man(listing, full=True)}",
+        f"Client order ids: {ids.form}{longest}",
+    ]
     if not listing.traits.limits:
-        yield "No request limits are known: requests are not metered"
-        return
-    yield ""
-    rows = [(each.name, limit(each), ", ".join(_costs(listing, each.name)) or "-") for each in listing.traits.limits]
-    yield table(("limit", "allows", "a request takes"), rows)
+        facts.append("No request limits are known: requests are not metered")
+    yield from section("", Items(tuple(facts)))
+    rows = ((each.name, limit(each), ", ".join(_costs(listing, each.name)) or "-") for each in listing.traits.limits)
+    yield from section("", Table(("limit", "allows", "a request takes"), tuple(rows)))
 
 
 def _costs(listing: VenueListing, name: str) -> Iterator[str]:
@@ -89,9 +94,10 @@ def _costs(listing: VenueListing, name: str) -> Iterator[str]:
             yield f"{cost.call} {' + '.join(parts)}"
 
 
-def capability_table(capabilities: Sequence[Capability]) -> str:
+def capability_table(capabilities: Sequence[Capability], caption: str = "") -> Table:
     """Capabilities of a venue, with notes."""
-    return table(("capability", "supported", ""), [(each.name, each.can, each.note) for each in capabilities])
+    rows = tuple((each.name, each.can, each.note) for each in capabilities)
+    return Table(("capability", "supported", ""), rows, caption=caption)
 
 
 def named(capabilities: Sequence[Capability], can: str) -> str:
