@@ -45,17 +45,21 @@ BUSY_SECONDS = 10.0
 less: `killswitch.store.fallback.HOLDER_TIMEOUT`."""
 
 
+class _OlderSchemaError(StoreVersionError):
+    """The store has an older schema: a copy of it can be read."""
+
+
 def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
     """Open the store at a path or `sqlite:///` URL; it is created and migrated where needed.
 
-    With `read_only` nothing is created, migrated or written. Raises StoreMissingError, StoreVersionError or, for any
-    other trouble with the file, StoreError.
+    With `read_only` nothing is created, migrated or written: a store of an older schema is read as a migrated copy in
+    memory. Raises StoreMissingError, StoreVersionError or, for any other trouble with the file, StoreError.
     """
     path = _path(url_or_path)
     engine = _reading_engine(path) if read_only else _writing_engine(path)
     try:
         _prepare(engine, path, read_only=read_only)
-    except MediumError:
+    except (MediumError, _OlderSchemaError):
         engine.dispose()
         if not read_only:
             raise
@@ -67,9 +71,8 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
 
 
 def _opened_as_copy(path: Path) -> SqlStore:
-    """A copy of the store for reading where SQLite cannot read it in place, as on a full disk with a leftover log."""
-    with _copy_source(path) as disk:
-        engine = memory_engine(_begin, disk, str(path))
+    """A copy of the store for reading, where SQLite cannot read it in place, as on a full disk with a leftover log."""
+    engine = _copied(path)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     return SqlStore(engine, str(path))
@@ -102,9 +105,17 @@ def open_in_memory(url_or_path: str) -> SqlStore:
     read.
     """
     path = _path(url_or_path)
+    engine = _copied(path)
+    return SqlStore(engine, f"in memory, a copy of {path}", volatile=True)
+
+
+def _copied(path: Path) -> Engine:
+    """An engine over a copy in memory, at the newest schema."""
     with _copy_source(path) as disk:
         engine = memory_engine(_begin, disk, str(path))
-    return SqlStore(engine, f"in memory, a copy of {path}", volatile=True)
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        migrate(connection)
+    return engine
 
 
 def open_empty_in_memory() -> SqlStore:
@@ -139,7 +150,8 @@ def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
         engine = _reading_engine(path)
         stack.callback(engine.dispose)
         try:
-            _prepare(engine, path, read_only=True)
+            with suppress(_OlderSchemaError):
+                _prepare(engine, path, read_only=True)
         except MediumError:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="ksctl-")))
             moved = folder / path.name
@@ -196,10 +208,7 @@ def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
     except (TypeError, ValueError) as error:
         raise DamagedStoreError(str(path), f"its schema version cannot be read ({error})") from error
     if version < NEWEST:
-        raise StoreVersionError(
-            f"{path}: the store has schema {version}, this program reads {NEWEST}: "
-            "start `ksctl run` on it once, which migrates it"
-        )
+        raise _OlderSchemaError(f"{path}: the store has schema {version}, this program reads {NEWEST}")
 
 
 def _writing_engine(path: Path) -> Engine:

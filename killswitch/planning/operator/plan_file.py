@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Instant, Instrument, OrderSide, Side
+from killswitch.model.snapshot import Instant, Instrument, Liquidity, Market, Order, Position
 
 PLAN_FORMAT: Final = "killswitch.plan/v1"
 
@@ -25,34 +25,23 @@ class PlanFileError(Exception):
     """A text that is no plan, or an altered plan; the message gives the reason."""
 
 
-class PlannedPosition(Struct, frozen=True):
-    """A position of the basis, in contracts."""
-
-    symbol: str
-    side: Side
-    contracts: Decimal
-
-
-class PlannedOrder(Struct, frozen=True):
-    """An open order of the basis; `amount` in contracts."""
-
-    id: str
-    symbol: str
-    side: OrderSide
-    amount: Decimal
-
-
 class AccountBasis(Struct, frozen=True, omit_defaults=True):
     """One account of the basis. `unread`: why it could not be read; its positions and orders are then unknown.
 
-    `instruments`: known rules of the symbols that the plan trades.
+    Positions have contracts, mark and notional; orders id, symbol, side and amount. `instruments` are the known rules
+    of the symbols that the plan trades and, for a spot account, of those that it holds; `prices` those of its assets.
+    Marks, prices and liquidity are what orders were computed from: a book is not compared by them.
     """
 
     account: str
     unread: str | None = None
-    positions: tuple[PlannedPosition, ...] | None = None
-    orders: tuple[PlannedOrder, ...] | None = None
+    market: Market | None = None
+    currency: str | None = None
+    positions: tuple[Position, ...] | None = None
+    orders: tuple[Order, ...] | None = None
     instruments: tuple[Instrument, ...] = ()
+    prices: dict[str, Decimal] = {}
+    liquidity: tuple[Liquidity, ...] = ()
 
 
 class SavedPlan(Struct, frozen=True, kw_only=True):
@@ -112,7 +101,8 @@ def decode_plan(text: bytes | str) -> SavedPlan:
     found = digest_of(contents)
     if found != plan.digest:
         raise PlanFileError(
-            f"the plan was altered after it was saved: its digest is {plan.short}, that of its contents {found[:19]}"
+            f"the plan was altered after it was saved: its digest is {plan.short}, that of its contents {found[:19]}; "
+            "save it again with `ksctl plan --out` or `ksctl close --dry-run --out`"
         )
     if digest_of(_contents(plan)) != plan.digest:
         # An unknown field or another spelling of a number would change the digest after decoding.

@@ -6,7 +6,7 @@ appeared since are not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
 from msgspec import structs
@@ -16,22 +16,17 @@ from killswitch.model.decision import Decision, decision_id
 from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
 from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
-from killswitch.planning.operator.plan_file import (
-    AccountBasis,
-    PlanFileError,
-    PlannedOrder,
-    PlannedPosition,
-    SavedPlan,
-    decode_plan,
-)
+from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, SavedPlan, decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
 from killswitch.planning.targets.merge import ordered_symbols
+from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 from killswitch.valuation.trust import reason_untrusted
 
 LONGEST_WAIT = 600 * SECOND
@@ -58,8 +53,8 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
     rules = {(a.account, it.symbol): sound_instrument(it) for a in snapshot.accounts for it in a.instruments or ()}
-    now = to_micros(snapshot.as_of)
-    return tuple(_basis(each, now, traded, rules) for each in snapshot.accounts if each.account in names)
+    facts = SnapshotFacts(to_micros(snapshot.as_of), snapshot.accounts, rules)
+    return tuple(_basis(facts.of(each), traded, rules) for each in snapshot.accounts if each.account in names)
 
 
 def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> set[str]:
@@ -76,24 +71,31 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
     return names
 
 
-def _basis(
-    account: AccountSnapshot, now: int, traded: set[tuple[str, str]], rules: Mapping[tuple[str, str], Instrument]
-) -> AccountBasis:
-    known = tuple(rules[key] for key in sorted(traded) if key[0] == account.account and key in rules)
-    why_untrusted = reason_untrusted(account, now, None)
+def _basis(facts: AccountFacts, traded: set[tuple[str, str]], rules: Instruments) -> AccountBasis:
+    account, positions = facts.account, sorted(facts.held.merged, key=lambda each: each.key)
+    is_spot = account.market == "spot"
+    named = traded | {(facts.name, each.symbol) for each in positions if is_spot}
+    known = tuple(rules[key] for key in sorted(named) if key[0] == facts.name and key in rules)
+    why_untrusted = reason_untrusted(account, 0, None)
     if why_untrusted is not None:
-        return AccountBasis(account.account, why_untrusted, instruments=known)
-    orders = None if account.orders is None else tuple(map(_planned, account.orders))
+        return AccountBasis(facts.name, why_untrusted, account.market, account.currency, instruments=known)
     return AccountBasis(
-        account.account,
-        positions=tuple(PlannedPosition(*key, amount) for key, amount in sorted(_held(account).items())),  # type: ignore[arg-type]  # a position's own side
-        orders=orders,
+        facts.name,
+        market=account.market,
+        currency=account.currency,
+        positions=tuple(
+            Position(each.symbol, each.side, each.contracts, mark_price=each.mark_price, notional=each.notional)
+            for each in positions
+        ),
+        orders=None if account.orders is None else tuple(map(_planned, account.orders)),
         instruments=known,
+        prices={each.asset: each.price for each in facts.sound.balances or () if is_spot and each.price is not None},
+        liquidity=tuple(each for each in account.liquidity or () if (facts.name, each.symbol) in named),
     )
 
 
-def _planned(order: Order) -> PlannedOrder:
-    return PlannedOrder(order.id, order.symbol, order.side, order.amount)
+def _planned(order: Order) -> Order:
+    return Order(order.id, order.symbol, order.side, order.amount)
 
 
 def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
@@ -116,10 +118,10 @@ def apply_plan(
         plan = decode_plan(event.plan or "")
     except PlanFileError as error:
         raise RefusedPlanError((str(error),)) from error
-    markets = {account.account: account.market for account in snapshot.accounts}
+    present = {account.account: account for account in snapshot.accounts}
     found = tuple(unsound_numbers(plan)) or (
         *changes(plan, snapshot, policies, instruments),
-        *plan_faults(plan, markets),
+        *plan_faults(plan, policies, present, instruments),
     )
     waited = now - to_micros(event.at)
     if waited > LONGEST_WAIT:
@@ -240,6 +242,10 @@ def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instrum
     if basis.unread is not None:
         yield f"account {basis.account} could not be read for the plan ({basis.unread}), and can be now"
     else:
+        for name in ("market", "currency"):
+            was, now_is = getattr(basis, name), getattr(account, name)
+            if was is not None and was != now_is:
+                yield f"the {name} of account {basis.account} was {was}, and is {now_is}"
         yield from _moved(basis, account)
         yield from _orders(basis, account)
     for rules in basis.instruments:
@@ -278,7 +284,7 @@ def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
             yield f"order {id_} on {basis.account} was {_order_text(before)}, and is {_order_text(after)}"
 
 
-def _order_text(order: PlannedOrder) -> str:
+def _order_text(order: Order) -> str:
     return f"{order.side} {order.amount:f} {order.symbol}"
 
 

@@ -45,8 +45,6 @@ FORMATS = {
     "Notice": decision.Notice,
     "Saved plan": plan_file.SavedPlan,
     "Account basis": plan_file.AccountBasis,
-    "Planned position": plan_file.PlannedPosition,
-    "Planned order": plan_file.PlannedOrder,
     "Progress": progress.CloseProgress,
     "Open position": progress.OpenPosition,
     "Answer": answer.BacktestAnswer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
+from killswitch.model.words import Cause
 from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.operator.plan_check import plan_faults
 from killswitch.planning.operator.plan_file import (
@@ -47,7 +48,7 @@ LOCKING = locking(5)
 
 def stage_plan(policies: PolicySet, **changes: Any) -> SavedPlan:
     """A plan of stage `trim` on account main, decided on the initial book."""
-    (decision,) = plan_of(book(after()), policies).decisions
+    (decision,) = plan_of(book(after()), policies, None).decisions
     fields: dict[str, Any] = {
         "policy": "calm", "scope": "account/main", "stage": "trim", "level": 2, "kind": None, "cause": None,
         "reason": None, "triggers": (TriggerReading("t"),), "cooldown_until": after(hours=1),
@@ -75,9 +76,9 @@ def book(at: datetime, positions: Any = None, **more: Any) -> Snapshot:
     return snapshot(at, account("1000", positions, **fields), events=events)
 
 
-def plan_of(seen: Snapshot, policies: PolicySet = POLICIES) -> SavedPlan:
+def plan_of(seen: Snapshot, policies: PolicySet = POLICIES, cause: Cause | None = "drill") -> SavedPlan:
     """The saved plan of an operator close of everything in `seen`."""
-    event = replace(operator_event("close", seen.as_of, None), cause="drill")
+    event = replace(operator_event("close", seen.as_of, None), cause=cause)
     (decision,) = Interpreter(policies).tick(replace(seen, events=(event,))).decisions
     return make_plan(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
 
@@ -266,7 +267,7 @@ def faults_of_forged_plan(**changed: Any) -> tuple[str, ...]:
     (decision,) = plan.decisions
     order, *rest = decision.intents
     decision = replace(decision, intents=(replace(order, **changed), *rest))
-    return tuple(plan_faults(replace(plan, decisions=(decision,)), {"main": "swap"}))
+    return tuple(plan_faults(replace(plan, decisions=(decision,)), POLICIES, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def hop(contracts: str, symbol: str, target: str = "0", after: int | None = None
 
 def plan_with_orders(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
     """A plan of `seen` with these orders instead of its own, and a valid digest."""
-    plan = plan_of(seen)
+    plan = plan_of(seen, cause=None)
     decision = replace(plan.decisions[0], intents=intents, **more)
     return make_plan(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
 
@@ -306,16 +307,19 @@ def plan_with_orders(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan
 @pytest.mark.parametrize(
     ("orders", "message"),
     [
-        ([intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)], "a plan carries out no hedge"),
-        ([hop("3", "BTC")], "is not reduce-only, and the account trades swap"),
-        ([intent("3", purpose="hop")], "over another market, and the account trades swap"),
-        ([intent("3", reduce_only=False)], "is not reduce-only, and the account trades swap"),
-        ([intent("3", "1")] * 3, "it orders 9 contracts of BTC long on main, leaving 1, and saw 3"),
-        ([intent("1", "0")], "it orders 1 contracts of BTC long on main, leaving 0, and saw 3"),
-        ([intent("2"), intent("1", "2")], "leave different amounts of it"),
+        (
+            [intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)],
+            "its basis gives 0 orders for DOGE long on main, and it has 1",
+        ),
+        ([hop("3", "BTC")], "reduce_only of its order 1 for BTC long on main is False, and its basis gives True"),
+        ([intent("3", purpose="hop")], "purpose of its order 1 for BTC long on main is hop, and its basis gives redu"),
+        ([intent("3", reduce_only=False)], "reduce_only of its order 1 for BTC long on main is False"),
+        ([intent("3", "1")] * 3, "its basis gives 1 orders for BTC long on main, and it has 3"),
+        ([intent("1", "0")], "contracts of its order 1 for BTC long on main is 1, and its basis gives 3"),
+        ([intent("2"), intent("1", "2")], "its basis gives 1 orders for BTC long on main, and it has 2"),
         ([intent("NaN")], "it orders NaN contracts"),
         ([intent("sNaN")], "it orders sNaN contracts"),
-        ([intent("3", after=0)], "after order 0, which is not an earlier sale"),
+        ([intent("3", after=0)], "its basis gives 0 orders for BTC long on main, and it has 1"),
     ],
 )
 def test_orders_that_do_not_only_close_are_refused(orders: list[Intent], message: str) -> None:
@@ -337,17 +341,32 @@ def spot(at: datetime) -> Snapshot:
 @pytest.mark.parametrize(
     ("orders", "message"),
     [
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0)], None),
-        ([hop("60", "X/BTC"), hop("40", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)], None),
-        ([hop("60", "X/BTC"), hop("60", "X/ETH")], "it sells 120 X on main, and saw 100"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "0", 0)], "it leaves 0 of BTC/USDT long on main, and saw 2"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 1)], "after order 1, which is not an earlier sale"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", -1)], "after order -1, which is not an earlier sale"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 99)], "after order 99, which is not an earlier sale"),
-        ([hop("100", "X/BTC"), hop("0", "ETH/USDT", "0", 0)], "after X/BTC long on main, which does not buy its asset"),
+        ([hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 0)], None),
+        ([hop("100", "X/BTC")], None),
         (
-            [hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0), hop("0", "BTC/USDC", "0", 0)],
-            "it sells the proceeds of X/BTC long on main twice",
+            [hop("60", "X/BTC"), hop("40", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)],
+            "its basis gives 1 orders for X/BTC long on main, and it has 2",
+        ),
+        ([hop("60", "X/BTC"), hop("60", "X/ETH")], "its basis gives 0 orders for X/ETH long on main, and it has 1"),
+        ([hop("120", "X/BTC")], "contracts of its order 1 for X/BTC long on main is 120, and its basis gives 100"),
+        (
+            [hop("100", "X/BTC"), hop("2", "BTC/USDT", "2", 0)],
+            "contracts of its order 1 for BTC/USDT long on main is 2",
+        ),
+        (
+            [hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "0", 0)],
+            "target of its order 1 for BTC/USDT long on main is 0",
+        ),
+        (
+            [hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)],
+            "follows of its order 1 for BTC/USDT long on main is order 1, and its basis gives order 1 for X/BTC long",
+        ),
+        ([hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", -1)], "BTC/USDT long on main is order -1"),
+        ([hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 99)], "BTC/USDT long on main is order 99"),
+        ([hop("100", "X/BTC"), hop("0", "ETH/USDT", "0", 0)], "its basis gives 0 orders for ETH/USDT long on main"),
+        (
+            [hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 0), hop("0", "BTC/USDC", "0", 0)],
+            "its basis gives 0 orders for BTC/USDC long on main",
         ),
     ],
 )
@@ -369,6 +388,148 @@ def test_a_close_of_a_spot_book_by_two_hops_passes_the_plan_check() -> None:
     assert applied(plan, spot(after(minutes=1))).decisions
 
 
+def scaled(path: tuple[object, ...], value: Any) -> Iterator[Any]:
+    """Other values for a leaf of a plan: of another size, sign, direction or name, or none."""
+    match value:
+        case bool():
+            yield not value
+        case int():
+            yield from (value + 1, value - 1, value * 1_000_000)
+        case str() if path[-1] in {"contracts", "target", "band", "amount", "mark_price", "notional", "price"}:
+            yield from (str(Decimal(value) + 1), str(Decimal(value) * 2), "-" + value, "0", "1e+40", "NaN", None)
+        case str():
+            yield from (
+                value + "x",
+                "",
+                None,
+                *{"buy", "sell", "long", "short", "hop", "swap", "spot", "all"} - {value},
+            )
+        case None:
+            yield from (0, 1, "x", True)
+
+
+def leaves(value: Any, path: tuple[object, ...] = ()) -> Iterator[tuple[tuple[object, ...], Any]]:
+    """Every leaf of a JSON value, with its path."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from leaves(part, (*path, key))
+    if not isinstance(value, dict | list):
+        yield path, value
+
+
+def forged(contents: Any, path: tuple[Any, ...], value: object) -> bytes:
+    """The plan with another leaf, and a digest that fits."""
+    copy = json.loads(json.dumps(contents))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    copy["digest"] = digest_of(copy)
+    return json.dumps(copy).encode()
+
+
+def traded_at_most(seen: Snapshot, outcome: Outcome) -> None:
+    """Fails where the decisions do more than close what the account holds, or cancel what rests there."""
+    (account,) = seen.accounts
+    held_now = {(each.symbol, each.side): each.contracts for each in account.positions or ()}
+    resting = {each.id for each in account.orders or ()}
+    for decision in outcome.decisions:
+        sold: dict[tuple[str, str], Decimal] = {}
+        for each in decision.intents:
+            assert each.account == account.account
+            assert each.side == ("sell" if each.position_side == "long" else "buy")
+            assert each.reduce_only is (account.market == "swap")
+            assert each.purpose != "hedge"
+            if each.after is None:
+                base = next(key for key in held_now if key[0].split("/")[0] == each.symbol.split("/")[0])
+                sold[base] = sold.get(base, Decimal(0)) + each.contracts
+                assert each.target >= 0
+        assert all(amount <= held_now[key] for key, amount in sold.items())
+        assert {each.order for each in decision.cancels} <= resting
+        assert (decision.lock, decision.further) == (None, ())
+
+
+@pytest.mark.parametrize("seen", [book, spot], ids=["swap", "spot"])
+def test_no_leaf_of_a_plan_can_be_changed_to_do_more(seen: Callable[[datetime], Snapshot]) -> None:
+    """Each field of the file, one at a time, with a digest that fits: refused, or nothing more than was seen."""
+    contents, now = json.loads(encode_plan(plan_of(seen(after())))), seen(after(minutes=1))
+    accepted: set[object] = set()
+    for path, value in leaves(contents):
+        for other in scaled(path, value):
+            text = forged(contents, path, other)
+            event = Event(id="apply-1", at=now.as_of, kind="apply", author="operator-1", plan=text.decode())
+            outcome = Interpreter(POLICIES).tick(replace(now, events=(event,)))
+            assert outcome.decisions or any("was not applied" in notice.text for notice in outcome.notices)
+            traded_at_most(now, outcome)
+            accepted |= {path[-1]} if outcome.decisions else set()
+    assert accepted & {"contracts", "side", "position_side", "reduce_only", "purpose", "order", "unread"} == set()
+
+
+def test_an_order_that_two_decisions_of_a_plan_give_is_refused() -> None:
+    """The same close twice in a file, with a digest that fits, would sell a spot holding twice."""
+    plan = plan_of(spot(after()))
+    twice = make_plan(plan.as_of, plan.policy_set, plan.commit, plan.decisions * 2, plan.basis)
+    refused = refusal(applied(twice, spot(after(minutes=1))))
+    assert "two of its decisions order BTC/USDT long on main; two of its decisions order X/BTC long on main" in refused
+
+
+def test_a_holding_that_no_close_sells_is_not_sold_by_a_plan() -> None:
+    """A stable coin is money: an order for it follows from no close, whatever the file says."""
+    coins = position("USDC/USDT", "long", contracts="5", mark_price="1", notional="5")
+
+    def seen(at: datetime) -> Snapshot:
+        return snapshot(at, account("5", [coins], market="spot", instruments=(rules("USDC/USDT", state="open"),)))
+
+    event = replace(operator_event("close", after(), None), cause=None)
+    (nothing,) = Interpreter(POLICIES).tick(replace(seen(after()), events=(event,))).decisions
+    assert nothing.intents == ()
+    decision = replace(nothing, intents=(intent("5", symbol="USDC/USDT", reduce_only=False),))
+    plan = make_plan(after(), POLICIES.digest, None, (decision,), basis_of((decision,), seen(after()), POLICIES))
+    refused = refusal(applied(plan, seen(after(minutes=1))))
+    assert "its basis gives 0 orders for USDC/USDT long on main, and it has 1" in refused
+
+
+def test_a_spot_plan_applies_although_every_price_has_moved() -> None:
+    """Its minimum orders and proceeds were computed at the marks of then, and are compared at these."""
+    now = spot(after(minutes=1))
+    (holder,) = now.accounts
+    moved = tuple(
+        replace(each, mark_price=each.mark_price * 3, notional=each.notional * 3) for each in holder.positions or ()
+    )
+    fallen = replace(now, accounts=(replace(holder, positions=moved),))
+    plan = plan_with_orders(spot(after()), hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 0), cancels=())
+    assert applied(plan, fallen).decisions
+
+
+def saved_by_an_earlier_version(plan: SavedPlan) -> SavedPlan:
+    """The plan with a basis of positions, orders and rules only."""
+    (basis,) = plan.basis
+    bare = tuple(replace(each, mark_price=None, notional=None) for each in basis.positions or ())
+    old = replace(basis, market=None, currency=None, positions=bare, prices={}, liquidity=())
+    return make_plan(plan.as_of, plan.policy_set, plan.commit, plan.decisions, (old,))
+
+
+@pytest.mark.parametrize("seen", [book, spot], ids=["swap", "spot"])
+def test_a_plan_of_an_earlier_version_is_planned_again_from_the_book_of_now(
+    seen: Callable[[datetime], Snapshot],
+) -> None:
+    """It has no market and no marks: those of the tick, whose contracts are the same, stand in for them."""
+    plan = saved_by_an_earlier_version(plan_of(seen(after())))
+    assert [each.intents for each in applied(plan, seen(after(minutes=1))).decisions] == [plan.decisions[0].intents]
+    (decision,) = plan.decisions
+    first, *rest = decision.intents
+    more = replace(decision, intents=(replace(first, contracts=first.contracts * 2), *rest))
+    larger = make_plan(plan.as_of, plan.policy_set, plan.commit, (more,), plan.basis)
+    assert "contracts of its order 1" in refusal(applied(larger, seen(after(minutes=1))))
+
+
+def test_a_plan_whose_account_trades_another_market_now_is_refused() -> None:
+    """Its orders were for another product."""
+    (account_now,) = book(after(minutes=1)).accounts
+    spot_now = replace(book(after(minutes=1)), accounts=(replace(account_now, market="spot"),))
+    assert "the market of account main was swap, and is spot" in refusal(applied(plan_of(book(after())), spot_now))
+
+
 def test_a_cancel_of_an_order_outside_the_basis_is_refused() -> None:
     """A stop that no snapshot contained cannot have been chosen by a plan."""
     forged_cancel = plan_with_orders(book(after()), intent("3"), cancels=(Cancel("main", "BTC", "stop-1", "all"),))
@@ -384,7 +545,7 @@ def test_a_cancel_of_an_order_outside_the_basis_is_refused() -> None:
 def test_an_impossible_pace_or_ladder_is_refused(pace: Unwinding) -> None:
     """It would divide by zero, or never send."""
     plan = plan_with_orders(book(after()), intent("3"), unwinding=pace)
-    assert "its unwinding u has an invalid pace or ladder" in refusal(applied(plan, book(after(minutes=1))))
+    assert "its unwinding u is not one of the policy set" in refusal(applied(plan, book(after(minutes=1))))
 
 
 def test_a_plan_whose_lock_has_expired_is_refused_with_the_time() -> None:
@@ -434,10 +595,10 @@ def assert_conforms(value: Any, schema: Any, known: Any) -> None:
             assert_conforms(part, schema["items"], known)
 
 
-def test_a_plan_holds_no_equity_and_no_prices() -> None:
-    """The basis is positions, orders and rules; it has no equity and no connection of an account."""
+def test_a_plan_holds_no_equity() -> None:
+    """The basis is what orders follow from: positions with marks, orders and rules, and no connection of an account."""
     (basis,) = json.loads(encode_plan(plan_of(book(after()))))["basis"]
-    assert basis.keys() == {"account", "positions", "orders", "instruments"}
+    assert basis.keys() == {"account", "market", "currency", "positions", "orders", "instruments"}
     assert msgspec.json.encode(basis).count(b"1000") == 0
 
 
