@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
@@ -26,7 +27,7 @@ from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Snapshot
 from killswitch.model.venue import VenueAdapter
 from killswitch.planning.interpreter import Interpreter
@@ -113,6 +114,7 @@ class _Backtest:
         self._firings = FiringFollower(self._journal)
         self._are_instruments_sent = False
         self._notices = 0
+        self._alerts = AlertState()
         self._snapshot: Snapshot | None = None
 
     @property
@@ -123,7 +125,8 @@ class _Backtest:
         """Process the bar's close: take a snapshot, decide, journal, act."""
         snapshot = self._snapshot = self._take_snapshot()
         outcome = self._interpreter.tick(snapshot)
-        self._notices += len(outcome.notices)
+        notices, self._alerts = advance(self._alerts, outcome.alerts, to_micros(snapshot.as_of))
+        self._notices += len(outcome.notices) + len(notices)
         self._accumulator.add_bar(snapshot)
         cut: dict[str, Decimal] = {}
         for decision in outcome.decisions:

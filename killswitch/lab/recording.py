@@ -13,13 +13,14 @@ from typing import IO, Self
 import msgspec
 from msgspec import structs
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
 from killswitch.model.venue import Prices
-from killswitch.planning.interpreter import Interpreter, Pending
+from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Pending
 from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
@@ -199,17 +200,19 @@ def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decis
     """
     interpreter, stream = Interpreter(policies), iter(snapshots)
     following: Snapshot | None = None
+    alerts = AlertState()
     while (snapshot := following or next(stream, None)) is not None:
         following = None
         if snapshot.missing:
             yield _missing(snapshot)
         pending = interpreter.evaluate(snapshot)
-        if pending is None:
-            continue
-        if pending.reread:  # only then: a damaged line must not keep the decisions before it
+        if pending is not None and pending.reread:  # only then: a damaged line must not keep the decisions before it
             following = next(stream, None)
-        outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)
-        yield from outcome.notices
+        outcome = NO_OUTCOME
+        if pending is not None:
+            outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)
+        notices, alerts = advance(alerts, outcome.alerts, to_micros(snapshot.as_of))
+        yield from (*outcome.notices, *notices)
         yield from outcome.decisions
 
 

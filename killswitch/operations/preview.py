@@ -12,16 +12,16 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.accounts.arming import REMEMBERED
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
-from killswitch.model.instant import rfc3339
+from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
 from killswitch.planning.scopes.trigger_status import MachineStatus
-from killswitch.runner.loop import REMEMBERED_NOTICES
 from killswitch.runner.status_blob import AccountView, account_view
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
@@ -65,13 +65,14 @@ def preview(
     pending = interpreter.evaluate(snapshot)
     machines = interpreter.status()  # as they are, not as the plan would leave them
     outcome = NO_OUTCOME if pending is None else interpreter.decide(pending)
+    wrong, _ = advance(AlertState(), outcome.alerts, to_micros(snapshot.as_of))  # also what was notified already
     return Preview(
         snapshot=snapshot,
         policies=policies,
         accounts=tuple(account_view(account, armed=account.account in armed) for account in snapshot.accounts),
         machines=machines,
         decisions=outcome.decisions,
-        notices=outcome.notices,
+        notices=outcome.notices + wrong,
         memory=memory,
     )
 
@@ -100,7 +101,7 @@ def of_policies(shown: Preview) -> tuple[Decision, ...]:
 
 def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
     """An interpreter with the state of the runner, if there is a store, and the name of the source of the state."""
-    interpreter = Interpreter(policies, earlier_notices=() if store is None else store.notices(REMEMBERED_NOTICES))
+    interpreter = Interpreter(policies)
     if store is None:
         return interpreter, "no store: only this snapshot, so windows are partly known"
     unfinished = [stored.decision for stored in store.unfinished()]

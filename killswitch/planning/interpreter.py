@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from killswitch.engine.state import PendingClose, level_in_force
 from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import Graph, PolicySet, Stages
+from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
@@ -56,10 +57,11 @@ ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
 
 
 class Outcome(Struct, frozen=True):
-    """Result of a tick: decisions, and notices for people."""
+    """Result of a tick: decisions, notices of what has happened, and what is wrong now."""
 
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
+    alerts: Alerts = NO_ALERTS
 
 
 NO_OUTCOME = Outcome()
@@ -79,10 +81,8 @@ class Pending(Struct, frozen=True):
 class Interpreter:
     """Interpreter of all policies over all scopes."""
 
-    def __init__(
-        self, policies: PolicySet, armed: Collection[str] | None = None, earlier_notices: Iterable[Notice] | None = None
-    ) -> None:
-        """`armed`: accounts on which orders may be sent; None is all. `earlier_notices`: notices of earlier runs."""
+    def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
+        """`armed`: accounts on which orders may be sent; None is all."""
         self._policies = policies
         self._compiled = [compile_policy(graph) for graph in policies.graphs]
         self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
@@ -97,7 +97,7 @@ class Interpreter:
         self._seen_events: dict[str, int] = {}
         self._outage: tuple[int, int] | None = None
         self._commands = OperatorCommands(policies)
-        self._hedging = HedgePlanner(policies, armed, earlier_notices)
+        self._hedging = HedgePlanner(policies, armed)
         self._now = 0
 
     def restore(
@@ -165,8 +165,8 @@ class Interpreter:
             issued += [refusal(each, self._evaluators.values(), now) for each in unanswered]
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
-        has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        if not (eligible or decisions or issued or has_uncloseable):
+        may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
+        if not (eligible or decisions or issued or may_hedge):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -299,13 +299,13 @@ class Interpreter:
                 evaluator.history.ledger.collect(self._second_view(evaluator, reread), evaluator.history.view)
         # last, because nothing may be opened on accounts on which a close is in progress or starts with this tick
         starts = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
-        hedges, of_hedges = self._hedging.plan(busy_accounts(pending.snapshot.closings, self._active) | starts)
+        hedges, of_hedges, alerts = self._hedging.plan(busy_accounts(pending.snapshot.closings, self._active) | starts)
         decisions, issued = (*decisions, *hedges), [*issued, *of_hedges]
         for decision in decisions:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
-        return Outcome(decisions, tuple(issued))
+        return Outcome(decisions, tuple(issued), alerts)
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""

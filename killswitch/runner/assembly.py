@@ -41,7 +41,7 @@ from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import BrokerSuspension
 from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import REMEMBERED_NOTICES, Runner, RunnerPace
+from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
@@ -116,7 +116,7 @@ def assemble(
     restore_adapters(store, accounts)
     store_places(store, policies)
     arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
-    interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
+    interpreter = Interpreter(policies, arming.names)
     unfinished = left_to_do(store)
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     within = min(pace.read_timeout, pace.stop_timeout)

@@ -176,7 +176,7 @@ class Runner:
             outcome = await self._decide(snapshot, span)
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
-            of_alerts, alerts = self._advance_alerts(snapshot, commands)
+            of_alerts, alerts = self._advance_alerts(snapshot, commands, outcome)
             notices = outcome.notices + answers + of_alerts + self.observers.notices()
             with span.span("commit"):
                 self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
@@ -330,13 +330,16 @@ class Runner:
         """What this tick itself has found wrong: clock and outages."""
         return self._wall.alerts + self.poller.outages.alerts
 
-    def _advance_alerts(self, snapshot: Snapshot, commands: Commands) -> tuple[tuple[Notice, ...], AlertState]:
+    def _advance_alerts(
+        self, snapshot: Snapshot, commands: Commands, outcome: Outcome
+    ) -> tuple[tuple[Notice, ...], AlertState]:
         """Notices of what is wrong since the previous tick, became worse, returned, or is over; and the new state.
 
         The first tick of a run knows nothing to be over: most parts have not done anything yet.
         """
         self._wall.check(snapshot.as_of)
         wrong = together((
+            outcome.alerts,
             self.lasting,
             self._after_acting,
             self._while_polling(),

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Intent, Notice, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
@@ -47,12 +48,9 @@ class HedgePlanner:
 
     Marks are sampled while the program runs: after a restart beta is unknown until enough returns are sampled, except
     for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all.
-    `earlier_notices`: notices of earlier runs; None if unknown.
     """
 
-    def __init__(
-        self, policies: PolicySet, armed: Collection[str] | None = None, earlier_notices: Iterable[Notice] | None = None
-    ) -> None:
+    def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
         self._policies = policies
         self.armed = armed
         self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.instruments}
@@ -65,15 +63,11 @@ class HedgePlanner:
         self._uncloseable: list[UncloseablePosition] = []
         self._counted: set[str] = set()
         self._existing: dict[PnlKey, _ExistingHedge] = {}
-        self._notified: set[tuple[PnlKey, str]] = set()
-        self._earlier_notices = None if earlier_notices is None else tuple(earlier_notices)
-        self._restored: set[str] = set()
 
     def restore(self, decisions: Iterable[Decision]) -> None:
         """Restore decisions from before a restart: those that may need a hedge, and the opened hedges."""
         for decision in decisions if self._rules else ():
             self.remember(decision)
-            self._restored.add(decision.id)
 
     def remember(self, decision: Decision) -> None:
         """Register a decision that is acted on: observe its close, or count a hedge once."""
@@ -90,7 +84,7 @@ class HedgePlanner:
     def observe(
         self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
     ) -> bool:
-        """Observe a snapshot; True if `plan` has work. `last`: the last good snapshot of each account."""
+        """Observe a snapshot; True if any position may need a hedge. `last`: the last good snapshot of each account."""
         if not self._rules:
             return False
         self._sample(snapshot, now, instruments)
@@ -100,15 +94,16 @@ class HedgePlanner:
         # the largest part first: it contains what other decisions would close of the same position
         found = self._obstacles.uncloseable(self._watched(snapshot), self._seen)
         self._uncloseable = sorted(found, key=lambda each: -each.contracts)
-        return bool(self._uncloseable)
+        return True
 
-    def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
-        """Hedge decisions for the last observed snapshot, and their notices.
+    def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice], Alerts]:
+        """Hedge decisions for the last observed snapshot, a notice of each, and the positions that have no hedge.
 
-        A hedge is opened or suggested once; if no instrument fits, that is notified once and retried at the next tick.
+        A hedge is opened once; if no instrument fits, that is retried at the next tick.
         """
         decisions: list[Decision] = []
         issued: list[Notice] = []
+        without: list[Alert] = []
         seen = self._seen
         world = HedgeData(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
         for uncloseable in self._uncloseable:
@@ -119,9 +114,7 @@ class HedgePlanner:
             existing = self._existing.get(part.key, _NOTHING)
             found = size(part, rule, world, existing.orders)
             if isinstance(found, str):
-                # A suggestion was notified already: only the market, or the data of this process, has changed since.
-                if (part.key, SUGGESTED) not in self._notified and not self._was_notified(part, SUGGESTED):
-                    self._notify_once(part, f"nothing can stand in: {found}", "nothing can stand in", issued)
+                without.append(_alert(part, f"nothing can stand in: {found}", is_suggested=False))
             elif rule.hedge.mode == "act" and found.why_suggest_only is None:
                 made = _decision(_hedge_id(part, existing.contracts), part, rule, found, self._policies, world.now)
                 self.remember(made)
@@ -133,8 +126,22 @@ class HedgePlanner:
                     if rule.hedge.mode == "act" and found.why_suggest_only is not None
                     else ""
                 )
-                self._notify_once(part, f"{SUGGESTED}: {found.text}{not_opened}", SUGGESTED, issued)
-        return decisions, issued
+                suggestion = f"suggested to stand in until it is closed: {found.text}{not_opened}"
+                without.append(_alert(part, suggestion, is_suggested=True))
+        return decisions, issued, Alerts(tuple(without), self._unjudged())
+
+    def _unjudged(self) -> tuple[str, ...]:
+        """The keys of positions that are still there: only one that is closed or hedged needs no hedge any more."""
+        if not self._rules:
+            return ()
+        keys = []
+        for name, account in self._seen.accounts.items():
+            if reason_untrusted(account, self._seen.now, None) is not None:
+                keys.append(f"hedge/{name}")
+                continue
+            held = {(name, row.symbol, row.side) for row in account.positions or () if row.contracts}
+            keys += ["/".join(("hedge", *key)) for key in held - self._existing.keys()]
+        return tuple(keys)
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
         """Sample the marks of open markets; the mark of a halted market carries no information."""
@@ -158,7 +165,6 @@ class HedgePlanner:
         made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
         self._decisions = {id_: each for id_, each in self._decisions.items() if id_ in shown or id_ in made}
         self._existing = {key: each for key, each in self._existing.items() if not self._is_closed(key)}
-        self._notified = {(key, what) for key, what in self._notified if not self._is_closed(key)}
 
     def _is_closed(self, key: PnlKey) -> bool:
         account = self._seen.accounts.get(key[0])
@@ -184,23 +190,6 @@ class HedgePlanner:
             return None
         return replace(uncloseable, contracts=more)
 
-    def _notify_once(self, uncloseable: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
-        """Notify once for each position, also across restarts."""
-        if (uncloseable.key, what) not in self._notified:
-            self._notified.add((uncloseable.key, what))
-            if not self._was_notified(uncloseable, what):
-                issued.append(_notice(uncloseable, self._seen.now, text))
-
-    def _was_notified(self, uncloseable: UncloseablePosition, what: str) -> bool:
-        """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
-        of = uncloseable.decision
-        if self._earlier_notices is None or of.id not in self._restored:
-            return uncloseable.ended and of.id in self._restored
-        account, symbol, side = uncloseable.key
-        start, middle = f"hedge: {side} ", f" {symbol} on {account}, which "
-        texts = (each.text for each in self._earlier_notices if each.as_of >= of.as_of)
-        return any(each.startswith(start) and middle in each and what in each for each in texts)
-
     def _rule_of(self, decision: Decision) -> UnwindingRule | None:
         """The unwinding of the decision, if it has hedge instruments; None for decisions that are not acted on."""
         if decision.policy in self._observing or decision.kind in ("reset", "hedge"):
@@ -210,9 +199,6 @@ class HedgePlanner:
         if built_in and rule is not unwinding_for(decision.cause, self._policies.unwindings):
             return None  # a built-in unwinding and a document may both be named after the reason
         return rule
-
-
-SUGGESTED = "suggested to stand in until it is closed"
 
 
 def _hedge_id(uncloseable: UncloseablePosition, existing: Decimal) -> str:
@@ -261,6 +247,24 @@ def _opened(found: Sized) -> str:
     return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
 
 
+def _text(uncloseable: UncloseablePosition, text: str) -> str:
+    return f"hedge: {_what(uncloseable)}: {text}"
+
+
+def _alert(uncloseable: UncloseablePosition, text: str, *, is_suggested: bool) -> Alert:
+    """A position without a hedge. A suggestion is news after the finding that nothing fits, and not the reverse."""
+    account, symbol, side = uncloseable.key
+    of = uncloseable.decision
+    return Alert(
+        f"hedge/{account}/{symbol}/{side}",
+        "page",
+        _text(uncloseable, text),
+        NoticeGroup(of.policy, of.scope, "blocked", symbol),
+        over=f"hedge: {side} {symbol} on {account} needs no hedge any more",
+        measure=Decimal(is_suggested),
+    )
+
+
 def _notice(uncloseable: UncloseablePosition, now: int, text: str) -> Notice:
-    of, about = uncloseable.decision, f"hedge: {_what(uncloseable)}: {text}"
-    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", about, uncloseable.key[1])
+    of, symbol = uncloseable.decision, uncloseable.key[1]
+    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", _text(uncloseable, text), symbol)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import encode_state, read_state
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.unwinding import HedgeInstrument, HedgeRule
 from killswitch.model.decision import Decision, Intent
@@ -367,7 +367,7 @@ def test_on_an_unarmed_account_a_hedge_is_suggested_and_opened_once_it_is_armed(
     assert found.notices[0].text.endswith("; not opened: other is not armed")
     after = World(made)
     after.at, after.closings = world.at, world.closings
-    after.interpreter = Interpreter(made, armed=("main", "other"), earlier_notices=found.notices)
+    after.interpreter = Interpreter(made, armed=("main", "other"))
     after.interpreter.restore(world.interpreter.states(), lambda _p, _s, _since: (), past=(fired,))
     assert hedged_contracts(after.tick(main("-200"), HEDGE_ACCOUNT)) == 10
 
@@ -424,23 +424,29 @@ def test_a_preview_opens_nothing_on_accounts_that_are_not_armed() -> None:
 # Notices
 
 
-def restarted(world: World, made: PolicySet, past: Sequence[Decision], notices: Any) -> Outcome:
-    after = World(made)
-    after.at, after.closings = world.at, world.closings
-    after.interpreter = Interpreter(made, earlier_notices=notices)
-    after.interpreter.restore(world.interpreter.states(), lambda _p, _s, _since: (), past=past)
-    return after.tick(main("-200"), HEDGE_ACCOUNT)
-
-
 def test_a_suggestion_is_not_repeated_by_the_next_run() -> None:
-    """Where the earlier runs' notices are known they decide; otherwise what had ended counts as already reported."""
+    """It has the stored state of the alerts; its first ticks do not know yet what cannot be closed."""
     made = policies(hedge("suggest"))
     world = World(made)
     fired = world.fall(HEDGE_ACCOUNT)
     world.ends(fired, "blocked")
-    [notice] = world.tick(main("-200"), HEDGE_ACCOUNT).notices
-    assert restarted(world, made, (fired,), None).notices == ()
-    assert restarted(world, made, (fired,), (notice,)).notices == ()
-    assert [each.text for each in restarted(world, made, (fired,), ()).notices] == [notice.text]
-    earlier = replace(notice, as_of=START - timedelta(days=1))
-    assert len(restarted(world, made, (fired,), (earlier,)).notices) == 1
+    assert len(world.tick(main("-200"), HEDGE_ACCOUNT).notices) == 1
+    after = World(made)
+    after.at, after.alerts = world.at, read_state(encode_state(world.alerts))
+    after.interpreter.restore(world.interpreter.states(), lambda _p, _s, _since: (), past=(fired,))
+    assert after.tick(main("-200"), HEDGE_ACCOUNT).notices == ()
+    after.closings = world.closings
+    assert after.tick(main("-200"), HEDGE_ACCOUNT).notices == ()
+    assert after.tick(down(), HEDGE_ACCOUNT).notices == ()
+
+
+def test_a_position_that_is_gone_needs_no_hedge_any_more() -> None:
+    """Its alert is over at the first snapshot without it; a later position of the same symbol is another one."""
+    world = World(policies(hedge("suggest")))
+    fired = world.fall(HEDGE_ACCOUNT)
+    world.ends(fired, "blocked")
+    assert len(world.tick(main("-200"), HEDGE_ACCOUNT).notices) == 1
+    [over] = world.tick(account("800", (), name="main"), HEDGE_ACCOUNT).notices
+    assert over.text == f"hedge: long {BTC} on main needs no hedge any more, after 1 s"
+    [again] = world.tick(main("-200"), HEDGE_ACCOUNT).notices
+    assert "suggested to stand in" in again.text

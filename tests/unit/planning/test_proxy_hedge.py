@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, LadderStepRule, SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision
-from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
 from killswitch.model.words import Cause
 from killswitch.planning.interpreter import Interpreter, Outcome
@@ -70,10 +71,14 @@ class World:
         self.interpreter = Interpreter(made)
         self.at = START
         self.closings: tuple[Closing, ...] = ()
+        self.alerts = AlertState()
 
     def tick(self, *accounts: AccountSnapshot, after: timedelta = timedelta(seconds=1)) -> Outcome:
+        """The outcome, with the notices of its alerts among its notices."""
         self.at += after
-        return self.interpreter.tick(snapshot(self.at, *accounts, closings=self.closings))
+        outcome = self.interpreter.tick(snapshot(self.at, *accounts, closings=self.closings))
+        notices, self.alerts = advance(self.alerts, outcome.alerts, to_micros(self.at))
+        return replace_event(outcome, notices=outcome.notices + notices)
 
     def fall(self, hedge_account: AccountSnapshot) -> Decision:
         """The account loses a fifth, and the stage fires."""
