@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killswitch.cli.live.status_text import status_text
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.snapshot import AccountSnapshot
@@ -18,7 +17,7 @@ from killswitch.operations.status import encode_status, store_status
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import RunnerPace
 from killswitch.store.sqlite import open_store
-from tests import graphs, worlds
+from tests import graphs, shown, worlds
 from tests.runner_world import ScriptedVenue, crash_policy
 from tests.virtual_time import VirtualTime
 
@@ -81,7 +80,7 @@ def test_the_status_lists_what_is_wrong_since_when(site: Site) -> None:
             "text": f"{OUT} (down: connection refused); until it is, its triggers go by their on_unknown",
         }
     ]
-    text = status_text(store_status(site.store, site.time.now(), 0), "s")
+    text = shown.status_text(store_status(site.store, site.time.now(), 0), "s")
     (line,) = text.partition("\n\nActive alerts\n")[2].partition("\n\n")[0].splitlines()
     assert f"  page  outage/main: {OUT} (down" in line
     site.run(60)

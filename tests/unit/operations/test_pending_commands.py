@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, field
 
 from killswitch.cli.live.status import status
 from killswitch.cli.operate import single_tick
@@ -61,12 +60,13 @@ def test_a_close_on_a_missing_store_names_the_command_that_creates_it(deployment
     assert "creates it" not in deployment.invoke(reset, "account/main", "--reason", "r").stderr
 
 
-class FakeRunner(Struct):
+class FakeRunner:
     """A runner with nothing to close. Each tick processes the pending commands; one arrives during the first."""
 
-    waiting: list[Event] = field(default_factory=list)
-    late: list[Event] = field(default_factory=list)
-    ticks: int = 0
+    def __init__(self, waiting: Sequence[Event] = (), late: Sequence[Event] = ()) -> None:
+        self.waiting = list(waiting)
+        self.late = list(late)
+        self.ticks = 0
 
     def put_event(self, event: Event) -> None:
         self.waiting.append(event)

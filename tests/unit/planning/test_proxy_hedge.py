@@ -78,7 +78,7 @@ class World:
         self.at += after
         outcome = self.interpreter.tick(snapshot(self.at, *accounts, closings=self.closings))
         notices, self.alerts = advance(self.alerts, outcome.alerts, to_micros(self.at))
-        return replace_event(outcome, notices=outcome.notices + notices)
+        return replace(outcome, notices=outcome.notices + notices)
 
     def fall(self, hedge_account: AccountSnapshot) -> Decision:
         """The account loses a fifth, and the stage fires."""
