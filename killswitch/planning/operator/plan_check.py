@@ -42,8 +42,8 @@ def plan_faults(
 ) -> Iterator[str]:
     """Everything in the plan that planning does not make of its basis, one sentence each.
 
-    The numbers of the plan must be sound. `now`: the accounts by name, and `instruments` their rules, which stand in
-    where an earlier version saved no market and no marks.
+    The numbers of the plan must be sound. `now`: the accounts by name, and `instruments` their rules, from which a plan
+    of an earlier version is planned again: its basis has no market and no marks.
     """
     if not plan.decisions:
         yield "it holds no decision"

@@ -513,7 +513,7 @@ def saved_by_an_earlier_version(plan: SavedPlan) -> SavedPlan:
 def test_a_plan_of_an_earlier_version_is_planned_again_from_the_book_of_now(
     seen: Callable[[datetime], Snapshot],
 ) -> None:
-    """It has no market and no marks: those of the tick, whose contracts are the same, stand in for them."""
+    """It has no market and no marks: those of the tick are used, whose contracts are the same."""
     plan = saved_by_an_earlier_version(plan_of(seen(after())))
     assert [each.intents for each in applied(plan, seen(after(minutes=1))).decisions] == [plan.decisions[0].intents]
     (decision,) = plan.decisions
