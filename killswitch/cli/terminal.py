@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from shutil import get_terminal_size
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TextIO
@@ -48,11 +48,6 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
     """
     shown_on: TextIO | None = stream or sys.stdout
     return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """A table within the width of stdout."""
-    return layout.table(head, rows, indent, terminal_width())
 
 
 def print_text(text: str, *, err: bool = False) -> None:

@@ -42,10 +42,11 @@ raise RuntimeError("a traceback that nobody reads either")
 
 NO_STREAMS = """
 from killswitch.cli.console import write_in_background
-from killswitch.cli.terminal import print_note, print_text, table
+from killswitch.cli.terminal import print_note, print_page
+from killswitch.render.document import Page, Table, section
 write_in_background()
 print_note("a note")
-print_text(table(("a", "table"), [("1", "2")]))
+print_page(Page("", sections=tuple(section("", Table(("a", "table"), (("1", "2"),))))))
 raise SystemExit(7)
 """
 

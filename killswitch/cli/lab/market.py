@@ -19,11 +19,11 @@ from killswitch.cli.terminal import (
     ProgressLines,
     print_json,
     print_note,
-    print_text,
+    print_page,
     progress_bars,
-    table,
     terminal_width,
 )
+from killswitch.render.document import Items, Page, Section, Table
 from killswitch.render.formats import count_of, instant
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def fetch(
     if output == "json":
         print_json(_answer(job, done, failed))
     elif done:
-        print_text(_text(job, done))
+        print_page(_page(job, done))
     for each in failed:
         print_note(f"Error: {each}")
     return EXIT_FAILED if failed else 0
@@ -182,7 +182,7 @@ def _progress(job: _FetchJob) -> Iterator[tuple[Callable[[str, int], None], Call
         yield move_bar, lambda text: bar.console.print(text, markup=False)
 
 
-def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
+def _page(job: _FetchJob, done: Sequence[FetchResult]) -> Page:
     rows = [
         (
             each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
@@ -192,7 +192,8 @@ def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
     ]  # fmt: skip
     head = ("symbol", "bars", "new", "first", "last", "gaps", "requests")
     remarks = [f"{each.symbol}: {remark}" for each in done for remark in _remarks(each)]
-    return "\n".join((f"{job.venue}, {job.timeframe}, in {job.out}", table(head, rows), *remarks))
+    parts = (Table(head, tuple(rows)), Items(tuple(remarks)))
+    return Page("Bars", sections=(Section(f"{job.venue}, {job.timeframe}, in {job.out}", parts),))
 
 
 def _remarks(each: FetchResult) -> Iterator[str]:

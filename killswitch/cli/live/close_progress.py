@@ -13,11 +13,11 @@ import click
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.terminal import encode_record, print_note
 from killswitch.journal.codec import decode_all
-from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.progress import CloseProgress, OpenPosition, progress_of
 from killswitch.operations.status import runner_state
+from killswitch.render.document import Facts, Section, section_text
 from killswitch.render.formats import count_of, duration_text, instant
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
@@ -145,16 +145,16 @@ MAX_BLOCKED_SHOWN = 8
 
 def progress_block(shown: CloseProgress) -> list[str]:
     """The state of a close in a few lines."""
-    blocked_lines = [f"  held up    {_open(each)}" for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
+    blocked = [_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
     if len(shown.blocked) > MAX_BLOCKED_SHOWN:
-        blocked_lines.append(f"             and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
-    return [
-        f"{_what(shown)}  [{shown.decision}]",
-        f"  positions  {shown.done} done, {shown.open} open of {shown.positions}",
-        f"  orders     {_orders(shown)}",
-        f"  time       {_time(shown)}",
-        *blocked_lines,
-    ]
+        blocked.append(f"and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
+    facts = (
+        ("positions", f"{shown.done} done, {shown.open} open of {shown.positions}"),
+        ("orders", _orders(shown)),
+        ("time", _time(shown)),
+        ("held up", *blocked),
+    )
+    return section_text(Section(f"{_what(shown)}  [{shown.decision}]", (Facts(facts),))).split("\n")
 
 
 def progress_line(shown: CloseProgress) -> str:
@@ -174,7 +174,7 @@ def _what(shown: CloseProgress) -> str:
         return f"{shown.stage} on {shown.scope}"
     cause = f"{shown.cause}: " if shown.cause and shown.cause != shown.reason else ""
     why = f"{cause}{shown.reason or 'no reason'}"
-    return one_line(f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({why})")
+    return f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({why})"
 
 
 def _orders(shown: CloseProgress) -> str:

@@ -40,7 +40,9 @@ def list_(venue: str | None, output: str) -> int:
         click.echo(listings_json(listings, found.absent))
         return 0 if listings else EXIT_FAILED
     if listings:
-        print_page(venues_page(listings, found.others, terminal_width()) if venue is None else venue_page(listings))
+        within = terminal_width() if output == "text" else None
+        page = venue_page(listings) if venue is not None else venues_page(listings, found.others, within)
+        print_page(page, output)
     for each in found.absent:
         print_note(str(each))
     return 0 if listings else EXIT_FAILED

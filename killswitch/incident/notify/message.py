@@ -19,7 +19,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.render.formats import instant, interval, money
+from killswitch.render.formats import instant, money
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -267,10 +267,8 @@ def trigger_texts(policies: PolicySet) -> TriggerTexts:
 
 
 def render_trigger(decision: Decision, trigger: TriggerReading, texts: TriggerTexts) -> str:
-    """Render a trigger: `20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
-    text = texts.get((decision.policy, trigger.name))
-    threshold = (text.threshold if text else None) or trigger.threshold
-    if trigger.value is None:
-        return f"unknown against {threshold}" if threshold else "true"
-    unit = text.unit if text else "fraction" if (threshold or "").endswith("%") else None
-    return f"{interval(trigger.value, unit)} against {threshold or 'its expression'}"
+    """Render a trigger: `20.00% against >= 10%`; `true` for an expression."""
+    from killswitch.incident.record.source_places import trigger_fact
+
+    fact = trigger_fact(trigger, texts.get((decision.policy, trigger.name)))
+    return "true" if fact.value == "true" else f"{fact.value} against {fact.threshold}"

@@ -14,6 +14,7 @@ from msgspec import Struct
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.decision_basis import Purpose
 from killswitch.incident.record.order_lines import Bound, ReportedStatus
+from killswitch.incident.record.source_places import TriggerFact
 from killswitch.incident.record.source_places import WrittenAt as WrittenAt
 from killswitch.incident.record.totals import Missing, Totals
 from killswitch.incident.record.unprotected import Exposure
@@ -28,18 +29,6 @@ MomentKind = Literal[
     "protection", "hedge", "suspicion",
 ]  # fmt: skip
 ItemState = Literal["proved", "open"]
-
-
-class TriggerFact(Struct, frozen=True):
-    """A confirmed trigger: its value as text beside its threshold as written, and the policy's line."""
-
-    name: str
-    signal: str | None
-    value: str
-    threshold: str
-    true_since: datetime | None
-    reason: str | None
-    line: WrittenAt | None
 
 
 class Firing(Struct, frozen=True):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from killswitch.incident.record.document import Firing, TriggerFact
+from killswitch.incident.record.document import Firing
 from killswitch.incident.record.incident_decisions import IncidentNote
 from killswitch.incident.record.orders import stage_text
 from killswitch.incident.record.results import RecordedDecision, Result
+from killswitch.incident.record.source_places import trigger_fact
 from killswitch.journal.entries import is_plan
-from killswitch.model.decision import Decision, TriggerReading
+from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
-from killswitch.render.formats import interval
 
 _OUTCOMES = {
     "recorded only": "recorded only, nothing was sent",
@@ -33,6 +33,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
     decision, result = recorded.decision, recorded.result
     equity, currency = scope_equity(decision.scope, recorded.snapshot)
     stage = stage_text(decision)
+    texts = {} if note.policy is None else note.policy.triggers
     runbook = note.runbooks.get(stage)
     sizes, lock = sizes_of(decision.effects), of_kind(decision.effects, Lock)
     return Firing(
@@ -47,7 +48,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         line=None if note.policy is None else note.policy.stages.get(stage),
         policy_set=decision.policy_set,
         commit=decision.commit,
-        triggers=tuple(_fact(trigger, note) for trigger in decision.triggers),
+        triggers=tuple(trigger_fact(trigger, texts.get(trigger.name)) for trigger in decision.triggers),
         attribution=decision.attribution,
         book=decision.book,
         lock=None if lock is None else lock.order,
@@ -76,20 +77,6 @@ def _outcome(decision: Decision, result: Result) -> str:
     if result.standing == "partly recorded only":
         return f"done on armed accounts; nothing was sent on {', '.join(result.unsent)}"
     return _OUTCOMES[result.standing]
-
-
-def _fact(trigger: TriggerReading, note: IncidentNote) -> TriggerFact:
-    text = None if note.policy is None else note.policy.triggers.get(trigger.name)
-    is_expression = trigger.value is None and trigger.threshold is None
-    return TriggerFact(
-        name=trigger.name,
-        signal=text.signal if text else None,
-        value="true" if is_expression else interval(trigger.value, text.unit if text else None),
-        threshold=(text.threshold if text else None) or trigger.threshold or "its expression",
-        true_since=trigger.true_since,
-        reason=trigger.reason,
-        line=text.at if text else None,
-    )
 
 
 def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from killswitch.graph.nodes import Graph, PolicySet, Trigger
+from killswitch.model.decision import TriggerReading
 from killswitch.model.store import Store
 from killswitch.model.words import Place
+from killswitch.render.formats import interval
 from killswitch.signals.catalogue import BY_NAME
 
 
@@ -28,6 +31,18 @@ class TriggerText(Struct, frozen=True):
     signal: str | None
     unit: str | None
     threshold: str | None
+
+
+class TriggerFact(Struct, frozen=True):
+    """A confirmed trigger: its value as text beside its threshold as written, and the policy's line."""
+
+    name: str
+    signal: str | None
+    value: str
+    threshold: str
+    true_since: datetime | None
+    reason: str | None
+    line: WrittenAt | None
 
 
 class PolicyText(Struct, frozen=True):
@@ -84,6 +99,22 @@ def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
         return TriggerText(_written(trigger.place), None, None, None)
     name = graph.signals[threshold.index].name
     return TriggerText(_written(trigger.place), name, BY_NAME[name].unit, f"{threshold.op} {threshold.written}")
+
+
+def trigger_fact(trigger: TriggerReading, text: TriggerText | None) -> TriggerFact:
+    """Return a trigger of a decision in the words of its policy; without them, by the numbers of its record."""
+    threshold = (text.threshold if text else None) or trigger.threshold
+    unit = text.unit if text else "fraction" if (threshold or "").endswith("%") else None
+    is_expression = trigger.value is None and trigger.threshold is None
+    return TriggerFact(
+        name=trigger.name,
+        signal=text.signal if text else None,
+        value="true" if is_expression else interval(trigger.value, unit),
+        threshold=threshold or "its expression",
+        true_since=trigger.true_since,
+        reason=trigger.reason,
+        line=text.at if text else None,
+    )
 
 
 def _written(place: Place) -> WrittenAt:

@@ -11,27 +11,29 @@ from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.order_lines import Bound
 from killswitch.incident.record.results import OrderLine, Result, decode_kept_snapshot, read_result
-from killswitch.incident.record.source_places import PolicyText, WrittenAt, read_places
+from killswitch.incident.record.source_places import PolicyText, TriggerFact, WrittenAt, read_places, trigger_fact
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
-from killswitch.model.decision import Decision, TriggerReading, decision_record
+from killswitch.model.decision import Decision, decision_record
 from killswitch.model.effects import in_record_order
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.pages.wording import amount_in, effect_parts, headline
 from killswitch.render.document import Facts, Items, Page, Part, Section, Table, section
-from killswitch.render.formats import count_of, exact, instant, interval, money, order_numbers
+from killswitch.render.formats import count_of, exact, instant, money, order_numbers
 
 
 def decision_page(history: DecisionHistory) -> Page:
     """The whole history of the decision."""
     decision = history.decision
+    texts = {} if history.policy is None else history.policy.triggers
+    triggers = (trigger_fact(each, texts.get(each.name)) for each in decision.triggers)
     return Page(
         "Decision",
         facts=Facts((("Decision", decision.id), ("At", f"{instant(decision.as_of)}  {headline(decision)}"))),
         sections=(
             *_policy(history),
-            *section("Triggers and values", Facts(tuple(_trigger(history, each) for each in decision.triggers))),
+            *section("Triggers and values", Facts(tuple(map(_trigger, triggers)))),
             *_attribution(history),
             *_snapshot(history),
             decided(decision, history.snapshot),
@@ -67,21 +69,12 @@ def _line(at: WrittenAt) -> str:
     return f"{at.file}:{at.line}  {at.text}"
 
 
-def _trigger(history: DecisionHistory, trigger: TriggerReading) -> tuple[str, ...]:
+def _trigger(fact: TriggerFact) -> tuple[str, ...]:
     """Its name, and its value against the threshold, where the policy declares it, and why it is unknown."""
-    text = None if history.policy is None else history.policy.triggers.get(trigger.name)
-    since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
-    threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
-    value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
-    lines = [f"{value} against {threshold}{since}", "" if text is None else _line(text.at), trigger.reason or ""]
-    return trigger.name, *(line for line in lines if line)
-
-
-def _value(trigger: TriggerReading, unit: str | None) -> str:
-    if trigger.value is None:
-        return "unknown" if trigger.threshold else "true"
-    low, high = (None if each is None else float(each) for each in trigger.value)
-    return interval((low, high), unit)
+    since = f", true since {instant(fact.true_since)}" if fact.true_since else ""
+    value = f"{fact.signal} {fact.value}" if fact.signal else fact.value
+    lines = (f"{value} against {fact.threshold}{since}", fact.line and _line(fact.line), fact.reason)
+    return fact.name, *(line for line in lines if line)
 
 
 def _attribution(history: DecisionHistory) -> Iterator[Section]:

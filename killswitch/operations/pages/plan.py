@@ -37,7 +37,7 @@ def plan_page(shown: Preview) -> Page:
             ("History", shown.memory),
         )),
         sections=(
-            *accounts_section(shown.accounts),
+            *accounts_section(shown.accounts, is_dated=False),  # as of the plan
             *(each for machine in shown.machines for each in _machine(machine, shown)),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),

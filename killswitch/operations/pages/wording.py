@@ -73,8 +73,8 @@ def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:
         yield f"the loss is {found.source}: {shares}, over {found.window}"
 
 
-def accounts_section(accounts: Sequence[AccountView]) -> Iterator[Section]:
-    """One row per account, and footnotes for long reasons."""
+def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) -> Iterator[Section]:
+    """One row per account, and footnotes for long reasons. `is_dated`: whether the times of observation are shown."""
     footnotes = Footnotes()
 
     def quality(each: AccountView) -> str:
@@ -89,7 +89,8 @@ def accounts_section(accounts: Sequence[AccountView]) -> Iterator[Section]:
         for each in accounts
     )  # fmt: skip
     head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
-    yield from section("Accounts", Table(head, rows, notes=footnotes.notes))
+    end = None if is_dated else -1
+    yield from section("Accounts", Table(head[:end], tuple(row[:end] for row in rows), notes=footnotes.notes))
 
 
 def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> Table:

@@ -13,7 +13,6 @@ from killswitch.cli.live.status import status
 from killswitch.cli.operate import single_tick
 from killswitch.cli.operate.command_output import continuation_text, printing_unfinished
 from killswitch.cli.operate.verbs import close, reset
-from killswitch.cli.terminal import table
 from killswitch.model.decision import Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import one_line
@@ -21,6 +20,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import StoredDecision
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.operations.pages.wording import headline
+from killswitch.render.layout import table
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.unit.operations.test_operator_commands import Deployment
