@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError, nodes
 
-from killswitch.incident.report.template_rules import TemplateProblem
+from killswitch.incident.report.template_rules import BrokenRule
 from killswitch.incident.report.templates import TemplateEnvironment, environment
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 
@@ -19,17 +19,17 @@ def template_diagnostics(folder: Path, name: str, by: str) -> list[Diagnostic]:
     return list(dict.fromkeys(found))
 
 
-def _problems(known: TemplateEnvironment, folder: Path, name: str) -> Iterator[tuple[str, TemplateProblem]]:
+def _problems(known: TemplateEnvironment, folder: Path, name: str) -> Iterator[tuple[str, BrokenRule]]:
     """Yield the problems of a template, then of those that it extends, each with its file."""
     file, line, seen = str(folder / name), 1, set[str]()
     while True:
         loaded = _load(known, name, line)
-        if isinstance(loaded, TemplateProblem):
+        if isinstance(loaded, BrokenRule):
             yield file, loaded
             return
         source, file = loaded
         parsed = _parse(known, source, name, file)
-        if isinstance(parsed, TemplateProblem):
+        if isinstance(parsed, BrokenRule):
             yield file, parsed
             return
         tree, problems = parsed
@@ -42,27 +42,25 @@ def _problems(known: TemplateEnvironment, folder: Path, name: str) -> Iterator[t
         if name in seen:
             yield (
                 file,
-                TemplateProblem("KS6106", line, name, "templates extend each other in a circle here", "extend another"),
+                BrokenRule("KS6106", line, name, "templates extend each other in a circle here", "extend another"),
             )
             return
 
 
-def _load(known: TemplateEnvironment, name: str, line: int) -> tuple[str, str] | TemplateProblem:
+def _load(known: TemplateEnvironment, name: str, line: int) -> tuple[str, str] | BrokenRule:
     """Return the source of a template and its file. `line` is where it is named."""
     try:
         source, file, _ = known.templates.get_source(known, name)
     except TemplateNotFound:
-        return TemplateProblem("KS6101", line, name, f"there is no template `{name}`", "correct the name")
+        return BrokenRule("KS6101", line, name, f"there is no template `{name}`", "correct the name")
     except (OSError, UnicodeDecodeError, TemplateError) as error:
-        return TemplateProblem(
-            "KS6101", line, name, f"the template `{name}` cannot be read: {error}", "save it as UTF-8"
-        )
+        return BrokenRule("KS6101", line, name, f"the template `{name}` cannot be read: {error}", "save it as UTF-8")
     return source, file or name
 
 
 def _parse(
     known: TemplateEnvironment, source: str, name: str, file: str
-) -> tuple[nodes.Template, list[TemplateProblem]] | TemplateProblem:
+) -> tuple[nodes.Template, list[BrokenRule]] | BrokenRule:
     """Return the syntax tree of a template and the rules that it breaks. One that breaks none is compiled as well."""
     try:
         tree = known.parse(source, name, file)
@@ -71,16 +69,16 @@ def _parse(
             known.compile(source, name, file)
     except TemplateSyntaxError as error:
         what = error.message or "not a Jinja2 template"
-        return TemplateProblem(
+        return BrokenRule(
             "KS6102", error.lineno, None, what, "correct it; `{{ }}` shows a value, `{% %}` is a statement"
         )
     except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError | SyntaxError) else str(error)
-        return TemplateProblem("KS6102", 1, None, f"this cannot be parsed as a template: {why}", "shorten it")
+        return BrokenRule("KS6102", 1, None, f"this cannot be parsed as a template: {why}", "shorten it")
     return tree, problems
 
 
-def _diagnostic(file: str, found: TemplateProblem, by: str) -> Diagnostic:
+def _diagnostic(file: str, found: BrokenRule, by: str) -> Diagnostic:
     """Return the problem at its line of the template, with the word underlined."""
     text = _line(file, found.line)
     word = None if found.word is None else re.search(rf"(?<!\w){re.escape(found.word)}(?!\w)", text)

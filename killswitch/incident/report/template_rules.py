@@ -62,7 +62,7 @@ _REFUSED: Sequence[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], str, s
 )  # fmt: skip
 
 
-class TemplateProblem(Struct, frozen=True):
+class BrokenRule(Struct, frozen=True):
     """A rule that a template breaks: at its line, with the word to underline, and the way out."""
 
     code: str
@@ -75,7 +75,7 @@ class TemplateProblem(Struct, frozen=True):
 Scope = Mapping[str, Any]
 
 
-def problems_of(tree: nodes.Template, variables: type[Struct], *, is_shipped: bool) -> list[TemplateProblem]:
+def problems_of(tree: nodes.Template, variables: type[Struct], *, is_shipped: bool) -> list[BrokenRule]:
     """Return the problems of one template. Only shipped templates may include others, which are shipped as well."""
     rules = _Rules(is_shipped)
     rules.visit(tree, get_type_hints(variables))
@@ -86,7 +86,7 @@ class _Rules(NodeVisitor):
     """One walk. A visit of an expression returns its type: `Any` where a problem was found already."""
 
     def __init__(self, is_shipped: bool) -> None:
-        self.problems: list[TemplateProblem] = []
+        self.problems: list[BrokenRule] = []
         self._is_shipped = is_shipped
         self._item: str | None = None
         """The variable of the innermost loop."""
@@ -323,7 +323,7 @@ class _Rules(NodeVisitor):
 
     def _flag(self, code: str, node: nodes.Node, message: str, fix: str, word: str | None = None) -> Any:
         line = node.lineno or next((each.lineno for each in node.find_all(nodes.Node) if each.lineno), 1)
-        self.problems.append(TemplateProblem(code, line, word, message, fix))
+        self.problems.append(BrokenRule(code, line, word, message, fix))
         return Any
 
 

@@ -28,7 +28,7 @@ from killswitch.content import runbooks_folder
 from killswitch.incident.record.document import AccountClose, Firing, Incident, OrderOutcome, PositionLeft
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS, escape
 from killswitch.incident.report.template_fields import COMPUTED
-from killswitch.incident.report.template_rules import TemplateProblem, problems_of
+from killswitch.incident.report.template_rules import BrokenRule, problems_of
 
 SUFFIX = ".md.j2"
 REPORT = "report" + SUFFIX
@@ -134,7 +134,7 @@ class TemplateEnvironment(SandboxedEnvironment):
             found.append(piece)
         return "".join(found)
 
-    def problems(self, source: nodes.Template, file: str | None) -> list[TemplateProblem]:
+    def problems(self, source: nodes.Template, file: str | None) -> list[BrokenRule]:
         """Return the rules that a parsed template breaks."""
         is_shipped = file is not None and runbooks_folder() in Path(file).parents
         return problems_of(source, TemplateVariables, is_shipped=is_shipped)
