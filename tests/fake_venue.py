@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from killswitch.model.venue import VenueAdapter
+
 VenueCall = Literal["snapshot", "submit", "find_order", "open_orders", "fills", "cancel"]
 Condition = Callable[..., object]
 """Of the call's arguments: whether a deviation applies to it."""
@@ -40,7 +42,7 @@ class Deviation:
         return True
 
 
-class FakeVenue:
+class FakeVenue(VenueAdapter):
     """A venue whose calls may deviate from what it does; a call that is decorated with `deviating` asks for it."""
 
     def __init__(self) -> None:

@@ -19,6 +19,7 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     Push,
+    VenueAdapter,
     VenueDownError,
     VenueError,
 )
@@ -39,7 +40,7 @@ FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
 
 
-class AlpacaVenue:
+class AlpacaVenue(VenueAdapter):
     """One account at Alpaca: stocks, ETFs and coins, paper or live."""
 
     def __init__(self, settings: AlpacaSettings) -> None:

@@ -13,6 +13,7 @@ from killswitch.model.parsing import UnreadableError, identifier, positive
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
+    Batching,
     CredentialsRefusedError,
     MalformedAnswerError,
     OrderRejectedError,
@@ -20,8 +21,8 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     Push,
+    VenueAdapter,
     VenueError,
-    VenueTraits,
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
@@ -43,21 +44,20 @@ CLOCK = "clock"
 """The option with the clock of a program that creates the adapter itself."""
 
 
-class CcxtVenue:
+class CcxtVenue(VenueAdapter):
     """One account. No connection is opened before the first request."""
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
         _check_account(spec, dialect)
         self.account = spec.account
-        self.traits: VenueTraits = dialect.traits_for(spec)
+        self.traits = described = dialect.traits_for(spec)
         self._spec = spec
         self._client = Client(spec, dialect)
         self._dialect = dialect(self._client, spec)
         self._rules = Rules(self._client, self._dialect, spec)
         self._reader = SnapshotReader(self._client, self._dialect, spec, self._rules)
-        if self.traits.batch > 1:
-            self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[BatchResults]] = self._submit_batch
+        self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None
         if self.traits.whole_book:
             self.close_book: Callable[[], Awaitable[None]] = self._close_book
         if self.traits.dead_man is not None:

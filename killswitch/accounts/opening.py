@@ -19,7 +19,7 @@ from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbook_map import declared_runbooks
 from killswitch.incident.report.runbooks import compile_all
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
+from killswitch.model.venue import AccountSpec, SuspendingVenue
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
 from killswitch.policy.loader import load
@@ -159,7 +159,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     )
     venue = venue_of(spec)
     try:
-        RequestBudgets().of(name, venue, traits_of(adapter), spec.closing_share)
+        RequestBudgets().of(name, venue, adapter.traits, spec.closing_share)
     except ValueError as error:
         raise AdapterError(
             f"account {name}: adapter {spec.adapter} declares inconsistent request limits: {error}"

@@ -171,6 +171,11 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
         why = redactor.hide(message)
         # Without its cause: a chain of errors prints every message.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
+    if not isinstance(adapter, VenueAdapter):
+        raise AdapterError(
+            f"account {spec.account}: adapter {spec.adapter} is no killswitch.model.venue.VenueAdapter but a "
+            f"{type(adapter).__name__}: it is written for another version of Killswitch; update its package"
+        )
     return RedactedAdapter(adapter, redactor) if secrets else adapter
 
 

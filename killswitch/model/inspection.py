@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 from msgspec import Struct
 
 from killswitch.model.snapshot import Market
-from killswitch.model.venue import VenueTraits
+from killswitch.model.venue import VenueDescription
 
 
 class Capability(Struct, frozen=True):
@@ -86,7 +86,7 @@ class VenueListing(Struct, frozen=True):
     exchange: str | None
     markets: tuple[Market, ...]
     capabilities: tuple[Capability, ...]
-    traits: VenueTraits
+    traits: VenueDescription
     tried: str = ""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal, Protocol, runtime_checkable
@@ -96,33 +97,6 @@ class MalformedAnswerError(VenueError):
     """The answer is malformed, so its meaning is unknown."""
 
 
-class VenueAdapter(Protocol):
-    """One account at one venue. Every method may raise any VenueError; adapters make no decisions."""
-
-    account: str
-
-    async def snapshot(self) -> AccountSnapshot:
-        """Poll the account. A failure is reported by `quality`, never by empty lists."""
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        """Send one order, once."""
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        """The order with this client order id; None only if the venue reports that it has none."""
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        """All resting orders, conditional ones included."""
-
-    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        """The fills of the order with this client order id."""
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        """Cancel one order; an order that no longer exists is not an error."""
-
-    async def close(self) -> None:
-        """Close connections."""
-
-
 Call = Literal[
     "snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel", "dead_man",
 ]  # fmt: skip
@@ -194,15 +168,13 @@ class DeadManRule(Struct, frozen=True):
 class VenueTraits(Struct, frozen=True):
     """The properties of a venue that execution needs. Without limits, no requests are metered.
 
-    `batch`: the maximum number of orders in one `submit_batch`; 1 if there is none. `whole_book`: whether `close_book`
-    closes every position of the account and nothing else. A call without a cost is free. `dead_man`: None if there is
-    no timer. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides. `order_life`: how long
-    after sending an order can take effect.
+    `whole_book`: whether `close_book` closes every position of the account and nothing else. A call without a cost is
+    free. `dead_man`: None if there is no timer. `fees_by_fills`: whether order reports may lack the fee, which `fills`
+    provides. `order_life`: how long after sending an order can take effect.
     """
 
     limits: tuple[RateLimit, ...] = ()
     costs: tuple[Cost, ...] = ()
-    batch: int = 1
     whole_book: bool = False
     client_ids: ClientIdRule = ClientIdRule()
     dead_man: DeadManRule | None = None
@@ -213,12 +185,24 @@ class VenueTraits(Struct, frozen=True):
 PLAIN_VENUE: Final = VenueTraits()
 
 
-@runtime_checkable
-class DescribedVenue(Protocol):
-    """An adapter that describes its venue; `PLAIN_VENUE` applies to any other."""
+class VenueDescription(VenueTraits, frozen=True):
+    """A venue as a table or a file describes it without an account: its traits, and what an adapter can offer there.
 
-    @property
-    def traits(self) -> VenueTraits: ...
+    `batch`: the maximum number of orders in one request; 1 if there are no batches.
+    """
+
+    batch: int = 1
+
+
+class Batching(Struct, frozen=True):
+    """Several orders in one request. `most`: the maximum number of orders in it.
+
+    `submit` sends each order once, and returns the venue's answers in order. An error that is raised applies to all of
+    them.
+    """
+
+    most: int
+    submit: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
 
 
 @runtime_checkable
@@ -227,17 +211,6 @@ class MeteredVenue(Protocol):
 
     def used(self) -> Mapping[str, int]:
         """Limit name → units used in its current period, as last reported by the venue; others are missing."""
-
-
-@runtime_checkable
-class BatchingVenue(Protocol):
-    """An adapter that sends several orders in one request."""
-
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        """Send each order once, and return the venue's answers in order.
-
-        An error that is raised applies to all of them.
-        """
 
 
 @runtime_checkable
@@ -328,17 +301,56 @@ class RuleKeepingVenue(Protocol):
         """Start with stored rules; called before the first snapshot. Unreadable or outdated rules are not used."""
 
 
-OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
-                         "suspend_trading", "inspect", "key_rights", "prices", "remember",
+OPTIONAL_CALLS: Final = ("used", "close_book", "arm_dead_man", "disarm_dead_man", "listen", "suspend_trading",
+                         "inspect", "key_rights", "prices", "remember",
                          "rules_to_keep", "use_rules")  # fmt: skip
 """Optional methods of adapters. A wrapper of an adapter must forward those that it has."""
 
 
-def traits_of(adapter: object) -> VenueTraits:
-    """The adapter's description of its venue; `PLAIN_VENUE` if it has none."""
-    # Called many times in each tick; a check against the protocol would be slow.
-    traits: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
-    return traits
+class VenueAdapter(ABC):
+    """One account at one venue, the base class of all adapters.
+
+    Every method may raise any VenueError; adapters make no decisions. A method without a body here is required. What
+    only some venues offer is None here, and an adapter that offers it has a value in its place.
+    """
+
+    account: str
+    traits: VenueTraits = PLAIN_VENUE
+    """The properties of the venue."""
+    batches: Batching | None = None
+    """Several orders in one request."""
+
+    @abstractmethod
+    async def snapshot(self) -> AccountSnapshot:
+        """Poll the account. A failure is reported by `quality`, never by empty lists."""
+
+    @abstractmethod
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        """Send one order, once."""
+
+    @abstractmethod
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        """The order with this client order id; None only if the venue reports that it has none."""
+
+    @abstractmethod
+    async def open_orders(self) -> tuple[Order, ...]:
+        """All resting orders, conditional ones included."""
+
+    @abstractmethod
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        """The fills of the order with this client order id."""
+
+    @abstractmethod
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        """Cancel one order; an order that no longer exists is not an error."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close connections."""
+
+
+CAPABILITIES: Final = tuple(it for it in VenueAdapter.__annotations__ if getattr(VenueAdapter, it, PLAIN_VENUE) is None)
+"""The attributes of VenueAdapter that are None where a venue does not offer them: a wrapper passes on all of them."""
 
 
 class AccountSpec(Struct, frozen=True):

@@ -287,10 +287,10 @@ _NOT_SUPPORTED = "the adapter does not support it"
 
 
 def _from_traits(inspected: InspectedAccount) -> Iterator[Capability]:
-    traits, protocols = inspected.traits, inspected.protocols
+    traits, protocols, batches = inspected.traits, inspected.protocols, inspected.adapter.batches
     timer = traits.dead_man if "arm_dead_man" in protocols else None
     for name, is_supported, note in (
-        ("batch orders", "submit_batch" in protocols and traits.batch > 1, f"up to {traits.batch} in one request"),
+        ("batch orders", batches is not None, "" if batches is None else f"up to {batches.most} in one request"),
         ("close book", "close_book" in protocols and traits.whole_book, ""),
         ("dead man", timer is not None, "" if timer is None else f"for each {timer.reach}"),
         ("push", "listen" in protocols, ""),

@@ -29,7 +29,6 @@ from killswitch.model.venue import (
     VenueAdapter,
     VenueError,
     VenueTraits,
-    traits_of,
 )
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
@@ -69,6 +68,12 @@ class InspectedAccount:
         return venue_of(self.document.spec)
 
     @property
+    def adapter(self) -> VenueAdapter:
+        """The adapter, whose connections are closed. Only where it is not `refused`."""
+        assert self.account is not None  # refused
+        return self.account.adapter
+
+    @property
     def known(self) -> AccountSnapshot | None:
         """The snapshot, if it is sound."""
         return self.snapshot if self.snapshot is not None and self.snapshot.quality == "ok" else None
@@ -100,7 +105,7 @@ async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: f
         account = open_accounts([document], live=False)[name]
     except (AdapterError, CredentialError) as error:
         return InspectedAccount(document, refused=str(error))
-    adapter, traits = account.adapter, traits_of(account.adapter)
+    adapter, traits = account.adapter, account.adapter.traits
     try:
         budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
         recorder = _RejectionRecorder(adapter)
@@ -197,7 +202,7 @@ async def close_adapter(adapter: VenueAdapter, within: float) -> None:
     await call_adapter(adapter.close, within)
 
 
-_OFFERS = ("used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect")
+_OFFERS = ("used", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect")
 
 
 def _request_seconds(snapshot: AccountSnapshot, seconds: float) -> float | None:

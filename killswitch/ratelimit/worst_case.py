@@ -38,8 +38,8 @@ class CloseTask:
     """The close of one account. `orders`: symbol and number of orders for each position.
 
     `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
-    the venue's whole-book close applies if it has one. `every`: seconds between two orders, where the policy declares a
-    pace; `pause`: seconds between two orders of one position.
+    the venue's whole-book close applies if it has one. `batch`: the maximum number of orders in one request. `every`:
+    seconds between two orders, where the policy declares a pace; `pause`: seconds between two orders of one position.
     """
 
     account: str
@@ -52,6 +52,7 @@ class CloseTask:
     last: Sequence[str] = ()
     """The symbol of each order that is cancelled at the end."""
     whole_book: bool = False
+    batch: int = 1
     every: float = 0.0
     pause: float = 0.0
 
@@ -203,7 +204,7 @@ class _Simulation:
     def _order(self, now: float, close: _SimulatedClose) -> float:
         """Send the next order, or a batch; 0.0, or seconds until there is budget."""
         task = close.task
-        most = 1 if task.every else task.traits.batch
+        most = 1 if task.every else task.batch
         symbols = [close.left[i] for i in range(min(most, len(close.left)))]
         fits = close.budget.room(now, "submit_batch", symbols) if len(symbols) > 1 else 0
         if fits > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from killswitch.model.decision import Rung, Unwinding
-from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueDescription, VenueTraits
 from tests.faults.exchange import ZERO, Key, Mode
 
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
@@ -113,7 +113,7 @@ def _targets(chance: random.Random, book: Mapping[Key, Decimal]) -> tuple[tuple[
 def _traits(chance: random.Random) -> VenueTraits:
     batch = chance.choice((1, 1, 5))
     limited = chance.random() < 0.3
-    return VenueTraits(
+    return VenueDescription(
         limits=LIMITS if limited else (),
         costs=COSTS if limited else (),
         batch=batch,

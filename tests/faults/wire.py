@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
+    Batching,
     Call,
     FateUnknownError,
     MalformedAnswerError,
@@ -25,9 +26,10 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RequestExpiredError,
+    VenueAdapter,
+    VenueDescription,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from tests.faults.exchange import ZERO, Exchange
 from tests.faults.meter import Meter
@@ -46,7 +48,7 @@ LAG = 4.0
 """A lagging answer is at most this old."""
 
 
-KNOWN: Final = VenueTraits(order_life=OrderLife(always=LATE))
+KNOWN: Final = VenueDescription(order_life=OrderLife(always=LATE))
 """A venue that carries out no request that comes later than `LATE`, and says so."""
 
 
@@ -60,7 +62,7 @@ class Travelled:
     mishap: Mishap
 
 
-class Wire:
+class Wire(VenueAdapter):
     """A VenueAdapter over an exchange, with a round trip of `latency` ± `jitter` seconds."""
 
     def __init__(
@@ -72,12 +74,12 @@ class Wire:
         latency: float = 0.04,
         jitter: float = 0.005,
         seed: int = 0,
-        traits: VenueTraits = KNOWN,
+        traits: VenueDescription = KNOWN,
         meter: Meter | None = None,
     ) -> None:
         self.account = exchange.account
         self.exchange = exchange
-        self.traits = traits
+        self.traits = self.described = traits
         self.meter = meter or Meter(traits)
         self.mishaps: Mishaps = Script() if mishaps is None else mishaps
         self.watch: Callable[[OrderRequest], None] = lambda request: None
@@ -221,7 +223,11 @@ class Wire:
 class BatchingWire(Wire):
     """An adapter that sends several orders in one request; each of them may fail separately."""
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.batches = Batching(self.described.batch, self._submit_batch) if self.described.batch > 1 else None
+
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         for request in requests:
             self.watch(request)
         own = [self._next("submit", request.symbol) for request in requests]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
-from killswitch.model.venue import Call, traits_of
+from killswitch.model.venue import Call
 from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
@@ -121,7 +121,7 @@ def request_meters(
     budgets, breakers = RequestBudgets(interval), dict[str, Breaker]()
 
     def meter(name: str, account: ArmedAccount) -> RequestMeter:
-        budget = partial(budgets.of, name, account.venue, traits_of(account.adapter), account.closing_share)
+        budget = partial(budgets.of, name, account.venue, account.adapter.traits, account.closing_share)
         breaker = breakers.setdefault(account.venue, Breaker())
         return RequestMeter(budget(), breaker, clock.monotonic, interval, timer_turns=budget())
 

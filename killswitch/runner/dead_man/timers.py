@@ -21,7 +21,7 @@ from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, Snapshot
 from killswitch.model.store import Store
-from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError, traits_of
+from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError
 from killswitch.model.words import Severity
 from killswitch.runner.dead_man.timer import (
     CHUNK,
@@ -140,7 +140,7 @@ class DeadManTimers:
         for rule in policies.timers:
             for name in rule.accounts:
                 account = accounts.get(name)
-                venue = None if account is None else traits_of(account.adapter).dead_man
+                venue = None if account is None else account.adapter.traits.dead_man
                 if account is None or not account.armed or venue is None:
                     continue
                 if isinstance(account.adapter, DeadManVenue):

@@ -12,7 +12,6 @@ import pytest
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.model.inspection import InspectedVenue, VenueFamily
 from killswitch.model.venue import (
-    BatchingVenue,
     BookClosingVenue,
     DeadManVenue,
     MeteredVenue,
@@ -75,8 +74,9 @@ def test_the_capabilities_and_traits_agree() -> None:
     venue = adapter(spec())
     for offered in (MeteredVenue, PushingVenue, SuspendingVenue, InspectedVenue):
         assert isinstance(venue, offered)
-    for other in (BatchingVenue, BookClosingVenue, DeadManVenue):
+    for other in (BookClosingVenue, DeadManVenue):
         assert not isinstance(venue, other)
+    assert venue.batches is None
     known: VenueFamily = family
     (listing,) = known.listings()
     assert tuple(each.name for each in listing.capabilities) == CAPABILITIES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from killswitch_ccxt.family import family
 from killswitch_ccxt.venues import MODULES, dialect_of
@@ -27,10 +27,10 @@ def _spec(exchange: str | None, market: str = "swap", **more: object) -> Account
 def test_an_exchange_without_a_dialect_uses_the_generic_one() -> None:
     """Its rate limits are those of ccxt; it offers no batches, timers and whole-book closes."""
     venue = adapter(_spec("htx"))
-    traits = traits_of(venue)
+    traits = venue.traits
     assert traits.limits
     assert (traits.batch, traits.whole_book, traits.dead_man) == (1, False, None)
-    assert not hasattr(venue, "submit_batch")
+    assert venue.batches is None
     assert not hasattr(venue, "listen")
 
 

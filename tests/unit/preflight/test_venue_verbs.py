@@ -28,6 +28,7 @@ from killswitch.model.venue import (
     Cost,
     DeadManRule,
     RateLimit,
+    VenueDescription,
     VenueDownError,
     VenueTraits,
 )
@@ -524,7 +525,7 @@ def test_a_snapshot_of_an_account_without_its_secret_is_an_error_sentence(
 SWAPEX = VenueListing(
     "made-up", "swapex", ("swap", "future"),
     (Capability("equity", "yes"), Capability("flows", "partly", "a day late"), Capability("close book", "no")),
-    VenueTraits(
+    VenueDescription(
         limits=(RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders", 60, 2.0, by="symbol")),
         costs=(Cost("snapshot", "weight", units=50), Cost("submit_batch", "orders", units=1, each=2)),
         batch=5, client_ids=ClientIdRule("plain", 36),
@@ -532,7 +533,7 @@ SWAPEX = VenueListing(
     ),
     tried="its documents",
 )  # fmt: skip
-SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes"),), VenueTraits(whole_book=True))
+SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes"),), VenueDescription(whole_book=True))
 
 
 class Listed:
@@ -571,7 +572,9 @@ class Wide(Listed):
     def listing(self, exchange: str) -> VenueListing | None:
         if exchange != "farex":
             return None
-        return VenueListing("wide", "farex", ("spot",), (Capability("push", "no"),), VenueTraits(), "not tried: other")
+        return VenueListing(
+            "wide", "farex", ("spot",), (Capability("push", "no"),), VenueDescription(), "not tried: other"
+        )
 
 
 def run_venues(*arguments: str) -> Result:

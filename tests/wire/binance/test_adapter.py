@@ -159,7 +159,7 @@ def test_in_hedge_mode_each_side_is_closed_by_position_side() -> None:
 
     async def scenario(wire: BinanceWire, venue: CcxtVenue) -> None:
         both = [order("a", 4), OrderRequest("b", SYMBOL, "buy", "short", D(6), reduce_only=True)]
-        reports = await venue.submit_batch(both)
+        reports = await venue.batches.submit(both)
         assert [getattr(it, "filled", it) for it in reports] == [D(4), D(6)]
         assert wire.exchange.held == {BTC: D(6), ("BTC", "short"): D(0)}
         assert next(it.ask.path for it in wire.seen if it.ask.path.startswith("/fapi/v1/a")).endswith("accountConfig")

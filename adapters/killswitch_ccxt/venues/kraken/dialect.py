@@ -41,8 +41,8 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDescription,
     VenueDownError,
-    VenueTraits,
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.answers import NoSuchSymbolError
@@ -140,7 +140,7 @@ class Kraken(Dialect):
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         tier = tier_of(spec)
         limits = (
             RateLimit("counter", tier.requests * UNITS_PER_REQUEST, tier.recovery),

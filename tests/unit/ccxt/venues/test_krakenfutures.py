@@ -156,7 +156,7 @@ def test_a_batch_reports_each_order() -> None:
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
-        return await batch.submit_batch([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
+        return await batch.batches.submit([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
 
     first, second, third = account().run(scenario)
     assert (first.state, first.client_order_id, third.state, third.filled) == ("filled", "a", "filled", 5)
