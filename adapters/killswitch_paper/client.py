@@ -86,6 +86,7 @@ class HttpVenue(VenueAdapter):
         self._venue = spec.adapter
         self.traits = described = read_traits(spec.options)
         """From the account's options; the server does not publish them."""
+        self.close_book = self._close_book if described.whole_book else None
         self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None
         self._used: Mapping[str, int] = {}
 
@@ -113,7 +114,6 @@ class HttpVenue(VenueAdapter):
         return msgspec.structs.replace(seen, health=_health(latency))
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`."""
         return await self._query(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
 
     async def submit(self, request: OrderRequest) -> OrderReport:
@@ -125,7 +125,7 @@ class HttpVenue(VenueAdapter):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         return [_batch_answer(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
-    async def close_book(self) -> None:
+    async def _close_book(self) -> None:
         await self._change("POST", "book/close", {})
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:

@@ -36,6 +36,7 @@ class LocalVenue(VenueAdapter):
         self._clock = clock
         self._known_rules = 0
         self.traits = market.terms.traits
+        self.close_book = self._close_book if self.traits.whole_book else None
         self.batches = Batching(self.traits.batch, self._submit_batch) if self.traits.batch > 1 else None
 
     def used(self) -> Mapping[str, int]:
@@ -54,7 +55,7 @@ class LocalVenue(VenueAdapter):
         return self._market.snapshot(self.account, at, instruments=fresh)
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`. It costs nothing of any limit."""
+        """Prices of the market. They cost nothing of any limit."""
         if self._clock is not None:
             self._market.move_clock(self._clock.now())
         return self._market.prices(symbols)
@@ -83,7 +84,7 @@ class LocalVenue(VenueAdapter):
         self._charge("submit_batch", *(request.symbol for request in requests))
         return self._market.submit_batch(self.account, requests)
 
-    async def close_book(self) -> None:
+    async def _close_book(self) -> None:
         self._charge("close_book")
         self._market.close_book(self.account)
 

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.accounts.validation import ADAPTERS, unknown_adapter
 from killswitch.model.fitting import VENUES
-from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
+from killswitch.model.inspection import BarHistory
 from killswitch.model.legible import one_line
-from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
+from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter, VenueFamily, VenueListing
 
 GROUP = VENUES
 

@@ -177,9 +177,9 @@ def _redact_note(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) ->
 
 _REDACTIONS: Final[Mapping[str, _Wording]] = {
     "used": _unchanged, "batches.submit": _redact_batch, "listen": _redact_pushes, "inspect": _redact_inspection,
-    "key_rights": _redact_note, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
+    "key_rights": _redact_note, "remember": _unchanged, "kept_rules.to_keep": _unchanged, "kept_rules.use": _unchanged,
 }  # fmt: skip
-"""Optional call → how its answer is redacted; others contain no text of the venue."""
+"""Call of a capability → how its answer is redacted; others contain no text of the venue."""
 
 
 def _venue_error_with(error: VenueError, text: str) -> VenueError:

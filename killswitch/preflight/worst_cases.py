@@ -190,12 +190,12 @@ class _Estimator:
 
     def _task(self, name: str, workload: Workload) -> CloseTask:
         inspected = self._known[name]
-        batches = inspected.adapter.batches
+        adapter = inspected.adapter
         return CloseTask(
-            account=name, venue=inspected.venue, traits=inspected.traits, share=inspected.document.spec.closing_share,
+            account=name, venue=inspected.venue, traits=adapter.traits, share=inspected.document.spec.closing_share,
             orders=workload.orders, first=workload.first, last=workload.last,
-            whole_book=workload.whole and "close_book" in inspected.protocols,
-            batch=1 if batches is None else batches.most,
+            whole_book=workload.whole and adapter.close_book is not None,
+            batch=1 if adapter.batches is None else adapter.batches.most,
             every=workload.every, pause=workload.pause,
         )  # fmt: skip
 

@@ -37,8 +37,8 @@ LEAST_WAIT = 1e-3
 class CloseTask:
     """The close of one account. `orders`: symbol and number of orders for each position.
 
-    `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
-    the venue's whole-book close applies if it has one. `batch`: the maximum number of orders in one request. `every`:
+    `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, at
+    a venue that can do so in one request. `batch`: the maximum number of orders in one request. `every`:
     seconds between two orders, where the policy declares a pace; `pause`: seconds between two orders of one position.
     """
 
@@ -181,9 +181,7 @@ class _Simulation:
             return
         if close.orders:
             close.next_send = max(close.next_send, now + task.pause)
-        in_one_request = (
-            task.traits.whole_book and task.whole_book and not (close.orders or task.every) and len(symbols) > 1
-        )
+        in_one_request = task.whole_book and not (close.orders or task.every) and len(symbols) > 1
         if in_one_request and close.budget.room(now, "submit", symbols) < len(symbols):
             close.phase, close.left = "close_book", deque([""])
             close.phases = deque([("snapshot", ("",)), *dropwhile(lambda each: each[0] != "cancel", close.phases)])

@@ -13,12 +13,9 @@ import pytest
 from killswitch.market.terms import read_terms
 from killswitch.model.venue import (
     AccountSpec,
-    BookClosingVenue,
-    MeteredVenue,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
-    PricedVenue,
     Prices,
     RateLimit,
     RateLimitedError,
@@ -91,7 +88,7 @@ def test_prices_are_fetched_separately(keeps: Callable[[Promise], None]) -> None
     """For a second poll: the price of each symbol, and its time; a missing symbol is left out."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
-        assert isinstance(venue, PricedVenue)
+        assert venue.prices is not None
         desk.pass_bar(A=bar("97.5"))
         price = Decimal("97.5")
         assert await venue.prices(["A", "Z"]) == {"A": Prices(price, price, price, desk.market.now)}
@@ -249,19 +246,18 @@ def test_a_batch_is_answered_order_by_order(keeps: Callable[[Promise], None]) ->
 
 
 def test_a_whole_book_is_closed_where_the_venue_supports_it(keeps: Callable[[Promise], None]) -> None:
-    """Refused by a plain venue; at one that supports it, the positions show that it was executed."""
+    """The positions show that it was executed; a market whose terms lack it refuses the request."""
+    market = Desk(instrument("A")).market
+    with pytest.raises(OrderRejectedError):
+        market.close_book("main")
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
-        assert isinstance(venue, BookClosingVenue)
+        assert venue.close_book is not None
         await venue.submit(_order(1, "buy", "2"))
-        with pytest.raises(OrderRejectedError):
-            await venue.close_book()
-        assert desk.position().contracts == 2
-        desk.market.agree(read_terms({"whole_book": True}))
         await venue.close_book()
         assert (await venue.snapshot()).positions == ()
 
-    keeps(promise)
+    keeps(promise, whole_book=True)
 
 
 def test_an_order_beyond_a_limit_is_refused_and_the_count_is_reported(keeps: Callable[[Promise], None]) -> None:
@@ -270,7 +266,7 @@ def test_an_order_beyond_a_limit_is_refused_and_the_count_is_reported(keeps: Cal
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         limit = {"name": "orders", "allowed": 2, "per": 60}
         desk.market.agree(read_terms({"limits": [limit], "costs": [{"call": "submit", "limit": "orders", "each": 1}]}))
-        assert isinstance(venue, MeteredVenue)
+        assert venue.used is not None
         for number in (1, 2):
             await venue.submit(_order(number, "buy", "1"))
         assert venue.used() == {"orders": 2}
@@ -306,7 +302,7 @@ def test_an_adapter_declares_the_traits_of_its_venue() -> None:
     assert batches is not None and batches.most == 5
     away: dict[str, object] = {"endpoint": "http://127.0.0.1:1"}
     plain = adapter(_spec(**away))
-    assert (plain.traits, plain.batches) == (VenueDescription(), None)
+    assert (plain.traits, plain.batches, plain.close_book) == (VenueDescription(), None, None)
     stated = adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}]))
     assert stated.batches is not None
     assert (stated.batches.most, stated.traits.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
@@ -337,7 +333,7 @@ def test_the_venues_own_actions_over_http() -> None:
             assert (await post("states", symbol="A", state="delisted", delivery="100"))[0] == 204
             assert desk.seen.positions == ()
 
-    asyncio.run(_over_http(Desk(), play))
+    asyncio.run(_over_http(Desk(), play, {}))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from killswitch.model.decision import Rung, Unwinding
-from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueDescription, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription
 from tests.faults.exchange import ZERO, Key, Mode
 
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
@@ -28,6 +28,9 @@ COSTS = (
 )
 
 
+UNLIMITED = VenueDescription()
+
+
 @dataclass(frozen=True)
 class Plan:
     """`hands`: (second, position, change by others). `takings`: (second, position, contracts that the venue takes).
@@ -39,7 +42,7 @@ class Plan:
     book: Mapping[Key, Decimal]
     targets: tuple[tuple[float, Mapping[Key, Decimal]], ...]
     reduce_only: bool = True
-    traits: VenueTraits = PLAIN_VENUE
+    traits: VenueDescription = UNLIMITED
     hands: tuple[tuple[float, Key, Decimal], ...] = ()
     takings: tuple[tuple[float, Key, Decimal], ...] = ()
     deaths: tuple[float, ...] = ()
@@ -110,7 +113,7 @@ def _targets(chance: random.Random, book: Mapping[Key, Decimal]) -> tuple[tuple[
     return tuple(sorted(decisions, key=lambda decision: decision[0]))
 
 
-def _traits(chance: random.Random) -> VenueTraits:
+def _traits(chance: random.Random) -> VenueDescription:
     batch = chance.choice((1, 1, 5))
     limited = chance.random() < 0.3
     return VenueDescription(

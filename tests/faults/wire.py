@@ -253,7 +253,11 @@ class BatchingWire(Wire):
 class BookClosingWire(BatchingWire):
     """An adapter whose venue also closes everything in one request."""
 
-    async def close_book(self) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.close_book = self._close_book if self.described.whole_book else None
+
+    async def _close_book(self) -> None:
         mishap = self._next("close_book", "")
         await self._travel("close_book", (), mishap, self.exchange.close_book)
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
-from killswitch.model.venue import Call
+from killswitch.model.venue import Call, VenueAdapter
 from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
@@ -97,7 +97,7 @@ class RequestMeter:
         """
         self.breaker.succeeded(self.monotonic())
 
-    def finish(self, reservation: Reservation, adapter: object) -> None:
+    def finish(self, reservation: Reservation, adapter: VenueAdapter) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, reservation)

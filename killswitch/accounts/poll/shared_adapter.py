@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from msgspec import Struct, structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
-from killswitch.model.venue import CAPABILITIES, OPTIONAL_CALLS, OrderReport, OrderRequest, VenueAdapter
+from killswitch.model.venue import OPTIONAL_ATTRIBUTES, OrderReport, OrderRequest, VenueAdapter
 
 T = TypeVar("T")
 _Row = TypeVar("_Row", Flow, Fill)
@@ -24,11 +24,8 @@ class AdapterView(VenueAdapter):
     def __init__(self, adapter: VenueAdapter) -> None:
         self._adapter = adapter
         self.account, self.traits = adapter.account, adapter.traits
-        for name in CAPABILITIES:
+        for name in OPTIONAL_ATTRIBUTES:
             setattr(self, name, self._view_of(name, getattr(adapter, name)))
-        for name in OPTIONAL_CALLS:
-            if hasattr(adapter, name):
-                setattr(self, name, self._optional(name, getattr(adapter, name)))
 
     def _view_of(self, name: str, offered: Any) -> Any:
         """The view's version of a capability: a call, or a record of calls; None if the adapter does not offer it."""

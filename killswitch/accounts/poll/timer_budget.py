@@ -82,6 +82,7 @@ class TimerBudget:
 
     def _units(self, name: str, limit: RateLimit) -> int:
         """Units of one refresh; 0 for a limit per symbol, which polls do not count against."""
-        if limit.by == "symbol":
+        adapter = self._accounts[name].adapter
+        if limit.by == "symbol" or adapter.dead_man is None:
             return 0
-        return refresh_units(self._accounts[name].adapter.traits, limit.name, self.symbols[name])
+        return refresh_units(adapter.traits, adapter.dead_man.rule, limit.name, self.symbols[name])

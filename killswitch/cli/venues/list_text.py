@@ -9,8 +9,8 @@ import msgspec
 
 from killswitch.accounts.plug_ins import AbsentPlugIn
 from killswitch.cli.terminal import table, terminal_width
-from killswitch.model.inspection import Capability, VenueListing
-from killswitch.model.venue import RateLimit
+from killswitch.model.inspection import Capability
+from killswitch.model.venue import RateLimit, VenueListing
 from killswitch.render.formats import duration_text
 
 _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}

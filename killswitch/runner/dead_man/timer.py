@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, NamedTuple
@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 from killswitch.accounts.poll.request_meter import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
+from killswitch.model.inspection import Inspection
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
-from killswitch.model.venue import DeadManRule, DeadManVenue
+from killswitch.model.venue import DeadManRule, VenueTimer
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timer_rules import (
     CLOSED_TO_ORDERS,
@@ -88,8 +89,8 @@ class DeadManTimer:
 
     account: str
     rule: TimerRule
-    venue: DeadManRule
-    adapter: DeadManVenue
+    requests: VenueTimer
+    inspect: Callable[[], Awaitable[Inspection]] | None
     meter: RequestMeter
     request_timeout: float
     budget: TimerBudget
@@ -111,6 +112,11 @@ class DeadManTimer:
     maintenance: str | None = field(init=False, default=None)
     states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
     request: TimerRequest | None = field(init=False, default=None)
+
+    @property
+    def venue(self) -> DeadManRule:
+        """The venue's rule for its timer."""
+        return self.requests.rule
 
     @property
     def view(self) -> TimerView:

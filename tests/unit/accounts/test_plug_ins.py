@@ -10,8 +10,8 @@ import pytest
 
 from killswitch.accounts import plug_ins as module
 from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, load_plug_ins
-from killswitch.model.inspection import Bar, BarHistory, Capability, VenueListing
-from killswitch.model.venue import VenueDescription
+from killswitch.model.inspection import Bar, BarHistory, Capability
+from killswitch.model.venue import VenueDescription, VenueListing
 
 
 class Bars:

@@ -16,10 +16,9 @@ from killswitch.accounts.redaction import HIDDEN, Redactor
 from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.legible import shortened
 from killswitch.model.venue import (
+    OPTIONAL_ATTRIBUTES,
     AccountSpec,
     Batching,
-    BookClosingVenue,
-    MeteredVenue,
     OrderRejectedError,
     RateLimitedError,
     VenueDownError,
@@ -155,26 +154,21 @@ def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatc
     """An adapter with credentials is asked for batches, whole-book closes and counts only where it has them."""
 
     class Gifted(LeakyBatches):
-        traits = VenueTraits(whole_book=True)
-
         def used(self) -> dict[str, int]:
             return {"weight": 3}
 
         async def close_book(self) -> None:
             raise VenueDownError(f"401 for {SECRET}")
 
-    optional = (BookClosingVenue, MeteredVenue)
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: ScriptedVenue(None))
     plain = make_adapter(SPEC)
-    assert not any(isinstance(plain, each) for each in optional)
-    assert (plain.traits, plain.batches) == (VenueTraits(), None)
+    assert not any(getattr(plain, name) for name in OPTIONAL_ATTRIBUTES)
+    assert plain.traits == VenueTraits()
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Gifted())
     gifted = make_adapter(SPEC)
-    assert gifted.traits.whole_book
     assert gifted.batches is not None and gifted.batches.most == 5
-    assert isinstance(gifted, MeteredVenue)
-    assert gifted.used() == {"weight": 3}
-    assert isinstance(gifted, BookClosingVenue)
+    assert gifted.used is not None and gifted.used() == {"weight": 3}
+    assert gifted.close_book is not None
     with pytest.raises(VenueDownError, match="hidden credential"):
         asyncio.run(gifted.close_book())
 

@@ -75,12 +75,11 @@ def test_a_position_above_the_maximum_is_closed_in_batches() -> None:
 
 def test_a_whole_book_close_is_one_request_where_single_orders_would_wait() -> None:
     """One close and one poll; where ten orders fit at once they are sent, and where the policy trims nothing else."""
-    traits = structs.replace(TEN_A_SECOND, whole_book=True)
-    swept = alone(task(traits, 100, whole_book=True))
+    swept = alone(task(TEN_A_SECOND, 100, whole_book=True))
     assert swept.calls == {"close_book": 1, "snapshot": 1}
     assert swept.seconds == pytest.approx(0.2, abs=0.01)
-    assert "close_book" not in alone(task(traits, 10, whole_book=True)).calls
-    assert "close_book" not in alone(task(traits, 100)).calls
+    assert "close_book" not in alone(task(TEN_A_SECOND, 10, whole_book=True)).calls
+    assert "close_book" not in alone(task(TEN_A_SECOND, 100)).calls
 
 
 def test_accounts_at_one_address_share_its_limit() -> None:

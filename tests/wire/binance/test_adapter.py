@@ -120,16 +120,16 @@ def test_the_dead_man_timer_cancels_resting_orders_unless_it_is_armed_again() ->
 
     async def scenario(wire: BinanceWire, venue: CcxtVenue) -> None:
         wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
-        await venue.arm_dead_man(10.0, [SYMBOL])
+        await venue.dead_man.arm(10.0, [SYMBOL])
         await asyncio.sleep(8.0)
-        await venue.arm_dead_man(10.0, [SYMBOL])
+        await venue.dead_man.arm(10.0, [SYMBOL])
         await asyncio.sleep(9.0)
         assert len(await venue.open_orders()) == 1
         await asyncio.sleep(2.0)
         assert await venue.open_orders() == ()
         wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
-        await venue.arm_dead_man(5.0, [SYMBOL])
-        await venue.disarm_dead_man([SYMBOL])
+        await venue.dead_man.arm(5.0, [SYMBOL])
+        await venue.dead_man.disarm([SYMBOL])
         await asyncio.sleep(30.0)
         assert len(await venue.open_orders()) == 1
 

@@ -180,8 +180,8 @@ def test_the_timer_is_sent_in_whole_seconds_from_10_to_120_and_0_disarms_it() ->
 
     async def talk(venue: Any) -> None:
         for seconds in (5, 30, 600):
-            await venue.arm_dead_man(seconds, (BTC,))
-        await venue.disarm_dead_man(())
+            await venue.dead_man.arm(seconds, (BTC,))
+        await venue.dead_man.disarm(())
 
     here.run(talk)
     asked = [it.ask.params["timeOut"] for it in here.venue.seen if it.call == "dead_man"]
