@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
+from killswitch.model.venue import VenueAdapter
+
 VenueCall = Literal["snapshot", "submit", "find_order", "open_orders", "fills", "cancel"]
 Condition = Callable[..., object]
 """Of the call's arguments: whether a deviation applies to it."""
@@ -40,7 +42,7 @@ class Deviation(Struct):
         return True
 
 
-class FakeVenue:
+class FakeVenue(VenueAdapter):
     """A venue whose calls may deviate from what it does; a call that is decorated with `deviating` asks for it."""
 
     def __init__(self) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import Misfit, WrittenAccount
-    from killswitch.model.inspection import BarHistory, VenueListing
+    from killswitch.model.inspection import BarHistory
+    from killswitch.model.venue import VenueListing
 
 
 class AlpacaFamily:
     """The one venue Alpaca: a VenueFamily and a FittingFamily."""
 
     def listings(self) -> Sequence[VenueListing]:
-        from killswitch.model.inspection import VenueListing
+        from killswitch.model.venue import VenueListing
         from killswitch_alpaca.inspection import CAPABILITIES, traits_for
         from killswitch_alpaca.settings import MARKETS, REQUESTS_PER_MINUTE
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.parsing import Row, UnreadableError, object_at
-from killswitch.model.venue import Cost, RateLimit, VenueError, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription, VenueError
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.http import RefusedAnswerError
@@ -27,7 +27,7 @@ SNAPSHOT: Final = 7
 """Units of one snapshot."""
 
 
-def traits_for(requests_per_minute: int) -> VenueTraits:
+def traits_for(requests_per_minute: int) -> VenueDescription:
     """The traits of an account with this allowance.
 
     There is no batch. `whole_book` is off: `DELETE /v2/positions` gives its orders names of Alpaca's own, so that their
@@ -35,7 +35,7 @@ def traits_for(requests_per_minute: int) -> VenueTraits:
     account, which is more than was decided; and outside hours it queues what the policy may want refused.
     """
     limit = RateLimit(COUNTED, FIFTHS * requests_per_minute * 19 // 20, 60.0)
-    return VenueTraits(
+    return VenueDescription(
         limits=(limit,),
         costs=(
             Cost("snapshot", limit.name, units=SNAPSHOT),

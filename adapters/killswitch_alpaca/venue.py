@@ -19,6 +19,7 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     Push,
+    VenueAdapter,
     VenueDownError,
     VenueError,
 )
@@ -40,7 +41,7 @@ FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
 
 
-class AlpacaVenue:
+class AlpacaVenue(VenueAdapter):
     """One account at Alpaca: stocks, ETFs and coins, paper or live."""
 
     def __init__(self, settings: AlpacaSettings) -> None:
@@ -56,14 +57,14 @@ class AlpacaVenue:
         return {} if used is None else {COUNTED: FIFTHS * used}
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        """See `RememberingVenue`. Lists of rows name every symbol themselves: only `since` is needed."""
+        """Lists of rows name every symbol themselves: only `since` is needed."""
         self._reader.ledger.remember(since)
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._reader.snapshot()
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`. The mark is the price at which Alpaca values a position, and has no time of its own;
+        """The mark is the price at which Alpaca values a position, and has no time of its own;
         the last price is included if it is at most a second old. There is no index price."""
         names = sorted(set(symbols))
         asked_at = self._reader.sessions.venue_time()
@@ -149,7 +150,7 @@ class AlpacaVenue:
         return await inspect(self._client, self._settings)
 
     async def key_rights(self) -> KeyRights:
-        """See `KeyedVenue`. Alpaca has no query for it."""
+        """Alpaca has no query for it."""
         from killswitch_alpaca.inspection import RIGHTS
 
         return KeyRights(note=RIGHTS)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import Misfit, WrittenAccount
-    from killswitch.model.inspection import BarHistory, VenueListing
+    from killswitch.model.inspection import BarHistory
+    from killswitch.model.venue import VenueListing
 
 
 class CcxtFamily:
@@ -60,8 +61,7 @@ class CcxtFamily:
 
 
 def _listing(exchange: str) -> VenueListing:
-    from killswitch.model.inspection import VenueListing
-    from killswitch.model.venue import AccountSpec
+    from killswitch.model.venue import AccountSpec, VenueListing
     from killswitch_ccxt.venues import dialect_of
 
     dialect = dialect_of(exchange)

@@ -10,7 +10,16 @@ from msgspec import Struct, structs
 
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Market
-from killswitch.model.venue import AccountSpec, Call, ClientIdRule, Cost, DeadManRule, OrderLife, RateLimit, VenueTraits
+from killswitch.model.venue import (
+    AccountSpec,
+    Call,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    OrderLife,
+    RateLimit,
+    VenueDescription,
+)
 from killswitch_ccxt.errors import Meaning, RefusalCodes, VenueAnswer, present_codes
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
@@ -135,9 +144,9 @@ class Exchange:
             cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         """The venue's traits for this kind of account."""
-        return VenueTraits(
+        return VenueDescription(
             limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
             order_life=cls.order_life_for(spec),

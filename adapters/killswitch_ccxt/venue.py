@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from killswitch.model.fitting import WrittenAccount, check_no_credentials
@@ -13,6 +14,7 @@ from killswitch.model.parsing import UnreadableError, identifier, positive
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
+    Batching,
     CredentialsRefusedError,
     MalformedAnswerError,
     OrderRejectedError,
@@ -20,14 +22,16 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     Push,
+    RuleKeeping,
+    VenueAdapter,
     VenueError,
-    VenueTraits,
+    VenueTimer,
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.client_factory import timeout_of
-from killswitch_ccxt.dialect import BatchResults, Dialect
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.instruments import book_price, valuation_price
 from killswitch_ccxt.rules import Rules
@@ -43,29 +47,31 @@ CLOCK = "clock"
 """The option with the clock of a program that creates the adapter itself."""
 
 
-class CcxtVenue:
+class CcxtVenue(VenueAdapter):
     """One account. No connection is opened before the first request."""
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
         _check_account(spec, dialect)
         self.account = spec.account
-        self.traits: VenueTraits = dialect.traits_for(spec)
+        self.traits = described = dialect.traits_for(spec)
         self._spec = spec
         self._client = Client(spec, dialect)
         self._dialect = dialect(self._client, spec)
         self._rules = Rules(self._client, self._dialect, spec)
         self._reader = SnapshotReader(self._client, self._dialect, spec, self._rules)
-        if self.traits.batch > 1:
-            self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[BatchResults]] = self._submit_batch
-        if self.traits.whole_book:
-            self.close_book: Callable[[], Awaitable[None]] = self._close_book
-        if self.traits.dead_man is not None:
-            self.arm_dead_man: Callable[[float, Collection[str]], Awaitable[None]] = self._arm_dead_man
-            self.disarm_dead_man: Callable[[Collection[str]], Awaitable[None]] = self._disarm_dead_man
+        if (submit_batch := self._dialect.submit_batch) is not None and described.batch > 1:
+            self.batches = Batching(described.batch, partial(self._submit_batch, submit_batch))
+        if (close_book := self._dialect.close_book) is not None and described.whole_book:
+            self.close_book = partial(self._close_book, close_book)
+        arm, disarm = self._dialect.arm_dead_man, self._dialect.disarm_dead_man
+        if arm is not None and disarm is not None and described.dead_man is not None:
+            arm, disarm = partial(self._arm_dead_man, arm), partial(self._disarm_dead_man, disarm)
+            self.dead_man = VenueTimer(described.dead_man, arm, disarm)
         # With an endpoint for requests and none for streams, a stream would connect to the venue itself.
         if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
-            self.listen: Callable[[Callable[[Push], None]], Awaitable[None]] = self._listen
+            self.listen = self._listen
+        self.kept_rules = RuleKeeping(self._rules_to_keep, self._rules.use_kept)
 
     def used(self) -> Mapping[str, int]:
         """The venue's own count in its last answers."""
@@ -126,19 +132,12 @@ class CcxtVenue:
             return
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        """See `RememberingVenue`."""
         self._reader.remember(symbols, since)
 
-    def rules_to_keep(self) -> bytes | None:
-        """See `RuleKeepingVenue`."""
+    def _rules_to_keep(self) -> bytes | None:
         return self._rules.to_keep(self._reader.recently_held())
 
-    def use_rules(self, kept: bytes) -> None:
-        """See `RuleKeepingVenue`."""
-        self._rules.use_kept(kept)
-
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`."""
         await self._rules.ready()
         known = sorted(symbol for symbol in set(symbols) if symbol in self._dialect.rules)
         quote_name = f"/{self._spec.currency}"
@@ -165,23 +164,24 @@ class CcxtVenue:
         return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
 
     async def inspect(self) -> Inspection:
-        """See `InspectedVenue`."""
         await self._rules.ready()
         return await inspection(self._client, self._dialect)
 
     async def key_rights(self) -> KeyRights:
-        """See `KeyedVenue`."""
         return await _valid_answer(self._dialect.rights())
 
     async def close(self) -> None:
         await self._rules.wait_for_renewal()
         await self._client.close()
 
-    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> BatchResults:
+    async def _submit_batch(
+        self, submit: Callable[[Sequence[OrderRequest], PositionMode], Awaitable[BatchResults]],
+        requests: Sequence[OrderRequest],
+    ) -> BatchResults:  # fmt: skip
         await self._rules.ready()
         mode = await self._reader.mode()
         self._reader.note_activity(*(request.symbol for request in requests))
-        answers = await _valid_answer(self._dialect.submit_batch(requests, mode))
+        answers = await _valid_answer(submit(requests, mode))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         rules = self._dialect.rules
@@ -197,19 +197,23 @@ class CcxtVenue:
         if isinstance(answer, ModeChangedError):
             self._reader.forget_mode()
 
-    async def _close_book(self) -> None:
+    async def _close_book(self, close: Callable[[], Awaitable[None]]) -> None:
         await self._rules.ready()
         self._reader.note_activity()
-        await _valid_answer(self._dialect.close_book())
+        await _valid_answer(close())
 
-    async def _arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+    async def _arm_dead_man(
+        self, arm: Callable[[float, Collection[str]], Awaitable[None]], seconds: float, symbols: Collection[str]
+    ) -> None:
         await self._rules.ready()
-        await _valid_answer(self._dialect.arm_dead_man(seconds, symbols))
+        await _valid_answer(arm(seconds, symbols))
 
-    async def _disarm_dead_man(self, symbols: Collection[str]) -> None:
+    async def _disarm_dead_man(
+        self, disarm: Callable[[Collection[str]], Awaitable[None]], symbols: Collection[str]
+    ) -> None:
         await self._rules.ready()
         try:
-            await _as_venue_answer(self._dialect.disarm_dead_man(symbols))
+            await _as_venue_answer(disarm(symbols))
         except (GoneError, AlreadySoError):
             return
 

@@ -31,6 +31,7 @@ from killswitch.model.snapshot import (
 )
 from killswitch.model.venue import (
     AccountSpec,
+    Batching,
     FateUnknownError,
     MalformedAnswerError,
     OrderRejectedError,
@@ -38,6 +39,7 @@ from killswitch.model.venue import (
     OrderRequest,
     Prices,
     RateLimitedError,
+    VenueAdapter,
     VenueDownError,
     VenueError,
 )
@@ -63,7 +65,7 @@ TOO_MANY = {418, 429}
 """Statuses for too many requests, and for a ban after ignoring that."""
 
 
-class HttpVenue:
+class HttpVenue(VenueAdapter):
     """One account of a paper server, as a VenueAdapter.
 
     A change whose request may have arrived, but whose answer did not, raises FateUnknownError. A connection that was
@@ -82,8 +84,10 @@ class HttpVenue:
         self._session: aiohttp.ClientSession | None = None
         self._rules = ""
         self._venue = spec.adapter
-        self.traits = read_traits(spec.options)
+        self.traits = described = read_traits(spec.options)
         """From the account's options; the server does not publish them."""
+        self.close_book = self._close_book if described.whole_book else None
+        self.batches = Batching(described.batch, self._submit_batch) if described.batch > 1 else None
         self._used: Mapping[str, int] = {}
 
     def used(self) -> Mapping[str, int]:
@@ -110,19 +114,18 @@ class HttpVenue:
         return msgspec.structs.replace(seen, health=_health(latency))
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`."""
         return await self._query(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         return await self._query(OrderReport, "POST", "orders", {}, encode(request))
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         answers = await self._query(tuple[BatchAnswer, ...], "POST", "orders/batch", {}, encode(requests))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         return [_batch_answer(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
-    async def close_book(self) -> None:
+    async def _close_book(self) -> None:
         await self._change("POST", "book/close", {})
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:

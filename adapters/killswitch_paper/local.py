@@ -10,18 +10,19 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
+    Batching,
     Call,
     OrderReport,
     OrderRequest,
     Prices,
     RateLimitedError,
+    VenueAdapter,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 
 
-class LocalVenue:
+class LocalVenue(VenueAdapter):
     """One account of a `PaperMarket`, as a VenueAdapter. `submit` may raise OrderRejectedError; before the first bar
     the venue is down; where its terms have limits, any call may raise RateLimitedError. Nothing else fails."""
 
@@ -34,10 +35,9 @@ class LocalVenue:
         self._market = market
         self._clock = clock
         self._known_rules = 0
-
-    @property
-    def traits(self) -> VenueTraits:
-        return self._market.terms.traits
+        self.traits = market.terms.traits
+        self.close_book = self._close_book if self.traits.whole_book else None
+        self.batches = Batching(self.traits.batch, self._submit_batch) if self.traits.batch > 1 else None
 
     def used(self) -> Mapping[str, int]:
         """The market's request count; empty before its first bar."""
@@ -55,7 +55,7 @@ class LocalVenue:
         return self._market.snapshot(self.account, at, instruments=fresh)
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """See `PricedVenue`. It costs nothing of any limit."""
+        """Prices of the market. They cost nothing of any limit."""
         if self._clock is not None:
             self._market.move_clock(self._clock.now())
         return self._market.prices(symbols)
@@ -80,11 +80,11 @@ class LocalVenue:
         self._charge("cancel", symbol)
         self._market.cancel(self.account, symbol, order_id)
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         self._charge("submit_batch", *(request.symbol for request in requests))
         return self._market.submit_batch(self.account, requests)
 
-    async def close_book(self) -> None:
+    async def _close_book(self) -> None:
         self._charge("close_book")
         self._market.close_book(self.account)
 

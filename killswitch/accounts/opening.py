@@ -20,7 +20,7 @@ from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbook_map import declared_runbooks
 from killswitch.incident.report.runbooks import compile_all
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
 from killswitch.policy.loader import load
@@ -159,14 +159,14 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     )
     venue = venue_of(spec)
     try:
-        RequestBudgets().of(name, venue, traits_of(adapter), spec.closing_share)
+        RequestBudgets().of(name, venue, adapter.traits, spec.closing_share)
     except ValueError as error:
         raise AdapterError(
             f"account {name}: adapter {spec.adapter} declares inconsistent request limits: {error}"
         ) from error
     armed = live and spec.execution == "live"
     suspends = spec.options.get(SUSPEND_OPTION) is True
-    if suspends and not isinstance(adapter, SuspendingVenue):
+    if suspends and adapter.suspend_trading is None:
         raise AdapterError(
             f"account {name}: {SUSPEND_OPTION} is set, and adapter {spec.adapter} cannot suspend trading at a "
             "broker; remove the option"

@@ -13,9 +13,9 @@ from msgspec import Struct
 from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.accounts.validation import ADAPTERS, unknown_adapter
 from killswitch.model.fitting import VENUES
-from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
+from killswitch.model.inspection import BarHistory
 from killswitch.model.legible import one_line
-from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
+from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter, VenueFamily, VenueListing
 
 GROUP = VENUES
 
@@ -169,6 +169,11 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
         why = redactor.hide(message)
         # Without its cause: a chain of errors prints every message.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
+    if not isinstance(adapter, VenueAdapter):
+        raise AdapterError(
+            f"account {spec.account}: adapter {spec.adapter} is no killswitch.model.venue.VenueAdapter but a "
+            f"{type(adapter).__name__}: it is written for another version of Killswitch; update its package"
+        )
     return RedactedAdapter(adapter, redactor) if secrets else adapter
 
 

@@ -135,11 +135,11 @@ def _unchanged(venue: RedactedAdapter, call: Callable[..., object]) -> Callable[
 
 
 def _redact_batch(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def submit_batch(requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    async def submit(requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         answers = await venue._through(call(requests))
         return [venue._redacted_error(answer) if isinstance(answer, VenueError) else answer for answer in answers]
 
-    return submit_batch
+    return submit
 
 
 def _redact_pushes(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
@@ -176,10 +176,10 @@ def _redact_note(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) ->
 
 
 _REDACTIONS: Final[Mapping[str, _Wording]] = {
-    "used": _unchanged, "submit_batch": _redact_batch, "listen": _redact_pushes, "inspect": _redact_inspection,
-    "key_rights": _redact_note, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
+    "used": _unchanged, "batches.submit": _redact_batch, "listen": _redact_pushes, "inspect": _redact_inspection,
+    "key_rights": _redact_note, "remember": _unchanged, "kept_rules.to_keep": _unchanged, "kept_rules.use": _unchanged,
 }  # fmt: skip
-"""Optional call → how its answer is redacted; others contain no text of the venue."""
+"""Call of a capability → how its answer is redacted; others contain no text of the venue."""
 
 
 def _venue_error_with(error: VenueError, text: str) -> VenueError:

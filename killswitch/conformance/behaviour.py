@@ -6,8 +6,6 @@ import asyncio
 from decimal import Decimal
 
 from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
-from killswitch.model.inspection import InspectedVenue
-from killswitch.model.venue import traits_of
 
 
 class BehaviourGuarantees:
@@ -16,7 +14,7 @@ class BehaviourGuarantees:
     @guarantee("G20")
     async def test_declared_costs_limits_and_ids_are_consistent(self, case: ConformanceCase) -> None:
         """Every cost names a declared limit and fits into it; the venue accepts ids of the longest declared form."""
-        traits = traits_of(case.venue)
+        traits = case.venue.traits
         allowed = {limit.name: limit.allowed for limit in traits.limits}
         for cost in traits.costs:
             assert cost.units + cost.each <= allowed[cost.limit], cost
@@ -68,7 +66,7 @@ class BehaviourGuarantees:
         await case.harness.rest(case.symbol, "buy", Decimal(1))
         await case.venue.snapshot()
         await case.venue.open_orders()
-        if isinstance(case.venue, InspectedVenue):
+        if case.venue.inspect is not None:
             found = await case.venue.inspect()
             assert len({each.name for each in found.capabilities}) == len(found.capabilities)
         assert (case.held(), case.harness.resting()) == (case.size, 1)

@@ -96,8 +96,8 @@ def _acts(harness: VenueHarness, key: Key) -> Mapping[str, Prepare]:
 
     async def submit_batch(venue: VenueAdapter) -> PreparedCall:
         requests = [order() for _ in range(BATCH)]
-        send: Any = getattr(venue, "submit_batch", None)
-        return lambda _: send(requests), lambda: is_accepted(*requests)
+        batches: Any = venue.batches
+        return lambda _: batches.submit(requests), lambda: is_accepted(*requests)
 
     async def cancel(venue: VenueAdapter) -> PreparedCall:
         if not is_typed:
@@ -116,7 +116,7 @@ async def _baseline(venue: VenueAdapter, prepare: Prepare, answers: _Answers) ->
         act, _ = await prepare(venue)
         answers.recorded.clear()
         result = await act(venue)
-    except (VenueError, NotImplementedError, TypeError, IndexError):
+    except (VenueError, NotImplementedError, AttributeError, IndexError):
         return None
     return result, mutations(answers.recorded, zeros=True), ["", *answers.recorded][-1]
 

@@ -24,7 +24,6 @@ from killswitch.conformance.case import (
 )
 from killswitch.conformance.harness import Key, Mishap, VenueHarness
 from killswitch.model.venue import (
-    BatchingVenue,
     FateUnknownError,
     MalformedAnswerError,
     OrderRejectedError,
@@ -33,7 +32,6 @@ from killswitch.model.venue import (
     RateLimitedError,
     VenueDownError,
     VenueError,
-    traits_of,
 )
 
 HELD, HELD_LONG = 8.0, 40.0
@@ -191,7 +189,8 @@ class OrderGuarantees:
     @guarantee("G18")
     async def test_a_batch_returns_one_result_per_order_in_order(self, case: ConformanceCase) -> None:
         """A refused order keeps its position in the list of results, and the other orders of the batch are placed."""
-        if not isinstance(case.venue, BatchingVenue) or traits_of(case.venue).batch < 3:
+        batches = case.venue.batches
+        if batches is None or batches.most < 3:
             pytest.skip("not tried: it sends orders one by one")
         await case.venue.snapshot()
         flat: Key = (case.harness.symbols[1], "long")
@@ -200,7 +199,7 @@ class OrderGuarantees:
             closing(flat, Decimal(1), "ks0002"),
             case.closing(Decimal("0.25"), "ks0003"),
         ]
-        good, bad, last = await case.venue.submit_batch(requests)
+        good, bad, last = await batches.submit(requests)
         assert isinstance(good, OrderReport)
         assert isinstance(bad, OrderRejectedError)
         assert isinstance(last, OrderReport)
@@ -250,7 +249,7 @@ class OrderGuarantees:
     async def test_a_late_order_is_refused_or_found_by_its_client_id(self, case: ConformanceCase) -> None:
         """As the adapter declares in `order_life`: a late order is not placed after its time, or not in addition to
         another one of the same name."""
-        rule = traits_of(case.venue).order_life
+        rule = case.venue.traits.order_life
         valid_seconds = None if rule.longest is None else min(rule.longest, max(rule.shortest, 3.0))
         request = structs.replace(case.closing(Decimal(1), "ks0001"), valid_for=valid_seconds)
         bounds = [bound for bound in (valid_seconds, rule.always) if bound is not None]

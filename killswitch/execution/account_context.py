@@ -24,7 +24,6 @@ from killswitch.model.venue import (
     VenueAdapter,
     VenueDownError,
     VenueError,
-    traits_of,
 )
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import BudgetSpentError, Purpose, RequestBudget, Reservation
@@ -52,7 +51,7 @@ class AccountContext:
         """Create the session; `record` writes entries about the account's orders to the journal."""
         self.account = account
         self.venue = venue
-        self.traits = traits_of(venue)
+        self.traits = venue.traits
         self.clock, self.monotonic = clock, clock.monotonic
         self.pace = pace
         self.record = record

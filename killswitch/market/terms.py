@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from killswitch.model.venue import PLAIN_VENUE, ClientIdRule, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import ClientIdRule, Cost, RateLimit, VenueDescription
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 LONGEST_LAG = 10 * 365 * 86_400.0
@@ -19,7 +19,7 @@ _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 class VenueTerms(Struct, frozen=True):
     """The terms of a paper venue. By default it has no request limits, no additional restrictions, and no liquidity."""
 
-    traits: VenueTraits = PLAIN_VENUE
+    traits: VenueDescription = VenueDescription()
     """The limits are enforced; a batch of more orders than `batch`, or a whole-book close without it, is refused."""
     checks_client_ids: bool = False
     """A client order id that `traits.client_ids` does not allow is refused."""
@@ -87,7 +87,7 @@ def read_terms(written: object) -> VenueTerms:
         raise ValueError(str(error)) from None
     stated = {name: getattr(found, name) for name in _TRAITS if getattr(found, name) is not None}
     return VenueTerms(
-        msgspec.convert(msgspec.to_builtins(stated), VenueTraits),
+        msgspec.convert(msgspec.to_builtins(stated), VenueDescription),
         checks_client_ids=found.client_ids is not None,
         resting_exits_block=found.resting_exits_block,
         shows_liquidity=found.liquidity,
@@ -96,6 +96,6 @@ def read_terms(written: object) -> VenueTerms:
     )
 
 
-def read_traits(options: Mapping[str, object]) -> VenueTraits:
+def read_traits(options: Mapping[str, object]) -> VenueDescription:
     """Parse the traits among an account's other options. Raises ValueError as `read_terms`."""
     return read_terms({name: options[name] for name in _TRAITS if name in options}).traits

@@ -1,1 +1,1 @@
-"""The public data model: snapshots, decisions, locks, and the protocols of venues and stores."""
+"""The public data model: snapshots, decisions, locks, the base class of venue adapters, and the protocol of stores."""

@@ -104,7 +104,7 @@ class EffectKind(Struct, Generic[E], frozen=True):
     dropped. `text`: a line for people. `accounts`: the accounts that it acts on; `only`: its part on some accounts
     (None: nothing), unchanged for an effect that acts on no account. `merged`: the combination of two effects of a
     decision. A kind with a `reversal` may be executed on the pessimistic bound of a condition, any other on the
-    optimistic bound. `needs`: the protocol of `killswitch.model.venue` that an account's adapter must implement; None:
+    optimistic bound. `needs`: the capability of `VenueAdapter` that an account's adapter must offer; None:
     any adapter. `is_worked_off`: whether the executors of its accounts execute it, whose journal entries name the
     account.
     """
@@ -118,7 +118,7 @@ class EffectKind(Struct, Generic[E], frozen=True):
     accounts: Callable[[E], Iterable[str]] = lambda _: ()
     only: Callable[[E, Collection[str]], E | None] = lambda effect, _: effect
     reversal: Reversal[E] | None = None
-    needs: type[Any] | None = None
+    needs: str | None = None
     is_worked_off: bool = False
 
     @property

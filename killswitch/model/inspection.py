@@ -1,16 +1,13 @@
-"""Inspection of venues and keys before they are trusted, and an adapter's description of its venues."""
+"""Inspection of venues and keys before they are trusted, and the public bars of venues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 from msgspec import Struct
-
-from killswitch.model.snapshot import Market
-from killswitch.model.venue import VenueTraits
 
 
 class Capability(Struct, frozen=True):
@@ -51,14 +48,6 @@ class Inspection(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-@runtime_checkable
-class InspectedVenue(Protocol):
-    """An adapter that can inspect its account."""
-
-    async def inspect(self) -> Inspection:
-        """Inspect the venue. Raises VenueError only if it is unreachable or rejects the credentials."""
-
-
 class Bar(Struct, frozen=True, array_like=True):
     """One bar of a venue. `ts` is its opening time in UTC milliseconds."""
 
@@ -77,32 +66,3 @@ class BarHistory(Protocol):
         """Bars from `since` (UTC ms), oldest first, as many as one answer holds; empty if there are no more."""
 
     async def close(self) -> None: ...
-
-
-class VenueListing(Struct, frozen=True):
-    """One venue that an installed adapter supports. `tried`: what it was tested against."""
-
-    adapter: str
-    exchange: str | None
-    markets: tuple[Market, ...]
-    capabilities: tuple[Capability, ...]
-    traits: VenueTraits
-    tried: str = ""
-
-
-class VenueFamily(Protocol):
-    """The venues of one adapter, an entry point of the group `killswitch.venues`."""
-
-    def listings(self) -> Sequence[VenueListing]:
-        """Every venue that the adapter supports by name."""
-
-    def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
-        """The exchange's public bars; None if this family does not support the exchange or its bars."""
-
-
-@runtime_checkable
-class KeyedVenue(Protocol):
-    """An adapter that can query only the permissions of its key, with one or two requests."""
-
-    async def key_rights(self) -> KeyRights:
-        """The permissions of the credentials. Raises VenueError if they cannot be read."""

@@ -1,15 +1,17 @@
-"""The protocol of venue adapters, optional extensions of it, and the errors of calls."""
+"""The base class of venue adapters, what they may offer, and the errors of calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide, Side
+from killswitch.model.inspection import BarHistory, Capability, Inspection, KeyRights
+from killswitch.model.snapshot import AccountSnapshot, Fill, Market, Order, OrderSide, Side
 
 RejectReason = Literal[
     "already_flat", "below_minimum", "above_maximum", "blocked_by_order", "price_band",
@@ -96,33 +98,6 @@ class MalformedAnswerError(VenueError):
     """The answer is malformed, so its meaning is unknown."""
 
 
-class VenueAdapter(Protocol):
-    """One account at one venue. Every method may raise any VenueError; adapters make no decisions."""
-
-    account: str
-
-    async def snapshot(self) -> AccountSnapshot:
-        """Poll the account. A failure is reported by `quality`, never by empty lists."""
-
-    async def submit(self, request: OrderRequest) -> OrderReport:
-        """Send one order, once."""
-
-    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        """The order with this client order id; None only if the venue reports that it has none."""
-
-    async def open_orders(self) -> tuple[Order, ...]:
-        """All resting orders, conditional ones included."""
-
-    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        """The fills of the order with this client order id."""
-
-    async def cancel(self, symbol: str, order_id: str) -> None:
-        """Cancel one order; an order that no longer exists is not an error."""
-
-    async def close(self) -> None:
-        """Close connections."""
-
-
 Call = Literal[
     "snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel", "dead_man",
 ]  # fmt: skip
@@ -194,18 +169,13 @@ class DeadManRule(Struct, frozen=True):
 class VenueTraits(Struct, frozen=True):
     """The properties of a venue that execution needs. Without limits, no requests are metered.
 
-    `batch`: the maximum number of orders in one `submit_batch`; 1 if there is none. `whole_book`: whether `close_book`
-    closes every position of the account and nothing else. A call without a cost is free. `dead_man`: None if there is
-    no timer. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides. `order_life`: how long
-    after sending an order can take effect.
+    A call without a cost is free. `fees_by_fills`: whether order reports may lack the fee, which `fills` provides.
+    `order_life`: how long after sending an order can take effect.
     """
 
     limits: tuple[RateLimit, ...] = ()
     costs: tuple[Cost, ...] = ()
-    batch: int = 1
-    whole_book: bool = False
     client_ids: ClientIdRule = ClientIdRule()
-    dead_man: DeadManRule | None = None
     fees_by_fills: bool = False
     order_life: OrderLife = OrderLife()
 
@@ -213,50 +183,39 @@ class VenueTraits(Struct, frozen=True):
 PLAIN_VENUE: Final = VenueTraits()
 
 
-@runtime_checkable
-class DescribedVenue(Protocol):
-    """An adapter that describes its venue; `PLAIN_VENUE` applies to any other."""
+class VenueDescription(VenueTraits, frozen=True):
+    """A venue as a table or a file describes it without an account: its traits, and what an adapter can offer there.
 
-    @property
-    def traits(self) -> VenueTraits: ...
+    `batch`: the maximum number of orders in one request; 1 if there are no batches. `whole_book`: whether one request
+    closes every position of the account. `dead_man`: its dead-man timer, if it has one.
+    """
 
-
-@runtime_checkable
-class MeteredVenue(Protocol):
-    """An adapter that reports the venue's own rate-limit counters."""
-
-    def used(self) -> Mapping[str, int]:
-        """Limit name → units used in its current period, as last reported by the venue; others are missing."""
+    batch: int = 1
+    whole_book: bool = False
+    dead_man: DeadManRule | None = None
 
 
-@runtime_checkable
-class BatchingVenue(Protocol):
-    """An adapter that sends several orders in one request."""
+class Batching(Struct, frozen=True):
+    """Several orders in one request. `most`: the maximum number of orders in it.
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        """Send each order once, and return the venue's answers in order.
+    `submit` sends each order once, and returns the venue's answers in order. An error that is raised applies to all of
+    them.
+    """
 
-        An error that is raised applies to all of them.
-        """
-
-
-@runtime_checkable
-class BookClosingVenue(Protocol):
-    """An adapter whose venue can close all positions in one request."""
-
-    async def close_book(self) -> None:
-        """Ask the venue to close every position of the account at market. The positions show the result."""
+    most: int
+    submit: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
 
 
-@runtime_checkable
-class DeadManVenue(Protocol):
-    """An adapter that controls its venue's dead-man timer, which `traits.dead_man` describes."""
+class VenueTimer(Struct, frozen=True):
+    """The venue's own dead-man timer, as `rule` describes it. Symbols are named where the timer is for one symbol.
 
-    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        """Start or restart the timer. `symbols`: those with orders to cancel, if the timer covers a symbol."""
+    `arm` starts or restarts it with a time in seconds; the symbols are those with orders to cancel. `disarm` stops it;
+    a timer that does not run is not an error.
+    """
 
-    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
-        """Stop the timer; a timer that does not run is not an error."""
+    rule: DeadManRule
+    arm: Callable[[float, Collection[str]], Awaitable[None]]
+    disarm: Callable[[Collection[str]], Awaitable[None]]
 
 
 class Push(Struct, frozen=True):
@@ -266,19 +225,8 @@ class Push(Struct, frozen=True):
     why: str | None = None
 
 
-@runtime_checkable
-class PushingVenue(Protocol):
-    """An adapter that subscribes to its venue's private stream. Messages trigger a poll and never replace one."""
-
-    async def listen(self, hear: Callable[[Push], None]) -> None:
-        """Listen until cancelled, reconnecting automatically; VenueError only if it can never work."""
-
-
-@runtime_checkable
-class SuspendingVenue(Protocol):
-    """An adapter whose broker can reject every new order on request, ours included."""
-
-    async def suspend_trading(self, suspended: bool) -> None: ...
+Listen = Callable[[Callable[[Push], None]], Awaitable[None]]
+SuspendTrading = Callable[[bool], Awaitable[None]]
 
 
 class Prices(Struct, frozen=True):
@@ -290,55 +238,88 @@ class Prices(Struct, frozen=True):
     at: datetime | None = None
 
 
-@runtime_checkable
-class PricedVenue(Protocol):
-    """An adapter that reads prices separately, to corroborate a mark, or the price of an asset in the balances."""
+class RuleKeeping(Struct, frozen=True):
+    """The rules of instruments, kept for the next run, which starts with them while the venue's own are loading.
 
-    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        """Mark, index and last price of each symbol, in one round trip and never from a cache.
-
-        `symbols` are those of positions, and `ASSET/CURRENCY` for assets of the balances that are no position, in the
-        account's currency. The mark is the price that values the symbol or the asset in a snapshot; None where the
-        venue has it only in its answer about the account. A symbol without a price is omitted.
-        """
-
-
-@runtime_checkable
-class RememberingVenue(Protocol):
-    """An adapter that needs state of the previous run.
-
-    It needs the symbols that were held, if its venue requires symbols in queries, and the time from which rows are new.
+    `to_keep`: those of the symbols that the account holds; None if unchanged since the last call. `use` is called
+    before the first snapshot; unreadable or outdated rules are not used.
     """
 
-    def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        """Include these symbols in the first snapshot's query for rows; called before it.
-
-        `since`: the time of the last stored snapshot, from which rows are read; None if unknown.
-        """
+    to_keep: Callable[[], bytes | None]
+    use: Callable[[bytes], None]
 
 
-@runtime_checkable
-class RuleKeepingVenue(Protocol):
-    """An adapter that can start with the instrument rules of an earlier run while the venue's own are loading."""
+class VenueAdapter(ABC):
+    """One account at one venue, the base class of all adapters.
 
-    def rules_to_keep(self) -> bytes | None:
-        """The rules of the symbols that the account holds; None if unchanged since the last call."""
+    Every method may raise any VenueError; adapters make no decisions. The methods are required. The attributes that are
+    None are capabilities that only some venues have: an adapter that offers one has a method or an object in its place.
+    """
 
-    def use_rules(self, kept: bytes) -> None:
-        """Start with stored rules; called before the first snapshot. Unreadable or outdated rules are not used."""
+    account: str
+    traits: VenueTraits = PLAIN_VENUE
+    """The properties of the venue."""
+
+    batches: Batching | None = None
+    close_book: Callable[[], Awaitable[None]] | None = None
+    """Ask the venue to close every position of the account at market, and nothing else. The positions show the
+    result."""
+    dead_man: VenueTimer | None = None
+    kept_rules: RuleKeeping | None = None
+    used: Callable[[], Mapping[str, int]] | None = None
+    """Limit name → units used in its current period, as last reported by the venue; others are missing."""
+    listen: Listen | None = None
+    """Listen to the venue's private stream until cancelled, reconnecting automatically; VenueError only if it can never
+    work. Messages trigger a poll and never replace one."""
+    suspend_trading: SuspendTrading | None = None
+    """Make the broker reject every new order, ours included, or accept them again."""
+    prices: Callable[[Collection[str]], Awaitable[Mapping[str, Prices]]] | None = None
+    """Mark, index and last price of each symbol, in one round trip and never from a cache, to corroborate a mark.
+
+    The symbols are those of positions, and `ASSET/CURRENCY` for assets of the balances that are no position, in the
+    account's currency. The mark is the price that values the symbol or the asset in a snapshot; None where the venue
+    has it only in its answer about the account. A symbol without a price is omitted."""
+    remember: Callable[[Collection[str], datetime | None], None] | None = None
+    """Include the symbols that the last run held in the first snapshot's query for rows; called before it. The time is
+    that of the last stored snapshot, from which rows are read; None if unknown."""
+    inspect: Callable[[], Awaitable[Inspection]] | None = None
+    """Inspect the venue. Raises VenueError only if it is unreachable or rejects the credentials."""
+    key_rights: Callable[[], Awaitable[KeyRights]] | None = None
+    """The permissions of the credentials, by one or two requests. Raises VenueError if they cannot be read."""
+
+    @abstractmethod
+    async def snapshot(self) -> AccountSnapshot:
+        """Poll the account. A failure is reported by `quality`, never by empty lists."""
+
+    @abstractmethod
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        """Send one order, once."""
+
+    @abstractmethod
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        """The order with this client order id; None only if the venue reports that it has none."""
+
+    @abstractmethod
+    async def open_orders(self) -> tuple[Order, ...]:
+        """All resting orders, conditional ones included."""
+
+    @abstractmethod
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        """The fills of the order with this client order id."""
+
+    @abstractmethod
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        """Cancel one order; an order that no longer exists is not an error."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close connections."""
 
 
-OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
-                         "suspend_trading", "inspect", "key_rights", "prices", "remember",
-                         "rules_to_keep", "use_rules")  # fmt: skip
-"""Optional methods of adapters. A wrapper of an adapter must forward those that it has."""
-
-
-def traits_of(adapter: object) -> VenueTraits:
-    """The adapter's description of its venue; `PLAIN_VENUE` if it has none."""
-    # Called many times in each tick; a check against the protocol would be slow.
-    traits: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
-    return traits
+OPTIONAL_ATTRIBUTES: Final = tuple(
+    it for it in VenueAdapter.__annotations__ if getattr(VenueAdapter, it, PLAIN_VENUE) is None
+)
+"""The attributes of VenueAdapter that are None where a venue does not offer them: a wrapper passes on all of them."""
 
 
 class AccountSpec(Struct, frozen=True):
@@ -364,3 +345,24 @@ class AdapterFactory(Protocol):
     """A factory of adapters, an entry point of the group `killswitch.adapters`."""
 
     def __call__(self, spec: AccountSpec) -> VenueAdapter: ...
+
+
+class VenueListing(Struct, frozen=True):
+    """One venue that an installed adapter supports. `tried`: what it was tested against."""
+
+    adapter: str
+    exchange: str | None
+    markets: tuple[Market, ...]
+    capabilities: tuple[Capability, ...]
+    traits: VenueDescription
+    tried: str = ""
+
+
+class VenueFamily(Protocol):
+    """The venues of one adapter, an entry point of the group `killswitch.venues`."""
+
+    def listings(self) -> Sequence[VenueListing]:
+        """Every venue that the adapter supports by name."""
+
+    def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
+        """The exchange's public bars; None if this family does not support the exchange or its bars."""

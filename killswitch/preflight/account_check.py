@@ -222,9 +222,10 @@ def _polled_accounts(
         like = reachable.get(name) or alike.get((venue, spec.adapter))
         if like is None:
             continue
-        is_refreshed = name in rules and spec.execution == "live" and like.traits.dead_man is not None
-        refresh = TimerRefresh(rules[name].refresh / SECOND, _resting_in(reachable.get(name))) if is_refreshed else None
-        polled.append(PolledAccount(name, venue, like.traits, spec.closing_share, refresh))
+        refresh, timer = None, like.adapter.dead_man
+        if name in rules and spec.execution == "live" and timer is not None:
+            refresh = TimerRefresh(timer.rule, rules[name].refresh / SECOND, _resting_in(reachable.get(name)))
+        polled.append(PolledAccount(name, venue, like.adapter.traits, spec.closing_share, refresh))
     return polled
 
 
@@ -249,9 +250,10 @@ def duplicate_findings(
 def unarmed_timer_findings(one: InspectedAccount, policies: PolicySet) -> Iterator[Finding]:
     """Finding that a dead-man timer would not be armed, because it would cancel protective orders."""
     rule = next((each for each in policies.timers if one.name in each.accounts), None)
-    venue, seen = one.traits.dead_man, one.snapshot
-    if rule is None or venue is None or seen is None or rule.accept_unprotected:
+    seen = one.snapshot
+    if rule is None or seen is None or rule.accept_unprotected or (timer := one.adapter.dead_man) is None:
         return
+    venue = timer.rule
     if one.document.spec.execution == "live" and (symbols := unprotected_symbols(seen, venue)):
         yield Finding("warning", "dead man", does_not_run(one.name, unprotected_reason(symbols, venue)))
 
@@ -279,25 +281,25 @@ def supported_capabilities(inspected: InspectedAccount) -> tuple[Capability, ...
     """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
     if inspected.refused is not None:
         return ()
-    found = {each.name: each for each in (*_from_traits(inspected), *_from_snapshot(inspected.known))}
+    found = {each.name: each for each in (*_from_adapter(inspected), *_from_snapshot(inspected.known))}
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
 _NOT_SUPPORTED = "the adapter does not support it"
 
 
-def _from_traits(inspected: InspectedAccount) -> Iterator[Capability]:
-    traits, protocols = inspected.traits, inspected.protocols
-    timer = traits.dead_man if "arm_dead_man" in protocols else None
+def _from_adapter(inspected: InspectedAccount) -> Iterator[Capability]:
+    adapter = inspected.adapter
+    batches, timer = adapter.batches, adapter.dead_man
     for name, is_supported, note in (
-        ("batch orders", "submit_batch" in protocols and traits.batch > 1, f"up to {traits.batch} in one request"),
-        ("close book", "close_book" in protocols and traits.whole_book, ""),
-        ("dead man", timer is not None, "" if timer is None else f"for each {timer.reach}"),
-        ("push", "listen" in protocols, ""),
+        ("batch orders", batches is not None, "" if batches is None else f"up to {batches.most} in one request"),
+        ("close book", adapter.close_book is not None, ""),
+        ("dead man", timer is not None, "" if timer is None else f"for each {timer.rule.reach}"),
+        ("push", adapter.listen is not None, ""),
         ("find by client id", True, ""),
     ):
         yield Capability(name, "yes" if is_supported else "no", note if is_supported else _NOT_SUPPORTED)
-    is_inspected = "inspect" in protocols
+    is_inspected = adapter.inspect is not None
     note = "the venue was not reachable" if is_inspected else _NOT_SUPPORTED
     yield Capability("key rights", "unknown" if is_inspected else "no", note)
 

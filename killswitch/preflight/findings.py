@@ -324,7 +324,7 @@ def _ways_out(uncloseable: Sequence[Closability]) -> Iterator[str]:
 
 
 def _polling(inspected: InspectedAccount, costs: Sequence[PollCost], interval: float) -> Iterator[Finding]:
-    if inspected.refused is None and not inspected.traits.limits:
+    if inspected.refused is None and not inspected.adapter.traits.limits:
         yield _note("limits", "the adapter declares no request limits: requests are not metered")
     slow = [cost for cost in costs if cost.too_fast]
     if slow:

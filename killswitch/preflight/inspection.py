@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,18 +20,15 @@ from killswitch.accounts.credentials import CredentialError
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.accounts.poll.poller import Polls
+from killswitch.accounts.poll.shared_adapter import AdapterView
 from killswitch.model.clock import Clock
-from killswitch.model.inspection import InspectedVenue, Inspection
+from killswitch.model.inspection import Inspection
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
-    PLAIN_VENUE,
     CredentialsRefusedError,
-    MeteredVenue,
     VenueAdapter,
     VenueError,
-    VenueTraits,
-    traits_of,
 )
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
@@ -45,8 +42,8 @@ class InspectedAccount(Struct, frozen=True):
     """Result of the inspection of one account.
 
     `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none, or if it
-    failed (`inspection_error` has the cause). `protocols`: optional protocols of the adapter, by their call.
-    `rejection`: the error of the venue if it rejects the credentials. `account`: as opened; its connections are closed.
+    failed (`inspection_error` has the cause). `rejection`: the error of the venue if it rejects the credentials.
+    `account`: as opened; its connections are closed.
     """
 
     document: AccountDocument
@@ -54,9 +51,7 @@ class InspectedAccount(Struct, frozen=True):
     inspection: Inspection | None = None
     inspection_error: str | None = None
     snapshot: AccountSnapshot | None = None
-    traits: VenueTraits = PLAIN_VENUE
     request_seconds: float | None = None
-    protocols: frozenset[str] = frozenset()
     used: Mapping[str, int] | None = None
     rejection: str | None = None
     account: ArmedAccount | None = None
@@ -68,6 +63,12 @@ class InspectedAccount(Struct, frozen=True):
     @property
     def venue(self) -> str:
         return venue_of(self.document.spec)
+
+    @property
+    def adapter(self) -> VenueAdapter:
+        """The adapter, whose connections are closed. Only where it is not `refused`."""
+        assert self.account is not None  # refused
+        return self.account.adapter
 
     @property
     def known(self) -> AccountSnapshot | None:
@@ -101,26 +102,24 @@ async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: f
         account = open_accounts([document], live=False)[name]
     except (AdapterError, CredentialError) as error:
         return InspectedAccount(document, refused=str(error))
-    adapter, traits = account.adapter, traits_of(account.adapter)
+    adapter = account.adapter
     try:
-        budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
+        budget = budgets.of(name, venue_of(spec), adapter.traits, spec.closing_share)
         recorder = _RejectionRecorder(adapter)
         inspection, failure = None, None
-        if isinstance(adapter, InspectedVenue):
+        if adapter.inspect is not None:
             await _wait_for_room(budget, clock)
             inspection, failure = await call_adapter(adapter.inspect, within, recorder.record)
         await _wait_for_room(budget, clock)
         began = clock.monotonic()
-        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, recorder)), within)
+        snapshot = await _snapshot(replace(account, adapter=recorder), within)
         seconds = clock.monotonic() - began
         return InspectedAccount(
             document,
             inspection=inspection,
             inspection_error=failure,
             snapshot=snapshot,
-            traits=traits,
             request_seconds=_request_seconds(snapshot, seconds),
-            protocols=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
             used=_used(adapter),
             rejection=recorder.denied,
             account=account,
@@ -148,19 +147,19 @@ async def call_adapter(
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
 
 
-class _RejectionRecorder:
+class _RejectionRecorder(AdapterView):
     """The adapter for one snapshot.
 
     It records rejected credentials, which the reason of a snapshot does not distinguish from an outage.
     """
 
     def __init__(self, adapter: VenueAdapter) -> None:
-        self._adapter = adapter
+        super().__init__(adapter)
         self.denied: str | None = None
 
     async def snapshot(self) -> AccountSnapshot:
         try:
-            return await self._adapter.snapshot()
+            return await super().snapshot()
         except VenueError as error:
             self.record(error)
             raise
@@ -198,9 +197,6 @@ async def close_adapter(adapter: VenueAdapter, within: float) -> None:
     await call_adapter(adapter.close, within)
 
 
-_OFFERS = ("used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect")
-
-
 def _request_seconds(snapshot: AccountSnapshot, seconds: float) -> float | None:
     """Seconds of one request: as measured by the adapter, else the time of the whole snapshot."""
     if snapshot.quality == "down":
@@ -210,7 +206,7 @@ def _request_seconds(snapshot: AccountSnapshot, seconds: float) -> float | None:
 
 
 def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:
-    if not isinstance(adapter, MeteredVenue):
+    if adapter.used is None:
         return None
     with suppress(Exception):  # a defect in counting does not affect the check
         return dict(adapter.used())

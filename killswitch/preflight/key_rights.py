@@ -12,7 +12,7 @@ from functools import partial
 
 from killswitch.accounts.opening import open_accounts, place_prefix
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.model.inspection import InspectedVenue, KeyedVenue, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.venue import VenueAdapter
 from killswitch.model.words import Place, Severity
 from killswitch.policy.schema.account import AccountDocument
@@ -60,9 +60,9 @@ async def _read_rights(document: AccountDocument, within: float) -> tuple[KeyRig
 
 
 async def _rights(adapter: VenueAdapter) -> KeyRights:
-    if isinstance(adapter, KeyedVenue):
+    if adapter.key_rights is not None:
         return await adapter.key_rights()
-    if isinstance(adapter, InspectedVenue):
+    if adapter.inspect is not None:
         return (await adapter.inspect()).rights
     return KeyRights(note="the adapter cannot report them")
 

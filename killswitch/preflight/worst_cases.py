@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule
@@ -190,13 +190,12 @@ class _Estimator:
 
     def _task(self, name: str, workload: Workload) -> CloseTask:
         inspected = self._known[name]
-        traits = inspected.traits
-        if "submit_batch" not in inspected.protocols:
-            traits = structs.replace(traits, batch=1)
+        adapter = inspected.adapter
         return CloseTask(
-            account=name, venue=inspected.venue, traits=traits, share=inspected.document.spec.closing_share,
+            account=name, venue=inspected.venue, traits=adapter.traits, share=inspected.document.spec.closing_share,
             orders=workload.orders, first=workload.first, last=workload.last,
-            whole_book=workload.whole and "close_book" in inspected.protocols,
+            whole_book=workload.whole and adapter.close_book is not None,
+            batch=1 if adapter.batches is None else adapter.batches.most,
             every=workload.every, pause=workload.pause,
         )  # fmt: skip
 

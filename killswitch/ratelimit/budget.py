@@ -19,7 +19,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.backoff import Backoff
-from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
+from killswitch.model.venue import PLAIN_VENUE, Call, RateLimit, VenueAdapter, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
 from killswitch.ratelimit.shared_limits import CallCost, SharedLimit, highest_cost, units_by_call
 
@@ -197,9 +197,9 @@ class RequestBudget:
             self._observed[name] = reported
             limit.bucket("").observed(now, reported)
 
-    def observe_venue(self, now: float, adapter: object) -> None:
+    def observe_venue(self, now: float, adapter: VenueAdapter) -> None:
         """Observe the venue's own counts, if the adapter reads any. Call it after an answer."""
-        if isinstance(adapter, MeteredVenue):
+        if adapter.used is not None:
             with suppress(Exception):  # an adapter's defect in counting must not lose the answer
                 self.observed(now, adapter.used())
 

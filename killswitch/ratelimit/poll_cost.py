@@ -11,13 +11,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.model.venue import RateLimit, VenueTraits
+from killswitch.model.venue import DeadManRule, RateLimit, VenueTraits
 from killswitch.ratelimit.shared_limits import units_by_call
 
 
 class TimerRefresh(Struct, frozen=True):
     """A dead-man timer that is refreshed every `every` seconds; `symbols`: for how many, if it is per symbol."""
 
+    timer: DeadManRule
     every: float
     symbols: int = 1
 
@@ -94,18 +95,18 @@ def poll_costs(polled: Sequence[PolledAccount], interval: float) -> dict[str, tu
     return found
 
 
-def refresh_units(traits: VenueTraits, limit: str, symbols: int) -> int:
+def refresh_units(traits: VenueTraits, timer: DeadManRule, limit: str, symbols: int) -> int:
     """Units of the limit that a timer refresh costs: once, or once for each symbol."""
     units, each = units_by_call(traits).get(("dead_man", limit), (0, 0))
-    by_symbol = traits.dead_man is not None and traits.dead_man.reach == "symbol"
-    return (units + each) * symbols if by_symbol else units
+    return (units + each) * symbols if timer.reach == "symbol" else units
 
 
 def _refreshes(account: PolledAccount, limit: RateLimit) -> float:
     """Units in `per` seconds. Polls do not draw on limits for each symbol."""
-    if account.refresh is None or limit.by == "symbol":
+    refresh = account.refresh
+    if refresh is None or limit.by == "symbol":
         return 0.0
-    return refresh_units(account.traits, limit.name, account.refresh.symbols) * limit.per / account.refresh.every
+    return refresh_units(account.traits, refresh.timer, limit.name, refresh.symbols) * limit.per / refresh.every
 
 
 def _shortest_interval(shared: Sequence[int], for_reading: int, per: float) -> float:

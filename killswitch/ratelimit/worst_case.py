@@ -35,9 +35,9 @@ LEAST_WAIT = 1e-3
 class CloseTask(Struct, frozen=True):
     """The close of one account. `orders`: symbol and number of orders for each position.
 
-    `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
-    the venue's whole-book close applies if it has one. `every`: seconds between two orders, where the policy declares a
-    pace; `pause`: seconds between two orders of one position.
+    `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, at
+    a venue that can do so in one request. `batch`: the maximum number of orders in one request. `every`:
+    seconds between two orders, where the policy declares a pace; `pause`: seconds between two orders of one position.
     """
 
     account: str
@@ -50,6 +50,7 @@ class CloseTask(Struct, frozen=True):
     last: Sequence[str] = ()
     """The symbol of each order that is cancelled at the end."""
     whole_book: bool = False
+    batch: int = 1
     every: float = 0.0
     pause: float = 0.0
 
@@ -177,9 +178,7 @@ class _Simulation:
             return
         if close.orders:
             close.next_send = max(close.next_send, now + task.pause)
-        in_one_request = (
-            task.traits.whole_book and task.whole_book and not (close.orders or task.every) and len(symbols) > 1
-        )
+        in_one_request = task.whole_book and not (close.orders or task.every) and len(symbols) > 1
         if in_one_request and close.budget.room(now, "submit", symbols) < len(symbols):
             close.phase, close.left = "close_book", deque([""])
             close.phases = deque([("snapshot", ("",)), *dropwhile(lambda each: each[0] != "cancel", close.phases)])
@@ -200,7 +199,7 @@ class _Simulation:
     def _order(self, now: float, close: _SimulatedClose) -> float:
         """Send the next order, or a batch; 0.0, or seconds until there is budget."""
         task = close.task
-        most = 1 if task.every else task.traits.batch
+        most = 1 if task.every else task.batch
         symbols = [close.left[i] for i in range(min(most, len(close.left)))]
         fits = close.budget.room(now, "submit_batch", symbols) if len(symbols) > 1 else 0
         if fits > 1:

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.store import Store, decoded
-from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import last_view
 
@@ -62,7 +61,7 @@ class AccountMemory:
             self._written = HeldSymbols(held)
             self._store.put_live(SYMBOLS_NAME, msgspec.json.encode(self._written))
         for name, armed in self._accounts.items():
-            if isinstance(armed.adapter, RuleKeepingVenue) and (rules := armed.adapter.rules_to_keep()) is not None:
+            if (kept := armed.adapter.kept_rules) is not None and (rules := kept.to_keep()) is not None:
                 self._store.put_live(rules_name(name), rules)
 
 
@@ -71,10 +70,10 @@ def restore_adapters(store: Store, accounts: Mapping[str, ArmedAccount]) -> None
     held, view = _held(store).accounts, last_view(store)
     sound = {} if view is None else {it.account: view.as_of for it in view.accounts if it.quality == "ok"}
     for name, armed in accounts.items():
-        if isinstance(armed.adapter, RememberingVenue) and name in held:
-            armed.adapter.remember(held[name], sound.get(name))
-        if isinstance(armed.adapter, RuleKeepingVenue) and (rules := store.live(rules_name(name))) is not None:
-            armed.adapter.use_rules(rules)
+        if (remember := armed.adapter.remember) is not None and name in held:
+            remember(held[name], sound.get(name))
+        if (kept := armed.adapter.kept_rules) is not None and (rules := store.live(rules_name(name))) is not None:
+            kept.use(rules)
 
 
 def _held(store: Store) -> HeldSymbols:

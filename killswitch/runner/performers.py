@@ -162,8 +162,8 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
     armed = {name: account for name, account in accounts.items() if account.armed}
     found = [
         f"{stage.place.file}:{stage.place.line}: `{action_kind(action).key}` of stage {stage.name} cannot be performed "
-        f"on account {name}: the adapter of venue {armed[name].venue} is no {needs.__name__}; take the account out of "
-        "the scope, or the action out of the stage"
+        f"on account {name}: the adapter of venue {armed[name].venue} does not offer `{needs}`; take the account "
+        "out of the scope, or the action out of the stage"
         for graph in policies.graphs
         if graph.mode == "enforce"
         for stage in graph.stages
@@ -172,7 +172,7 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
         if (needs := kind_named(effect).needs) is not None
         for names in scopes_over(graph.scope, armed.values()).values()
         for name in names
-        if not isinstance(armed[name].adapter, needs)
+        if getattr(armed[name].adapter, needs) is None
     ]
     if found:
         raise CapabilityError("; ".join(dict.fromkeys(found)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from killswitch.market.rules import MarketRules
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import OrderSide
-from killswitch.model.venue import Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch.model.venue import Cost, OrderRequest, RateLimit, VenueDescription
 from killswitch.planning.operator.plan_file import decode_plan, encode_plan
 from tests.baselines.site import Site, linear
 
@@ -78,7 +78,7 @@ def given_up(folder: Path) -> Site:
 
 def whole_book(folder: Path) -> Site:
     """The venue accepts two orders a minute, which a first stage has used up: a whole-book close follows."""
-    traits = VenueTraits(
+    traits = VenueDescription(
         limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),), whole_book=True
     )
     site = _desk(folder, "staged", terms=VenueTerms(traits=traits))

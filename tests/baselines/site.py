@@ -90,8 +90,8 @@ class FaultyVenue(LocalVenue):
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._transmit("cancel", lambda: super(FaultyVenue, self).cancel(symbol, order_id))
 
-    async def close_book(self) -> None:
-        await self._transmit("close_book", super().close_book)
+    async def _close_book(self) -> None:
+        await self._transmit("close_book", super()._close_book)
 
     async def _transmit(self, call: str, answer: Callable[[], Awaitable[Any]]) -> Any:
         await asyncio.sleep(LATENCY)

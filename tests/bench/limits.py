@@ -22,9 +22,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from killswitch.model.venue import Call, ClientIdRule, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Call, ClientIdRule, Cost, RateLimit, VenueDescription, VenueTraits
 
-BINANCE = VenueTraits(
+BINANCE = VenueDescription(
     limits=(
         RateLimit("orders-10s", 300, 10.0),
         RateLimit("orders-1m", 1200, 60.0),
@@ -45,7 +45,7 @@ BINANCE = VenueTraits(
     batch=5,
     client_ids=ClientIdRule("plain", 36),
 )
-BYBIT = VenueTraits(
+BYBIT = VenueDescription(
     limits=(
         RateLimit("orders", 10, 1.0),
         RateLimit("lists", 50, 1.0),
@@ -68,7 +68,7 @@ BYBIT = VenueTraits(
     batch=10,
     client_ids=ClientIdRule("plain", 36),
 )
-OKX = VenueTraits(
+OKX = VenueDescription(
     limits=(
         RateLimit("orders", 1000, 2.0),
         RateLimit("instrument", 60, 2.0, by="symbol"),
@@ -95,7 +95,7 @@ class Trip(Struct, frozen=True):
     orders: int = 0
 
 
-def spread(traits: VenueTraits, orders: int) -> tuple[float, int]:
+def spread(traits: VenueDescription, orders: int) -> tuple[float, int]:
     """(minimum seconds from the first to the last order sent, how many orders are sent last).
 
     One order for each symbol, singly or in full batches, whichever is faster: of equal requests at `units` each, a

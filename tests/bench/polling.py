@@ -25,7 +25,7 @@ from msgspec import Struct
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.loop import Runner, RunnerPace
@@ -202,7 +202,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
         "p50": round(lateness[len(lateness) // 2], 2), "p99": round(lateness[int(len(lateness) * 0.99)], 2),
         "ticks": TICKS,
         "start": round(started, 1), "rss": resident() // 1024, "qualities": dict(qualities), "accounts": len(accounts),
-        "limits": {name: len(traits_of(each.adapter).limits) for name, each in accounts.items() if name.endswith("-0")},
+        "limits": {name: len(each.adapter.traits.limits) for name, each in accounts.items() if name.endswith("-0")},
     }  # fmt: skip
 
 

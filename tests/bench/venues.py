@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position
 from killswitch.model.venue import (
+    Batching,
     Call,
     FateUnknownError,
     MalformedAnswerError,
@@ -23,9 +24,10 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimitedError,
+    VenueAdapter,
+    VenueDescription,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from tests.bench.limits import Trip
 
@@ -39,13 +41,14 @@ NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 FAULTS = ("down", "limited", "lost before", "lost after", "garbled", "hangs")
 
 
-class SimulatedVenue:
+class SimulatedVenue(VenueAdapter):
     """One account that is long one contract of each of `count` symbols."""
 
-    def __init__(self, account: str, traits: VenueTraits, count: int, seed: int, *, failing: float = 0.0) -> None:
+    def __init__(self, account: str, traits: VenueDescription, count: int, seed: int, *, failing: float = 0.0) -> None:
         """`failing`: the share of calls that fail in one of the ways of FAULTS."""
         self.account = account
         self.traits = traits
+        self.batches = Batching(traits.batch, self._submit_batch) if traits.batch > 1 else None
         self.trips: list[Trip] = []
         self.refused = 0
         """How often a limit was exceeded."""
@@ -101,9 +104,9 @@ class SimulatedVenue:
             raise answer
         return answer
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        if len(requests) > self.traits.batch:
-            raise OrderRejectedError("other", f"at most {self.traits.batch} orders in one request")
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        if self.batches is None or len(requests) > self.batches.most:
+            raise OrderRejectedError("other", "more orders than a batch may have")
         return await self._call("submit_batch", requests, lambda at: [self._fill(each, at) for each in requests])
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:

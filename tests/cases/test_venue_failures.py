@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.closing_workers import ClosingWorker, ClosingWorkers
@@ -99,7 +99,7 @@ def silence() -> list[Rule]:
     return [Rule(call, "silent", times=4) for call in ("snapshot", "submit", "find_order")]  # type: ignore[arg-type] # literals
 
 
-SLOW = VenueTraits((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", each=1),), whole_book=True)
+SLOW = VenueDescription((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", each=1),), whole_book=True)
 
 
 @pytest.mark.parametrize(

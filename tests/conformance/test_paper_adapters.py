@@ -12,20 +12,15 @@ import pytest
 
 from killswitch.market.terms import read_terms
 from killswitch.model.venue import (
-    PLAIN_VENUE,
     AccountSpec,
-    BatchingVenue,
-    BookClosingVenue,
-    MeteredVenue,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
-    PricedVenue,
     Prices,
     RateLimit,
     RateLimitedError,
     VenueAdapter,
-    traits_of,
+    VenueDescription,
 )
 from killswitch_paper import adapter
 from killswitch_paper.server import serve
@@ -40,15 +35,15 @@ def _spec(**more: object) -> AccountSpec:
     return AccountSpec("main", "paper", "swap", "USDT", endpoint, more, {})
 
 
-async def _in_process(desk: Desk, promise: Promise) -> None:
+async def _in_process(desk: Desk, promise: Promise, terms: dict[str, object]) -> None:
     venue = adapter(_spec(market=desk.market))
     await promise(venue, desk)
     await venue.close()
 
 
-async def _over_http(desk: Desk, promise: Promise) -> None:
+async def _over_http(desk: Desk, promise: Promise, terms: dict[str, object]) -> None:
     server = await serve(desk.market, port=0, now=lambda: desk.market.now or START)
-    venue = adapter(_spec(endpoint=server.address))
+    venue = adapter(_spec(endpoint=server.address, **terms))
     try:
         await promise(venue, desk)
     finally:
@@ -57,11 +52,11 @@ async def _over_http(desk: Desk, promise: Promise) -> None:
 
 
 @pytest.fixture(params=[_in_process, _over_http], ids=["in process", "over HTTP"])
-def keeps(request: pytest.FixtureRequest) -> Callable[[Promise], None]:
-    """Check a promise for one adapter, on a fresh desk: A at 100, 10,000 USDT, 10×, no costs."""
+def keeps(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Check a promise for one adapter, on a fresh desk: A at 100, 10,000 USDT, 10×, no costs; with these terms."""
 
-    def run(promise: Promise) -> None:
-        asyncio.run(request.param(Desk(instrument("A", min_notional="5")), promise))
+    def run(promise: Promise, **terms: object) -> None:
+        asyncio.run(request.param(Desk(instrument("A", min_notional="5"), terms=read_terms(terms)), promise, terms))
 
     return run
 
@@ -93,7 +88,7 @@ def test_prices_are_fetched_separately(keeps: Callable[[Promise], None]) -> None
     """For a second poll: the price of each symbol, and its time; a missing symbol is left out."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
-        assert isinstance(venue, PricedVenue)
+        assert venue.prices is not None
         desk.pass_bar(A=bar("97.5"))
         price = Decimal("97.5")
         assert await venue.prices(["A", "Z"]) == {"A": Prices(price, price, price, desk.market.now)}
@@ -237,34 +232,32 @@ def test_a_batch_is_answered_order_by_order(keeps: Callable[[Promise], None]) ->
     """One refused among three leaves the others executed, each answer in its place."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
-        desk.market.agree(read_terms({"batch": 3}))
-        assert isinstance(venue, BatchingVenue)
+        assert venue.batches is not None
         sent = [_order(1, "buy", "2"), _order(2, "buy", "0.049"), _order(3, "buy", "1")]
-        first, second, third = await venue.submit_batch(sent)
+        first, second, third = await venue.batches.submit(sent)
         assert isinstance(first, OrderReport) and isinstance(third, OrderReport)
         assert (first.client_order_id, first.filled, third.client_order_id, third.filled) == ("c1", 2, "c3", 1)
         assert isinstance(second, OrderRejectedError) and second.reason == "below_minimum"
         with pytest.raises(OrderRejectedError, match="at most 3"):
-            await venue.submit_batch([_order(number, "buy", "1") for number in range(4, 8)])
+            await venue.batches.submit([_order(number, "buy", "1") for number in range(4, 8)])
         assert desk.position().contracts == 3
 
-    keeps(promise)
+    keeps(promise, batch=3)
 
 
 def test_a_whole_book_is_closed_where_the_venue_supports_it(keeps: Callable[[Promise], None]) -> None:
-    """Refused by a plain venue; at one that supports it, the positions show that it was executed."""
+    """The positions show that it was executed; a market whose terms lack it refuses the request."""
+    market = Desk(instrument("A")).market
+    with pytest.raises(OrderRejectedError):
+        market.close_book("main")
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
-        assert isinstance(venue, BookClosingVenue)
+        assert venue.close_book is not None
         await venue.submit(_order(1, "buy", "2"))
-        with pytest.raises(OrderRejectedError):
-            await venue.close_book()
-        assert desk.position().contracts == 2
-        desk.market.agree(read_terms({"whole_book": True}))
         await venue.close_book()
         assert (await venue.snapshot()).positions == ()
 
-    keeps(promise)
+    keeps(promise, whole_book=True)
 
 
 def test_an_order_beyond_a_limit_is_refused_and_the_count_is_reported(keeps: Callable[[Promise], None]) -> None:
@@ -273,7 +266,7 @@ def test_an_order_beyond_a_limit_is_refused_and_the_count_is_reported(keeps: Cal
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         limit = {"name": "orders", "allowed": 2, "per": 60}
         desk.market.agree(read_terms({"limits": [limit], "costs": [{"call": "submit", "limit": "orders", "each": 1}]}))
-        assert isinstance(venue, MeteredVenue)
+        assert venue.used is not None
         for number in (1, 2):
             await venue.submit(_order(number, "buy", "1"))
         assert venue.used() == {"orders": 2}
@@ -305,11 +298,14 @@ def test_liquidity_arrives_with_the_snapshot(keeps: Callable[[Promise], None]) -
 def test_an_adapter_declares_the_traits_of_its_venue() -> None:
     """In process from the market's terms, over HTTP from the account's options; plain where nothing is declared."""
     desk = Desk(terms=read_terms({"batch": 5}))
-    assert traits_of(adapter(_spec(market=desk.market))).batch == 5
+    batches = adapter(_spec(market=desk.market)).batches
+    assert batches is not None and batches.most == 5
     away: dict[str, object] = {"endpoint": "http://127.0.0.1:1"}
-    assert traits_of(adapter(_spec(**away))) == PLAIN_VENUE
-    stated = traits_of(adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}])))
-    assert (stated.batch, stated.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
+    plain = adapter(_spec(**away))
+    assert (plain.traits, plain.batches, plain.close_book) == (VenueDescription(), None, None)
+    stated = adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}]))
+    assert stated.batches is not None
+    assert (stated.batches.most, stated.traits.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
 
 
 def test_the_venues_own_actions_over_http() -> None:
@@ -337,7 +333,7 @@ def test_the_venues_own_actions_over_http() -> None:
             assert (await post("states", symbol="A", state="delisted", delivery="100"))[0] == 204
             assert desk.seen.positions == ()
 
-    asyncio.run(_over_http(Desk(), play))
+    asyncio.run(_over_http(Desk(), play, {}))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from killswitch.market.terms import read_terms
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import InstrumentState
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
@@ -75,7 +75,7 @@ class Closed:
             commit(store, decision)
             options: dict[str, object] = {"market": desk.market, "clock": self._clock}
             venue = adapter(AccountSpec("main", "paper", desk.seen.market, "USDT", None, options, {}))
-            budget = RequestBudgets().of("main", "paper", traits_of(venue))
+            budget = RequestBudgets().of("main", "paper", venue.traits)
             closer = AccountExecutor("main", venue, store, self._clock, budget=budget)
             closer.adopt(decision)
             asyncio.run(asyncio.wait_for(self._drive(closer), 30))

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from tests.conformance.harnesses import Wired
 from tests.conformance.poll_costs import Cost, measure_polling
 from tests.conformance.wires import WIRES
@@ -32,7 +32,7 @@ def cost_at(name: str) -> Cost:
 def test_a_snapshot_a_second_leaves_closing_its_half_of_every_limit(name: str) -> None:
     """Three minutes of calm: no poll is refused or unwell, and closing keeps the share that it relies on."""
     cost = cost_at(name)
-    shared = {it.limit for it in traits_of(_made(WIRES[name])).costs if it.call in EXECUTION_CALLS}
+    shared = {it.limit for it in _made(WIRES[name]).traits.costs if it.call in EXECUTION_CALLS}
     allowed = {limit: POLL_SHARE if SAME_LIMITS.get(limit, (limit, 1))[0] in shared else 1.0 for limit in cost.shares}
     assert (cost.refused, cost.unwell) == (0, 0)
     assert {limit: share for limit, share in cost.shares.items() if share > allowed[limit]} == {}
@@ -41,7 +41,7 @@ def test_a_snapshot_a_second_leaves_closing_its_half_of_every_limit(name: str) -
 @pytest.mark.parametrize("name", taking_turns(WIRES, TURN))
 def test_a_snapshot_costs_no_more_than_its_adapter_declares(name: str) -> None:
     """Of each limit that both know, the venue counts on average at most what the traits declare for a snapshot."""
-    declared_units = {it.limit: it.units for it in traits_of(_made(WIRES[name])).costs if it.call == "snapshot"}
+    declared_units = {it.limit: it.units for it in _made(WIRES[name]).traits.costs if it.call == "snapshot"}
     counted = ((SAME_LIMITS.get(limit, (limit, 1)), mean) for limit, mean in cost_at(name).means.items())
     means = {limit: mean * units for (limit, units), mean in counted}
     assert {

@@ -127,10 +127,10 @@ import logging
 from urllib.parse import quote
 
 from killswitch.model.inspection import Inspection
-from killswitch.model.venue import VenueDownError
+from killswitch.model.venue import VenueAdapter, VenueDownError
 
 
-class Leaky:
+class Leaky(VenueAdapter):
     def __init__(self, spec):
         self.account = spec.account
         self._credentials = dict(spec.credentials)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 from msgspec import Struct
 
-from killswitch.model.venue import AccountSpec, DeadManVenue, VenueAdapter
+from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from tests.e2e.processes import POLICY, until
 from tests.e2e.wire_venues import VENUES, Run, Site, World, venue
@@ -224,19 +224,20 @@ def test_a_refresh_just_after_bybits_stream_was_closed_opens_another_stream() ->
             exchange="bybit",
         )  # fmt: skip
         account = adapter(spec)
-        assert isinstance(account, DeadManVenue)
+        timer = account.dead_man
+        assert timer is not None
         try:
             exchange.rest(symbol, "buy", Decimal(1), type="limit", price=Decimal(50))
-            await account.arm_dead_man(6.0, [])
+            await timer.arm(6.0, [])
             await time.sleep(3.0)
-            await account.arm_dead_man(6.0, [])
+            await timer.arm(6.0, [])
             await time.sleep(3.5)
             assert len(exchange.resting()) == 1
             await time.sleep(3.0)
             assert exchange.resting() == ()
         finally:
-            await account.disarm_dead_man([])
-            await cast("VenueAdapter", account).close()
+            await timer.disarm([])
+            await account.close()
             await wire.stop()
 
     time.run(scenario())

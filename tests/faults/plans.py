@@ -9,7 +9,7 @@ from decimal import Decimal
 from msgspec import Struct, field
 
 from killswitch.model.decision import Rung, Unwinding
-from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription
 from tests.faults.exchange import ZERO, Key, Mode
 
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
@@ -29,6 +29,9 @@ COSTS = (
 )
 
 
+UNLIMITED = VenueDescription()
+
+
 class Plan(Struct, frozen=True):
     """`hands`: (second, position, change by others). `takings`: (second, position, contracts that the venue takes).
 
@@ -39,7 +42,7 @@ class Plan(Struct, frozen=True):
     book: Mapping[Key, Decimal]
     targets: tuple[tuple[float, Mapping[Key, Decimal]], ...]
     reduce_only: bool = True
-    traits: VenueTraits = PLAIN_VENUE
+    traits: VenueDescription = UNLIMITED
     hands: tuple[tuple[float, Key, Decimal], ...] = ()
     takings: tuple[tuple[float, Key, Decimal], ...] = ()
     deaths: tuple[float, ...] = ()
@@ -110,10 +113,10 @@ def _targets(chance: random.Random, book: Mapping[Key, Decimal]) -> tuple[tuple[
     return tuple(sorted(decisions, key=lambda decision: decision[0]))
 
 
-def _traits(chance: random.Random) -> VenueTraits:
+def _traits(chance: random.Random) -> VenueDescription:
     batch = chance.choice((1, 1, 5))
     limited = chance.random() < 0.3
-    return VenueTraits(
+    return VenueDescription(
         limits=LIMITS if limited else (),
         costs=COSTS if limited else (),
         batch=batch,

@@ -10,12 +10,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct, structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
+    Batching,
     Call,
     FateUnknownError,
     MalformedAnswerError,
@@ -24,9 +25,10 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RequestExpiredError,
+    VenueAdapter,
+    VenueDescription,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from tests.faults.exchange import ZERO, Exchange
 from tests.faults.meter import Meter
@@ -45,7 +47,7 @@ LAG = 4.0
 """A lagging answer is at most this old."""
 
 
-KNOWN: Final = VenueTraits(order_life=OrderLife(always=LATE))
+KNOWN: Final = VenueDescription(order_life=OrderLife(always=LATE))
 """A venue that carries out no request that comes later than `LATE`, and says so."""
 
 
@@ -58,7 +60,7 @@ class Travelled(Struct, frozen=True):
     mishap: Mishap
 
 
-class Wire:
+class Wire(VenueAdapter):
     """A VenueAdapter over an exchange, with a round trip of `latency` ± `jitter` seconds."""
 
     def __init__(
@@ -70,12 +72,12 @@ class Wire:
         latency: float = 0.04,
         jitter: float = 0.005,
         seed: int = 0,
-        traits: VenueTraits = KNOWN,
+        traits: VenueDescription = KNOWN,
         meter: Meter | None = None,
     ) -> None:
         self.account = exchange.account
         self.exchange = exchange
-        self.traits = traits
+        self.traits = self.described = traits
         self.meter = meter or Meter(traits)
         self.mishaps: Mishaps = Script() if mishaps is None else mishaps
         self.watch: Callable[[OrderRequest], None] = lambda request: None
@@ -219,7 +221,11 @@ class Wire:
 class BatchingWire(Wire):
     """An adapter that sends several orders in one request; each of them may fail separately."""
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.batches = Batching(self.described.batch, self._submit_batch) if self.described.batch > 1 else None
+
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         for request in requests:
             self.watch(request)
         own = [self._next("submit", request.symbol) for request in requests]
@@ -245,7 +251,11 @@ class BatchingWire(Wire):
 class BookClosingWire(BatchingWire):
     """An adapter whose venue also closes everything in one request."""
 
-    async def close_book(self) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.close_book = self._close_book if self.described.whole_book else None
+
+    async def _close_book(self) -> None:
         mishap = self._next("close_book", "")
         await self._travel("close_book", (), mishap, self.exchange.close_book)
 

@@ -17,7 +17,7 @@ from msgspec import structs
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
-from killswitch.model.venue import Call, VenueTraits
+from killswitch.model.venue import Call, VenueDescription, VenueTraits
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import MISHAPS, Mishap, Occasion
@@ -29,8 +29,8 @@ from tests.virtual_time import VirtualTime
 SYMBOLS = ("BTC", "ETH", "SOL")
 WIRES: Mapping[str, tuple[type[Wire], VenueTraits]] = {
     "plain": (Wire, VenueTraits()),
-    "batching": (BatchingWire, VenueTraits(batch=2)),
-    "book-closing": (BookClosingWire, VenueTraits(batch=2, whole_book=True)),
+    "batching": (BatchingWire, VenueDescription(batch=2)),
+    "book-closing": (BookClosingWire, VenueDescription(batch=2, whole_book=True)),
 }
 Planned = tuple[Call, Mishap]
 

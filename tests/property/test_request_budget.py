@@ -9,10 +9,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Call, Cost, RateLimit, VenueDescription
 from killswitch.ratelimit.budget import Purpose, RequestBudget, RequestBudgets, Reservation
 
-TRAITS = VenueTraits(
+TRAITS = VenueDescription(
     limits=(
         RateLimit("weight", 60, 10.0, "address"),
         RateLimit("orders", 20, 4.0),

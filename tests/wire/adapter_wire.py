@@ -20,11 +20,13 @@ from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
-    PLAIN_VENUE,
     AccountSpec,
+    Batching,
     Call,
     OrderReport,
     OrderRequest,
+    VenueAdapter,
+    VenueDescription,
     VenueError,
     VenueTraits,
 )
@@ -75,7 +77,7 @@ class _OnlyOurCalls:
         return found if found is not None and self.pending[found[0]] else None
 
 
-class AdapterWire:
+class AdapterWire(VenueAdapter):
     """A VenueAdapter with what a Scene needs of its wire. The first call's loop creates server and client."""
 
     closing_venue: ClosingVenue
@@ -89,7 +91,7 @@ class AdapterWire:
         latency: float = 0.04,
         jitter: float = 0.0,
         seed: int = 0,
-        traits: VenueTraits = PLAIN_VENUE,
+        traits: VenueDescription = VenueDescription(),  # noqa: B008 - frozen
     ) -> None:
         self.account = exchange.account
         self.exchange = exchange
@@ -105,10 +107,10 @@ class AdapterWire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = asyncio.Event()
         self._venue_ids: dict[str, str] = {}
-        own = self._new_adapter(None).traits
-        self.traits = structs.replace(
-            traits, client_ids=own.client_ids, batch=min(traits.batch, own.batch), order_life=own.order_life
-        )
+        adapter = self._new_adapter(None)
+        own: VenueTraits = adapter.traits
+        self.largest_batch = min(traits.batch, 1 if adapter.batches is None else adapter.batches.most)
+        self.traits = structs.replace(traits, client_ids=own.client_ids, order_life=own.order_life)
 
     @property
     def travelled(self) -> list[Travelled]:
@@ -264,12 +266,16 @@ class AdapterWire:
 class BatchingAdapterWire(AdapterWire):
     """The same, where the test sends several orders in one request."""
 
-    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.batches = Batching(self.largest_batch, self._submit_batch) if self.largest_batch > 1 else None
+
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         adapter = await self._connected()
         for request in requests:
             self.watch(request)
         with self._calling("submit_batch"):
-            answers = await adapter.submit_batch([self._unified_request(request) for request in requests])
+            answers = await adapter.batches.submit([self._unified_request(request) for request in requests])
         return [it if isinstance(it, VenueError) else self._translated(it) for it in answers]
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.conformance.harness import Key
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.venue import VenueAdapter, VenueError, traits_of
+from killswitch.model.venue import VenueAdapter, VenueError
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
@@ -33,7 +33,7 @@ QUARTER: Final = Decimal("0.25")
 
 def tightest_tick(adapter: VenueAdapter) -> float:
     """The shortest tick, in seconds, at which `venues check` finds room for every poll of one account."""
-    costs = poll_costs([PolledAccount("main", "here", traits_of(adapter), SHARE)], 1.0)["main"]
+    costs = poll_costs([PolledAccount("main", "here", adapter.traits, SHARE)], 1.0)["main"]
     return max((cost.least for cost in costs), default=0.0) or 0.1
 
 
@@ -61,7 +61,7 @@ class PolledClose:
         harness.wire.enforced = True
         interval = tightest_tick(adapter)
         budgets = RequestBudgets(interval)
-        meter = RequestMeter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
+        meter = RequestMeter(budgets.of("main", "here", adapter.traits, SHARE), Breaker(), time.monotonic, interval)
         closer = AccountExecutor("main", adapter, self.store, time, budget=meter.budget, breaker=meter.breaker)
         await closer.recover()
         polling = asyncio.create_task(self._poll(adapter, meter, closer, interval))

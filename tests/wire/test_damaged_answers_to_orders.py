@@ -14,7 +14,7 @@ import pytest
 
 from killswitch.conformance.mutations import MISSING, Mutation
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.venue import FateUnknownError, traits_of
+from killswitch.model.venue import FateUnknownError
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.conformance.harnesses import WireHarness
@@ -63,7 +63,7 @@ def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
             return changed
 
         adapter = await harness.connect(change)
-        budget = RequestBudgets(1.0).of("main", "here", traits_of(adapter), Decimal("0.5"))
+        budget = RequestBudgets(1.0).of("main", "here", adapter.traits, Decimal("0.5"))
         closer = AccountExecutor("main", adapter, journal, time, budget=budget, breaker=Breaker())
         try:
             await closer.recover()

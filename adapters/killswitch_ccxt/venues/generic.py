@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.parsing import Row, at_least_zero
-from killswitch.model.snapshot import Fill, Position
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import ClientIdRule, RateLimit
+from killswitch_ccxt import fills, orders
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, did_you_mean, not_installed_text
 
@@ -86,6 +89,40 @@ class Generic(Dialect):
             return found
 
         return await self.value_spot_account(balance())
+
+    async def orders(self) -> tuple[Order, ...]:
+        """All open orders, conditional ones included."""
+        return orders.open_orders(map(self.refine_order, await self.client.call("fetch_open_orders")))
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        """Fills from `since` (UTC ms) on; of `symbols` only, where the venue requires symbols."""
+        requested = symbols if self.fills_need_symbol else (None,)
+        answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in requested))
+        return fills.fills((row for rows in answers for row in rows), self.refine_fill)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        """Deposits, withdrawals and other flows from `since` (UTC ms) on; None where the venue does not list them."""
+        has = self.client.ccxt.has
+        if has.get("fetchLedger"):
+            return fills.flows(await self.client.call("fetch_ledger", None, since))
+        if has.get("fetchDeposits") and has.get("fetchWithdrawals"):
+            methods = ("fetch_deposits", "fetch_withdrawals")
+            deposits, withdrawals = await asyncio.gather(*(self.client.call(method, None, since) for method in methods))
+            return fills.completed_moves(deposits, "deposit", 1) + fills.completed_moves(withdrawals, "withdrawal", -1)
+        return None
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """ccxt's order with this client id, open or not; None only if the venue states that it has none."""
+        try:
+            row: Row = await self.client.call("fetch_order", None, symbol, {"clientOrderId": client_order_id})
+        except GoneError:
+            return None
+        return row
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        """The fills of one order."""
+        rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
+        return fills.fills_of_order(fills.fills(rows, self.refine_fill), order_id)
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
         """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""

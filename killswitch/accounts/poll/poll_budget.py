@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.timer_budget import TimerBudget, sharers
-from killswitch.model.venue import RateLimit, VenueTraits, traits_of
+from killswitch.model.venue import RateLimit, VenueTraits
 from killswitch.ratelimit.shared_limits import units_by_call
 
 
@@ -58,7 +58,7 @@ def poll_budgets(
 
     `interval`: seconds between polls. `timer_budget`: the requests of the run's dead-man timers; None without timers.
     """
-    costs = {name: _costs(traits_of(account.adapter)) for name, account in accounts.items()}
+    costs = {name: _costs(account.adapter.traits) for name, account in accounts.items()}
     shared: dict[tuple[str, str], LimitRoom] = {}
     budgets = {}
     for name, account in accounts.items():

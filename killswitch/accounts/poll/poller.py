@@ -25,7 +25,6 @@ from killswitch.model.tracing import NO_SPAN, Span
 from killswitch.model.venue import (
     CredentialsRefusedError,
     MalformedAnswerError,
-    PricedVenue,
     Prices,
     RateLimitedError,
     VenueError,
@@ -146,15 +145,15 @@ class AccountPoll:
     @property
     def has_prices(self) -> bool:
         """Whether the adapter can read prices without a snapshot."""
-        return isinstance(self._account.adapter, PricedVenue)
+        return self._account.adapter.prices is not None
 
     async def prices(self, symbols: frozenset[str], span: Span) -> Mapping[str, Prices] | None:
         """Prices of one moment; None if they are not available, which the span records."""
-        adapter = self._account.adapter
-        assert isinstance(adapter, PricedVenue)  # the caller has checked `has_prices`
+        prices = self._account.adapter.prices
+        assert prices is not None  # the caller has checked `has_prices`
         with span.span("prices", {"killswitch.account": self._account.name}) as part:
             try:
-                return await adapter.prices(symbols)
+                return await prices(symbols)
             except Exception as error:  # noqa: BLE001 - a reread that fails has no prices, whatever went wrong
                 part.fail(_reason(error))
                 return None

@@ -21,7 +21,7 @@ from killswitch.model.alert import Alert, Alerts, together
 from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
-from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
+from killswitch.model.venue import CredentialsRefusedError, Listen, Push
 
 STALE_AFTER = 60.0
 """Seconds without any sign of life after which a stream is stale: venues ping at least every three minutes, and
@@ -134,7 +134,7 @@ class PushListener:
     """One task for each account whose adapter offers a private stream."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
-        self._venues = {name: it.adapter for name, it in accounts.items() if isinstance(it.adapter, PushingVenue)}
+        self._listens = {name: listen for name, it in accounts.items() if (listen := it.adapter.listen) is not None}
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reopened_at: dict[str, float] = {}
@@ -146,9 +146,9 @@ class PushListener:
 
     def start(self) -> None:
         """Open the streams, without waiting for them."""
-        for name, venue in self._venues.items():
+        for name, listen in self._listens.items():
             stream = self._streams[name] = Stream(name, self._clock)
-            self._tasks[name] = asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}")
+            self._tasks[name] = asyncio.create_task(self._listen(stream, listen), name=f"stream of {name}")
 
     def reopen(self, name: str) -> None:
         """Reopen the stream of an account that can be polled again, without waiting for the end of its pause.
@@ -162,7 +162,7 @@ class PushListener:
         self._reopened_at[name] = now
         before = self._tasks[name]
         before.cancel()
-        reopened = self._listen(stream, self._venues[name], after=before)
+        reopened = self._listen(stream, self._listens[name], after=before)
         self._tasks[name] = asyncio.create_task(reopened, name=f"stream of {name}")
 
     @property
@@ -182,7 +182,7 @@ class PushListener:
         if tasks:
             await asyncio.wait(tasks, timeout=within)
 
-    async def _listen(self, stream: Stream, venue: PushingVenue, *, after: asyncio.Task[None] | None = None) -> None:
+    async def _listen(self, stream: Stream, listen: Listen, *, after: asyncio.Task[None] | None = None) -> None:
         """Listen until cancelled. `after`: a cancelled task that must have closed its connection first."""
         if after is not None:
             await asyncio.wait((after,), timeout=CLOSE_TIMEOUT)
@@ -196,7 +196,7 @@ class PushListener:
                 self._receive(stream, push)
 
             try:
-                await venue.listen(receive)
+                await listen(receive)
             except asyncio.CancelledError:
                 if is_task_cancelled():
                     raise

@@ -11,7 +11,7 @@ from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
-from killswitch.model.venue import Call, traits_of
+from killswitch.model.venue import Call, VenueAdapter
 from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
@@ -103,7 +103,7 @@ class RequestMeter:
         """
         self.breaker.succeeded(self.monotonic())
 
-    def finish(self, reservation: Reservation, adapter: object) -> None:
+    def finish(self, reservation: Reservation, adapter: VenueAdapter) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, reservation)
@@ -127,7 +127,7 @@ def request_meters(
     budgets, breakers = RequestBudgets(interval), dict[str, Breaker]()
 
     def meter(name: str, account: ArmedAccount) -> RequestMeter:
-        budget = partial(budgets.of, name, account.venue, traits_of(account.adapter), account.closing_share)
+        budget = partial(budgets.of, name, account.venue, account.adapter.traits, account.closing_share)
         breaker = breakers.setdefault(account.venue, Breaker())
         return RequestMeter(budget(), breaker, clock.monotonic, interval, timer_turns=budget())
 

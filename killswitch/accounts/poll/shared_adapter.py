@@ -9,33 +9,31 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
-from killswitch.model.venue import OPTIONAL_CALLS, OrderReport, OrderRequest, VenueAdapter, VenueTraits, traits_of
+from killswitch.model.venue import OPTIONAL_ATTRIBUTES, OrderReport, OrderRequest, VenueAdapter
 
 T = TypeVar("T")
 _Row = TypeVar("_Row", Flow, Fill)
 
 
-class AdapterView:
-    """A VenueAdapter that passes every call on to another one.
-
-    A view has an optional call (batches, closing the whole book, the venue's own request count) only if its adapter has
-    it: callers test for the method.
-    """
+class AdapterView(VenueAdapter):
+    """A VenueAdapter that passes every call on to another one, and offers exactly what that one offers."""
 
     def __init__(self, adapter: VenueAdapter) -> None:
         self._adapter = adapter
-        self.account = adapter.account
-        for name in OPTIONAL_CALLS:
-            if hasattr(adapter, name):
-                setattr(self, name, self._optional(name, getattr(adapter, name)))
+        self.account, self.traits = adapter.account, adapter.traits
+        for name in OPTIONAL_ATTRIBUTES:
+            setattr(self, name, self._view_of(name, getattr(adapter, name)))
 
-    @property
-    def traits(self) -> VenueTraits:
-        """The adapter's traits."""
-        return traits_of(self._adapter)
+    def _view_of(self, name: str, offered: Any) -> Any:
+        """The view's version of a capability: a call, or a record of calls; None if the adapter does not offer it."""
+        if isinstance(offered, Struct):
+            parts = structs.asdict(offered).items()
+            calls = {part: self._optional(f"{name}.{part}", value) for part, value in parts if callable(value)}
+            return structs.replace(offered, **calls)
+        return offered if offered is None else self._optional(name, offered)
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._through(self._adapter.snapshot())
@@ -63,7 +61,7 @@ class AdapterView:
         return await answer
 
     def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
-        """The view's version of an optional call of the adapter."""
+        """The view's version of a call of a capability."""
         return call
 
 

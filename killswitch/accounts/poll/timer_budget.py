@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND
-from killswitch.model.venue import RateLimit, traits_of
+from killswitch.model.venue import RateLimit
 from killswitch.ratelimit.poll_cost import refresh_units
 from killswitch.ratelimit.shared_limits import units_by_call
 
@@ -57,7 +57,7 @@ class TimerBudget:
         """The shortest time in seconds in which every symbol can be refreshed once; infinite if polls leave nothing."""
         account = self._accounts[name]
         longest = 0.0
-        for limit in traits_of(account.adapter).limits:
+        for limit in account.adapter.traits.limits:
             units = self._units(name, limit)
             if not units:
                 continue
@@ -74,7 +74,7 @@ class TimerBudget:
         """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""
         units = 0.0
         for other in sharers(self._accounts, name, limit):
-            traits = traits_of(self._accounts[other].adapter)
+            traits = self._accounts[other].adapter.traits
             units += units_by_call(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
             if other != name and other in self._rules:
                 units += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
@@ -82,6 +82,7 @@ class TimerBudget:
 
     def _units(self, name: str, limit: RateLimit) -> int:
         """Units of one refresh; 0 for a limit per symbol, which polls do not count against."""
-        if limit.by == "symbol":
+        adapter = self._accounts[name].adapter
+        if limit.by == "symbol" or adapter.dead_man is None:
             return 0
-        return refresh_units(traits_of(self._accounts[name].adapter), limit.name, self.symbols[name])
+        return refresh_units(adapter.traits, adapter.dead_man.rule, limit.name, self.symbols[name])

@@ -24,7 +24,7 @@ from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import WholeBookClose
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget, TargetName
-from killswitch.model.venue import BookClosingVenue, VenueError
+from killswitch.model.venue import VenueError
 
 SLICE_WINDOW = 0.25
 """Seconds for which one pass lets slices follow one another before anything else runs."""
@@ -68,7 +68,7 @@ class DueOrders:
         """
         targets = select_active(self._state.targets(), lambda target: verdicts.of(target).is_final)
         self.held_back, self.budget_at = False, math.inf
-        if self._context.traits.whole_book and fresh and await self._close_book(targets, verdicts):
+        if fresh and await self._close_book(targets, verdicts):
             return
         await self._cancel_blocking(targets, verdicts)
         began = self._context.monotonic()
@@ -109,13 +109,14 @@ class DueOrders:
 
     async def _close_book(self, targets: Sequence[PositionTarget], verdicts: PassVerdicts) -> bool:
         """Request a whole-book close where that is the fastest way; returns whether it was requested."""
+        close_book = self._context.venue.close_book
         wanted = [target for target in targets if verdicts.of(target).do is TargetAction.SEND]
-        if not self._can_close_book(wanted, verdicts.book) or not isinstance(self._context.venue, BookClosingVenue):
+        if close_book is None or not self._can_close_book(wanted, verdicts.book):
             return False
         now, decisions = self._context.clock.now(), sorted({target.decision for target in wanted})
         self._context.record([WholeBookClose(decision, now, self._context.account) for decision in decisions])
         with suppress(VenueError):  # whatever the answer, the positions show the result
-            await self._context.request("close_book", self._context.venue.close_book())
+            await self._context.request("close_book", close_book())
         return True
 
     def _can_close_book(self, wanted: Sequence[PositionTarget], book: TrustedBook) -> bool:

@@ -19,7 +19,6 @@ from killswitch.execution.send.order_queue import OrderBatch, OrderQueue, Queued
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.model.venue import (
-    BatchingVenue,
     Call,
     FateUnknownError,
     MalformedAnswerError,
@@ -60,7 +59,8 @@ class OrderSender:
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
-        self._batch_size = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
+        self._batches = context.venue.batches
+        self._batch_size = 1 if self._batches is None else self._batches.most
         self._late_requests: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
         """Requests in flight for whose answers no batch waits any longer."""
 
@@ -210,12 +210,9 @@ class OrderSender:
         return [self._answered(each, answer) for each, answer in zip(group, answers, strict=True)]
 
     async def _submit(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        venue = self._context.venue
-        if len(requests) == 1:
-            return (await venue.submit(requests[0]),)
-        if not isinstance(venue, BatchingVenue):
-            raise TypeError(f"{type(venue).__name__} does not support batches")
-        found = tuple(await venue.submit_batch(requests))
+        if self._batches is None or len(requests) == 1:
+            return [await self._context.venue.submit(request) for request in requests]
+        found = tuple(await self._batches.submit(requests))
         if len(found) != len(requests):
             raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found

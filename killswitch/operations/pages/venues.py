@@ -8,8 +8,8 @@ from datetime import timedelta
 import msgspec
 
 from killswitch.accounts.plug_ins import AbsentPlugIn
-from killswitch.model.inspection import Capability, VenueListing
-from killswitch.model.venue import RateLimit
+from killswitch.model.inspection import Capability
+from killswitch.model.venue import RateLimit, VenueListing
 from killswitch.render.document import Items, Page, Section, Table, section
 from killswitch.render.formats import duration_text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Literal
 
@@ -14,10 +14,11 @@ from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.backoff import Backoff
+from killswitch.model.inspection import Inspection
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
-from killswitch.model.venue import DeadManRule, DeadManVenue
+from killswitch.model.venue import DeadManRule, VenueTimer
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timer_rules import (
     CLOSED_TO_ORDERS,
@@ -92,16 +93,16 @@ class DeadManTimer:
         self,
         account: str,
         rule: TimerRule,
-        venue: DeadManRule,
-        adapter: DeadManVenue,
+        requests: VenueTimer,
+        inspect: Callable[[], Awaitable[Inspection]] | None,
         meter: RequestMeter,
         request_timeout: float,
         budget: TimerBudget,
     ) -> None:
         self.account = account
         self.rule = rule
-        self.venue = venue
-        self.adapter = adapter
+        self.requests = requests
+        self.inspect = inspect
         self.meter = meter
         self.request_timeout = request_timeout
         self.budget = budget
@@ -123,6 +124,11 @@ class DeadManTimer:
         self.maintenance: str | None = None
         self.states: dict[str, InstrumentState] = {}
         self.request: TimerRequest | None = None
+
+    @property
+    def venue(self) -> DeadManRule:
+        """The venue's rule for its timer."""
+        return self.requests.rule
 
     @property
     def view(self) -> TimerView:

@@ -11,7 +11,7 @@ from killswitch.execution.client_order_id import is_ours
 from killswitch.graph.nodes import PolicySet, TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position
-from killswitch.model.venue import DeadManRule, DeadManVenue, traits_of
+from killswitch.model.venue import DeadManRule
 from killswitch.ratelimit.poll_cost import PolledAccount, TimerRefresh, poll_costs
 
 CLOSED_TO_ORDERS: frozenset[InstrumentState] = frozenset({"cancel_only", "post_only"})
@@ -39,11 +39,12 @@ def require_timers(policies: PolicySet, accounts: Mapping[str, ArmedAccount], in
 
 
 def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterator[str]:
-    venue = traits_of(account.adapter).dead_man
+    timer = account.adapter.dead_man
     timeout, refresh = rule.timeout / SECOND, rule.refresh / SECOND
-    if venue is None or not isinstance(account.adapter, DeadManVenue):
+    if timer is None:
         yield f"venue {account.venue} has no timer that could be set; take the account out of the switch"
         return
+    venue = timer.rule
     if venue.reach == "connection":
         yield (
             f"the timer of venue {account.venue} covers the orders of one connection only, so it would not cancel the "
@@ -65,10 +66,10 @@ def _excess(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str
     rules = {each: rule for rule in policies.timers for each in rule.accounts}
     polled = []
     for each, account in accounts.items():
-        rule, traits = rules.get(each), traits_of(account.adapter)
-        is_refreshed = rule is not None and account.armed and traits.dead_man is not None
-        refresh = TimerRefresh(rule.refresh / SECOND) if rule is not None and is_refreshed else None
-        polled.append(PolledAccount(each, account.venue, traits, account.closing_share, refresh))
+        rule, timer = rules.get(each), account.adapter.dead_man
+        is_refreshed = rule is not None and account.armed and timer is not None
+        refresh = TimerRefresh(timer.rule, rule.refresh / SECOND) if rule and timer and is_refreshed else None
+        polled.append(PolledAccount(each, account.venue, account.adapter.traits, account.closing_share, refresh))
     for cost in poll_costs(polled, interval)[name]:
         if cost.refreshes and cost.too_fast:
             left = cost.for_reading - cost.refreshes

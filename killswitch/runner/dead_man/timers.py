@@ -17,12 +17,11 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import Alerts, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
-from killswitch.model.inspection import InspectedVenue
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, Snapshot
 from killswitch.model.store import Store
-from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError, traits_of
+from killswitch.model.venue import RateLimitedError, VenueDownError
 from killswitch.model.words import Severity
 from killswitch.runner.dead_man.timer import (
     CHUNK,
@@ -71,9 +70,9 @@ async def _request(timer: DeadManTimer, request: TimerRequest, chunk: tuple[str,
     try:
         async with asyncio.timeout(timer.request_timeout):
             if request.action == "arm":
-                await timer.adapter.arm_dead_man(timer.timeout, chunk)
+                await timer.requests.arm(timer.timeout, chunk)
             else:
-                await timer.adapter.disarm_dead_man(chunk)
+                await timer.requests.disarm(chunk)
     except RateLimitedError as error:
         timer.meter.record_refusal(error.retry_after)
         raise
@@ -98,13 +97,13 @@ async def _announced_maintenance(timer: DeadManTimer) -> str | None:
     """The status of the venue unless it is ok; queried every `STATUS_QUERY_EVERY`, if the limits leave room."""
     now = timer.meter.monotonic()
     due = timer.status_queried_at is None or now - timer.status_queried_at >= STATUS_QUERY_EVERY
-    if not due or not isinstance(timer.adapter, InspectedVenue) or not timer.meter.has_room:
+    if not due or timer.inspect is None or not timer.meter.has_room:
         return timer.maintenance
     timer.status_queried_at = now
     reservation = timer.meter.budget.reserve(now, "snapshot", purpose="reading")
     try:
         async with asyncio.timeout(timer.request_timeout):
-            status = (await timer.adapter.inspect()).status
+            status = (await timer.inspect()).status
     except Exception:  # noqa: BLE001 - without an answer the last announcement and the instruments' states decide
         return timer.maintenance
     finally:
@@ -141,13 +140,12 @@ class DeadManTimers:
         for rule in policies.timers:
             for name in rule.accounts:
                 account = accounts.get(name)
-                venue = None if account is None else traits_of(account.adapter).dead_man
-                if account is None or not account.armed or venue is None:
+                if account is None or not account.armed or (offered := account.adapter.dead_man) is None:
                     continue
-                if isinstance(account.adapter, DeadManVenue):
-                    budget.add(name, rule)
-                    timer = DeadManTimer(name, rule, venue, account.adapter, meters[name], request_timeout, budget)
-                    self._timers[name] = timer
+                budget.add(name, rule)
+                self._timers[name] = DeadManTimer(
+                    name, rule, offered, account.adapter.inspect, meters[name], request_timeout, budget
+                )
 
     def start(self) -> None:
         """Restore the timers of an earlier run: those that may still run, and those that have fired meanwhile."""

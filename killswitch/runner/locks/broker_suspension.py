@@ -17,7 +17,7 @@ from killswitch.model.backoff import Backoff
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
 from killswitch.model.store import Store
-from killswitch.model.venue import RateLimitedError, SuspendingVenue
+from killswitch.model.venue import RateLimitedError, SuspendTrading
 
 LIVE_NAME = "suspended"
 RETRIES = Backoff(first=1.0, longest=60.0)
@@ -27,9 +27,9 @@ RETRIES = Backoff(first=1.0, longest=60.0)
 class Broker:
     """One account's suspension at its broker."""
 
-    def __init__(self, account: str, adapter: SuspendingVenue, meter: RequestMeter, timeout: float) -> None:
+    def __init__(self, account: str, request: SuspendTrading, meter: RequestMeter, timeout: float) -> None:
         self.account = account
-        self._adapter = adapter
+        self._suspend = request
         self._meter = meter
         self._timeout = timeout
         self.suspended: bool | None = False
@@ -63,7 +63,7 @@ class Broker:
     async def _request(self, *, suspended: bool, now: float) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._adapter.suspend_trading(suspended)
+                await self._suspend(suspended)
         except Exception as error:  # noqa: BLE001 - reported and retried: an adapter's defect must not end the run
             self._failures += 1
             self._not_before = now + RETRIES.after(self._failures)
@@ -92,9 +92,9 @@ class BrokerSuspension:
     ) -> None:
         """`timeout`: real seconds that one request may take."""
         self._brokers = {
-            name: Broker(name, account.adapter, meters[name], timeout)
+            name: Broker(name, suspend, meters[name], timeout)
             for name, account in accounts.items()
-            if account.armed and account.suspends and isinstance(account.adapter, SuspendingVenue)
+            if account.armed and account.suspends and (suspend := account.adapter.suspend_trading) is not None
         }
         self._store = store
         self._clock = clock

@@ -10,8 +10,8 @@ import pytest
 
 from killswitch.accounts import plug_ins as module
 from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, load_plug_ins
-from killswitch.model.inspection import Bar, BarHistory, Capability, VenueListing
-from killswitch.model.venue import VenueTraits
+from killswitch.model.inspection import Bar, BarHistory, Capability
+from killswitch.model.venue import VenueDescription, VenueListing
 
 
 class Bars:
@@ -28,7 +28,7 @@ class TwoExchanges:
 
     def listings(self) -> Sequence[VenueListing]:
         yes = (Capability("equity", "yes"),)
-        return [VenueListing("made-up", name, ("swap",), yes, VenueTraits()) for name in ("swapex", "spotex")]
+        return [VenueListing("made-up", name, ("swap",), yes, VenueDescription()) for name in ("swapex", "spotex")]
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
         if exchange == "lazy":

@@ -18,15 +18,13 @@ from killswitch.accounts.poll.shared_adapter import share_adapter
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
-    BatchingVenue,
-    BookClosingVenue,
+    OPTIONAL_ATTRIBUTES,
+    Batching,
     Cost,
-    MeteredVenue,
     RateLimit,
     RateLimitedError,
     VenueDownError,
     VenueTraits,
-    traits_of,
 )
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.clock import SystemClock
@@ -175,28 +173,31 @@ def test_an_account_that_cannot_be_polled_stops_no_order() -> None:
     asyncio.run(story())
 
 
+async def _echo(requests: object) -> list[object]:
+    return [requests]
+
+
 class GiftedVenue(LimitedVenue):
     """Has every capability that only some adapters have."""
 
-    async def submit_batch(self, requests: object) -> list[object]:
-        return [requests]
+    batches = Batching(7, _echo)
 
     async def close_book(self) -> None:
         self.answer = account("1")
 
 
 def test_a_shared_adapter_offers_exactly_what_its_adapter_offers() -> None:
-    """Callers test for batches: the wrapper of a plain adapter must not claim them."""
-    optional = (MeteredVenue, BatchingVenue, BookClosingVenue)
+    """The wrapper of a plain adapter must not claim them."""
     for view in share_adapter(ScriptedVenue(None)):
-        assert not any(isinstance(view, each) for each in optional)
-        assert traits_of(view) == VenueTraits()
+        assert not any(getattr(view, name) for name in OPTIONAL_ATTRIBUTES)
+        assert view.traits == VenueTraits()
     for view in share_adapter(GiftedVenue(None)):
-        assert all(isinstance(view, each) for each in optional)
-        assert traits_of(view) == TRAITS
+        offered = {name for name in OPTIONAL_ATTRIBUTES if getattr(view, name) is not None}
+        assert offered == {"batches", "close_book", "used"}
+        assert view.traits == TRAITS
     (ticks, _), requests = share_adapter(GiftedVenue(None)), ("one", "two")
-    assert isinstance(ticks, BatchingVenue)
-    assert asyncio.run(ticks.submit_batch(requests)) == [requests]  # type: ignore[arg-type]  # passed on as it is
+    assert ticks.batches is not None and ticks.batches.most == 7
+    assert asyncio.run(ticks.batches.submit(requests)) == [requests]  # type: ignore[arg-type]  # passed on as it is
 
 
 def test_a_close_leaves_on_the_share_that_polls_left(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ class Crowd:
                 ticket = await meter.admit(5.0)
                 self.read_at[account].append(self.time.elapsed)
                 await asyncio.sleep(0.04)
-                meter.finish(ticket, None)
+                meter.finish(ticket, ScriptedVenue(None))
             await asyncio.sleep(1.0)
 
     @property
@@ -370,7 +371,7 @@ class Ticking:
             return
         self.read_at[account].append(self.time.elapsed)
         await asyncio.sleep(0.1)
-        meter.finish(ticket, None)
+        meter.finish(ticket, ScriptedVenue(None))
 
     @property
     def longest_gap(self) -> float:

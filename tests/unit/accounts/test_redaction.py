@@ -16,16 +16,14 @@ from killswitch.accounts.redaction import HIDDEN, Redactor
 from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.legible import shortened
 from killswitch.model.venue import (
+    OPTIONAL_ATTRIBUTES,
     AccountSpec,
-    BatchingVenue,
-    BookClosingVenue,
-    MeteredVenue,
+    Batching,
     OrderRejectedError,
     RateLimitedError,
     VenueDownError,
     VenueError,
     VenueTraits,
-    traits_of,
 )
 from tests.runner_world import ScriptedVenue
 
@@ -40,19 +38,17 @@ class WordyError(VenueError):
         return f"401 for {SECRET}"
 
 
-class Leaky:
+class Leaky(ScriptedVenue):
     """Every request raises `error`."""
 
-    account = "main"
-
     def __init__(self, error: Exception) -> None:
+        super().__init__(None)
         self.error = error
 
-    def __getattr__(self, name: str) -> Any:
-        async def fail(*_: object) -> None:
-            raise self.error
+    async def _fail(self, *_: object) -> Any:
+        raise self.error
 
-        return fail
+    snapshot = submit = find_order = open_orders = fills = cancel = _fail
 
 
 @pytest.mark.parametrize(
@@ -130,6 +126,7 @@ class LeakyBatches(ScriptedVenue):
 
     def __init__(self) -> None:
         super().__init__(None)
+        self.batches = Batching(5, self.submit_batch)
 
     async def submit_batch(self, requests: object) -> list[object]:
         refusal = RateLimitedError(f"429 for {SECRET}", 3.0)
@@ -142,8 +139,8 @@ def test_w3_no_answer_in_a_batch_contains_a_credential_and_each_keeps_its_meanin
     """The errors of single orders come as answers, not as exceptions: their text is redacted all the same."""
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: LeakyBatches())
     venue = make_adapter(SPEC)
-    assert isinstance(venue, BatchingVenue)
-    order, rejected, limited, wordy = asyncio.run(venue.submit_batch(()))
+    assert venue.batches is not None
+    order, rejected, limited, wordy = asyncio.run(venue.batches.submit(()))
     assert order == "an order"
     assert isinstance(rejected, OrderRejectedError)
     assert rejected.reason == "permission"
@@ -157,25 +154,21 @@ def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatc
     """An adapter with credentials is asked for batches, whole-book closes and counts only where it has them."""
 
     class Gifted(LeakyBatches):
-        traits = VenueTraits(batch=5, whole_book=True)
-
         def used(self) -> dict[str, int]:
             return {"weight": 3}
 
         async def close_book(self) -> None:
             raise VenueDownError(f"401 for {SECRET}")
 
-    optional = (BatchingVenue, BookClosingVenue, MeteredVenue)
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: ScriptedVenue(None))
     plain = make_adapter(SPEC)
-    assert not any(isinstance(plain, each) for each in optional)
-    assert traits_of(plain) == VenueTraits()
+    assert not any(getattr(plain, name) for name in OPTIONAL_ATTRIBUTES)
+    assert plain.traits == VenueTraits()
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Gifted())
     gifted = make_adapter(SPEC)
-    assert traits_of(gifted).batch == 5
-    assert isinstance(gifted, MeteredVenue)
-    assert gifted.used() == {"weight": 3}
-    assert isinstance(gifted, BookClosingVenue)
+    assert gifted.batches is not None and gifted.batches.most == 5
+    assert gifted.used is not None and gifted.used() == {"weight": 3}
+    assert gifted.close_book is not None
     with pytest.raises(VenueDownError, match="hidden credential"):
         asyncio.run(gifted.close_book())
 
@@ -239,10 +232,8 @@ def test_a_credential_in_an_html_page_is_hidden() -> None:
     )
 
 
-class Righted:
+class Righted(ScriptedVenue):
     """Reports the rights of its key."""
-
-    account = "main"
 
     async def key_rights(self) -> KeyRights:
         return KeyRights(read=True, trade=True, withdraw=True, note=f"the key {SECRET} may withdraw")
@@ -256,7 +247,7 @@ class Righted:
 def test_a_credential_spelled_like_a_right_does_not_hide_the_right_to_withdraw(
     passphrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Righted())
+    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Righted(None))
     spec = AccountSpec("main", "righted", "swap", "USDT", None, {}, {"key": SECRET, "passphrase": passphrase})
     adapter: Any = make_adapter(spec)
     rights = asyncio.run(adapter.key_rights())

@@ -20,9 +20,9 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.response_capture import CURRENT_CALL, CallCapture, CapturingClient, RequestCounters
+from killswitch_ccxt.venues.generic import Generic
 from tests import virtual_time
 from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Mishap, Rule, Script
@@ -35,7 +35,7 @@ SYMBOL = "BTC/USDT:USDT"
 SELL = (SYMBOL, "market", "sell", Decimal(1), None, {"reduceOnly": True, "newClientOrderId": "ks1"})
 
 
-class Plain(Dialect):
+class Plain(Generic):
     """Binance by ccxt's unified calls, without any table of codes."""
 
     exchange = "binanceusdm"
@@ -219,7 +219,7 @@ def test_without_ccxt_the_error_names_the_command_that_installs_it(monkeypatch: 
 def test_an_environment_that_the_venue_does_not_have_is_named() -> None:
     """For a missing sandbox ccxt raises an error class of its own."""
 
-    class Kraken(Dialect):
+    class Kraken(Generic):
         exchange = "kraken"
 
     client = Client(_spec(VirtualTime(), "http://127.0.0.1:9", environment="sandbox"), Kraken)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from killswitch_ccxt.family import family
 from killswitch_ccxt.venues import MODULES, dialect_of
@@ -27,11 +27,9 @@ def _spec(exchange: str | None, market: str = "swap", **more: object) -> Account
 def test_an_exchange_without_a_dialect_uses_the_generic_one() -> None:
     """Its rate limits are those of ccxt; it offers no batches, timers and whole-book closes."""
     venue = adapter(_spec("htx"))
-    traits = traits_of(venue)
+    traits = venue.traits
     assert traits.limits
-    assert (traits.batch, traits.whole_book, traits.dead_man) == (1, False, None)
-    assert not hasattr(venue, "submit_batch")
-    assert not hasattr(venue, "listen")
+    assert (venue.batches, venue.close_book, venue.dead_man, venue.listen) == (None, None, None, None)
 
 
 def test_an_unknown_exchange_name_is_rejected_with_the_nearest_known_one() -> None:
@@ -79,6 +77,11 @@ def test_the_capabilities_and_traits_of_a_dialect_agree(exchange: str) -> None:
     assert (can["dead man"] != "no") == (dialect.dead_man is not None)
     assert (can["push"] != "no") == bool(dialect.streams)
     assert (can["close book"] == "yes") == dialect.whole_book
+    assert (dialect.submit_batch is not None) == (dialect.batch > 1)
+    assert (dialect.close_book is not None) == (can["close book"] != "no")
+    assert (dialect.arm_dead_man is not None, dialect.disarm_dead_man is not None) == (
+        dialect.dead_man is not None,
+    ) * 2
     assert (can["sandbox"] == "yes") == ("sandbox" in dialect.environments)
     assert (can["demo"] == "yes") == ("demo" in dialect.environments)
     for market in dialect.markets:

@@ -12,10 +12,10 @@ from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Flow, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
+from killswitch_ccxt.venues.generic import Generic
 from tests.virtual_time import START, VirtualTime
 
 
@@ -31,7 +31,7 @@ def test_a_row_that_the_venue_publishes_late_is_still_requested() -> None:
     time = VirtualTime()
     begins: list[int] = []
 
-    class AccountOf1000(Dialect):
+    class AccountOf1000(Generic):
         exchange = "binanceusdm"
 
         async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:

@@ -9,6 +9,7 @@ from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venue import CcxtVenue
+from killswitch_ccxt.venues.generic import Generic
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
 from tests.wire.binance.venue import BinanceWire
@@ -17,7 +18,7 @@ from tests.wire.server import KEY, SECRET
 SYMBOL = "BTC/USDT:USDT"
 
 
-class Plain(Dialect):
+class Plain(Generic):
     """Binance by ccxt's unified calls, its rules young for a minute."""
 
     exchange = "binanceusdm"

@@ -23,6 +23,7 @@ from killswitch_ccxt.parts import KEPT, LATE_ROWS, RETRY_AFTER, phase_of
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.traits import Ages
+from killswitch_ccxt.venues.generic import Generic
 from tests.virtual_time import START, VirtualTime
 
 SYMBOL = "A/USDT:USDT"
@@ -55,9 +56,10 @@ class VenueData(Struct):
 
 
 def _dialect(venue: VenueData) -> type[Dialect]:
-    class FromVenueData(Dialect):
+    class FromVenueData(Generic):
         exchange = "binanceusdm"
         ages = AGES
+        complete_lists = frozenset({"fills", "flows"})
 
         @property
         def rules(self) -> Mapping[str, Mapping[str, Any]]:

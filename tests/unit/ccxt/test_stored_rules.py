@@ -67,17 +67,17 @@ def test_a_run_starts_with_the_stored_rules_and_continues_with_the_venues_own() 
     async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
-        stored = before.rules_to_keep()
+        stored = before.kept_rules.to_keep()
         assert stored is not None
-        assert before.rules_to_keep() is None
+        assert before.kept_rules.to_keep() is None
         answer_again = _without_rules(wires[1])
-        after.use_rules(stored)
+        after.kept_rules.use(stored)
         seen = await after.snapshot()
         assert (seen.quality, [it.symbol for it in seen.positions or ()]) == ("ok", [BTC])
         assert [(it.symbol, it.amount_step) for it in seen.instruments or ()] == [(BTC, Decimal("0.001"))]
         sold = await after.submit(OrderRequest("ks1", BTC, "sell", "long", Decimal(2), reduce_only=True))
         assert (sold.state, sold.filled) == ("filled", 2)
-        assert after.rules_to_keep() is None
+        assert after.kept_rules.to_keep() is None
         await after._rules.wait_for_renewal()
         assert "rules: they are from an earlier run" in ((await after.snapshot()).reason or "")
         answer_again()
@@ -96,7 +96,7 @@ def test_a_symbol_without_stored_rules_waits_for_the_venues_own() -> None:
     async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
-        after.use_rules(before.rules_to_keep() or b"")
+        after.kept_rules.use(before.kept_rules.to_keep() or b"")
         wires[1].exchange.trade((ETH, "short"), Decimal(3))
         seen = await after.snapshot()
         assert sorted(it.symbol for it in seen.positions or ()) == [BTC, ETH]
@@ -113,8 +113,8 @@ def test_stored_rules_of_another_version_or_exchange_or_too_old_are_not_used(cha
     async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
-        stored = msgspec.json.decode(before.rules_to_keep() or b"") | change
-        after.use_rules(msgspec.json.encode(stored))
+        stored = msgspec.json.decode(before.kept_rules.to_keep() or b"") | change
+        after.kept_rules.use(msgspec.json.encode(stored))
         seen = await after.snapshot()
         assert {it.symbol for it in seen.instruments or ()} == {BTC, ETH}
 
@@ -127,11 +127,11 @@ def test_rules_are_stored_again_when_another_symbol_is_held() -> None:
     async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         venue = venues[0]
         await venue.snapshot()
-        venue.rules_to_keep()
+        venue.kept_rules.to_keep()
         wires[0].exchange.trade((ETH, "short"), Decimal(3))
         await asyncio.sleep(1)
         await venue.snapshot()
-        stored = msgspec.json.decode(venue.rules_to_keep() or b"{}")
+        stored = msgspec.json.decode(venue.kept_rules.to_keep() or b"{}")
         assert sorted(it["symbol"] for it in stored["markets"]) == [BTC, ETH]
 
     _runs(scenario)

@@ -33,11 +33,15 @@ from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import Duration, Word
 """
 OF_DIALECTS = """
-from collections.abc import Mapping
+from __future__ import annotations
+from collections.abc import Mapping, Sequence
 from typing import Final
+from killswitch.model.parsing import Row
+from killswitch.model.snapshot import Fill, Flow, Order
 from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, RateLimit
+from killswitch_ccxt import fills, orders
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.errors import limited, rejected
+from killswitch_ccxt.errors import GoneError, limited, rejected
 """
 CALENDAR = """apiVersion: killswitch.dev/v1
 kind: Calendar

@@ -8,7 +8,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from killswitch.market.terms import read_terms
-from killswitch.model.venue import AccountSpec, Cost, RateLimit, traits_of
+from killswitch.model.venue import AccountSpec, Cost, RateLimit
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch_paper import adapter
@@ -37,6 +37,7 @@ def test_the_account_of_the_page_opens_an_adapter_with_its_options(tmp_path: Pat
     (document,) = [one.model for one in loaded.documents if isinstance(one.model, AccountDocument)]
     spec = document.spec
     made = adapter(AccountSpec("main", spec.adapter, spec.market, spec.currency, spec.endpoint, dict(spec.options), {}))
-    traits = traits_of(made)
-    assert (traits.batch, traits.limits) == (5, (RateLimit("orders-10s", 300, 10.0),))
+    traits = made.traits
+    assert made.batches is not None
+    assert (made.batches.most, traits.limits) == (5, (RateLimit("orders-10s", 300, 10.0),))
     assert traits.costs == tuple(Cost(call, "orders-10s", each=1) for call in ("submit", "submit_batch"))  # type: ignore[arg-type] # two of the calls

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import OrderLife, VenueTraits
+from killswitch.model.venue import OrderLife, VenueDescription, VenueTraits
 from tests.faults.exchange import Key, Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene
@@ -57,7 +57,7 @@ def test_flat_does_not_wait_for_a_lost_reduce_only_order(mishap: Mishap, flat_by
 def test_flat_does_not_wait_for_many_lost_orders() -> None:
     """The first batches, of ten, twenty and twenty orders, are lost; no further question about any delays the end."""
     book: dict[Key, str | int] = {(f"C{number}", "long"): 1 for number in range(60)}
-    traits = VenueTraits(batch=20, order_life=DECLARED)
+    traits = VenueDescription(batch=20, order_life=DECLARED)
     scene = Scene(book, Rule("submit_batch", "lost", times=3), wire=BatchingWire, traits=traits)
     scene.decide(dict.fromkeys(book, 0))
     assert scene.play() == {"d1": "flat"}

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import OrderReport, OrderRequest, VenueTraits
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDescription
 from tests.faults.exchange import Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
@@ -27,7 +27,7 @@ def test_an_order_without_an_answer_is_queried_after_a_second_and_a_half(answer:
     """The request may take ten seconds; the order is queried after 1.5, and the position is closed soon after that."""
     rules = [Rule("submit", answer), Rule("submit_batch", answer)][batch > 1 :]
     keys = [BTC, ETH][: 1 + (batch > 1)]
-    scene = Scene(dict.fromkeys(keys, 10), *rules, wire=BatchingWire, traits=VenueTraits(batch=batch))
+    scene = Scene(dict.fromkeys(keys, 10), *rules, wire=BatchingWire, traits=VenueDescription(batch=batch))
     scene.decide(dict.fromkeys(keys, 0))
     assert scene.play() == {"d1": "flat"}
     queried = [it.left for it in scene.wire.travelled if it.call == "find_order"]

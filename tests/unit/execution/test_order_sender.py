@@ -21,6 +21,7 @@ from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
+    Batching,
     Cost,
     FateUnknownError,
     MalformedAnswerError,
@@ -91,10 +92,12 @@ class SenderUnderTest:
         self.time, self.venue = VirtualTime(NOW), venue
         self.groups: list[list[JournalEntry]] = []
         self.targets: dict[str, PositionTarget] = {}
-        traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
+        traits = VenueTraits(limits=limits, costs=tuple(costs))
         self.budget = RequestBudgets().of("main", "v", traits)
         self.breaker = Breaker(failures=3)
         venue.traits = traits
+        if isinstance(venue, BatchTaker):
+            venue.batches = Batching(batch, venue.submit_batch)
         self.context = AccountContext("main", venue, self.time, ClosingPace(), self._record, self.budget, self.breaker)
         self.sender = OrderSender(self.context)
 
@@ -160,13 +163,6 @@ def test_orders_are_sent_in_batches_where_the_venue_accepts_them() -> None:
     assert sending.venue.requests == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
     assert [sending.kinds_of(symbol) for symbol in "ABCDEFG"] == [["sending", "filled"]] * 7
     assert sending.last("E").data["order"] == "v-o-E"
-
-
-def test_an_adapter_without_submit_batch_gets_single_orders_whatever_it_declares() -> None:
-    """Three declared, and the adapter accepts single orders only."""
-    sending = SenderUnderTest(OrderTaker(), batch=3)
-    sending.send(*"ABC")
-    assert sending.venue.requests == [("A",), ("B",), ("C",)]
 
 
 def test_in_a_batch_each_order_has_its_own_answer() -> None:

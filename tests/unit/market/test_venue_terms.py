@@ -7,7 +7,7 @@ import pytest
 from killswitch.market.meter import NEVER, Meter
 from killswitch.market.terms import VenueTerms, read_terms, read_traits
 from killswitch.model.instant import SECOND
-from killswitch.model.venue import PLAIN_VENUE, ClientIdRule, Cost, RateLimit, VenueTraits
+from killswitch.model.venue import ClientIdRule, Cost, RateLimit, VenueDescription, VenueTraits
 
 WRITTEN: dict[str, object] = {
     "limits": [
@@ -27,19 +27,19 @@ WRITTEN: dict[str, object] = {
 def test_terms_are_read_as_they_are_written() -> None:
     """Every key is read, and omitted ones have the plain default."""
     terms = read_terms(WRITTEN)
-    assert terms.traits == VenueTraits(
+    assert terms.traits == VenueDescription(
         limits=(RateLimit("orders-10s", 300, 10.0), RateLimit("weight", 2400, 60.0, "address")),
         costs=(Cost("submit", "orders-10s", each=1), Cost("snapshot", "weight", units=5)),
         batch=5,
         client_ids=ClientIdRule("plain", 36),
     )
     assert (terms.resting_exits_block, terms.checks_client_ids, terms.shows_liquidity) == (True, True, False)
-    assert read_terms({}) == VenueTerms() and VenueTerms().traits == PLAIN_VENUE
+    assert read_terms({}) == VenueTerms() and VenueTerms().traits == VenueDescription()
 
 
 def test_an_accounts_options_hold_traits_among_others() -> None:
     """The timeout is no trait."""
-    assert read_traits({"timeout": 3, "batch": 20}) == VenueTraits(batch=20)
+    assert read_traits({"timeout": 3, "batch": 20}) == VenueDescription(batch=20)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from msgspec import structs
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.model.snapshot import Order
-from killswitch.model.venue import DeadManRule, VenueTraits
+from killswitch.model.venue import DeadManRule, VenueDescription
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from tests.runner_world import book
@@ -25,13 +25,7 @@ metadata: {name: watch}
 spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 20s%s}
 """
 STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(90), reduce_only=True)
-TIMED = VenueTraits(dead_man=DeadManRule("account", 1.0, 3600.0, takes_stops=None))
-
-
-class TimerVenue(Inspected):
-    """A venue with the calls for a timer, of which a check makes none."""
-
-    arm_dead_man = disarm_dead_man = Inspected._changes  # type: ignore[assignment] # fails the test
+TIMED = VenueDescription(dead_man=DeadManRule("account", 1.0, 3600.0, takes_stops=None))
 
 
 def add_duplicate(desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str, **spec: object) -> None:
@@ -108,7 +102,7 @@ def test_a_timer_blocked_by_a_resting_stop_is_a_warning_with_the_text_of_the_run
     desk: Desk, more: str, execution: str, orders: tuple[Order, ...], *, warned: bool
 ) -> None:
     """The text is that of the page and of Problems in `ksctl status`; the stop may be gone before the run."""
-    desk.add(TimerVenue(structs.replace(SOUND, orders=orders), traits=TIMED), execution=execution)
+    desk.add(Inspected(structs.replace(SOUND, orders=orders), traits=TIMED), execution=execution)
     desk._documents.append(SWITCH % more)
     text = (
         "dead man: the dead-man timer of account main does not run: it may cancel the protective orders of BTC and "

@@ -18,8 +18,8 @@ from killswitch.model.venue import (
     DeadManRule,
     RateLimit,
     RateLimitedError,
+    VenueDescription,
     VenueDownError,
-    VenueTraits,
 )
 from killswitch.preflight import account_check
 from killswitch.render.layout import hanging, table
@@ -153,16 +153,16 @@ def test_a_switch_that_a_run_would_refuse_fails(desk: Desk, execution: str, fail
 
 def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
     """60 s within 1 s to an hour."""
-    desk.add(Inspected(SOUND, traits=VenueTraits(dead_man=DeadManRule("account", 1.0, 3600.0))))
+    desk.add(Inspected(SOUND, traits=VenueDescription(dead_man=DeadManRule("account", 1.0, 3600.0))))
     desk._documents.append(SWITCH)
     assert desk.checked()["verdict"] == "ok"
 
 
-def timed(reach: Reach, by: By = "account") -> VenueTraits:
+def timed(reach: Reach, by: By = "account") -> VenueDescription:
     """100 of weight a minute, of which half are for polls; a poll takes 2, starting a timer anew 3."""
     costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
     limits = (RateLimit("weight", 100, 60.0, by=by),)
-    return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
+    return VenueDescription(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
 
 
 def test_timer_refreshes_count_with_the_polls(desk: Desk) -> None:

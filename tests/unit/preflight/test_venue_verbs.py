@@ -19,17 +19,20 @@ from killswitch.accounts import plug_ins as families_module
 from killswitch.cli.live.snapshot import snapshot
 from killswitch.cli.venues.verbs import venues
 from killswitch.lab.recording import read
-from killswitch.model.inspection import Capability, Inspection, KeyRights, VenueListing
+from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Health, Order
 from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
     AccountSpec,
+    Batching,
     ClientIdRule,
     Cost,
     DeadManRule,
     RateLimit,
+    VenueDescription,
     VenueDownError,
-    VenueTraits,
+    VenueListing,
+    VenueTimer,
 )
 from killswitch.preflight.account_check import CAPABILITIES
 from killswitch.preflight.findings import rounded_up
@@ -57,12 +60,15 @@ class Inspected(ScriptedVenue):
         self,
         answer: AccountSnapshot | BaseException | None,
         inspected: Inspection | BaseException | None = None,
-        traits: VenueTraits = VenueTraits(),  # noqa: B008 - frozen
+        traits: VenueDescription = VenueDescription(),  # noqa: B008 - frozen
         account: str = "main",
     ) -> None:
         super().__init__(answer, account)
         self.inspected = inspected if inspected is not None else inspection()
         self.traits = traits
+        self.batches = Batching(traits.batch, self._changes) if traits.batch > 1 else None
+        self.close_book = self._changes if traits.whole_book else None
+        self.dead_man = None if (rule := traits.dead_man) is None else VenueTimer(rule, self._changes, self._changes)
 
     async def inspect(self) -> Inspection:
         if isinstance(self.inspected, BaseException):
@@ -72,7 +78,7 @@ class Inspected(ScriptedVenue):
     async def _changes(self, *_: object) -> None:
         raise AssertionError("a check changes nothing")
 
-    submit = submit_batch = cancel = close_book = arm_dead_man = disarm_dead_man = suspend_trading = _changes  # type: ignore[assignment] # every one of them
+    submit = cancel = suspend_trading = _changes  # type: ignore[assignment] # every one of them
 
 
 def document(name: str, **more: object) -> str:
@@ -357,7 +363,7 @@ def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:
     assert "positions: they are unknown: no position can be closed" in findings(desk.checked(), "failed")
 
 
-WEIGHING = VenueTraits(
+WEIGHING = VenueDescription(
     limits=(RateLimit("weight-1m", 2400, 60.0, by="address"),),
     costs=(Cost("snapshot", "weight-1m", units=50), Cost("submit", "weight-1m", units=1)),
 )
@@ -394,7 +400,7 @@ def test_a_worst_case_that_takes_too_long_is_a_warning(desk: Desk) -> None:
     """Sixty positions at ten orders a minute: six batches, five minutes and more; the worst stage is named."""
     held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(60)]
     rules = [worlds.rules(f"S{n}") for n in range(60)]
-    slow = VenueTraits(limits=(RateLimit("orders", 10, 60.0),), costs=(Cost("submit", "orders", each=1),))
+    slow = VenueDescription(limits=(RateLimit("orders", 10, 60.0),), costs=(Cost("submit", "orders", each=1),))
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way"), traits=slow))
     account = desk.checked()
     assert account["verdict"] == "warnings"
@@ -412,7 +418,7 @@ def test_a_worst_case_includes_polls_of_accounts_with_nothing_to_do(desk: Desk, 
     """
     held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(6)]
     rules = [worlds.rules(f"S{n}") for n in range(6)]
-    narrow = VenueTraits(
+    narrow = VenueDescription(
         limits=(RateLimit("weight", 10, 60.0, by="address"),),
         costs=(Cost("snapshot", "weight", units=1), Cost("submit", "weight", units=1)),
     )
@@ -524,7 +530,7 @@ def test_a_snapshot_of_an_account_without_its_secret_is_an_error_sentence(
 SWAPEX = VenueListing(
     "made-up", "swapex", ("swap", "future"),
     (Capability("equity", "yes"), Capability("flows", "partly", "a day late"), Capability("close book", "no")),
-    VenueTraits(
+    VenueDescription(
         limits=(RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders", 60, 2.0, by="symbol")),
         costs=(Cost("snapshot", "weight", units=50), Cost("submit_batch", "orders", units=1, each=2)),
         batch=5, client_ids=ClientIdRule("plain", 36),
@@ -532,7 +538,7 @@ SWAPEX = VenueListing(
     ),
     tried="its documents",
 )  # fmt: skip
-SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes"),), VenueTraits(whole_book=True))
+SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes"),), VenueDescription(whole_book=True))
 
 
 class Listed:
@@ -571,7 +577,9 @@ class Wide(Listed):
     def listing(self, exchange: str) -> VenueListing | None:
         if exchange != "farex":
             return None
-        return VenueListing("wide", "farex", ("spot",), (Capability("push", "no"),), VenueTraits(), "not tried: other")
+        return VenueListing(
+            "wide", "farex", ("spot",), (Capability("push", "no"),), VenueDescription(), "not tried: other"
+        )
 
 
 def run_venues(*arguments: str) -> Result:

@@ -12,6 +12,7 @@ from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.bucket import LOST_AFTER, Bucket
 from killswitch.ratelimit.budget import LONGEST_BAN, BudgetSpentError, RequestBudget, RequestBudgets
+from tests.runner_world import ScriptedVenue
 
 D = Decimal
 
@@ -328,7 +329,7 @@ class Meter:
 def test_an_adapter_that_counts_is_used_and_one_that_fails_or_does_not_costs_nothing() -> None:
     """Only a reported count changes anything."""
     budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=1)))
-    budget.observe_venue(0.0, object())
+    budget.observe_venue(0.0, ScriptedVenue(None))
     budget.observe_venue(0.0, Meter(None))
     assert budget.room(0.0, "submit", ("X",) * 20) == 10
     budget.observe_venue(0.0, Meter({"w": 4}))

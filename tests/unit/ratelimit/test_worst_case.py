@@ -50,7 +50,7 @@ def test_units_come_back_a_period_after_the_answer() -> None:
 
 def test_batches_are_fewer_requests() -> None:
     """25 orders of which each counts, in batches of 5: five requests, in the same time."""
-    found = alone(task(structs.replace(TEN_A_SECOND, batch=5), 25))
+    found = alone(task(TEN_A_SECOND, 25, batch=5))
     assert found.calls == {"find_order": 25, "snapshot": 1, "submit_batch": 5}
     assert found.seconds == pytest.approx(2.5, abs=0.01)
 
@@ -75,12 +75,11 @@ def test_a_position_above_the_maximum_is_closed_in_batches() -> None:
 
 def test_a_whole_book_close_is_one_request_where_single_orders_would_wait() -> None:
     """One close and one poll; where ten orders fit at once they are sent, and where the policy trims nothing else."""
-    traits = structs.replace(TEN_A_SECOND, whole_book=True)
-    swept = alone(task(traits, 100, whole_book=True))
+    swept = alone(task(TEN_A_SECOND, 100, whole_book=True))
     assert swept.calls == {"close_book": 1, "snapshot": 1}
     assert swept.seconds == pytest.approx(0.2, abs=0.01)
-    assert "close_book" not in alone(task(traits, 10, whole_book=True)).calls
-    assert "close_book" not in alone(task(traits, 100)).calls
+    assert "close_book" not in alone(task(TEN_A_SECOND, 10, whole_book=True)).calls
+    assert "close_book" not in alone(task(TEN_A_SECOND, 100)).calls
 
 
 def test_accounts_at_one_address_share_its_limit() -> None:
@@ -127,7 +126,7 @@ def test_polls_of_an_account_without_a_task_have_taken_theirs_too(by: str, secon
 
 def test_a_declared_interval_spaces_the_orders() -> None:
     """One a second: five leave at 0, 1, 2, 3 and 4, however much the venue would accept."""
-    found = alone(task(structs.replace(TEN_A_SECOND, batch=5), 5, every=1.0))
+    found = alone(task(TEN_A_SECOND, 5, every=1.0, batch=5))
     assert found.calls["submit"] == 5
     assert found.seconds == pytest.approx(4.3, abs=0.01)
 
@@ -189,8 +188,8 @@ def test_everything_is_sent_and_no_limit_is_broken(
     )
     priced = {(call, which % len(names)): (units, each) for call, units, each, which in costs}
     prices = tuple(Cost(call, f"l{which}", *price) for (call, which), price in priced.items() if any(price))
-    traits = VenueTraits(limits=names, batch=batch, costs=prices)
-    tasks = [task(traits, count, f"a{n}", first=("S0",) * (count // 2)) for n, count in enumerate(counts)]
+    traits = VenueTraits(limits=names, costs=prices)
+    tasks = [task(traits, count, f"a{n}", first=("S0",) * (count // 2), batch=batch) for n, count in enumerate(counts)]
     found = estimate_close(tasks, trip=trip, interval=math.inf)
     used: dict[int, int] = {}
     for count, each in zip(counts, found.values(), strict=True):

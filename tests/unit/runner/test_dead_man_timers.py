@@ -30,6 +30,7 @@ from killswitch.model.venue import (
     Push,
     RateLimit,
     VenueDownError,
+    VenueTimer,
     VenueTraits,
 )
 from killswitch.model.words import Place
@@ -70,7 +71,8 @@ class TimerVenue(ScriptedVenue):
     def __init__(self, time: VirtualTime, rule: DeadManRule | None, answer: AccountSnapshot, **traits: Any) -> None:
         super().__init__(answer, "main")
         self.time = time
-        self.traits = VenueTraits(dead_man=rule, **traits)
+        self.traits = VenueTraits(**traits)
+        self.dead_man = None if rule is None else VenueTimer(rule, self.arm_dead_man, self.disarm_dead_man)
         self.calls: list[tuple[float, str, float, tuple[str, ...]]] = []
         self.fails: BaseException | None = None
         self.trip = 0.0

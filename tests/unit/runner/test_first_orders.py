@@ -9,7 +9,7 @@ import pytest
 
 from killswitch.execution.send.order_sender import FIRST
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import OrderReport, OrderRequest, VenueError, VenueTraits
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDescription, VenueError
 from killswitch.store.sqlite import open_store
 from tests import virtual_time
 from tests.bench.closing import close
@@ -30,9 +30,9 @@ def test_the_first_orders_of_each_account_leave_before_anything_else_is_computed
             log.append(("sent", self.account, 1))
             return await super().submit(request)
 
-        async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
             log.append(("sent", self.account, len(requests)))
-            return await super().submit_batch(requests)
+            return await super()._submit_batch(requests)
 
     timeline = virtual_time.VirtualTime()
     store = open_store(str(tmp_path / "store.sqlite"))
@@ -44,7 +44,9 @@ def test_the_first_orders_of_each_account_leave_before_anything_else_is_computed
         write(entries)
 
     store.append_all = append_all  # type: ignore[method-assign] # it writes the same
-    venues = [Watched(name, VenueTraits(batch=batch), EACH, seed) for seed, name in enumerate(("one", "two", "three"))]
+    venues = [
+        Watched(name, VenueDescription(batch=batch), EACH, seed) for seed, name in enumerate(("one", "two", "three"))
+    ]
     timeline.run(close(venues, store, timeline))
     store.close()
     first = [line for name in ("one", "two", "three") for line in (

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model import effects
-from killswitch.model.venue import SuspendingVenue
 from killswitch.runner.performers import CapabilityError
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing
@@ -24,7 +23,7 @@ class SuspendingScript(ScriptedVenue):
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A lock asks for a broker that suspends trading."""
-    asking = replace(effects.kind_named("lock"), needs=SuspendingVenue)
+    asking = replace(effects.kind_named("lock"), needs="suspend_trading")
     monkeypatch.setitem(effects._BY_KEY, "lock", asking)
     made = World(tmp_path)
     yield made
@@ -35,7 +34,8 @@ def test_an_effect_that_an_account_cannot_perform_is_refused(world: World) -> No
     """With the place, the action, the account and what its adapter lacks; no lease is acquired: nothing has started."""
     sentence = (
         "policy.yaml:1: `lock_trading` of stage close-everything cannot be performed on account main: the adapter of "
-        "venue paper is no SuspendingVenue; take the account out of the scope, or the action out of the stage"
+        "venue paper does not offer `suspend_trading`; take the account out of the scope, or the action out of the "
+        "stage"
     )
     store = world.open()
     with pytest.raises(CapabilityError) as refused:

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot, Mark
-from killswitch.model.venue import PricedVenue, Prices, RememberingVenue
+from killswitch.model.venue import Prices
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.faults.mishaps import Rule, Script
 from tests.wire.alpaca.scene import AAPL, BTC, REGULAR, SPY, run, sale
@@ -269,7 +269,7 @@ def test_a_price_check_has_the_marks_and_only_fresh_last_prices() -> None:
     """Holdings at Alpaca's own price, and the last trade unless it is older than a second."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        assert isinstance(venue, PricedVenue)
+        assert venue.prices is not None
         wire.traded_at[SPY] = REGULAR - timedelta(seconds=2)
         wire.exchange.markets[AAPL].price = D(70)
         assert await venue.prices([AAPL, SPY, BTC, "NONE"]) == {
@@ -323,7 +323,7 @@ def test_rows_since_the_last_run_are_new() -> None:
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await asyncio.sleep(1)
-        assert isinstance(venue, RememberingVenue)
+        assert venue.remember is not None
         venue.remember([AAPL], REGULAR - timedelta(minutes=5))
         wire.exchange.now = lambda: (0.0, REGULAR - timedelta(hours=2))
         wire.exchange.place(sale("1", client_order_id="before"), by="hand")

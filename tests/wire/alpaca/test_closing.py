@@ -13,7 +13,6 @@ import pytest
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import traits_of
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit
@@ -70,7 +69,7 @@ class CloseRun:
             async with alpaca(timeline, held, outside_hours=outside_hours, **more) as (wire, venue):
                 self.wire = wire
                 prepare(wire)
-                budget = RequestBudgets().of("main", "alpaca", traits_of(venue), D("0.5"))
+                budget = RequestBudgets().of("main", "alpaca", venue.traits, D("0.5"))
                 closer = AccountExecutor("main", venue, store, timeline, budget=budget)
                 closer.adopt(decision)
                 while await closer.advance() and timeline.elapsed < limit:

@@ -120,16 +120,16 @@ def test_the_dead_man_timer_cancels_resting_orders_unless_it_is_armed_again() ->
 
     async def scenario(wire: BinanceWire, venue: CcxtVenue) -> None:
         wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
-        await venue.arm_dead_man(10.0, [SYMBOL])
+        await venue.dead_man.arm(10.0, [SYMBOL])
         await asyncio.sleep(8.0)
-        await venue.arm_dead_man(10.0, [SYMBOL])
+        await venue.dead_man.arm(10.0, [SYMBOL])
         await asyncio.sleep(9.0)
         assert len(await venue.open_orders()) == 1
         await asyncio.sleep(2.0)
         assert await venue.open_orders() == ()
         wire.exchange.rest("BTC", "buy", D(1), type="limit", price=D(50))
-        await venue.arm_dead_man(5.0, [SYMBOL])
-        await venue.disarm_dead_man([SYMBOL])
+        await venue.dead_man.arm(5.0, [SYMBOL])
+        await venue.dead_man.disarm([SYMBOL])
         await asyncio.sleep(30.0)
         assert len(await venue.open_orders()) == 1
 
@@ -159,7 +159,7 @@ def test_in_hedge_mode_each_side_is_closed_by_position_side() -> None:
 
     async def scenario(wire: BinanceWire, venue: CcxtVenue) -> None:
         both = [order("a", 4), OrderRequest("b", SYMBOL, "buy", "short", D(6), reduce_only=True)]
-        reports = await venue.submit_batch(both)
+        reports = await venue.batches.submit(both)
         assert [getattr(it, "filled", it) for it in reports] == [D(4), D(6)]
         assert wire.exchange.held == {BTC: D(6), ("BTC", "short"): D(0)}
         assert next(it.ask.path for it in wire.seen if it.ask.path.startswith("/fapi/v1/a")).endswith("accountConfig")

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch_ccxt import adapter
 from tests.faults.exchange import Exchange, Key, Market, Mode
@@ -70,7 +70,7 @@ class Desk:
         reduce_only = self.exchange.mode != "spot"
         plain = decision_on(self.exchange, "d1", self.time.now(), targets, reduce_only=reduce_only)
         decision = committed(self.journal, plain)
-        budget = RequestBudgets().of("main", self._name, traits_of(self.venue))
+        budget = RequestBudgets().of("main", self._name, self.venue.traits)
         closer = AccountExecutor("main", self.venue, self.journal, self.time, budget=budget)
         closer.adopt(decision)
         end = self.time.elapsed + patience

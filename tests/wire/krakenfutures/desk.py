@@ -10,7 +10,7 @@ from typing import Any
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
@@ -90,7 +90,7 @@ async def closed(
     try:
         commit(store, decision)
         closer = AccountExecutor(
-            "main", adapter_, store, time, budget=RequestBudgets().of("main", "ccxt", traits_of(adapter_))
+            "main", adapter_, store, time, budget=RequestBudgets().of("main", "ccxt", adapter_.traits)
         )
         closer.adopt(decision)
         while await closer.advance() and time.elapsed < seconds:

@@ -65,19 +65,22 @@ class Binance(Dialect, ABC):
         UnreadableError where the list does not end: a part of it would pass for all fills.
         """
         found: dict[str, Row] = {}
-        symbol, begin = params.get("symbol"), first
-        for _ in range(PAGES):
-            page = await self.call_endpoint(self.trades_endpoint, {**params, **begin, "limit": PAGE})
+        symbol = params.get("symbol")
+
+        async def page(begin: Row | None) -> tuple[list[Row], Row | None]:
+            rows = await self.call_endpoint(self.trades_endpoint, {**params, **(begin or first), "limit": PAGE})
             known = len(found)
-            for row in page:
+            for row in rows:
                 if found.setdefault(str(row["id"]), row) != row:
                     raise UnreadableError(f"trade {row['id']} of {symbol} is listed twice, and the two rows differ")
-            if len(page) < PAGE:
-                return list(found.values())
+            if len(rows) < PAGE:
+                return rows, None
             if len(found) == known:
-                break
-            begin = {"fromId": max(int(row["id"]) for row in page) + 1}
-        raise UnreadableError(f"trades of {symbol}: the list does not end after {len(found)} rows")
+                raise UnreadableError(f"trades of {symbol}: the list does not end after {known} rows")
+            return rows, {"fromId": max(int(row["id"]) for row in rows) + 1}
+
+        await every_page(page, PAGES, f"trades of {symbol}")
+        return list(found.values())
 
     def fills_of(self, found: Iterable[Row]) -> tuple[Fill, ...]:
         """The fills of the venue's rows."""

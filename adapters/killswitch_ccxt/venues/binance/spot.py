@@ -22,7 +22,7 @@ from killswitch.model.parsing import (
     value_at,
 )
 from killswitch.model.snapshot import Fill, Flow, Position
-from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueDescription
 from killswitch_ccxt import fills, orders
 from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.dialect import PositionMode, is_stop
@@ -110,7 +110,7 @@ class BinanceSpot(Binance):
         self._balance_flows = binance_flows.BalanceFlows()
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         found = super().traits_for(spec)
         return structs.replace(found, costs=cls.margin_costs) if spec.market == "margin" else found
 

@@ -17,8 +17,8 @@ from killswitch.model.venue import (
     OrderLife,
     OrderReport,
     OrderRequest,
+    VenueDescription,
     VenueError,
-    VenueTraits,
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, PositionMode
@@ -49,7 +49,7 @@ class Bybit(BybitSnapshots):
         self._protection = DisconnectProtection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         """The traits, without a dead-man timer in demo trading and where its stream would connect to another system."""
         found = super().traits_for(spec)
         has_no_timer = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)

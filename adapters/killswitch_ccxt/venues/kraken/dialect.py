@@ -41,13 +41,13 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDescription,
     VenueDownError,
-    VenueTraits,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.answers import NoSuchSymbolError
+from killswitch_ccxt.answers import NoSuchSymbolError, every_page
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
+from killswitch_ccxt.dialect import CcxtTimer, Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, States
@@ -77,7 +77,7 @@ UNITS_PER_REQUEST: Final = 10
 """Units of the counter for one private request: a snapshot costs a fraction of one."""
 
 
-class Kraken(Dialect):
+class Kraken(CcxtTimer, Dialect):
     """One account at Kraken. `options: {tier: starter | intermediate | pro}`, by default starter."""
 
     exchange = "kraken"
@@ -140,7 +140,7 @@ class Kraken(Dialect):
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         tier = tier_of(spec)
         limits = (
             RateLimit("counter", tier.requests * UNITS_PER_REQUEST, tier.recovery),
@@ -352,18 +352,22 @@ class Kraken(Dialect):
     async def _all_rows(self, method: str, part: str, params: Mapping[str, int]) -> dict[str, Row]:
         """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
         found: dict[str, Row] = {}
-        for _ in range(PAGES):
+
+        async def page(offset: int | None) -> tuple[list[str], int | None]:
             if not self._counter.fits(LIST_COST, LIST_SHARE):
                 # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
                 raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
-            answer = await self._counted_call(method, {**params, "ofs": len(found)}, LIST_COST)
+            answer = await self._counted_call(method, {**params, "ofs": offset or 0}, LIST_COST)
             rows = object_at(answer, "result", part)
-            found |= rows
+            found.update(rows)
             if len(found) >= int(value_at(answer, "result", "count") or 0):
-                return found
+                return [*rows], None
             if not rows:
                 raise UnreadableError(f"{method}: the answer counts more than the {len(found)} rows that are listed")
-        raise UnreadableError(f"{method}: more than {len(found)} rows since the last fetch")
+            return [*rows], len(found)
+
+        await every_page(page, PAGES, method)
+        return found
 
     def _fill(self, number: str, row: Row) -> Fill:
         symbol = self._symbol(required_text(row.get("pair"), f"the pair of fill {number}"))

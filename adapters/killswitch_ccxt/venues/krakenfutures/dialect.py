@@ -39,9 +39,9 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt import orders, positions
-from killswitch_ccxt.answers import forget_oldest
+from killswitch_ccxt.answers import EndlessListError, every_page, forget_oldest
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
+from killswitch_ccxt.dialect import BatchResults, CcxtTimer, Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
 from killswitch_ccxt.errors import VenueAnswer, present_codes, row_error
 from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique
@@ -83,7 +83,7 @@ REMEMBERED: Final = 10_000
 """Number of orders whose time of sending is remembered."""
 
 
-class KrakenFutures(Dialect):
+class KrakenFutures(CcxtTimer, Dialect):
     """One account: a multi-collateral (`flex`) wallet in USD, or the single-collateral wallet of `options: {wallet:
     …}`."""
 
@@ -181,20 +181,20 @@ class KrakenFutures(Dialect):
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """Fills back to `since`, the newest first, in pages of a hundred. UnreadableError where that is too far
         back."""
-        found: dict[str, Fill] = {}
-        params: dict[str, str] = {}
-        for _ in range(FILL_PAGES):
-            rows = rows_at(await self.client.call("privateGetFills", dict(params)), "fills")
-            page = {fill.id: fill for fill in self._fills(rows)}
-            oldest = min((str(row.get("fillTime")) for row in rows), default="")
+
+        async def page(last: str | None) -> tuple[tuple[Fill, ...], str | None]:
+            params = {} if last is None else {"lastFillTime": last}
+            rows = rows_at(await self.client.call("privateGetFills", params), "fills")
+            found, oldest = tuple(self._fills(rows)), min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
-            found |= page
             if len(rows) < FILL_ROWS or at is None or at.timestamp() * 1000 < since:
-                return tuple(fill for fill in found.values() if fill.at.timestamp() * 1000 >= since)
-            if params.get("lastFillTime") == oldest:
-                break
-            params = {"lastFillTime": oldest}
-        raise UnreadableError(f"more than {len(found)} fills since the last fetch: there may be more")
+                return found, None
+            if last == oldest:
+                raise UnreadableError(f"fills: the list does not end: a whole page has the time {oldest}")
+            return found, oldest
+
+        found = {fill.id: fill for fill in await every_page(page, FILL_PAGES, "fills")}
+        return tuple(fill for fill in found.values() if fill.at.timestamp() * 1000 >= since)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = rows_at(await self.client.call("privateGetFills"), "fills")
@@ -276,31 +276,35 @@ class KrakenFutures(Dialect):
         """
         now = self.client.now_ms()
         since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
-        params: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
-        was_seen = False
-        for _ in range(HISTORY_PAGES):
+        too_long = VenueDownError(
+            f"the history of the last {(now - since) / 86_400_000:.1f} days is too long to be read, so order {name} "
+            "may be in it: look for it at the venue"
+        )
+
+        async def page(before: int | None) -> tuple[list[Row], int | None]:
             # The newest come first. A page begins with the last moment of the one before it, which may have been cut
             # there.
+            params = {"since": since, "count": HISTORY_ROWS} | ({} if before is None else {"before": before})
             rows = rows_at(await self.client.call("historyGetOrders", params), "elements")
-            events = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
-            ended = next((it for it in events if it["status"] != "open"), None)
-            if ended is not None:
-                return ended
-            was_seen = was_seen or bool(events)
+            events: list[Row] = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
+            if any(it["status"] != "open" for it in events):
+                return events, None
             times = (required_number(it.get("timestamp"), "the time of an event") for it in rows)
             oldest = min(times, default=Decimal(0))
             if len(rows) < HISTORY_ROWS or oldest < since:
-                if was_seen:
-                    raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
-                return None
-            if int(oldest) + 1 >= params.get("before", now + BEFORE_SENT):
-                break
-            params["before"] = int(oldest) + 1
-        days = (now - since) / 86_400_000
-        raise VenueDownError(
-            f"the history of the last {days:.1f} days is too long to be read, so order {name} may be in it: "
-            "look for it at the venue"
-        )
+                return events, None
+            if int(oldest) + 1 >= (now + BEFORE_SENT if before is None else before):
+                raise too_long
+            return events, int(oldest) + 1
+
+        try:
+            events = await every_page(page, HISTORY_PAGES, "the history")
+        except EndlessListError as error:
+            raise too_long from error
+        ended = next((it for it in events if it["status"] != "open"), None)
+        if events and ended is None:
+            raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
+        return ended
 
     def _remember(self, *requests: OrderRequest) -> None:
         for request in requests:

@@ -18,9 +18,9 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDescription,
     VenueDownError,
     VenueError,
-    VenueTraits,
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
@@ -117,7 +117,7 @@ class Mexc(Dialect):
         self._conditional = ConditionalOrders(client)
 
     @classmethod
-    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         batch = cls.batch if spec.options.get("batch_orders") is True else 1
         return structs.replace(super().traits_for(spec), batch=batch, whole_book=spec.options.get("close_all") is True)
 

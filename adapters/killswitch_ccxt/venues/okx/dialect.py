@@ -15,7 +15,7 @@ from killswitch.model.parsing import Row, UnreadableError, decimal, instant, opt
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import answered, parsed
+from killswitch_ccxt.answers import EndlessListError, answered, every_page, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import AccountEquity
@@ -153,24 +153,15 @@ class Okx(OkxOrderDialect):
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.open_orders([*found, *conditional])
 
-    async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
-        """Every row of a list in pages, the newest first."""
-        found, is_complete = await self._page(method, params, by, PAGES)
-        if not is_complete:
-            raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
-        return found
+    async def _paged(self, method: str, params: Mapping[str, Any], by: str, most: int = PAGES) -> list[Row]:
+        """Every row of a list in at most that many pages, the newest first."""
 
-    async def _page(self, method: str, params: Mapping[str, Any], by: str, pages: int) -> tuple[list[Row], bool]:
-        """The rows of a number of pages, and whether the list ends there."""
-        found: list[Row] = []
-        more: dict[str, Any] = {}
-        for _ in range(pages):
+        async def page(after: object) -> tuple[list[Row], object]:
+            more = {} if after is None else {"after": after}
             rows = rows_at(await self.client.call(method, {**params, **more}), "data", what=f"the answer to {method}")
-            found.extend(rows)
-            if len(rows) < PAGE:
-                return found, True
-            more = {"after": rows[-1][by]}
-        return found, False
+            return rows, None if len(rows) < PAGE else rows[-1][by]
+
+        return await every_page(page, most, method)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
@@ -202,13 +193,14 @@ class Okx(OkxOrderDialect):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All bills by one request; for an account with many trades, the bills of each kind of flow."""
-        bills, is_complete = await self._page(
-            "private_get_account_bills", {"begin": since}, "billId", okx_rows.MOST_BILL_PAGES
-        )
-        if not is_complete:
+        method, params = "private_get_account_bills", {"begin": since}
+        try:
+            bills = await self._paged(method, params, "billId", okx_rows.MOST_BILL_PAGES)
+        except EndlessListError as error:
+            bills = [*error.rows]
             for kind in okx_rows.FLOW_TYPES:
                 await asyncio.sleep(okx_rows.BILL_REQUEST_INTERVAL)
-                bills += await self._paged("private_get_account_bills", {"type": kind, "begin": since}, "billId")
+                bills += await self._paged(method, {"type": kind, **params}, "billId")
         return okx_rows.flows({row.get("billId"): row for row in bills}.values())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:

@@ -375,7 +375,7 @@ def sent(answers: Mapping[str, Any], *requests: OrderRequest) -> Any:
         try:
             if len(requests) == 1:
                 return await venue.submit(requests[0])
-            return await venue.submit_batch(requests)
+            return await venue.batches.submit(requests)
         finally:
             await venue.close()
 

@@ -142,11 +142,11 @@ def test_the_timer_fires_when_it_is_not_renewed() -> None:
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
-        await desk.venue.arm_dead_man(20.0, ())
+        await desk.venue.dead_man.arm(20.0, ())
         assert desk.wire.windows == {"DERIVATIVES": 10}
         for _ in range(5):
             await asyncio.sleep(8.0)
-            await desk.venue.arm_dead_man(20.0, ())
+            await desk.venue.dead_man.arm(20.0, ())
         assert len(desk.exchange.resting()) == 1
         await asyncio.sleep(19.0)
         assert len(desk.exchange.resting()) == 1
@@ -161,12 +161,12 @@ def test_the_timer_survives_a_short_loss_of_the_stream() -> None:
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
-        await desk.venue.arm_dead_man(20.0, ())
+        await desk.venue.dead_man.arm(20.0, ())
         for socket in list(desk.wire.sockets):
             await socket.close()
         await asyncio.sleep(8.0)
         assert desk.wire.streams.protected == 1
-        await desk.venue.arm_dead_man(20.0, ())
+        await desk.venue.dead_man.arm(20.0, ())
         await asyncio.sleep(9.0)
         assert len(desk.exchange.resting()) == 1
 
@@ -178,9 +178,9 @@ def test_disarming_unsubscribes_so_that_the_timer_does_not_fire() -> None:
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
-        await desk.venue.arm_dead_man(20.0, ())
-        await desk.venue.disarm_dead_man(())
-        await desk.venue.disarm_dead_man(())
+        await desk.venue.dead_man.arm(20.0, ())
+        await desk.venue.dead_man.disarm(())
+        await desk.venue.dead_man.disarm(())
         await asyncio.sleep(60.0)
         assert (desk.wire.streams.protected, len(desk.exchange.resting())) == (0, 1)
 
@@ -193,7 +193,7 @@ def test_disconnect_protection_that_bybit_has_disabled_is_reported() -> None:
     async def trial(desk: Desk) -> None:
         desk.wire.protects = False
         with pytest.raises(VenueDownError, match="client manager"):
-            await desk.venue.arm_dead_man(20.0, ())
+            await desk.venue.dead_man.arm(20.0, ())
 
     _try(_armed(), trial)
 

@@ -328,8 +328,8 @@ def test_the_timer_is_scheduled_ahead_and_disarmed_without_a_time() -> None:
     venue = TypedAnswers(done, done)
 
     async def scenario(made: Any) -> None:
-        await made.arm_dead_man(2.0, [])
-        await made.disarm_dead_man([])
+        await made.dead_man.arm(2.0, [])
+        await made.dead_man.disarm([])
 
     venue.run(scenario)
     armed, stopped = (it["action"] for it in venue.sent)

@@ -360,8 +360,8 @@ def test_the_dead_man_timer_is_for_the_whole_account() -> None:
 
     async def scenario(made: CcxtVenue) -> None:
         timed: Any = made
-        await timed.arm_dead_man(60.0, ["BTC/USD"])
-        await timed.disarm_dead_man([])
+        await timed.dead_man.arm(60.0, ["BTC/USD"])
+        await timed.dead_man.disarm([])
 
     venue.run(scenario)
     assert [asked["timeout"] for name, asked in venue.asked if name == "CancelAllOrdersAfter"] == ["60", "0"]

@@ -156,7 +156,7 @@ def test_a_batch_reports_each_order() -> None:
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
-        return await batch.submit_batch([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
+        return await batch.batches.submit([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
 
     first, second, third = account().run(scenario)
     assert (first.state, first.client_order_id, third.state, third.filled) == ("filled", "a", "filled", 5)
@@ -170,9 +170,9 @@ def test_the_dead_man_timer_is_for_the_whole_account() -> None:
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
         timed: Any = made
-        await timed.arm_dead_man(60.0, [BTC])
+        await timed.dead_man.arm(60.0, [BTC])
         armed = venue.armed
-        await timed.disarm_dead_man([])
+        await timed.dead_man.disarm([])
         return armed, venue.armed
 
     assert desk.run(scenario) == (60, None)

@@ -333,7 +333,7 @@ def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
-        return await batch.submit_batch([order("a"), order("b", ETH, "buy", "5")])
+        return await batch.batches.submit([order("a"), order("b", ETH, "buy", "5")])
 
     first, second = desk.run(scenario)
     assert isinstance(first, OrderRejectedError)
@@ -344,8 +344,8 @@ def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
 def test_batches_are_optional(asked: dict[str, Any], most: int) -> None:
     """MEXC's futures documents, *Bulk order*: not for all users, a permission that its support gives. Where
     there is none, all of a batch would be refused."""
-    made: Any = adapter(spec(None, **asked))
-    assert (made.traits.batch, hasattr(made, "submit_batch")) == (most, most > 1)
+    batches = adapter(spec(None, **asked)).batches
+    assert (1 if batches is None else batches.most) == most
 
 
 def test_orders_have_their_own_rate_limit() -> None:
@@ -356,7 +356,7 @@ def test_orders_have_their_own_rate_limit() -> None:
 
 def test_closing_everything_in_one_request_is_optional() -> None:
     """It would also close positions that settle in another currency: only `close_all: true` enables it."""
-    assert not hasattr(adapter(spec(None)), "close_book")
+    assert adapter(spec(None)).close_book is None
     desk = account(mode="one_way", spec=lambda address, time: spec(address, time, close_all=True))
 
     async def scenario(made: CcxtVenue, venue: Any) -> None:

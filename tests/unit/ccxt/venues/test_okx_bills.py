@@ -91,5 +91,5 @@ def test_a_batch_row_that_timed_out_has_an_unknown_status() -> None:
     taken = {"clOrdId": "kswa1", "ordId": "11", "sCode": "0", "sMsg": ""}
     lost = {"clOrdId": "kswa2", "ordId": "", "sCode": "51149", "sMsg": "Order timed out. Please try again later."}
     desk.venue.instead["POST trade/batch-orders"] = Reply({"code": "2", "msg": "", "data": [taken, lost]})
-    one, two = desk.run(lambda venue: venue.submit_batch([order("kswa1"), order("kswa2")]))
+    one, two = desk.run(lambda venue: venue.batches.submit([order("kswa1"), order("kswa2")]))
     assert (one.state, type(two)) == ("open", FateUnknownError)

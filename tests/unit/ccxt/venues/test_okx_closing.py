@@ -11,7 +11,6 @@ import pytest
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import OrderSide, Snapshot
-from killswitch.model.venue import traits_of
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Key, Market, Mode
 from tests.faults.journal_checker import MemoryJournal
@@ -50,7 +49,7 @@ class Closed:
         committed(self.store, decided, Snapshot(decided.as_of, (statement(exchange),), "killswitch.snapshot/v1"))
 
         async def close(venue: Any) -> None:
-            budget = RequestBudgets().of("main", "okx", traits_of(venue)) if metered else None
+            budget = RequestBudgets().of("main", "okx", venue.traits) if metered else None
             closer = AccountExecutor("main", venue, self.store, self.desk.time, budget=budget)
             closer.adopt(decided)
             async with asyncio.timeout(600):

@@ -50,7 +50,7 @@ def test_our_client_id_arrives_unchanged_and_no_order_has_a_broker_tag() -> None
 
     async def talk(venue: Any) -> None:
         await venue.submit(order(name))
-        await venue.submit_batch([order("kswe1"), order("kswe2", side="buy", symbol=ETH)])
+        await venue.batches.submit([order("kswe1"), order("kswe2", side="buy", symbol=ETH)])
         await venue.submit(order("kswf1", trigger_price=D(55000), trigger_when="falls"))
 
     here.run(talk)
@@ -69,9 +69,9 @@ def test_each_order_of_a_batch_has_its_own_outcome_at_its_index() -> None:
     async def talk(venue: Any) -> None:
         await venue.snapshot()
         batch = [order("kswa1"), order("kswa2", amount="2000"), order("kswa3", side="buy", symbol=ETH)]
-        one, two, three = await venue.submit_batch(batch)
+        one, two, three = await venue.batches.submit(batch)
         assert (one.client_order_id, two.reason, three.client_order_id) == ("kswa1", "above_maximum", "kswa3")
-        refused = await venue.submit_batch([order("kswa1"), order("kswa4", amount="2000")])
+        refused = await venue.batches.submit([order("kswa1"), order("kswa4", amount="2000")])
         assert [it.reason for it in refused] == ["duplicate_client_order_id", "above_maximum"]
 
     here.run(talk)
@@ -180,8 +180,8 @@ def test_the_timer_is_sent_in_whole_seconds_from_10_to_120_and_0_disarms_it() ->
 
     async def talk(venue: Any) -> None:
         for seconds in (5, 30, 600):
-            await venue.arm_dead_man(seconds, (BTC,))
-        await venue.disarm_dead_man(())
+            await venue.dead_man.arm(seconds, (BTC,))
+        await venue.dead_man.disarm(())
 
     here.run(talk)
     asked = [it.ask.params["timeOut"] for it in here.venue.seen if it.call == "dead_man"]

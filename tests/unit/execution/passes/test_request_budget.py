@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription, VenueTraits
 from killswitch.ratelimit.budget import BudgetSpentError, RequestBudget, RequestBudgets
 
-TRAITS = VenueTraits(
+TRAITS = VenueDescription(
     limits=(RateLimit("weight", 10, 60.0, "address"), RateLimit("orders", 4, 1.0)),
     costs=(
         Cost("snapshot", "weight", units=4),
