@@ -11,8 +11,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from threading import Thread
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -226,44 +229,59 @@ def test_the_http_status_decides_when_the_body_is_unknown(
 
 
 @pytest.fixture(scope="module")
-def untrusted(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """TLS with a certificate that its server signed itself."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that its server signed itself, with its key; its common name is localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     years = datetime(2020, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), *years)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = builder.add_extension(address, critical=False)
     file = tmp_path_factory.mktemp("tls") / "server.pem"
     file.write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         + builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    return context
+    return file
 
 
-@pytest.mark.parametrize("is_encrypted", [True, False])
-def test_an_order_is_not_sent_before_the_certificate_is_accepted(untrusted: ssl.SSLContext, is_encrypted: bool) -> None:
-    """A rejected certificate, and a server without TLS: nothing was sent."""
+@pytest.mark.parametrize(
+    ("host", "is_encrypted", "is_trusted", "expected"),
+    [
+        ("127.0.0.1", True, True, "400"),
+        ("127.0.0.1", True, False, "certificate of 127.0.0.1:.* is not trusted: self"),
+        ("localhost", True, True, "certificate of localhost:.* is not trusted: .*name mismatch"),
+        ("127.0.0.1", False, True, "TLS handshake with 127.0.0.1:.* failed"),
+    ],
+)
+def test_an_order_is_not_sent_before_the_certificate_is_accepted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, host: str, is_encrypted: bool, is_trusted: bool, expected: str
+) -> None:
+    """It is sent to a host that an authority vouches for, and not to an unknown, another or an unencrypted one."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    if is_trusted:
+        monkeypatch.setattr(certifi, "where", lambda: str(certificate))
 
     received: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         received.append(await reader.read(65536))
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         writer.close()
 
-    async def main() -> str:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=untrusted if is_encrypted else None)
+    async def main() -> VenueError:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls if is_encrypted else None)
         port = server.sockets[0].getsockname()[1]
-        venue = venue_of("alpaca", f"https://127.0.0.1:{port}", 5.0)
-        with pytest.raises(VenueDownError) as raised:
+        venue = venue_of("alpaca", f"https://{host}:{port}", 5.0)
+        with pytest.raises(VenueError) as raised:
             await venue.submit(OrderRequest("ks1", "BTC/USD", "sell", "long", Decimal(1), reduce_only=False))
         await venue.close()
         server.close()
-        return str(raised.value)
+        return raised.value
 
-    text = asyncio.run(main())
-    assert not any(b"/v2/orders" in each for each in received)
-    assert "certificate of 127.0.0.1:" in text if is_encrypted else "TLS handshake with 127.0.0.1:" in text
-    assert not EXCEPTION_NAME.search(text)
+    error = asyncio.run(main())
+    is_sent = any(each.startswith(b"POST /v2/orders ") for each in received)
+    assert (is_sent, type(error)) == ((True, FateUnknownError) if expected == "400" else (False, VenueDownError))
+    assert re.search(expected, str(error))
+    assert not EXCEPTION_NAME.search(str(error))
