@@ -36,7 +36,10 @@ def plain(value: object) -> str:
         return instant(value)
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return _BLANKS.sub(" ", "".join(_harmless(each) for each in str(value))).strip()
+    text = str(value)
+    if not text.isprintable():  # one test of the whole text is far faster than one of each character
+        text = "".join(_harmless(each) for each in text)
+    return _BLANKS.sub(" ", text).strip()
 
 
 def _harmless(character: str) -> str:
