@@ -102,8 +102,8 @@ def is_value(node: ast.ClassDef) -> bool:
     bases = " ".join(map(ast.unparse, node.bases))
     if any(kind in bases for kind in ("Enum", "TypedDict", "NamedTuple", "Part", "BaseModel")):
         return True
-    decorators = " ".join(map(ast.unparse, node.decorator_list))
-    return "frozen=True" in decorators and not any(isinstance(each, ast.AsyncFunctionDef) for each in node.body)
+    made_by = " ".join(map(ast.unparse, (*node.decorator_list, *node.keywords)))  # a dataclass or a Struct
+    return "frozen=True" in made_by and not any(isinstance(each, ast.AsyncFunctionDef) for each in node.body)
 
 
 def constructor(node: ast.ClassDef) -> list[tuple[str, ast.expr | None]]:
