@@ -40,9 +40,9 @@ def fire(
     second: RereadData,
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
-    issued: list[Notice],
-) -> list[Decision]:
+) -> tuple[list[Decision], list[Notice]]:
     """Fire the highest stage that is corroborated and selects positions; each other stage is notified once."""
+    issued: list[Notice] = []
     for stage in stages:
         fired_earlier = stage.name not in evaluator.eligible  # it fired earlier, so its triggers need not hold any more
         why_not = (
@@ -55,10 +55,11 @@ def fire(
                 continue
         last = with_last_positions(view, last_known)
         proposal = propose(evaluator, stage, last.view, policies, last.replaced)
-        if proposal.is_partial:
-            return _fire_without_latch(evaluator, last, proposal, issued, fired_earlier=fired_earlier)
-        if proposal.is_without_selection:
-            _fire_without_latch(evaluator, last, proposal, issued, fired_earlier=fired_earlier)
+        if proposal.is_partial or proposal.is_without_selection:
+            decisions, why = _fire_without_latch(evaluator, last, proposal, fired_earlier=fired_earlier)
+            issued += why
+            if proposal.is_partial:
+                return decisions, issued
             continue
         issued += [notices.blocked(evaluator, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(evaluator, proposal, view.as_of)
@@ -67,13 +68,13 @@ def fire(
         )
         evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
         evaluator.fired(decision.id)
-        return [decision]
-    return []
+        return [decision], issued
+    return [], issued
 
 
 def _fire_without_latch(
-    evaluator: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, fired_earlier: bool
-) -> list[Decision]:
+    evaluator: ScopeEvaluator, last: LastKnown, proposal: Proposal, *, fired_earlier: bool
+) -> tuple[list[Decision], list[Notice]]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
     If a part of the book is unknown, the lock and the closes of the known part are still carried out.
@@ -84,20 +85,20 @@ def _fire_without_latch(
     if proposal.is_partial:
         keep_pending(evaluator, stage, view, seen, fired_earlier=fired_earlier)
     if not evaluator.record_not_fired(stage.name, ",".join(seen)):
-        return []
+        return [], []
     decision = _without_resting(evaluator, proposal, now)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
     if proposal.is_partial:
         decision = with_unreadable_remark(decision, evaluator, view)
-    acted = set(decision.accounts)
+    acted, issued = set(decision.accounts), []
     if evaluator.record_notified(stage, ",".join(seen)):
         issued.append(notices.nothing_selected(evaluator, now, proposal, acted if proposal.is_partial else ()))
     issued += [notices.blocked(evaluator, now, found) for found in proposal.blocked]
     if not proposal.is_partial:
-        return []
+        return [], issued
     evaluator.state = fire_partly(evaluator.state, stage, now, decision.id)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
-    return [last.remarked(decision)]
+    return [last.remarked(decision)], issued
 
 
 def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:

@@ -149,57 +149,69 @@ class Interpreter:
                 issued += [
                     notices.unexplained(evaluator, now, change) for change in evaluator.observe(view, snapshot.closings)
                 ]
-            decisions += self._apply_events(evaluator, now, events, issued)
+            applied, more = self._apply_events(evaluator, now, events)
+            decisions += applied
+            issued += more
             if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
-            stages, moved = self._move(evaluator, view, issued)
+            stages, moved, more = self._move(evaluator, view)
             decisions += moved
+            issued += more
             if stages:
                 eligible.append((evaluator, view, stages))
         for event in events:
             if event.kind == "reset":
-                decisions += self._reset_orphans(event, now, issued)
+                of_orphans, more = self._reset_orphans(event, now)
+                decisions += of_orphans
+                issued += more
         if events:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators.values(), now) for each in unanswered]
         if events or self._commands.unfinished:
-            decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
+            commanded, more = self._commands.apply(events, snapshot, now, self._instruments)
+            decisions += commanded
+            issued += more
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         if not (eligible or decisions or issued or may_hedge):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
     def _apply_events(
-        self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event], issued: list[Notice]
-    ) -> list[Decision]:
-        """Apply the resets and restatements of this scope; returns the records of the resets."""
+        self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event]
+    ) -> tuple[list[Decision], list[Notice]]:
+        """Apply the resets and restatements of this scope; returns the records of the resets, and notices."""
         decisions: list[Decision] = []
+        issued: list[Notice] = []
         for event in events:
             if event.kind == "reset" and applies(event, evaluator.scope):
-                decisions += self._reset(evaluator, now, event, issued)
+                resets, of_reset = self._reset(evaluator, now, event)
+                decisions += resets
+                issued += of_reset
             elif event.kind == "restate":
                 restated = restate(evaluator, event, now)
                 issued += [] if restated is None else [restated]
-        return decisions
+        return decisions, issued
 
-    def _move(self, evaluator: ScopeEvaluator, view: ScopeView, issued: list[Notice]) -> tuple[Stages, list[Decision]]:
-        """Step one machine; return the stages that may fire, and decisions made without firing."""
+    def _move(self, evaluator: ScopeEvaluator, view: ScopeView) -> tuple[Stages, list[Decision], list[Notice]]:
+        """Step one machine; return the stages that may fire, decisions made without firing, and notices."""
         moved = evaluator.step(view)
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
         if young:
             evaluator.restart_grace(young)
         reports = tuple(i for i in moved.unknown if i not in young)
-        if reports:
-            issued += notices.unknown(evaluator, view.as_of, reports)
+        issued = notices.unknown(evaluator, view.as_of, reports)
         if moved.reset:
-            return (), self._reset(evaluator, view.as_of, None, issued)
-        stages = stages_due(evaluator, view, moved.eligible, issued)
+            decisions, of_reset = self._reset(evaluator, view.as_of, None)
+            return (), decisions, issued + of_reset
+        stages, no_longer = stages_due(evaluator, view, moved.eligible)
+        issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
-            return stages, []
-        found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies, issued))
-        return (), [decision for decision in found if decision is not None]
+            return stages, [], issued
+        found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
+        issued += [each for each in found if isinstance(each, Notice)]
+        return (), [each for each in found if isinstance(each, Decision)], issued
 
     def _remember_instruments(self, snapshot: Snapshot) -> None:
         """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
@@ -244,7 +256,8 @@ class Interpreter:
             evaluator.restore(stored, [row.blob for row in rows], self._outage)
         return evaluator
 
-    def _reset(self, evaluator: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
+    def _reset(self, evaluator: ScopeEvaluator, now: int, event: Event | None) -> tuple[list[Decision], list[Notice]]:
+        """The records of a reset by an operator, or by the stage's own condition, and its notices."""
         ended = end_by_reset(evaluator, now, self._policies, event)  # a reset also lifts a lock on suspicion
         if event is not None:  # a manual reset accepts the present accounts as the scope
             evaluator.history.retain_members(frozenset(account[0] for account in self._present))
@@ -253,31 +266,30 @@ class Interpreter:
         # The operator has not seen the changes of this very snapshot.
         accepted = event is not None and evaluator.history.accept_until(to_micros(event.at), now)
         waiting = evaluator.state.waiting
-        if waiting is not None:
-            issued.append(notices.wait_ended(evaluator, now, waiting))
+        issued = [] if waiting is None else [notices.wait_ended(evaluator, now, waiting)]
         decisions = [] if ended is None else [ended]
         if level_in_force(evaluator.state) == 0:  # the peak must stay for a fall that is about to fire
             if waiting is None:
                 issued.append(notices.not_latched(evaluator, now, event, ended, accepted=accepted))
             evaluator.state = replace(evaluator.state, waiting=None)
-            return decisions
+            return decisions, issued
         decisions.append(reset_record(evaluator, now, self._policies, event))
         evaluator.state = reset()
         evaluator.history.rebase(accept=event is not None)
-        return decisions
+        return decisions, issued
 
-    def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
-        """Reset latches on the event's scope that no scope evaluator is responsible for."""
+    def _reset_orphans(self, event: Event, now: int) -> tuple[list[Decision], list[Notice]]:
+        """Reset latches on the event's scope that no scope evaluator is responsible for; a notice if there is none."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, evaluator.scope) for evaluator in self._evaluators.values()):
-            issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
+            return [], [notices.reset_of_nothing(now, event.scope or "portfolio")]
         decisions = []
         for orphan in found:
             stored = self._stored.pop((orphan.policy, orphan.scope))
             record, left = reset_orphan(orphan, stored, now, self._policies.digest, event)
             self._ended.append(left)
             decisions.append(record)
-        return decisions
+        return decisions, []
 
     # Second phase
 
@@ -291,7 +303,9 @@ class Interpreter:
         fired: list[Decision] = []
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
-            fired += fire(evaluator, view, stages, second, self._policies, self._commands.last_known, issued)
+            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known)
+            fired += made
+            issued += why
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:  # its ledger rows are added, because an adapter may return rows only once

@@ -37,8 +37,8 @@ WITHIN = 600 * SECOND
 """Period in which at most `MOST` suspicions lock; further ones only page."""
 
 
-def suspicion(evaluator: ScopeEvaluator, view: ScopeView, policies: PolicySet, issued: list[Notice]) -> Decision | None:
-    """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `issued`.
+def suspicion(evaluator: ScopeEvaluator, view: ScopeView, policies: PolicySet) -> Decision | Notice | None:
+    """The decision that locks on suspicion, the notice of a suspicion that only pages, or None.
 
     The falls are marked, so that each is suspected once.
     """
@@ -58,8 +58,7 @@ def suspicion(evaluator: ScopeEvaluator, view: ScopeView, policies: PolicySet, i
     last = max(evaluator.suspicions, default=None)
     if not evaluator.can_suspect(now, MOST if locks else 0, WITHIN):
         at_once = last is None or now - last >= LASTS  # at most as often as a lock would be written
-        issued.append(notices.suspected(evaluator, now, stage.name, falls, at_once=at_once))
-        return None
+        return notices.suspected(evaluator, now, stage.name, falls, at_once=at_once)
     since = min(change.unanswered_since or now for change in falls)
     end = from_micros(min(since + LASTS, now + LASTS))
     effects = reversible_effects(evaluator.scope, stage, now)

@@ -46,7 +46,7 @@ class UnfinishedClose(Struct):
 
 
 class _Tick(Struct, frozen=True):
-    """What commands need of a tick; `issued`: its notices, to which those of the commands are added."""
+    """What commands need of a tick; `issued`: the notices of the commands so far."""
 
     snapshot: Snapshot
     now: int
@@ -94,10 +94,10 @@ class OperatorCommands:
                 self.last_known[account.account] = account
 
     def apply(
-        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
-    ) -> list[Decision]:
-        """Decisions of new events and of waiting closes; notices are added to `issued`."""
-        events, tick = tuple(events), _Tick(snapshot, now, instruments, issued)
+        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments
+    ) -> tuple[list[Decision], list[Notice]]:
+        """Decisions and notices of new events and of waiting closes."""
+        events, tick = tuple(events), _Tick(snapshot, now, instruments, [])
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 self._give_up(event, event.decision, tick)
@@ -107,7 +107,7 @@ class OperatorCommands:
                 decisions += self._close(event, tick)
             elif event.kind == "apply":
                 decisions += self._apply(event, tick)
-        return decisions
+        return decisions, tick.issued
 
     def _close(self, event: Event, tick: _Tick) -> list[Decision]:
         now = tick.now
