@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,6 +18,7 @@ from killswitch.lab.pages.charts import figures
 from killswitch.lab.pages.content import build_page
 from killswitch.render.document import Page, Table, markdown, table_text, text
 from killswitch.render.html import html
+from tests.browser import measured_in_browser
 from tests.runs import START, course, firing, liquidation, run, tried
 
 HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
@@ -243,30 +242,12 @@ def test_text_keeps_to_a_terminal_and_loses_no_word(policies: PolicySet, columns
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_does_not_scroll_sideways_in_a_browser(policies: PolicySet, tmp_path: Path, width: int) -> None:
     """Measured in headless Chromium: tables scroll in their own boxes, and the drawing for the width is shown."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs Chromium")
     shown = html(
         answer_and_page(
             policies, Results((book_with_curve("a long name " * 12), book_with_curve("c")), (), 2, True, False)
         )[1]
     )
-    (tmp_path / "page.html").write_text(shown, encoding="utf-8")
-    # A frame of the wanted width, because windows have a least width; the policy against scripts is the page's own.
-    (tmp_path / "frame.html").write_text(
-        f"<iframe id=f src=page.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
-        "f.onload = () => { const d = f.contentDocument; o.textContent = JSON.stringify({"
-        "page: d.documentElement.scrollWidth, wide: getComputedStyle(d.querySelector('.wide')).display,"
-        "narrow: getComputedStyle(d.querySelector('.narrow')).display}) }</script>",
-        encoding="utf-8",
-    )
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--window-size=1400,1000", "--dump-dom",
-        (tmp_path / "frame.html").as_uri(),
-    ]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    measured = json.loads(dumped.split('<pre id="o">')[1].split("</pre>")[0])
+    measured = measured_in_browser(shown, tmp_path, width)
     assert measured["page"] <= width
     assert (measured["wide"], measured["narrow"]) == (("none", "block") if width == 360 else ("block", "none"))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from killswitch.render.document import Facts, Figure, Footnotes, Items, Page, Section, Table, markdown, section, text
 from killswitch.render.html import html
+from tests.browser import measured_in_browser
 
 HASH = "sha256:" + "0" * 64
 PAGE = Page(
@@ -121,6 +124,15 @@ def test_a_word_that_does_not_fit_beside_its_name_is_moved_below_it(columns: int
     assert lines[-1] == line
     assert max(map(len, lines)) <= columns
     assert " ".join(lines).split() == ["Name", *["a"] * 60, "Policy", "folder", HASH]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_page_of_long_words_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
+    """In names, values, titles, lists and paragraphs; tables scroll in their own boxes."""
+    long = "a" * 300
+    parts = (long, Items((long,)), Facts(((long, long),)), Table((long,), ((long,),), caption=long, notes=(long,)))
+    shown = html(Page(long, Facts(((long, long),)), (long,), (Section(long, parts),), warning=long, notes=(long,)))
+    assert measured_in_browser(shown, tmp_path, width)["page"] <= width
 
 
 def test_a_foreign_text_is_one_line_without_control_characters() -> None:
