@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from killswitch.conformance.harness import Key, Mishap, Offer
 from killswitch.conformance.mutations import Change
+from killswitch.market.terms import read_terms
 from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import AccountSpec, Call, VenueAdapter
 from killswitch_paper import adapter as paper
@@ -144,6 +145,10 @@ class WireHarness:
         return self._time.elapsed, self._time.now()
 
 
+BATCHES: Mapping[str, object] = {"batch": 5}
+"""Terms of the paper venue, and options of its adapter over HTTP."""
+
+
 class PaperHarness:
     """The paper venue, in this process or over HTTP on loopback. test_paper_client breaks its server."""
 
@@ -171,14 +176,14 @@ class PaperHarness:
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         rules = [instrument(symbol, min_amount="0.002", max_amount="200") for symbol in (*self.symbols, *self.more)]
-        self._desk = Desk(*rules, wallet="10000000", volume="100000")
+        self._desk = Desk(*rules, wallet="10000000", volume="100000", terms=read_terms(BATCHES))
         for key, amount in book.items():
             for _ in range(10):  # the venue takes no order of more than 200
                 await self.trade(key, amount / 10)
         if not self._http:
             return paper(AccountSpec("main", "paper", "swap", "USDT", None, {"market": self.desk.market}, {}))
         self._server = await serve(self.desk.market, port=0, now=lambda: self.desk.market.now or START)
-        return paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, {}, {}))
+        return paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, dict(BATCHES), {}))
 
     async def close(self) -> None:
         if self._server is not None:

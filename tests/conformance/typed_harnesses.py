@@ -18,7 +18,7 @@ from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt import client
 from killswitch_paper import adapter as paper
-from tests.conformance.harnesses import PaperHarness
+from tests.conformance.harnesses import BATCHES, PaperHarness
 from tests.virtual_time import VirtualTime
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class PaperAnswers(PaperHarness):
 
     async def connect(self, change: Change) -> VenueAdapter:
         assert self._server is not None, "the venue is not open"
-        made: Any = paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, {}, {}))
+        made: Any = paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, dict(BATCHES), {}))
         call = made._call
 
         async def changed(method: str, path: str, query: Any, body: bytes | None = None) -> Any:
