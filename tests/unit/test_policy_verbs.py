@@ -174,7 +174,16 @@ def test_a_graph_of_invalid_policies_is_not_drawn() -> None:
 
 def test_validate_loads_nothing_heavy(repository: Path) -> None:
     """It imports only what reading policies needs, which makes it fast."""
-    heavy = ("numpy", "sqlalchemy", "rich", "aiohttp", "opentelemetry", "jinja2", "asyncio")
+    heavy = (
+        "numpy",
+        "sqlalchemy",
+        "rich",
+        "aiohttp",
+        "killswitch.model.decision",
+        "opentelemetry",
+        "jinja2",
+        "asyncio",
+    )
     code = (
         "import sys\nfrom killswitch.cli import ksctl\n"
         f"sys.argv = ['ksctl', 'validate', {str(repository / 'policies')!r}]\n"

@@ -186,7 +186,7 @@ def test_validate_imports_no_client(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "account.yaml").write_text(
         HEAD + "  adapter: ccxt\n  exchange: bybit\n  market: swap\n  currency: USDT\n  execution: live\n"
     )
-    heavy = "('ccxt', 'aiohttp', 'killswitch_ccxt.dialect')"
+    heavy = "('ccxt', 'aiohttp', 'killswitch.model.decision', 'killswitch_ccxt.dialect')"
     program = (
         "import sys, click; from killswitch.cli import main; sys.argv = ['ksctl', 'validate', sys.argv[1]]\n"
         "try: main()\nexcept SystemExit: pass\n"

@@ -15,7 +15,8 @@ from killswitch_ccxt.family import family
 from killswitch_ccxt.validation import OFFERED, exchanges_with_market
 from killswitch_ccxt.venues import MODULES, dialect_of
 
-NO_CCXT = "[name for name in ('ccxt', 'aiohttp', 'killswitch_ccxt.dialect') if name in sys.modules]"
+HEAVY = ("ccxt", "aiohttp", "killswitch.model.decision", "killswitch_ccxt.dialect")
+NO_CCXT = f"[name for name in {HEAVY} if name in sys.modules]"
 
 
 def account(
