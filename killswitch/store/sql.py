@@ -157,11 +157,10 @@ class SqlStore(StoreHandle):
         One that is not due has its `due_at`, and no attempt is counted. `besides`: ids to skip. Raises FencedError as
         `commit_tick`.
         """
-        latest, what = now + MOST_POSTPONED, f"a notification to {target}"
-        values = {"target": target, "besides": list(besides), "now": now, "latest": latest}
-        while found := self._read(sql.NEXT_MESSAGE, **values):  # none that is due must not cost a write
+        what, wanted = f"a notification to {target}", {"target": target, "besides": list(besides), "now": now}
+        while found := self._read(sql.NEXT_MESSAGE, **wanted):  # none that is due must not cost a write
             waiting = self._decoded_one(what, rows.delivery, found)
-            if waiting is not None and now < waiting.due_at <= latest:
+            if waiting is not None and now < waiting.due_at <= now + MOST_POSTPONED:
                 return waiting
             with self._writing_fenced(background=True) as connection:
                 if waiting is None:  # an unreadable one would block all others

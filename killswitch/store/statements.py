@@ -87,7 +87,7 @@ _IS_OVERTAKEN = (
 # A refused one lets the others pass until it is due; any other one that is not due keeps its place before them.
 NEXT_MESSAGE = text(
     f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides"
-    " ORDER BY CASE WHEN is_refused = 1 AND due_at > :now AND due_at <= :latest THEN due_at ELSE 0 END,"
+    " ORDER BY CASE WHEN is_refused = 1 AND due_at > :now THEN due_at ELSE 0 END,"
     f"  {_IS_OVERTAKEN}, sequence LIMIT 1"
 ).bindparams(bindparam("besides", expanding=True))
 CLAIM_MESSAGE = text(
