@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import aiohttp
+from msgspec.structs import replace
 
 from killswitch.model.inspection import Bar
 from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, written_instant

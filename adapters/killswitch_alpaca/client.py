@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
@@ -25,8 +26,7 @@ QUERIES, CHANGES = 4, 8
 TOO_LATE = "the account's adapter was closed before the request was sent"
 
 
-@dataclass(slots=True)
-class RequestCounters:
+class RequestCounters(Struct):
     """Request counters since the last snapshot."""
 
     requests: int = 0

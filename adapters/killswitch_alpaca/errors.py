@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
 
 from killswitch.model.legible import legible, shortened
 from killswitch.model.parsing import UnreadableError, decimal
@@ -37,8 +38,7 @@ RefusalMeaning = RejectReason | Literal["gone", "denied", "held"]
 shares are free and the numbers beside the text give the reason (`held`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedAnswer:
+class RefusedAnswer(Struct, frozen=True):
     """An unsuccessful answer: its status, Alpaca's own code and sentence, and the rest of the body."""
 
     status: int

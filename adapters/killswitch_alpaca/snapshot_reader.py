@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import structs
+from msgspec.structs import asdict
 
 from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args, get_origin
+
+from msgspec import Struct
 
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema.document import API_VERSION, Metadata, VersionedPart
@@ -28,7 +30,7 @@ yaml-language-server uses it for completion and checks if its setting `yaml.sche
 or if each document of a file begins with `# yaml-language-server: $schema=killswitch.schema.json`."""
 
 
-class Section(NamedTuple):
+class Section(Struct, frozen=True):
     """A part of a kind, and its path in a document."""
 
     part: type[Part]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
+
+from msgspec import Struct
 
 from killswitch.policy.schema import scalars, unwinding
 from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, shapes, unwrap
 
 
-class Words(NamedTuple):
+class Words(Struct, frozen=True):
     """The description of a type of value: its name in tables, its meaning, and examples."""
 
     name: str

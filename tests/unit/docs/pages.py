@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
@@ -14,7 +15,7 @@ from killswitch.policy.loader import load
 Rows = list[dict[str, str]]
 
 
-class Section(NamedTuple):
+class Section(Struct, frozen=True):
     """The content of a section: its tables, each row by column, and its YAML blocks."""
 
     tables: list[Rows]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from msgspec import Struct
 
 from killswitch.engine.state import StageMachineState, initial
 from killswitch.engine.step import StageMachine, step
@@ -33,7 +33,7 @@ THRESHOLD = "signal: equity.drawdown, window: 15m, at_least: 5%"
 EXPRESSION = "when: 'equity.drawdown(\"15m\") >= 0.05 && equity.value > 1.0'"
 
 
-class Confirms(NamedTuple):
+class Confirms(Struct, frozen=True):
     """How a trigger confirms, and its answer to unknown. `time` in microseconds."""
 
     written: str

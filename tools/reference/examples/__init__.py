@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args, get_origin
 
+from msgspec import Struct
 from ruamel.yaml import YAML
 
 from killswitch.policy.kinds import KINDS
@@ -17,7 +18,7 @@ LONGEST = 60
 """The maximum length of an example in the table, in characters."""
 
 
-class Examples(NamedTuple):
+class Examples(Struct, frozen=True):
     """`texts`: kind → its example as written. `values`: part → key → the first value written for it."""
 
     texts: Mapping[str, str]
