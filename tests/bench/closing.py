@@ -30,7 +30,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
-from killswitch.model.venue import VenueTraits
+from killswitch.model.venue import VenueDescription
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.clock import SystemClock
@@ -90,7 +90,7 @@ class Close(Struct, frozen=True):
 
 
 def real(
-    traits: dict[str, VenueTraits],
+    traits: dict[str, VenueDescription],
     count: int,
     *,
     unwinding: Unwinding | None = None,
@@ -184,7 +184,7 @@ def _commits_in_the_way(venues: Sequence[SimulatedVenue], begun: float, writes: 
     return sum(turn <= at <= sent or at >= proved for at in writes)
 
 
-def first_order(traits: dict[str, VenueTraits], count: int) -> float:
+def first_order(traits: dict[str, VenueDescription], count: int) -> float:
     """Seconds from the commit of a decision on `count` positions to its first order, in real time, stored on disk."""
 
     async def first(venues: Sequence[SimulatedVenue], store: SqlStore) -> float:
@@ -279,7 +279,7 @@ def failed_run(seed: int, count: int = FAILED_BOOK) -> Close:
             store.close()
 
 
-def _venues(traits: dict[str, VenueTraits], count: int, seed: int) -> list[SimulatedVenue]:
+def _venues(traits: dict[str, VenueDescription], count: int, seed: int) -> list[SimulatedVenue]:
     share, rest = divmod(count, len(traits))
     return [
         SimulatedVenue(name, each, share + (number < rest), seed * 10 + number)
