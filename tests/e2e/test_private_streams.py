@@ -180,14 +180,14 @@ def test_a_stream_that_stays_open_and_silent_is_reported_as_stale() -> None:
             await time.sleep(5.0)
             exchange.trade(("BTC/USDT:USDT", "long"), Decimal(-1))
             await time.sleep(5.0)
-            assert ([it.state for it in listener.views], listener.problems) == (["heard"], ())
+            assert ([it.state for it in listener.views], listener.alerts.texts) == (["heard"], ())
             assert tuple(listener.pushed) == ("main",)
             wire.streams.mute = True
             await time.sleep(STALE_AFTER - 10.0)
             assert [it.state for it in listener.views] == ["heard"]
             await time.sleep(30.0)
             assert [it.state for it in listener.views] == ["stale"]
-            (problem,) = listener.problems
+            (problem,) = listener.alerts.texts
             assert "is unreliable: no sign of life for 60 s; until it delivers again" in problem
             assert len(wire.sockets) == 1
         finally:

@@ -92,7 +92,7 @@ def test_orders_and_portfolios_wake_a_poll() -> None:
         assert await here.requests_poll(lambda: order(here))
         assert await here.requests_poll(lambda: here.venue.notify(ORDERS, [ORDER, ORDER | {"order_id": "BTC-2"}]))
         assert await here.requests_poll(lambda: here.venue.notify(PORTFOLIO, PORTFOLIO_OF_ETHER))
-        assert (here.view.state, here.listener.problems) == ("heard", ())
+        assert (here.view.state, here.listener.alerts.texts) == ("heard", ())
         assert sorted(here.venue.subscribed) == CHANNELS
 
     run_story(story)
@@ -135,7 +135,7 @@ def test_a_rejected_signature_is_reported_and_retried() -> None:
         here.venue.secret = "ANOTHER"
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
-        (problem,) = here.listener.problems
+        (problem,) = here.listener.alerts.texts
         assert "the venue rejects the credentials" in problem
         assert "13004 invalid_credentials" in problem
         here.venue.secret = SECRET
@@ -188,7 +188,7 @@ def test_a_stream_that_falls_silent_is_reported_as_stale_and_polls_continue() ->
         assert here.view.state == "heard"
         await here.time.sleep(60.0)
         assert here.view.state == "stale"
-        (problem,) = here.listener.problems
+        (problem,) = here.listener.alerts.texts
         assert "no sign of life for 60 s; until it delivers again" in problem
         assert [it.contracts for it in (await here.poll()).positions or ()] == [5000]
 

@@ -84,7 +84,7 @@ def test_orders_and_positions_wake_a_poll() -> None:
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(here.venue.order)
         assert await here.requests_poll(here.venue.state)
-        assert (here.view.state, here.listener.problems) == ("heard", ())
+        assert (here.view.state, here.listener.alerts.texts) == ("heard", ())
         assert sorted(here.venue.subscribed) == TYPES
 
     run_story(story)
@@ -125,7 +125,7 @@ def test_a_rejected_subscription_is_reported_and_requested_again() -> None:
         here.venue.is_full = True
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
-        (problem,) = here.listener.problems
+        (problem,) = here.listener.alerts.texts
         assert "Hyperliquid refuses a request on the stream: Cannot track more than 10 total users." in problem
         here.venue.is_full = False
         await here.time.sleep(120.0)
@@ -143,7 +143,7 @@ def test_an_already_subscribed_error_does_not_lose_the_stream() -> None:
         assert await here.requests_poll(here.venue.order)
         here.venue.send_soon({"channel": "error", "data": "Already subscribed: {}"})
         await here.time.sleep(1.0)
-        assert (here.view.state, here.listener.problems) == ("heard", ())
+        assert (here.view.state, here.listener.alerts.texts) == ("heard", ())
         assert await here.requests_poll(here.venue.order)
 
     run_story(story)
@@ -160,7 +160,7 @@ def test_a_stream_that_falls_silent_is_reported_as_stale_and_polls_continue() ->
         assert here.view.state == "heard"
         await here.time.sleep(60.0)
         assert here.view.state == "stale"
-        (problem,) = here.listener.problems
+        (problem,) = here.listener.alerts.texts
         assert "no sign of life for 60 s; until it delivers again" in problem
         assert len((await here.poll()).positions or ()) == 2
 

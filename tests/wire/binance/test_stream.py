@@ -78,7 +78,7 @@ def test_the_reason_names_the_failure_and_not_the_last_good_answer(
         await asyncio.gather(listener, return_exceptions=True)
         lost = [it.why or "" for it in pushes if it.kind == "lost"]
         assert any(expected in it for it in lost), lost
-        assert not [it for it in (*lost, *listened.listener.problems) if LISTEN_KEY in it or "200" in it]
+        assert not [it for it in (*lost, *listened.listener.alerts.texts) if LISTEN_KEY in it or "200" in it]
 
     run_listened_account("binanceusdm", server, scenario)
 

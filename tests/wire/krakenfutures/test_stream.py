@@ -62,7 +62,7 @@ def test_foreign_orders_and_trades_wake_a_poll() -> None:
         assert await listened.requests_poll(lambda: exchange.take_away((ETH, "short"), D(1), "liquidation"))
         seen = await listened.poll()
         assert {it.symbol: it.contracts for it in seen.positions or ()} == {BTC: D("1.5"), ETH: D(4)}
-        assert listened.listener.problems == ()
+        assert listened.listener.alerts.texts == ()
 
     play(scenario)
 
@@ -107,7 +107,7 @@ def test_a_silent_stream_is_stale_and_polls_continue() -> None:
         assert listened.view.state == "heard"
         await listened.time.sleep(60.0)
         assert listened.view.state == "stale"
-        (problem,) = listened.listener.problems
+        (problem,) = listened.listener.alerts.texts
         assert "is unreliable: no sign of life for 60 s; until it delivers again" in problem
         assert not await listened.requests_poll(lambda: exchange.trade((ETH, "short"), D(-1)))
         seen = await listened.poll()
@@ -131,7 +131,7 @@ def test_a_closed_stream_is_lost_and_reconnected() -> None:
         assert listened.view.state == "heard"
         assert sorted(listened.venue.subscribed) == sorted(FEEDS)
         assert await listened.requests_poll(lambda: exchange.trade((BTC, "long"), D(-1)))
-        (problem,) = listened.listener.problems
+        (problem,) = listened.listener.alerts.texts
         assert "the stream of account main is unreliable" in problem
 
     play(scenario)
@@ -145,7 +145,7 @@ def test_a_refused_signature_is_reported_and_retried() -> None:
         right, streams.secret = streams.secret, "QU5PVEhFUg=="
         await listened.time.sleep(90.0)
         assert listened.view.state == "lost"
-        (problem,) = listened.listener.problems
+        (problem,) = listened.listener.alerts.texts
         assert "Failed to subscribe to authenticated feed; if it repeats, key or secret are wrong" in problem
         assert set(streams.refused) == FEEDS
         assert (await listened.poll()).quality == "ok"
