@@ -32,7 +32,7 @@ def test_a_run_exits_with_1_once_the_venue_is_flat_and_its_restart_runs_on(tmp_p
         assert reason in err
         last = json.loads(events.read_text(encoding="utf-8").splitlines()[-1])
         assert (last["kind"], last["why"], last["unfinished"]) == ("shutdown", reason, [])
-        assert f"Ended    exit code 1: {reason}" in ksctl("status", "--store", str(site.store)).stdout
+        assert f"Ended   exit code 1: {reason}" in ksctl("status", "--store", str(site.store)).stdout
         report = ksctl("report", "--store", str(site.store)).stdout
         assert "process_exit: exited" in report
         recording = ("--snapshots", str(tmp_path / "seen.jsonl"), "--output", "json")

@@ -175,7 +175,8 @@ def test_plan_reports_an_unreachable_venue_as_unknown(policies: Path, tmp_path: 
     (folder / "account.yaml").write_text(ACCOUNT.format(address="http://127.0.0.1:9"), encoding="utf-8")
     done = ksctl("plan", "--policies", folder)
     assert done.returncode == 1, done.stderr
-    assert "positions unknown" in done.stdout
+    (shown,) = [line for line in done.stdout.splitlines() if line.startswith("  main ")]
+    assert shown.split()[-2:] == ["unknown", "unknown"], "equity and positions"
     assert "Unknown: main is down" in done.stdout
     assert "Nothing to do" not in done.stdout
 
