@@ -47,7 +47,7 @@ class SimulatedVenue(VenueAdapter):
     def __init__(self, account: str, traits: VenueDescription, count: int, seed: int, *, failing: float = 0.0) -> None:
         """`failing`: the share of calls that fail in one of the ways of FAULTS."""
         self.account = account
-        self.traits = traits
+        self.traits: VenueDescription = traits
         self.batches = Batching(traits.batch, self._submit_batch) if traits.batch > 1 else None
         self.trips: list[Trip] = []
         self.refused = 0
