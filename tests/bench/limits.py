@@ -123,7 +123,7 @@ def _spread(traits: VenueTraits, call: Call, size: int, orders: int) -> tuple[fl
     return latest, last
 
 
-def floor(traits: VenueTraits, orders: int, trips: Sequence[Trip]) -> float:
+def floor(traits: VenueDescription, orders: int, trips: Sequence[Trip]) -> float:
     """The minimum seconds for closing `orders` positions with the latencies of `trips`.
 
     The time until the limits permit the last orders, the longest round trip of those sent last, and the round trip of
