@@ -16,6 +16,7 @@ from killswitch.execution.effects.performing import (
     RunEnd,
     Waiting,
 )
+from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, Cancels, Lock, LockOrder, Orders
 from killswitch.model.registry import RegistryError
@@ -46,17 +47,17 @@ class RecordingPerformer(Performer):
     def __init__(self, name: str, calls: list[str]) -> None:
         self._name, self._calls = name, calls
 
-    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
+    async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> Alerts:
         self._calls.append(self._name)
-        return (f"{self._name} is slow",)
+        return alert_if(f"slow/{self._name}", f"{self._name} is slow")
 
 
 def test_each_performer_runs_once_by_rank() -> None:
-    """The lock before cancels and orders, whatever the order of the table; the result has the problems of all."""
+    """The lock before cancels and orders, whatever the order of the table; the result has the alerts of all."""
     calls: list[str] = []
     closing = RecordingPerformer("closing", calls)
     performing = EffectPerformers({**IDLE, Orders: closing, Cancels: closing, Lock: RecordingPerformer("lock", calls)})
-    assert asyncio.run(performing.perform((), SNAPSHOT)) == ("lock is slow", "closing is slow")
+    assert asyncio.run(performing.perform((), SNAPSHOT)).texts == ("lock is slow", "closing is slow")
     assert calls == ["lock", "closing"]
 
 
@@ -103,7 +104,7 @@ def test_an_effect_is_retried_until_it_is_performed_once(store: SqlStore) -> Non
     failed = "lock of decision d1 failed and is retried: no answer"
     seen = []
     for decisions in ((LOCKS,), (), (), ()):
-        problems = asyncio.run(once.perform(decisions, SNAPSHOT))
+        problems = asyncio.run(once.perform(decisions, SNAPSHOT)).texts
         seen.append((problems, [each.waits_for for each in once.pending], once.run_end))
     assert seen == [
         ((), ["the venue"], None), ((failed,), ["the next attempt: no answer"], None), ((), [], ENDED), ((), [], ENDED),
