@@ -173,8 +173,8 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
     if not isinstance(adapter, VenueAdapter):
         raise AdapterError(
-            f"account {spec.account}: adapter {spec.adapter} is no killswitch.model.venue.VenueAdapter but a "
-            f"{type(adapter).__name__}: it is written for another version of Killswitch; update its package"
+            f"account {spec.account}: the class {type(adapter).__name__} of adapter {spec.adapter} does not derive "
+            "from killswitch.model.venue.VenueAdapter, so it is written for an earlier version; update its package"
         )
     return RedactedAdapter(adapter, redactor) if secrets else adapter
 

@@ -102,6 +102,21 @@ def test_an_adapter_that_refuses_its_account_is_reported_with_account_and_reason
     assert "needs an endpoint" in str(refused.value)
 
 
+def test_an_adapter_that_does_not_derive_from_the_base_class_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an earlier version has no attributes for its capabilities: it fails at the start and not in a close."""
+
+    class Earlier:
+        account = "main"
+
+    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Earlier())
+    with pytest.raises(AdapterError) as refused:
+        make_adapter(AccountSpec("main", "acme", "swap", "USDT", None, {}, {}))
+    assert str(refused.value) == (
+        "account main: the class Earlier of adapter acme does not derive from killswitch.model.venue.VenueAdapter, "
+        "so it is written for an earlier version; update its package"
+    )
+
+
 ACCOUNT = """
 apiVersion: killswitch.dev/v1
 kind: Account
