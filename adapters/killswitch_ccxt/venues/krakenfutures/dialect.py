@@ -190,7 +190,7 @@ class KrakenFutures(CcxtTimer, Dialect):
             if len(rows) < FILL_ROWS or at is None or at.timestamp() * 1000 < since:
                 return found, None
             if last == oldest:
-                raise UnreadableError(f"fills: the list does not end: a whole page has the time {oldest}")
+                raise UnreadableError(f"fills: a whole page has the time {oldest}, and there may be more")
             return found, oldest
 
         found = {fill.id: fill for fill in await every_page(page, FILL_PAGES, "fills")}
