@@ -25,7 +25,7 @@ FIRST_PAUSE = MINUTE
 LONGEST_PAUSE = 32 * MINUTE
 REMEMBERED = HOUR
 """How long an alert that is over counts as having returned (microseconds)."""
-MOST_FINDINGS = 1000
+MOST_FINDINGS = 500
 """Number of findings that are remembered, of those that were found last."""
 
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
@@ -35,7 +35,8 @@ class KnownAlert(Struct, frozen=True, omit_defaults=True):
     """An alert as it was found last, and what was notified of it. Times are in microseconds.
 
     `severity`: the highest that was notified since it appeared. `returns`: how often it has returned since the last
-    notice. `gone`: since when it is absent; for a finding, when it was found last. `is_resolved`: its end was notified.
+    notice. `gone`: since when it is absent; for a finding, when it was found last, to the hour. `is_resolved`: whether
+    its end was notified.
     """
 
     alert: Alert
@@ -115,9 +116,11 @@ def _appeared(alert: Alert, now: int) -> tuple[str | None, KnownAlert]:
 def _found(known: KnownAlert, alert: Alert, now: int) -> tuple[str | None, KnownAlert]:
     """The text to notify of an alert that is known already, or None; and the alert after it."""
     if not alert.lasts:
-        after = replace(known, alert=_with_largest(known, alert), gone=now)
+        merged = _with_largest(known, alert)
         if not _is_worse(known, alert):
-            return None, after
+            is_recent = merged == known.alert and now - (known.gone or 0) < REMEMBERED
+            return None, known if is_recent else replace(known, alert=merged, gone=now)
+        after = replace(known, alert=merged, gone=now)
         return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
     if known.is_resolved:
         _, new = _appeared(alert, now)

@@ -121,6 +121,9 @@ def test_a_finding_is_notified_once_and_never_resolved() -> None:
     assert course.tick(0, finding) == ["order 1 is still open"]
     assert [text for second in range(1, 10_000, 997) for text in course.tick(second)] == []
     assert course.tick(20_000, finding) == []
+    before = course.state
+    assert course.tick(20_001, finding) == []
+    assert course.state is before, "nothing is stored again"
     assert course.state.active == ()
     for number in range(MOST_FINDINGS):
         course.tick(30_000 + number, Alert(f"order/x{number}/open", "page", "x", lasts=False))
