@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.model.decision import Decision, Unwinding
-from killswitch.model.venue import Cost, RateLimit, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Market
 from tests.faults.scene import Scene, committed, decision_on, long
@@ -28,7 +28,7 @@ def sliced(count: int, each: str = "1", unwinding: Unwinding | None = None) -> C
     return change
 
 
-def metered(traits: VenueTraits) -> dict[str, object]:
+def metered(traits: VenueDescription) -> dict[str, object]:
     return {"budget": RequestBudgets().of("main", "exchange", traits, Decimal("0.5"))}
 
 
@@ -97,7 +97,7 @@ def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decision
 
 def test_c14_a_symbol_that_has_used_up_its_own_limit_delays_no_other() -> None:
     """Two orders in 30 s for each symbol: BTC has ten slices left, and ETH is closed at once."""
-    traits = VenueTraits(limits=(RateLimit("orders", 2, 30.0, by="symbol"),), costs=(Cost("submit", "orders", 1),))
+    traits = VenueDescription(limits=(RateLimit("orders", 2, 30.0, by="symbol"),), costs=(Cost("submit", "orders", 1),))
     scene = Scene({BTC: 10, ETH: 10}, traits=traits, closing=metered(traits))
     scene.decide({BTC: 0}, change=sliced(10))
     scene.at(2.0, lambda: scene.decide({ETH: 0}, change=lambda d: structs.replace(d, level=1)))
@@ -109,7 +109,7 @@ def test_c14_an_endless_query_leaves_orders_their_reserved_budget() -> None:
     """Sixty requests a minute, and a trim that is queried for ever: twenty orders leave all the same."""
     names = [f"S{number}" for number in range(20)]
     calls = (("submit", 1), ("snapshot", 5), ("find_order", 1), ("cancel", 1), ("open_orders", 1), ("fills", 1))
-    traits = VenueTraits(
+    traits = VenueDescription(
         limits=(RateLimit("all", 60, 60.0),),
         costs=tuple(Cost(call, "all", units) for call, units in calls),  # type: ignore[arg-type] # literals
         order_life=KNOWN.order_life,
@@ -126,7 +126,7 @@ def test_c14_an_endless_query_leaves_orders_their_reserved_budget() -> None:
 
 def test_only_an_order_that_leaves_takes_a_place_in_the_timetable() -> None:
     """One a minute is declared and the venue accepts one in 61 s: five leave within four such periods, and a little."""
-    traits = VenueTraits(limits=(RateLimit("orders", 1, 61.0),), costs=(Cost("submit", "orders", 1),))
+    traits = VenueDescription(limits=(RateLimit("orders", 1, 61.0),), costs=(Cost("submit", "orders", 1),))
     scene = Scene({BTC: 5}, traits=traits, closing=metered(traits))
     scene.decide({BTC: 0}, change=sliced(5, unwinding=Unwinding("slow", max_orders_per_minute=1)))
     scene.play(patience=1500)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.model.venue import Cost, RateLimit, VenueDescription, VenueTraits
+from killswitch.model.venue import Cost, RateLimit, VenueDescription
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.closing_workers import ClosingWorker, ClosingWorkers
@@ -18,7 +18,7 @@ from tests.faults.wire import BookClosingWire
 
 BTC, ETH = long("BTC", "ETH")
 MANY: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(60)}
-LIMITED = VenueTraits(
+LIMITED = VenueDescription(
     limits=(RateLimit("orders", 10, 1.0), RateLimit("weight", 60, 10.0, by="address")),
     costs=(Cost("submit", "orders", each=1), Cost("submit", "weight", each=1), Cost("snapshot", "weight", units=5)),
 )
@@ -39,7 +39,7 @@ def test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned(
 
 def test_c14_a_close_without_known_limits_is_refused_and_ends_all_the_same() -> None:
     """The venue answers 429 with a time: nothing is lost, nothing is sent twice, and there is no ban."""
-    scene = Scene(MANY, traits=VenueTraits())
+    scene = Scene(MANY, traits=VenueDescription())
     scene.wire.meter = type(scene.wire.meter)(LIMITED)
     scene.decide(dict.fromkeys(MANY, 0))
     assert scene.play() == {"d1": "flat"}

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision
-from killswitch.model.venue import VenueTraits
+from killswitch.model.venue import VenueDescription
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
@@ -67,7 +67,7 @@ def random_run(
     disturbed: bool = True,
     positions: int | None = None,
     only: Collection[Occasion] | None = None,
-    traits: VenueTraits | None = None,
+    traits: VenueDescription | None = None,
 ) -> Outcome:
     """One account's close. `failing`: the share of calls that fail in the first 20 s.
 

@@ -17,7 +17,7 @@ from msgspec import structs
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
-from killswitch.model.venue import Call, VenueDescription, VenueTraits
+from killswitch.model.venue import Call, VenueDescription
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
 from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import MISHAPS, Mishap, Occasion
@@ -27,8 +27,8 @@ from tests.faults.wire import BatchingWire, BookClosingWire, Wire
 from tests.virtual_time import VirtualTime
 
 SYMBOLS = ("BTC", "ETH", "SOL")
-WIRES: Mapping[str, tuple[type[Wire], VenueTraits]] = {
-    "plain": (Wire, VenueTraits()),
+WIRES: Mapping[str, tuple[type[Wire], VenueDescription]] = {
+    "plain": (Wire, VenueDescription()),
     "batching": (BatchingWire, VenueDescription(batch=2)),
     "book-closing": (BookClosingWire, VenueDescription(batch=2, whole_book=True)),
 }

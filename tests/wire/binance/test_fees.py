@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.model.venue import AccountSpec, VenueTraits
+from killswitch.model.venue import AccountSpec, VenueDescription
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
 from killswitch_ccxt.venues.binance.spot import BinanceSpot
@@ -23,7 +23,7 @@ TRADES = "GET /fapi/v1/userTrades"
 def closed_scene(*rules: Rule, fees_in: tuple[str, Decimal] | None = None) -> Scene:
     """A scene with 10 and 4 contracts at 100, closed."""
     with closing_over("binanceusdm"):
-        scene = Scene({BTC: 10, ETH: 4}, *rules, traits=VenueTraits(fees_by_fills=True))
+        scene = Scene({BTC: 10, ETH: 4}, *rules, traits=VenueDescription(fees_by_fills=True))
 
         def set_fee_asset() -> None:
             assert isinstance(scene.wire.server, BinanceWire)
