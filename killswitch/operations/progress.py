@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal
@@ -74,8 +73,7 @@ class CloseProgress(Struct, frozen=True):
         return (self.standing, self.positions, self.done, self.orders, self.blocked)
 
 
-@dataclass(frozen=True, slots=True)
-class _PositionProgress:
+class _PositionProgress(Struct, frozen=True):
     """One position of a close: what is to be closed and what was closed, in contracts."""
 
     key: Place

@@ -1,4 +1,7 @@
-"""A page for people, rendered as text or Markdown (and by `html` as HTML): verbs and reports are pages."""
+"""A page for people, rendered as text, Markdown or HTML: verbs and reports are pages.
+
+HTML is self-contained, without scripts or other files, and readable on a phone and in the dark.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from killswitch.content import runbooks_folder
 from killswitch.model.legible import one_line
 from killswitch.render import layout
 
@@ -229,3 +233,28 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """Escape all markup, on one line."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def html(page: Page) -> str:
+    """Return the page as HTML. Every text is escaped; only charts, which this program drew, are inserted as they
+    are."""
+    from markupsafe import Markup
+
+    return html_page("page.html.j2", page=page, drawing=Markup, kind=lambda part: type(part).__name__)
+
+
+def html_page(template: str, **context: object) -> str:
+    """Render a template of this package with `context`, of which only Markup is not escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("killswitch.render", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **context)

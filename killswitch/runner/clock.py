@@ -12,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -202,14 +201,14 @@ def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) 
     return until
 
 
-@dataclass
 class WallClockCheck:
     """Detects jumps of the wall clock: an alert while it is not followed."""
 
-    timeline: Timeline
-    problem: str | None = None
-    """The message, unchanged for as long as the problem lasts."""
-    _off: timedelta = timedelta(0)
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.problem: str | None = None
+        """The message, unchanged for as long as the problem lasts."""
+        self._off = timedelta(0)
 
     def check(self, as_of: datetime) -> None:
         """Compare wall clock and timeline at a tick."""

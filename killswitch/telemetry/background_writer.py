@@ -12,7 +12,6 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -40,7 +39,6 @@ class Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
-@dataclass(eq=False)
 class BackgroundWriter:
     """Appends chunks to a file, a pipe or a descriptor, in order. Only `close` waits.
 
@@ -48,16 +46,22 @@ class BackgroundWriter:
     goes away, not at all for the next reader. A failed write to a file is retried.
     """
 
-    target: str | int
-    """A path, or a descriptor that is left open."""
-    what: str
-    """Name of the chunks in the plural, for messages."""
-    _: KW_ONLY
-    compressor: Callable[[], Compressor] | None = None
-    most: int = MOST
-    most_bytes: int = MOST_BYTES
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        target: str | int,
+        what: str,
+        *,
+        compressor: Callable[[], Compressor] | None = None,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.target = target
+        """A path, or a descriptor that is left open."""
+        self.what = what
+        """Name of the chunks in the plural, for messages."""
+        self.compressor = compressor
+        self.most = most
+        self.most_bytes = most_bytes
         """Raises OSError for a path that cannot be opened, if that is known in time.
 
         A named pipe opens when it has a reader.

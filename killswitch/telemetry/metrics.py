@@ -7,9 +7,10 @@ is not reported: it is counted as unknown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from killswitch.model.snapshot import IN_PROGRESS
 
@@ -26,8 +27,7 @@ Labels = dict[str, str | int]
 Point = tuple[float, Labels]
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationCounts:
+class NotificationCounts(Struct, frozen=True):
     """The outbox: waiting messages, and those that this runner has delivered and given up, by target."""
 
     pending: int
@@ -35,8 +35,7 @@ class NotificationCounts:
     failed: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class GaugeValues:
+class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
     accounts: tuple[AccountSnapshot, ...] = ()

@@ -9,10 +9,9 @@ those of Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.snapshot import Instant
@@ -29,8 +28,7 @@ GroupKey = tuple[str, str, NoticeKind, str | None]
 """Policy, scope, kind and subject."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepeatedNotice:
+class RepeatedNotice(Struct, frozen=True):
     """`count` notices since the last message: the newest of them, with the highest severity of all.
 
     `since` is when the group began; `total` counts the notices of the group so far.
@@ -42,8 +40,7 @@ class RepeatedNotice:
     total: int
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(Struct):
     since: Instant
     sent_at: Instant
     """When the last message of the group was sent."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,8 +18,7 @@ _LEAST_GROUPED = 4
 """This many equal orders in a row become one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class CauseText:
+class CauseText(Struct, frozen=True):
     """The texts of a declared reason: `heading` replaces "Close by hand", `tone` explains it in a sentence or two.
 
     `todo` lists what only a person can do, as (key, title, what to check).

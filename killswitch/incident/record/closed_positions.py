@@ -7,11 +7,10 @@ decision has its own journal, so the orders of one are not those of the other.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.incident.record.decision_basis import place_of
@@ -56,8 +55,7 @@ class ClosedPosition(Struct, frozen=True):
         return (self.account, self.symbol, self.side)
 
 
-@dataclass(slots=True)
-class _PositionFacts:
+class _PositionFacts(Struct):
     """What is gathered about one position over all decisions."""
 
     start: Decimal

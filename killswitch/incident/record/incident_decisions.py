@@ -6,11 +6,10 @@ The facts are stored with the incident, because files change afterwards and a re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from killswitch.incident.record.document import RunbookFacts
 from killswitch.incident.record.source_places import PolicyText, decode_or, read_places, store_if_changed
@@ -23,8 +22,7 @@ MOST_DECISIONS = 10_000
 """The number of newest decisions that are searched for incidents."""
 
 
-@dataclass(slots=True)
-class IncidentDecisions:
+class IncidentDecisions(Struct):
     """The decisions of one incident in their order. A manual close is an incident of its own."""
 
     decisions: list[Decision]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -101,8 +100,7 @@ class Result(Struct, frozen=True):
     """The currencies of the accounts that the sums are of; empty where no snapshot was kept."""
 
 
-@dataclass(frozen=True)
-class RecordedDecision:
+class RecordedDecision(Struct, frozen=True):
     """A decision with everything that a store keeps of it; `snapshot` is None where no readable one was kept."""
 
     decision: Decision

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from killswitch.render.html import html_page
+from killswitch.render.document import html_page
 
 CHART = "equity"
 """The language of the code block that the chart replaces."""

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -55,22 +54,29 @@ ENDED_LATELY = 5
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
 
-@dataclass(eq=False)
 class ReportRenderer:
     """An observer that keeps the files of open incidents up to date, and renders each once more after its reset."""
 
-    store: IncidentStore
-    """The runner's store, for equity curves; everything is read from a read-only view at `store_at`."""
-    store_at: str
-    folder: Path
-    _: KW_ONLY
-    tracer: Tracer = NO_TRACER
-    pause: float = PAUSE
-    pause_for_work: float = PAUSE_FOR_WORK
-    warmed_up: Callable[[], None] | None = None
-    """Called once, from the thread, when the rendering libraries are loaded."""
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        store: IncidentStore,
+        store_at: str,
+        folder: Path,
+        *,
+        tracer: Tracer = NO_TRACER,
+        pause: float = PAUSE,
+        pause_for_work: float = PAUSE_FOR_WORK,
+        warmed_up: Callable[[], None] | None = None,
+    ) -> None:
+        self.store = store
+        """The runner's store, for equity curves; everything is read from a read-only view at `store_at`."""
+        self.store_at = store_at
+        self.folder = folder
+        self.tracer = tracer
+        self.pause = pause
+        self.pause_for_work = pause_for_work
+        self.warmed_up = warmed_up
+        """Called once, from the thread, when the rendering libraries are loaded."""
         self._worker = Worker("incident reports", self._step)
         self._rests_until = -math.inf
         self._last_progress: tuple[object, ...] = ()

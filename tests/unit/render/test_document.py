@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.render.document import Facts, Figure, Footnotes, Items, Page, Section, Table, markdown, section, text
-from killswitch.render.html import html
+from killswitch.render.document import (
+    Facts,
+    Figure,
+    Footnotes,
+    Items,
+    Page,
+    Section,
+    Table,
+    html,
+    markdown,
+    section,
+    text,
+)
 from tests.browser import measured_in_browser
 
 HASH = "sha256:" + "0" * 64
