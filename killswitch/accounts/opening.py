@@ -17,8 +17,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
 from killswitch.incident.record.incident_decisions import Runbooks
-from killswitch.incident.report.runbook_map import declared_runbooks
-from killswitch.incident.report.runbooks import compile_all
+from killswitch.incident.report.runbooks import compile_all, declared_runbooks
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Place

@@ -133,7 +133,7 @@ def run_campaign(
 
 
 def _drawings(campaign: Campaign, results: Results, answer: BacktestAnswer, stop: Stop) -> Drawings:
-    from killswitch.lab.pages.charts import figures
+    from killswitch.lab.pages.content import figures
 
     charted = results.tried if campaign.with_curves else _run_worst_again(campaign, answer, stop)
     return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in charted}

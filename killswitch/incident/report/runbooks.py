@@ -1,4 +1,4 @@
-"""Checks the runbooks of a policy set: their names exist, and their templates read existing variables.
+"""The runbooks of a policy set: the runbook of each stage, and checks of their names and templates.
 
 `ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 from killswitch.content import runbooks_folder
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
+from killswitch.graph.wording import span
+from killswitch.incident.record.document import EscalationContact, Link, Person, RunbookFacts
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, LoadedDocuments
 from killswitch.policy.schema.policy import PolicyDocument
@@ -104,3 +106,40 @@ def _unreadable(file: Path) -> str | None:
     except UnicodeDecodeError:
         return f"{file} is not UTF-8"
     return None
+
+
+def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, RunbookFacts]]:
+    """Return policy → stage → its runbook; stages without one are omitted."""
+    known = {
+        each.name: _runbook_facts(each, each.model) for each in documents if isinstance(each.model, RunbookDocument)
+    }
+    found = {}
+    for document in documents:
+        if isinstance(document.model, PolicyDocument):
+            stages = [stage for stage in document.model.spec.stages if stage.runbook is not None]
+            found[document.name] = {
+                stage.name: known.get(name, RunbookFacts(name)) for stage in stages if (name := stage.runbook)
+            }
+    return found
+
+
+def _runbook_facts(document: Document, model: RunbookDocument) -> RunbookFacts:
+    spec = model.spec
+    people = {each.name: Person(each.name, each.role, contact_text(each.reach)) for each in spec.contacts}
+    steps = sorted(spec.escalation, key=lambda step: step.after)
+    return RunbookFacts(
+        name=document.name,
+        folder=None if spec.template is None else str(Path(document.source.file).parent.resolve()),
+        template=spec.template,
+        contacts=tuple(people.values()),
+        escalation=tuple(
+            EscalationContact(span(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
+            for step in steps
+        ),
+        links=tuple(Link(each.title, each.url) for each in spec.links),
+    )
+
+
+def contact_text(reach: str) -> str:
+    """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
+    return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach

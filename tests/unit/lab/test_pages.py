@@ -14,8 +14,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.campaign import RULES, BookRuns, Campaign, CampaignPart, FailedRun, Results
 from killswitch.lab.families import Kind
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, encode, policies_used
-from killswitch.lab.pages.charts import figures
-from killswitch.lab.pages.content import build_page
+from killswitch.lab.pages.content import build_page, figures
 from killswitch.render.document import Page, Table, html, markdown, table_text, text
 from tests.browser import measured_in_browser
 from tests.runs import START, course, firing, liquidation, run, tried
