@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import convert
 
-from killswitch.model.alert import Alerts, alert_if
+from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
@@ -32,7 +32,7 @@ class MetricsRecorder:
 
     @property
     def alerts(self) -> Alerts:
-        return alert_if("telemetry", self._telemetry.problem)
+        return together(alert_if(f"telemetry/{what}", why) for what, why in self._telemetry.problems.items())
 
     def ticked(self, report: TickReport) -> None:
         metrics = self._telemetry.metrics

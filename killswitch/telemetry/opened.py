@@ -31,9 +31,9 @@ class Telemetry(Struct, frozen=True):
     providers: Providers | None = None
 
     @property
-    def problem(self) -> str | None:
-        """Why something cannot be exported; None while everything arrives."""
-        return None if self.providers is None else self.providers.problem
+    def problems(self) -> dict[str, str]:
+        """What cannot be exported → why; empty while everything arrives."""
+        return {} if self.providers is None else self.providers.problems
 
     def shut_down(self) -> bool:
         """Export the rest, for a few seconds at most; whether that succeeded."""

@@ -52,7 +52,7 @@ class ExportStatus:
     numbers only."""
 
     def __init__(self, what: str, log: LogCapture, hide: Callable[[str], str]) -> None:
-        self._what = what
+        self.what = what
         self._log = log
         self._hide = hide
         self.problem: str | None = None
@@ -68,7 +68,7 @@ class ExportStatus:
         elif self.problem is None:
             lines = self._hide(why or "").strip().splitlines() or ["no reason given"]
             reason = lines[0][:_LONGEST]
-            self.problem = f"{self._what} cannot be exported and are lost; nothing else is affected: {reason}"
+            self.problem = f"{self.what} cannot be exported and are lost; nothing else is affected: {reason}"
         return arrived
 
 
@@ -128,9 +128,9 @@ class Providers:
         self.metering = self._metering(wanted, resource) if wanted.metrics else None
 
     @property
-    def problem(self) -> str | None:
-        """Why something cannot be exported; None while everything arrives."""
-        return "; ".join(each.problem for each in self._deliveries if each.problem is not None) or None
+    def problems(self) -> dict[str, str]:
+        """What cannot be exported → why; empty while everything arrives."""
+        return {each.what: each.problem for each in self._deliveries if each.problem is not None}
 
     def shut_down(self) -> bool:
         """Export the rest, for at most `SHUTDOWN_TIMEOUT` seconds; whether that succeeded."""

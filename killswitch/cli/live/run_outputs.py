@@ -78,8 +78,10 @@ def open_outputs(
             emitter.ended(clock.now(), outputs.end_reason, outputs.closings())
             if not writer.close():
                 print_note(writer.problem or "the last events were not written in time")
-        if not telemetry.shut_down() or telemetry.problem:
-            print_note(telemetry.problem or "the last traces and metrics were not exported in time")
+        if not telemetry.shut_down() or telemetry.problems:
+            print_note(
+                "; ".join(telemetry.problems.values()) or "the last traces and metrics were not exported in time"
+            )
 
 
 @contextmanager

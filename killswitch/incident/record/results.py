@@ -100,7 +100,7 @@ class Result(Struct, frozen=True):
     """The currencies of the accounts that the sums are of; empty where no snapshot was kept."""
 
 
-class RecordedDecision(Struct, frozen=True):
+class RecordedDecision(Struct, frozen=True, dict=True):
     """A decision with everything that a store keeps of it; `snapshot` is None where no readable one was kept."""
 
     decision: Decision
