@@ -85,10 +85,11 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
         if text is not None and (before is not None or text not in state.earlier):
             notified.append((alert, alert.severity, text, False))
-    for key in known.keys() - present.keys():
-        if _is_unknown(key, alerts.unknown):
+    unknown = frozenset(alerts.unknown)
+    for key in [key for key in known if key not in present]:
+        if known[key].is_active and _is_unknown(key, unknown):
             known[key] = _unknown(known[key])
-    for key in [key for key in known if key not in present and not _is_unknown(key, alerts.unknown)]:
+            continue
         text, after = _absent(known.pop(key), now)
         if text is not None:
             notified.append((after.alert, after.severity, text, True))
@@ -98,14 +99,15 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
     return _notices(notified, now), state if known == state.known and not state.earlier else AlertState(known)
 
 
-def _is_unknown(key: str, unknown: tuple[str, ...]) -> bool:
+def _is_unknown(key: str, unknown: frozenset[str]) -> bool:
     """Whether the key, or a beginning of it that ends at a slash, is among those that cannot be judged."""
-    return any(not start or key == start or key.startswith(f"{start}/") for start in unknown)
+    starts = (key[:at] for at, letter in enumerate(key) if letter == "/")
+    return "" in unknown or key in unknown or any(start in unknown for start in starts)
 
 
 def _unknown(known: KnownAlert) -> KnownAlert:
     """The alert after a tick that cannot judge it: it is not known to be absent."""
-    return replace(known, gone=None) if known.is_active and known.gone is not None else known
+    return known if known.gone is None else replace(known, gone=None)
 
 
 def _appeared(alert: Alert, now: int) -> tuple[str | None, KnownAlert]:

@@ -92,6 +92,32 @@ def test_what_cannot_be_judged_is_not_over() -> None:
     assert course.tick(4) == ["over since 2024-01-01T00:00:04Z: a is out"]
 
 
+class ComparedText(str):
+    """A text that counts how often it is compared with another, or searched for its beginning."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        ComparedText.comparisons += 1
+        return str.__eq__(self, other)
+
+    def __format__(self, spec: str) -> str:
+        ComparedText.comparisons += 1
+        return str.__format__(self, spec)
+
+
+def test_the_cost_of_a_tick_is_not_the_product_of_what_is_remembered_and_what_is_unknown() -> None:
+    """Of 300 findings and 300 active alerts, none is compared with each of 300 keys that cannot be judged."""
+    course = Course()
+    findings = [Alert(f"order/{number}/open", "page", "open", lasts=False) for number in range(300)]
+    course.tick(0, *findings, *(Alert(f"outage/{number}", "page", "out") for number in range(300)))
+    unknown = tuple(ComparedText(f"hedge/{number}/BTC/long") for number in range(300))
+    ComparedText.comparisons = 0
+    assert len(course.tick(1, unknown=unknown)) == 300
+    assert ComparedText.comparisons <= 300
+
+
 def test_time_in_which_it_could_not_be_judged_is_no_absence() -> None:
     """An alert that comes and goes is over only once it was seen absent for its whole pause."""
     course = Course()
