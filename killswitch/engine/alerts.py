@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Notice
-from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339
+from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 from killswitch.render.formats import rounded_duration
@@ -57,11 +57,13 @@ class KnownAlert(Struct, frozen=True, omit_defaults=True):
 class AlertState(Struct, frozen=True):
     """The alerts of a run and of the runs before it, by key.
 
-    `earlier`: texts that a version without this state has notified: they are not notified again by the first tick.
+    `earlier`: the severities and texts of what was notified in the hour before a start without this state, or without
+    all of it. They are not notified again before `until` (microseconds).
     """
 
     known: dict[str, KnownAlert] = {}
-    earlier: frozenset[str] = frozenset()
+    earlier: frozenset[tuple[Severity, str]] = frozenset()
+    until: int = 0
 
     @property
     def active(self) -> tuple[KnownAlert, ...]:
@@ -71,7 +73,9 @@ class AlertState(Struct, frozen=True):
 
 def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, ...], AlertState]:
     """The notices of a tick at `now` (microseconds) whose parts returned `alerts`, and the state after it."""
-    if not (alerts.found or state.known or state.earlier):
+    if state.earlier and now >= state.until:
+        state = AlertState(state.known)
+    if not (alerts.found or state.known):
         return (), state
     present: dict[str, Alert] = {}
     for alert in alerts.found:
@@ -83,7 +87,7 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
     for key, alert in present.items():
         before = known.get(key)
         text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
-        if text is not None and (before is not None or text not in state.earlier):
+        if text is not None and (before is not None or not _was_notified(alert, state.earlier)):
             notified.append((alert, alert.severity, text, False))
     unknown = frozenset(alerts.unknown)
     for key in [key for key in known if key not in present]:
@@ -96,7 +100,16 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
         if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
             known[key] = after
     known = _bounded(known)
-    return _notices(notified, now), state if known == state.known and not state.earlier else AlertState(known)
+    return _notices(notified, now), state if known == state.known else replace(state, known=known)
+
+
+def _was_notified(alert: Alert, earlier: frozenset[tuple[Severity, str]]) -> bool:
+    """Whether a notice with its severity and text is among the earlier ones, alone or with others under its heading."""
+    if alert.heading is None:
+        return (alert.severity, alert.text) in earlier
+    start = f"{alert.heading}: "
+    of_heading = (text for severity, text in earlier if severity == alert.severity and text.startswith(start))
+    return any(f"; {alert.text};" in f"; {text.removeprefix(start)};" for text in of_heading)
 
 
 def _is_unknown(key: str, unknown: frozenset[str]) -> bool:
@@ -202,7 +215,8 @@ def _when(at: int) -> str:
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
-_DECODER = msgjson.Decoder(dict[str, KnownAlert])
+_ENTRIES = msgjson.Decoder(dict[str, Raw])
+_DECODER = msgjson.Decoder(KnownAlert)
 
 
 def encode_state(state: AlertState) -> bytes:
@@ -210,9 +224,16 @@ def encode_state(state: AlertState) -> bytes:
     return _ENCODER.encode(state.known)
 
 
-def read_state(blob: bytes | None, earlier: Iterable[Notice] = ()) -> AlertState:
-    """The stored state. Without one that can be read, alerts with the text of an `earlier` notice count as notified."""
-    known = decoded(_DECODER.decode, blob)
-    if known is not None:
+def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = 0) -> AlertState:
+    """The stored state, as far as this version can decode it, for a start at `now` (microseconds).
+
+    If there is none, or not all of it can be decoded, what an `earlier` notice of the last hour reported counts as
+    notified for the first minute: some parts take a few passes to find what is wrong.
+    """
+    entries = decoded(_ENTRIES.decode, blob)
+    read = {key: decoded(_DECODER.decode, bytes(entry)) for key, entry in (entries or {}).items()}
+    known = {key: each for key, each in read.items() if each is not None}
+    if entries is not None and len(known) == len(entries):
         return AlertState(known)
-    return AlertState(earlier=frozenset(notice.text for notice in earlier))
+    recent = (notice for notice in earlier if now - to_micros(notice.as_of) < REMEMBERED)
+    return AlertState(known, frozenset((notice.severity, notice.text) for notice in recent), now + FIRST_PAUSE)

@@ -156,15 +156,38 @@ def test_a_finding_is_notified_once_and_never_resolved() -> None:
     assert course.tick(40_000, finding) == ["order 1 is still open"]
 
 
+def paged(text: str, second: int = 0) -> Notice:
+    """A notice of a page at that second."""
+    return Notice(from_micros(START + second * SECOND), "runner", "runner", "warning", "page", text)
+
+
 def test_an_upgrade_repeats_nothing_that_has_the_same_text() -> None:
-    """A store without this state: the first tick leaves out what an earlier version notified, and only the first."""
-    earlier = Notice(from_micros(START), "runner", "runner", "warning", "page", FOLDER.text)
-    course = Course()
-    course.state = read_state(None, [earlier])
+    """A store without this state: the first minute leaves out what was notified in the hour before, and no later."""
+    course, now = Course(), START
+    course.state = read_state(None, [paged(FOLDER.text)], now)
     assert course.tick(0, FOLDER, Alert("b", "page", "b")) == ["b"]
-    course.state = read_state(None, [earlier])
-    course.tick(0)
-    assert course.tick(1, FOLDER) == [FOLDER.text]
+    for second, expected in ((59, []), (60, [FOLDER.text])):  # a stall takes some passes to be found
+        course.state = read_state(None, [paged(FOLDER.text)], now)
+        course.tick(0)
+        assert course.tick(second, FOLDER) == expected
+
+
+def test_an_upgrade_repeats_nothing_under_a_heading() -> None:
+    """A text is compared with its heading, alone or among those of one notice, and never with a part of a text."""
+    course = Course()
+    texts = ["BTC is refused", "ETH is stuck", "SOL", "main"]
+    found = [Alert(f"a/{text}", "page", text, heading="closing on main") for text in texts]
+    earlier = ["closing on main: BTC is refused", "closing on main: ADA; ETH is stuck", "closing on main: SOL waits"]
+    course.state = read_state(None, map(paged, earlier), START)
+    assert course.tick(0, *found) == ["closing on main: SOL; main"]
+
+
+def test_an_upgrade_keeps_back_nothing_that_is_old_or_worse() -> None:
+    """What was notified an hour before the start, or as a warning, is a page."""
+    course = Course()
+    weak = Notice(from_micros(START), "runner", "runner", "warning", "warning", "b")
+    course.state = read_state(None, [paged(FOLDER.text, -3600), weak, paged("c", -3599)], START)
+    assert course.tick(0, *(Alert(text, "page", text) for text in (FOLDER.text, "b", "c"))) == [FOLDER.text, "b"]
 
 
 def test_a_damaged_state_counts_as_none() -> None:
@@ -172,6 +195,18 @@ def test_a_damaged_state_counts_as_none() -> None:
     course = Course()
     course.state = read_state(b"{]")
     assert course.tick(0, FOLDER) == [FOLDER.text]
+
+
+def test_an_entry_of_the_state_that_cannot_be_decoded_costs_no_other_entry() -> None:
+    """One of a later version is not repeated if its text was notified lately; the others are known as before."""
+    course = Course()
+    one, other = Alert("a", "page", "a is wrong"), Alert("b", "page", "b is wrong")
+    course.tick(0, one, other)
+    blob = encode_state(course.state).replace(b'"key":"b","severity":"page"', b'"key":"b","severity":"alarm"')
+    for earlier, expected in (([], ["b is wrong"]), ([paged("b is wrong")], [])):
+        course.state = read_state(blob, earlier, START + SECOND)
+        assert [each.alert.key for each in course.state.active] == ["a"]
+        assert course.tick(1, one, other) == expected
 
 
 def test_alerts_under_one_heading_are_one_notice() -> None:
