@@ -92,7 +92,8 @@ class Observers:
 
     def findings(self, snapshot: Snapshot) -> Alerts:
         """The findings of order reconciliation."""
-        return self.isolation.call("orders to be confirmed", lambda: self.reconciliation.alerts(snapshot), NO_ALERTS)
+        self.isolation.call("orders to be confirmed", partial(self.reconciliation.compare, snapshot), None)
+        return self.reconciliation.alerts()
 
     def notices(self) -> tuple[Notice, ...]:
         """The events of dead-man timers."""
