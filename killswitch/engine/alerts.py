@@ -7,7 +7,7 @@ notified last that something is over may rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Raw, Struct
 from msgspec import json as msgjson
@@ -26,7 +26,7 @@ LONGEST_PAUSE = 32 * MINUTE
 REMEMBERED = HOUR
 """How long an alert that is over counts as having returned (microseconds)."""
 MOST_FINDINGS = 500
-"""Number of findings that are remembered, of those that were found last."""
+"""Number of findings that are remembered, of those that were found last; more only while more are found."""
 
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
 
@@ -99,7 +99,7 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
             notified.append((after.alert, after.severity, text, True))
         if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
             known[key] = after
-    known = _bounded(known)
+    known = _bounded(known, present)
     return _notices(notified, now), state if known == state.known else replace(state, known=known)
 
 
@@ -183,9 +183,11 @@ def _absent(known: KnownAlert, now: int) -> tuple[str | None, KnownAlert]:
     return f"over since {_when(gone)}: {known.alert.text}", after
 
 
-def _bounded(known: dict[str, KnownAlert]) -> dict[str, KnownAlert]:
-    findings = sorted((each.gone or 0, key) for key, each in known.items() if not each.alert.lasts)
-    for _, key in findings[:-MOST_FINDINGS]:
+def _bounded(known: dict[str, KnownAlert], present: Collection[str]) -> dict[str, KnownAlert]:
+    """Without the oldest findings beyond the bound; one that is found now would be notified again by the next tick."""
+    findings = [(each.gone or 0, key) for key, each in known.items() if not each.alert.lasts]
+    absent = sorted(each for each in findings if each[1] not in present)
+    for _, key in absent[: max(0, len(findings) - MOST_FINDINGS)]:
         del known[key]
     return known
 

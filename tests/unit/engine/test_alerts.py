@@ -157,6 +157,16 @@ def test_a_finding_is_notified_once_and_never_resolved() -> None:
     assert course.tick(40_000, finding) == ["order 1 is still open"]
 
 
+def test_more_findings_than_are_remembered_are_notified_once() -> None:
+    """Those that every tick finds, such as commands that cannot be read; once they are gone, the bound applies."""
+    course = Course()
+    many = [Alert(f"command/{number}", "page", "x", lasts=False) for number in range(2 * MOST_FINDINGS)]
+    assert [len(course.tick(second, *many)) for second in range(3)] == [len(many), 0, 0]
+    course.tick(3, many[0])
+    assert len(course.state.known) == MOST_FINDINGS
+    assert course.tick(4, many[0]) == []
+
+
 def paged(text: str, second: int = 0) -> Notice:
     """A notice of a page at that second."""
     return Notice(from_micros(START + second * SECOND), "runner", "runner", "warning", "page", text)
