@@ -7,15 +7,15 @@ notified last that something is over may rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Notice
-from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339
+from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 from killswitch.render.formats import rounded_duration
@@ -26,7 +26,7 @@ LONGEST_PAUSE = 32 * MINUTE
 REMEMBERED = HOUR
 """How long an alert that is over counts as having returned (microseconds)."""
 MOST_FINDINGS = 500
-"""Number of findings that are remembered, of those that were found last."""
+"""Number of findings that are remembered, of those that were found last; more only while more are found."""
 
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
 
@@ -57,11 +57,13 @@ class KnownAlert(Struct, frozen=True, omit_defaults=True):
 class AlertState(Struct, frozen=True):
     """The alerts of a run and of the runs before it, by key.
 
-    `earlier`: texts that a version without this state has notified: they are not notified again by the first tick.
+    `earlier`: the severities and texts of what was notified in the hour before a start without this state, or without
+    all of it. They are not notified again before `until` (microseconds).
     """
 
     known: dict[str, KnownAlert] = {}
-    earlier: frozenset[str] = frozenset()
+    earlier: frozenset[tuple[Severity, str]] = frozenset()
+    until: int = 0
 
     @property
     def active(self) -> tuple[KnownAlert, ...]:
@@ -71,7 +73,9 @@ class AlertState(Struct, frozen=True):
 
 def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, ...], AlertState]:
     """The notices of a tick at `now` (microseconds) whose parts returned `alerts`, and the state after it."""
-    if not (alerts.found or state.known or state.earlier):
+    if state.earlier and now >= state.until:
+        state = AlertState(state.known)
+    if not (alerts.found or state.known):
         return (), state
     present: dict[str, Alert] = {}
     for alert in alerts.found:
@@ -83,29 +87,40 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
     for key, alert in present.items():
         before = known.get(key)
         text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
-        if text is not None and (before is not None or text not in state.earlier):
+        if text is not None and (before is not None or not _was_notified(alert, state.earlier)):
             notified.append((alert, alert.severity, text, False))
-    for key in known.keys() - present.keys():
-        if _is_unknown(key, alerts.unknown):
+    unknown = frozenset(alerts.unknown)
+    for key in [key for key in known if key not in present]:
+        if known[key].is_active and _is_unknown(key, unknown):
             known[key] = _unknown(known[key])
-    for key in [key for key in known if key not in present and not _is_unknown(key, alerts.unknown)]:
+            continue
         text, after = _absent(known.pop(key), now)
         if text is not None:
             notified.append((after.alert, after.severity, text, True))
         if after.is_active or not after.alert.lasts or now - (after.gone or 0) < REMEMBERED:
             known[key] = after
-    known = _bounded(known)
-    return _notices(notified, now), state if known == state.known and not state.earlier else AlertState(known)
+    known = _bounded(known, present)
+    return _notices(notified, now), state if known == state.known else replace(state, known=known)
 
 
-def _is_unknown(key: str, unknown: tuple[str, ...]) -> bool:
+def _was_notified(alert: Alert, earlier: frozenset[tuple[Severity, str]]) -> bool:
+    """Whether a notice with its severity and text is among the earlier ones, alone or with others under its heading."""
+    if alert.heading is None:
+        return (alert.severity, alert.text) in earlier
+    start = f"{alert.heading}: "
+    of_heading = (text for severity, text in earlier if severity == alert.severity and text.startswith(start))
+    return any(f"; {alert.text};" in f"; {text.removeprefix(start)};" for text in of_heading)
+
+
+def _is_unknown(key: str, unknown: frozenset[str]) -> bool:
     """Whether the key, or a beginning of it that ends at a slash, is among those that cannot be judged."""
-    return any(not start or key == start or key.startswith(f"{start}/") for start in unknown)
+    starts = (key[:at] for at, letter in enumerate(key) if letter == "/")
+    return "" in unknown or key in unknown or any(start in unknown for start in starts)
 
 
 def _unknown(known: KnownAlert) -> KnownAlert:
     """The alert after a tick that cannot judge it: it is not known to be absent."""
-    return replace(known, gone=None) if known.is_active and known.gone is not None else known
+    return known if known.gone is None else replace(known, gone=None)
 
 
 def _appeared(alert: Alert, now: int) -> tuple[str | None, KnownAlert]:
@@ -168,9 +183,11 @@ def _absent(known: KnownAlert, now: int) -> tuple[str | None, KnownAlert]:
     return f"over since {_when(gone)}: {known.alert.text}", after
 
 
-def _bounded(known: dict[str, KnownAlert]) -> dict[str, KnownAlert]:
-    findings = sorted((each.gone or 0, key) for key, each in known.items() if not each.alert.lasts)
-    for _, key in findings[:-MOST_FINDINGS]:
+def _bounded(known: dict[str, KnownAlert], present: Collection[str]) -> dict[str, KnownAlert]:
+    """Without the oldest findings beyond the bound; one that is found now would be notified again by the next tick."""
+    findings = [(each.gone or 0, key) for key, each in known.items() if not each.alert.lasts]
+    absent = sorted(each for each in findings if each[1] not in present)
+    for _, key in absent[: max(0, len(findings) - MOST_FINDINGS)]:
         del known[key]
     return known
 
@@ -200,7 +217,8 @@ def _when(at: int) -> str:
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
-_DECODER = msgjson.Decoder(dict[str, KnownAlert])
+_ENTRIES = msgjson.Decoder(dict[str, Raw])
+_DECODER = msgjson.Decoder(KnownAlert)
 
 
 def encode_state(state: AlertState) -> bytes:
@@ -208,9 +226,16 @@ def encode_state(state: AlertState) -> bytes:
     return _ENCODER.encode(state.known)
 
 
-def read_state(blob: bytes | None, earlier: Iterable[Notice] = ()) -> AlertState:
-    """The stored state. Without one that can be read, alerts with the text of an `earlier` notice count as notified."""
-    known = decoded(_DECODER.decode, blob)
-    if known is not None:
+def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = 0) -> AlertState:
+    """The stored state, as far as this version can decode it, for a start at `now` (microseconds).
+
+    If there is none, or not all of it can be decoded, what an `earlier` notice of the last hour reported counts as
+    notified for the first minute: some parts take a few passes to find what is wrong.
+    """
+    entries = decoded(_ENTRIES.decode, blob)
+    read = {key: decoded(_DECODER.decode, bytes(entry)) for key, entry in (entries or {}).items()}
+    known = {key: each for key, each in read.items() if each is not None}
+    if entries is not None and len(known) == len(entries):
         return AlertState(known)
-    return AlertState(earlier=frozenset(notice.text for notice in earlier))
+    recent = (notice for notice in earlier if now - to_micros(notice.as_of) < REMEMBERED)
+    return AlertState(known, frozenset((notice.severity, notice.text) for notice in recent), now + FIRST_PAUSE)

@@ -148,8 +148,8 @@ class Runner:
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
-        stored = self.store.live(ALERTS)
-        self._alerts = read_state(stored, () if stored else self.store.notices(REMEMBERED_NOTICES))
+        earlier = self.store.notices(REMEMBERED_NOTICES)
+        self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""

@@ -92,7 +92,8 @@ class Observers:
 
     def findings(self, snapshot: Snapshot) -> Alerts:
         """The findings of order reconciliation."""
-        return self.isolation.call("orders to be confirmed", lambda: self.reconciliation.alerts(snapshot), NO_ALERTS)
+        self.isolation.call("orders to be confirmed", partial(self.reconciliation.compare, snapshot), None)
+        return self.reconciliation.alerts()
 
     def notices(self) -> tuple[Notice, ...]:
         """The events of dead-man timers."""
@@ -107,9 +108,9 @@ class Observers:
     ) -> tuple[Outgoing, ...]:
         """The notifications of a tick, to be committed with it.
 
-        A close that left positions has a message of its own, so its notice is left out.
+        A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
-        own = {alert.group for alert in shortfalls(snapshot.closings).found}
+        own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
         return self.isolation.call("what is to be notified", outgoing, ())

@@ -16,7 +16,6 @@ from msgspec import structs
 
 from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
-    Discrepancy,
     discrepancies,
     fills_of_ours,
     journal_status,
@@ -65,7 +64,7 @@ class OrderReconciliation:
         self._resting: dict[str, dict[str, Order]] = {}
         """Account → name → our resting order as last compared."""
         self._found: list[Alert] = []
-        """Findings of the journal itself, until the next tick."""
+        """Findings since `alerts` returned the last ones."""
 
     # ClosingObserver
 
@@ -87,31 +86,32 @@ class OrderReconciliation:
 
     # Ticks
 
-    def alerts(self, snapshot: Snapshot) -> Alerts:
-        """A finding for each discrepancy and each order that is no longer queried. Raises StoreError."""
-        found, self._found = self._found, []
+    def compare(self, snapshot: Snapshot) -> None:
+        """Find the discrepancies of a tick. Raises StoreError; what was found until then, `alerts` returns."""
         for account in snapshot.accounts:
-            found += [_of_order(each.name, each.what, each.text) for each in self._discrepancies(account, snapshot)]
+            if account.quality == "ok":
+                self._compare_orders(account, snapshot)
+
+    def alerts(self) -> Alerts:
+        """A finding, once, for each discrepancy and each order that is no longer queried."""
+        found, self._found = self._found, []
         return Alerts(tuple(found))
 
-    def _discrepancies(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Discrepancy]:
-        """Discrepancies of orders that changed in this snapshot or in the journal, or whose comparison was not due."""
-        if account.quality != "ok":
-            return []
+    def _compare_orders(self, account: AccountSnapshot, snapshot: Snapshot) -> None:
+        """Compare orders that changed in this snapshot or in the journal, or whose comparison was not due."""
         resting, filled = self._resting_orders(account), self._filled[account.account]
         due = self._due.setdefault(account.account, {})
         names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
         self._find_decisions({name for name in names if name not in self._decisions})
-        found: list[Discrepancy] = []
         for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
             del due[name]
             known = self._journaled(name)
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
             fills = {name: filled[name]} if name in filled else {}
-            found += discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
+            odd = discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
+            self._found += [_of_order(each.name, each.what, each.text) for each in odd]
             if known is not None and journal_status(known) != "sent" and snapshot.as_of < shown_from(known):
                 due[name] = shown_from(known)
-        return found
 
     def _resting_orders(self, account: AccountSnapshot) -> dict[str, Order]:
         """Our resting orders, by name. Orders that changed or have new fills are due from now on."""
@@ -224,7 +224,7 @@ class OrderReconciliation:
             case Undecodable():
                 what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
                 text = f"{what}, and counts as the worst case: {entry.why} {way_out}"
-                self._found.append(_finding(f"journal/{decision}/{place}/{entry.row.kind}", text))
+                self._found.append(_finding(f"journal/{decision}/{place}/{entry.row.kind}/{entry.row.sequence}", text))
 
 
 class CombinedClosingObserver:

@@ -16,7 +16,7 @@ from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
-from killswitch.model.snapshot import Instant, Snapshot
+from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
@@ -154,11 +154,13 @@ class Notifier:
             {target: each.given_up for target, each in counts.items()},
         )
 
+    def newly_ended(self, snapshot: Snapshot) -> tuple[Closing, ...]:
+        """The closings whose status no message of this run was about yet, until `outgoing` makes their messages."""
+        return tuple(each for each in snapshot.closings if self._ended.get(each.decision) != each.status)
+
     def _of_closings(self, snapshot: Snapshot) -> Iterator[Outgoing]:
         """A message for each closing that ended; the outbox keeps a restart from repeating it."""
-        for closing in snapshot.closings:
-            if self._ended.get(closing.decision) == closing.status:
-                continue
+        for closing in self.newly_ended(snapshot):
             stored = self._store.decision(closing.decision)
             if stored is not None:
                 yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot)

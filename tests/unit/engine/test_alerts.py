@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from killswitch.engine.alerts import MOST_FINDINGS, AlertState, advance, encode_state, read_state
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
@@ -92,6 +93,32 @@ def test_what_cannot_be_judged_is_not_over() -> None:
     assert course.tick(4) == ["over since 2024-01-01T00:00:04Z: a is out"]
 
 
+class ComparedText(str):
+    """A text that counts how often it is compared with another, or searched for its beginning."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        ComparedText.comparisons += 1
+        return str.__eq__(self, other)
+
+    def __format__(self, spec: str) -> str:
+        ComparedText.comparisons += 1
+        return str.__format__(self, spec)
+
+
+def test_the_cost_of_a_tick_is_not_the_product_of_what_is_remembered_and_what_is_unknown() -> None:
+    """Of 300 findings and 300 active alerts, none is compared with each of 300 keys that cannot be judged."""
+    course = Course()
+    findings = [Alert(f"order/{number}/open", "page", "open", lasts=False) for number in range(300)]
+    course.tick(0, *findings, *(Alert(f"outage/{number}", "page", "out") for number in range(300)))
+    unknown = tuple(ComparedText(f"hedge/{number}/BTC/long") for number in range(300))
+    ComparedText.comparisons = 0
+    assert len(course.tick(1, unknown=unknown)) == 300
+    assert ComparedText.comparisons <= 300
+
+
 def test_time_in_which_it_could_not_be_judged_is_no_absence() -> None:
     """An alert that comes and goes is over only once it was seen absent for its whole pause."""
     course = Course()
@@ -130,15 +157,50 @@ def test_a_finding_is_notified_once_and_never_resolved() -> None:
     assert course.tick(40_000, finding) == ["order 1 is still open"]
 
 
-def test_an_upgrade_repeats_nothing_that_has_the_same_text() -> None:
-    """A store without this state: the first tick leaves out what an earlier version notified, and only the first."""
-    earlier = Notice(from_micros(START), "runner", "runner", "warning", "page", FOLDER.text)
+def test_more_findings_than_are_remembered_are_notified_once() -> None:
+    """Those that every tick finds, such as commands that cannot be read; once they are gone, the bound applies."""
     course = Course()
-    course.state = read_state(None, [earlier])
+    many = [Alert(f"command/{number}", "page", "x", lasts=False) for number in range(2 * MOST_FINDINGS)]
+    assert [len(course.tick(second, *many)) for second in range(3)] == [len(many), 0, 0]
+    course.tick(3, many[0])
+    assert len(course.state.known) == MOST_FINDINGS
+    assert course.tick(4, many[0]) == []
+
+
+def paged(text: str, second: int = 0) -> Notice:
+    """A notice of a page at that second."""
+    return Notice(from_micros(START + second * SECOND), "runner", "runner", "warning", "page", text)
+
+
+def test_an_upgrade_repeats_nothing_that_has_the_same_text() -> None:
+    """A store without this state: the first minute leaves out what was notified in the hour before, and no later."""
+    course, now = Course(), START
+    course.state = read_state(None, [paged(FOLDER.text)], now)
     assert course.tick(0, FOLDER, Alert("b", "page", "b")) == ["b"]
-    course.state = read_state(None, [earlier])
-    course.tick(0)
-    assert course.tick(1, FOLDER) == [FOLDER.text]
+    for second, expected in ((59, []), (60, [FOLDER.text])):  # a stall takes some passes to be found
+        course.state = read_state(None, [paged(FOLDER.text)], now)
+        course.tick(0)
+        assert course.tick(second, FOLDER) == expected
+
+
+def test_an_upgrade_repeats_nothing_under_a_heading() -> None:
+    """A text is compared with its heading, alone or among those of one notice, and never with a part of a text."""
+    course = Course()
+    texts = ["BTC is refused", "ETH is stuck", "SOL", "main"]
+    found = [Alert(f"a/{text}", "page", text, heading="closing on main") for text in texts]
+    earlier = ["closing on main: BTC is refused", "closing on main: ADA; ETH is stuck", "closing on main: SOL waits"]
+    course.state = read_state(None, map(paged, earlier), START)
+    assert course.tick(0, *found) == ["closing on main: SOL; main"]
+
+
+def test_an_upgrade_keeps_back_nothing_that_is_old_or_worse() -> None:
+    """What was notified an hour before the start, or as a warning, is a page."""
+    course = Course()
+    weak = [structs.replace(paged(text), severity="warning") for text in ("b", "closing: d")]
+    course.state = read_state(None, [paged(FOLDER.text, -3600), *weak, paged("c", -3599)], START)
+    found = [Alert(text, "page", text) for text in (FOLDER.text, "b", "c")]
+    found.append(Alert("d", "page", "d", heading="closing"))
+    assert course.tick(0, *found) == [FOLDER.text, "b", "closing: d"]
 
 
 def test_a_damaged_state_counts_as_none() -> None:
@@ -146,6 +208,18 @@ def test_a_damaged_state_counts_as_none() -> None:
     course = Course()
     course.state = read_state(b"{]")
     assert course.tick(0, FOLDER) == [FOLDER.text]
+
+
+def test_an_entry_of_the_state_that_cannot_be_decoded_costs_no_other_entry() -> None:
+    """One of a later version is not repeated if its text was notified lately; the others are known as before."""
+    course = Course()
+    one, other = Alert("a", "page", "a is wrong"), Alert("b", "page", "b is wrong")
+    course.tick(0, one, other)
+    blob = encode_state(course.state).replace(b'"key":"b","severity":"page"', b'"key":"b","severity":"alarm"')
+    for earlier, expected in (([], ["b is wrong"]), ([paged("b is wrong")], [])):
+        course.state = read_state(blob, earlier, START + SECOND)
+        assert [each.alert.key for each in course.state.active] == ["a"]
+        assert course.tick(1, one, other) == expected
 
 
 def test_alerts_under_one_heading_are_one_notice() -> None:

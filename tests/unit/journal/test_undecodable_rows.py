@@ -145,10 +145,20 @@ def test_an_undecodable_row_is_a_page() -> None:
     """Once, with its position and the cause."""
     watch = OrderReconciliation(None)  # type: ignore[arg-type] # what it reads of a store
     watch.wrote(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
-    (notice,) = watch.alerts(worlds.snapshot(NOW, worlds.account("1000", ()))).found
+    (notice,) = watch.alerts().found
     assert notice.severity == "page"
     assert all(part in notice.text for part in ("BTC", "main", "of a later version", "ksctl explain d1"))
-    assert watch.alerts(worlds.snapshot(NOW, worlds.account("1000", ()))) == NO_ALERTS
+    assert watch.alerts() == NO_ALERTS
+
+
+def test_each_undecodable_row_is_a_page_of_its_own() -> None:
+    """Two rows of one kind on one symbol may be about two orders."""
+    watch = OrderReconciliation(None)  # type: ignore[arg-type] # what it reads of a store
+    rows = [JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long", sequence=number) for number in (4, 5)]
+    for row in rows:
+        watch.wrote(decode(row))
+    one, other = watch.alerts().found
+    assert one.key != other.key
 
 
 def test_a_client_order_id_used_in_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:

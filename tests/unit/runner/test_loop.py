@@ -15,6 +15,7 @@ from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
 from killswitch.incident.record.results import newest_results
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
+from killswitch.model.store import ALERTS
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import operator_event
 from killswitch.operations.pages.decision import decision_history_of
@@ -76,6 +77,29 @@ def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
     assert stored is not None
     assert stored.snapshot is not None
     assert decode_snapshot(stored.snapshot).accounts[0].equity == book("850").equity
+
+
+def test_a_start_repeats_no_page_though_the_state_of_alerts_is_damaged(world: World) -> None:
+    """It knows from the notices of the last hour what was reported; after that hour it is reported again."""
+
+    async def starts() -> list[list[str]]:
+        pages: list[list[str]] = []
+        for later in (0.0, 1.0, 3600.0):
+            await world.clock.sleep(later)
+            store = world.open()
+            store.put_live(ALERTS, b"{]")
+            runner = world.runner(store, [ScriptedVenue(book("1000"))], policies=policies)
+            await runner.start()
+            pages.append([notice.text for notice in (await runner.tick()).notices])
+            await runner.finish()
+            await runner.shut_down()
+            store.close()
+        return pages
+
+    policies = graphs.policy_set(observing(crash_policy()))
+    first, second, third = asyncio.run(starts())
+    assert first == third
+    assert (len(first), second) == (1, [])
 
 
 @pytest.mark.parametrize("why", ["not armed", "the policy observes"])

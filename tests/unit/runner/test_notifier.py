@@ -6,27 +6,30 @@ import asyncio
 import json
 import logging
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import decode_message
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import HOUR
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.snapshot import Closing, Residual, Snapshot
 from killswitch.model.store import TickRecord
 from killswitch.operations.commands import operator_event
 from killswitch.operations.status import encode_status, store_status
 from killswitch.runner.notify.notifier import Notifier
+from killswitch.runner.observers import shortfalls
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, crash_policy
 from tests.shown import status_text
 from tests.webhooks import Webhook, free_port
-from tests.worlds import START
+from tests.worlds import START, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
@@ -75,6 +78,23 @@ async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bo
         await runner.finish()
         await runner.shut_down()
     return seen
+
+
+def test_a_close_that_leaves_more_than_at_its_end_is_notified(world: World) -> None:
+    """Its end has a message of its own and no notice; after it, more positions or more contracts are a message."""
+    store, policies = world.open(), routed(in_file(world))
+    asyncio.run(crash(world, store, policies))
+    ended = store.decisions(1)[0].decision
+    runner = world.runner(store, [ScriptedVenue(book("850"))], policies=policies)
+    state, sent = AlertState(), list[int]()
+    for second, left in enumerate(({"BTC": 2}, {"BTC": 1}, {"BTC": 1, "ETH": 1}, {"BTC": 1, "ETH": 900})):
+        residual = tuple(Residual("main", symbol, "long", Decimal(count)) for symbol, count in left.items())
+        closings = (Closing(ended.id, "residual", residual, Decimal(0), ended.scope),)
+        at = replace(snapshot(START + timedelta(hours=1, seconds=second)), closings=closings)
+        notices, state = advance(state, shortfalls(closings), to_micros(at.as_of))
+        sent.append(len(runner.observers.messages(at, (), notices, ())))
+    asyncio.run(runner.shut_down())
+    assert sent == [1, 0, 1, 1]
 
 
 async def again(world: World, store: SqlStore, policies: PolicySet) -> None:

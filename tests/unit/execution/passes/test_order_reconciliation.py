@@ -56,7 +56,8 @@ class ReconciliationBench(Struct):
     def notices_at(self, at: datetime, *orders: Order, fills: tuple[Fill, ...] = ()) -> list[str]:
         """The notices of a tick at `at`, which are kept as a tick keeps them."""
         account = structs.replace(worlds.account("1000", ()), orders=orders, fills=fills)
-        notices, self.state = advance(self.state, self.observer.alerts(worlds.snapshot(at, account)), to_micros(at))
+        self.observer.compare(worlds.snapshot(at, account))
+        notices, self.state = advance(self.state, self.observer.alerts(), to_micros(at))
         assert all(notice.severity == "page" for notice in notices)
         self.written.store.put_live(ALERTS, encode_state(self.state))
         return [notice.text for notice in notices]
@@ -223,7 +224,8 @@ def test_an_unknown_order_state_pages(bench: ReconciliationBench, kind: JournalK
 def test_a_snapshot_of_bad_quality_causes_no_notice(bench: ReconciliationBench) -> None:
     """An account that is down shows the last known orders: they are not compared."""
     account = AccountSnapshot("main", "paper", "swap", "USDT", "down", reason="no answer", orders=(resting(),))
-    assert bench.observer.alerts(worlds.snapshot(after(minutes=5), account)).found == ()
+    bench.observer.compare(worlds.snapshot(after(minutes=5), account))
+    assert bench.observer.alerts().found == ()
 
 
 def test_combined_observers_are_both_notified() -> None:
