@@ -31,6 +31,10 @@ class MetricsRecorder:
         self._notifications = notifications
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("telemetry",)
+
+    @property
     def alerts(self) -> Alerts:
         return alert_if("telemetry", self._telemetry.problem)
 
@@ -66,6 +70,10 @@ class EventEmitter:
         self._closings: dict[str, Closing] = {}
         self._machines: tuple[MachineStatus, ...] = ()
         self.ticks = 0
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return ("events",)
 
     @property
     def alerts(self) -> Alerts:

@@ -137,6 +137,10 @@ class LockWriter(Performer):
         return self.lifecycle.fully_locked(self.clock.now())
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("locks",)
+
+    @property
     def alerts(self) -> Alerts:
         """An alert for each problem: a warning if it keeps no lock from being written.
 
