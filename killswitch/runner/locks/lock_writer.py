@@ -130,7 +130,6 @@ class LockWriter(Performer):
         """The foreign lock that was passed to the folder's turn under way."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
-        self._has_answered = False
 
     def fully_locked(self) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`."""
@@ -144,13 +143,13 @@ class LockWriter(Performer):
     def alerts(self) -> Alerts:
         """An alert for each problem: a warning if it keeps no lock from being written.
 
-        Before the first answer of the folder nothing is known.
+        Before the first answer of the folder, and after one without every lock in it, no lock is known to be written.
         """
         found = tuple(
             Alert(f"locks/{each.subject}", "warning" if each.is_warning else "page", each.text)
             for each in self._all_problems()
         )
-        return Alerts(found, () if self._has_answered else ("locks",))
+        return Alerts(found, () if self._last.is_complete else ("locks",))
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return self.lifecycle.planned(decision)
@@ -203,7 +202,7 @@ class LockWriter(Performer):
     async def _end_scopes(self, until: float) -> None:
         outcome = await self._ended(self._scopes, until, f"the lock folder {self.folder}")
         if outcome is not None:
-            self._last, self._has_answered = outcome, True
+            self._last = outcome
             if self._foreign is self._submitted and any(lock.scope == FOREIGN_SCOPE for lock in outcome.held):
                 self._foreign = None
             self._complete = outcome.held if outcome.is_complete else self._complete

@@ -7,7 +7,8 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from errno import EACCES
+from errno import EACCES, EIO, ENOSPC
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,37 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
         *(page for page in pages if page.startswith("over since 2024-01-01T00:02:0")),
     ])  # fmt: skip
     assert len(pages) == 6
+
+
+@pytest.mark.parametrize("broken", ["guarded", "read_file"])
+def test_an_unwritten_lock_is_not_over_while_the_whole_folder_fails(
+    broken: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full, and then the folder: nothing is known of the lock until the folder answers again."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    def fail(*_: object, errno: int = EIO) -> None:
+        raise OSError(errno, os.strerror(errno)) if errno == ENOSPC or broken == "guarded" else ValueError("a defect")
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await ticks(world, runner, 1)
+        venue.answer = book("850")
+        with monkeypatch.context() as full:
+            full.setattr("killswitch.gate.lock_file_writer.replace_file", partial(fail, errno=ENOSPC))
+            await ticks(world, runner, 3)
+            with full.context() as whole:
+                whole.setattr(f"killswitch.gate.lock_folder.{broken}", fail)
+                await ticks(world, runner, 3)
+            assert [each.text for each in store.notices(20) if "over since" in each.text] == []
+        await ticks(world, runner, 3)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(story())
+    ends = [notice.text for notice in store.notices(20) if "over since" in notice.text]
+    assert any("account/main" in text and "No space left" in text for text in ends)
 
 
 def test_a_folder_that_timed_out_is_not_waited_for_again(world: World, mount: Mount) -> None:
