@@ -208,9 +208,7 @@ def test_one_queued_order_is_queried_every_twenty_seconds() -> None:
     assert 2.5 * minutes <= queried <= 3 * minutes + 1
     assert 5 * minutes <= looks <= 6 * minutes + 1
     assert len(scene.entries("acknowledged")) == len(STOCKS)
-    assert scene.notices == {
-        f"{symbol} waits for the market to open: the venue has the order" for symbol, _ in STOCKS
-    }
+    assert scene.notices == {f"{symbol} waits for the market to open: the venue has the order" for symbol, _ in STOCKS}
 
 
 def test_queued_orders_are_queried_at_once_when_a_tick_shows_the_opening() -> None:

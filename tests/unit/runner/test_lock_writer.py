@@ -178,13 +178,41 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
 
     asyncio.run(story())
     pages = [notice.text for notice in store.notices(500) if notice.policy == "runner"]
+    unwritten = "locks could not be written and are retried (Permission denied)"
     assert sorted(pages) == sorted([
-        "the lock of account/main could not be written and is retried: Permission denied",
+        f"{unwritten}: account/main",
         f"the lock file {world.locks.union} could not be written and is retried: Permission denied",
         "the lock of account/main is not written yet: bots may still trade there",
-        *(page for page in pages if page.startswith("over since 2024-01-01T00:02:0")),
+        *(page for page in pages if page.removeprefix(f"{unwritten}: ").startswith("over since 2024-01-01T00:02:0")),
     ])  # fmt: skip
     assert len(pages) == 6
+
+
+def test_a_second_scope_that_is_not_written_is_paged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another account, for the same cause: it is not held back because the first one is known."""
+    store, full = world.open(), {"account__main.json"}
+
+    def refuse(path: Path, content: bytes) -> None:
+        if path.name in full:
+            raise OSError(ENOSPC, "No space left on device")
+        replace_file(path, content)
+
+    monkeypatch.setattr("killswitch.gate.lock_file_writer.replace_file", refuse)
+
+    async def story() -> None:
+        venues = [ScriptedVenue(book("1100", name), name) for name in ("main", "other")]
+        runner = world.runner(store, venues)
+        await runner.start()
+        await ticks(world, runner, 5)
+        full.add("account__other.json")
+        await ticks(world, runner, 30)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(story())
+    heading = "locks could not be written and are retried (No space left on device)"
+    pages = [notice.text for notice in store.notices(500) if notice.text.startswith("locks")]
+    assert pages == [f"{heading}: account/other", f"{heading}: account/main"], "newest first"
 
 
 @pytest.mark.parametrize("broken", ["guarded", "read_file"])
