@@ -41,12 +41,16 @@ class LockChanges(Struct, frozen=True):
 
 
 class LockProblem(Struct, frozen=True):
-    """A problem with lock files. Its text may change while it lasts; its subject does not."""
+    """A problem with lock files. Its text may change while it lasts; its subject does not, and has no text in it.
+
+    `heading`: what its text is shown under, with those of other scopes.
+    """
 
     subject: str
     text: str
     is_warning: bool = False
     """Whether every requested lock is written nevertheless."""
+    heading: str | None = None
 
 
 class LockOutcome(Struct, frozen=True):

@@ -240,13 +240,12 @@ class LockFolder:
 
 
 def _unwritten(failed: Mapping[Path, str]) -> list[LockProblem]:
-    """One problem per cause: a folder that refuses writes may hold a thousand files."""
-    causes: dict[str, list[str]] = {}
-    for path, cause in failed.items():
-        causes.setdefault(cause, []).append(scope_of(path))
+    """One problem per scope, under one heading per cause: a folder that refuses writes may hold a thousand files."""
     return [
-        LockProblem(f"write: {cause}", f"the lock of {_named(scopes)} could not be written and is retried: {cause}")
-        for cause, scopes in causes.items()
+        LockProblem(
+            f"write/{scope_of(path)}", scope_of(path), heading=f"locks could not be written and are retried ({cause})"
+        )
+        for path, cause in failed.items()
     ]
 
 
@@ -262,7 +261,3 @@ def _not_readable(locks: Iterable[LockRecord]) -> list[LockProblem]:
         for lock in locks
         if lock.locked and UNREADABLE in lock.details
     ]
-
-
-def _named(scopes: list[str]) -> str:
-    return ", ".join(scopes[:3]) + (f" and {len(scopes) - 3} more" if len(scopes) > 3 else "")

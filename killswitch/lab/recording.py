@@ -124,6 +124,10 @@ class BackgroundRecorder:
         return self._writer.problem
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("recording",)
+
+    @property
     def alerts(self) -> Alerts:
         """A page while snapshots are missing or delayed."""
         return alert_if("recording/writer", self.problem)

@@ -321,6 +321,11 @@ class Interpreter:
                 self._hedging.remember(decision)
         return Outcome(decisions, tuple(issued), alerts)
 
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """How the keys of alerts begin that planning judges in this run."""
+        return self._hedging.judges
+
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
         self._hedging.armed = accounts

@@ -137,6 +137,7 @@ def assemble(
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
+        judges=("unrouted", "unwatched") if live else (),
     )  # fmt: skip
 
 

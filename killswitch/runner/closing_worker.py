@@ -189,12 +189,13 @@ class ClosingWorker:
         if (reason := self._stall_reason()) is not None:
             return self._only("stalled", reason)
         heading = f"closing on account {self.account}"
-        return Alerts(
-            tuple(
-                Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading)
-                for key, why in self.executor.stalls.items()
-            )
+        found = tuple(
+            Alert(f"closing/{self.account}/uncloseable/{key}", "page", why, heading=heading)
+            for key, why in self.executor.stalls.items()
         )
+        # Before the first pass of this run, and for some passes without reliable data, nothing is known to be over.
+        is_unjudged = self._more and (self.executor.passes == 0 or self.executor.distrust is not None)
+        return Alerts(found, (f"closing/{self.account}",) if is_unjudged else ())
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""

@@ -43,6 +43,10 @@ class ClosingWorkers:
         return frozenset(name for name, worker in self._workers.items() if worker.is_working)
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"closing/{name}" for name in self._workers)
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each account whose last pass failed or made no progress; unknown before its first pass."""
         return together(worker.alerts for worker in self._workers.values())

@@ -41,6 +41,10 @@ class DiskSpace:
             self._check()
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("disk", "store")
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each problem of the store; if there is none, for each of the disk."""
         failing = together(alert_if(f"store/{kind}", text) for kind, text in self._store.troubles.items())

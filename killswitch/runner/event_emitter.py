@@ -31,6 +31,10 @@ class MetricsRecorder:
         self._notifications = notifications
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("telemetry",)
+
+    @property
     def alerts(self) -> Alerts:
         return together(alert_if(f"telemetry/{what}", why) for what, why in self._telemetry.problems.items())
 
@@ -66,6 +70,10 @@ class EventEmitter:
         self._closings: dict[str, Closing] = {}
         self._machines: tuple[MachineStatus, ...] = ()
         self.ticks = 0
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return ("events",)
 
     @property
     def alerts(self) -> Alerts:

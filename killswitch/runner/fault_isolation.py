@@ -25,6 +25,12 @@ class FaultIsolation:
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}
+        self._called = set[str]()
+        """The parts that were called in this run."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"part/{name}" for name in self._called)
 
     @property
     def alerts(self) -> Alerts:
@@ -46,6 +52,7 @@ class FaultIsolation:
     @contextmanager
     def _isolated(self, part: str) -> Iterator[None]:
         """Record a failure; only one of the store propagates."""
+        self._called.add(part)
         try:
             yield
         except StoreTroubleError:

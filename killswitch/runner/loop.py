@@ -28,6 +28,7 @@ from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pe
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
+from killswitch.runner.judged_keys import judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import TickReport, shortfalls
@@ -75,6 +76,7 @@ class Runner:
         *,
         policy_set: str,
         lasting: Alerts = NO_ALERTS,
+        judges: tuple[str, ...] = (),
         startup_notices: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
         self.interpreter = interpreter
@@ -92,6 +94,8 @@ class Runner:
         """The digest of the policies."""
         self.lasting = lasting
         """What is wrong before the run, and for the whole of it."""
+        self.judges = judges
+        """How the keys of alerts begin that were judged before the run."""
         self._after_acting = NO_ALERTS
         """What was wrong after the last pass had acted."""
         self._problems = self.lasting.texts
@@ -100,6 +104,8 @@ class Runner:
         self._event_dates = EventDates(self.clock.leap)
         self._startup_notices = startup_notices
         self._alerts = AlertState()
+        self._unjudged: tuple[str, ...] = ()
+        """The keys of alerts of earlier runs that no part of this run has judged."""
         self._has_ticked = False
         self.ticks = 0
         """Ticks that `run` has completed."""
@@ -150,6 +156,7 @@ class Runner:
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
         earlier = self.store.notices(REMEMBERED_NOTICES)
         self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
+        self._unjudged = tuple(each.alert.key for each in self._alerts.active)
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
@@ -326,6 +333,14 @@ class Runner:
         self._after_acting = performed + self.observers.alerts + self.workers.alerts
         self._problems = (self.lasting + self._while_polling() + self._after_acting + self.poller.streams.alerts).texts
 
+    def _unjudged_keys(self) -> tuple[str, ...]:
+        """Keys of alerts of earlier runs whose part this run does not have, such as an account that is not armed."""
+        if self._unjudged:
+            parts = (self.interpreter, self.poller.outages, self.poller.streams, self.workers, self.effects.lock_writer,
+                     self.effects.suspension, self.observers)  # fmt: skip
+            self._unjudged = unjudged(self._unjudged, self.judges + judged_by(parts))
+        return self._unjudged
+
     def _while_polling(self) -> Alerts:
         """What this tick itself has found wrong: clock and outages."""
         return self._wall.alerts + self.poller.outages.alerts
@@ -347,7 +362,7 @@ class Runner:
             shortfalls(snapshot.closings),
             unreadable_commands(commands.unreadable),
             self.observers.findings(snapshot),
-            NO_ALERTS if self._has_ticked else Alerts(unknown=("",)),
+            Alerts(unknown=self._unjudged_keys() if self._has_ticked else ("",)),
         ))  # fmt: skip
         notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))
         startup, self._startup_notices = self._startup_notices, ()

@@ -20,6 +20,7 @@ from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
 from killswitch.runner.order_reconciliation import OrderReconciliation
@@ -84,6 +85,11 @@ class Observers:
         parts: tuple[object, ...] = (*self.observers, self.recorder)
         behind = (each.alerts for each in parts if isinstance(each, HasAlerts))
         return together((self._unrecorded, timers, self.isolation.alerts, *behind))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """How the keys begin that the observers of this run judge."""
+        return judged_by((*self.observers, self.recorder, self.dead_man, self.isolation))
 
     @property
     def timers(self) -> tuple[TimerView, ...]:

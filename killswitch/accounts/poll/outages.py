@@ -52,6 +52,10 @@ class Outages:
         self._polled: set[str] = set()
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"outage/{name}" for name in self._armed)
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each armed account that cannot be polled; unknown until its first poll, and at first failures."""
         outages = [(name, self._outages.get(name)) for name in self._armed]

@@ -166,6 +166,10 @@ class PushListener:
         self._tasks[name] = asyncio.create_task(reopened, name=f"stream of {name}")
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"stream/{name}" for name in self._streams)
+
+    @property
     def alerts(self) -> Alerts:
         """A warning for each stream that does not deliver; unknown while it is being opened."""
         return together(stream.alerts for stream in self._streams.values())

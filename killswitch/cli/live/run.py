@@ -271,6 +271,10 @@ class RunConsole:
             self._print_orphans()
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("console",)
+
+    @property
     def alerts(self) -> Alerts:
         """A page while output is late or lost."""
         from killswitch.model.alert import alert_if

@@ -87,7 +87,7 @@ class MarketHalts:
         return found
 
     def notices(self, targets: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> dict[str, str]:
-        """What has waited for a market for a while: its symbols, and a text that lasts until one of them changes.
+        """What has waited for a market for a while, by symbol: others that begin to wait do not change it.
 
         Targets with an order of unknown status are left out: `stall_reason` reports those.
         """
@@ -96,14 +96,12 @@ class MarketHalts:
         resting = sorted({target.symbol for target in due if self.is_resting(target)})
         refused = sorted({target.symbol for target in due if self.is_waiting(target)})
         return {
-            f"{', '.join(symbols)}/{key}": (
-                f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
-            )
+            f"{symbol}/{key}": f"{symbol} waits for the market to open: {state}"
             for key, symbols, state in (
-                ("resting", resting, "the venue has the order" if len(resting) == 1 else "the venue has the orders"),
+                ("resting", resting, "the venue has the order"),
                 ("refused", refused, f"until then orders are refused ({MARKET_CLOSED})"),
             )
-            if symbols
+            for symbol in symbols
         }
 
     def has_notice(self, target: PositionTarget) -> bool:

@@ -130,6 +130,11 @@ class HedgePlanner:
                 without.append(_alert(part, suggestion, is_suggested=True))
         return decisions, issued, Alerts(tuple(without), self._unjudged())
 
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """How the keys begin of positions that may be judged: none without a rule."""
+        return tuple(f"hedge/{name}" for name in self._seen.accounts) if self._rules else ()
+
     def _unjudged(self) -> tuple[str, ...]:
         """The keys of positions that are still there: only one that is closed or hedged needs no hedge any more."""
         if not self._rules:

@@ -166,6 +166,10 @@ class DeadManTimers:
         self._save()
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"dead-man/{name}" for name in self._timers)
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each reason why a timer does not run or is not refreshed."""
         return together(timer.alerts for timer in self._timers.values())

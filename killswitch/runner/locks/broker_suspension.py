@@ -118,6 +118,10 @@ class BrokerSuspension:
         return self.lift(left_to_do(self._store))
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(f"broker/{name}" for name in self._brokers)
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each broker request that fails, and for each suspension that this run does not manage."""
         unmanaged = (alert_if(f"broker/{name}/unmanaged", text) for name, text in self._unmanaged.items())

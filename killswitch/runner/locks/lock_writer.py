@@ -130,23 +130,26 @@ class LockWriter(Performer):
         """The foreign lock that was passed to the folder's turn under way."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
-        self._has_answered = False
 
     def fully_locked(self) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`."""
         return self.lifecycle.fully_locked(self.clock.now())
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("locks",)
+
+    @property
     def alerts(self) -> Alerts:
         """An alert for each problem: a warning if it keeps no lock from being written.
 
-        Before the first answer of the folder nothing is known.
+        Before the first answer of the folder, and after one without every lock in it, no lock is known to be written.
         """
         found = tuple(
-            Alert(f"locks/{each.subject}", "warning" if each.is_warning else "page", each.text)
+            Alert(f"locks/{each.subject}", "warning" if each.is_warning else "page", each.text, heading=each.heading)
             for each in self._all_problems()
         )
-        return Alerts(found, () if self._has_answered else ("locks",))
+        return Alerts(found, () if self._last.is_complete else ("locks",))
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return self.lifecycle.planned(decision)
@@ -197,22 +200,22 @@ class LockWriter(Performer):
                 await self._end_union(union, until)
 
     async def _end_scopes(self, until: float) -> None:
-        outcome = await self._ended(self._scopes, until, f"the lock folder {self.folder}")
+        outcome = await self._ended(self._scopes, until, "folder turn", f"the lock folder {self.folder}")
         if outcome is not None:
-            self._last, self._has_answered = outcome, True
+            self._last = outcome
             if self._foreign is self._submitted and any(lock.scope == FOREIGN_SCOPE for lock in outcome.held):
                 self._foreign = None
             self._complete = outcome.held if outcome.is_complete else self._complete
             self._problems = self.lifecycle.done(outcome, self.clock.now())
 
     async def _end_union(self, union: UnionFile, until: float) -> None:
-        outcome = await self._ended(self._union, until, f"the lock file {union.path}")
+        outcome = await self._ended(self._union, until, "union turn", f"the lock file {union.path}")
         if outcome is not None:
             # Once the union is the sum of all locks, the lock of the other program can no longer be read from it.
             self._foreign, self._union_problems = outcome.foreign or self._foreign, outcome.problems
 
     @staticmethod
-    async def _ended(turns: _Turns, until: float, place: str) -> LockOutcome | None:
+    async def _ended(turns: _Turns, until: float, subject: str, place: str) -> LockOutcome | None:
         """The outcome of the turn under way at `place`; None if there is none, or none yet."""
         ended = await turns.ended(until)
         if ended is None:
@@ -225,7 +228,7 @@ class LockWriter(Performer):
             text = f"{place} is not written: {error.strerror}; closing continues"
         except Exception as error:  # noqa: BLE001 - foreign files may trigger a defect: closing continues
             text = f"{place} cannot be written because of a defect of this program: {error!r}; closing continues"
-        return LockOutcome(problems=(LockProblem(f"turn at {place}", text),))
+        return LockOutcome(problems=(LockProblem(subject, text),))
 
     def _held(self) -> tuple[LockRecord, ...]:
         foreign = () if self._foreign is None else (self._foreign,)

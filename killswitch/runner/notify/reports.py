@@ -96,6 +96,10 @@ class ReportRenderer:
         return "; ".join((*stalled, *self._troubles.values())) or None
 
     @property
+    def judges(self) -> tuple[str, ...]:
+        return ("reports",)
+
+    @property
     def alerts(self) -> Alerts:
         """A page for each document that could not be rendered; unknown before the first pass."""
         if self._stalled:

@@ -189,7 +189,8 @@ def test_the_wait_is_reported_once() -> None:
     scene.at(HOUR, lambda: set_states(scene, "open"))
     scene.decide(dict.fromkeys(STOCKS[:2], 0))
     scene.play(patience=2 * HOUR)
-    assert scene.notices == {"S00, S01 wait for the market to open: until then orders are refused (market_closed)"}
+    waits = "waits for the market to open: until then orders are refused (market_closed)"
+    assert scene.notices == {f"S00 {waits}", f"S01 {waits}"}, "each symbol, whatever others wait"
 
 
 # Orders that rest until the opening
@@ -207,9 +208,7 @@ def test_one_queued_order_is_queried_every_twenty_seconds() -> None:
     assert 2.5 * minutes <= queried <= 3 * minutes + 1
     assert 5 * minutes <= looks <= 6 * minutes + 1
     assert len(scene.entries("acknowledged")) == len(STOCKS)
-    assert scene.notices == {
-        ", ".join(key[0] for key in STOCKS) + " wait for the market to open: the venue has the orders"
-    }
+    assert scene.notices == {f"{symbol} waits for the market to open: the venue has the order" for symbol, _ in STOCKS}
 
 
 def test_queued_orders_are_queried_at_once_when_a_tick_shows_the_opening() -> None:

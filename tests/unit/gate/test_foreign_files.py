@@ -242,11 +242,14 @@ def test_the_problem_of_a_folder_that_refuses_does_not_change_from_write_to_writ
     scopes = frozenset(f"account/{name}" for name in "abcde")
     first, second = (folder.settle(LockChanges(watch=scopes), at(second)).problems for second in (10, 11))
     assert first == second
-    assert [each.text for each in first] == [
-        "the lock of account/a, account/b, account/c and 3 more could not be written and is retried: Permission denied",
+    *locks, union = first
+    unwritten = [f"account/{name}" for name in ("a", "b", "c", "d", "e", "main")]
+    assert sorted((each.subject, each.text) for each in locks) == [(f"write/{scope}", scope) for scope in unwritten]
+    assert {each.heading for each in locks} == {"locks could not be written and are retried (Permission denied)"}
+    assert union.text == (
         f"the lock file {folder.path_of(MAIN).parent.parent / 'union.json'} could not be written and is retried: "
-        "Permission denied",
-    ]
+        "Permission denied"
+    )
 
 
 @KINDS

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from killswitch.model.store import ALERTS
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.status import encode_status, store_status
 from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.judged_keys import unjudged
 from killswitch.runner.loop import RunnerPace
 from killswitch.store.sqlite import open_store
 from tests import graphs, shown, worlds
@@ -44,14 +46,14 @@ class Site:
         self.folder, self.time = folder, VirtualTime()
         self.store = open_store(str(folder / "store.sqlite"))
 
-    def run(self, ticks: int) -> list[str]:
+    def run(self, ticks: int, *, armed: bool = True) -> list[str]:
         """The notices of one more run, oldest first."""
         before = len(self.store.notices(1000))
         venue = Downable(self.time, 5, 77)
-        account = ArmedAccount("main", "paper", "swap", "USDT", venue, armed=True)
+        account = ArmedAccount("main", "paper", "swap", "USDT", venue, armed=armed)
         runner = assemble(
             graphs.policy_set(crash_policy()), {"main": account}, self.store, self.time,
-            RunnerPace(1.0, 0.5, stop_timeout=0.5), live=True, locks=LockPaths(self.folder / "locks", None),
+            RunnerPace(1.0, 0.5, stop_timeout=0.5), live=armed, locks=LockPaths(self.folder / "locks", None),
         )  # fmt: skip
         self.time.run(runner.run(asyncio.Event(), ticks))
         notices = self.store.notices(1000)
@@ -100,3 +102,31 @@ def test_a_store_of_an_earlier_version_pages_an_outage_once_more(site: Site) -> 
     site.store.put_live(ALERTS, b"null")
     (again,) = site.run(30)
     assert again.startswith("account main cannot be read since 2021-05-19T12:00:29Z")
+
+
+def test_a_run_that_does_not_arm_an_account_does_not_end_its_outage(site: Site) -> None:
+    """Nobody polls the account for outages in that run: whether it can be read is known again in the next armed run."""
+    site.run(30)
+    assert site.run(10, armed=False) == []
+    assert [each["key"] for each in cast("list[dict[str, str]]", site.status()["active_alerts"])] == ["outage/main"]
+    assert site.run(45) == ["account main can be read again, after 72 s"]
+
+
+@pytest.mark.parametrize(
+    ("key", "judged", "is_unjudged"),
+    [
+        ("closing/main/stalled", ("closing/other",), True),
+        ("closing/main/stalled", ("closing/main",), False),
+        ("closing/main/stalled", ("closing/mai",), True),
+        ("locks/folder", (), True),
+        ("locks/folder", ("locks",), False),
+        ("hedge/main/BTC/USDT:USDT/long", (), True),
+        ("hedge/main/BTC/USDT:USDT/long", ("hedge/main",), False),
+        ("part/the locks", ("part/the outbox",), True),
+        ("wall-clock/ahead", (), False),
+    ],
+)
+def test_an_alert_of_a_part_that_a_run_does_not_have_is_unjudged(
+    key: str, judged: tuple[str, ...], is_unjudged: bool
+) -> None:
+    assert unjudged((key,), judged) == ((key,) if is_unjudged else ())

@@ -208,6 +208,33 @@ def test_c1_a_close_that_stalls_for_lack_of_trust_is_reported() -> None:
     asyncio.run(story())
 
 
+def test_a_stall_of_an_earlier_run_is_unknown_until_a_pass_can_trust_the_account() -> None:
+    """A stall takes several passes to be found: until then a restart must not report that closing makes progress."""
+
+    class Distrusting(FakeExecutor):
+        distrust: str | None = None
+
+        async def advance(self) -> bool:
+            self.passes += 1
+            self.wait = 1.0
+            self.distrust = "connection refused" if self.passes < DISTRUSTED_PASSES else None
+            return True
+
+    async def story() -> None:
+        closer = Distrusting()
+        workers = workers_for(main=closer)
+        closer.wait = 1.0
+        await workers.recover(1.0)
+        seen = [workers.alerts.unknown]
+        for _ in range(DISTRUSTED_PASSES):
+            closer.wait = 0.0
+            await workers.advance(1.0)
+            seen.append(workers.alerts.unknown)
+        assert seen == [("closing/main",)] * DISTRUSTED_PASSES + [()]
+
+    asyncio.run(story())
+
+
 def test_a_recovery_that_fails_is_retried_before_anything_is_sent() -> None:
     """Until an earlier run's orders are reconciled, no pass is made, and its closes are shown as in progress."""
 

@@ -7,7 +7,8 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from errno import EACCES
+from errno import EACCES, EIO, ENOSPC
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,13 +178,72 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
 
     asyncio.run(story())
     pages = [notice.text for notice in store.notices(500) if notice.policy == "runner"]
+    unwritten = "locks could not be written and are retried (Permission denied)"
     assert sorted(pages) == sorted([
-        "the lock of account/main could not be written and is retried: Permission denied",
+        f"{unwritten}: account/main",
         f"the lock file {world.locks.union} could not be written and is retried: Permission denied",
         "the lock of account/main is not written yet: bots may still trade there",
-        *(page for page in pages if page.startswith("over since 2024-01-01T00:02:0")),
+        *(page for page in pages if page.removeprefix(f"{unwritten}: ").startswith("over since 2024-01-01T00:02:0")),
     ])  # fmt: skip
     assert len(pages) == 6
+
+
+def test_a_second_scope_that_is_not_written_is_paged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another account, for the same cause: it is not held back because the first one is known."""
+    store, full = world.open(), {"account__main.json"}
+
+    def refuse(path: Path, content: bytes) -> None:
+        if path.name in full:
+            raise OSError(ENOSPC, "No space left on device")
+        replace_file(path, content)
+
+    monkeypatch.setattr("killswitch.gate.lock_file_writer.replace_file", refuse)
+
+    async def story() -> None:
+        venues = [ScriptedVenue(book("1100", name), name) for name in ("main", "other")]
+        runner = world.runner(store, venues)
+        await runner.start()
+        await ticks(world, runner, 5)
+        full.add("account__other.json")
+        await ticks(world, runner, 30)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(story())
+    heading = "locks could not be written and are retried (No space left on device)"
+    pages = [notice.text for notice in store.notices(500) if notice.text.startswith("locks")]
+    assert pages == [f"{heading}: account/other", f"{heading}: account/main"], "newest first"
+
+
+@pytest.mark.parametrize("broken", ["guarded", "read_file"])
+def test_an_unwritten_lock_is_not_over_while_the_whole_folder_fails(
+    broken: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full, and then the folder: nothing is known of the lock until the folder answers again."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    def fail(*_: object, errno: int = EIO) -> None:
+        raise OSError(errno, os.strerror(errno)) if errno == ENOSPC or broken == "guarded" else ValueError("a defect")
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await ticks(world, runner, 1)
+        venue.answer = book("850")
+        with monkeypatch.context() as full:
+            full.setattr("killswitch.gate.lock_file_writer.replace_file", partial(fail, errno=ENOSPC))
+            await ticks(world, runner, 3)
+            with full.context() as whole:
+                whole.setattr(f"killswitch.gate.lock_folder.{broken}", fail)
+                await ticks(world, runner, 3)
+            assert [each.text for each in store.notices(20) if "over since" in each.text] == []
+        await ticks(world, runner, 3)
+        await runner.finish()
+        await runner.shut_down()
+
+    asyncio.run(story())
+    ends = [notice.text for notice in store.notices(20) if "over since" in notice.text]
+    assert any("account/main" in text and "No space left" in text for text in ends)
 
 
 def test_a_folder_that_timed_out_is_not_waited_for_again(world: World, mount: Mount) -> None:
