@@ -7,7 +7,6 @@ store ends a run: a runner that cannot record must not act.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -36,20 +35,27 @@ class SnapshotRecorder(Protocol):
         ...
 
 
-@dataclass(eq=False)
 class Observers:
     """Everything that observes a run: it is notified of each tick, and contributes problems and notices to the next."""
 
-    observers: tuple[Observer, ...]
-    notifier: Notifier
-    isolation: FaultIsolation
-    reconciliation: OrderReconciliation
-    tracer: Tracer
-    dead_man: DeadManTimers | None
-    """The venues' dead-man timers, if the run refreshes any."""
-    recorder: SnapshotRecorder | None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        observers: tuple[Observer, ...],
+        notifier: Notifier,
+        isolation: FaultIsolation,
+        reconciliation: OrderReconciliation,
+        tracer: Tracer,
+        dead_man: DeadManTimers | None,
+        recorder: SnapshotRecorder | None,
+    ) -> None:
+        self.observers = observers
+        self.notifier = notifier
+        self.isolation = isolation
+        self.reconciliation = reconciliation
+        self.tracer = tracer
+        self.dead_man = dead_man
+        """The venues' dead-man timers, if the run refreshes any."""
+        self.recorder = recorder
         self.observers = (*self.observers, self.notifier)
         self._unrecorded = NO_ALERTS
 
