@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
@@ -67,7 +67,7 @@ def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
         return None
     return Unwinding(
         name=rule.name,
-        ladder=tuple(Rung(each.order, each.widen, each.tries) for each in rule.ladder),
+        ladder=tuple(convert(each, Rung, from_attributes=True) for each in rule.ladder),
         max_orders_per_minute=rule.max_orders_per_minute,
         pause=rule.pause / SECOND if rule.pause else None,
     )
