@@ -36,7 +36,9 @@ class MetricsRecorder:
 
     @property
     def alerts(self) -> Alerts:
-        return alert_if("telemetry", self._telemetry.problem)
+        """A page while telemetry is lost; unknown before the first export of this run."""
+        unknown = () if self._telemetry.has_exported else ("telemetry",)
+        return alert_if("telemetry", self._telemetry.problem) + Alerts(unknown=unknown)
 
     def ticked(self, report: TickReport) -> None:
         metrics = self._telemetry.metrics
@@ -77,7 +79,10 @@ class EventEmitter:
 
     @property
     def alerts(self) -> Alerts:
-        return alert_if("events", self._writer.problem)
+        """A page while lines are late or lost; unknown before the first line of this run is written."""
+        return alert_if("events", self._writer.problem) + Alerts(
+            unknown=() if self._writer.has_written else ("events",)
+        )
 
     def ticked(self, report: TickReport) -> None:
         self.ticks += report.snapshot.scheduled
