@@ -146,13 +146,13 @@ class AccountExecutor:
 
     @property
     def stalls(self) -> dict[str, str]:
-        """What is retried without effect and needs an operator: the identifiers of each target, and its text."""
+        """What is retried without effect and needs an operator: each target's identifiers with the kind, and a text."""
         targets, now = self._state.targets(), self._context.clock.now()
         found = {
-            f"{target.decision}/{target.symbol}/{target.position_side}": reason
+            f"{target.decision}/{target.symbol}/{target.position_side}/{stall.kind}": stall.reason
             for target in targets
             if not self._halts.has_notice(target)
-            and (reason := stall_reason(target, now, self._context.pace)) is not None
+            and (stall := stall_reason(target, now, self._context.pace)) is not None
         }
         return found | self._halts.notices(targets, now, self._context.pace)
 

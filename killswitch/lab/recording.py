@@ -129,8 +129,9 @@ class BackgroundRecorder:
 
     @property
     def alerts(self) -> Alerts:
-        """A page while snapshots are missing or delayed."""
-        return alert_if("recording/writer", self.problem)
+        """A page while snapshots are missing or delayed; unknown before the first one of this run is written."""
+        unknown = () if self._writer.has_written else ("recording",)
+        return alert_if("recording/writer", self.problem) + Alerts(unknown=unknown)
 
     def write(self, snapshot: Snapshot) -> None:
         """Append one snapshot soon, or drop it."""

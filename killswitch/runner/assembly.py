@@ -135,9 +135,8 @@ def assemble(
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, startup_notices=startup_notices,
+        pace, policy_set=policies.digest, startup_notices=startup_notices, judges=("unrouted", "unwatched") if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
-        judges=("unrouted", "unwatched") if live else (),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import VenueError
+from killswitch.model.venue import CredentialsRefusedError, VenueError
 from killswitch.store.errors import StoreError
 
 DISTRUSTED_PASSES = 5
@@ -130,7 +130,7 @@ class ClosingWorker:
         if self._pass is not None and self._pass.done():
             ended, self._pass = self._pass, None
             if ended.cancelled():
-                self._fail("one of its own calls cancelled it")
+                self._fail("defect", "one of its own calls cancelled it")
             else:
                 ended.result()
 
@@ -177,9 +177,10 @@ class ClosingWorker:
         except StoreError:
             raise
         except VenueError as error:
-            self._fail(str(error) or "a failed request")
+            kind = "credentials" if isinstance(error, CredentialsRefusedError) else "venue"
+            self._fail(kind, str(error) or "a failed request")
         except Exception as error:  # noqa: BLE001 - a defect in one close must not stop the others
-            self._fail(f"unexpected {type(error).__name__}: {error}")
+            self._fail("defect", f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
             self._trouble = self._stalled()
@@ -194,8 +195,10 @@ class ClosingWorker:
             for key, why in self.executor.stalls.items()
         )
         # Before the first pass of this run, and for some passes without reliable data, nothing is known to be over.
-        is_unjudged = self._more and (self.executor.passes == 0 or self.executor.distrust is not None)
-        return Alerts(found, (f"closing/{self.account}",) if is_unjudged else ())
+        if self._more and (self.executor.passes == 0 or self.executor.distrust is not None):
+            return Alerts(found, (f"closing/{self.account}",))
+        # A target that cannot be closed for another reason than before is not over.
+        return Alerts(found, tuple(alert.key.rpartition("/")[0] for alert in found))
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
@@ -218,12 +221,13 @@ class ClosingWorker:
             self.executor.adopt(self._waiting.pop(0))
         self._more = await self.executor.advance()
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, kind: str, why: str) -> None:
+        """Retry after a failure of this `kind`: one that needs another answer is another alert."""
         self._more |= self._closes
         self._failures += 1
         self._not_before = self.monotonic() + PAUSES.after(self._failures)
         text = f"closing on account {self.account} is retried after {legible(why)}"
-        self._trouble = self._only("retried", text)
+        self._trouble = self._only(f"retried/{kind}", text)
 
     def _only(self, kind: str, text: str) -> Alerts:
         """One page; what else is wrong with the closing is unknown while it lasts."""

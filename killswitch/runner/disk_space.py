@@ -52,7 +52,8 @@ class DiskSpace:
         if failing.found:
             return Alerts(failing.found, ("disk",))
         short = together(alert_if(f"disk/{what}", text) for what, text in self._short.items())
-        return alert_if("disk/reserve", self._no_reserve) + short
+        unknown = ("disk/space", "disk/inodes") if "unknown" in self._short else ()
+        return alert_if("disk/reserve", self._no_reserve) + short + Alerts(unknown=unknown)
 
     def _check(self) -> None:
         self._next_check = self._monotonic() + CHECK_EVERY

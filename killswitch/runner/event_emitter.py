@@ -36,7 +36,9 @@ class MetricsRecorder:
 
     @property
     def alerts(self) -> Alerts:
-        return together(alert_if(f"telemetry/{what}", why) for what, why in self._telemetry.problems.items())
+        """A page for each export that fails; unknown before the first one of this run."""
+        found = together(alert_if(f"telemetry/{what}", why) for what, why in self._telemetry.problems.items())
+        return found if self._telemetry.has_exported else found + Alerts(unknown=("telemetry",))
 
     def ticked(self, report: TickReport) -> None:
         metrics = self._telemetry.metrics
@@ -77,7 +79,10 @@ class EventEmitter:
 
     @property
     def alerts(self) -> Alerts:
-        return alert_if("events", self._writer.problem)
+        """A page while lines are late or lost; unknown before the first line of this run is written."""
+        return alert_if("events", self._writer.problem) + Alerts(
+            unknown=() if self._writer.has_written else ("events",)
+        )
 
     def ticked(self, report: TickReport) -> None:
         self.ticks += report.snapshot.scheduled

@@ -76,6 +76,8 @@ class BackgroundWriter:
         self._lock = threading.Lock()
         self._torn = False
         self._failure: str | None = None
+        self.has_written = False
+        """Whether anything has been written completely."""
         self._lost = 0
         """Lost chunks since the last accepted one."""
         self._behind = False
@@ -153,6 +155,7 @@ class BackgroundWriter:
                 self._compressor = None
             return None
         is_written = self._write(chunk if self._compressor is None else self._compressor.compress(chunk))
+        self.has_written |= is_written
         with self._lock:
             self._lost += not is_written
             self._chunks.popleft()

@@ -35,6 +35,11 @@ class Telemetry(Struct, frozen=True):
         """What cannot be exported → why; empty while everything arrives."""
         return {} if self.providers is None else self.providers.problems
 
+    @property
+    def has_exported(self) -> bool:
+        """Whether something of each kind has been exported, so that `problem` is known."""
+        return self.providers is None or self.providers.has_exported
+
     def shut_down(self) -> bool:
         """Export the rest, for a few seconds at most; whether that succeeded."""
         return self.providers is None or self.providers.shut_down()

@@ -56,6 +56,7 @@ class ExportStatus:
         self._log = log
         self._hide = hide
         self.problem: str | None = None
+        self.has_exported = False
 
     def watch(self, export: Callable[[], bool]) -> bool:
         """Run an export that returns whether it arrived; record and return the result."""
@@ -64,7 +65,7 @@ class ExportStatus:
         except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: it is lost
             arrived, why = False, f"{type(error).__name__}: {error}"
         if arrived:
-            self.problem = None
+            self.problem, self.has_exported = None, True
         elif self.problem is None:
             lines = self._hide(why or "").strip().splitlines() or ["no reason given"]
             reason = lines[0][:_LONGEST]
@@ -131,6 +132,11 @@ class Providers:
     def problems(self) -> dict[str, str]:
         """What cannot be exported → why; empty while everything arrives."""
         return {each.what: each.problem for each in self._deliveries if each.problem is not None}
+
+    @property
+    def has_exported(self) -> bool:
+        """Whether each exporter has succeeded at least once."""
+        return all(each.has_exported for each in self._deliveries)
 
     def shut_down(self) -> bool:
         """Export the rest, for at most `SHUTDOWN_TIMEOUT` seconds; whether that succeeded."""

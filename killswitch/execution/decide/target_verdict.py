@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
+from typing import Literal
 
 from msgspec import Struct
 
@@ -166,20 +167,31 @@ def _smallest(targets: Iterable[PositionTarget], is_final: Callable[[PositionTar
     return min(unfinished, key=lambda target: (target.target_size, target.urgency, -target.attempt), default=None)
 
 
-def stall_reason(target: PositionTarget, now: datetime, pace: ClosingPace) -> str | None:
+class Stall(Struct, frozen=True):
+    """Why a target that is still retried needs an operator. `kind`: what is to be done is another for each."""
+
+    kind: Literal["unknown", "unfilled", "refused", "open"]
+    reason: str
+
+
+def stall_reason(target: PositionTarget, now: datetime, pace: ClosingPace) -> Stall | None:
     """Why a target that is still retried needs an operator; None if it does not."""
     for order in target.detached.values():
         if (now - order.sent_at).total_seconds() < pace.absence_after:
             continue
-        return f"order {order.name} on {target.symbol} has unknown status{_since(order.sent_at)} and is being queried"
+        problem = f"has unknown status{_since(order.sent_at)} and is being queried"
+        return Stall("unknown", f"order {order.name} on {target.symbol} {problem}")
     if target.state is not TargetState.AT_TARGET and target.attempts_without_fill >= pace.fruitless_attempts:
-        problem = "does not fill" if target.last_refusal is None else f"is refused repeatedly ({target.last_refusal})"
-        return f"{target.symbol} {problem} and is retried"
+        if target.last_refusal is None:
+            return Stall("unfilled", f"{target.symbol} does not fill and is retried")
+        return Stall("refused", f"{target.symbol} is refused repeatedly ({target.last_refusal}) and is retried")
     if target.is_in_flight and target.sent_at is not None:
         if (now - target.sent_at).total_seconds() < pace.notify_after:
             return None
-        problem = "has been open" if target.state is TargetState.WORKING else "has unknown status"
-        return f"order {target.client_order_id} on {target.symbol} {problem}{_since(target.sent_at)}"
+        order = f"order {target.client_order_id} on {target.symbol}"
+        if target.state is TargetState.WORKING:
+            return Stall("open", f"{order} has been open{_since(target.sent_at)}")
+        return Stall("unknown", f"{order} has unknown status{_since(target.sent_at)}")
     return None
 
 

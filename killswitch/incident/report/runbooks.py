@@ -1,22 +1,26 @@
 """The runbooks of a policy set: the runbook of each stage, and checks of their names and templates.
 
-`ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own.
+`ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own, and the records
+of incidents only where runbooks are kept with one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from killswitch.content import runbooks_folder
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.wording import span
-from killswitch.incident.record.document import EscalationContact, Link, Person, RunbookFacts
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, LoadedDocuments
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
+
+if TYPE_CHECKING:
+    from killswitch.incident.record.document import RunbookFacts
 
 SUFFIX = ".md.j2"
 NOT_RUNBOOKS = frozenset({"report", "stage"})
@@ -110,6 +114,8 @@ def _unreadable(file: Path) -> str | None:
 
 def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, RunbookFacts]]:
     """Return policy → stage → its runbook; stages without one are omitted."""
+    from killswitch.incident.record.document import RunbookFacts
+
     known = {
         each.name: _runbook_facts(each, each.model) for each in documents if isinstance(each.model, RunbookDocument)
     }
@@ -124,6 +130,8 @@ def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, Runb
 
 
 def _runbook_facts(document: Document, model: RunbookDocument) -> RunbookFacts:
+    from killswitch.incident.record.document import EscalationContact, Link, Person, RunbookFacts
+
     spec = model.spec
     people = {each.name: Person(each.name, each.role, contact_text(each.reach)) for each in spec.contacts}
     steps = sorted(spec.escalation, key=lambda step: step.after)

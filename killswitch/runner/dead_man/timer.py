@@ -45,10 +45,10 @@ FIRST_RETRY = 1.0
 
 
 class Obstacle(Struct, frozen=True):
-    """A reason why a timer must not run. `pages`: whether it is paged."""
+    """A reason why a timer must not run. `page`: the kind of the page about it; None if it is not paged."""
 
     why: str
-    pages: bool = False
+    page: str | None = None
 
 
 class TimerRequest(Struct):
@@ -113,8 +113,8 @@ class DeadManTimer:
         """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
         self.refused: dict[str, SymbolRefusal] = {}
         self.why: str | None = NO_TICK
-        self.pages: bool = False
-        """Whether the reason for which it is off is paged."""
+        self.page: str | None = None
+        """The kind of the page about the reason for which it is off; None if it is not paged."""
         self.paged: bool = False
         """Whether a page about it is still open; the end of that problem must be paged as well."""
         self.failures: int = 0
@@ -144,6 +144,8 @@ class DeadManTimer:
         key = f"dead-man/{self.account}"
         found = tuple(Alert(f"{key}/{what}", "page", text, resolves=False) for what, text in self._problems())
         is_known = found or self.state == "armed" or self.why not in (None, NO_TICK)
+        if self.failure is not None or self.page is not None:
+            return Alerts(found, (f"{key}/off",))  # another reason for which it may not run
         return Alerts(found, () if is_known else (key,))
 
     def _problems(self) -> Iterator[tuple[str, str]]:
@@ -153,8 +155,8 @@ class DeadManTimer:
             if self.state != "off" and self.until_at is not None:
                 end = f"it fires at {rfc3339(self.until_at)} unless that ends"
             yield "requests", f"the dead-man timer of account {self.account}: {self.failure}; {end}"
-        elif self.pages:
-            yield "off", does_not_run(self.account, self.why or "no reason is known")
+        elif self.page is not None:
+            yield f"off/{self.page}", does_not_run(self.account, self.why or "no reason is known")
         for symbol, refusal in self.refused.items():
             yield f"symbol/{symbol}", f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
 
@@ -219,16 +221,16 @@ class DeadManTimer:
 
     def _obstacles(self, account: AccountSnapshot, fired: int) -> Iterator[Obstacle]:
         if self.venue.a_day is not None and fired >= self.venue.a_day:
-            yield Obstacle(f"it has fired {fired} times in 24 h, the most that the venue allows", pages=True)
+            yield Obstacle(f"it has fired {fired} times in 24 h, the most that the venue allows", page="fired")
         if self.venue.quiet_for_maintenance:
             if self.maintenance is not None:
-                yield Obstacle(f"the venue announces {self.maintenance}", pages=True)
+                yield Obstacle(f"the venue announces {self.maintenance}", page="maintenance")
             if self.states and all(state in CLOSED_TO_ORDERS for state in self.states.values()):
-                yield Obstacle("the venue accepts no ordinary orders, as around its maintenance", pages=True)
+                yield Obstacle("the venue accepts no ordinary orders, as around its maintenance", page="maintenance")
         if not self.rule.accept_unprotected:
             unprotected = unprotected_symbols(account, self.venue)
             if unprotected:
-                yield Obstacle(unprotected_reason(unprotected, self.venue), pages=True)
+                yield Obstacle(unprotected_reason(unprotected, self.venue), page="unprotected")
             if unprotected is None and self.state != "armed":
                 # A timer that runs is refreshed nevertheless: without a refresh it would cancel the orders.
                 yield Obstacle("the protective orders there are unknown")
@@ -237,7 +239,7 @@ class DeadManTimer:
         if not self.budget.fits(self.account):
             number = len(self.wanted(account))
             why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} exceed the request limits"
-            yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
+            yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", page="limits")
 
     def is_status_query_due(self, now: float) -> bool:
         """Whether to query now if the announced maintenance is over."""

@@ -211,8 +211,8 @@ class DeadManTimers:
     def _consider(self, timer: DeadManTimer, account: AccountSnapshot) -> None:
         now = self._clock.monotonic()
         obstacle = timer.obstacle(account, self._stored.in_a_day(timer.account, self._clock.now()))
-        timer.why, timer.pages = (None, False) if obstacle is None else (obstacle.why, obstacle.pages)
-        timer.paged |= timer.pages
+        timer.why, timer.page = (None, None) if obstacle is None else (obstacle.why, obstacle.page)
+        timer.paged |= timer.page is not None
         if obstacle is not None and timer.state == "off":
             timer.failure = None  # no request is retried any more
         if now < timer.not_before:
@@ -303,7 +303,7 @@ class DeadManTimers:
     def _is_off(self, timer: DeadManTimer, why: str) -> None:
         self._stored.running.pop(timer.account, None)
         if timer.state != "off":
-            self._record(timer.account, f"was stopped: {why}", "page" if timer.pages else "info")
+            self._record(timer.account, f"was stopped: {why}", "page" if timer.page else "info")
         timer.state, timer.until_at = "off", None
         timer.runs.clear()
         timer.refused.clear()
@@ -380,7 +380,7 @@ class DeadManTimers:
                 self._collect(timer, ())
             if timer.state == "off" or tries > LAST_TRIES:
                 return
-            timer.why, timer.pages = "the runner was stopped", False
+            timer.why, timer.page = "the runner was stopped", None
             self._send(timer, "disarm", tuple(timer.runs), last=True)
 
     def _set_until(self, timer: DeadManTimer) -> None:

@@ -97,7 +97,8 @@ class Notifier:
             key, fault, why = f"notifications/target/{target}", delivery.fault, self._unusable.get(target)
             if fault is not None:
                 kind, text = fault  # the others are not known while it lasts
-                found.append(Alerts(alert_if(f"{key}/{kind}", text).found, (key,)))
+                unknown = (key, f"notifications/unusable/{target}")
+                found.append(Alerts(alert_if(f"{key}/{kind}", text).found, unknown))
             elif not delivery.counts.delivered:
                 found.append(Alerts(unknown=(key,)))
                 text = f"notifications to {target} will fail: {why}"

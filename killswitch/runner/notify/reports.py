@@ -88,6 +88,8 @@ class ReportRenderer:
         self._rendered: dict[str, tuple[bytes, float]] = {}
         """Incident → digest of its record as rendered, and when its files were written."""
         self._troubles: dict[str, str] = {}
+        self._attempted = frozenset[str]()
+        """The keys of everything that was rendered in this run, or failed to be."""
 
     @property
     def problem(self) -> str | None:
@@ -97,7 +99,8 @@ class ReportRenderer:
 
     @property
     def judges(self) -> tuple[str, ...]:
-        return ("reports",)
+        """Only the incidents that were rendered in this run: older ones are not retried."""
+        return ("reports/stalled", *(f"reports/{key}" for key in self._attempted))
 
     @property
     def alerts(self) -> Alerts:
@@ -229,6 +232,7 @@ class ReportRenderer:
             self._troubles = {**self._troubles, key: f"{what}: {cause}"}
         else:
             self._troubles = {name: text for name, text in self._troubles.items() if name != key}
+        self._attempted |= {key}
 
 
 def _is_open(recorded: IncidentDecisions) -> bool:

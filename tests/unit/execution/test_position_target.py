@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from killswitch.execution.closing_pace import ClosingPace
-from killswitch.execution.decide.target_verdict import stall_reason
+from killswitch.execution.decide.target_verdict import Stall, stall_reason
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry
 from killswitch.journal.lifecycle import ForbiddenTransitionError, TargetState
@@ -377,21 +377,24 @@ def test_an_order_that_is_open_or_unknown_for_too_long_is_a_stall_reason() -> No
     pace = ClosingPace()
     of = fold(target_of(), sending("o1"), entry("acknowledged"))
     assert stall_reason(of, AT + timedelta(seconds=29.9), pace) is None
-    fields = stall_reason(of, AT + timedelta(seconds=30), pace)
-    assert fields is not None
-    assert all(part in fields for part in ("o1", "BTC", "has been open", "2026-03-04 05:06:07"))
+    stall = stall_reason(of, AT + timedelta(seconds=30), pace)
+    assert stall is not None
+    assert stall.kind == "open"
+    assert all(part in stall.reason for part in ("o1", "BTC", "has been open", "2026-03-04 05:06:07"))
     not_acknowledged = stall_reason(fold(target_of(), sending("o1")), AT + timedelta(seconds=30), pace)
     assert not_acknowledged is not None
-    assert "unknown status" in not_acknowledged
+    assert not_acknowledged.kind == "unknown"
+    assert "unknown status" in not_acknowledged.reason
 
 
 def test_a_detached_order_is_a_stall_reason_once_its_absence_could_be_accepted() -> None:
     """Two seconds after it was sent, and not before."""
     of = fold(target_of(), sending("o1"), entry("set_aside", "o1"))
     assert stall_reason(of, AT + timedelta(seconds=1.9), ClosingPace()) is None
-    fields = stall_reason(of, AT + timedelta(seconds=2), ClosingPace())
-    assert fields is not None
-    assert all(part in fields for part in ("o1", "BTC", "unknown status", "2026-03-04 05:06:07"))
+    stall = stall_reason(of, AT + timedelta(seconds=2), ClosingPace())
+    assert stall is not None
+    assert stall.kind == "unknown"
+    assert all(part in stall.reason for part in ("o1", "BTC", "unknown status", "2026-03-04 05:06:07"))
 
 
 def test_a_position_that_no_order_closes_is_a_stall_reason() -> None:
@@ -402,9 +405,9 @@ def test_a_position_that_no_order_closes_is_a_stall_reason() -> None:
         assert (stall_reason(of, AT, ClosingPace()), stall_reason(refused, AT, ClosingPace())) == (None, None)
         of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", attempt, filled="0"), nothing)
         refused = fold(refused, sending(f"o{attempt}", attempt), entry("rejected", f"o{attempt}", reason="price_band"))
-    assert "BTC" in (stall_reason(of, AT, ClosingPace()) or "")
-    assert "price_band" not in (stall_reason(of, AT, ClosingPace()) or "")
-    assert "price_band" in (stall_reason(refused, AT, ClosingPace()) or "")
+    assert stall_reason(of, AT, ClosingPace()) == Stall("unfilled", "BTC does not fill and is retried")
+    text = "BTC is refused repeatedly (price_band) and is retried"
+    assert stall_reason(refused, AT, ClosingPace()) == Stall("refused", text)
     refused = fold(refused, entry("verified", None, None, position="0", target="0"))
     assert stall_reason(refused, AT, ClosingPace()) is None
 

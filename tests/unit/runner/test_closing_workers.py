@@ -8,9 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.model.decision import Decision, Intent
+from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
-from killswitch.model.venue import VenueDownError
+from killswitch.model.venue import CredentialsRefusedError, RateLimitedError, VenueDownError
 from killswitch.runner.closing_worker import AT_ONE_INSTANT, DISTRUSTED_PASSES, ClosingWorker
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.store.errors import StoreError
@@ -204,6 +206,49 @@ def test_c1_a_close_that_stalls_for_lack_of_trust_is_reported() -> None:
         await closer.one_pass(workers)
         assert workers.alerts.texts == ()
         assert not workers.is_working
+
+    asyncio.run(story())
+
+
+def test_a_failure_that_needs_another_answer_is_another_alert() -> None:
+    """A venue that recovers by itself, a key that an operator must replace, and a defect: each is notified."""
+
+    async def story() -> None:
+        clock = Seconds()
+        errors = (RateLimitedError("rate limited"), CredentialsRefusedError("key expired"), KeyError("contractSize"))
+        closer = FakeExecutor(errors)
+        workers, state, notified = workers_for(clock, main=closer), AlertState(), []
+        workers.adopt([decision("one", "main")])
+        for second in range(1, 40):
+            await workers.advance(1.0)
+            clock.now += 1.0
+            notices, state = advance(state, workers.alerts, second * SECOND)
+            notified += [notice.text.rpartition(" after ")[2] for notice in notices]
+        failures, ends = notified[:3], notified[3:]
+        assert failures == ["rate limited", "key expired", "unexpected KeyError: 'contractSize'"]
+        assert sorted(ends) == sorted(failures), "over only once a pass has succeeded"
+
+    asyncio.run(story())
+
+
+def test_a_position_that_cannot_be_closed_for_another_reason_is_paged_again() -> None:
+    """An order that is open, and then orders that are refused; the first reason is not over meanwhile."""
+
+    async def story() -> None:
+        closer = FakeExecutor()
+        workers, state, texts = workers_for(main=closer), AlertState(), []
+        for second, stalls in enumerate(
+            (
+                {"one/BTC/USDT:USDT/long/open": "order o1 has been open"},
+                {"one/BTC/USDT:USDT/long/refused": "BTC is refused repeatedly"},
+            )
+        ):
+            closer.stalls = stalls
+            workers.adopt([decision(f"pass {second}", "main")])
+            await workers.advance(1.0)
+            notices, state = advance(state, workers.alerts, second * SECOND)
+            texts += [notice.text.removeprefix("closing on account main: ") for notice in notices]
+        assert texts == ["order o1 has been open", "BTC is refused repeatedly"]
 
     asyncio.run(story())
 

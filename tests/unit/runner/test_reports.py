@@ -16,6 +16,7 @@ from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.incident.report.rendering import Rendered, write_document
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.runner.judged_keys import unjudged
 from killswitch.runner.notify.reports import ReportRenderer
 from killswitch.runner.observers import TickReport
 from killswitch.store.errors import FencedError
@@ -152,6 +153,17 @@ def test_a_failure_is_reported_as_a_problem_until_it_works_again(world: World) -
     assert reports.close(PATIENCE)
     assert reports.problem is None
     assert "report.md" in rendered(world)
+
+
+def test_the_report_of_an_incident_that_a_run_does_not_render_is_not_over(world: World) -> None:
+    """A start renders open incidents and the last few: of an older one nothing is known."""
+    store = world.open()
+    reports = reporting(world, store)
+    asyncio.run(crashing(world, store, reports))
+    assert reports.wait(PATIENCE)
+    (folder,) = (world.folder / "rendered").iterdir()
+    keys = ("reports/incidents", f"reports/{folder.name}", "reports/an-older-incident")
+    assert unjudged(keys, reports.judges) == ("reports/an-older-incident",)
 
 
 def test_a_broken_runbook_template_prevents_neither_the_report_nor_the_run(world: World) -> None:

@@ -249,3 +249,21 @@ def test_free_space_below_the_declared_amount_is_a_problem_with_constant_text(tm
     disk.troubles = {"memory": "in memory only"}
     assert space.alerts.texts == ("in memory only",)
     assert DiskSpace(Disk(), tmp_path, 0, lambda: 0.0).alerts == NO_ALERTS
+
+
+def test_a_disk_whose_free_space_is_unknown_is_not_known_to_have_space_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart on a file system that does not answer, an alert of the run before is not over."""
+
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    now = [0.0]
+    with monkeypatch.context() as failing:
+        failing.setattr("killswitch.runner.disk_space.os.statvfs", fail)
+        space = DiskSpace(Disk(), tmp_path, 0, lambda: now[0])
+    assert set(space.alerts.unknown) == {"disk/space", "disk/inodes"}
+    now[0] = 60.0
+    space.ticked(None)  # type: ignore[arg-type]  # a report is not looked at
+    assert space.alerts == NO_ALERTS

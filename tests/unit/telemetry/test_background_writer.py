@@ -12,9 +12,12 @@ from typing import Any, get_args
 
 import pytest
 
+from killswitch.model.alert import NO_ALERTS, Alerts
+from killswitch.runner.event_emitter import EventEmitter
 from killswitch.telemetry import background_writer
 from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.events import RunEvent, Shutdown, decode_event, encode_event, event_schema
+from killswitch.telemetry.provider import ExportStatus, LogCapture
 from tests import worlds
 
 
@@ -26,6 +29,26 @@ def eventually(is_true: Callable[[], bool]) -> None:
             return
         tick.wait(0.01)
     raise AssertionError("the condition never became true")
+
+
+def test_whether_events_are_written_is_unknown_before_the_first_line(tmp_path: Path) -> None:
+    """After a restart, an alert of the run before is over only when a line of this run is in the file."""
+    writer = BackgroundWriter(str(tmp_path / "events"), "events")
+    emitter = EventEmitter(writer, str)
+    assert emitter.alerts == Alerts(unknown=("events",))
+    writer.put(b"a line\n")
+    assert writer.close()
+    assert emitter.alerts == NO_ALERTS
+
+
+def test_whether_telemetry_arrives_is_unknown_before_the_first_export() -> None:
+    """Also after one that failed; an export that arrives is the end of it."""
+    status = ExportStatus("traces", LogCapture(), str)
+    assert not status.has_exported
+    status.watch(lambda: False)
+    assert not status.has_exported
+    status.watch(lambda: True)
+    assert status.has_exported
 
 
 def test_a_file_is_appended_to_in_order(tmp_path: Path) -> None:
