@@ -78,6 +78,10 @@ def alive_seconds(pace: RunnerPace) -> float:
     return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
 
+JUDGED_LIVE = ("unrouted", "unwatched")
+"""The beginnings of keys of alerts that only a live run can find."""
+
+
 def assemble(
     policies: PolicySet,
     accounts: Mapping[str, ArmedAccount],
@@ -135,7 +139,7 @@ def assemble(
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, startup_notices=startup_notices, judges=("unrouted", "unwatched") if live else (),
+        pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
 

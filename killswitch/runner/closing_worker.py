@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
@@ -29,7 +28,6 @@ AT_ONE_INSTANT = 1000
 """Most passes that begin at one instant of the clock; further ones wait until it has moved."""
 
 
-@dataclass(eq=False)
 class ClosingWorker:
     """Drives one account's executor: recovery, then pass after pass while there is work.
 
@@ -37,14 +35,19 @@ class ClosingWorker:
     reports the problem and retries the pass; it raises a StoreError, because acting unrecorded is worse than stopping.
     """
 
-    account: str
-    executor: AccountExecutor
-    leftover: tuple[Closing, ...]
-    """The closes that an earlier run left unfinished, shown until recovery has read the journal."""
-    monotonic: Callable[[], float] = time.monotonic
-    """The monotonic clock of the executor."""
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        account: str,
+        executor: AccountExecutor,
+        leftover: tuple[Closing, ...],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.account = account
+        self.executor = executor
+        self.leftover = leftover
+        """The closes that an earlier run left unfinished, shown until recovery has read the journal."""
+        self.monotonic = monotonic
+        """The monotonic clock of the executor."""
         self._failures = 0
         self._not_before = -math.inf
         self._begun_at = -math.inf

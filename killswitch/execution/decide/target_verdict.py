@@ -188,10 +188,10 @@ def stall_reason(target: PositionTarget, now: datetime, pace: ClosingPace) -> St
     if target.is_in_flight and target.sent_at is not None:
         if (now - target.sent_at).total_seconds() < pace.notify_after:
             return None
-        order = f"order {target.client_order_id} on {target.symbol}"
+        sent = f"order {target.client_order_id} on {target.symbol}"
         if target.state is TargetState.WORKING:
-            return Stall("open", f"{order} has been open{_since(target.sent_at)}")
-        return Stall("unknown", f"{order} has unknown status{_since(target.sent_at)}")
+            return Stall("open", f"{sent} has been open{_since(target.sent_at)}")
+        return Stall("unknown", f"{sent} has unknown status{_since(target.sent_at)}")
     return None
 
 

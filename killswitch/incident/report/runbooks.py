@@ -1,7 +1,7 @@
 """The runbooks of a policy set: the runbook of each stage, and checks of their names and templates.
 
-`ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own, and the records
-of incidents only where runbooks are kept with one.
+`ksctl validate` runs at every save, so Jinja2 is imported only where a document has a template of its own, and the
+records of incidents only where runbooks are kept with one.
 """
 
 from __future__ import annotations
