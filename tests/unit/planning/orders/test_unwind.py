@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from msgspec import inspect
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.graph.unwinding import (
@@ -140,7 +139,7 @@ def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
 
 def test_a_step_of_the_ladder_has_the_same_fields_in_a_decision() -> None:
     """With the same types and defaults: a key of the document that a decision lacked would not reach the executor."""
-    assert inspect.type_info(Rung).fields == inspect.type_info(LadderStepRule).fields
+    assert fields(Rung) == fields(LadderStepRule)
 
 
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_applies() -> None:
