@@ -257,7 +257,10 @@ def _text(uncloseable: UncloseablePosition, text: str) -> str:
 
 
 def _alert(uncloseable: UncloseablePosition, text: str, *, is_suggested: bool) -> Alert:
-    """A position without a hedge. A suggestion is news after the finding that nothing fits, and not the reverse."""
+    """A position without a hedge. A suggestion is news after the finding that nothing fits, and not the reverse.
+
+    So is a suggestion for more contracts than any before.
+    """
     account, symbol, side = uncloseable.key
     of = uncloseable.decision
     return Alert(
@@ -266,7 +269,7 @@ def _alert(uncloseable: UncloseablePosition, text: str, *, is_suggested: bool) -
         _text(uncloseable, text),
         NoticeGroup(of.policy, of.scope, "blocked", symbol),
         over=f"hedge: {side} {symbol} on {account} needs no hedge any more",
-        measure=Decimal(is_suggested),
+        measure=uncloseable.contracts if is_suggested else ZERO,
     )
 
 

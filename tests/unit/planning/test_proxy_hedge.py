@@ -133,6 +133,17 @@ def test_a_suggestion_is_reported_once_and_opens_nothing() -> None:
     assert world.tick(main("-200"), other((BTC, "100"))).notices == ()
 
 
+def test_a_suggestion_for_more_contracts_is_reported_again() -> None:
+    """1 contract is left, then 6: without a second page somebody would have sold 1 of 6."""
+    world = World(policies(hedge("suggest")))
+    hedge_account = other((BTC, "100"))
+    fired, texts = world.fall(hedge_account), []
+    for left in ("1", "1", "6", "6", "2"):
+        world.ends(fired, "residual", left)
+        texts += [notice.text for notice in world.tick(main("-200"), hedge_account).notices]
+    assert [text.partition(" BTC")[0] for text in texts] == ["hedge: long 1", "hedge: long 6"]
+
+
 def test_an_account_that_cannot_be_read_is_hedged_after_the_declared_time_and_not_before() -> None:
     """Still closing and down: nothing for 59 s; the hedge of the last known position after 60 s."""
     world = World(policies(hedge()))
