@@ -189,9 +189,9 @@ def stall_reason(target: PositionTarget, now: datetime, pace: ClosingPace) -> St
         if (now - target.sent_at).total_seconds() < pace.notify_after:
             return None
         sent = f"order {target.client_order_id} on {target.symbol}"
-        if target.state is TargetState.WORKING:
-            return Stall("open", f"{sent} has been open{_since(target.sent_at)}")
-        return Stall("unknown", f"{sent} has unknown status{_since(target.sent_at)}")
+        is_open = target.state is TargetState.WORKING
+        state = "been open" if is_open else "unknown status"
+        return Stall("open" if is_open else "unknown", f"{sent} has {state}{_since(target.sent_at)}")
     return None
 
 
