@@ -104,7 +104,7 @@ def test_every_command_of_the_build_stage_works(repository: Path, tmp_path: Path
     )  # fmt: skip
     assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", shown.stdout)
     program = (
-        "import ccxt, alpaca, killswitch, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
+        "import ccxt, killswitch, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
         "from killswitch.accounts.validation import adapter_names\n"
         "from killswitch.content import policies_folder, runbooks_folder\n"
         "print(*adapter_names())\n"
