@@ -213,6 +213,8 @@ def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decis
         pending = interpreter.evaluate(snapshot)
         if pending is not None and pending.reread:  # only then: a damaged line must not keep the decisions before it
             following = next(stream, None)
+        if pending is None and not alerts.known:
+            continue
         outcome = NO_OUTCOME
         if pending is not None:
             outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)

@@ -200,7 +200,7 @@ class Interpreter:
         if young:
             evaluator.restart_grace(young)
         reports = tuple(i for i in moved.unknown if i not in young)
-        issued = notices.unknown(evaluator, view.as_of, reports)
+        issued = notices.unknown(evaluator, view.as_of, reports) if reports else []
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
