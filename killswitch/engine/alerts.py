@@ -23,6 +23,8 @@ from killswitch.render.formats import rounded_duration
 FIRST_PAUSE = MINUTE
 """The pause between two notices of an alert that comes and goes; it doubles with each (microseconds)."""
 LONGEST_PAUSE = 32 * MINUTE
+LATEST = 1 << 62
+"""After every instant (microseconds)."""
 REMEMBERED = HOUR
 """How long an alert that is over counts as having returned (microseconds)."""
 MOST_FINDINGS = 500
@@ -226,15 +228,23 @@ def encode_state(state: AlertState) -> bytes:
     return _ENCODER.encode(state.known)
 
 
-def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = 0) -> AlertState:
+def _until(known: KnownAlert, now: int) -> KnownAlert:
+    if max(known.since, known.notified, known.gone or 0) <= now:
+        return known
+    gone = None if known.gone is None else min(known.gone, now)
+    return replace(known, since=min(known.since, now), notified=min(known.notified, now), gone=gone)
+
+
+def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = LATEST) -> AlertState:
     """The stored state, as far as this version can decode it, for a start at `now` (microseconds).
 
     If there is none, or not all of it can be decoded, what an `earlier` notice of the last hour reported counts as
-    notified for the first minute: some parts take a few passes to find what is wrong.
+    notified for the first minute: some parts take a few passes to find what is wrong. Times after the start come from a
+    clock that was ahead: they count as the start, since pauses would otherwise last until that time.
     """
     entries = decoded(_ENTRIES.decode, blob)
     read = {key: decoded(_DECODER.decode, bytes(entry)) for key, entry in (entries or {}).items()}
-    known = {key: each for key, each in read.items() if each is not None}
+    known = {key: _until(each, now) for key, each in read.items() if each is not None}
     if entries is not None and len(known) == len(entries):
         return AlertState(known)
     recent = (notice for notice in earlier if now - to_micros(notice.as_of) < REMEMBERED)

@@ -210,6 +210,19 @@ def test_a_damaged_state_counts_as_none() -> None:
     assert course.tick(0, FOLDER) == [FOLDER.text]
 
 
+def test_a_clock_that_was_ahead_before_a_restart_holds_nothing_back() -> None:
+    """The alert came and went a day ahead; after the start its end is notified when the pause of 4 min is over."""
+    course, day = Course(), 86_400
+    for second in (0, 2, 125):
+        course.tick(day + second, Alert("a", "page", "wrong"))
+        course.tick(day + second + 1)
+    before = len(course.notices)
+    course.state = read_state(encode_state(course.state), now=START)
+    course.tick(1)
+    assert course.tick(241) != []
+    assert len(course.notices) == before + 1
+
+
 def test_an_entry_of_the_state_that_cannot_be_decoded_costs_no_other_entry() -> None:
     """One of a later version is not repeated if its text was notified lately; the others are known as before."""
     course = Course()
