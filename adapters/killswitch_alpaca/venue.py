@@ -10,7 +10,7 @@ from decimal import Decimal
 from urllib.parse import quote
 
 from killswitch.model.inspection import Inspection, KeyRights
-from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, rows_at
+from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     MalformedAnswerError,
@@ -23,7 +23,6 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.activities import read_fill
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
@@ -37,8 +36,6 @@ from killswitch_alpaca.snapshot_reader import SnapshotReader
 
 FRESH_WITHIN = timedelta(seconds=1)
 """Age up to which a last price may contradict the mark."""
-FILL_PAGES = 20
-"""Pages of trades that are searched for the fills of one order."""
 
 
 class AlpacaVenue(VenueAdapter):
@@ -118,8 +115,7 @@ class AlpacaVenue(VenueAdapter):
         if found is None:
             return ()
         with _venue_errors():
-            filled = required_number(found.get("filled_qty"), "filled_qty")
-            return () if not filled else await self._fills(found, symbol, filled)
+            return await self._reader.queries.fills_of(found, symbol)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         try:
@@ -204,23 +200,6 @@ class AlpacaVenue(VenueAdapter):
             raise as_venue_error(error.refused, changes=False) from error
         with _venue_errors():
             return object_at(answer, what="the order")
-
-    async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
-        order = found.get("id")
-        query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
-        fills: dict[str, Fill] = {}
-        for _ in range(FILL_PAGES):
-            page = rows_at(await self._client.get("/v2/account/activities/FILL", query), what="activities")
-            name = str(found.get("symbol"))
-            fills |= {str(it.get("id")): read_fill(it, {name: symbol}) for it in page if it.get("order_id") == order}
-            if sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled:
-                return tuple(fills.values())
-            if len(page) < 100:
-                break
-            query["page_token"] = page[-1].get("id")
-        raise MalformedAnswerError(
-            f"order {order} has {filled} filled, and the list of trades does not include all of it"
-        )
 
 
 @contextmanager

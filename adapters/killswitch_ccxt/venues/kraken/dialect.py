@@ -21,6 +21,7 @@ from killswitch.model.parsing import (
     UnreadableError,
     above_zero,
     decimal,
+    every_page,
     flag,
     object_at,
     one_of,
@@ -45,7 +46,7 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.answers import NoSuchSymbolError, every_page
+from killswitch_ccxt.answers import NoSuchSymbolError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import CcxtTimer, Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity
@@ -353,11 +354,11 @@ class Kraken(CcxtTimer, Dialect):
         """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
         found: dict[str, Row] = {}
 
-        async def page(offset: int | None) -> tuple[list[str], int | None]:
+        async def page(offset: int) -> tuple[list[str], int | None]:
             if not self._counter.fits(LIST_COST, LIST_SHARE):
                 # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
                 raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
-            answer = await self._counted_call(method, {**params, "ofs": offset or 0}, LIST_COST)
+            answer = await self._counted_call(method, {**params, "ofs": offset}, LIST_COST)
             rows = object_at(answer, "result", part)
             found.update(rows)
             if len(found) >= int(value_at(answer, "result", "count") or 0):
@@ -366,7 +367,7 @@ class Kraken(CcxtTimer, Dialect):
                 raise UnreadableError(f"{method}: the answer counts more than the {len(found)} rows that are listed")
             return [*rows], len(found)
 
-        await every_page(page, PAGES, method)
+        await every_page(page, 0, PAGES, method)
         return found
 
     def _fill(self, number: str, row: Row) -> Fill:
