@@ -17,7 +17,7 @@ from msgspec import Struct
 from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
-from killswitch_alpaca.errors import RefusedAnswer, as_venue_error, host_of, redacted
+from killswitch_alpaca.errors import RefusedAnswer, as_venue_error, host_of, redacted, refusal_meaning
 from killswitch_alpaca.http import Http, InvalidJsonError, RefusedAnswerError
 from killswitch_alpaca.settings import AlpacaSettings
 
@@ -41,8 +41,7 @@ class RequestCounters(Struct):
 class Client:
     """One account's access to Alpaca's trading and data APIs.
 
-    Every method raises RefusedAnswerError for an answer that the caller interprets, and a VenueError for every other
-    failure.
+    Every failure is a VenueError, except for the refusal of a change: a RefusedAnswerError for the caller to interpret.
     """
 
     def __init__(self, settings: AlpacaSettings) -> None:
@@ -60,15 +59,15 @@ class Client:
 
     async def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """The answer of the trading API."""
-        return (await self._call(self._trading, "GET", path, query))[0]
+        return (await self._query(self._trading, path, query))[0]
 
     async def get_timed(self, path: str) -> tuple[Any, datetime]:
         """The answer of the trading API, and our time in the middle of the request."""
-        return await self._call(self._trading, "GET", path)
+        return await self._query(self._trading, path)
 
     async def get_data(self, path: str, query: Mapping[str, Any]) -> Any:
         """The answer of the market data API."""
-        return (await self._call(self._data, "GET", path, query))[0]
+        return (await self._query(self._data, path, query))[0]
 
     async def change(self, method: str, path: str, body: object = None) -> Any:
         """The answer of the trading API to a POST, PATCH or DELETE."""
@@ -92,6 +91,12 @@ class Client:
         self._closed = True
         await self._trading.close()
         await self._data.close()
+
+    async def _query(self, http: Http, path: str, query: Mapping[str, Any] | None = None) -> tuple[Any, datetime]:
+        try:
+            return await self._call(http, "GET", path, query)
+        except RefusedAnswerError as error:
+            raise as_venue_error(error.refused, changes=False) from error
 
     async def _call(
         self, http: Http, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None
@@ -172,3 +177,9 @@ class Client:
             kind = FateUnknownError if changes else MalformedAnswerError
             text = f"the answer of {where} cannot be processed: {why}"
         return kind(redacted(text, self._settings.trading, self._settings.data, self._settings.proxy))
+
+
+def has_no_such_order(error: VenueError) -> bool:
+    """Whether a query failed because Alpaca reports that it does not have the order."""
+    refused = error.__cause__.refused if isinstance(error.__cause__, RefusedAnswerError) else None
+    return refused is not None and refused.status == 404 and refusal_meaning(refused) == "gone"

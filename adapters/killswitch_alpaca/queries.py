@@ -47,7 +47,7 @@ BestQuote = tuple[Decimal | None, Decimal | None]
 
 
 class Queries:
-    """The requests. Every method may raise RefusedAnswerError, UnreadableError and any VenueError."""
+    """The requests. Every method may raise UnreadableError and any VenueError."""
 
     def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings

@@ -23,7 +23,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.client import Client
+from killswitch_alpaca.client import Client, has_no_such_order
 from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
 from killswitch_alpaca.http import RefusedAnswerError
@@ -79,7 +79,7 @@ class AlpacaVenue(VenueAdapter):
         """Last prices; empty where market data cannot be read, so that only marks remain."""
         try:
             return await self._reader.queries.trades(symbols)
-        except (VenueError, RefusedAnswerError, UnreadableError):
+        except (VenueError, UnreadableError):
             return {}
 
     async def submit(self, request: OrderRequest) -> OrderReport:
@@ -94,7 +94,7 @@ class AlpacaVenue(VenueAdapter):
             limit = bounding_price(request, await self._price(request), self._settings.extended_band)
         body = order_body(request, style, limit)
         try:
-            with _venue_errors(changes=True):
+            with _venue_errors():
                 answer = await self._client.change("POST", "/v2/orders", body)
         finally:
             self._reader.touch(fills=True)
@@ -130,7 +130,7 @@ class AlpacaVenue(VenueAdapter):
         """Make Alpaca refuse every new order of the account, ours included, or accept them again."""
         body = {"suspend_trade": suspended}
         try:
-            with _venue_errors(changes=True):
+            with _venue_errors():
                 await self._client.change("PATCH", "/v2/account/configurations", body)
         finally:
             self._reader.account.touch()
@@ -164,8 +164,6 @@ class AlpacaVenue(VenueAdapter):
             try:
                 await self._reader.sessions.read()
                 part.was_read(now, part.touches)
-            except RefusedAnswerError as error:
-                raise as_venue_error(error.refused, changes=False) from error
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock cannot be read, and no order was sent: {error}") from error
         session = self._reader.sessions.now()
@@ -177,7 +175,7 @@ class AlpacaVenue(VenueAdapter):
         """Reference price of an order without a price: the quote of its side, else the last price."""
         try:
             quotes = await self._reader.queries.quotes([request.symbol])
-        except (RefusedAnswerError, UnreadableError, VenueDownError, MalformedAnswerError):
+        except (UnreadableError, VenueDownError, MalformedAnswerError):
             quotes = {}
         bid, ask = quotes.get(request.symbol, (None, None))
         price = bid if request.side == "sell" else ask
@@ -194,21 +192,21 @@ class AlpacaVenue(VenueAdapter):
         """The order with this client order id; None only if Alpaca reports that there is none."""
         try:
             answer = await self._client.get("/v2/orders:by_client_order_id", {"client_order_id": client_order_id})
-        except RefusedAnswerError as error:
-            if error.refused.status == 404 and refusal_meaning(error.refused) == "gone":
+        except VenueError as error:
+            if has_no_such_order(error):
                 return None
-            raise as_venue_error(error.refused, changes=False) from error
+            raise
         with _venue_errors():
             return object_at(answer, what="the order")
 
 
 @contextmanager
-def _venue_errors(*, changes: bool = False) -> Iterator[None]:
-    """Raise a refusal, and an answer that cannot be read, as the VenueError that it is."""
+def _venue_errors() -> Iterator[None]:
+    """Raise the refusal of a change, and an answer that cannot be read, as the VenueError that it is."""
     try:
         yield
     except RefusedAnswerError as error:
-        raise as_venue_error(error.refused, changes=changes) from error
+        raise as_venue_error(error.refused, changes=True) from error
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
 
