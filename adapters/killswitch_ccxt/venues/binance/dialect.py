@@ -100,11 +100,11 @@ def rights_of(row: Row, trading_right: str) -> KeyRights:
     )  # fmt: skip
 
 
-async def rows_by_time(fetch: EndpointCall, params: Row, since: int) -> list[Row]:
+async def rows_by_time(fetch: EndpointCall, since: int) -> list[Row]:
     """Every row of a list that begins with the oldest from a time on; UnreadableError where it does not end."""
 
     async def page(begin: int) -> tuple[list[Row], int | None]:
-        rows = await fetch({**params, "startTime": begin, "limit": PAGE})
+        rows = await fetch({"startTime": begin, "limit": PAGE})
         return rows, int(rows[-1]["time"]) if len(rows) >= PAGE else None
 
     return await every_page(page, since, PAGES, "income")
