@@ -42,7 +42,6 @@ class AlpacaSettings(Struct, frozen=True):
     trading: str
     data: str
     stream: str
-    is_paper: bool
     key: str
     secret: str
     outside_hours: Literal["queue", "extended"] | None
@@ -65,8 +64,8 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
     for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, written)):
         raise ValueError(f"{where}: {misfit.message}; {misfit.fix}")
     check_option_names(spec, "Alpaca", OPTIONS)
-    paper = spec.environment == "sandbox"
-    trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or (PAPER if paper else LIVE)
+    own_trading = PAPER if spec.environment == "sandbox" else LIVE
+    trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or own_trading
     stream = _address(where, "endpoint_ws", spec.endpoint_ws, ("ws", "wss")) or _stream_of(trading)
     limit = positive_option(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
     band = positive_option(spec, "extended_band", Decimal("0.01"))
@@ -79,7 +78,6 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         trading=trading,
         data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,
         stream=stream,
-        is_paper=paper,
         key=spec.credentials["key"],
         secret=spec.credentials["secret"],
         outside_hours=spec.outside_hours,

@@ -64,7 +64,6 @@ class Bitget(Dialect):
     client_ids = ClientIdRule(longest=50)
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
-    whole_book = True
     capabilities = bitget_codes.CAPABILITIES
     has_hedge_mode = True
     instrument_states = StateTable(("symbolStatus",), bitget_codes.STATES, bitget_codes.PASSING)
