@@ -59,15 +59,15 @@ class Client:
 
     async def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """The answer of the trading API."""
-        return (await self._query(self._trading, path, query))[0]
+        return (await self._call(self._trading, "GET", path, query))[0]
 
     async def get_timed(self, path: str) -> tuple[Any, datetime]:
         """The answer of the trading API, and our time in the middle of the request."""
-        return await self._query(self._trading, path)
+        return await self._call(self._trading, "GET", path)
 
     async def get_data(self, path: str, query: Mapping[str, Any]) -> Any:
         """The answer of the market data API."""
-        return (await self._query(self._data, path, query))[0]
+        return (await self._call(self._data, "GET", path, query))[0]
 
     async def change(self, method: str, path: str, body: object = None) -> Any:
         """The answer of the trading API to a POST, PATCH or DELETE."""
@@ -92,12 +92,6 @@ class Client:
         await self._trading.close()
         await self._data.close()
 
-    async def _query(self, http: Http, path: str, query: Mapping[str, Any] | None = None) -> tuple[Any, datetime]:
-        try:
-            return await self._call(http, "GET", path, query)
-        except RefusedAnswerError as error:
-            raise as_venue_error(error.refused, changes=False) from error
-
     async def _call(
         self, http: Http, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None
     ) -> tuple[Any, datetime]:
@@ -115,7 +109,7 @@ class Client:
             raise
         except RefusedAnswerError as error:
             self._count(error.refused)
-            if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
+            if not changes or error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
                 raise as_venue_error(error.refused, changes=changes) from error
             raise
         except InvalidJsonError as error:

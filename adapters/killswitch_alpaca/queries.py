@@ -108,7 +108,9 @@ class Queries:
             query = {"after": order.get("submitted_at"), "direction": "asc"}
             await self._activities("/v2/account/activities/FILL", query, is_complete, None, FILL_PAGES)
         if not is_complete(()):
-            raise UnreadableError(f"order {number} has {filled} filled, and the trades do not include all of it")
+            raise UnreadableError(
+                f"order {number} has {filled} filled, and the list of trades does not include all of it"
+            )
         return tuple(fills.values())
 
     async def _activities(
