@@ -23,7 +23,7 @@ from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
-from killswitch.planning.firing import RereadData, fire
+from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
@@ -188,6 +188,8 @@ class Interpreter:
         stages, no_longer = stages_due(evaluator, view, moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
+        known = self._commands.last_known
+        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
         found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
