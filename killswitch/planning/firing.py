@@ -145,7 +145,7 @@ def _held_back(decision: Decision) -> Decision:
     if cancels is not None:
         kept.remove(cancels)
         kept.append(Cancels(tuple(each for each in cancels.cancels if each.why == "entry")))
-    remark = "`where` of its close is true for no position: nothing is closed, and it is evaluated again at each tick"
+    remark = "where is true for no position: nothing is closed, and it is evaluated again at each tick"
     return replace(
         with_effects(decision, kept), cooldown_until=None, unwinding=None, reason=joined(decision.reason, remark)
     )

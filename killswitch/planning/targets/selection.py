@@ -195,7 +195,7 @@ def _where(
     selected = (TRUE, UNKNOWN) if action.where_unknown == "close" else (TRUE,)
     unknown = [f"{each.candidate.key[1]} {each.candidate.key[2]}" for each, found in verdicts if found == UNKNOWN]
     what = "closed nevertheless" if action.where_unknown == "close" else "not closed"
-    remarks = (f"`where` is unknown for {', '.join(unknown)}: {what} (where_unknown: {action.where_unknown})",)
+    remarks = (f"where is unknown for {', '.join(unknown)}: {what} (where_unknown: {action.where_unknown})",)
     return [each for each, found in verdicts if found in selected], remarks if unknown else ()
 
 

@@ -71,7 +71,7 @@ def test_where_that_is_true_for_no_position_holds_back_only_the_close() -> None:
     assert [(each.order, each.why) for each in decision.cancels] == [("entry", "entry")]
     assert decision.intents == ()
     assert decision.cooldown_until is None
-    assert "`where` of its close is true for no position" in (decision.reason or "")
+    assert "where is true for no position: nothing is closed" in (decision.reason or "")
     (machine,) = interpreter.status()
     assert (machine.stage, machine.latched, machine.held_back, machine.cooldown_until) == ("guard", False, True, None)
 

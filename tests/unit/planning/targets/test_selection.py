@@ -296,7 +296,7 @@ def test_where_selects_the_positions_for_which_it_is_true_and_the_unknown_ones_a
     found = select_from(action, "LONG", held, signal="position.liquidation_distance")
     assert list(contracts_left(found)) == expected
     how = {"close": "closed nevertheless", "keep": "not closed"}[unknown]
-    assert found.remarks == (f"`where` is unknown for BLIND long: {how} (where_unknown: {unknown})",)
+    assert found.remarks == (f"where is unknown for BLIND long: {how} (where_unknown: {unknown})",)
 
 
 def test_the_top_positions_are_counted_among_those_that_where_selects() -> None:
