@@ -52,7 +52,13 @@ class Figure(Struct, frozen=True):
     narrow: str
 
 
-Part = str | Items | Facts | Table | Figure
+class Code(Struct, frozen=True):
+    """Lines with a layout of their own, such as a line of a file above its caret: text cuts them and wraps none."""
+
+    lines: tuple[str, ...]
+
+
+Part = str | Items | Facts | Table | Figure | Code
 """A piece of a section; a text is a paragraph."""
 
 
@@ -110,7 +116,7 @@ def section(title: str, *parts: Part | None) -> Iterator[Section]:
 
 def _is_empty(part: Part) -> bool:
     match part:
-        case Items(lines):
+        case Items(lines) | Code(lines):
             return not lines
         case Facts(rows) | Table(_, rows):
             return not rows
@@ -147,6 +153,8 @@ def section_text(shown: Section, within: int | None = None) -> str:
         match part:
             case Items(items):
                 lines += [indent + one_line(line) for line in items]
+            case Code(code):
+                lines += [layout.cut(indent + one_line(line), within) for line in code]
             case Facts():
                 lines += _fact_lines(part, indent, within)
             case Table():
@@ -216,6 +224,9 @@ def _markdown_part(part: Part) -> Iterator[str]:
             yield f"{_plain(part)}\n"
         case Items(lines):
             yield "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
+        case Code(lines):
+            fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
+            yield "\n".join((fence, *map(one_line, lines), fence)) + "\n"
         case Facts(rows):
             yield "\n".join(f"- {_plain(name)}: {_plain('; '.join(lines))}" for name, *lines in rows) + "\n"
         case Table():
