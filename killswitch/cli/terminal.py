@@ -83,7 +83,7 @@ def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[
 def render_page(form: str, page: Page, within: int | None = None) -> str:
     """A page as text no wider than `within`, as markdown or as html; without a final line break."""
     if form == "html":
-        from killswitch.render.document import html
+        from killswitch.render.html import html
 
         return html(page)
     from killswitch.render.document import markdown, text
