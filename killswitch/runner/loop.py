@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -31,7 +31,7 @@ from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
 from killswitch.runner.judged_keys import judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
-from killswitch.runner.observers import TickReport, shortfalls
+from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
 
@@ -196,13 +196,21 @@ class Runner:
                 await self.workers.advance(self.pace.head_start)
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-                self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
-                self.observers.timers, self.effects.suspension.suspended, self.effects.performing.pending,
-                self.effects.performing.run_end,
+                self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
+
+    def _facts(self) -> RunnerFacts:
+        performing = self.effects.performing
+        return RunnerFacts(
+            streams=self.poller.streams.views,
+            timers=self.observers.timers,
+            suspended=self.effects.suspension.suspended,
+            pending_effects=performing.pending or UNSET,
+            run_end=performing.run_end or UNSET,
+        )
 
     async def advance(self) -> bool:
         """Run the closing passes that are due, without waiting for more; True while any are left. Renews the lease."""

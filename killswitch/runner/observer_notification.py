@@ -158,8 +158,8 @@ def set_tick_attributes(span: Span, report: TickReport) -> None:
     """Set the outcome of the tick as attributes of its span."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)
-    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
-    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.timers))
+    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.runner.streams))
+    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.runner.timers))
     span.set("killswitch.decisions", len(report.decisions))
     span.set("killswitch.acting_on", len(report.acting_on))
     span.set("killswitch.notices", len(report.notices))

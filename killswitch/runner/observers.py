@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
@@ -19,6 +19,24 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
+
+
+class RunnerFacts(Struct, frozen=True, kw_only=True):
+    """What only the runner knows: the loop fills it at each tick, and `status` shows it.
+
+    A default is for the view of an older runner.
+    """
+
+    streams: tuple[StreamView, ...] = ()
+    """The private streams."""
+    timers: tuple[TimerView, ...] = ()
+    """The venues' dead-man timers."""
+    suspended: tuple[str, ...] = ()
+    """Accounts whose broker refuses every new order at this program's request."""
+    pending_effects: tuple[PendingEffect, ...] | UnsetType = UNSET
+    """Effects other than orders, cancels and locks that wait for something, such as an exit; absent if none does."""
+    run_end: RunEnd | UnsetType = UNSET
+    """How an effect ends the run after this pass; absent if none does."""
 
 
 class TickReport(Struct, frozen=True):
@@ -34,16 +52,7 @@ class TickReport(Struct, frozen=True):
     seconds: float
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
     """The state of every policy on every scope after the tick; computed on call, valid until the next tick."""
-    streams: tuple[StreamView, ...] = ()
-    """The private streams."""
-    timers: tuple[TimerView, ...] = ()
-    """The venues' dead-man timers."""
-    suspended: tuple[str, ...] = ()
-    """Accounts whose broker refuses every new order at this program's request."""
-    pending_effects: tuple[PendingEffect, ...] = ()
-    """Effects other than orders, cancels and locks that wait for something."""
-    run_end: RunEnd | None = None
-    """How an effect ends the run after this pass; None: none does."""
+    runner: RunnerFacts = RunnerFacts()
 
 
 class Observer(Protocol):

@@ -156,7 +156,7 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert site.notices() == [
         "the dead-man timer of account main is running (60 s, refreshed every 20 s, by the switch venue-timer)"
     ]
-    ((view),) = site.seen.reports[-1].timers
+    ((view),) = site.seen.reports[-1].runner.timers
     assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
     assert view.until is not None
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
@@ -184,7 +184,7 @@ def test_the_next_run_reports_what_a_clean_stop_did(site: Site) -> None:
 def test_after_a_clean_stop_the_status_shows_the_timer_as_off(site: Site) -> None:
     """The state of the last tick is no longer true: the runner has stopped the timer."""
     site.run(site.runner(TimerVenue(site.time, PLAIN, flat())), 3)
-    assert [each.state for each in site.seen.reports[-1].timers] == ["armed"]
+    assert [each.state for each in site.seen.reports[-1].runner.timers] == ["armed"]
     blob = site.store.live(STATUS)
     assert blob is not None
     (view,) = decode_view(blob).timers
@@ -479,7 +479,7 @@ def test_a_lost_answer_counts_as_a_timer_that_may_run(site: Site) -> None:
         report = await runner.tick()
         venue.fails = None
         await runner.finish()
-        return report.timers[0].state
+        return report.runner.timers[0].state
 
     assert site.time.run(story()) == "unknown"
     assert venue.calls[-1][1] == "disarm"
