@@ -7,7 +7,9 @@ notified last that something is over may rely on it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
+from decimal import Decimal
 
 from msgspec import Raw, Struct
 from msgspec import json as msgjson
@@ -228,6 +230,21 @@ def encode_state(state: AlertState) -> bytes:
     return _ENCODER.encode(state.known)
 
 
+_ONE_NUMBER = re.compile(rb'"measure":"(-?\d+(?:\.\d+)?(?:E[+-]?\d+)?)"')
+"""A measure as versions before measures of several numbers stored it."""
+_POSITION = Decimal(10**15)
+"""What one position left counted in such a measure of a shortfall, next to contracts."""
+
+
+def _measure(stored: re.Match[bytes]) -> bytes:
+    size = Decimal(stored[1].decode())
+    return b'"measure":' + _ENCODER.encode((size,) if size < _POSITION else divmod(size, _POSITION))
+
+
+def _decode_entry(entry: bytes) -> KnownAlert:
+    return _DECODER.decode(_ONE_NUMBER.sub(_measure, entry))
+
+
 def _until(known: KnownAlert, now: int) -> KnownAlert:
     if max(known.since, known.notified, known.gone or 0) <= now:
         return known
@@ -243,7 +260,7 @@ def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = LA
     clock that was ahead: they count as the start, since pauses would otherwise last until that time.
     """
     entries = decoded(_ENTRIES.decode, blob)
-    read = {key: decoded(_DECODER.decode, bytes(entry)) for key, entry in (entries or {}).items()}
+    read = {key: decoded(_decode_entry, bytes(entry)) for key, entry in (entries or {}).items()}
     known = {key: _until(each, now) for key, each in read.items() if each is not None}
     if entries is not None and len(known) == len(entries):
         return AlertState(known)
