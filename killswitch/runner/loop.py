@@ -28,7 +28,7 @@ from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pe
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.judged_keys import judged_by, unjudged
+from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import TickReport, shortfalls
@@ -155,8 +155,8 @@ class Runner:
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
         earlier = self.store.notices(REMEMBERED_NOTICES)
-        self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
-        self._unjudged = tuple(each.alert.key for each in self._alerts.active)
+        alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
+        self._alerts, self._unjudged = ending_with_accounts(alerts, self.poller.accounts)
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
