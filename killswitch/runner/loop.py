@@ -155,7 +155,8 @@ class Runner:
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
         earlier = self.store.notices(REMEMBERED_NOTICES)
-        alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
+        now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
+        alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
         self._alerts, self._unjudged = ending_with_accounts(alerts, self.poller.accounts)
 
     async def tick(self) -> TickReport:
@@ -322,7 +323,7 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
+                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
                 alerts=None if alerts is self._alerts else encode_state(alerts),
             )
         )
