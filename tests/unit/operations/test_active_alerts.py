@@ -30,13 +30,14 @@ class Downable(ScriptedVenue):
     """A venue that is down between two seconds."""
 
     def __init__(self, time: VirtualTime, first: float, last: float) -> None:
-        super().__init__(worlds.account("1000", (), name="main"), "main")
+        self.book = worlds.account("1000", (), name="main")
+        super().__init__(self.book, "main")
         self.time, self.first, self.last = time, first, last
 
     async def snapshot(self) -> AccountSnapshot:
         if self.first <= self.time.monotonic() < self.last:
             raise VenueDownError("connection refused")
-        return self.answer
+        return self.book
 
 
 class Site:
@@ -50,7 +51,7 @@ class Site:
         """The notices of one more run, whose only account has this name, oldest first."""
         before = len(self.store.notices(1000))
         venue = Downable(self.time, 5, 77)
-        venue.answer = worlds.account("1000", (), name=name)
+        venue.book = worlds.account("1000", (), name=name)
         account = ArmedAccount(name, "paper", "swap", "USDT", venue, armed=armed)
         runner = assemble(
             graphs.policy_set(crash_policy()), {name: account}, self.store, self.time,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import read_state
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import (
@@ -23,10 +25,11 @@ from killswitch.graph.nodes import (
     SignalRef,
 )
 from killswitch.model.decision import Decision
-from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Closing, Order, Position, Snapshot
-from killswitch.model.store import HistoryRow
-from killswitch.planning.interpreter import Outcome
+from killswitch.model.store import HistoryRow, MachineState
+from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.planning.scopes.evaluator import notified_earlier
 from killswitch.planning.stage_decision import Proposal, propose
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
 from tests.notifying import NotifyingInterpreter
@@ -496,6 +499,46 @@ def test_an_account_that_is_down_while_the_history_is_young_pages_after_the_grac
     again = [at(minute, "0") for minute in range(8, 30)]
     outcomes = run(NotifyingInterpreter(policy_set(held())), *calm(4), *down, *again)
     assert unknown_notices(outcomes)[:1] == [(after(minutes=5), "page")]
+
+
+@pytest.mark.parametrize(("was_reported", "expected"), [(b"true", []), (b"false", [(after(minutes=23), "page")])])
+def test_an_unknown_that_an_earlier_version_has_notified_is_not_notified_again(
+    was_reported: bytes, expected: list[object]
+) -> None:
+    """It kept that in the state of the scope, and had no alert of it. The trigger is unknown since minute 20."""
+    down = [snapshot(after(minutes=m), account(None, None, quality="down", reason="timeout")) for m in range(20, 26)]
+    before, again = Interpreter(policy_set(held())), NotifyingInterpreter(policy_set(held()))
+    for one in (*calm(18), *down[:3]):
+        before.tick(one)
+    (state,) = before.states()
+    stored = state.blob.replace(b'"reported":false', b'"reported":' + was_reported)
+    again.restore([replace(state, blob=stored)], lambda *_: ())
+    again.alerts_known = read_state(b"{}", (), to_micros(after(minutes=23)), again.notified_earlier)
+    assert unknown_notices(run(again, *down[3:])) == expected
+
+
+def test_an_earlier_version_had_notified_what_its_state_of_a_scope_names() -> None:
+    """Literally as it stored it: a trigger, a stage held back for long, one without latch, and a close that waits."""
+    engine = {
+        "triggers": {
+            "a": {"held": False, "confirmed": False, "reported": True, "since": None, "unknown_since": 5},
+            "b": {"held": True, "confirmed": False, "reported": False, "since": 5, "unknown_since": None},
+        },
+        "barren": ["all/uncorroborated", "all/uncorroborated for long", "trim/uncorroborated", "halve/main,other"],
+        "waiting": {
+            "stage": "close", "triggers": ["a"], "since": 7, "until": 9, "accounts": ["b"],
+            "reported": ["main", "other"],
+        },
+    }  # fmt: skip
+    blob = msgspec.json.encode({"engine": engine, "history": {}})
+    assert notified_earlier(MachineState("p", "account/main", blob)) == {
+        "trigger/p/account/main/a": "page",
+        "uncorroborated/p/account/main/all": "page",
+        "uncorroborated/p/account/main/trim": "warning",
+        "unfired/p/account/main/halve/main,other": "page",
+        "unfired/p/account/main/close/7/main": "page",
+        "unfired/p/account/main/close/7/other": "page",
+    }
 
 
 def test_a_gap_in_a_young_history_pages_after_the_grace() -> None:
