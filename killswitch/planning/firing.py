@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.engine.step import fire_partly, is_confirmed, latch
 from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Decision, Notice, with_effects
+from killswitch.model.effects import Cancels, ProcessExit, of_kind
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.stage_decision import Proposal, propose
+from killswitch.planning.stage_decision import Proposal, joined, propose
 from killswitch.planning.targets.merge import ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
@@ -42,7 +44,11 @@ def fire(
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
 ) -> tuple[list[Decision], list[Notice]]:
-    """Fire the highest stage that is corroborated and selects positions; what keeps each other one is an alert."""
+    """Fire the highest stage that is corroborated and selects positions; what keeps each other one is an alert.
+
+    A stage whose `where` is true for no position carries out everything but its close, and the next stage may fire.
+    """
+    made: list[Decision] = []
     issued: list[Notice] = []
     for stage in stages:
         before = evaluator.unfired.pop(stage.name, ())
@@ -59,9 +65,13 @@ def fire(
                 continue
         last = with_last_positions(view, last_known)
         proposal = propose(evaluator, stage, last.view, policies, last.replaced)
-        if proposal.is_partial:
+        if proposal.is_partial or proposal.is_held_back:
             decisions, why = _fire_partly(evaluator, last, proposal, before, fired_earlier=fired_earlier)
-            return decisions, issued + why
+            made += decisions
+            issued += why
+            if proposal.is_partial:
+                return made, issued
+            continue
         if proposal.is_without_selection:
             evaluator.unfired[stage.name] = (
                 *evaluator.unfired.get(stage.name, ()),
@@ -76,8 +86,30 @@ def fire(
         )
         evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
         evaluator.fired(decision.id)
-        return [decision], issued
-    return [], issued
+        return [*made, decision], issued
+    return made, issued
+
+
+def is_still_held_back(
+    evaluator: ScopeEvaluator,
+    stage: Stage,
+    view: ScopeView,
+    policies: PolicySet,
+    last_known: Mapping[str, AccountSnapshot],
+) -> bool:
+    """Whether the stage has fired, and its `where` is true for no position in this snapshot either.
+
+    Such a stage has nothing to do, and needs no second snapshot.
+    """
+    if not evaluator.has_not_fired(stage.name, _HELD_BACK):
+        return False
+    last = with_last_positions(view, last_known)
+    proposal = propose(evaluator, stage, last.view, policies, last.replaced)
+    return proposal.is_held_back and not proposal.is_partial
+
+
+_HELD_BACK = "where"
+"""Why a stage could not latch: its `where` is true for no position."""
 
 
 def _fire_partly(
@@ -85,24 +117,48 @@ def _fire_partly(
 ) -> tuple[list[Decision], list[Notice]]:
     """Carry out the lock and the closes of the known part of a book, once for each set of readable accounts.
 
-    The stage neither latches nor cools down, so that it fires once it can. `before`: what kept it until now.
+    The stage neither latches nor cools down, so that it fires once it can. If its `where` is true for no position,
+    everything but the close is carried out. `before`: what kept it from latching until now.
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
-    readable = sorted(account.account for account in view.trusted().accounts)
+    seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else []
+    why = ",".join([*seen, _HELD_BACK] if proposal.is_held_back else seen or ["nothing"])
     waited = evaluator.pending_close_of(stage)
-    keep_pending(evaluator, stage, view, readable, fired_earlier=fired_earlier)
-    kept = {each.key: each for each in before if evaluator.has_record(stage.name, each.key.rpartition("/")[2])}
-    is_new = evaluator.record_not_fired(stage.name, ",".join(readable))
-    decision = with_wait_remark(_without_resting(evaluator, proposal, now), waited, fired_earlier=fired_earlier)
-    decision = with_unreadable_remark(decision, evaluator, view)
-    alert = notices.nothing_selected(evaluator, proposal, ",".join(readable), set(decision.accounts))
-    evaluator.unfired[stage.name] = (*evaluator.unfired.get(stage.name, ()), *({alert.key: alert} | kept).values())
+    if proposal.is_partial:
+        keep_pending(evaluator, stage, view, seen, fired_earlier=fired_earlier)
+    kept = {each.key: each for each in before if evaluator.has_not_fired(stage.name, each.key.rpartition("/")[2])}
+    is_new = evaluator.record_not_fired(stage.name, why)
+    decision = _without_resting(evaluator, proposal, now)
+    if proposal.is_held_back:
+        decision = _held_back(decision)
+    decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
+    if proposal.is_partial:  # the decision of a stage that is only held back pages
+        decision = with_unreadable_remark(decision, evaluator, view)
+        alert = notices.nothing_selected(evaluator, proposal, why, set(decision.accounts))
+        found = ({alert.key: alert} | kept).values()
+        evaluator.unfired[stage.name] = (*evaluator.unfired.get(stage.name, ()), *found)
     if not is_new:
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
-    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id)
+    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued
+
+
+def _held_back(decision: Decision) -> Decision:
+    """The decision of a stage whose close selects nothing: its lock and its cancels of entries.
+
+    Exits keep protecting the positions that stay, and the process goes on, to evaluate `where` again.
+    """
+    kept = [effect for effect in decision.effects if not isinstance(effect, ProcessExit)]
+    cancels = of_kind(kept, Cancels)
+    if cancels is not None:
+        kept.remove(cancels)
+        kept.append(Cancels(tuple(each for each in cancels.cancels if each.why == "entry")))
+    remark = "where is true for no position: nothing is closed, and it is evaluated again at each tick"
+    return replace(
+        with_effects(decision, kept), cooldown_until=None, unwinding=None, reason=joined(decision.reason, remark)
+    )
 
 
 def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:

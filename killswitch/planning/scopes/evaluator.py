@@ -281,18 +281,17 @@ class ScopeEvaluator:
 
     def record_not_fired(self, stage: str, why: str) -> bool:
         """Record that `stage` could not latch; True the first time, so that it acts once."""
-        new = not self.has_record(stage, why)
+        new = not self.has_not_fired(stage, why)
         if new:
             self.state = replace(self.state, barren=(*self.state.barren, f"{stage}/{why}"))
         return new
 
-    def has_record(self, stage: str, why: str) -> bool:
-        """Whether it is recorded that `stage` could not latch, and acted once."""
+    def has_not_fired(self, stage: str, why: str) -> bool:
+        """Whether it is recorded that `stage` could not latch for this reason, and acted once."""
         return f"{stage}/{why}" in self.state.barren
 
     def drop_not_fired(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they act again."""
-        self.unfired = {stage: found for stage, found in self.unfired.items() if stage in eligible}
         barren = self.state.barren
         kept = tuple([record for record in barren if stage_of_record(record) in eligible]) if barren else barren
         if kept != barren:
