@@ -28,7 +28,7 @@ from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pe
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.judged_keys import judged_by, unjudged
+from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
@@ -156,8 +156,9 @@ class Runner:
         books = self.store.live(LOCKED_BOOKS)
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
         earlier = self.store.notices(REMEMBERED_NOTICES)
-        self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
-        self._unjudged = tuple(each.alert.key for each in self._alerts.active)
+        now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
+        alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
+        self._alerts, self._unjudged = ending_with_accounts(alerts, self.poller.accounts)
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
@@ -332,7 +333,7 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
+                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
                 live=self._changed_blobs(alerts),
             )
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from killswitch.engine.alerts import AlertState
 from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -116,15 +117,20 @@ class Observers:
         )
 
     def messages(
-        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Sequence[Notice], acting: Sequence[Decision]
+        self,
+        snapshot: Snapshot,
+        decisions: Sequence[Decision],
+        notices: Sequence[Notice],
+        acting: Sequence[Decision],
+        before: AlertState,
     ) -> tuple[Outgoing, ...]:
-        """The notifications of a tick, to be committed with it.
+        """The notifications of a tick, to be committed with it. `before`: the alerts before it.
 
         A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
         own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
-        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before)
         return self.isolation.call("what is to be notified", outgoing, ())
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:

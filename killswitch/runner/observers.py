@@ -85,10 +85,6 @@ def outage_text(account: AccountSnapshot) -> str:
     return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
-MOST_LEFT = Decimal(10**15)
-"""Contracts that count as one more position left, in the measure of a shortfall; no close leaves as many."""
-
-
 def shortfalls(closings: Iterable[Closing]) -> Alerts:
     """A page for each closing that ended with positions left, and for each that leaves more positions or contracts."""
     return Alerts(
@@ -96,7 +92,8 @@ def shortfalls(closings: Iterable[Closing]) -> Alerts:
             Alert(
                 f"shortfall/{each.decision}/{each.status}", "page", _shortfall_message(each),
                 NoticeGroup("runner", "runner", "warning", each.decision),
-                measure=sum((left.contracts for left in each.residual), len(each.residual) * MOST_LEFT), lasts=False,
+                measure=(Decimal(len(each.residual)), sum((left.contracts for left in each.residual), Decimal(0))),
+                lasts=False,
             )
             for each in closings
             if each.status in ENDED_SHORT

@@ -18,10 +18,12 @@ from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import read_policies
+from killswitch.engine.alerts import read_state
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order
+from killswitch.model.store import ALERTS
 from killswitch.model.venue import (
     Cost,
     DeadManRule,
@@ -551,6 +553,34 @@ def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> N
     assert any(
         "the venue accepts no ordinary orders, as around its maintenance" in text for text in site.notices("page")
     )
+
+
+def test_each_reason_for_which_a_timer_does_not_run_is_an_alert_of_its_own(site: Site) -> None:
+    """A stop from 2 s to 30 s, and maintenance from 10 s to 20 s, which hides the stop and does not end it: two pages.
+
+    From 30 s on the timer runs, and nothing is wrong.
+    """
+    venue = TimerVenue(site.time, KRAKEN, flat())
+    runner = site.runner(venue)
+    active = dict[int, list[str]]()
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(40):
+            state = "cancel_only" if 10 <= second < 20 else "open"
+            answer = held(STOP) if 2 <= second < 30 else flat()
+            venue.answer = replace(answer, instruments=(Instrument("BTC", state=state),))  # type: ignore[arg-type] # a word
+            await runner.tick()
+            active[second] = [each.alert.key for each in read_state(site.store.live(ALERTS)).active]
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    unprotected, maintenance = "dead-man/main/off/unprotected", "dead-man/main/off/maintenance"
+    assert [active[second] for second in (0, 8, 18, 28, 38)] == [
+        [], [unprotected], [unprotected, maintenance], [unprotected], [],
+    ]  # fmt: skip
+    why = [text.partition("does not run: ")[2][:20] for text in site.notices("page") if "does not run: " in text]
+    assert why == ["it may cancel the pr", "the venue accepts no"]
 
 
 def test_a_venue_in_maintenance_is_queried_until_it_is_ok(site: Site) -> None:
