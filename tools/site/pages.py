@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 TEMPLATE = "0000-template.md"
 DECISIONS = "Decisions"
@@ -39,9 +40,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace links to code, which is not part of the site, by the name and the file."""
-    return re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+((?:killswitch|adapters)/[^)]*)\)", r"\1 (\2)", markdown)
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: object) -> str:
+    """Replace links to code, which is not part of the site, by the name and the file; link names of policy sets."""
+    linked = re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+((?:killswitch|adapters)/[^)]*)\)", r"\1 (\2)", markdown)
+    sets = [folder.name for folder in policy_sets(Path(config.config_file_path).parent)]
+    return with_links_to_sets(linked, sets, page.file.src_uri)
+
+
+def with_links_to_sets(markdown: str, sets: list[str], uri: str) -> str:
+    """Link the names of policy sets in code spans and table cells, except on its own page, in headings, links and code blocks."""
+    up = "../" * uri.count("/")
+    others = "|".join(re.escape(name) for name in sets if uri != f"policies/{name}.md")
+    name = re.compile(rf"(?<!\[)`({others})`(?!\])")
+    cell = re.compile(rf"(?<=\| )({others})(?= *\|)")
+    link = rf"[`\1`]({up}policies/\1.md)"
+    lines, is_code = [], False
+    for line in markdown.split("\n"):
+        is_code ^= line.lstrip().startswith("```")
+        kept = is_code or not others or line.startswith(("#", "```"))
+        lines.append(line if kept else cell.sub(link.replace("`", ""), name.sub(link, line)))
+    return "\n".join(lines)
 
 
 def policy_sets(root: Path) -> list[Path]:
