@@ -6,6 +6,7 @@ They also add the pages of measurements, which commands write and which may not 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -14,6 +15,7 @@ from mkdocs.structure.pages import Page
 
 TEMPLATE = "0000-template.md"
 DECISIONS = "Decisions"
+HISTORY = "History"
 POLICIES = "Policies"
 VENUES = "Venues"
 MEASURED = "Evidence"
@@ -23,8 +25,7 @@ MEASURED_PAGES = ("evidence.md", "benchmarks.md")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the sections of the navigation that are lists of files. KeyError where the navigation lacks one."""
     root = Path(config.config_file_path).parent
-    decisions = sorted(path.name for path in (root / "docs" / "adr").glob("*.md") if path.name != TEMPLATE)
-    _fill(config, DECISIONS, [f"adr/{name}" for name in decisions])
+    _fill(config, DECISIONS, _decisions(root / "docs"))
     venues = sorted(path.name for path in (root / "docs" / "venues").glob("*.md"))
     _fill(config, VENUES, [f"venues/{name}" for name in venues])
     _fill(config, MEASURED, [name for name in MEASURED_PAGES if (root / "docs" / name).exists()])
@@ -48,7 +49,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: ob
 
 
 def with_links_to_sets(markdown: str, sets: list[str], uri: str) -> str:
-    """Link the names of policy sets in code spans and table cells, except on its own page, in headings, links and code blocks."""
+    """Link names of policy sets in code spans and table cells, except in headings, links, code and on its own page."""
     up = "../" * uri.count("/")
     others = "|".join(re.escape(name) for name in sets if uri != f"policies/{name}.md")
     name = re.compile(rf"(?<!\[)`({others})`(?!\])")
@@ -73,9 +74,18 @@ def as_page(readme: str) -> str:
     return re.sub(r"\]\(\.\./\.\./docs/", "](../", between_sets)
 
 
-def _fill(config: MkDocsConfig, section: str, pages: list[str]) -> None:
+def _decisions(docs: Path) -> list[str | dict[str, list[str]]]:
+    """The index, the decisions that apply, and a subsection of the others."""
+
+    def pages(folder: str) -> list[str]:
+        return [f"{folder}/index.md", *sorted(f"{folder}/{path.name}" for path in (docs / folder).glob("[0-9]*.md"))]
+
+    return [*(page for page in pages("adr") if not page.endswith(TEMPLATE)), {HISTORY: pages("adr/history")}]
+
+
+def _fill(config: MkDocsConfig, section: str, pages: Sequence[str | dict[str, list[str]]]) -> None:
     for entry in config.nav or []:
         if isinstance(entry, dict) and section in entry:
-            entry[section] = pages
+            entry[section] = list(pages)
             return
     raise KeyError(f"mkdocs.yml has no section {section} in its navigation")

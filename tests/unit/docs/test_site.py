@@ -76,6 +76,8 @@ def test_every_decision_and_every_policy_set_has_a_page(site: Path, repository: 
     """Pages are added automatically; the template is no decision."""
     decisions = {path.stem for path in (repository / "docs" / "adr").glob("*.md")} - {"0000-template"}
     assert {path.stem for path in (site / "adr").glob("*.html")} == decisions
+    history = {path.stem for path in (repository / "docs" / "adr" / "history").glob("*.md")}
+    assert {path.stem for path in (site / "adr" / "history").glob("*.html")} == history
     assert {path.stem for path in (site / "policies").glob("*.html")} == {
         path.parent.name for path in (repository / "policies").glob("*/README.md")
     }
@@ -107,4 +109,16 @@ def test_the_name_of_a_policy_set_links_to_its_page() -> None:
     assert with_links_to_sets(page, ["a-set", "b-set"], "reference/page.md") == linked
     assert with_links_to_sets("`a-set` `b-set`", ["a-set", "b-set"], "policies/a-set.md") == (
         "`a-set` [`b-set`](../policies/b-set.md)"
+    )
+
+
+@pytest.mark.parametrize("folder", ["adr", "adr/history"])
+def test_the_index_lists_every_decision_once(repository: Path, folder: str) -> None:
+    """By its number, as a link."""
+    at = repository / "docs" / folder
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((\1-[^)]*\.md)\)", (at / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(name for _, name in listed) == sorted(
+        path.name for path in at.glob("[0-9]*.md") if path.name != "0000-template.md"
     )
