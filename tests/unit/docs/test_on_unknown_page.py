@@ -9,8 +9,8 @@ import pytest
 
 from killswitch.graph.compile import compile_loaded
 from killswitch.policy.loader import load
+from tests.evidence.on_unknown import AND_A_LOCK, CHOICES, COLUMNS, SITUATIONS, Seen, compiled, observe
 from tests.worlds.judge import seeded
-from tests.worlds.on_unknown import AND_A_LOCK, CHOICES, COLUMNS, SITUATIONS, Seen, compiled, observe
 
 QUIET = "no loss, outage of 5 to 60 s"
 

@@ -1,6 +1,6 @@
 """What `on_unknown` costs: the same worlds under each choice, for the table of docs/on-unknown.md.
 
-    python -m tests.worlds.on_unknown [WORLDS] [SEED]
+    python -m tests.evidence.on_unknown [WORLDS] [SEED]
 
 The trigger is a fall of 10% from the peak, which is known from the first tick, and its stage closes everything. A close
 is *false* if the account had never truly lost 8% before it. Times count from the instant at which the true fall exceeds
