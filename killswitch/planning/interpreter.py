@@ -23,9 +23,10 @@ from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
-from killswitch.planning.firing import RereadData, fire
+from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
+from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
@@ -81,6 +82,7 @@ class Interpreter:
         self._seen_events: dict[str, int] = {}
         self._commands = OperatorCommands(policies)
         self._hedging = HedgePlanner(policies, armed)
+        self._breaches = LockBreaches()
         self._now = 0
 
     def restore(
@@ -90,12 +92,13 @@ class Interpreter:
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
+        locked_books: bytes | None = None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements.
+        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -103,6 +106,7 @@ class Interpreter:
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
+        self._breaches.restore(locked_books, (*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -154,7 +158,8 @@ class Interpreter:
             decisions += commanded
             issued += more
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        if not (eligible or decisions or issued or may_hedge):
+        is_breached = self._breaches.observe(snapshot)
+        if not (eligible or decisions or issued or may_hedge or is_breached):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -188,6 +193,8 @@ class Interpreter:
         stages, no_longer = stages_due(evaluator, view, moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
+        known = self._commands.last_known
+        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
         found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
@@ -275,12 +282,13 @@ class Interpreter:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
-        return Outcome(decisions, tuple(issued), alerts)
+        self._breaches.acted(decisions)
+        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts)
 
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return self._hedging.judges
+        return (*self._hedging.judges, "breach")
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
@@ -316,6 +324,10 @@ class Interpreter:
         """Serialised state of every scope evaluator, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
         return (*(MachineState(it.policy, it.scope, it.serialised()) for it in self._evaluators), *ended)
+
+    def locked_books(self) -> bytes | None:
+        """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
+        return self._breaches.changed()
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
