@@ -286,7 +286,7 @@ class EventDates:
 
     A command is dated by the process that sent it, whose wall clock may be another machine's or may have jumped since.
     A command that the previous tick did not find in the store is no older than that tick. One that waited over a
-    restart of the machine is no older than has been measured (ADR 0115).
+    restart of the machine is no older than has been measured (ADR 0102).
     """
 
     def __init__(self, leap: Leap | None = None) -> None:
