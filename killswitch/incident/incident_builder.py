@@ -18,7 +18,7 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decision_basis import first_hops
+from killswitch.incident.record.decision_basis import first_hops, stage_text
 from killswitch.incident.record.document import (
     ChecklistItem,
     DeclaredReason,
@@ -31,8 +31,8 @@ from killswitch.incident.record.document import (
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
-from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left, stage_text
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left
 from killswitch.incident.record.remarks import remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import timeline
@@ -105,7 +105,7 @@ def _recorded_facts(
         firings=firings,
         reset=None if ending is None else IncidentReset(ending.id, ending.as_of, ending.author, ending.reason),
         timeline=(),
-        orders=outcomes((each.decision, each.result) for each in recorded),
+        orders=outcomes(results),
         endings=tuple(one for each in recorded for one in account_closes(each)),
         left=tuple(each for each in held if each.contracts is None or each.to_close),
         settled=tuple(each for each in held if each.contracts is not None and not each.to_close),
@@ -138,7 +138,7 @@ def _positions(store: IncidentStore, recorded: Sequence[RecordedDecision]) -> tu
     return credit_own_decisions(store, positions, recorded[0].decision.as_of, {each.decision.id for each in recorded})
 
 
-def _totals(results: Sequence[Result], lines: Sequence[OrderLine], positions: Sequence[ClosedPosition]) -> Totals:
+def _totals(results: Sequence[Result], lines: Sequence[OrderOutcome], positions: Sequence[ClosedPosition]) -> Totals:
     """Sum up the orders. Several closes have no common duration, because the time between them belongs to none."""
     is_over = all(each.standing != "closing" for each in results)
     durations = [each.totals.took for each in results if each.orders]

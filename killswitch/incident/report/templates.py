@@ -25,8 +25,10 @@ from markupsafe import Markup
 from msgspec import Struct, structs
 
 from killswitch.content import runbooks_folder
-from killswitch.incident.record.document import AccountClose, Firing, Incident, OrderOutcome, PositionLeft
+from killswitch.incident.record.document import Firing, Incident, PositionLeft
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS, escape
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.results import AccountClose
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.template_rules import BrokenRule, problems_of
 

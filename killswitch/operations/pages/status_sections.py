@@ -7,7 +7,7 @@ from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
-from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
+from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.pages.wording import ago, amount_in
@@ -56,7 +56,7 @@ def _remaining(result: Result) -> Iterator[str]:
     yield from hints
 
 
-def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
+def _reason_and_hint(order: OrderOutcome) -> tuple[str, str]:
     detail = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (

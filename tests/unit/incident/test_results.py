@@ -5,13 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
 from killswitch.incident.record.incident_decisions import find_incident, group_decisions
-from killswitch.incident.record.order_lines import Bound
+from killswitch.incident.record.order_outcomes import Bound
 from killswitch.incident.record.orders import outcomes
 from killswitch.incident.record.results import Result, fold_result
 from killswitch.incident.record.totals import MARK_UNKNOWN, Missing
@@ -216,8 +217,10 @@ def test_a_fee_in_another_asset_is_named_but_not_added() -> None:
     )  # fmt: skip
     assert found.fees is None
     assert found.missing == (Missing("fees", Decimal(1), (2,), why="charged 0.002 BNB"),)
-    outcome = outcomes([(decision(), found)])[1]
+    outcome = outcomes([found])[1]
     assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
+    kept, shown = (msgjson.decode(msgjson.encode(each)) for each in (found.orders[1], outcome))
+    assert kept == {**shown, "text": None, "fee_unknown": "charged 0.002 BNB"}
 
 
 def test_of_many_reasons_for_unknown_fees_the_sum_names_the_first_three() -> None:

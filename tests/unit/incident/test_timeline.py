@@ -12,7 +12,7 @@ from msgspec import structs
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import find_incident
-from killswitch.incident.record.order_lines import order_lines
+from killswitch.incident.record.order_outcomes import order_outcomes
 from killswitch.incident.record.timeline import cancel_kind
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision
@@ -124,7 +124,7 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: Filled
         sent(2, 3, kind="limit"), order(2, "acknowledged", 4, order="v2", filled="0"),
     ]  # fmt: skip
     timeline = timeline_texts(written, journal)
-    lines = order_lines(close_decision(), decode_all(journal), None)
+    lines = order_outcomes(close_decision(), decode_all(journal), None)
     assert [each.outcome for each in lines] == ["accepted by the venue", "resting at the venue"]
     assert [text for text in timeline if "the order on" in text] == [
         "the order on BTC long on main was accepted by the venue",
