@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
@@ -64,14 +64,14 @@ def incident_of(
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
-    found = structs.replace(
+    found = replace(
         found,
         as_of=as_of,
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
         remarks=remarks(found, hops, unsent),
     )
-    return structs.replace(
+    return replace(
         found,
         checklist=checklist(found, notification_item(notifications)),
         commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
@@ -123,7 +123,7 @@ def _recorded_facts(
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
     notices = _notices(store, opening, closed_at)
     moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions)
-    return structs.replace(
+    return replace(
         found,
         state="open" if closed_at is None else "closed",
         closed_at=closed_at,
@@ -143,7 +143,7 @@ def _totals(results: Sequence[Result], lines: Sequence[OrderOutcome], positions:
     is_over = all(each.standing != "closing" for each in results)
     durations = [each.totals.took for each in results if each.orders]
     totals = count_orders(lines, [each.seen_at for each in positions if each.seen_at], ended=is_over)
-    return structs.replace(totals, took=durations[0] if len(durations) == 1 else None)
+    return replace(totals, took=durations[0] if len(durations) == 1 else None)
 
 
 def _is_unfinished(incident: Incident, *settled: str) -> bool:

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.execution.effects.performing import PendingEffect, RunEnd
@@ -199,7 +200,7 @@ class StatusPublisher:
         if snapshot.scheduled:
             self._ticked_at.append(snapshot.as_of)
         self._put(
-            structs.replace(
+            replace(
                 self.view,
                 as_of=snapshot.as_of,
                 ticks=self.view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
@@ -224,7 +225,7 @@ class StatusPublisher:
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
         if self.view.clock is not None:
-            self._put(structs.replace(self.view, timers=timers, problems=problems))
+            self._put(replace(self.view, timers=timers, problems=problems))
 
     def _put(self, view: RunnerView) -> None:
         self.view = view

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.snapshot import Instant
@@ -83,7 +84,7 @@ class NoticeGroups:
             return True
         group.counted += 1
         severity = notice.severity if group.newest is None else _more_severe(notice.severity, group.newest.severity)
-        group.newest = structs.replace(notice, severity=severity)
+        group.newest = replace(notice, severity=severity)
         return False
 
     def due(self, now: Instant) -> list[RepeatedNotice]:

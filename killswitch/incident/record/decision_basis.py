@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.journal.entries import Place
 from killswitch.model.decision import Decision, Intent, Rung
@@ -95,7 +95,7 @@ def _combined(rows: Sequence[Position]) -> Position:
         return first
     contracts = sum((row.contracts for row in rows), Decimal(0))
     paid = _sum([None if row.entry_price is None else row.entry_price * row.contracts for row in rows])
-    return structs.replace(
+    return replace(
         first,
         contracts=contracts,
         entry_price=None if paid is None or not contracts else paid / contracts,

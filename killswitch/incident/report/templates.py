@@ -22,7 +22,8 @@ from jinja2.loaders import split_template_path
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from killswitch.content import runbooks_folder
 from killswitch.incident.record.document import Firing, Incident, PositionLeft
@@ -215,7 +216,7 @@ def _finalize(value: object) -> object:
 def render(found: TemplateEnvironment, template: str, variables: TemplateVariables) -> str:
     """Return the Markdown of a template. RenderingError for any failure."""
     try:
-        return found.get_template(template).render(structs.asdict(variables))
+        return found.get_template(template).render(asdict(variables))
     except _TooLongError as error:
         raise RenderingError(f"{template}: {error}") from error
     except TemplateError as error:
