@@ -220,6 +220,7 @@ def test_a_fee_in_another_asset_is_named_but_not_added() -> None:
     outcome = outcomes([found])[1]
     assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
     kept, shown = (msgjson.decode(msgjson.encode(each)) for each in (found.orders[1], outcome))
+    assert "fee_unknown" not in shown
     assert kept == {**shown, "text": None, "fee_unknown": "charged 0.002 BNB"}
 
 
