@@ -17,7 +17,8 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.clock import Clock
@@ -273,7 +274,7 @@ def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot
     if observed is None or abs(off) <= FOLLOWED:
         return account
     now = timeline.now()
-    return structs.replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
+    return replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
 
 
 DISTRUSTED = timedelta(hours=15)
@@ -303,7 +304,7 @@ class EventDates:
             if at is None:
                 measured = self._measured(event)
                 at = min(measured if least is None else max(measured, least), as_of)
-            pending.append(structs.replace(event, at=at))
+            pending.append(replace(event, at=at))
         self._before, self._waiting = as_of, {event.id: event.at for event in pending}
         return tuple(pending)
 

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -302,7 +303,7 @@ class Runner:
         self._pass_to_executors(again.values())
         read = (again.get(account.account, account) for account in snapshot.accounts)
         accounts = tuple(on_timeline(account, self.clock) for account in read)
-        reread = structs.replace(snapshot, as_of=self.clock.next(), accounts=accounts, scheduled=False, events=())
+        reread = replace(snapshot, as_of=self.clock.next(), accounts=accounts, scheduled=False, events=())
         return self.interpreter.decide(pending, reread, prices)
 
     def _commit(

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
@@ -106,7 +106,7 @@ class OrderReconciliation:
         for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
             known = self._journaled(name)
             del due[name]
-            mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
+            mine = replace(account, orders=(resting[name],) if name in resting else ())
             fills = {name: filled[name]} if name in filled else {}
             odd = discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
             self._found += [_of_order(each.name, each.what, each.text) for each in odd]

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
@@ -194,7 +195,7 @@ class StatusPublisher:
         if snapshot.scheduled:
             self._ticked_at.append(snapshot.as_of)
         self._put(
-            structs.replace(
+            replace(
                 self.view,
                 as_of=snapshot.as_of,
                 ticks=self.view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
@@ -208,14 +209,14 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
-                **structs.asdict(report.runner),
+                **asdict(report.runner),
             )
         )
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
         if self.view.clock is not None:
-            self._put(structs.replace(self.view, timers=timers, problems=problems))
+            self._put(replace(self.view, timers=timers, problems=problems))
 
     def _put(self, view: RunnerView) -> None:
         self.view = view

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.decision import Notice, Severity
 from killswitch.model.snapshot import Instant
@@ -77,7 +78,7 @@ class NoticeGroups:
             return True
         group.counted += 1
         severity = notice.severity if group.newest is None else _more_severe(notice.severity, group.newest.severity)
-        group.newest = structs.replace(notice, severity=severity)
+        group.newest = replace(notice, severity=severity)
         return False
 
     def due(self, now: Instant) -> list[RepeatedNotice]:

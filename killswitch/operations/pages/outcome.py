@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
+from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.legible import one_line
@@ -115,7 +115,7 @@ def _remaining(result: Result) -> Iterator[str]:
     yield from hints
 
 
-def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
+def _reason_and_hint(order: OrderOutcome) -> tuple[str, str]:
     detail = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
@@ -248,4 +249,4 @@ def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
 
 def _lasting_parts(incident: Incident) -> Incident:
     """The record without the values that change with every tick."""
-    return msgspec.structs.replace(incident, as_of=incident.opened_at, lasted="", course=None)
+    return replace(incident, as_of=incident.opened_at, lasted="", course=None)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.engine.alerts import MOST_FINDINGS, AlertState, advance, encode_state, read_state
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
@@ -196,7 +196,7 @@ def test_an_upgrade_repeats_nothing_under_a_heading() -> None:
 def test_an_upgrade_keeps_back_nothing_that_is_old_or_worse() -> None:
     """What was notified an hour before the start, or as a warning, is a page."""
     course = Course()
-    weak = [structs.replace(paged(text), severity="warning") for text in ("b", "closing: d")]
+    weak = [replace(paged(text), severity="warning") for text in ("b", "closing: d")]
     course.state = read_state(None, [paged(FOLDER.text, -3600), *weak, paged("c", -3599)], START)
     found = [Alert(text, "page", text) for text in (FOLDER.text, "b", "c")]
     found.append(Alert("d", "page", "d", heading="closing"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.state import StageMachineState, initial
+from killswitch.engine.state import initial
 from killswitch.engine.step import SAME, StageMachine, StepResult, latch, overdue, stage_of_record, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead
@@ -187,8 +187,8 @@ def test_a_notice_record_of_a_stage_begins_with_its_name() -> None:
 
 def test_a_firing_clears_the_records_of_its_own_stage_only() -> None:
     """The clock of an earlier reset, the accounts that acted and the notices of this stage are cleared."""
-    before = StageMachineState(
-        initial().triggers, level=1, stage="s", reset_since=7, barren=("s", "s/nothing", "l/nothing"), acted={"a": 9}
+    before = replace(
+        initial(), level=1, stage="s", reset_since=7, barren=("s", "s/nothing", "l/nothing"), acted={"a": 9}
     )
     stage_machine = two_windows()
     after = latch(before, stage_machine.graph.stages[0], 10, None)

@@ -16,7 +16,7 @@ from killswitch.engine.state import (
 
 NAMES = ("held", "confirmed", "unknown", "quiet", "counting")
 STATE = StageMachineState(
-    Triggers(
+    triggers=Triggers(
         held=0b10011,
         confirmed=0b00010,
         unknown=0b00101,

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
@@ -194,7 +194,7 @@ def test_the_report_explains_the_base_value_and_the_pending_change(tmp_path: Pat
     curve = build_curve(
         curve_points((-60, 120.0), (10, 90.0)), OPENED, ValueCorrections((), (unexplained(10, "-6", "trade"),))
     )
-    text = report_markdown(structs.replace(incident, course=curve))
+    text = report_markdown(replace(incident, course=curve))
     assert "100 at 01:59:00, when it was last known before the first firing: " in text
     assert "the change of equity by -6.0% at 02:00:10 counts here as money that moved, until it is known" in text
     written.store.close()

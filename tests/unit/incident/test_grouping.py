@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups, RepeatedNotice
 from killswitch.model.decision import Notice, NoticeKind, Severity
@@ -66,7 +66,7 @@ def test_a_notice_marked_as_new_is_sent_at_once() -> None:
     """A page, a counted warning, and a page about a much greater fall; later notices are counted from that page on."""
     groups = NoticeGroups()
     assert [groups.is_sent_at_once(notice(0)), groups.is_sent_at_once(notice(1, "warning"))] == [True, False]
-    assert groups.is_sent_at_once(structs.replace(notice(5), at_once=True))
+    assert groups.is_sent_at_once(replace(notice(5), at_once=True))
     assert not groups.is_sent_at_once(notice(6, "warning"))
     assert not groups.is_sent_at_once(notice(7))
     assert groups.due(after(seconds=304)) == []

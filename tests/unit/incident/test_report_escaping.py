@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
@@ -160,7 +160,7 @@ def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: FilledStor
         encoding="utf-8",
     )
     found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
-    found = structs.replace(found, swept=(found.scope, found.scope))
+    found = replace(found, swept=(found.scope, found.scope))
     rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
     assert_tables_are_even(rendered.markdown)
     structure = PageStructure(rendered.html)

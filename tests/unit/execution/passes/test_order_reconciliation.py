@@ -9,7 +9,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.engine.alerts import AlertState, advance, encode_state, read_state
 from killswitch.execution.client_order_id import client_order_id
@@ -57,7 +58,7 @@ class ReconciliationBench(Struct):
 
     def notices_at(self, at: datetime, *orders: Order, fills: tuple[Fill, ...] = ()) -> list[str]:
         """The notices of a tick at `at`, which are kept as a tick keeps them."""
-        account = structs.replace(worlds.account("1000", ()), orders=orders, fills=fills)
+        account = replace(worlds.account("1000", ()), orders=orders, fills=fills)
         self.observer.compare(worlds.snapshot(at, account))
         notices, self.state = advance(self.state, self.observer.alerts(), to_micros(at))
         assert all(notice.severity == "page" for notice in notices)

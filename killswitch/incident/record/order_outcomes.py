@@ -7,9 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
-from killswitch.incident.record.decision_basis import DecisionBasis, Purpose
+from killswitch.incident.record.decision_basis import DecisionBasis, Purpose, stage_text
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -61,15 +62,16 @@ class Bound(Struct, frozen=True):
     beyond_limit: bool = False
 
 
-class OrderLine(Struct, frozen=True):
-    """One attempt: what was sent, and the venue's answer. Null where there is none, or it is unknown.
+class OrderOutcome(Struct, frozen=True, kw_only=True):
+    """One order as it was sent, and the venue's answer.
 
-    `kind` is `limit_ioc`, `market` or `limit`, `rung` the step of the ladder (from 0), `limit` its price. `mark` is the
-    decision's, `arrival_mark` the one at which the order was sent. `slippage` is the cost of the fill against the
-    latter, `delay` the market's move from the first to the second, `realised` the P&L before the fee; all in the
-    account's currency.
+    `slippage` is the cost of filling at another price than `arrival_mark`, the mark when it was sent, in the account's
+    currency. `delay` is the cost of the market's move from `mark`, the decision's, until then. Below zero is a gain.
     """
 
+    number: int
+    decision: str
+    stage: str
     account: str
     symbol: str
     position_side: str | None
@@ -77,28 +79,41 @@ class OrderLine(Struct, frozen=True):
     attempt: int | None
     client_order_id: str | None
     sent_at: datetime
-    amount: Decimal | None
-    outcome: str
     answered_at: datetime | None = None
+    amount: Decimal | None
     filled: Decimal | None = None
     price: Decimal | None = None
-    fee: Decimal | None = None
-    text: str | None = None
-    fate: ReportedStatus = "in flight"
-    kind: str | None = None
-    rung: int | None = None
-    limit: Decimal | None = None
-    purpose: Purpose = "reduce"
     mark: Decimal | None = None
     slippage: Decimal | None = None
+    fee: Decimal | None = None
+    outcome: str
+    text: str | None = None
+    final: bool = False
+    """Whether the venue has reported its final status."""
+    fate: ReportedStatus = "in flight"
+    kind: str | None = None
+    """`limit_ioc`, `market` or `limit`; None where the program that sent it did not record it."""
+    rung: int | None = None
+    """The step of the ladder, from 0."""
+    limit: Decimal | None = None
+    """The limit price of the order."""
+    purpose: Purpose = "reduce"
     realised: Decimal | None = None
+    """Realised P&L before the fee."""
     bound: Bound | None = None
+    """The slippage that was declared for it; None where none was."""
     was_unknown: bool = False
-    """Whether its status was unknown for a while because no answer reported it."""
+    """Whether its status was unknown for a while."""
     arrival_mark: Decimal | None = None
     delay: Decimal | None = None
-    fee_unknown: str | None = None
-    """Why its fee is unknown after its fills were queried; names a fee that was paid in another asset."""
+    fee_unknown: str | UnsetType | None = UNSET
+    """Why its fee is unknown after its fills were queried; names a fee that was paid in another asset. No
+    field of an incident, which has it in `text`."""
+
+    @property
+    def place(self) -> Place:
+        """Account, symbol and side of its position."""
+        return (self.account, self.symbol, self.position_side)
 
     @property
     def did_nothing(self) -> bool:
@@ -111,14 +126,17 @@ class OrderLine(Struct, frozen=True):
         return self.outcome.startswith("never reached")
 
 
-def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> tuple[OrderLine, ...]:
-    """Return each sent order with the last answer about it. An order sent again under its id is one more line.
+def order_outcomes(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> tuple[OrderOutcome, ...]:
+    """Return each sent order with the last answer about it, numbered from 1. One sent again under its id is one more.
 
     `journal` has the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept.
     """
     marks, basis = _marks(journal), DecisionBasis(decision, snapshot)
     orders = [order for order in JournaledOrders(journal).all if _is_own_order(order)]
-    return tuple(_with_costs(_line(basis, each), basis, marks.get(each.first.place), each.arrival) for each in orders)
+    return tuple(
+        _with_costs(_outcome(basis, each, number), basis, marks.get(each.first.place), each.arrival)
+        for number, each in enumerate(orders, start=1)
+    )
 
 
 def _is_own_order(order: JournaledOrder) -> bool:
@@ -127,14 +145,12 @@ def _is_own_order(order: JournaledOrder) -> bool:
     return may_be and order.first.account is not None and order.first.symbol is not None
 
 
-def position_of(order: OrderLine) -> Place:
-    """Return the position that an order is about."""
-    return (order.account, order.symbol, order.position_side)
-
-
-def _line(basis: DecisionBasis, order: JournaledOrder) -> OrderLine:
+def _outcome(basis: DecisionBasis, order: JournaledOrder, number: int) -> OrderOutcome:
     first, sending, answer = order.first, order.sending, order.answer
-    return OrderLine(
+    return OrderOutcome(
+        number=number,
+        decision=basis.decision.id,
+        stage=stage_text(basis.decision),
         account=first.account or "",
         symbol=first.symbol or "",
         position_side=first.position_side,
@@ -143,12 +159,13 @@ def _line(basis: DecisionBasis, order: JournaledOrder) -> OrderLine:
         client_order_id=first.client_order_id,
         sent_at=order.sent_at,
         amount=None if sending is None else known(sending.amount),
-        outcome=_outcome(order),
+        outcome=_outcome_text(order),
         answered_at=None if answer is None else answer.at,
         filled=known(answer.filled) if isinstance(answer, Filled | Acknowledged) else None,
         price=known(answer.price) if isinstance(answer, Filled) else None,
         fee=known(order.charge.fee) if order.charge else known(answer.fee) if isinstance(answer, Filled) else None,
         text=answer.text if isinstance(answer, Unknown | Rejected | Absent | OrderDetached | Abandoned) else None,
+        final=order.status in FINAL,
         fate=_reported_status(order.status),
         kind=None if sending is None else sending.order,
         rung=None if sending is None else known(sending.rung),
@@ -159,7 +176,7 @@ def _line(basis: DecisionBasis, order: JournaledOrder) -> OrderLine:
     )
 
 
-def _outcome(order: JournaledOrder) -> str:
+def _outcome_text(order: JournaledOrder) -> str:
     match order.answer:
         case Filled():
             return order.outcome
@@ -185,42 +202,42 @@ def _marks(journal: Sequence[Entry]) -> dict[Place, MarkedContract]:
 
 
 def _with_costs(
-    line: OrderLine, basis: DecisionBasis, decided: MarkedContract | None, arrival: MarkedContract | None
-) -> OrderLine:
+    order: OrderOutcome, basis: DecisionBasis, decided: MarkedContract | None, arrival: MarkedContract | None
+) -> OrderOutcome:
     slippage = None
-    if arrival is not None and line.price is not None and line.filled:
-        slippage = arrival.cost(line.side, line.filled, line.price)
-    return structs.replace(
-        line,
+    if arrival is not None and order.price is not None and order.filled:
+        slippage = arrival.cost(order.side, order.filled, order.price)
+    return replace(
+        order,
         mark=None if decided is None else decided.mark,
         arrival_mark=None if arrival is None else arrival.mark,
         slippage=slippage,
-        delay=delay_cost(line.side, line.filled, decided, arrival) if line.filled else None,
-        realised=_realised(line, basis.held(position_of(line))) if line.purpose == "reduce" else None,
-        bound=_bound(line, basis, arrival),
+        delay=delay_cost(order.side, order.filled, decided, arrival) if order.filled else None,
+        realised=_realised(order, basis.held(order.place)) if order.purpose == "reduce" else None,
+        bound=_bound(order, basis, arrival),
     )
 
 
-def _bound(line: OrderLine, basis: DecisionBasis, arrival: MarkedContract | None) -> Bound | None:
+def _bound(order: OrderOutcome, basis: DecisionBasis, arrival: MarkedContract | None) -> Bound | None:
     """Return None where no bound was declared, or the program that sent the order had none."""
-    band = basis.band(position_of(line))
-    if band is None or line.kind is None:
+    band = basis.band(order.place)
+    if band is None or order.kind is None:
         return None
-    price = line.price if line.filled else None
-    slipped = None if arrival is None or price is None else slippage(line.side, arrival.mark, price)
+    price = order.price if order.filled else None
+    slipped = None if arrival is None or price is None else slippage(order.side, arrival.mark, price)
     worse = False
-    if line.limit is not None and price is not None:
-        worse = price < line.limit if line.side == "sell" else price > line.limit
+    if order.limit is not None and price is not None:
+        worse = price < order.limit if order.side == "sell" else price > order.limit
     kept = None if slipped is None else slipped <= band
-    return Bound(band, line.limit is not None and _is_bounded(line, basis.ladder), slipped, kept, worse)
+    return Bound(band, order.limit is not None and _is_bounded(order, basis.ladder), slipped, kept, worse)
 
 
-def _is_bounded(line: OrderLine, ladder: Sequence[Rung]) -> bool:
+def _is_bounded(order: OrderOutcome, ladder: Sequence[Rung]) -> bool:
     """Whether its step of the ladder limits the order by the band; an unknown step does not."""
-    return line.rung is not None and line.rung < len(ladder) and ladder[line.rung].order != "market"
+    return order.rung is not None and order.rung < len(ladder) and ladder[order.rung].order != "market"
 
 
-def _realised(order: OrderLine, position: Position | None) -> Decimal | None:
+def _realised(order: OrderOutcome, position: Position | None) -> Decimal | None:
     """Return the P&L of a fill before fees, from the entry price; None unless the contract is surely linear."""
     if position is None or order.price is None or order.filled is None or not position.contracts:
         return None
