@@ -11,7 +11,7 @@
 #   make reference           docs/reference/ anew, from the code
 #   make bench [PARTS="replay tick"]   the promised numbers, next to their references (at most ten minutes)
 #   make bench-long          the promised numbers that take longer: long closes, memory, polling, latency, worlds
-#   make mutants [PACKAGES=engine]   change the code in one place at a time, and see whether a test notices (hours)
+#   make mutants [PACKAGES=engine] [SAMPLE=200]   change the code in one place at a time, and see whether a test notices
 #   make evidence            docs/evidence.md anew, from recorded bars (DATE=, BOOKS=, SEED=)
 #   make lock                write constraints.txt anew from pyproject.toml
 
@@ -77,7 +77,7 @@ bench-long: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench long
 
 mutants: $(VENV)/.installed-mutants
-	$(BIN)/python -m tests.mutants $(PACKAGES)
+	$(BIN)/python -m tests.mutants $(PACKAGES) $(if $(SAMPLE),--sample=$(SAMPLE))
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)

@@ -67,7 +67,7 @@ def test_c23_a_trim_counts_what_was_closed_since_it_was_planned_live_and_after_a
         scene.decide({BTC: 5})
         scene.at(0.06, lambda: scene.decide({BTC: 4}))
         scene.at(0.25, lambda: scene.exchange.trade(BTC, Decimal(5)))
-        scene.time.run(scene._play(60, kills))
+        scene.time.run(scene.live_through(60, kills))
         return sum((order.filled for order in scene.orders("BTC")), Decimal(0))
 
     assert sold([]) == sold([0.245]) == 6
@@ -89,7 +89,7 @@ def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decision
 
         scene.at(3.0, record_others)
         scene.at(10.0, lambda: scene.exchange.trade(BTC, Decimal(6)))
-        scene.time.run(scene._play(60, [5.0]))
+        scene.time.run(scene.live_through(60, [5.0]))
         return scene.held(BTC)[0]
 
     assert left(0) == left(20)
