@@ -316,3 +316,18 @@ def test_c25_legs_limited_by_margin_are_closed_in_turn_and_in_parts() -> None:
     scene.decide({BTC: 0, short: 0})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC, short) == [0, 0]
+
+
+def test_c11_an_order_that_rests_too_long_is_cancelled_and_another_follows_the_price() -> None:
+    """It rests at 99.5; the mark falls to 90, which it cannot reach: it is cancelled, and the next order fills."""
+    scene = Scene({BTC: 10}, markets=[resting_market("declared")])
+    scene.decide({BTC: 0}, change=resting_order("declared"))
+
+    def fall() -> None:
+        scene.exchange.markets["BTC"].slip = Decimal(0)
+        scene.exchange.reprice("BTC", Decimal(90))
+
+    scene.at(1.0, fall)
+    assert scene.play(patience=300) == {"d1": "flat"}
+    first, *_, last = scene.orders()
+    assert (first.state, first.filled, last.filled) == ("canceled", 0, 10)

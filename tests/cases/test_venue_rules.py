@@ -147,7 +147,7 @@ class DelayedCancels(Exchange):
         super().__init__(*args, **more)  # type: ignore[arg-type] # as the base
         self._due: dict[str, float] = {}
 
-    def cancel(self, order: str, symbol: str | None = None) -> None:
+    def cancel(self, order: str, symbol: str = "") -> None:
         self._due.setdefault(order, self.now()[0] + 0.5)
 
     def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:

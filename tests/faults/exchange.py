@@ -189,10 +189,10 @@ class Exchange:
         order = self.names.get(name)
         return tuple(fill for fill in self.fills if fill.order == order) if order else ()
 
-    def cancel(self, order: str, symbol: str | None = None) -> None:
+    def cancel(self, order: str, symbol: str = "") -> None:
         """Cancelling an order that is already gone is no error; one of another symbol is not found, and stays."""
         placed = self.orders.get(order)
-        if placed is not None and placed.state == "open" and symbol in (None, placed.symbol):
+        if placed is not None and placed.state == "open" and symbol in ("", placed.symbol):
             placed.state = "canceled"
             self.notify_listeners()
 
