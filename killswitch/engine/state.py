@@ -15,7 +15,7 @@ class Triggers(Struct, frozen=True):
     """State of all triggers: bit i of a mask, or key i, is trigger i of the graph. The dicts are never modified.
 
     held: counts as true. confirmed: was true for its confirmation time, and stays confirmed while held.
-    reported: its unknown state was reported. since: when it became held.
+    since: when it became held.
     ticks: scheduled ticks held, for pending triggers that confirm in ticks. unknown_since: when it became unknown.
     due: before this instant nothing changes unless held or unknown do.
     """
@@ -23,14 +23,13 @@ class Triggers(Struct, frozen=True):
     held: int
     confirmed: int
     unknown: int
-    reported: int
     since: dict[int, int]
     ticks: dict[int, int]
     unknown_since: dict[int, int]
     due: int = NEVER
 
 
-QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
+QUIET = Triggers(0, 0, 0, {}, {}, {})
 """No trigger is held or unknown."""
 
 
@@ -38,7 +37,6 @@ class PendingClose(Struct, frozen=True):
     """A pending close: its stage fired while accounts could not be read.
 
     `triggers` were confirmed at the firing; `since` and `until` are microseconds; `accounts` could not be read.
-    `reported`: sets of readable accounts for which the wait was already notified.
     """
 
     stage: str
@@ -46,27 +44,28 @@ class PendingClose(Struct, frozen=True):
     since: int
     until: int
     accounts: tuple[str, ...]
-    reported: tuple[str, ...] = ()
 
 
 class PartialFiring(Struct, frozen=True):
-    """The last firing that did not latch because accounts could not be read: in force until a latch or a reset.
+    """The last firing that did not latch, because accounts could not be read or `where` is true for no position.
 
-    Its lock and its closes remain, so that status, reset and incident treat it like a latch; only the stage may fire
-    again. `fired_at` is in microseconds, `decision` is the decision's id.
+    It is in force until a latch or a reset: its lock and its closes remain, so that status, reset and incident treat it
+    like a latch; only the stage may fire again. `fired_at` is in microseconds, `decision` is the decision's id.
+    `held_back`: `where` holds back its close.
     """
 
     stage: str
     level: int
     fired_at: int
     decision: str
+    held_back: bool = False
 
 
 class StageMachineState(Struct, frozen=True):
     """A stage machine and its triggers.
 
     `fired_value`: unit value at the last firing; None if it was unknown.
-    `barren`: "stage/reason" of stages that should fire and could not; each is notified once.
+    `barren`: "stage/accounts" of stages that fired without latching, and of which accounts could then be read.
     `acted`: "stage/account" of stages that acted without latching → end of their cooldown.
     `spent`: bit i is set if a stage has fired on trigger i and the trigger was not observed false since.
     `waiting`: the pending close of accounts that cannot be read.
@@ -93,7 +92,7 @@ def initial() -> StageMachineState:
 
 
 class StoredTrigger(Struct, frozen=True):
-    """One trigger as serialised."""
+    """One trigger as serialised. `reported`: an earlier version has notified that it is unknown; now always false."""
 
     held: bool
     confirmed: bool
@@ -174,7 +173,7 @@ def to_stored(state: StageMachineState, names: tuple[str, ...]) -> StoredState:
     now = state.triggers
     triggers = {
         name: StoredTrigger(
-            bool(now.held >> i & 1), bool(now.confirmed >> i & 1), bool(now.reported >> i & 1),
+            bool(now.held >> i & 1), bool(now.confirmed >> i & 1), False,
             now.since.get(i), now.ticks.get(i), now.unknown_since.get(i),
         )
         for i, name in enumerate(names)
@@ -201,7 +200,6 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> StageMachineStat
         held=mask([t.held for t in found]),
         confirmed=mask([t.confirmed for t in found]),
         unknown=mask([t.unknown_since is not None for t in found]),
-        reported=mask([t.reported for t in found]),
         since={i: t.since for i, t in enumerate(found) if t.since is not None},
         ticks={i: t.ticks for i, t in enumerate(found) if t.ticks is not None},
         unknown_since={i: t.unknown_since for i, t in enumerate(found) if t.unknown_since is not None},

@@ -129,7 +129,7 @@ def _recorded_facts(
         closed_at=closed_at,
         as_of=max(moment.at for moment in moments),
         timeline=moments,
-        course=read_curve(store, opening, closed_at),
+        course=read_curve(store, incident.decisions, closed_at),
     )
 
 

@@ -231,7 +231,7 @@ class WallClockCheck:
         off = self._off.total_seconds()
         side = _side(self._off)
         over = f"the wall clock of this machine is no longer {side} the dates of the ticks"
-        size = Decimal(int(math.log2(abs(off))))
+        size = (Decimal(int(math.log2(abs(off)))),)
         return Alerts((Alert(f"wall-clock/{side.split()[0]}", "page", self.problem, over=over, measure=size),))
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -21,17 +21,17 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.judged_keys import judged_by, unjudged
+from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
-from killswitch.runner.observers import TickReport, shortfalls
+from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
 
@@ -153,10 +153,12 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
+        books = self.store.live(LOCKED_BOOKS)
+        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
         earlier = self.store.notices(REMEMBERED_NOTICES)
-        self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
-        self._unjudged = tuple(each.alert.key for each in self._alerts.active)
+        now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
+        alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
+        self._alerts, self._unjudged = ending_with_accounts(alerts, self.poller.accounts)
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
@@ -195,13 +197,21 @@ class Runner:
                 await self.workers.advance(self.pace.head_start)
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-                self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
-                self.observers.timers, self.effects.suspension.suspended, self.effects.performing.pending,
-                self.effects.performing.run_end,
+                self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
+
+    def _facts(self) -> RunnerFacts:
+        performing = self.effects.performing
+        return RunnerFacts(
+            streams=self.poller.streams.views,
+            timers=self.observers.timers,
+            suspended=self.effects.suspension.suspended,
+            pending_effects=performing.pending or UNSET,
+            run_end=performing.run_end or UNSET,
+        )
 
     async def advance(self) -> bool:
         """Run the closing passes that are due, without waiting for more; True while any are left. Renews the lease."""
@@ -261,6 +271,7 @@ class Runner:
             scheduled=scheduled,
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
+            locks=self.effects.written_locks,
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:
@@ -322,10 +333,16 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
-                alerts=None if alerts is self._alerts else encode_state(alerts),
+                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
+                live=self._changed_blobs(alerts),
             )
         )
+
+    def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
+        """The live blobs that this tick changes."""
+        found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
+        books = self.interpreter.locked_books()
+        return found if books is None else found | {LOCKED_BOOKS: books}
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""

@@ -17,7 +17,7 @@ import msgspec
 
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
-from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
+from killswitch.incident.record.equity_curve import BEFORE, firings_of, points_before, points_since
 from killswitch.incident.record.incident_decisions import IncidentDecisions, encode_note, read_incidents, read_note
 from killswitch.incident.record.value_corrections import (
     corrections_key,
@@ -176,7 +176,8 @@ class ReportRenderer:
         if reset is not None:
             rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
         points = [] if known else points_before(rows, opened)
-        points += points_since(rows, opened, (points or known)[-1] if points or known else None)
+        newest = (points or known)[-1] if points or known else None
+        points += points_since(rows, firings_of(recorded.decisions), newest)
         restating = read_corrections(view, opening)
         if restating != kept_corrections(view, opening.id):
             self.store.put_live(corrections_key(opening.id), encode_corrections(restating))

@@ -7,12 +7,12 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from killswitch.cli.operate.command_output import _is_failed
 from killswitch.incident.record.close_causes import order_texts, remainders
 from killswitch.incident.record.totals import MARK_UNKNOWN, POSITION_UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.operations.pages.outcome import CommandOutcome
 from killswitch.operations.pages.status import _closings
 from killswitch.operations.status import OpenClosing
 from killswitch.render.document import section_text
@@ -60,7 +60,7 @@ def test_a_close_with_an_unarmed_account_is_not_flat() -> None:
     made = structs.replace(decision(banded("BTC", "sell", "10", None), intent_on_unarmed_account()), kind="manual")
     found = result(made, *CLOSED)
     assert (found.standing, found.unsent) == ("partly recorded only", ("other",))
-    assert _is_failed(made, found)
+    assert CommandOutcome(((made, found),), (), "").is_failed
 
 
 def test_a_residual_on_an_armed_account_outranks_an_unarmed_account() -> None:

@@ -21,10 +21,11 @@ from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.filters import code, escape, fenced, plain
 from killswitch.incident.record.incident_decisions import find_incident, keep_runbooks
 from killswitch.incident.record.source_places import PolicyText, WrittenAt
-from killswitch.incident.report.page import page
 from killswitch.incident.report.rendering import report, runbook
 from killswitch.incident.report.templates import RenderingError
 from killswitch.model.decision import Notice
+from killswitch.render.document import Figure, Page, Prose, Section
+from killswitch.render.html import html
 from tests import incidents
 from tests.incidents import FIRST, POLICY, SET, FilledStore, entry, filled_store
 from tests.worlds import after
@@ -136,8 +137,8 @@ def assert_tables_are_even(markdown: str) -> None:
 def test_a_page_without_a_chart_keeps_the_sparkline() -> None:
     """The sparkline of characters stays if nothing can be drawn, and is removed if there is a chart."""
     text = "# T\n\n```equity\n▁▂▃\n```\n"
-    assert "▁▂▃" in page(text, ())
-    drawn = page(text, ("<svg>1</svg>", "<svg>2</svg>"))
+    assert "▁▂▃" in html(Page("", sections=(Section("", (Prose(text),)),)))
+    drawn = html(Page("", sections=(Section("", (Prose(text, Figure("", "<svg>1</svg>", "<svg>2</svg>")),)),)))
     assert "▁▂▃" not in drawn
     assert drawn.count("<svg>") == 2
 

@@ -14,7 +14,7 @@ from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.order_lines import OrderLine
 from killswitch.incident.record.results import Result, newest_results
 from killswitch.operations.commands import answer_to, operator_event
-from killswitch.operations.pages.status_sections import result_lines
+from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
