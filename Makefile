@@ -11,7 +11,7 @@
 #   make reference           regenerate docs/reference/ from the code
 #   make bench [PARTS="replay tick"]   the published numbers, next to their references (at most ten minutes)
 #   make bench-long          the published numbers that take longer: long closes, memory, polling, latency, worlds
-#   make mutants [PACKAGES=engine]   mutation tests: change one place of the code at a time and check that a test fails (hours)
+#   make mutants [PACKAGES=engine] [SAMPLE=200]   mutation tests: change one place at a time, check that a test fails (hours)
 #   make evidence            regenerate docs/evidence.md from recorded bars (DATE=, BOOKS=, SEED=)
 #   make lock                regenerate constraints.txt from pyproject.toml
 
@@ -77,7 +77,7 @@ bench-long: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench long
 
 mutants: $(VENV)/.installed-mutants
-	$(BIN)/python -m tests.mutants $(PACKAGES)
+	$(BIN)/python -m tests.mutants $(PACKAGES) $(if $(SAMPLE),--sample=$(SAMPLE))
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)

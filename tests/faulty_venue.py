@@ -47,7 +47,7 @@ class FaultyVenue(HonestVenue):
         super().__init__(positions)
         self.plan: list[Fault] = []
         self._clock = clock
-        self._store = store
+        self.store = store
         self._under_way: list[tuple[float, OrderRequest]] = []
         self._older: list[AccountSnapshot] = []
 
@@ -118,6 +118,6 @@ class FaultyVenue(HonestVenue):
         """An order may leave only after a `sending` entry that says so, to the contract."""
         name = request.client_order_id
         written = ("sending", "protected")
-        sendings = [it for it in self._store.journal() if it.kind in written and it.client_order_id == name]
+        sendings = [it for it in self.store.journal() if it.kind in written and it.client_order_id == name]
         assert sendings, f"{name} was sent and nothing is journaled"
         assert sendings[-1].data["amount"] == str(request.amount)

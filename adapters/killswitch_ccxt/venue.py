@@ -46,7 +46,11 @@ OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
 
 
 class CcxtVenue(VenueAdapter):
-    """One account. No connection is opened before the first request."""
+    """One account. No connection is opened before the first request.
+
+    Its parts: `client`, the connection to the venue; `dialect`, what this venue does differently; `rules` of its
+    instruments; `reader`, which makes the snapshots.
+    """
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
@@ -54,46 +58,46 @@ class CcxtVenue(VenueAdapter):
         self.account = spec.account
         self.traits = described = dialect.traits_for(spec)
         self._spec = spec
-        self._client = Client(spec, dialect)
-        self._dialect = dialect(self._client, spec)
-        self._rules = Rules(self._client, self._dialect, spec)
-        self._reader = SnapshotReader(self._client, self._dialect, spec, self._rules)
-        if (submit_batch := self._dialect.submit_batch) is not None and described.batch > 1:
+        self.client = Client(spec, dialect)
+        self.dialect = dialect(self.client, spec)
+        self.rules = Rules(self.client, self.dialect, spec)
+        self.reader = SnapshotReader(self.client, self.dialect, spec, self.rules)
+        if (submit_batch := self.dialect.submit_batch) is not None and described.batch > 1:
             self.batches = Batching(described.batch, partial(self._submit_batch, submit_batch))
-        if (close_book := self._dialect.close_book) is not None and described.whole_book:
+        if (close_book := self.dialect.close_book) is not None and described.whole_book:
             self.close_book = partial(self._close_book, close_book)
-        arm, disarm = self._dialect.arm_dead_man, self._dialect.disarm_dead_man
+        arm, disarm = self.dialect.arm_dead_man, self.dialect.disarm_dead_man
         if arm is not None and disarm is not None and described.dead_man is not None:
             arm, disarm = partial(self._arm_dead_man, arm), partial(self._disarm_dead_man, disarm)
             self.dead_man = VenueTimer(described.dead_man, arm, disarm)
         # With an endpoint for requests and none for streams, a stream would connect to the venue itself.
         if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
             self.listen = self._listen
-        self.kept_rules = RuleKeeping(self._rules_to_keep, self._rules.use_kept)
+        self.kept_rules = RuleKeeping(self._rules_to_keep, self.rules.use_kept)
 
     def used(self) -> Mapping[str, int]:
         """The venue's own count in its last answers."""
-        return self._client.used
+        return self.client.used
 
     async def snapshot(self) -> AccountSnapshot:
-        return await self._reader.snapshot()
+        return await self.reader.snapshot()
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        await self._rules.ready()
-        mode = await self._reader.mode()
-        self._reader.note_activity(request.symbol)
+        await self.rules.ready()
+        mode = await self.reader.mode()
+        self.reader.note_activity(request.symbol)
         try:
-            return await _valid_answer(self._dialect.submit(request, mode))
+            return await _valid_answer(self.dialect.submit(request, mode))
         except VenueError as error:
             self._note_mode_change(error)
-            raise with_amount_reason(error, request, self._dialect.rules.get(request.symbol)) from error.__cause__
+            raise with_amount_reason(error, request, self.dialect.rules.get(request.symbol)) from error.__cause__
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        await self._rules.ready()
+        await self.rules.ready()
         return await _valid_answer(self._found(symbol, client_order_id))
 
     async def _found(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        row = await self._dialect.find(symbol, client_order_id)
+        row = await self.dialect.find(symbol, client_order_id)
         if row is None:
             return None
         if row.get("status") is None:
@@ -104,40 +108,40 @@ class CcxtVenue(VenueAdapter):
         return found
 
     async def open_orders(self) -> tuple[Order, ...]:
-        await self._rules.ready()
-        found = await _valid_answer(self._dialect.orders())
-        self._reader.record_orders(found)
+        await self.rules.ready()
+        found = await _valid_answer(self.dialect.orders())
+        self.reader.record_orders(found)
         return found
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        await self._rules.ready()
+        await self.rules.ready()
         return await _valid_answer(self._fills_of(symbol, client_order_id))
 
     async def _fills_of(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        row = await self._dialect.find(symbol, client_order_id)
+        row = await self.dialect.find(symbol, client_order_id)
         if row is None:
             return ()
-        return await self._dialect.order_fills(symbol, identifier(row.get("id"), f"order {client_order_id}"))
+        return await self.dialect.order_fills(symbol, identifier(row.get("id"), f"order {client_order_id}"))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._rules.ready()
-        self._reader.note_activity()
-        for conditional in self._reader.kinds_of(order_id):
+        await self.rules.ready()
+        self.reader.note_activity()
+        for conditional in self.reader.kinds_of(order_id):
             try:
-                await _as_venue_answer(self._dialect.cancel(symbol, order_id, conditional=conditional))
+                await _as_venue_answer(self.dialect.cancel(symbol, order_id, conditional=conditional))
             except (GoneError, AlreadySoError):
                 continue
             return
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
-        self._reader.remember(symbols, since)
+        self.reader.remember(symbols, since)
 
     def _rules_to_keep(self) -> bytes | None:
-        return self._rules.to_keep(self._reader.recently_held())
+        return self.rules.to_keep(self.reader.recently_held())
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
-        await self._rules.ready()
-        known = sorted(symbol for symbol in set(symbols) if symbol in self._dialect.rules)
+        await self.rules.ready()
+        known = sorted(symbol for symbol in set(symbols) if symbol in self.dialect.rules)
         quote_name = f"/{self._spec.currency}"
         assets = sorted(it.removesuffix(quote_name) for it in {*symbols} - {*known} if it.endswith(quote_name))
         positions, others = await asyncio.gather(self._position_prices(known), self._asset_prices(assets))
@@ -145,8 +149,8 @@ class CcxtVenue(VenueAdapter):
 
     async def _position_prices(self, symbols: Sequence[str]) -> dict[str, Prices]:
         """Prices of positions. A holding is valued at its last price, and held against the index, or the order book."""
-        found = await _valid_answer(self._dialect.prices(symbols)) if symbols else {}
-        if not self._dialect.is_spot:
+        found = await _valid_answer(self.dialect.prices(symbols)) if symbols else {}
+        if not self.dialect.is_spot:
             return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
         return {
             it: Prices(valuation_price(quote), quote.index or book_price(quote), quote.last, quote.at)
@@ -156,33 +160,33 @@ class CcxtVenue(VenueAdapter):
     async def _asset_prices(self, assets: Sequence[str]) -> dict[str, Prices]:
         """Prices of assets in the balances; those of positions are known without them."""
         try:
-            found = await _valid_answer(self._dialect.asset_prices(assets)) if assets else {}
+            found = await _valid_answer(self.dialect.asset_prices(assets)) if assets else {}
         except VenueError:
             return {}
         return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
 
     async def inspect(self) -> Inspection:
-        await self._rules.ready()
-        return await inspection(self._client, self._dialect)
+        await self.rules.ready()
+        return await inspection(self.client, self.dialect)
 
     async def key_rights(self) -> KeyRights:
-        return await _valid_answer(self._dialect.rights())
+        return await _valid_answer(self.dialect.rights())
 
     async def close(self) -> None:
-        await self._rules.wait_for_renewal()
-        await self._client.close()
+        await self.rules.wait_for_renewal()
+        await self.client.close()
 
     async def _submit_batch(
         self, submit: Callable[[Sequence[OrderRequest], PositionMode], Awaitable[BatchResults]],
         requests: Sequence[OrderRequest],
     ) -> BatchResults:  # fmt: skip
-        await self._rules.ready()
-        mode = await self._reader.mode()
-        self._reader.note_activity(*(request.symbol for request in requests))
+        await self.rules.ready()
+        mode = await self.reader.mode()
+        self.reader.note_activity(*(request.symbol for request in requests))
         answers = await _valid_answer(submit(requests, mode))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
-        rules = self._dialect.rules
+        rules = self.dialect.rules
         for answer in answers:
             self._note_mode_change(answer)
         return [
@@ -193,30 +197,30 @@ class CcxtVenue(VenueAdapter):
     def _note_mode_change(self, answer: object) -> None:
         """After a refusal because of the position mode, the known mode is wrong."""
         if isinstance(answer, ModeChangedError):
-            self._reader.forget_mode()
+            self.reader.forget_mode()
 
     async def _close_book(self, close: Callable[[], Awaitable[None]]) -> None:
-        await self._rules.ready()
-        self._reader.note_activity()
+        await self.rules.ready()
+        self.reader.note_activity()
         await _valid_answer(close())
 
     async def _arm_dead_man(
         self, arm: Callable[[float, Collection[str]], Awaitable[None]], seconds: float, symbols: Collection[str]
     ) -> None:
-        await self._rules.ready()
+        await self.rules.ready()
         await _valid_answer(arm(seconds, symbols))
 
     async def _disarm_dead_man(
         self, disarm: Callable[[Collection[str]], Awaitable[None]], symbols: Collection[str]
     ) -> None:
-        await self._rules.ready()
+        await self.rules.ready()
         try:
             await _as_venue_answer(disarm(symbols))
         except (GoneError, AlreadySoError):
             return
 
     async def _listen(self, on_push: Callable[[Push], None]) -> None:
-        await StreamListener(self._client, self._dialect, self._rules.ready, self._reader.note_activity).listen(on_push)
+        await StreamListener(self.client, self.dialect, self.rules.ready, self.reader.note_activity).listen(on_push)
 
 
 def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:

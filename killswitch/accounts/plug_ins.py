@@ -158,7 +158,7 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
 
     Its errors, now or later, contain neither credentials nor the query of the endpoint's address.
     """
-    factory = _factory(spec.adapter)
+    factory = factory_of(spec.adapter)
     secrets = (*spec.credentials.values(), *_query_secrets(spec.endpoint))
     redactor = Redactor(secrets)
     try:
@@ -187,7 +187,8 @@ def _query_secrets(endpoint: str | None) -> tuple[str, ...]:
     return (query, *values) if query else ()
 
 
-def _factory(name: str) -> AdapterFactory:
+def factory_of(name: str) -> AdapterFactory:
+    """The factory of the installed adapter with this name. AdapterError if there is none or its import fails."""
     found = entry_points(group=ADAPTERS, name=name)
     if not found:
         raise AdapterError("; ".join(unknown_adapter(name)))

@@ -239,8 +239,6 @@ WITH_OWN_KEYS: Final = (Orders, Cancels, Lock)
 """The kinds with keys of their own in a decision record; all others are in its key `effects`."""
 
 require_same_keys("EFFECTS", [kind.key for kind in EFFECTS], "Effect", [tag_of(each) for each in get_args(Effect)])
-_KINDS: Final = {kind.effect: kind for kind in EFFECTS}
-_BY_KEY: Final = {kind.key: kind for kind in EFFECTS}
 
 
 class UnknownEffectError(Exception):
@@ -249,17 +247,20 @@ class UnknownEffectError(Exception):
 
 def kind_of(effect: Effect | type[Struct]) -> EffectKind[Any]:
     """The kind of an effect, or of an effect's class; UnknownEffectError for any other."""
-    found = _KINDS.get(effect if isinstance(effect, type) else type(effect))
-    if found is None:
-        raise UnknownEffectError(f"{effect!r} is not of a kind in EFFECTS")
-    return found
+    wanted = effect if isinstance(effect, type) else type(effect)
+    for kind in EFFECTS:
+        if kind.effect is wanted:
+            return kind
+    raise UnknownEffectError(f"{effect!r} is not of a kind in EFFECTS")
 
 
 def kind_named(key: str) -> EffectKind[Any]:
     """The kind with this key; UnknownEffectError for any other."""
-    if key not in _BY_KEY:
-        raise UnknownEffectError(f"`{key}` is not a kind of effect: the kinds are {', '.join(_BY_KEY)}")
-    return _BY_KEY[key]
+    for kind in EFFECTS:
+        if kind.key == key:
+            return kind
+    keys = ", ".join(kind.key for kind in EFFECTS)
+    raise UnknownEffectError(f"`{key}` is not a kind of effect: the kinds are {keys}")
 
 
 def expiry_of(effect: Effect) -> datetime | None:

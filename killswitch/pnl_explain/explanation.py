@@ -370,7 +370,7 @@ class Explanation:
     def _resolve(self, change: UnexplainedChange, account: AccountSnapshot, now: int, found: ExplainedChanges) -> None:
         """Resolve an open change once enough is known."""
         age = now - change.at
-        proven = _known_until(account, change, ahead_of_venue(account, now))
+        proven = rows_known_until(account, change, ahead_of_venue(account, now))
         if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT_AFTER):
             change.unanswered_since = now
         if change.moved:
@@ -465,7 +465,7 @@ def _part(row: LedgerRow, left: Decimal, residual: AccountResidual) -> Decimal:
     return min(row.amount, left, key=abs) if is_at_about(row.at, residual.since, residual.at) else ZERO
 
 
-def _known_until(account: AccountSnapshot, change: UnexplainedChange, ahead: int) -> int | None:
+def rows_known_until(account: AccountSnapshot, change: UnexplainedChange, ahead: int) -> int | None:
     """The time up to which fills and flows are known, on our clock, `ahead` of the venue's; None if unknown.
 
     A venue that reports flows hours late, such as Alpaca, shows none of the change's time within any grace, so waiting

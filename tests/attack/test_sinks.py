@@ -29,7 +29,7 @@ def attacked(
     stream = subprocess.DEVNULL if output is None else output
     with begin(arguments, stdout=stream, stderr=stream, env={**os.environ, **(environment or {})}) as runner:
         try:
-            until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+            until(lambda: runner.poll() is not None or site.has_ticked(), "the runner ticks")
             until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
             yield runner
             runner.send_signal(signal.SIGTERM)

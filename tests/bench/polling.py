@@ -119,7 +119,7 @@ async def _snapshot_and_ccxt() -> tuple[float, float, int]:
                     began = time.perf_counter()
                     await request
                     durations.append(time.perf_counter() - began)
-            venue._reader.expire()
+            venue.reader.expire()
             health = (await venue.snapshot()).health
             assert health is not None
             return min(times[0]), min(times[1]), health.requests or 0
@@ -129,7 +129,7 @@ async def _snapshot_and_ccxt() -> tuple[float, float, int]:
 
 async def _complete_snapshot(venue: CcxtVenue) -> None:
     """Take a snapshot of everything except the rules, without any cached part."""
-    venue._reader.expire()
+    venue.reader.expire()
     seen = await venue.snapshot()
     assert (seen.quality, len(seen.positions or ()), len(seen.orders or ())) == ("ok", POSITIONS, ORDERS), seen.reason
 
@@ -143,7 +143,7 @@ UNIFIED: Final = (
 
 
 async def _by_ccxt(venue: CcxtVenue) -> None:
-    ccxt = venue._client.ccxt
+    ccxt = venue.client.ccxt
     ccxt.options["fetchOpenOrders"]["warnWithoutSymbol"] = False
     await asyncio.gather(*(getattr(ccxt, method)(*arguments) for method, arguments in UNIFIED))
 

@@ -157,14 +157,14 @@ def test_c22_a_close_refused_after_its_stop_was_cancelled_is_protected_again(ref
 
 def refuse_until(scene: Scene, until: float, reason: RejectReason) -> None:
     """The venue accepts conditional orders, and refuses everything else."""
-    admit = scene.exchange._admit
+    admit = scene.exchange.admit
 
     def refuse(request: OrderRequest) -> None:
         admit(request)
         if request.trigger_price is None and scene.time.elapsed < until:
             raise OrderRejectedError(reason, "not now")
 
-    scene.exchange._admit = refuse  # type: ignore[method-assign] # the rules of the venue change
+    scene.exchange.admit = refuse  # type: ignore[method-assign] # the rules of the venue change
 
 
 def longest_stretch(moments: Sequence[float]) -> float:
@@ -301,8 +301,8 @@ def test_c24_a_resting_order_is_not_taken_for_gone_while_the_open_orders_are_unk
 class PortfolioMargined(Exchange):
     """Refuses what would leave the account with more net exposure than it had."""
 
-    def _admit(self, request: OrderRequest) -> None:
-        super()._admit(request)
+    def admit(self, request: OrderRequest) -> None:
+        super().admit(request)
         now = sum(amount if side == "long" else -amount for (_, side), amount in self.held.items())
         then = now - request.amount if request.side == "sell" else now + request.amount
         if abs(then) > max(abs(now), 2):
@@ -316,3 +316,18 @@ def test_c25_legs_limited_by_margin_are_closed_in_turn_and_in_parts() -> None:
     scene.decide({BTC: 0, short: 0})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC, short) == [0, 0]
+
+
+def test_c11_an_order_that_rests_too_long_is_cancelled_and_another_follows_the_price() -> None:
+    """It rests at 99.5; the mark falls to 90, which it cannot reach: it is cancelled, and the next order fills."""
+    scene = Scene({BTC: 10}, markets=[resting_market("declared")])
+    scene.decide({BTC: 0}, change=resting_order("declared"))
+
+    def fall() -> None:
+        scene.exchange.markets["BTC"].slip = Decimal(0)
+        scene.exchange.reprice("BTC", Decimal(90))
+
+    scene.at(1.0, fall)
+    assert scene.play(patience=300) == {"d1": "flat"}
+    first, *_, last = scene.orders()
+    assert (first.state, first.filled, last.filled) == ("canceled", 0, 10)

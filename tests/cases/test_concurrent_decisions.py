@@ -41,24 +41,6 @@ def test_c23_an_urgent_close_is_not_held_to_the_pace_of_the_one_before_it() -> N
     assert max(deed.at for deed in scene.exchange.deeds) < 10.0
 
 
-def test_a_higher_level_does_not_wait_for_the_slices_of_another_position() -> None:
-    """A thousand slices follow one another; a new decision has its turn within seconds."""
-    scene = Scene({BTC: 10, ETH: 10})
-    scene.decide({BTC: 0}, change=sliced(1000, "0.01"))
-    scene.at(1.0, lambda: scene.decide({ETH: 0}, change=lambda d: replace(d, level=3)))
-    scene.play()
-    assert min(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 3.0
-
-
-def test_slices_that_fill_follow_one_another_with_few_polls_in_between() -> None:
-    """A hundred slices are computed from their fills: the account is polled a few times a second, not for each."""
-    scene = Scene({BTC: 10})
-    scene.decide({BTC: 0}, change=sliced(100, "0.1"))
-    scene.play()
-    assert scene.calls("submit") == 100
-    assert scene.calls("snapshot") <= 25
-
-
 def test_c23_a_trim_counts_what_was_closed_since_it_was_planned_live_and_after_a_restart() -> None:
     """An order of the first trim fills between the second's plan and its start, and someone buys back: 6 go, not 11."""
 
@@ -67,7 +49,7 @@ def test_c23_a_trim_counts_what_was_closed_since_it_was_planned_live_and_after_a
         scene.decide({BTC: 5})
         scene.at(0.06, lambda: scene.decide({BTC: 4}))
         scene.at(0.25, lambda: scene.exchange.trade(BTC, Decimal(5)))
-        scene.time.run(scene._play(60, kills))
+        scene.time.run(scene.live_through(60, kills))
         return sum((order.filled for order in scene.orders("BTC")), Decimal(0))
 
     assert sold([]) == sold([0.245]) == 6
@@ -89,7 +71,7 @@ def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decision
 
         scene.at(3.0, record_others)
         scene.at(10.0, lambda: scene.exchange.trade(BTC, Decimal(6)))
-        scene.time.run(scene._play(60, [5.0]))
+        scene.time.run(scene.live_through(60, [5.0]))
         return scene.held(BTC)[0]
 
     assert left(0) == left(20)
@@ -122,15 +104,6 @@ def test_c14_an_endless_query_leaves_orders_their_reserved_budget() -> None:
     scene.at(90.0, lambda: scene.decide(dict.fromkeys(long(*names), 0)))
     scene.play(patience=500)
     assert max(deed.at for deed in scene.exchange.deeds if deed.key != BTC) < 90 + 15
-
-
-def test_only_an_order_that_leaves_takes_a_place_in_the_timetable() -> None:
-    """One a minute is declared and the venue accepts one in 61 s: five leave within four such periods, and a little."""
-    traits = VenueDescription(limits=(RateLimit("orders", 1, 61.0),), costs=(Cost("submit", "orders", 1),))
-    scene = Scene({BTC: 5}, traits=traits, closing=metered(traits))
-    scene.decide({BTC: 0}, change=sliced(5, unwinding=Unwinding("slow", max_orders_per_minute=1)))
-    scene.play(patience=1500)
-    assert max(deed.at for deed in scene.exchange.deeds) < 4 * 61 * 1.05
 
 
 def test_c25_slices_leave_in_the_order_of_the_plan() -> None:

@@ -28,11 +28,11 @@ class Late(Wire):
         self.watch(request)
         self._calls["submit", request.symbol] += 1
         await asyncio.sleep(0.04)
-        asyncio.get_running_loop().call_later(1.0, self._match, request)
+        asyncio.get_running_loop().call_later(1.0, self.match, request)
         name = f"y{self._calls['submit', request.symbol]}"
         return OrderReport(name, request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 
-    def _match(self, request: OrderRequest) -> None:
+    def match(self, request: OrderRequest) -> None:
         try:
             self.exchange.place(request)
         except OrderRejectedError:
@@ -123,10 +123,10 @@ def test_c14_slow_orders_do_not_time_out_because_polls_are_fast() -> None:
 class Tight(Exchange):
     """Refuses everything for lack of margin for twelve seconds."""
 
-    def _admit(self, request: OrderRequest) -> None:
+    def admit(self, request: OrderRequest) -> None:
         if self.now()[0] < 12.0:
             raise OrderRejectedError("insufficient_margin", "not now")
-        super()._admit(request)
+        super().admit(request)
 
 
 def test_c25_halving_for_lack_of_margin_does_not_end_as_dust() -> None:
@@ -140,9 +140,9 @@ def test_c25_halving_for_lack_of_margin_does_not_end_as_dust() -> None:
 class TakesStopsAlways(Exchange):
     """Checks a conditional order against the position when it triggers, not before."""
 
-    def _admit_reduction(self, request: OrderRequest, key: Any, held: Decimal) -> None:
+    def admit_reduction(self, request: OrderRequest, key: Any, held: Decimal) -> None:
         if request.trigger_price is None:
-            super()._admit_reduction(request, key, held)
+            super().admit_reduction(request, key, held)
 
 
 class LongRefusal(Wire):

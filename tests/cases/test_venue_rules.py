@@ -93,10 +93,10 @@ def test_c10_an_unstated_maximum_is_found_by_halving() -> None:
 class UnstatedMaximum(Exchange):
     """Does not state its maximum, and refuses what is beyond it."""
 
-    def _admit(self, request: OrderRequest) -> None:
+    def admit(self, request: OrderRequest) -> None:
         if request.amount > 3:
             raise OrderRejectedError("above_maximum", "too much")
-        super()._admit(request)
+        super().admit(request)
 
 
 def test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens() -> None:
@@ -147,7 +147,7 @@ class DelayedCancels(Exchange):
         super().__init__(*args, **more)  # type: ignore[arg-type] # as the base
         self._due: dict[str, float] = {}
 
-    def cancel(self, order: str) -> None:
+    def cancel(self, order: str, symbol: str = "") -> None:
         self._due.setdefault(order, self.now()[0] + 0.5)
 
     def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:

@@ -58,8 +58,8 @@ class WireHarness:
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
         self.signed = wired.signed
-        self._time = VirtualTime(wired.begins)
-        self._script = Script()
+        self.time = VirtualTime(wired.begins)
+        self.script = Script()
         self._wire: WireVenue | None = None
         self.symbols = wired.symbols
         self.more = wired.more
@@ -73,7 +73,7 @@ class WireHarness:
         return self._wire
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        return self._time.run(main)
+        return self.time.run(main)
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         markets = [
@@ -81,7 +81,7 @@ class WireHarness:
             for symbol in (*self.symbols, *self.more)
         ]
         exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
-        self._wire = await self._wired.server(exchange, mishaps=self._script, latency=0.02).start()
+        self._wire = await self._wired.server(exchange, mishaps=self.script, latency=0.02).start()
         return self._adapter()
 
     async def connect(self, change: Change) -> VenueAdapter:
@@ -89,7 +89,7 @@ class WireHarness:
         return self._adapter()
 
     def _adapter(self) -> VenueAdapter:
-        options: dict[str, object] = {"clock": self._time, "timeout": 5}
+        options: dict[str, object] = {"clock": self.time, "timeout": 5}
         if self._wired.adapter == "ccxt":
             options["ccxt"] = {"processOfTheTest": next(_PROCESSES)}  # who shares the rules of another asks for none
         return self._wired.factory(
@@ -104,7 +104,7 @@ class WireHarness:
         await self.wire.stop()
 
     def now(self) -> datetime:
-        return self._time.now()
+        return self.time.now()
 
     def equity(self) -> Decimal:
         return self.wire.equity
@@ -136,13 +136,13 @@ class WireHarness:
     def breaks(self, call: Call, mishap: Mishap) -> None:
         if mishap == "held_long":
             self.wire.held_for, mishap = 40.0, "held"
-        self._script.rules.append(Rule(call, mishap))
+        self.script.rules.append(Rule(call, mishap))
 
     def strayed(self) -> int:
         return self.wire.strayed
 
     def _now(self) -> tuple[float, datetime]:
-        return self._time.elapsed, self._time.now()
+        return self.time.elapsed, self.time.now()
 
 
 BATCHES: Mapping[str, object] = {"batch": 5}

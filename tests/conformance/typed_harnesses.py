@@ -63,20 +63,20 @@ class TypedHarness:
         self.signed = typed.signed
         self.name, self.order_size = typed.name, typed.size
         self.symbols = (typed.symbol, typed.symbol)
-        self._time = VirtualTime(typed.now)
+        self.time = VirtualTime(typed.now)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        return self._time.run(main)
+        return self.time.run(main)
 
     def now(self) -> datetime:
-        return self._time.now()
+        return self.time.now()
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         return await self.connect(lambda _, answer: answer)
 
     async def connect(self, change: Change) -> VenueAdapter:
         typed = self.typed
-        options: dict[str, object] = {"clock": self._time, "ccxt": {"processOfTheTest": str(uuid4())}}
+        options: dict[str, object] = {"clock": self.time, "ccxt": {"processOfTheTest": str(uuid4())}}
         spec = AccountSpec(
             "main",
             "ccxt",
@@ -88,7 +88,7 @@ class TypedHarness:
             exchange=typed.exchange,
         )
         made: Any = ccxt(spec)
-        exchange = made._client.ccxt
+        exchange = made.client.ccxt
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             name = typed.question(method, url, body)

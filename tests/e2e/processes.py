@@ -127,9 +127,9 @@ class Site:
     @contextmanager
     def running(self, *options: str, fresh: bool = False) -> Iterator[Process]:
         """Start a runner and wait for its first tick. `fresh`: as in `begin`."""
-        before = self._ticked()
+        before = self.has_ticked()
         with process("run", *self.place, "--interval", "100ms", *options, fresh=fresh) as runner:
-            until(lambda: runner.poll() is not None or self._ticked() != before, "the runner ticks")
+            until(lambda: runner.poll() is not None or self.has_ticked() != before, "the runner ticks")
             yield runner
 
     def status(self) -> StoreStatus:
@@ -168,7 +168,7 @@ class Site:
 
         return asyncio.run(fetch())
 
-    def _ticked(self) -> object:
+    def has_ticked(self) -> object:
         if not self.store.exists():
             return None
         from killswitch.store.errors import StoreError

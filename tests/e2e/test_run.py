@@ -130,7 +130,7 @@ def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_
         arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
         with subprocess.Popen(arguments, stdout=full, stderr=full) as runner:
             try:
-                until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+                until(lambda: runner.poll() is not None or site.has_ticked(), "the runner ticks")
                 until(lambda: runner.poll() is not None or "flat" in _close_statuses(site), "the closing ends flat")
                 runner.send_signal(signal.SIGTERM)
                 assert runner.wait(WAIT_LIMIT) == 0
@@ -148,7 +148,7 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
             arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
             with subprocess.Popen(arguments, stdout=write_end, stderr=subprocess.PIPE, text=True) as runner:
                 try:
-                    until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+                    until(lambda: runner.poll() is not None or site.has_ticked(), "the runner ticks")
                     until(lambda: runner.poll() is not None or "flat" in _close_statuses(site), "the closing ends flat")
                     until(
                         lambda: any("late or lost" in each.text for each in site.status().notices),

@@ -262,7 +262,7 @@ def test_with_events_on_stdout_nothing_else_is_written_there(tmp_path: Path) -> 
         site = Site(tmp_path, address)
         with process("run", *site.place, "--interval", "100ms", "--events", "-") as runner:
             try:
-                until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+                until(lambda: runner.poll() is not None or site.has_ticked(), "the runner ticks")
                 until(site.decisions, "it is decided")
                 status, out, err = terminate(runner)
             finally:

@@ -146,7 +146,7 @@ class Exchange:
 
     # Requests of a client
 
-    def _next_id(self) -> str:
+    def next_id(self) -> str:
         self._last_id += 1
         return f"x{self._last_id}"
 
@@ -155,9 +155,9 @@ class Exchange:
         known = self.orders.get(self.names.get(request.client_order_id, ""))
         if known is not None and (self.keeps_names == "ever" or known.state == "open"):
             raise OrderRejectedError("duplicate_client_order_id", f"there is an order {request.client_order_id}")
-        self._admit(request)
+        self.admit(request)
         order = Placed(
-            id=self._next_id(), name=request.client_order_id, symbol=request.symbol, side=request.side,
+            id=self.next_id(), name=request.client_order_id, symbol=request.symbol, side=request.side,
             key=self._key(request), amount=request.amount, reduce_only=request.reduce_only, type=request.type,
             price=request.price, ioc=request.time_in_force == "ioc", trigger_price=request.trigger_price,
             trigger_when=request.trigger_when, by=by,
@@ -166,8 +166,8 @@ class Exchange:
         if order.name is not None:
             self.names[order.name] = order.id
         if not order.waits:
-            self._match(order)
-        self._changed()
+            self.match(order)
+        self.notify_listeners()
         return report_of(order)
 
     def find(self, name: str) -> OrderReport | None:
@@ -189,21 +189,21 @@ class Exchange:
         order = self.names.get(name)
         return tuple(fill for fill in self.fills if fill.order == order) if order else ()
 
-    def cancel(self, order: str) -> None:
-        """Cancelling an order that is already gone is no error."""
+    def cancel(self, order: str, symbol: str = "") -> None:
+        """Cancelling an order that is already gone is no error; one of another symbol is not found, and stays."""
         placed = self.orders.get(order)
-        if placed is not None and placed.state == "open":
+        if placed is not None and placed.state == "open" and symbol in ("", placed.symbol):
             placed.state = "canceled"
-            self._changed()
+            self.notify_listeners()
 
     def close_book(self) -> None:
         """Close every position at market, whatever rests."""
         for key, amount in list(self.held.items()):
             if amount > ZERO and self.markets[key[0]].state == "open":
                 side: OrderSide = "sell" if key[1] == "long" else "buy"
-                order = Placed(self._next_id(), None, key[0], side, key, amount, reduce_only=True, by="sweep")
+                order = Placed(self.next_id(), None, key[0], side, key, amount, reduce_only=True, by="sweep")
                 self.orders[order.id] = order
-                self._match(order)
+                self.match(order)
 
     # Changes by others
 
@@ -213,7 +213,7 @@ class Exchange:
         if not more.get("reduce_only"):
             position_side = "long" if side == "buy" else "short"
         order = Placed(
-            self._next_id(), None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
+            self.next_id(), None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
         )
         self.orders[order.id] = replace(order, **more)  # type: ignore[arg-type] # literals of the caller
         return order.id
@@ -229,7 +229,7 @@ class Exchange:
         if taken > ZERO:
             side: OrderSide = "sell" if key[1] == "long" else "buy"
             price = self.markets[key[0]].price if price is None else price
-            fill = self._book_fill(self._next_id(), key, side, taken, price, cause)
+            fill = self._book_fill(self.next_id(), key, side, taken, price, cause)
             actor: Actor = "adl" if cause == "adl" else "liquidation"
             self._set(key, self.held[key] - taken, actor, None, price=price, fill=fill)
 
@@ -244,7 +244,7 @@ class Exchange:
             falls = order.trigger_when == "falls"
             if price <= order.trigger_price if falls else price >= order.trigger_price:
                 order.trigger_price = None
-                self._match(order)
+                self.match(order)
         for order in [it for it in self.orders.values() if it.symbol == symbol and it.state == "open"]:
             if order.price is None or order.trigger_price is not None or market.state in ("halted", "delisted"):
                 continue
@@ -267,7 +267,7 @@ class Exchange:
     def _closes(self, side: OrderSide, key: Key) -> bool:
         return (side == "sell") is (key[1] == "long")
 
-    def _admit(self, request: OrderRequest) -> None:
+    def admit(self, request: OrderRequest) -> None:
         market = self.markets.get(request.symbol)
         if market is None or market.state in ("halted", "delisted", "cancel_only"):
             raise OrderRejectedError("market_closed", f"{request.symbol} is {market.state if market else 'unknown'}")
@@ -284,7 +284,7 @@ class Exchange:
         if self.mode == "spot" and request.side == "sell" and request.amount > held:
             raise OrderRejectedError("insufficient_margin", f"{request.amount} to sell, and {held} held")
         if request.reduce_only and self.mode != "spot":
-            self._admit_reduction(request, key, held)
+            self.admit_reduction(request, key, held)
 
     def _admit_kind(self, request: OrderRequest, market: Market) -> None:
         if request.type == "market" and market.state in ("limit_only", "post_only"):
@@ -294,7 +294,7 @@ class Exchange:
         if request.type == "market" and market.band is not None and market.slip > market.band:
             raise OrderRejectedError("price_band", f"{market.symbol} would trade {market.slip} away")
 
-    def _admit_reduction(self, request: OrderRequest, key: Key, held: Decimal) -> None:
+    def admit_reduction(self, request: OrderRequest, key: Key, held: Decimal) -> None:
         if held <= ZERO:
             raise OrderRejectedError("already_flat", "nothing to reduce")
         if self.resting_exits_block and request.trigger_price is None:
@@ -305,7 +305,7 @@ class Exchange:
 
     # Matching
 
-    def _match(self, order: Placed) -> None:
+    def match(self, order: Placed) -> None:
         """Fill what can be filled now."""
         market = self.markets[order.symbol]
         price = market.taken_at(order.side)
@@ -364,7 +364,7 @@ class Exchange:
             books.filled(fill)
         return fill
 
-    def _changed(self) -> None:
+    def notify_listeners(self) -> None:
         for watcher in self.watchers:
             watcher()
 
@@ -380,7 +380,7 @@ class Exchange:
         for books in self.books:
             books.changed(key, before, amount, price, fill)
         self.deeds.append(Deed(self.now()[0], actor, key, before, amount, name))
-        self._changed()
+        self.notify_listeners()
         if amount == ZERO:
             for order in self.orders.values():
                 if order.key == key and order.reduce_only and order.state == "open":

@@ -138,11 +138,12 @@ class Scene:
         Returns how each decision ended; one that has not within `patience` seconds is not in it. Every promise that
         always holds is checked against the truth.
         """
-        self.time.run(self._play(patience, sorted(kills)))
+        self.time.run(self.live_through(patience, sorted(kills)))
         self.assert_honest()
         return self.statuses
 
-    async def _play(self, patience: float, kills: list[float]) -> None:
+    async def live_through(self, patience: float, kills: list[float]) -> None:
+        """Run the process, killed and started again at each of `kills`, until `patience` seconds are over."""
         loop = asyncio.get_running_loop()
         for second, happens in self._at:
             loop.call_at(second, happens)

@@ -136,7 +136,7 @@ class Wire(VenueAdapter):
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         mishap = self._next("cancel", symbol)
-        await self._travel("cancel", (), mishap, lambda: self.exchange.cancel(order_id))
+        await self._travel("cancel", (), mishap, lambda: self.exchange.cancel(order_id, symbol))
 
     async def close(self) -> None:
         """Nothing to release."""

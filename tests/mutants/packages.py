@@ -54,4 +54,9 @@ PACKAGES = (
             "tests/unit/accounts/test_poll_budget.py",
         ),
     ),
+    MutatedPackage(
+        "render", ("tests/unit/render", "tests/unit/incident/test_*report*.py", "tests/unit/lab/test_pages.py")
+    ),
+    MutatedPackage("policy", ("tests/unit/policy", "tests/unit/graph")),
+    MutatedPackage("runner", ("tests/unit/runner",)),
 )

@@ -76,7 +76,7 @@ class ClosingUnderFaults(RuleBasedStateMachine):
         """Only the journal survives."""
         self.store.close()
         self.store = open_store(self.path)
-        self.venue._store = self.store
+        self.venue.store = self.store
         self.venue.plan = list(plan)
         self.executor = self.new_executor()
         asyncio.run(self.executor.recover())

@@ -55,7 +55,7 @@ class PolledClose:
         return self.harness.run(self._close_all(rules))
 
     async def _close_all(self, rules: tuple[Rule, ...]) -> str:
-        harness, time = self.harness, self.harness._time
+        harness, time = self.harness, self.harness.time
         adapter = await harness.open(dict.fromkeys(self.keys, Decimal(4)))
         exchange = harness.wire.exchange
         harness.wire.enforced = True
@@ -69,7 +69,7 @@ class PolledClose:
             await asyncio.sleep(WARM_UP)
             for symbol, _ in self.keys:
                 exchange.markets[symbol] = replace(exchange.markets[symbol], shares=[QUARTER])
-            harness._script.rules += rules
+            harness.script.rules += rules
             started = time.monotonic()
             exchange.watchers.append(lambda: self._observe(started))
             targets = dict.fromkeys(self.keys, Decimal(0))
@@ -90,7 +90,7 @@ class PolledClose:
 
     def _observe(self, started: float) -> None:
         if not any(self.harness.held(key) for key in self.keys) and self.flat_at == float("inf"):
-            self.flat_at = self.harness._time.monotonic() - started
+            self.flat_at = self.harness.time.monotonic() - started
 
     async def _poll(self, adapter: VenueAdapter, meter: RequestMeter, closer: AccountExecutor, interval: float) -> None:
         loop = asyncio.get_running_loop()

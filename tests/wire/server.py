@@ -128,7 +128,7 @@ class WireVenue(ABC):
         """Changes each answer, by its route, before it leaves."""
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
-        self._used: Counter[str] = Counter()
+        self.used: Counter[str] = Counter()
         self._counted: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -291,7 +291,7 @@ class WireVenue(ABC):
         if self.change is not None and reply.text:
             reply = Reply(self.change(ask.route, json.loads(reply.text)), reply.status, reply.headers)
         await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
-        headers = {**self.used_headers(self._used), **reply.headers}
+        headers = {**self.used_headers(self.used), **reply.headers}
         if mishap in ("huge", "mispacked"):
             plain = reply.text.encode()
             body = gzip.compress(plain) + _padding() if mishap == "huge" else plain
@@ -352,13 +352,13 @@ class WireVenue(ABC):
         for limit in self.limits:
             counted = self._counted[limit.name]
             while counted and counted[0][0] <= now - limit.per:
-                self._used[limit.name] -= counted.popleft()[1]
+                self.used[limit.name] -= counted.popleft()[1]
             more = units.get(limit.name, 0)
-            if self.enforced and more and self._used[limit.name] + more > limit.allowed:
+            if self.enforced and more and self.used[limit.name] + more > limit.allowed:
                 return counted[0][0] + limit.per - now if counted else limit.per
         for name, more in units.items():
             self._counted[name].append((now, more))
-            self._used[name] += more
+            self.used[name] += more
         return None
 
     async def _streaming(self, request: web.Request, ask: Ask) -> web.StreamResponse:

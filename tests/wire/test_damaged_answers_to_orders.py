@@ -47,7 +47,7 @@ def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
     key = (harness.symbols[0], "long")
 
     async def close_half() -> None:
-        time = harness._time
+        time = harness.time
         await (await harness.open({key: Decimal(4)})).close()
         answers: list[tuple[float, Any]] = []
         damaged: list[str] = []

@@ -21,23 +21,22 @@ require_same_keys(
     "ACTIONS of killswitch.graph.actions.registry", [kind.key for kind in ACTIONS],
     "the schema of a stage's actions", WRITTEN,
 )  # fmt: skip
-_BY_KEY: Final = {kind.key: kind for kind in ACTIONS}
-_BY_NODE: Final = {kind.node: kind for kind in ACTIONS}
 
 
 def kind_named(key: str) -> AnyActionKind:
     """The kind with this key; RegistryError for an unknown key."""
-    if key not in _BY_KEY:
-        raise RegistryError(f"`{key}` is no action: there are {', '.join(_BY_KEY)}")
-    return _BY_KEY[key]
+    for kind in ACTIONS:
+        if kind.key == key:
+            return kind
+    raise RegistryError(f"`{key}` is no action: there are {', '.join(kind.key for kind in ACTIONS)}")
 
 
 def action_kind(action: Action) -> AnyActionKind:
     """The kind of an action; RegistryError for an unregistered class."""
-    found = _BY_NODE.get(type(action))
-    if found is None:
-        raise RegistryError(f"{action!r} is of no kind that ACTIONS has")
-    return found
+    for kind in ACTIONS:
+        if kind.node is type(action):
+            return kind
+    raise RegistryError(f"{action!r} is of no kind that ACTIONS has")
 
 
 def needs_the_book(stage: Stage) -> bool:

@@ -37,13 +37,12 @@ def check_reversible(kinds: Iterable[AnyActionKind]) -> None:
 
 
 check_reversible(ACTIONS)
-_BY_KEY: Final = {plan.key: plan for plan in PLANS}
 
 
 def plan(action: Action, context: Context) -> Planned:
     """Plan the action; RegistryError if the plan has an effect that its kind does not declare."""
     kind = action_kind(action)
-    found = _BY_KEY[kind.key].plan(action, context)
+    found = _plan_of(action).plan(action, context)
     effects = [type(effect) for effect in found.effects] + ([Orders] if found.targets else [])
     for effect in effects:
         if tag_of(effect) not in kind.effects:
@@ -53,7 +52,12 @@ def plan(action: Action, context: Context) -> Planned:
 
 def most(action: Action, context: MostContext) -> Most:
     """Worst-case work of the action on an account."""
-    return _BY_KEY[action_kind(action).key].most(action, context)
+    return _plan_of(action).most(action, context)
+
+
+def _plan_of(action: Action) -> AnyActionPlan:
+    key = action_kind(action).key
+    return next(each for each in PLANS if each.key == key)
 
 
 def certain_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:

@@ -108,7 +108,7 @@ def test_an_adapter_that_does_not_derive_from_the_base_class_is_refused(monkeypa
     class Earlier:
         account = "main"
 
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Earlier())
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: Earlier())
     with pytest.raises(AdapterError) as refused:
         make_adapter(AccountSpec("main", "acme", "swap", "USDT", None, {}, {}))
     assert str(refused.value) == (
@@ -145,7 +145,7 @@ def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_s
     class Confused(ScriptedVenue):
         traits = VenueTraits(costs=(Cost("submit", "odrers", units=1),))
 
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Confused(None))
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: Confused(None))
     (tmp_path / "account.yaml").write_text(ACCOUNT % "", encoding="utf-8")
     (document,) = load([tmp_path]).documents
     assert isinstance(document.model, AccountDocument)

@@ -72,7 +72,7 @@ def test_w3_no_error_of_an_adapter_contains_a_credential(
     error: Exception, call: str, arguments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the request and the error: its text passes through, the credential in it does not."""
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Leaky(error))
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: Leaky(error))
     venue = make_adapter(SPEC)
     with pytest.raises(Exception, match="hidden credential") as raised:
         asyncio.run(getattr(venue, call)(*[""] * arguments))
@@ -88,7 +88,7 @@ def test_w3_an_adapter_that_refuses_its_account_does_not_reveal_its_credential(m
     def refuse(spec: AccountSpec) -> object:
         raise ValueError(f"key {spec.credentials['key']} is malformed")
 
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: refuse)
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: refuse)
     with pytest.raises(AdapterError) as refused:
         make_adapter(SPEC)
     assert str(refused.value) == f"account main: adapter leaky refused the account: key {HIDDEN} is malformed"
@@ -114,7 +114,7 @@ def test_a_query_string_of_an_endpoint_is_hidden(template: str, monkeypatch: pyt
     """A token in the query of an address is written in a document, and need not be in logs and stores too."""
     address = "http://127.0.0.1:1"
     spec = AccountSpec("main", "leaky", "swap", "USDT", f"{address}/?venue=7&token=T0KENsup3r", {}, {})
-    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Leaky(VenueDownError(template.format(address))))
+    monkeypatch.setattr(plug_ins, "factory_of", lambda _: lambda _: Leaky(VenueDownError(template.format(address))))
     with pytest.raises(VenueDownError) as raised:
         asyncio.run(make_adapter(spec).snapshot())
     assert "T0KEN" not in str(raised.value)
@@ -137,7 +137,7 @@ def test_w3_no_answer_in_a_batch_contains_a_credential_and_each_keeps_its_meanin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The errors of single orders come as answers, not as exceptions: their text is redacted all the same."""
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: LeakyBatches())
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: LeakyBatches())
     venue = make_adapter(SPEC)
     assert venue.batches is not None
     order, rejected, limited, wordy = asyncio.run(venue.batches.submit(()))
@@ -160,11 +160,11 @@ def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatc
         async def close_book(self) -> None:
             raise VenueDownError(f"401 for {SECRET}")
 
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: ScriptedVenue(None))
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: ScriptedVenue(None))
     plain = make_adapter(SPEC)
     assert not any(getattr(plain, name) for name in OPTIONAL_ATTRIBUTES)
     assert plain.traits == VenueTraits()
-    monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Gifted())
+    monkeypatch.setattr(plug_ins, "factory_of", lambda name: lambda spec: Gifted())
     gifted = make_adapter(SPEC)
     assert gifted.batches is not None and gifted.batches.most == 5
     assert gifted.used is not None and gifted.used() == {"weight": 3}
@@ -247,7 +247,7 @@ class Righted(ScriptedVenue):
 def test_a_credential_spelled_like_a_right_does_not_hide_the_right_to_withdraw(
     passphrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Righted(None))
+    monkeypatch.setattr(plug_ins, "factory_of", lambda _: lambda _: Righted(None))
     spec = AccountSpec("main", "righted", "swap", "USDT", None, {}, {"key": SECRET, "passphrase": passphrase})
     adapter: Any = make_adapter(spec)
     rights = asyncio.run(adapter.key_rights())

@@ -34,9 +34,9 @@ class Asked:
             return answers[key]
 
         async def ready(**_: Any) -> None:
-            made._client.ccxt.markets = {}
+            made.client.ccxt.markets = {}
 
-        made._client.call, made._dialect.client.call, made._rules.ready = call, call, ready
+        made.client.call, made.dialect.client.call, made.rules.ready = call, call, ready
 
     def prices(self, *symbols: str) -> Mapping[str, Prices]:
         async def main() -> Mapping[str, Prices]:

@@ -165,7 +165,7 @@ def test_a_currency_without_an_index_at_deribit_leaves_only_the_total_known() ->
 
     def index(query: Any) -> Any:
         is_known = query["index_name"] == "btc_usd"
-        return {"index_price": 50_000.0} if is_known else deribit._error(-32602, text="Invalid params")
+        return {"index_price": 50_000.0} if is_known else deribit.error_reply(-32602, text="Invalid params")
 
     token = {**crossed, "currency": "TOKEN", "equity": 9.0}
     answers = {"private/get_account_summaries": {"summaries": [crossed, token]}, "public/get_index_price": index}
@@ -270,7 +270,7 @@ FLEX = {
 
 def _flex(shared: Path, currency: str = "USD", **more: Any) -> AccountEquity:
     async def equity(adapter: CcxtVenue) -> AccountEquity:
-        return await adapter._dialect.equity()
+        return await adapter.dialect.equity()
 
     found = krakenfutures.replayed(
         shared, equity, currency=currency, accounts={"accounts": {"flex": {**FLEX, **more}}},
@@ -308,7 +308,7 @@ def test_the_equity_of_a_single_collateral_wallet_is_its_balance_and_unrealised_
     """2.5 BTC, and 2.25 with an unrealised loss of 0.25."""
 
     async def equity(adapter: CcxtVenue) -> Any:
-        return await adapter._dialect.equity()
+        return await adapter.dialect.equity()
 
     found = krakenfutures.replayed(
         shared, equity, wallet="fi_xbtusd", currency="BTC",
@@ -339,8 +339,8 @@ def test_more_than_a_hundred_fills_are_read_page_by_page() -> None:
 
     async def fetch(adapter: Any, venue: Any) -> Any:
         await adapter.snapshot()
-        venue._fills = page
-        return await adapter._dialect.fills((), 0)
+        venue.list_fills = page
+        return await adapter.dialect.fills((), 0)
 
     found = desk.run(fetch)
     assert sorted(int(fill.id[1:]) for fill in found) == list(range(1, 251))
@@ -354,9 +354,9 @@ def test_a_list_of_fills_that_does_not_advance_is_incomplete() -> None:
 
     async def fetch(adapter: Any, venue: Any) -> Any:
         await adapter.snapshot()
-        venue._fills = lambda ask: {"fills": [{**row, "fill_id": f"f{number}"} for number in range(100)]}
+        venue.list_fills = lambda ask: {"fills": [{**row, "fill_id": f"f{number}"} for number in range(100)]}
         with pytest.raises(UnreadableError, match="there may be more"):
-            await adapter._dialect.fills((), 0)
+            await adapter.dialect.fills((), 0)
 
     desk.run(fetch)
 
@@ -377,8 +377,8 @@ def test_a_mexc_wallet_is_the_equity_less_unrealised_profit() -> None:
                    "positionMargin": D(60), "cashBalance": D(900)}  # fmt: skip
             return {"data": [row]}
 
-        adapter._dialect.client.call = call
-        return await adapter._dialect.equity()
+        adapter.dialect.client.call = call
+        return await adapter.dialect.equity()
 
     found = desk.run(fetch)
     assert found.balances == (Balance("USDT", D(1000), D(1), wallet=D(960), equity=D(1000)),)

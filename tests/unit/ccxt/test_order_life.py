@@ -34,8 +34,8 @@ def spec(exchange: str, **options: object) -> AccountSpec:
 
 def dialect(exchange: str, skew_ms: float | None = None) -> Dialect:
     venue: Any = adapter(spec(exchange))
-    venue._client.skew_ms = skew_ms
-    dialect: Dialect = venue._dialect
+    venue.client.skew_ms = skew_ms
+    dialect: Dialect = venue.dialect
     return dialect
 
 

@@ -81,7 +81,7 @@ def test_rules_that_cannot_be_taken_over_are_loaded_anew() -> None:
         def lost(source: object) -> None:
             raise KeyError("hip3TokensByName")
 
-        second._client.ccxt.set_markets_from_exchange = lost
+        second.client.ccxt.set_markets_from_exchange = lost
         assert (await second.snapshot()).quality == "ok"
         assert _loads(wire) == 2
 
@@ -97,7 +97,7 @@ def test_rules_that_grew_old_are_renewed_without_being_waited_for() -> None:
         wire.exchange.markets["NEW/USDT:USDT"] = Market("NEW/USDT:USDT")
         await time.sleep(61.0)
         old = await venue.snapshot()
-        await venue._rules.wait_for_renewal()
+        await venue.rules.wait_for_renewal()
         new = await venue.snapshot()
         assert (old.instruments, [it.symbol for it in new.instruments or ()]) == (None, ["NEW/USDT:USDT"])
         assert _loads(wire) == 2
@@ -122,7 +122,7 @@ def test_a_market_that_is_shut_while_something_is_held_there_is_looked_at_twice_
         for _ in range(62):
             await time.sleep(1.0)
             seen = await venue.snapshot()
-            await venue._rules.wait_for_renewal()
+            await venue.rules.wait_for_renewal()
             told += [(round(time.elapsed), it.state) for it in seen.instruments or ()]
         assert [state for _, state in told] == ["open"]
         assert told[0][0] <= 33
@@ -149,7 +149,7 @@ def test_old_rules_go_on_where_the_new_ones_do_not_come() -> None:
         for _ in range(3):
             await time.sleep(61.0)
             seen = await venue.snapshot()
-            await venue._rules.wait_for_renewal()
+            await venue.rules.wait_for_renewal()
             assert seen.quality == "ok"
         assert len(refused) == 3
         wire.answer = told  # type: ignore[method-assign]

@@ -43,8 +43,14 @@ class VenueData(Struct):
     unrealized: Decimal | None = None
     flows: tuple[Flow, ...] = ()
     fills: tuple[Fill, ...] = ()
+    alone: Decimal | None = None
+    """The equity that the venue states where its positions cannot be read."""
+    skew_ms: float | None = None
+    """By how much the venue's clock is ahead."""
     broken: dict[str, BaseException] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    symbols_of_fills: list[tuple[str, ...]] = field(default_factory=list)
+    """The symbols that each request for fills names."""
 
     def record(self, request: str) -> None:
         self.requests.append(request)
@@ -75,12 +81,16 @@ def _dialect(venue: VenueData) -> type[Dialect]:
                 unrealized=venue.unrealized,
             ), held  # fmt: skip
 
+        async def equity_alone(self) -> AccountEquity | None:
+            return None if venue.alone is None else AccountEquity(venue.alone)
+
         async def orders(self) -> tuple[Order, ...]:
             venue.record("orders")
             return (Order("o1", SYMBOL, "sell", Decimal(1), trigger_price=Decimal(8)),)
 
         async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
             venue.record("fills")
+            venue.symbols_of_fills.append(tuple(symbols))
             return venue.fills
 
         async def flows(self, since: int) -> tuple[Flow, ...]:
@@ -113,7 +123,9 @@ def _run(
         rules = Rules(client, dialect, spec)
 
         async def ready(*, again: bool = False, every: float | None = None) -> None:
-            """The rules are available."""
+            """The rules are available, unless their request fails."""
+            client.skew_ms = venue.skew_ms
+            venue.record("rules")
 
         rules.ready = ready  # type: ignore[method-assign] # not under test
         try:
@@ -237,17 +249,9 @@ def test_a_row_read_in_a_failed_snapshot_is_returned_in_the_next() -> None:
 
 def test_an_account_without_rules_is_down_even_if_its_equity_alone_could_be_read() -> None:
     """The venue does not return its list of markets at the start: the snapshot states that, and nothing raises."""
-    venue = VenueData()
+    venue = VenueData(alone=Decimal(1000), broken={"rules": VenueDownError("no list of markets")})
 
     async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
-        async def ready(**_: Any) -> None:
-            raise VenueDownError("no list of markets")
-
-        async def equity_alone() -> AccountEquity:
-            return AccountEquity(Decimal(1000))
-
-        reader._rules.ready = ready  # type: ignore[assignment]
-        reader._dialect.equity_alone = equity_alone  # type: ignore[method-assign]
         seen = await reader.snapshot()
         assert (seen.quality, seen.reason, seen.equity) == ("down", "no list of markets", None)
 
@@ -298,7 +302,7 @@ def test_rows_are_complete_up_to_the_time_of_their_request_until_one_fails() -> 
 
     async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
         await reader.snapshot()
-        reader._client.skew_ms = 250.0
+        venue.skew_ms = 250.0
         seen = await reader.snapshot()
         assert (seen.fills_as_of, seen.flows_as_of) == (START + timedelta(milliseconds=250),) * 2
         await time.sleep(AGES.fills - 1)
@@ -401,25 +405,18 @@ def test_a_wallet_that_differs_by_binary_rounding_is_unchanged() -> None:
 
 def test_a_fill_that_the_venue_publishes_late_is_still_found() -> None:
     """Its symbol is requested until 45 s after the position changed, not once."""
-    requests: list[tuple[float, tuple[str, ...]]] = []
-
-    venue = VenueData()
+    venue, named_at = VenueData(), []
 
     async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
-        fills = reader._dialect.fills
-
-        async def recorded_fills(symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-            requests.append((time.elapsed, tuple(symbols)))
-            return await fills(symbols, since)
-
-        reader._dialect.fills = recorded_fills  # type: ignore[method-assign] # to record the requests
         for second in range(150):
             venue.size = Decimal(2 if second < 60 else 1)
+            venue.symbols_of_fills.clear()
             await reader.snapshot()
+            if any(venue.symbols_of_fills):
+                named_at.append(time.elapsed)
             await time.sleep(1.0)
 
     _run(venue, scenario)
-    named_at = [at for at, symbols in requests if symbols]
     assert 60.0 in named_at
     assert max(named_at) >= 60.0 + LATE_ROWS
     assert [at for at in named_at if at > 60.0 + LATE_ROWS + AGES.fills] == []

@@ -33,15 +33,15 @@ STOCKS: list[Key] = [(f"S{number:02}", "long") for number in range(20)]
 class Broker(Exchange):
     """Accepts market orders while a market is halted, and holds them for the opening."""
 
-    def _admit(self, request: OrderRequest) -> None:
+    def admit(self, request: OrderRequest) -> None:
         market = self.markets[request.symbol]
         if market.state == "halted" and request.type == "market":
             return
-        super()._admit(request)
+        super().admit(request)
 
-    def _match(self, order: Placed) -> None:
+    def match(self, order: Placed) -> None:
         if self.markets[order.symbol].state != "halted":
-            super()._match(order)
+            super().match(order)
 
     def open(self) -> None:
         """The opening auction: everything that was held is filled."""
@@ -49,7 +49,7 @@ class Broker(Exchange):
             market.state = "open"
         for order in list(self.orders.values()):
             if order.state == "open":
-                self._match(order)
+                self.match(order)
 
 
 class WithoutMarketStates(Wire):

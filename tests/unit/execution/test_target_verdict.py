@@ -203,6 +203,8 @@ def test_an_order_keeps_to_the_smallest_maximum_and_to_whole_steps() -> None:
     of = target_of(largest=D(6))
     assert size_order(of, D(10), None) == TargetVerdict(TargetAction.SEND, D(6))
     assert size_order(of, D(5), None) == TargetVerdict(TargetAction.SEND, D(5))
+    assert size_order(of, D(10), rules(max_amount="4")) == TargetVerdict(TargetAction.SEND, D(4))
+    assert size_order(of, D(3), rules(max_amount="4")) == TargetVerdict(TargetAction.SEND, D(3))
     assert size_order(of, D(10), rules(amount_step="1", max_amount="4")) == TargetVerdict(TargetAction.SEND, D(4))
     assert size_order(of, D(10), rules(amount_step="1", max_amount="8")) == TargetVerdict(TargetAction.SEND, D(6))
     assert size_order(of, D("5.99"), rules(amount_step="0.5")) == TargetVerdict(TargetAction.SEND, D("5.5"))

@@ -62,6 +62,17 @@ def test_orders_that_may_oversell_wait_for_a_new_poll(store: Store) -> None:
     assert logged_calls(venue)[0] == "poll"
 
 
+def test_the_ticks_snapshot_is_used_however_long_the_process_has_run(store: Store) -> None:
+    """Its age counts, and not the time since the start: after a day there is no poll before the orders either."""
+    venue, clock = logged({"BTC": D(100)}), VirtualClock()
+    clock.elapsed = 86_400.0
+    closer = AccountExecutor("main", venue, store, clock)
+    closer.apply_snapshot(snapshot_of(venue), at=clock.monotonic())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert asyncio.run(drive(closer))
+    assert logged_calls(venue) == ["submit", "poll"]
+
+
 @pytest.mark.parametrize("late", [True, False], ids=["the snapshot is old", "orders have moved a moment ago"])
 def test_a_snapshot_from_before_our_own_orders_is_not_used(store: Store, late: bool) -> None:
     """A tick polls while orders fill: half was closed meanwhile, and a second trim sends nothing."""

@@ -25,8 +25,9 @@ ABOUT_ONE_KIND = {
 }
 """Module → the one kind of effect that is its very subject."""
 
-NO_DECISIONS = {"orders", "cancels", "lock", "unwound", "suspected", "found", "read_file(path)"}
-"""What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files."""
+NO_DECISIONS = {"orders", "cancels", "lock", "outcome", "unwound", "suspected", "found", "read_file(path)"}
+"""What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files,
+the outcome of a command."""
 
 KINDS = ("killswitch/planning/actions/", "killswitch/execution/effects/")
 """Folders with one file for each kind of action and of effect, which is about its own effects."""

@@ -51,7 +51,6 @@ MARK: EffectKind[MadeUpEffect] = EffectKind(
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product with that kind registered."""
     monkeypatch.setattr(effects, "EFFECTS", (*effects.EFFECTS, MARK))
-    monkeypatch.setitem(effects._KINDS, MadeUpEffect, MARK)  # type: ignore[arg-type]  # a kind more than the union has
 
 
 def intent(account: str = "main", symbol: str = "BTC", after: int | None = None) -> Intent:

@@ -16,11 +16,11 @@ from killswitch.graph.nodes import ScopeRule
 from killswitch.incident.record.results import fold_result, newest_results, read_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import OrderRejectedError
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.operations.commands import operator_event
 from killswitch.operations.pages.outcome import result_lines
 from tests import graphs
-from tests.cases.test_full_close_persistence import RefusingExchange
+from tests.faults.exchange import Actor, Exchange
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, refusing
@@ -28,6 +28,15 @@ from tests.runner_world import ScriptedVenue, World, book, crash_policy, refusin
 NOT_ALLOWED = OrderRejectedError("permission", "this key may not trade")
 
 BTC, ETH = long("BTC", "ETH")
+
+
+class RefusingExchange(Exchange):
+    """Refuses every order in BTC for twenty minutes."""
+
+    def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
+        if request.symbol == "BTC" and self.now()[0] < 1200.0:
+            raise OrderRejectedError("other", "not now")
+        return super().place(request, by)
 
 
 def give_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:

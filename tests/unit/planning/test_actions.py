@@ -54,7 +54,7 @@ def test_an_exit_needs_no_book_and_never_happens_on_suspicion() -> None:
 def test_an_effect_that_a_kind_does_not_declare_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that also cancelled would cancel where nothing expects it."""
     wrong = ActionPlan("lock_trading", lambda _action, _context: Planned(effects=(Cancels(()),)))
-    monkeypatch.setitem(registry._BY_KEY, "lock_trading", wrong)
+    monkeypatch.setattr(registry, "PLANS", (wrong,))
     with pytest.raises(RegistryError, match="`lock_trading` has the effect `cancels`, which it does not declare"):
         plan(LOCK, Context("account/main", stage("s", 1), NOW))
 

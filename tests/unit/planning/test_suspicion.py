@@ -447,9 +447,8 @@ def test_a_suspicion_cancels_only_what_the_actions_of_its_stage_would_cancel(
     """6% are lost by marks. An action limited to symbols leaves the entries of others; its stop stays, which it also
     plans to cancel, because only entries are cancelled on suspicion.
     """
-    monkeypatch.setitem(graph_registry._BY_NODE, CancelSymbols, CANCELS_SYMBOLS)
-    monkeypatch.setitem(graph_registry._BY_KEY, "cancel_symbols", CANCELS_SYMBOLS)
-    monkeypatch.setitem(registry._BY_KEY, "cancel_symbols", ActionPlan("cancel_symbols", plan_of_symbols))
+    monkeypatch.setattr(graph_registry, "ACTIONS", (*graph_registry.ACTIONS, CANCELS_SYMBOLS))
+    monkeypatch.setattr(registry, "PLANS", (*registry.PLANS, ActionPlan("cancel_symbols", plan_of_symbols)))
     made = replace(policy(), stages=(stage("stop", 1, 0, actions=(LockTrading("reduce_only", None), *actions)),))
     one = Account(made, (ENTRY, STOP, replace(ENTRY, id="other", symbol="M")))
     one.until(10)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.lock_trading import LockTrading
-from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, ScopeRule, SignalRead, SignalRef
+from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, PolicySet, ScopeRule, SignalRead, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
@@ -303,15 +303,20 @@ FALL = SignalRef("equity.drawdown_from_peak")
 
 
 def falling(close_within: int, **more: Any) -> NotifyingInterpreter:
+    """An interpreter of `falling_policies` after its first tick."""
+    interpreter = NotifyingInterpreter(falling_policies(close_within, **more))
+    tick(interpreter, 0, large(100), SMALL)
+    return interpreter
+
+
+def falling_policies(close_within: int, **more: Any) -> PolicySet:
     """Everything is closed at a fall of 10% of the portfolio, which rests for a minute."""
     fields: dict[str, Any] = {"cooldown": MINUTE, "actions": (close(),), "close_within": close_within, **more}
     made = graph(
         (FALL,), (trigger("fall", 0, 0.10),), (stage("stop", 1, 0, **fields),),
         scope=ScopeRule("portfolio", None, None, None, None),
     )  # fmt: skip
-    interpreter = NotifyingInterpreter(policy_set(made))
-    tick(interpreter, 0, large(100), SMALL)
-    return interpreter
+    return policy_set(made)
 
 
 def large(mark: int, index: int | None = None) -> AccountSnapshot:
@@ -381,7 +386,7 @@ def test_a_waiting_close_is_paged_once_although_the_triggers_toggle() -> None:
     pages = 0
     for second in range(10, 100):
         if second == 50:
-            again = NotifyingInterpreter(interpreter._policies)
+            again = NotifyingInterpreter(falling_policies(HOUR))
             again.restore(interpreter.states(), lambda *_: ())
             again.alerts_known = interpreter.alerts_known
             interpreter = again

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
-from killswitch.pnl_explain.explanation import _known_until
+from killswitch.pnl_explain.explanation import rows_known_until
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
 from tests.worlds import account, after
 
@@ -26,10 +26,10 @@ def test_flows_with_a_lag_of_hours_do_not_delay_a_fall_that_trades_may_explain(
 ) -> None:
     """Fills are known until a minute after the change, flows until some time before it."""
     seen = account("1000", [], fills_as_of=after(minutes=601), flows_as_of=after(minutes=flows_at))
-    assert _known_until(seen, replace(CHANGE, kind=kind), 0) == to_micros(after(minutes=expected))
+    assert rows_known_until(seen, replace(CHANGE, kind=kind), 0) == to_micros(after(minutes=expected))
 
 
 def test_without_a_complete_list_of_flows_nothing_is_proven() -> None:
     """The list of flows was never fetched completely."""
     seen = account("1000", [], fills_as_of=after(minutes=601))
-    assert _known_until(seen, replace(CHANGE, kind="trade"), 0) is None
+    assert rows_known_until(seen, replace(CHANGE, kind="trade"), 0) is None

@@ -103,7 +103,7 @@ def test_a_timer_blocked_by_a_resting_stop_is_a_warning_with_the_text_of_the_run
 ) -> None:
     """The text is that of the page and of Problems in `ksctl status`; the stop may be gone before the run."""
     desk.add(Inspected(replace(SOUND, orders=orders), traits=TIMED), execution=execution)
-    desk._documents.append(SWITCH % more)
+    desk.documents.append(SWITCH % more)
     text = (
         "dead man: the dead-man timer of account main does not run: it may cancel the protective orders of BTC and "
         "leave the position unprotected; `accept_unprotected: true` would accept that"

@@ -57,7 +57,7 @@ class Desk:
         self.venues: dict[str, Callable[[], ScriptedVenue]] = {}
         self.made: list[ScriptedVenue] = []
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr(plug_ins, "_factory", lambda _name: self._make)
+        monkeypatch.setattr(plug_ins, "factory_of", lambda _name: self._make)
         (folder / "policies").mkdir()
         (folder / "policies" / "policy.yaml").write_text(POLICY, encoding="utf-8")
 

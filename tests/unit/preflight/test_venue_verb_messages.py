@@ -141,7 +141,7 @@ spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 20s}
 def test_a_switch_that_a_run_would_refuse_fails(desk: Desk, execution: str, failed: list[str]) -> None:
     """The venue has no timer; an observed account gets none, and no run refuses that."""
     desk.add(Inspected(SOUND), execution=execution)
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     account = desk.checked()
     assert [
         each.partition(": ")[0] + ": `run --live` would not start" for each in findings(account, "failed")
@@ -154,7 +154,7 @@ def test_a_switch_that_a_run_would_refuse_fails(desk: Desk, execution: str, fail
 def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
     """60 s within 1 s to an hour."""
     desk.add(Inspected(SOUND, traits=VenueDescription(dead_man=DeadManRule("account", 1.0, 3600.0))))
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     assert desk.checked()["verdict"] == "ok"
 
 
@@ -168,7 +168,7 @@ def timed(reach: Reach, by: By = "account") -> VenueDescription:
 def test_timer_refreshes_count_with_the_polls(desk: Desk) -> None:
     """3 each 20 s are 9 a minute. 20 polls a minute and that are 49 of 50; 24 polls are too many."""
     desk.add(Inspected(SOUND, traits=timed("account")))
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     (row,) = desk.checked("--interval", "3s")["reading"]
     assert (row["takes"], row["refreshes"], row["least"]) == (49.0, 9.0, 3.0)
     assert "9 of it for dead-man timers" in desk.check("--interval", "3s").stdout
@@ -179,7 +179,7 @@ def test_timer_refreshes_count_with_the_polls(desk: Desk) -> None:
 def test_the_timer_of_an_observed_account_takes_nothing(desk: Desk) -> None:
     """`run --live` starts none there."""
     desk.add(Inspected(SOUND, traits=timed("account")), execution="observe")
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     (row,) = desk.checked("--interval", "3s")["reading"]
     assert (row["takes"], row["refreshes"]) == (40.0, 0.0)
 
@@ -191,7 +191,7 @@ def test_timers_of_one_symbol_each_count_for_the_symbols_with_orders(desk: Desk)
         for number, symbol in enumerate(("BTC/USDT:USDT", "BTC/USDT:USDT", "ETH/USDT:USDT"))
     ]
     desk.add(Inspected(replace(SOUND, orders=tuple(orders)), traits=timed("symbol")))
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     (row,) = desk.checked("--interval", "4s")["reading"]
     assert (row["takes"], row["refreshes"]) == (48.0, 18.0)
 
@@ -202,7 +202,7 @@ def test_the_timer_of_an_unchecked_account_counts_at_its_address(desk: Desk) -> 
         Inspected(book("1100", "other", position_mode="one_way"), traits=timed("account", "address"), account="other")
     )
     desk.add(Inspected(SOUND, traits=timed("account", "address")))
-    desk._documents.append(SWITCH)
+    desk.documents.append(SWITCH)
     (row,) = desk.checked("other", "--interval", "6s")["reading"]
     assert (row["takes"], row["refreshes"], row["accounts"]) == (49.0, 9.0, 2)
 

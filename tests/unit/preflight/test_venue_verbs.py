@@ -104,10 +104,10 @@ class Desk:
         self.folder = folder
         self.adapters: dict[str, ScriptedVenue] = {}
         self.specs: dict[str, AccountSpec] = {}
-        self._documents = [policy]
+        self.documents = [policy]
         monkeypatch.setenv("SCRIPTED_KEY", "KEY-PLANTED")
         self._set_key = monkeypatch.setenv
-        monkeypatch.setattr(plug_ins, "_factory", lambda _name: self._made)
+        monkeypatch.setattr(plug_ins, "factory_of", lambda _name: self._made)
 
     def add(self, adapter: ScriptedVenue, **spec: object) -> None:
         """An account with a key of its own, unless its `spec` declares another."""
@@ -116,7 +116,7 @@ class Desk:
         if name != "main":
             self._set_key(f"SCRIPTED_KEY_{name.upper()}", f"KEY-PLANTED-{name}")
             spec = {"credentials": {"apiKey": f"env:SCRIPTED_KEY_{name.upper()}"}, **spec}
-        self._documents.append(document(name, **spec))
+        self.documents.append(document(name, **spec))
 
     def check(self, *arguments: str) -> Result:
         return self._invoke(venues, "check", *arguments)
@@ -131,7 +131,7 @@ class Desk:
         return self._invoke(snapshot, *arguments)
 
     def _invoke(self, command: object, *arguments: str) -> Result:
-        (self.folder / "all.yaml").write_text("".join(self._documents), encoding="utf-8")
+        (self.folder / "all.yaml").write_text("".join(self.documents), encoding="utf-8")
         whole = [*arguments, "--policies", str(self.folder)]
         return invoked(command, *whole)
 
@@ -184,7 +184,7 @@ def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
     assert (
         "failed   key: it may withdraw: anyone who obtains it can take the funds; create one without" in refused.stdout
     )
-    desk._documents.pop()
+    desk.documents.pop()
     desk.add(Inspected(SOUND, able), allow_withdrawal_keys=True)
     assert desk.check("--strict").return_value == 0
 
@@ -197,7 +197,7 @@ def test_an_unknown_right_is_reported_as_unknown(desk: Desk) -> None:
     assert "withdraw unknown" in done.stdout
     assert desk.check().return_value == 0
     assert findings(desk.checked(), "warning") == ["key: whether it may withdraw is unknown (the venue does not tell)"]
-    desk._documents.pop()
+    desk.documents.pop()
     desk.add(Inspected(SOUND, inspection(rights=KeyRights())), credentials={})
     assert desk.check("--strict").return_value == 0
 

@@ -24,7 +24,7 @@ class SuspendingScript(ScriptedVenue):
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A lock asks for a broker that suspends trading."""
     asking = replace(effects.kind_named("lock"), needs="suspend_trading")
-    monkeypatch.setitem(effects._BY_KEY, "lock", asking)
+    monkeypatch.setattr(effects, "EFFECTS", tuple(asking if it.key == "lock" else it for it in effects.EFFECTS))
     made = World(tmp_path)
     yield made
     made.close()

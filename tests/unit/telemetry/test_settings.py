@@ -92,10 +92,10 @@ def test_headers_are_secrets_and_no_error_repeats_them() -> None:
 def test_grpc_without_its_package_is_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the package, or the available protocol. If the package is installed, it is used."""
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    monkeypatch.setattr(reading, "_installed", lambda _module: False)
+    monkeypatch.setattr(reading, "find_spec", lambda _module: None)
     with pytest.raises(TelemetryError, match="opentelemetry-exporter-otlp-proto-grpc, which is not installed"):
         read_telemetry_settings(environ)
-    monkeypatch.setattr(reading, "_installed", lambda _module: True)
+    monkeypatch.setattr(reading, "find_spec", lambda _module: reading)
     found = read_telemetry_settings(environ)
     assert isinstance(found, TelemetrySettings)
     assert found.traces_protocol == "grpc"

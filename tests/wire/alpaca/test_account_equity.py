@@ -63,8 +63,8 @@ def test_a_trade_between_the_two_answers_does_not_count_as_a_loss() -> None:
     """Five shares are bought between the answers for positions and account: both are queried once more."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        old, current = [wire._positions()], wire._positions
-        wire._positions = lambda: old.pop() if old else current()  # type: ignore[method-assign] # the first is older than the trade
+        old, current = [wire.list_positions()], wire.list_positions
+        wire.list_positions = lambda: old.pop() if old else current()  # type: ignore[method-assign] # the first is older than the trade
         wire.exchange.place(sale("5", side="buy", client_order_id="theirs"), by="hand")
         seen = await venue.snapshot()
         assert seen.equity == _sum_of_parts(seen) == 100_000
@@ -230,14 +230,14 @@ def test_rows_that_cannot_be_read_have_no_completeness_time() -> None:
 
 async def _snapshot_with_late_fill(wire: AlpacaWire, venue: AlpacaVenue, seconds: float) -> AccountSnapshot:
     """A sale whose fill is missing from the answer half a second later, and shown `seconds` after that."""
-    listed_fills = wire._fills
+    listed_fills = wire.list_fills
     newest = len(listed_fills({}))
-    wire._fills = lambda params: listed_fills(params)[len(listed_fills(params)) - newest :]  # type: ignore[method-assign] # all but new
+    wire.list_fills = lambda params: listed_fills(params)[len(listed_fills(params)) - newest :]  # type: ignore[method-assign] # all but new
     wire.exchange.place(sale("1", client_order_id=f"late-{newest}"), by="hand")
     await asyncio.sleep(0.5)
     assert (await venue.snapshot()).fills == ()
     await asyncio.sleep(seconds)
-    wire._fills = listed_fills  # type: ignore[method-assign] # as it was
+    wire.list_fills = listed_fills  # type: ignore[method-assign] # as it was
     seen = await venue.snapshot()
     assert len(seen.fills or ()) == 1
     return seen
@@ -251,14 +251,14 @@ def test_the_lag_of_rows_is_measured() -> None:
         wire.exchange.place(sale("1", client_order_id="a"), by="hand")
         seen = await venue.snapshot()
         assert (len(seen.fills or ()), seen.row_lag_s) == (1, 0)
-        listed_fills = wire._fills
-        wire._fills = lambda params: listed_fills(params)[1:]  # type: ignore[method-assign] # without the newest one
+        listed_fills = wire.list_fills
+        wire.list_fills = lambda params: listed_fills(params)[1:]  # type: ignore[method-assign] # without the newest one
         await asyncio.sleep(1)
         wire.exchange.place(sale("1", client_order_id="b"), by="hand")
         await asyncio.sleep(0.5)
         assert (await venue.snapshot()).fills == ()
         await asyncio.sleep(1)
-        wire._fills = listed_fills  # type: ignore[method-assign] # as it was
+        wire.list_fills = listed_fills  # type: ignore[method-assign] # as it was
         seen = await venue.snapshot()
         assert (len(seen.fills or ()), seen.row_lag_s) == (1, 1.5)
 

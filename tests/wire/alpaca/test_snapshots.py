@@ -94,7 +94,7 @@ def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
         busiest = max(sum(at <= it < at + 60 for it in times) for at in times)
         assert busiest <= 92  # the first minute includes the first query of every part
         assert sum(60 <= it < 300 for it in times) / 4 <= 84
-        assert venue.used() == {"fifths of requests": 5 * wire._used["requests"]}
+        assert venue.used() == {"fifths of requests": 5 * wire.used["requests"]}
 
     run(case)
 
@@ -220,6 +220,6 @@ def test_a_foreign_trade_without_a_fill_does_not_change_the_servers_equity() -> 
         wire.exchange.trade((AAPL, "long"), D(-10))
         assert (await venue.snapshot()).equity == 99_850
         wire.set_equity(D(50_000))
-        assert D(wire._account()["equity"]) == 50_000
+        assert D(wire.account_answer()["equity"]) == 50_000
 
     run(case)

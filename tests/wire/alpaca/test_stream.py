@@ -75,7 +75,7 @@ def test_the_stream_pushes_orders_and_fills_and_makes_the_next_poll_refresh_them
         await venue.snapshot()
         wire.exchange.place(sale("1", client_order_id="theirs"), by="hand")
         wire.exchange.rest(AAPL, "sell", D(2), type="limit", price=D(130))
-        wire.exchange._changed()
+        wire.exchange.notify_listeners()
         await asyncio.sleep(0.5)
         assert [push.kind for push in pushes] == ["alive", "positions", "orders"]
         seen = await venue.snapshot()

@@ -117,8 +117,8 @@ class AlpacaWire(WireVenue):
         for name in sorted(self.queued):
             it = self.exchange.orders[name]
             if it.state == "open":
-                self.exchange._match(it)
-                self.exchange._changed()
+                self.exchange.match(it)
+                self.exchange.notify_listeners()
         self.queued.clear()
 
     # The server's requests
@@ -194,9 +194,9 @@ class AlpacaWire(WireVenue):
         if ask.method != "GET":
             raise NotImplementedError
         without_params: dict[str, Callable[[], object]] = {
-            "/v2/account": self._account,
-            "/v2/positions": self._positions,
-            "/v2/clock": self._clock,
+            "/v2/account": self.account_answer,
+            "/v2/positions": self.list_positions,
+            "/v2/clock": self.clock_answer,
             "/v2/account/configurations": lambda: self.configuration,
         }
         if path in without_params:
@@ -205,7 +205,7 @@ class AlpacaWire(WireVenue):
             "/v2/orders": self._orders,
             "/v2/orders:by_client_order_id": self._find,
             "/v2/calendar": self._calendar,
-            "/v2/account/activities/FILL": self._fills,
+            "/v2/account/activities/FILL": self.list_fills,
             "/v2/account/activities": self._activities,
             "/v2/assets": self._assets,
             "/v2/stocks/quotes/latest": self._quotes,
@@ -228,7 +228,7 @@ class AlpacaWire(WireVenue):
     def fee(self, fill: Fill) -> Decimal:
         return ZERO
 
-    def _account(self) -> dict[str, Any]:
+    def account_answer(self) -> dict[str, Any]:
         """Cash is the equity without the value of what is held; the moves that a test has planted are included."""
         book = self.book("equity")
         values = [lot.amount * book.marks[key[0]] * (1 if key[1] == "long" else -1) for key, lot in book.lots.items()]
@@ -262,11 +262,11 @@ class AlpacaWire(WireVenue):
             "created_at": "2020-01-01T00:00:00Z",
         } | self.account_flags
 
-    def _positions(self) -> list[dict[str, Any]]:
+    def list_positions(self) -> list[dict[str, Any]]:
         book = self.book("positions")
         return [position(self.exchange, book, key) for key in book.lots]
 
-    def _clock(self) -> dict[str, Any]:
+    def clock_answer(self) -> dict[str, Any]:
         return {
             "timestamp": self.now()[1].astimezone(EASTERN).isoformat(),
             "is_open": self.session() == "regular",
@@ -300,7 +300,7 @@ class AlpacaWire(WireVenue):
         found = [self._asset(symbol) for symbol in self.exchange.markets]
         return [it for it in found if it["class"] == params.get("asset_class", "us_equity")]
 
-    def _fills(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def list_fills(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         after = params.get("after")
         since = datetime.fromisoformat(after) if after else datetime.min.replace(tzinfo=UTC)
         found = [fill_activity(it, whole=True) for it in self.ledger.fills() if it.at >= since]
@@ -376,14 +376,14 @@ class AlpacaWire(WireVenue):
 
     def _queue(self, request: OrderRequest, key: Key) -> Placed:
         it = Placed(
-            self.exchange._next_id(), request.client_order_id, request.symbol, request.side, key, request.amount,
+            self.exchange.next_id(), request.client_order_id, request.symbol, request.side, key, request.amount,
             reduce_only=False, type=request.type, price=request.price,
         )  # fmt: skip
         self.exchange.orders[it.id] = it
         self.exchange.names[request.client_order_id] = it.id
         self.queued.add(it.id)
         self.placed_at[it.id] = self.now()[1]
-        self.exchange._changed()
+        self.exchange.notify_listeners()
         return it
 
     def _checked_key(self, symbol: str, params: Mapping[str, Any]) -> Key:

@@ -197,7 +197,7 @@ class BybitWire(WireVenue):
         if name is None:
             return reply
         allowed = next(it.allowed for it in self.limits if it.name == name)
-        left = str(max(0, allowed - self._used[name]))
+        left = str(max(0, allowed - self.used[name]))
         heads = {
             "X-Bapi-Limit": str(allowed), "X-Bapi-Limit-Status": left,
             "X-Bapi-Limit-Reset-Timestamp": str(self.now_ms()),

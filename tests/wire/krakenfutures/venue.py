@@ -113,7 +113,7 @@ class KrakenFuturesWire(WireVenue):
             ("POST", "cancelorder"): lambda ask: {"cancelStatus": self._cancel(ask.params)},
             ("POST", "cancelallorders"): self._cancel_all,
             ("POST", "cancelallordersafter"): self._dead_man,
-            ("GET", "fills"): self._fills,
+            ("GET", "fills"): self.list_fills,
             ("GET", "transfers"): lambda _: {"transfers": []},
             ("GET", "history:orders"): lambda ask: history_rows(exchange, self.now_ms(), ask.params),
             ("GET", "history:account-log"): lambda ask: {"accountUid": "f7d5571c", "logs": self._log(ask)},
@@ -218,7 +218,7 @@ class KrakenFuturesWire(WireVenue):
         placed = self._placed_at.get(order.id, float("-inf"))
         return order.state == "open" or not self.forgetful or self.now()[0] - placed < 5.0
 
-    def _fills(self, ask: Ask) -> dict[str, Any]:
+    def list_fills(self, ask: Ask) -> dict[str, Any]:
         names = {order: name for name, order in self.exchange.names.items()}
         fills = [fill_row(it, names.get(it.order or "")) for it in self.ledger.fills()]
         return {"fills": fills[::-1][:100]}

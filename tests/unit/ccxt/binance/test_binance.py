@@ -89,7 +89,7 @@ def adapter_with(
     options = {**options, **({"ccxt": {"rulesOfTheTest": rules}} if rules else {})}
     spec = AccountSpec("main", "ccxt", market, currency, None, options, credentials, exchange=exchange)
     venue = CcxtVenue(spec, dialect_of(exchange))
-    client = venue._client.ccxt
+    client = venue.client.ccxt
 
     async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         path = "/" + url.split("/", 3)[3].partition("?")[0]
@@ -252,14 +252,14 @@ def test_in_single_asset_mode_failed_positions_and_an_unknown_equity_give_no_sna
 
     async def main() -> AccountSnapshot:
         venue = adapter_with(answers)
-        asked = venue._client.ccxt.fetch
+        asked = venue.client.ccxt.fetch
 
         async def fetch(url: str, *rest: Any) -> Any:
             if "positionRisk" in url:
                 raise ccxt.ExchangeNotAvailable("away")
             return await asked(url, *rest)
 
-        venue._client.ccxt.fetch = fetch
+        venue.client.ccxt.fetch = fetch
         try:
             return await venue.snapshot()
         finally:
@@ -413,10 +413,10 @@ def test_a_conditional_order_is_sent_to_its_own_route_with_its_trigger() -> None
             asked[what] = params
             return {"algoId": 5, "clientAlgoId": "s", "algoStatus": "NEW", "symbol": "BTCUSDT", "quantity": "1"}
 
-        await venue._rules.ready()
-        venue._dialect.call_endpoint = ask  # type: ignore[attr-defined] # of this dialect
+        await venue.rules.ready()
+        venue.dialect.call_endpoint = ask  # type: ignore[attr-defined] # of this dialect
         stop = one("s", trigger_price=D("90.5"), trigger_when="falls")
-        asked["report"] = await venue._dialect.submit(stop, "one_way")
+        asked["report"] = await venue.dialect.submit(stop, "one_way")
         await venue.close()
         return asked
 

@@ -55,7 +55,7 @@ def play(
             content = answer(dict(parse_qsl(parts.query))) if callable(answer) else answer
             return json.loads(json.dumps(content))
 
-        venue._client.ccxt.fetch = fetch
+        venue.client.ccxt.fetch = fetch
         try:
             return await story(venue)
         finally:
@@ -105,8 +105,8 @@ def test_fills_since_a_time_are_read_to_the_last_page(exchange: str, market: str
     """The next request begins after them: a fill that is left out here is never read."""
 
     async def story(venue: CcxtVenue) -> tuple[Fill, ...]:
-        await venue._rules.ready()
-        return await venue._dialect.fills([symbol], NOON)
+        await venue.rules.ready()
+        return await venue.dialect.fills([symbol], NOON)
 
     answers = answers_of(exchange, paged([trade(number) for number in range(2000)]))
     found, asked = play(answers, story, exchange=exchange, market=market)
@@ -134,7 +134,7 @@ def test_incomes_of_one_instant_that_fill_a_page_are_incomplete() -> None:
     row = {"symbol": "BTCUSDT", "incomeType": "FUNDING_FEE", "income": "1", "asset": "USDT", "time": NOON}
 
     async def story(venue: CcxtVenue) -> Any:
-        return await venue._dialect.flows(NOON)
+        return await venue.dialect.flows(NOON)
 
     with pytest.raises(UnreadableError, match="does not end"):
         play({**QUIET, "/fapi/v1/income": [row | {"tranId": number} for number in range(1000)]}, story)
@@ -146,11 +146,11 @@ def test_the_origin_of_an_order_is_looked_up_once() -> None:
     trades = [trade(1, order=8), trade(2, order=7)]
 
     async def story(venue: CcxtVenue) -> list[str]:
-        await venue._rules.ready()
+        await venue.rules.ready()
         for _ in range(2):
-            found = await venue._dialect.fills(["BTC/USDT:USDT"], NOON)
+            found = await venue.dialect.fills(["BTC/USDT:USDT"], NOON)
         trades.append(trade(3, order=6))
-        return [fill.cause for fill in (*found, *await venue._dialect.fills(["BTC/USDT:USDT"], NOON))]
+        return [fill.cause for fill in (*found, *await venue.dialect.fills(["BTC/USDT:USDT"], NOON))]
 
     answers = {**QUIET, FUTURES_TRADES: lambda _: trades, "/fapi/v1/forceOrders": forced}
     causes, asked = play(answers, story)

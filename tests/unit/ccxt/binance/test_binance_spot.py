@@ -45,7 +45,7 @@ def sent(market: str, request: OrderRequest, answers: Mapping[str, Any]) -> tupl
             asked.append((f"{method} {path}", dict(parse_qsl(body or ""))))
             return json.loads(json.dumps({"/api/v3/exchangeInfo": RULES, **answers}[path]))
 
-        venue._client.ccxt.fetch = fetch
+        venue.client.ccxt.fetch = fetch
         try:
             return await venue.submit(request)
         finally:

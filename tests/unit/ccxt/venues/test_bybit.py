@@ -151,7 +151,7 @@ class Recorded:
         return given
 
     async def _read(self) -> AccountSnapshot:
-        client: Any = self.venue._client.ccxt  # what the venue would have answered
+        client: Any = self.venue.client.ccxt  # what the venue would have answered
         client.fetch = self._fetch
         try:
             return await self.venue.snapshot()

@@ -84,7 +84,7 @@ class RowsVenue:
 
     def run(self, talk: Callable[[CcxtVenue], Any]) -> Any:
         async def main() -> Any:
-            client: Any = self.venue._client.ccxt  # the answer as the client records it
+            client: Any = self.venue.client.ccxt  # the answer as the client records it
             client.fetch = self._fetch
             try:
                 return await talk(self.venue)

@@ -106,13 +106,13 @@ class Answers(WireVenue):
         raise error
 
     def limited(self, wait: float) -> Reply:
-        return _error(10028)
+        return error_reply(10028)
 
     def down(self) -> Reply:
-        return _error(11051)
+        return error_reply(11051)
 
 
-def _error(code: int, status: int = 400, text: str = "said so") -> Reply:
+def error_reply(code: int, status: int = 400, text: str = "said so") -> Reply:
     return Reply({"jsonrpc": "2.0", "error": {"code": code, "message": text}}, status)
 
 
@@ -351,14 +351,14 @@ def _sent(code: int, text: str = "said so") -> tuple[type[VenueError], RejectRea
             await venue.submit(order())
         return answers.value
 
-    error, _ = run(talk, {"private/sell": _error(code, text=text)})
+    error, _ = run(talk, {"private/sell": error_reply(code, text=text)})
     return type(error), getattr(error, "reason", None)
 
 
 @pytest.mark.parametrize("code", [10004, 10010, 11044])
 def test_cancelling_an_order_that_is_gone_is_no_error(code: int) -> None:
     """Not found, closed, or no longer open."""
-    run(lambda venue: venue.cancel(PERPETUAL, "BTC-1"), {"private/cancel": _error(code)})
+    run(lambda venue: venue.cancel(PERPETUAL, "BTC-1"), {"private/cancel": error_reply(code)})
 
 
 def test_fills_and_flows_have_their_causes() -> None:

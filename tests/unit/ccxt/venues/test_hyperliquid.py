@@ -115,11 +115,11 @@ class TypedAnswers:
             text = json.dumps(answer)
             call = client.CURRENT_CALL.get()
             call.method, call.sent_requests = method, call.sent_requests + 1
-            made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
-            made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)
+            made.client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
+            made.client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)
             return json.loads(text)
 
-        made._client.ccxt.fetch = fetch
+        made.client.ccxt.fetch = fetch
         try:
             return await scenario(made)
         finally:
@@ -457,9 +457,9 @@ def test_two_accounts_share_rules_and_their_renewals(monkeypatch: pytest.MonkeyP
         for _ in range(3):
             await asyncio.sleep(3601)
             seen.append(await made.snapshot())
-            await made._rules.wait_for_renewal()
+            await made.rules.wait_for_renewal()
         report = await made.submit(order(type="limit", price=D(120_000)))
-        return seen, report, made._client.ccxt.markets
+        return seen, report, made.client.ccxt.markets
 
     first, (seen, report, used) = one.run(both, time)
     assert [(it.quality, it.reason) for it in (first, *seen)] == [("ok", None)] * 5

@@ -92,13 +92,13 @@ class TypedAnswers:
             text = json.dumps(whole)
             call = wire.CURRENT_CALL.get()
             call.method, call.sent_requests = method, call.sent_requests + 1
-            made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
+            made.client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             parsed = json.loads(text, parse_float=str)
-            made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, parsed, headers, body)
+            made.client.ccxt.handle_errors(200, "OK", url, method, {}, text, parsed, headers, body)
             return parsed
 
         async def main() -> Any:
-            made._client.ccxt.fetch = fetch
+            made.client.ccxt.fetch = fetch
             try:
                 return await scenario(made)
             finally:
@@ -216,8 +216,8 @@ def test_the_recorded_trades_are_fills(shared: Path) -> None:
     venue = TypedAnswers(currency="USDT", TradesHistory=recorded(shared, "trades_history"))
 
     async def scenario(made: CcxtVenue) -> Any:
-        await made._rules.ready()
-        return await made._dialect.fills((), 0)
+        await made.rules.ready()
+        return await made.dialect.fills((), 0)
 
     fills = venue.run(scenario)
     assert [(it.symbol, it.side, it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
@@ -236,8 +236,8 @@ def test_the_ledgers_have_money_in_and_out() -> None:
     }
 
     async def scenario(made: CcxtVenue) -> Any:
-        await made._rules.ready()
-        return await made._dialect.flows(0)
+        await made.rules.ready()
+        return await made.dialect.flows(0)
 
     flows = TypedAnswers(Ledgers={"ledger": rows, "count": 4}).run(scenario)
     assert [(it.id, it.kind, it.amount, it.currency) for it in flows] == [

@@ -271,7 +271,7 @@ def replayed(
         return json.loads(json.dumps(answer), parse_float=str)
 
     async def main() -> Any:
-        made._client.ccxt.fetch = fetch
+        made.client.ccxt.fetch = fetch
         try:
             return await scenario(made)
         finally:
@@ -325,9 +325,9 @@ def test_the_payload_of_inverse_fills_keeps_amounts_and_paid_fees(shared: Path) 
     """Three fills, with sizes in contracts and fees in coin; each wallet has its own."""
 
     async def scenario(made: CcxtVenue) -> Any:
-        made._dialect.client.ccxt.markets = None
-        await made._rules.ready()
-        return await made._dialect.fills((), 0)
+        made.dialect.client.ccxt.markets = None
+        await made.rules.ready()
+        return await made.dialect.fills((), 0)
 
     fills = replayed(shared, scenario, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
     fills += replayed(shared, scenario, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
@@ -371,7 +371,7 @@ def test_equity_in_another_wallet_is_not_left_out(shared: Path) -> None:
     }
 
     async def wealth(made: CcxtVenue) -> Any:
-        return await made._dialect.equity()
+        return await made.dialect.equity()
 
     with pytest.raises(UnreadableError, match="wallet fi_xbtusd has equity in addition to the flex wallet"):
         replayed(shared, wealth, **answers)
@@ -399,7 +399,7 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
     logs = [row | {"date": "2026-05-18T00:00:00.000Z"} for row in rows]
 
     async def scenario(made: CcxtVenue) -> Any:
-        return await made._dialect.flows(0)
+        return await made.dialect.flows(0)
 
     answers: dict[str, Any] = {"account-log": {"logs": logs}}
     flows = replayed(shared, scenario, **answers)

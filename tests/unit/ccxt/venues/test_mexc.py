@@ -192,7 +192,7 @@ def listed(made: Any, *rows: dict[str, Any]) -> list[dict[str, Any]]:
         wanted = str(params["states"]).split(",")
         return {"success": True, "code": 0, "data": [it for it in rows if str(it["state"]) in wanted]}
 
-    made._client.ccxt.contractPrivateGetPlanorderListOrders = orders
+    made.client.ccxt.contractPrivateGetPlanorderListOrders = orders
     return asked
 
 
@@ -252,7 +252,7 @@ def test_a_stop_is_not_reported_as_absent_without_proof(rows: Any, why: str) -> 
         async def orders(params: Any) -> Any:
             return {"data": [plan(sent.id, state, venue, **more) for state, more in rows]}
 
-        made._client.ccxt.contractPrivateGetPlanorderListOrders = orders
+        made.client.ccxt.contractPrivateGetPlanorderListOrders = orders
         with pytest.raises(MalformedAnswerError, match=why):
             await made.find_order(BTC, "kswstop")
 
@@ -372,7 +372,7 @@ def test_without_the_position_mode_nothing_is_sent() -> None:
 
     async def scenario(made: CcxtVenue, venue: Any) -> None:
         venue.exchange.mode = "one_way"
-        made._client.ccxt.contractPrivateGetPositionPositionMode = nothing
+        made.client.ccxt.contractPrivateGetPositionPositionMode = nothing
         with pytest.raises(VenueDownError, match="position mode of the account is unknown"):
             await made.submit(order())
 
@@ -483,8 +483,8 @@ def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
             first = (params["page_num"] - 1) * params["page_size"]
             return {"data": {"resultList": rows[first : first + params["page_size"]]}}
 
-        await made._rules.ready()
-        made._client.ccxt.contractPrivateGetAccountTransferRecord = transfers
+        await made.rules.ready()
+        made.client.ccxt.contractPrivateGetAccountTransferRecord = transfers
         return await made.snapshot()
 
     seen = desk.run(scenario)

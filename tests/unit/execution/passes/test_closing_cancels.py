@@ -53,6 +53,14 @@ def test_an_order_that_is_no_longer_open_counts_as_cancelled(store: Store) -> No
     assert venue.received.count(("cancel", "BTC", "o1")) == 1 + PACE.confirm_snapshots
 
 
+def test_a_cancel_is_journaled_with_its_account_symbol_and_cause(store: Store) -> None:
+    """A report about the account or the symbol finds it there."""
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
+    assert close_with_cancels(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
+    (entry,) = [entry for entry in store.journal("d1") if entry.kind == "cancelled"]
+    assert (entry.account, entry.symbol, entry.data["order"], entry.data["why"]) == ("main", "BTC", "o1", "entry")
+
+
 def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: Store) -> None:
     """Six are sent at the same time, and the first order leaves after one timeout, although all six hang."""
 
