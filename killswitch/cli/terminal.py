@@ -50,6 +50,11 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
     return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
 
 
+def stdin_is_terminal() -> bool:
+    """Whether a person can answer a question on stdin, which is None if the process started without it."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def print_text(text: str, *, err: bool = False) -> None:
     """Print text for people: within the width of a terminal, with coloured alarms."""
     width = terminal_width(sys.stderr if err else sys.stdout)

@@ -173,6 +173,11 @@ class LockFolder:
         """
         locked = {request.order.scope for request in changes.requests if not request.on_suspicion}
         lifted = set()
+        for scope in sorted(changes.lift_known & locked) if has_guard else ():
+            # Another lock stays: the file is written again from the requests, without the one that is lifted.
+            if contents.is_explained(self.path_of(scope)):
+                contents.open(self.path_of(scope), scope, "lifted")
+            lifted.add(scope)
         for scope in sorted((changes.lift | changes.lift_known) - locked):
             path = self.path_of(scope)
             if scope not in changes.lift and contents.decision_of(path) not in changes.known:
