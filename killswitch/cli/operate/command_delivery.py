@@ -56,6 +56,7 @@ from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import sign_of_life
 
 POLL = 0.1
 """Seconds between two reads of the store while waiting for a runner."""
@@ -185,7 +186,7 @@ def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> 
     """Refuse a missing store, and orders that no process would send, before any change."""
     try:
         with opened_store(store_at, read_only=True) as store:
-            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+            runner = runner_state(store.lease(), datetime.now(UTC), sign_of_life(store_at))
             if request.plan is not None:
                 commands.require_unspent(store, request.plan)
     except StoreMissingError as error:
@@ -194,7 +195,12 @@ def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> 
         # A misspelled path must not create a second store; a new machine gets the command that creates one.
         remedy = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
         raise StoreMissingError(f"{error}. If no runner ever ran here, {remedy}; then repeat this command") from error
-    if request.has_orders and not live and liveness != "alive":
+    if request.has_orders and not live and runner.liveness == "unrecorded":
+        raise click.UsageError(
+            f"the runner (pid {runner.pid}) is alive, but its store takes no writes, so that no command reaches it: "
+            f"free the disk of the store and repeat this, or stop it first (kill -TERM {runner.pid}) and add --live"
+        )
+    if request.has_orders and not live and runner.liveness != "alive":
         raise click.UsageError(
             "no runner is alive on this store, so this command would send the orders itself: add --live"
             + (", or --dry-run to see them" if request.kind == "close" else "")
