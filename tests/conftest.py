@@ -3,9 +3,12 @@ which venues it takes, and how many tests it leaves out."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +30,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # compile it anew, and so would pytest all its tests: that takes longer than the tests themselves.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tests that run next to each other may arm accounts of one name at one address.
+os.environ["KSCTL_RUN_DIR"] = RUN_DIR = tempfile.mkdtemp(prefix="killswitch-claims-")
+atexit.register(shutil.rmtree, RUN_DIR, ignore_errors=True)
 
 # A slow machine is no defect: no example fails for its time. In CI the examples are the same each time.
 settings.register_profile(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
+    from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.observers import TickReport
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True, help="With --live: start even if a recipient cannot be notified.")
+@click.option(
+    "--another-runner",
+    is_flag=True,
+    help="With --live: start even if another runner with another store lives and acts on an account.",
+)
 @options.option("--interval", type=options.DURATION, default="1s", help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -58,9 +64,9 @@ if TYPE_CHECKING:
 @options.journal
 @options.output
 def run(
-    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
-    ticks: int | None, journal: str | None, output: str,
+    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, another_runner: bool, interval: float,
+    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None,
+    min_free: int, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -77,7 +83,10 @@ def run(
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
     write_in_background()
-    with StartFailures() as start:
+    from killswitch.runner.claims import ClaimHolder, RunClaims
+    from killswitch.runner.lease import this_process
+
+    with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
         from killswitch.cli.session import load_policies, lock_paths
         from killswitch.runner.loop import RunnerPace
 
@@ -85,6 +94,7 @@ def run(
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
+        found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
             journal, output == "json", found_before,
@@ -211,6 +221,35 @@ def _checked_accounts(
     for warning in machine_warnings:
         print_note(warning)
     return accounts, (*key_warnings, *(("warning", warning) for warning in machine_warnings))
+
+
+def _absolute(store_at: str) -> str:
+    return str(Path(store_at.removeprefix("sqlite:///")).absolute())
+
+
+def _claimed(
+    claims: RunClaims, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], locks: LockPaths, *, is_forced: bool
+) -> tuple[KeyWarning, ...]:
+    """Claim the armed accounts and the lock folder; AnotherRunnerError if a living run with another store has one."""
+    from killswitch.accounts.validation import account_identity
+    from killswitch.deadline import DeadlineError, call_within
+    from killswitch.runner.assembly import FOLDER_TIMEOUT
+    from killswitch.runner.claims import IN_LOCK_FOLDER, account_claim
+
+    armed = [document for document in loaded.accounts if accounts[document.metadata.name].armed]
+    if not armed:
+        return ()
+    files = {f"account {it.metadata.name}": account_claim(account_identity(it)) for it in armed}
+    found = claims.take(files, is_forced=is_forced)
+    folder = {f"the lock folder {locks.folder}": locks.folder / IN_LOCK_FOLDER}
+    try:
+        what = f"the lock folder {locks.folder}"
+        found += call_within(FOLDER_TIMEOUT, what, lambda: claims.take(folder, is_forced=is_forced))
+    except DeadlineError as error:
+        found += (("warning", f"{error} Whether another runner uses it is unknown"),)
+    for _, text in found:
+        print_note(text)
+    return found
 
 
 def _require_notified(loaded: LoadedPolicies) -> None:
