@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -143,6 +143,8 @@ class StoreStatus(Struct, frozen=True):
     """The newest locks on suspicion of the last hour, newest first."""
     active_alerts: tuple[ActiveAlert, ...] = ()
     """What is wrong and was notified, the oldest first."""
+    policy_files: Literal["as loaded", "changed", "broken"] | None = None
+    """Whether the policy files are those of the last run: `changed` ones compile. Null where no runner has ticked."""
     format: str = STATUS_FORMAT
 
 
@@ -160,6 +162,7 @@ def store_status(
     view, problem = _view(store)
     runner = runner_state(store.lease(), now, sign)
     open_work = open_closes(store)
+    alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
     unattended = () if runner.is_alive else tuple(_no_runner_problem(*each) for each in open_work)
@@ -178,9 +181,9 @@ def store_status(
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, tick_now or now),
         active_alerts=tuple(
-            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text)
-            for each in read_state(store.live(ALERTS)).active
+            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
         ),
+        policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),
@@ -203,6 +206,11 @@ def _no_runner_problem(account: str, decision: Decision) -> str:
         f"no runner works on the closing of decision {decision.id} on account {account}, because none is running: "
         "`ksctl run --live` continues with what is left, `ksctl status --watch` shows its progress"
     )
+
+
+def _policy_files(alerts: Collection[str]) -> Literal["as loaded", "changed", "broken"]:
+    """By the keys of the active alerts."""
+    return "broken" if "policies/broken" in alerts else "changed" if "policies/changed" in alerts else "as loaded"
 
 
 def _not_recorded(runner: RunnerState) -> Iterator[str]:

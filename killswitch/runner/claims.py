@@ -134,6 +134,6 @@ def _name(holder: ClaimHolder | None) -> str:
 
 def _left_text(what: str, before: ClaimHolder) -> str:
     return (
-        f"a run with another store acted on {what} and ended without a stop: {_name(before)}. Its closes and latches are "
-        "not known here, and its locks go stale, which bots read as locked: look at `ksctl status` of that store"
+        f"a run with another store acted on {what} and ended without a stop: {_name(before)}. Its closes and latches "
+        "are not known here, and its locks go stale, which bots read as locked: look at `ksctl status` of that store"
     )

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 OPTIONAL = frozenset({
-    "broker", "closing", "console", "dead-man", "disk", "events", "hedge", "locks", "outage", "part", "recording",
-    "reports", "store", "stream", "telemetry", "unrouted", "unwatched",
+    "broker", "closing", "console", "dead-man", "disk", "events", "hedge", "locks", "outage", "part", "policies",
+    "recording", "reports", "store", "stream", "telemetry", "unrouted", "unwatched",
 })  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account."""
 

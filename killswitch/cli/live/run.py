@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.observers import TickReport
+    from killswitch.runner.policy_files import PolicyFiles
 
 
 @options.verb(
@@ -90,6 +92,7 @@ def run(
         from killswitch.cli.session import load_policies, lock_paths
         from killswitch.runner.loop import RunnerPace
 
+        loaded_at = time.time()
         loaded, locks = load_policies(policies_at), lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
@@ -97,7 +100,7 @@ def run(
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before,
+            journal, output == "json", found_before, loaded_at,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -146,6 +149,8 @@ class _RunSettings(Struct, frozen=True):
     journal: str | None
     json: bool
     found_before: tuple[KeyWarning, ...]
+    loaded_at: float
+    """Unix seconds just before the policies were read."""
 
 
 def _run(
@@ -159,6 +164,7 @@ def _run(
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
+    from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
@@ -170,13 +176,14 @@ def _run(
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
+        files = PolicyFiles(it.policies_at, loaded.policies.digest, it.loaded_at, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
-            observers=(console, reports, FirstAnswers(), space, *outputs.observers),
+            observers=(console, reports, FirstAnswers(), space, files, *outputs.observers),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
@@ -184,8 +191,9 @@ def _run(
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
+        outputs.policy_files = lambda: files.state
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks))
+        end = process.run(_until_stopped(runner, it.ticks, files))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -266,8 +274,8 @@ def _require_notified(loaded: LoadedPolicies) -> None:
         )
 
 
-async def _until_stopped(runner: Runner, ticks: int | None) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name."""
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP reloads nothing: it says what the files are."""
     from msgspec.structs import replace
 
     stop = asyncio.Event()
@@ -278,7 +286,7 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> RunEnd:
         stop.set()
 
     handle_stop_signals(on_signal)
-    ignore_foreign_signals()
+    ignore_foreign_signals(on_hangup=lambda: files.ask(lambda text: print_note(f"SIGHUP reloads nothing: {text}")))
     end = await runner.run(stop, ticks)
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 

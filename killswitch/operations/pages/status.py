@@ -67,7 +67,9 @@ def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
     if view is None:
         return
     yield "Mode", "started with --live" if view.live else "observes only (started without --live)"
-    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set
+    differing = {"changed": "THE FILES DIFFER, see below", "broken": "THE FILES DO NOT COMPILE, see below"}
+    files = differing.get(status.policy_files or "")
+    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set, *([files] if files else [])
     yield (
         "Tick",
         f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
