@@ -17,7 +17,7 @@ from msgspec import Struct
 from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
-from killswitch_alpaca.errors import RefusedAnswer, as_venue_error, host_of, redacted
+from killswitch_alpaca.errors import RefusedAnswer, as_venue_error, host_of, redacted, refusal_meaning
 from killswitch_alpaca.http import Http, InvalidJsonError, RefusedAnswerError
 from killswitch_alpaca.settings import AlpacaSettings
 
@@ -41,8 +41,7 @@ class RequestCounters(Struct):
 class Client:
     """One account's access to Alpaca's trading and data APIs.
 
-    Every method raises RefusedAnswerError for an answer that the caller interprets, and a VenueError for every other
-    failure.
+    Every failure is a VenueError, except for the refusal of a change: a RefusedAnswerError for the caller to interpret.
     """
 
     def __init__(self, settings: AlpacaSettings) -> None:
@@ -110,7 +109,7 @@ class Client:
             raise
         except RefusedAnswerError as error:
             self._count(error.refused)
-            if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
+            if not changes or error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
                 raise as_venue_error(error.refused, changes=changes) from error
             raise
         except InvalidJsonError as error:
@@ -172,3 +171,9 @@ class Client:
             kind = FateUnknownError if changes else MalformedAnswerError
             text = f"the answer of {where} cannot be processed: {why}"
         return kind(redacted(text, self._settings.trading, self._settings.data, self._settings.proxy))
+
+
+def has_no_such_order(error: VenueError) -> bool:
+    """Whether a query failed because Alpaca reports that it does not have the order."""
+    refused = error.__cause__.refused if isinstance(error.__cause__, RefusedAnswerError) else None
+    return refused is not None and refused.status == 404 and refusal_meaning(refused) == "gone"

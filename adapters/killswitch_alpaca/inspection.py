@@ -14,8 +14,6 @@ from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.venue import Cost, RateLimit, VenueDescription, VenueError
 from killswitch_alpaca.client import Client
-from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.queries import Queries
 from killswitch_alpaca.settings import AlpacaSettings
@@ -84,10 +82,7 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
     """Inspect the account. Raises VenueError where Alpaca cannot be reached or refuses the keys; other failures are
     notes."""
     notes: list[str] = []
-    try:
-        account = object_at(await client.get("/v2/account"), what="the account")
-    except RefusedAnswerError as error:
-        raise as_venue_error(error.refused, changes=False) from error
+    account = object_at(await client.get("/v2/account"), what="the account")
     bars = bar_reason(account)
     if bars is not None:
         notes.append(f"orders are not accepted: {bars}")
@@ -117,8 +112,6 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
 async def _noted(notes: list[str], what: str, fetch: Callable[[], Awaitable[Any]]) -> Any:
     try:
         return await fetch()
-    except RefusedAnswerError as error:
-        notes.append(f"{what} could not be read: {as_venue_error(error.refused, changes=False)}")
     except (VenueError, UnreadableError) as error:
         notes.append(f"{what} could not be read: {error}")
     return None

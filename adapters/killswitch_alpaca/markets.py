@@ -13,7 +13,6 @@ from killswitch.model.snapshot import Instrument, Order, Position
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_alpaca.client import TOO_LATE, Client
 from killswitch_alpaca.hours import Hours, Session
-from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, SnapshotPart
 from killswitch_alpaca.positions import is_crypto
@@ -52,7 +51,7 @@ class MarketData:
             found, requests = await self._queries.assets(due)
         except RateLimitedError:
             raise
-        except (VenueError, RefusedAnswerError, UnreadableError):
+        except (VenueError, UnreadableError):
             return 0
         self._assets |= {asset.symbol: asset for asset in found}
         self._asset_at |= dict.fromkeys((asset.symbol for asset in found), now)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 from killswitch.model.parsing import (
+    EndlessListError,
     Row,
     UnreadableError,
+    every_page,
     object_at,
     positive,
+    required_number,
     required_text,
     rows_at,
     written_instant,
+    written_time_of,
 )
-from killswitch.model.snapshot import Order, Position
+from killswitch.model.snapshot import Fill, Order, Position
 from killswitch.model.venue import RateLimitedError
-from killswitch_alpaca.activities import KEPT, KnownActivities
+from killswitch_alpaca.activities import KEPT, KnownActivities, read_fill
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.hours import TradingDay, VenueClock, read_calendar, read_clock
 from killswitch_alpaca.instruments import Asset, read_asset
@@ -33,6 +37,8 @@ PAGE, PAGES = 500, 10
 EDGE = timedelta(seconds=1)
 """Overlap with the previous page. No account may submit a whole page of orders in that time."""
 TRADES_PAGE = 100
+FILL_PAGES = 20
+"""Pages of trades that are searched for the fills of one order."""
 SINGLES = 4
 """Largest number of unknown assets that are requested one by one; more are requested as the whole list."""
 OLD_QUOTE = timedelta(seconds=60)
@@ -41,7 +47,7 @@ BestQuote = tuple[Decimal | None, Decimal | None]
 
 
 class Queries:
-    """The requests. Every method may raise RefusedAnswerError, UnreadableError and any VenueError."""
+    """The requests. Every method may raise UnreadableError and any VenueError."""
 
     def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings
@@ -56,21 +62,18 @@ class Queries:
 
     async def orders(self, prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
         """All open orders, page by page; `prices` as in `read_open`."""
-        found: dict[str, Row] = {}
-        query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
-        for _ in range(PAGES):
-            page = rows_at(await self._client.get("/v2/orders", query), what="orders")
-            new = {required_text(each.get("id"), "id"): each for each in page}
-            is_repeated = new.keys() <= found.keys()
-            found |= new
-            if len(page) < PAGE:
-                return read_open(list(found.values()), prices)
-            last = written_instant(page[-1].get("submitted_at"))
-            if is_repeated or last is None:
-                raise UnreadableError(f"the list of open orders cannot be read beyond {len(found)} orders")
+        query = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
+
+        async def page(after: str | None) -> tuple[list[Row], str | None]:
+            rows = rows_at(await self._client.get("/v2/orders", {**query, "after": after}), what="orders")
+            if len(rows) < PAGE:
+                return rows, None
             # `after` excludes orders with exactly that time, and the page may end between two of them.
-            query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
-        raise UnreadableError(f"there are more than {len(found)} open orders")
+            last = written_time_of(rows[-1].get("submitted_at"), "submitted_at")
+            return rows, (last - EDGE).isoformat().replace("+00:00", "Z")
+
+        rows = await every_page(page, None, PAGES, "open orders")
+        return read_open(list({required_text(row.get("id"), "id"): row for row in rows}.values()), prices)
 
     async def activities(self, known: KnownActivities, path: str, **query: Any) -> list[Row]:
         """Activities that are not `known` yet, oldest first, page by page, until older ones are known.
@@ -78,19 +81,51 @@ class Queries:
         Where there are more than one read may fetch, it raises UnreadableError, and the next one continues. Without an
         earlier answer or a previous run, which they must follow, the first page suffices.
         """
-        query |= {"direction": "desc", "page_size": TRADES_PAGE}
-        found, known.unfinished = known.unfinished, []
-        if found:
-            query["page_token"] = required_text(found[-1].get("id"), "id")
-        for _ in range(PAGES):
-            page = rows_at(await self._client.get(path, query), what="activities")
-            found = [*found, *page]
-            if len(page) < TRADES_PAGE or known.is_past(page):
-                return found[::-1]
-            query["page_token"] = required_text(page[-1].get("id"), "id")
-        if len(found) < KEPT:
-            known.unfinished = found
-        raise UnreadableError(f"more than {len(found)} activities since the last read, which are not all read yet")
+        earlier, known.unfinished = known.unfinished, []
+        first = required_text(earlier[-1].get("id"), "id") if earlier else None
+        try:
+            later = await self._activities(path, {**query, "direction": "desc"}, known.is_past, first, PAGES)
+        except EndlessListError as error:
+            found = [*earlier, *error.rows]
+            if len(found) < KEPT:
+                known.unfinished = found
+            raise UnreadableError(
+                f"more than {len(found)} activities since the last read, which are not all read yet"
+            ) from error
+        return [*earlier, *later][::-1]
+
+    async def fills_of(self, order: Row, symbol: str) -> tuple[Fill, ...]:
+        """The fills of an order. UnreadableError while the trades have less than its filled quantity."""
+        number, filled = order.get("id"), required_number(order.get("filled_qty"), "filled_qty")
+        names = {str(order.get("symbol")): symbol}
+        fills: dict[str, Fill] = {}
+
+        def is_complete(rows: Sequence[Row]) -> bool:
+            fills.update({str(it.get("id")): read_fill(it, names) for it in rows if it.get("order_id") == number})
+            return sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled
+
+        if filled:
+            query = {"after": order.get("submitted_at"), "direction": "asc"}
+            await self._activities("/v2/account/activities/FILL", query, is_complete, None, FILL_PAGES)
+        if not is_complete(()):
+            raise UnreadableError(
+                f"order {number} has {filled} filled, and the list of trades does not include all of it"
+            )
+        return tuple(fills.values())
+
+    async def _activities(
+        self, path: str, query: Row, is_last: Callable[[Sequence[Row]], bool], first: str | None, most: int
+    ) -> list[Row]:
+        """Activities in at most that many pages, after the one with the id `first`, until `is_last` of a page."""
+
+        async def page(after: str | None) -> tuple[list[Row], str | None]:
+            more = {} if after is None else {"page_token": after}
+            answer = await self._client.get(path, {**query, "page_size": TRADES_PAGE, **more})
+            rows = rows_at(answer, what="activities")
+            is_end = is_last(rows) or len(rows) < TRADES_PAGE
+            return rows, None if is_end else required_text(rows[-1].get("id"), "id")
+
+        return await every_page(page, first, most, "activities")
 
     async def clock(self) -> VenueClock:
         """Alpaca's clock, compared with the middle of the request."""

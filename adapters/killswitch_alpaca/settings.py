@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from difflib import get_close_matches
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from killswitch.model.fitting import Misfit, WrittenAccount, positive_option, text_option
+from killswitch.model.fitting import (
+    Misfit,
+    WrittenAccount,
+    check_option_names,
+    clock_option,
+    missing_credentials,
+    positive_option,
+    text_option,
+)
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Market
 
 LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
-OPTIONS = ("clock", "data_feed", "extended_band", "proxy", "requests_per_minute", "suspend_trade", "timeout")
+OPTIONS = ("data_feed", "extended_band", "proxy", "requests_per_minute", "suspend_trade", "timeout")
 """Keys that `options` of an Account may have here."""
 REQUESTS_PER_MINUTE = 200
 """Request allowance of an account, unless Alpaca has granted more."""
@@ -35,7 +42,6 @@ class AlpacaSettings(Struct, frozen=True):
     trading: str
     data: str
     stream: str
-    is_paper: bool
     key: str
     secret: str
     outside_hours: Literal["queue", "extended"] | None
@@ -57,9 +63,9 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
     written = tuple(name for name, secret in spec.credentials.items() if secret)
     for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, written)):
         raise ValueError(f"{where}: {misfit.message}; {misfit.fix}")
-    _require_known(where, spec)
-    paper = spec.environment == "sandbox"
-    trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or (PAPER if paper else LIVE)
+    check_option_names(spec, "Alpaca", OPTIONS)
+    own_trading = PAPER if spec.environment == "sandbox" else LIVE
+    trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or own_trading
     stream = _address(where, "endpoint_ws", spec.endpoint_ws, ("ws", "wss")) or _stream_of(trading)
     limit = positive_option(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
     band = positive_option(spec, "extended_band", Decimal("0.01"))
@@ -72,7 +78,6 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         trading=trading,
         data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,
         stream=stream,
-        is_paper=paper,
         key=spec.credentials["key"],
         secret=spec.credentials["secret"],
         outside_hours=spec.outside_hours,
@@ -81,23 +86,8 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         data_feed=text_option(spec, "data_feed"),
         requests_per_minute=max(1, int(limit)),
         proxy=_proxy(where, text_option(spec, "proxy")),
-        now=_now(spec.options.get("clock")),
+        now=clock_option(spec) or (lambda: datetime.now(UTC)),
     )
-
-
-def _require_known(where: str, spec: AccountSpec) -> None:
-    """Refuse a misspelt option: it would be ignored."""
-    for name in spec.options:
-        if name not in OPTIONS:
-            close = get_close_matches(name, OPTIONS, 1)
-            suggestion = f", did you mean {close[0]}?" if close else ""
-            available = ", ".join(each for each in OPTIONS if each != "clock")
-            raise ValueError(f"{where}: Alpaca has no option {name}{suggestion}; it has {available}")
-
-
-def _now(clock: Any) -> Callable[[], datetime]:
-    method = getattr(clock, "now", None)
-    return method if callable(method) else lambda: datetime.now(UTC)
 
 
 def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]) -> str | None:
@@ -143,8 +133,4 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
         )
     missing = [name for name in CREDENTIALS if name not in account.credentials]
     if missing:
-        each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
-        yield Misfit(
-            ("credentials",), f"credentials of Alpaca are {', '.join(CREDENTIALS)}; missing: {', '.join(missing)}",
-            f"add {each}, where NAME is the variable with the secret",
-        )  # fmt: skip
+        yield missing_credentials("Alpaca", CREDENTIALS, missing)

@@ -28,8 +28,6 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_alpaca.client import Client
-from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.http import RefusedAnswerError
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger
@@ -90,17 +88,11 @@ class SnapshotReader:
         self._credit = min(SAVED, self._credit + SNAPSHOT / FIFTHS - 1)
         try:
             return await self._read(now)
-        except RateLimitedError:
+        except (RateLimitedError, CredentialsRefusedError):
             self._client.reset_counters()
             raise
         except (MalformedAnswerError, UnreadableError) as error:
             return self._failed("malformed", str(error))
-        except RefusedAnswerError as error:
-            venue_error = as_venue_error(error.refused, changes=False)
-            if isinstance(venue_error, CredentialsRefusedError):
-                self._client.reset_counters()
-                raise venue_error from error
-            return self._failed("down", str(venue_error))
         except VenueError as error:
             return self._failed("down", str(error))
 
@@ -150,13 +142,13 @@ class SnapshotReader:
             self._first, self._credit = False, SAVED
         return self._current_snapshot(now)
 
-    async def _held(self) -> tuple[Position, ...] | RefusedAnswerError | VenueError | UnreadableError:
+    async def _held(self) -> tuple[Position, ...] | VenueError | UnreadableError:
         """The positions, or the error of reading them."""
         try:
             return await self.queries.positions()
         except RateLimitedError:
             raise
-        except (RefusedAnswerError, VenueError, UnreadableError) as error:
+        except (VenueError, UnreadableError) as error:
             return error
 
     async def _without_positions(self, why: Exception, account: Row | None, now: float) -> AccountSnapshot:
@@ -165,8 +157,7 @@ class SnapshotReader:
         The prices of the last known positions decide whether these are still held: where their value adds up to the
         account's market value, the parts of the equity are known.
         """
-        venue_error = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedAnswerError) else why
-        if self._base is None or isinstance(venue_error, CredentialsRefusedError):
+        if self._base is None or isinstance(why, CredentialsRefusedError):
             raise why
         read_at = self.sessions.venue_time()
         account = account or await self._account()
@@ -176,7 +167,7 @@ class SnapshotReader:
         if base.why_unknown is not None:
             raise why
         parts, total = balances(base, supposed, self._settings.currency, read_at)
-        found, reason = self._current_snapshot(now), f"positions: {venue_error}"
+        found, reason = self._current_snapshot(now), f"positions: {why}"
         return structs.replace(
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
@@ -197,7 +188,7 @@ class SnapshotReader:
         names = tuple(dict.fromkeys(position.symbol for position in self.positions))
         try:
             found = await self.queries.trades(names) if names else {}
-        except (RefusedAnswerError, VenueError, UnreadableError):
+        except (VenueError, UnreadableError):
             return {}  # the equity is known without them
         return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
 
@@ -264,8 +255,6 @@ class SnapshotReader:
             await read()
         except RateLimitedError:
             raise
-        except RefusedAnswerError as error:
-            part.failure = str(as_venue_error(error.refused, changes=False))
         except (VenueError, UnreadableError) as error:
             part.failure = str(error)
         else:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from urllib.parse import quote
 
 from killswitch.model.inspection import Inspection, KeyRights
-from killswitch.model.parsing import Row, UnreadableError, object_at, required_number, rows_at
+from killswitch.model.parsing import Row, UnreadableError, object_at
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     MalformedAnswerError,
@@ -23,8 +23,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.activities import read_fill
-from killswitch_alpaca.client import Client
+from killswitch_alpaca.client import Client, has_no_such_order
 from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
 from killswitch_alpaca.http import RefusedAnswerError
@@ -37,8 +36,6 @@ from killswitch_alpaca.snapshot_reader import SnapshotReader
 
 FRESH_WITHIN = timedelta(seconds=1)
 """Age up to which a last price may contradict the mark."""
-FILL_PAGES = 20
-"""Pages of trades that are searched for the fills of one order."""
 
 
 class AlpacaVenue(VenueAdapter):
@@ -82,7 +79,7 @@ class AlpacaVenue(VenueAdapter):
         """Last prices; empty where market data cannot be read, so that only marks remain."""
         try:
             return await self._reader.queries.trades(symbols)
-        except (VenueError, RefusedAnswerError, UnreadableError):
+        except (VenueError, UnreadableError):
             return {}
 
     async def submit(self, request: OrderRequest) -> OrderReport:
@@ -97,7 +94,7 @@ class AlpacaVenue(VenueAdapter):
             limit = bounding_price(request, await self._price(request), self._settings.extended_band)
         body = order_body(request, style, limit)
         try:
-            with _venue_errors(changes=True):
+            with _venue_errors():
                 answer = await self._client.change("POST", "/v2/orders", body)
         finally:
             self._reader.touch(fills=True)
@@ -118,8 +115,7 @@ class AlpacaVenue(VenueAdapter):
         if found is None:
             return ()
         with _venue_errors():
-            filled = required_number(found.get("filled_qty"), "filled_qty")
-            return () if not filled else await self._fills(found, symbol, filled)
+            return await self._reader.queries.fills_of(found, symbol)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         try:
@@ -134,7 +130,7 @@ class AlpacaVenue(VenueAdapter):
         """Make Alpaca refuse every new order of the account, ours included, or accept them again."""
         body = {"suspend_trade": suspended}
         try:
-            with _venue_errors(changes=True):
+            with _venue_errors():
                 await self._client.change("PATCH", "/v2/account/configurations", body)
         finally:
             self._reader.account.touch()
@@ -168,8 +164,6 @@ class AlpacaVenue(VenueAdapter):
             try:
                 await self._reader.sessions.read()
                 part.was_read(now, part.touches)
-            except RefusedAnswerError as error:
-                raise as_venue_error(error.refused, changes=False) from error
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock cannot be read, and no order was sent: {error}") from error
         session = self._reader.sessions.now()
@@ -181,7 +175,7 @@ class AlpacaVenue(VenueAdapter):
         """Reference price of an order without a price: the quote of its side, else the last price."""
         try:
             quotes = await self._reader.queries.quotes([request.symbol])
-        except (RefusedAnswerError, UnreadableError, VenueDownError, MalformedAnswerError):
+        except (UnreadableError, VenueDownError, MalformedAnswerError):
             quotes = {}
         bid, ask = quotes.get(request.symbol, (None, None))
         price = bid if request.side == "sell" else ask
@@ -198,38 +192,21 @@ class AlpacaVenue(VenueAdapter):
         """The order with this client order id; None only if Alpaca reports that there is none."""
         try:
             answer = await self._client.get("/v2/orders:by_client_order_id", {"client_order_id": client_order_id})
-        except RefusedAnswerError as error:
-            if error.refused.status == 404 and refusal_meaning(error.refused) == "gone":
+        except VenueError as error:
+            if has_no_such_order(error):
                 return None
-            raise as_venue_error(error.refused, changes=False) from error
+            raise
         with _venue_errors():
             return object_at(answer, what="the order")
 
-    async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
-        order = found.get("id")
-        query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
-        fills: dict[str, Fill] = {}
-        for _ in range(FILL_PAGES):
-            page = rows_at(await self._client.get("/v2/account/activities/FILL", query), what="activities")
-            name = str(found.get("symbol"))
-            fills |= {str(it.get("id")): read_fill(it, {name: symbol}) for it in page if it.get("order_id") == order}
-            if sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled:
-                return tuple(fills.values())
-            if len(page) < 100:
-                break
-            query["page_token"] = page[-1].get("id")
-        raise MalformedAnswerError(
-            f"order {order} has {filled} filled, and the list of trades does not include all of it"
-        )
-
 
 @contextmanager
-def _venue_errors(*, changes: bool = False) -> Iterator[None]:
-    """Raise a refusal, and an answer that cannot be read, as the VenueError that it is."""
+def _venue_errors() -> Iterator[None]:
+    """Raise the refusal of a change, and an answer that cannot be read, as the VenueError that it is."""
     try:
         yield
     except RefusedAnswerError as error:
-        raise as_venue_error(error.refused, changes=changes) from error
+        raise as_venue_error(error.refused, changes=True) from error
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
 

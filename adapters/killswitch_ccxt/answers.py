@@ -1,17 +1,15 @@
-"""What every dialect does with an answer: lists of several pages, ccxt's parsers, and answers of an unknown shape."""
+"""What every dialect does with an answer: concurrent requests, ccxt's parsers, and answers of an unknown shape."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from killswitch.model.parsing import Row, UnreadableError
 from killswitch.model.venue import VenueError
 
 T = TypeVar("T")
-Cursor = TypeVar("Cursor")
-R = TypeVar("R")
 UNKNOWN_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """Exceptions that an answer of an unknown shape raises."""
 
@@ -32,33 +30,6 @@ def forget_oldest(table: dict[T, Any], most: int) -> None:
     """Remove the first entries of a table that has more than `most`."""
     while len(table) > most:
         table.pop(next(iter(table)))
-
-
-class EndlessListError(UnreadableError):
-    """A list has more pages than are read; `rows` are those of the pages that were read."""
-
-    def __init__(self, message: str, rows: Sequence[Any]) -> None:
-        super().__init__(message)
-        self.rows = rows
-
-
-async def every_page(
-    page: Callable[[Cursor | None], Awaitable[tuple[Iterable[R], Cursor | None]]], most: int, what: str
-) -> list[R]:
-    """The rows of all pages of a list.
-
-    `page` fetches the page at a cursor, which is None for the first one, and returns its rows and the cursor of the
-    next page, None after the last one. EndlessListError where the list has more than `most` pages: a part of it would
-    pass for the whole list.
-    """
-    found: list[R] = []
-    cursor: Cursor | None = None
-    for _ in range(most):
-        rows, cursor = await page(cursor)
-        found += rows
-        if cursor is None:
-            return found
-    raise EndlessListError(f"{what}: the list does not end after {len(found)} rows", found)
 
 
 async def answered(requests: Iterable[Awaitable[Any]]) -> list[Any]:

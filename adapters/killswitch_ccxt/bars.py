@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from killswitch.model.fitting import did_you_mean
 from killswitch.model.inspection import Bar
 from killswitch.model.parsing import UnreadableError, required_number
 from killswitch.model.venue import AccountSpec, MalformedAnswerError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.validation import did_you_mean
 
 
 class CcxtBars:

@@ -7,11 +7,12 @@ import asyncio
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from killswitch.model.fitting import clock_option
 from killswitch.model.legible import legible, shortened
 from killswitch.model.parsing import UnreadableError, instant, required_number
 from killswitch.model.unanswered import why_unanswered, words_of
@@ -67,7 +68,7 @@ class Client:
         self._spec = spec
         self._dialect = dialect
         self._ccxt: Any = None
-        self._clock: Callable[[], datetime] | None = getattr(spec.options.get("clock"), "now", None)
+        self._clock = clock_option(spec)
         self.used: dict[str, int] = {}
         """The venue's own count of what was used: limit → units."""
         self.skew_ms: float | None = None

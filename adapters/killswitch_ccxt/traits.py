@@ -104,7 +104,6 @@ class Exchange:
     """Costs; that of a snapshot is the average at a tick of one second, with the parts at their `ages`."""
     client_ids: ClassVar[ClientIdRule] = ClientIdRule()
     batch: ClassVar[int] = 1
-    whole_book: ClassVar[bool] = False
     dead_man: ClassVar[DeadManRule | None] = None
     fees_by_fills: ClassVar[bool] = False
     order_life: ClassVar[OrderLife] = OrderLife(names="none")
@@ -147,7 +146,7 @@ class Exchange:
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         """The venue's traits for this kind of account."""
         return VenueDescription(
-            limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
+            limits=cls.limits, costs=cls.costs, batch=cls.batch,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
             order_life=cls.order_life_for(spec),
         )  # fmt: skip

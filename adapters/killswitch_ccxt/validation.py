@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch.model.fitting import Misfit, WrittenAccount, missing_credentials
 from killswitch.model.words import Market
 
 
@@ -76,12 +76,6 @@ def _unknown(exchange: str, names: Collection[str]) -> Iterator[Misfit]:
     yield Misfit(("exchange",), f"ccxt knows no exchange called `{exchange}`", fix)
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The question for the nearest known name, to be appended to a message; empty where none is near."""
-    close = get_close_matches(name, known, 1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
 def _market(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
     if account.market in offered.markets:
         return
@@ -123,12 +117,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
             at_key=True,
         )
     if missing:
-        each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
-        yield Misfit(
-            ("credentials",),
-            f"credentials of {exchange} are {', '.join(names)}; missing: {', '.join(missing)}",
-            f"add {each}, where NAME is the variable with the secret",
-        )
+        yield missing_credentials(exchange, names, missing)
 
 
 def _nearest_missing(unknown: str, missing: Collection[str], offered: Offered) -> str | None:

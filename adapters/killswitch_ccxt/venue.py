@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from killswitch.model.fitting import WrittenAccount, check_no_credentials
+from killswitch.model.fitting import WrittenAccount, check_no_credentials, check_option_names
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.parsing import UnreadableError, identifier, positive
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
@@ -38,13 +38,11 @@ from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.stream import StreamListener
 from killswitch_ccxt.unpriced import unpriced_bounds
-from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
+from killswitch_ccxt.validation import OFFERED, Offered, misfits_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
 """Keys of an Account's `options` at every exchange."""
-CLOCK = "clock"
-"""The option with the clock of a program that creates the adapter itself."""
 
 
 class CcxtVenue(VenueAdapter):
@@ -228,11 +226,7 @@ def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
     account = WrittenAccount(name, spec.market, spec.currency, spec.environment, tuple(spec.credentials))
     for misfit in misfits_of(account, name, offered):
         raise ValueError(f"{misfit.message}; {misfit.fix}")
-    options = (*OPTIONS, *dialect.more_options)
-    for option in spec.options:
-        if option not in options and option != CLOCK:
-            suggestion = did_you_mean(option, options)
-            raise ValueError(f"{name} has no option {option}{suggestion}; it has {', '.join(options)}")
+    check_option_names(spec, name, (*OPTIONS, *dialect.more_options))
     check_no_credentials(spec, "ccxt")
     unpriced_bounds(spec)
     timeout_of(spec)

@@ -50,16 +50,18 @@ class PendingClose(Struct, frozen=True):
 
 
 class PartialFiring(Struct, frozen=True):
-    """The last firing that did not latch because accounts could not be read: in force until a latch or a reset.
+    """The last firing that did not latch, because accounts could not be read or `where` is true for no position.
 
-    Its lock and its closes remain, so that status, reset and incident treat it like a latch; only the stage may fire
-    again. `fired_at` is in microseconds, `decision` is the decision's id.
+    It is in force until a latch or a reset: its lock and its closes remain, so that status, reset and incident treat it
+    like a latch; only the stage may fire again. `fired_at` is in microseconds, `decision` is the decision's id.
+    `held_back`: `where` holds back its close.
     """
 
     stage: str
     level: int
     fired_at: int
     decision: str
+    held_back: bool = False
 
 
 class StageMachineState(Struct, frozen=True):

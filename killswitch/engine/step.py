@@ -292,11 +292,13 @@ def latch(
     )
 
 
-def fire_partly(state: StageMachineState, stage: Stage, now: int, decision: str) -> StageMachineState:
+def fire_partly(
+    state: StageMachineState, stage: Stage, now: int, decision: str, *, held_back: bool
+) -> StageMachineState:
     """The state after `stage` has fired at `now` without latching; a higher partial firing stays in force."""
     if state.partial is not None and state.partial.level > stage.level:
         return state
-    return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision), reset_since=None)
+    return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision, held_back), reset_since=None)
 
 
 def refute(state: StageMachineState, before: Triggers, refuted: int) -> StageMachineState:

@@ -261,7 +261,7 @@ def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[
                 yield kind_named(key).resolve(part, stage, (*path, place, key), around)
 
 
-EXPRESSIONS = frozenset({"when", "all_if"})
+EXPRESSIONS = frozenset({"when", "all_if", "where"})
 
 _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
-from killswitch.policy.schema.validation import NO_GAPS, Gaps
+from killswitch.policy.schema.validation import NO_GAPS, Gaps, closest
 from killswitch.policy.yaml.source_map import Path, SourceMap
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level
@@ -77,14 +77,10 @@ NO_FAULTY_DOCUMENTS = FaultyDocuments({})
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`did you mean …?` for the closest known name; empty without one."""
-    from difflib import get_close_matches  # only needed for mistakes
-
     names = sorted(known)
     last = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(names)}  # of several the first
-    near = get_close_matches(name, names, n=1) or [
-        last[match] for match in get_close_matches(name.rsplit(".", 1)[-1], last, n=1)
-    ]
-    return f"did you mean `{near[0]}`?" if near else ""
+    near = closest(name, names) or last.get(closest(name.rsplit(".", 1)[-1], last) or "")
+    return f"did you mean `{near}`?" if near else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
@@ -111,10 +107,10 @@ def signal_problem(name: str, level: Level) -> tuple[str, str, str] | None:
         return (
             "KS3005",
             f"`{name}` is a quantity of one position, and a stage machine watches a whole scope",
-            "use it in `close.all_if`, or a signal of the scope here",
+            "use it in `close.where`, or a signal of the scope here",
         )
     return (
         "KS3006",
-        f"`{name}` is a quantity of the whole scope, and `all_if` is asked of each position",
+        f"`{name}` is a quantity of the whole scope, and this condition is evaluated for each position",
         "use a `position.` signal here, or a trigger for the scope",
     )

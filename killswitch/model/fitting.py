@@ -6,13 +6,15 @@ Messages name an option and never show its value: somebody may have written a se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from killswitch.model.venue import AccountSpec
 
 VENUES: Final = "killswitch.venues"
@@ -60,6 +62,31 @@ class FittingFamily(Protocol):
         """Whether one key gives access to a separate book for each settlement currency, instead of one for all."""
 
 
+def missing_credentials(venue: str, names: Sequence[str], missing: Sequence[str]) -> Misfit:
+    """The misfit for `missing` ones of the credentials that the venue needs."""
+    each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
+    return Misfit(
+        ("credentials",),
+        f"credentials of {venue} are {', '.join(names)}; missing: {', '.join(missing)}",
+        f"add {each}, where NAME is the variable with the secret",
+    )
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The question for the nearest known name, to be appended to a message; empty where none is near."""
+    from difflib import get_close_matches  # only needed for mistakes
+
+    close = get_close_matches(name, known, 1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def check_option_names(spec: AccountSpec, venue: str, known: Sequence[str]) -> None:
+    """ValueError for an option that is not `known`: it would be ignored. Every adapter knows `clock`."""
+    for name in spec.options:
+        if name not in known and name != "clock":
+            raise ValueError(f"{venue} has no option {name}{did_you_mean(name, known)}; it has {', '.join(known)}")
+
+
 _CREDENTIAL: Final = re.compile(
     r"(?i)secret|passw|passphrase|private_?-?key|api_?-?key|wallet_?-?address|^(login|uid|token|key|twofa)$"
 )
@@ -68,13 +95,19 @@ _CREDENTIAL: Final = re.compile(
 
 def positive_option(spec: AccountSpec, name: str, default: Decimal | int, unit: str = "a number") -> Decimal:
     """The number of an option; ValueError where it is no number above zero."""
-    from killswitch.model.magnitude import readable_number  # imports msgspec, which validation does without
+    from killswitch.model.magnitude import readable_number  # imports the records of snapshots
 
     option = spec.options.get(name, default)
     found = None if isinstance(option, bool) else readable_number(str(option))
     if found is None or found <= 0:
         raise ValueError(f"option {name} of account {spec.account} must be {unit} above zero")
     return found
+
+
+def clock_option(spec: AccountSpec) -> Callable[[], datetime] | None:
+    """The time by the option `clock`, with which a program that creates the adapter itself sets its time."""
+    now = getattr(spec.options.get("clock"), "now", None)
+    return now if callable(now) else None
 
 
 def text_option(spec: AccountSpec, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Parsing of a venue's answers: numbers, flags, times, objects and lists, exactly or not at all.
+"""Parsing of a venue's answers: numbers, flags, times, objects and lists of several pages, exactly or not at all.
 
 Adapters of any venue may use it. What cannot be read raises UnreadableError, and never becomes a zero.
 """
@@ -6,7 +6,7 @@ Adapters of any venue may use it. What cannot be read raises UnreadableError, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from killswitch.model.magnitude import LONGEST, readable_number
 
 T = TypeVar("T")
+Cursor = TypeVar("Cursor")
 Row = Mapping[str, Any]
 """One object of an answer, as JSON gives it or as a library parses it."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -234,3 +235,35 @@ def rows_at(answer: Any, *names: str, what: str = "the answer") -> list[Row]:
     if not isinstance(found, list) or not all(isinstance(it, Mapping) for it in found):
         raise UnreadableError(f"{what} has no list `{'.'.join(names)}`" if names else f"{what} is no list")
     return found
+
+
+class EndlessListError(UnreadableError):
+    """A list has more pages than are read; `rows` are those of the pages that were read."""
+
+    def __init__(self, message: str, rows: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+async def every_page(
+    page: Callable[[Cursor], Awaitable[tuple[Iterable[T], Cursor | None]]], first: Cursor, most: int, what: str
+) -> list[T]:
+    """The rows of all pages of a list.
+
+    `page` fetches the page at a cursor, and returns its rows and the cursor of the next page, None after the last one;
+    `first` is the cursor of the first page. EndlessListError where the list has more than `most` pages: a part of it
+    would pass for the whole list. UnreadableError for a cursor of a page that was read: the pages would repeat.
+    """
+    found: list[T] = []
+    cursors = [first]
+    for _ in range(most):
+        rows, cursor = await page(cursors[-1])
+        found += rows
+        if cursor is None:
+            return found
+        if cursor in cursors:
+            raise UnreadableError(
+                f"{what}: the list does not end after {len(found)} rows: a page is repeated, and there may be more"
+            )
+        cursors.append(cursor)
+    raise EndlessListError(f"{what}: the list does not end after {len(found)} rows", found)

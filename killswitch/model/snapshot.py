@@ -308,6 +308,19 @@ class Closing(Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str | None = None
 
 
+class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A trading lock of ours that is in its file: which decision of which policy wrote it, and since when.
+
+    `accounts`: the accounts that it reaches.
+    """
+
+    decision: str
+    policy: str
+    scope: str
+    since: Instant
+    accounts: tuple[str, ...]
+
+
 class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """The complete input of one tick. `as_of` is the only time that decisions use."""
 
@@ -319,6 +332,8 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     alerts: tuple[object, ...] = ()
     events: tuple[Event, ...] = ()
     closings: tuple[Closing, ...] = ()
+    locks: tuple[WrittenLock, ...] = ()
+    """The trading locks in force that are written; empty in a recording of a version without it."""
     missing: int = 0
     """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
 

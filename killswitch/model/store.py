@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeVar
 
 from msgspec import DecodeError, Struct
@@ -74,6 +74,8 @@ class HistoryRow(Struct, frozen=True):
 
 ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
+LOCKED_BOOKS = "locked_books"
+"""The live blob with the books of locked accounts (`killswitch.planning.lock_breach`)."""
 
 
 class TickRecord(Struct, frozen=True):
@@ -93,8 +95,8 @@ class TickRecord(Struct, frozen=True):
     """History rows older than this (microseconds) may be deleted."""
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
-    alerts: bytes | None = None
-    """The new state of the alerts, as the live blob `ALERTS`; None if it has not changed."""
+    live: Mapping[str, bytes] = {}
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`."""
 
 
 class Outgoing(Struct, frozen=True):

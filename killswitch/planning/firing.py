@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.engine.step import fire_partly, is_confirmed, latch
 from killswitch.graph.nodes import PolicySet, Stage, Stages
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Decision, Notice, with_effects
+from killswitch.model.effects import Cancels, ProcessExit, of_kind
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.stage_decision import Proposal, propose
+from killswitch.planning.stage_decision import Proposal, joined, propose
 from killswitch.planning.targets.merge import ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
@@ -41,7 +43,11 @@ def fire(
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
 ) -> tuple[list[Decision], list[Notice]]:
-    """Fire the highest stage that is corroborated and selects positions; each other stage is notified once."""
+    """Fire the highest stage that is corroborated and selects positions; each other stage is notified once.
+
+    A stage whose `where` is true for no position carries out everything but its close, and the next stage may fire.
+    """
+    made: list[Decision] = []
     issued: list[Notice] = []
     for stage in stages:
         fired_earlier = stage.name not in evaluator.eligible  # it fired earlier, so its triggers need not hold any more
@@ -57,9 +63,10 @@ def fire(
         proposal = propose(evaluator, stage, last.view, policies, last.replaced)
         if proposal.is_partial or proposal.is_without_selection:
             decisions, why = _fire_without_latch(evaluator, last, proposal, fired_earlier=fired_earlier)
+            made += decisions
             issued += why
             if proposal.is_partial:
-                return decisions, issued
+                return made, issued
             continue
         issued += [notices.blocked(evaluator, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(evaluator, proposal, view.as_of)
@@ -68,8 +75,30 @@ def fire(
         )
         evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
         evaluator.fired(decision.id)
-        return [decision], issued
-    return [], issued
+        return [*made, decision], issued
+    return made, issued
+
+
+def is_still_held_back(
+    evaluator: ScopeEvaluator,
+    stage: Stage,
+    view: ScopeView,
+    policies: PolicySet,
+    last_known: Mapping[str, AccountSnapshot],
+) -> bool:
+    """Whether the stage has fired, and its `where` is true for no position in this snapshot either.
+
+    Such a stage has nothing to do, and needs no second snapshot.
+    """
+    if not evaluator.has_not_fired(stage.name, _HELD_BACK):
+        return False
+    last = with_last_positions(view, last_known)
+    proposal = propose(evaluator, stage, last.view, policies, last.replaced)
+    return proposal.is_held_back and not proposal.is_partial
+
+
+_HELD_BACK = "where"
+"""Why a stage could not latch: its `where` is true for no position."""
 
 
 def _fire_without_latch(
@@ -77,28 +106,49 @@ def _fire_without_latch(
 ) -> tuple[list[Decision], list[Notice]]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
-    If a part of the book is unknown, the lock and the closes of the known part are still carried out.
+    If a part of the book is unknown, the lock and the closes of the known part are still carried out. If `where` is
+    true for no position, everything but the close is.
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
-    seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else ["nothing"]
+    seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else []
+    why = ",".join([*seen, _HELD_BACK] if proposal.is_held_back else seen or ["nothing"])
     waited = evaluator.pending_close_of(stage)
     if proposal.is_partial:
         keep_pending(evaluator, stage, view, seen, fired_earlier=fired_earlier)
-    if not evaluator.record_not_fired(stage.name, ",".join(seen)):
+    if not evaluator.record_not_fired(stage.name, why):
         return [], []
     decision = _without_resting(evaluator, proposal, now)
+    if proposal.is_held_back:
+        decision = _held_back(decision)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
     if proposal.is_partial:
         decision = with_unreadable_remark(decision, evaluator, view)
     acted, issued = set(decision.accounts), []
-    if evaluator.record_notified(stage, ",".join(seen)):
+    may_notify = proposal.is_partial or not proposal.is_held_back  # the decision of a held back stage pages
+    if may_notify and evaluator.record_notified(stage, why):
         issued.append(notices.nothing_selected(evaluator, now, proposal, acted if proposal.is_partial else ()))
     issued += [notices.blocked(evaluator, now, found) for found in proposal.blocked]
-    if not proposal.is_partial:
+    if not (proposal.is_partial or proposal.is_held_back):
         return [], issued
-    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id)
+    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued
+
+
+def _held_back(decision: Decision) -> Decision:
+    """The decision of a stage whose close selects nothing: its lock and its cancels of entries.
+
+    Exits keep protecting the positions that stay, and the process goes on, to evaluate `where` again.
+    """
+    kept = [effect for effect in decision.effects if not isinstance(effect, ProcessExit)]
+    cancels = of_kind(kept, Cancels)
+    if cancels is not None:
+        kept.remove(cancels)
+        kept.append(Cancels(tuple(each for each in cancels.cancels if each.why == "entry")))
+    remark = "where is true for no position: nothing is closed, and it is evaluated again at each tick"
+    return replace(
+        with_effects(decision, kept), cooldown_until=None, unwinding=None, reason=joined(decision.reason, remark)
+    )
 
 
 def _without_resting(evaluator: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:

@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,23 +23,17 @@ from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
-from killswitch.planning.firing import RereadData, fire
+from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
+from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
-from killswitch.planning.scopes.compiled_policy import (
-    CompiledPolicy,
-    Identity,
-    compile_policy,
-    identity,
-    indexes_of,
-    scopes_of,
-    view_of,
-)
+from killswitch.planning.scopes.compiled_policy import view_of
 from killswitch.planning.scopes.corroboration import PricesOf
-from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
+from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator
+from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
@@ -47,10 +41,6 @@ from killswitch.planning.unreachable import stages_due
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
-
-RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
-"""(policy, scope, microseconds) → stored history rows from then on, oldest first."""
-
 
 ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
 """What a view of a snapshot depends on: the indexes of its accounts, their maximum age, and the currency."""
@@ -84,20 +74,15 @@ class Interpreter:
     def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
         """`armed`: accounts on which orders may be sent; None is all."""
         self._policies = policies
-        self._compiled = [compile_policy(graph) for graph in policies.graphs]
-        self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
-        self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
-        self._present: list[Identity] = []
+        self._evaluators = ScopeEvaluators(policies.graphs)
         self._instruments: dict[tuple[str, str], Instrument] = {}
         self._facts = SnapshotFacts(0, (), self._instruments)
-        self._stored: dict[tuple[str, str], bytes] = {}
         self._ended: list[MachineState] = []
-        self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
         self._seen_events: dict[str, int] = {}
-        self._outage: tuple[int, int] | None = None
         self._commands = OperatorCommands(policies)
         self._hedging = HedgePlanner(policies, armed)
+        self._breaches = LockBreaches()
         self._now = 0
 
     def restore(
@@ -107,21 +92,21 @@ class Interpreter:
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
+        locked_books: bytes | None = None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements.
+        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
         """
-        self._stored = {(state.policy, state.scope): state.blob for state in states}
-        self._rows_since = rows
+        self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
         self._active = {decision.id: targets_of([decision]) for decision in unfinished if ordered_on(decision)}
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
-        self._outage = outage
+        self._breaches.restore(locked_books, (*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -142,7 +127,7 @@ class Interpreter:
         decisions: list[Decision] = []
         issued: list[Notice] = []
         views: dict[ViewKey, ScopeView] = {}
-        for evaluator, places in self._watching(snapshot):
+        for evaluator, places in self._evaluators.in_snapshot(snapshot, now):
             view = _shared_view(views, evaluator, snapshot, facts, places)
             is_repetition = view.is_repetition_of(evaluator.history.view)
             if not is_repetition:
@@ -167,13 +152,14 @@ class Interpreter:
         if events:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
-            issued += [refusal(each, self._evaluators.values(), now) for each in unanswered]
+            issued += [refusal(each, self._evaluators, now) for each in unanswered]
         if events or self._commands.unfinished:
             commanded, more = self._commands.apply(events, snapshot, now, self._instruments)
             decisions += commanded
             issued += more
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        if not (eligible or decisions or issued or may_hedge):
+        is_breached = self._breaches.observe(snapshot)
+        if not (eligible or decisions or issued or may_hedge or is_breached):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -207,6 +193,8 @@ class Interpreter:
         stages, no_longer = stages_due(evaluator, view, moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
+        known = self._commands.last_known
+        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
         found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
@@ -232,36 +220,11 @@ class Interpreter:
         self._seen_events.update((event.id, self._now) for event in snapshot.events)
         return fresh
 
-    def _watching(self, snapshot: Snapshot) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
-        """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
-        present = [identity(account) for account in snapshot.accounts]
-        if present != self._present:
-            self._present = present
-            for compiled in self._compiled:
-                for scope in scopes_of(compiled.graph.scope, present):
-                    key = (compiled.graph.policy, scope)
-                    if key not in self._evaluators:
-                        self._evaluators[key] = self._evaluator_of(compiled, scope)
-            self._places = {key: self._places_in(evaluator, present) for key, evaluator in self._evaluators.items()}
-        return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
-
-    def _places_in(self, evaluator: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
-        return indexes_of(evaluator.compiled.graph.scope, evaluator.scope, sorted(evaluator.history.members), present)
-
-    def _evaluator_of(self, compiled: CompiledPolicy, scope: str) -> ScopeEvaluator:
-        evaluator = ScopeEvaluator(compiled, scope)
-        stored = self._stored.pop((evaluator.policy, scope), None)
-        if stored is not None:
-            rows = self._rows_since(evaluator.policy, scope, self._now - compiled.keep)
-            evaluator.restore(stored, [row.blob for row in rows], self._outage)
-        return evaluator
-
     def _reset(self, evaluator: ScopeEvaluator, now: int, event: Event | None) -> tuple[list[Decision], list[Notice]]:
         """The records of a reset by an operator, or by the stage's own condition, and its notices."""
         ended = end_by_reset(evaluator, now, self._policies, event)  # a reset also lifts a lock on suspicion
         if event is not None:  # a manual reset accepts the present accounts as the scope
-            evaluator.history.retain_members(frozenset(account[0] for account in self._present))
-            self._places[evaluator.policy, evaluator.scope] = self._places_in(evaluator, self._present)
+            self._evaluators.accept_members(evaluator)
             evaluator.paged = None
         # The operator has not seen the changes of this very snapshot.
         accepted = event is not None and evaluator.history.accept_until(to_micros(event.at), now)
@@ -281,11 +244,11 @@ class Interpreter:
     def _reset_orphans(self, event: Event, now: int) -> tuple[list[Decision], list[Notice]]:
         """Reset latches on the event's scope that no scope evaluator is responsible for; a notice if there is none."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
-        if not found and not any(applies(event, evaluator.scope) for evaluator in self._evaluators.values()):
+        if not found and not any(applies(event, evaluator.scope) for evaluator in self._evaluators):
             return [], [notices.reset_of_nothing(now, event.scope or "portfolio")]
         decisions = []
         for orphan in found:
-            stored = self._stored.pop((orphan.policy, orphan.scope))
+            stored = self._evaluators.unseen.pop((orphan.policy, orphan.scope))
             record, left = reset_orphan(orphan, stored, now, self._policies.digest, event)
             self._ended.append(left)
             decisions.append(record)
@@ -309,7 +272,7 @@ class Interpreter:
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:  # its ledger rows are added, because an adapter may return rows only once
-            for evaluator, _ in self._watching(pending.snapshot):
+            for evaluator in self._evaluators:
                 evaluator.history.ledger.collect(self._second_view(evaluator, reread), evaluator.history.view)
         # last, because nothing may be opened on accounts on which a close is in progress or starts with this tick
         starts = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
@@ -319,12 +282,13 @@ class Interpreter:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
-        return Outcome(decisions, tuple(issued), alerts)
+        self._breaches.acted(decisions)
+        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts)
 
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return self._hedging.judges
+        return (*self._hedging.judges, "breach")
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
@@ -350,36 +314,36 @@ class Interpreter:
     def _second_view(self, evaluator: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
         facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
-        places, reference = self._places[evaluator.policy, evaluator.scope], evaluator.compiled.graph.equity.reference
-        return view_of(reread, facts, places, None, reference)
+        return view_of(
+            reread, facts, self._evaluators.places(evaluator), None, evaluator.compiled.graph.equity.reference
+        )
 
     # State and status
 
     def states(self) -> tuple[MachineState, ...]:
         """Serialised state of every scope evaluator, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
-        return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._evaluators.values()), *ended)
+        return (*(MachineState(it.policy, it.scope, it.serialised()) for it in self._evaluators), *ended)
+
+    def locked_books(self) -> bytes | None:
+        """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
+        return self._breaches.changed()
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
-        found = []
-        for evaluator in self._evaluators.values():
-            blob = evaluator.newest_row(self._now)
-            if blob is not None:
-                found.append(HistoryRow(evaluator.policy, evaluator.scope, self._now, blob))
-        return tuple(found)
+        return self._evaluators.rows(self._now)
 
     def keep_since(self, now: int) -> int:
         """Start of the history that is still needed (microseconds)."""
-        return now - max((compiled.keep for compiled in self._compiled), default=0)
+        return self._evaluators.keep_since(now)
 
     def orphans(self) -> tuple[Orphan, ...]:
         """Latches in stored state without a scope evaluator in this policy set."""
-        return orphans_in(self._stored)
+        return orphans_in(self._evaluators.unseen)
 
     def kept_changes(self) -> tuple[KeptChange, ...]:
         """The changes of equity that an operator may restate, of every scope."""
-        return tuple(change for evaluator in self._evaluators.values() for change in kept_changes(evaluator))
+        return tuple(change for evaluator in self._evaluators for change in kept_changes(evaluator))
 
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
         """Event id → manual close that still waits for accounts; its event must not be consumed."""
@@ -389,7 +353,7 @@ class Interpreter:
         """Policy, scope and pending close of each stage that fired while accounts could not be read."""
         return tuple(
             (evaluator.compiled.graph, evaluator.scope, waiting)
-            for evaluator in self._evaluators.values()
+            for evaluator in self._evaluators
             if (waiting := evaluator.state.waiting) is not None
         )
 
@@ -397,12 +361,11 @@ class Interpreter:
         """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""
         if self._active or self._commands.unfinished:
             return None
-        found = [quiescence_of(evaluator, self._places[key], self._now) for key, evaluator in self._evaluators.items()]
-        return None if None in found else tuple(each for each in found if each is not None)
+        return self._evaluators.quiescences(self._now)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
-        return tuple(status(evaluator) for evaluator in self._evaluators.values())
+        return tuple(status(evaluator) for evaluator in self._evaluators)
 
 
 def _shared_view(

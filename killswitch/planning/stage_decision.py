@@ -31,7 +31,8 @@ from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 
 class Proposal(Struct, frozen=True):
-    """The planned decision of a stage. `is_without_selection`: it should have selected positions and selected none.
+    """The planned decision of a stage. `is_without_selection`: it should have selected positions and selected none;
+    `is_held_back`: because its `where` is true for no position, so that everything but the close is carried out.
 
     `is_partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
     neither closes nor cancels, because a lock does not depend on the book.
@@ -40,6 +41,7 @@ class Proposal(Struct, frozen=True):
     stage: Stage
     decision: Decision
     is_without_selection: bool
+    is_held_back: bool
     is_partial: bool
     blocked: tuple[Blocked, ...]
 
@@ -74,7 +76,10 @@ def propose(
         unwinding=declared_unwinding(combined.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
-    return Proposal(stage, decision, combined.should_select and not combined.targets, book.is_partial, unwound.blocked)
+    selects_none = combined.should_select and not combined.targets
+    return Proposal(
+        stage, decision, selects_none, selects_none and combined.is_held_back, book.is_partial, unwound.blocked
+    )
 
 
 def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
@@ -106,7 +111,7 @@ def action_plans(stage: Stage, now: int, book: KnownBook, effect: type[Struct] |
     """The plan of each action of the stage, or of those that may have this effect."""
     conditions = book.evaluator.compiled.position_conditions
     return [
-        plan(action, Context(book.evaluator.scope, stage, now, book, conditions.get((stage.name, index))))
+        plan(action, Context(book.evaluator.scope, stage, now, book, conditions[stage.name, index]))
         for index, action in enumerate(stage.actions)
         if effect is None or tag_of(effect) in action_kind(action).effects
     ]
@@ -203,6 +208,7 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         merge_effects(effect for each in planned for effect in each.effects),
         tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
         any(each.should_select for each in planned),
+        any(each.is_held_back for each in planned),
     )
 
 

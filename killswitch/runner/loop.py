@@ -21,7 +21,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -153,7 +153,8 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
+        books = self.store.live(LOCKED_BOOKS)
+        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
         earlier = self.store.notices(REMEMBERED_NOTICES)
         self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
         self._unjudged = tuple(each.alert.key for each in self._alerts.active)
@@ -261,6 +262,7 @@ class Runner:
             scheduled=scheduled,
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
+            locks=self.effects.written_locks,
         )
 
     def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:
@@ -323,9 +325,15 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
-                alerts=None if alerts is self._alerts else encode_state(alerts),
+                live=self._changed_blobs(alerts),
             )
         )
+
+    def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
+        """The live blobs that this tick changes."""
+        found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
+        books = self.interpreter.locked_books()
+        return found if books is None else found | {LOCKED_BOOKS: books}
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""

@@ -15,7 +15,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, ProcessExit, kind_named
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import Snapshot, WrittenLock
 from killswitch.model.store import JournalEntry
 from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.closing_workers import ClosingWorkers
@@ -140,6 +140,11 @@ class Effects:
     def lock_alerts(self) -> Alerts:
         """An alert for each problem with the locks."""
         return NO_ALERTS if self.lock_writer is None else self.lock_writer.alerts
+
+    @property
+    def written_locks(self) -> tuple[WrittenLock, ...]:
+        """The locks in force that are in their files."""
+        return () if self.lock_writer is None else self.lock_writer.written
 
     async def finish(self, within: float) -> None:
         """Stop cleanly, in at most `within` seconds."""

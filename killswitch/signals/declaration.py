@@ -145,8 +145,9 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
     """The declaration of a signal. TypeError if a part is missing or invalid.
 
     `level` is `scope` for a signal of the scope that a stage machine watches, `position` for one of a single position.
-    Position signals are allowed in `close.all_if` and rankings, not in triggers. `measures` determines when the same
-    level can fire again: on a `loss` only after a new loss, on a `condition` when it has been false and is true again.
+    Position signals are allowed in `close.where`, `close.all_if` and rankings, not in triggers. `measures` determines
+    when the same level can fire again: on a `loss` only after a new loss, on a `condition` when it has been false and
+    is true again.
     A part with a default in the class of a kind is the same for all signals of this kind.
     """
 

@@ -1,4 +1,4 @@
-"""Position signals, evaluated for each position when a stage closes: for `close.all_if` and rankings.
+"""Position signals, evaluated for each position when a stage closes: for the conditions of `close` and rankings.
 
 The underlying measures are computed once for the whole book, in the scope's currency (`RankedPosition`).
 """

@@ -13,7 +13,6 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
-    ALERTS,
     MOST_POSTPONED,
     Commands,
     Delivery,
@@ -84,7 +83,7 @@ class SqlStore(StoreHandle):
                 (sql.PUT_DECISION, [rows.decision_row(each, record.snapshot) for each in record.decisions]),
                 (sql.PUT_NOTICE, [rows.notice_row(notice) for notice in record.notices]),
                 (sql.PUT_MESSAGE, [msgspec.structs.asdict(message) for message in record.messages]),
-                (sql.PUT_LIVE, [{"name": ALERTS, "body": each} for each in (record.alerts,) if each is not None]),
+                (sql.PUT_LIVE, [{"name": name, "body": body} for name, body in record.live.items()]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
             for statement, parameters in many:

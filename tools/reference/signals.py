@@ -36,7 +36,7 @@ LEVELS = {
     ),
     "position": (
         "Of a position",
-        "Evaluated for each position separately. For `close.all_if` and rankings, not for triggers.",
+        "Evaluated for each position separately. For `close.where`, `close.all_if` and rankings, not for triggers.",
     ),
 }
 

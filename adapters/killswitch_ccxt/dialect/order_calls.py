@@ -6,9 +6,18 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from killswitch.model.parsing import Row, UnreadableError, decimal
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueError
+from killswitch.model.venue import (
+    AccountSpec,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    VenueDescription,
+    VenueError,
+)
 from killswitch_ccxt import orders
 from killswitch_ccxt.dialect.core import DialectCore
 from killswitch_ccxt.dialect.reads import PositionMode
@@ -30,7 +39,11 @@ class OrderCalls(DialectCore):
     submit_batch: Callable[[Sequence[OrderRequest], PositionMode], Awaitable[BatchResults]] | None = None
     """Send several orders in one request, at most `batch`; None where that is 1."""
     close_book: Callable[[], Awaitable[None]] | None = None
-    """Ask the venue to close every position; None unless `whole_book`."""
+    """Ask the venue to close every position; None where it has no such request."""
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueDescription:
+        return replace(super().traits_for(spec), whole_book=cls.close_book is not None)
 
     @abstractmethod
     async def find(self, symbol: str, client_order_id: str) -> Row | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from killswitch.model.fitting import did_you_mean
 from killswitch.model.parsing import Row, at_least_zero
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import ClientIdRule, RateLimit
@@ -18,7 +19,7 @@ from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
-from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, did_you_mean, not_installed_text
+from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, not_installed_text
 
 _CCXT_METHODS: Final[Mapping[str, str]] = {
     "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",

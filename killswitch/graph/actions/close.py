@@ -20,13 +20,14 @@ from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
 
 
-@frozen_from(actions.Close, by_hand=["all_if", "unwinding"], ranking="rank", worst_share=("worst", float))
+@frozen_from(actions.Close, by_hand=["all_if", "where", "unwinding"], ranking="rank", worst_share=("worst", float))
 class Close(Action, frozen=True):
     """Positions to close, and the fraction.
 
     `top` and `worst_share` bound the number of positions by rank; `worst_share` applies if attribution falls back to
-    the worst ranked (0.6 of the positions, at least one). Both None: all selected positions. `all_if` is a condition on
-    the position columns `Graph.position_signals`; a position for which it is true is closed completely.
+    the worst ranked (0.6 of the positions, at least one). Both None: all selected positions. `all_if` and `where` are
+    conditions on the position columns `Graph.position_signals`: a position for which `all_if` is true is closed
+    completely, and one for which `where` is false is not selected.
     """
 
     side: Literal["losing", "long", "short", "both"]
@@ -44,6 +45,9 @@ class Close(Action, frozen=True):
     """Maximum remaining value of a selected position, as a fraction of the scope's gross at firing; None: no cap."""
     spread: Literal["each", "by_rank"] = "each"
     """Whether the fraction applies to each position, or to their gross, closing the worst ranked first."""
+    where: ConditionNode | None = None
+    where_unknown: Literal["close", "keep"] | None = None
+    """Whether a position for which `where` is unknown is selected; None only without `where`."""
     unwinding: str | None = None
     """Name in `PolicySet.unwindings`; None: market orders as fast as the venue allows."""
 
@@ -59,6 +63,8 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
         bounds.append("only " + " ".join(close.symbols))
     if close.except_assets:
         bounds.append("not " + " ".join(close.except_assets))
+    if close.where is not None:
+        bounds.append(f"only where {condition_text(close.where, position_signals)} (unknown: {close.where_unknown})")
     if close.all_if is not None:
         bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
     if close.unwinding is not None:
@@ -74,18 +80,33 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
     check_unwinding(written.unwinding, path, around)
     _worst_applies(written, stage, path, around.found)
     _part_applies(written, path, around.found)
-    all_if = None
-    if written.all_if is not None:
-        where: Path = (*path, "all_if")
-        all_if = expression(written.all_if, "position", where, around.position_columns, around.found)
-        if all_if is not None:
-            around.all_ifs.append((where, all_if))
-    unwinding = unwinding_name(written.unwinding, around.unwindings)
-    return freeze(written, Close, all_if=all_if, unwinding=unwinding, place=around.found.place(path, key=True))
+    return freeze(
+        written, Close,
+        all_if=_condition(written.all_if, (*path, "all_if"), around),
+        where=_condition(written.where, (*path, "where"), around),
+        unwinding=unwinding_name(written.unwinding, around.unwindings),
+        place=around.found.place(path, key=True),
+    )  # fmt: skip
+
+
+def _condition(written: str | None, path: Path, around: Surroundings) -> ConditionNode | None:
+    """Compile a condition on positions; None without one, or if it has a mistake, which is reported."""
+    if written is None:
+        return None
+    condition = expression(written, "position", path, around.position_columns, around.found)
+    if condition is not None:
+        around.position_conditions.append((path, condition))
+    return condition
 
 
 def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
-    """Warn of a spread with a fraction of 100%, and of a share cap that never applies."""
+    """Report an `all_if` and a spread with a fraction of 100%, and a share cap that never applies."""
+    if written.all_if is not None and written.fraction == 1 and not found.gaps.has_flaw(path):
+        found.error(
+            "KS3036", (*path, "all_if"), "`all_if` does nothing here: `fraction: 100%` closes every selected position",
+            "write `where` to close only the positions for which the condition is true, or close less than 100%",
+            key=True,
+        )  # fmt: skip
     if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.has_flaw(path):
         message = "`by_rank` has no effect where everything is closed"
         found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
@@ -115,7 +136,7 @@ def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, foun
 
 
 def _selection(close: Close) -> Selection:
-    everything = close.side == "both" and close.symbols is None and not close.except_assets
+    everything = close.side == "both" and close.where is None and close.symbols is None and not close.except_assets
     return "whole" if everything else "part"
 
 
@@ -129,7 +150,7 @@ KIND: ActionKind[actions.Close, Close] = ActionKind(
     text=close_text,
     selection=_selection,
     rankings=lambda close: (close.ranking,),
-    position_condition=lambda close: close.all_if,
+    position_conditions=lambda close: {"all_if": close.all_if, "where": close.where},
 )
 
 
@@ -144,6 +165,6 @@ def whole_close(actions: Iterable[Action], rankings: Iterable[str]) -> Close | N
     kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))
     return replace(
         closes[0], side="both", ranking="default" if "default" in rankings else closes[0].ranking, top=None,
-        worst_share=None, fraction=Decimal(1), all_if=None, symbols=None,
+        worst_share=None, fraction=Decimal(1), all_if=None, where=None, where_unknown=None, symbols=None,
         except_assets=tuple(asset for asset in closes[0].except_assets if asset in kept),
     )  # fmt: skip

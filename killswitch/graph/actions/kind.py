@@ -27,7 +27,7 @@ class Surroundings(Struct, frozen=True):
     columns: SignalIndex = field(default_factory=SignalIndex)
     position_columns: SignalIndex = field(default_factory=SignalIndex)
     resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
-    all_ifs: list[tuple[Path, ConditionNode]] = field(default_factory=list)
+    position_conditions: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     used_rankings: set[str] = field(default_factory=set)
 
 
@@ -46,7 +46,7 @@ class ActionKind(Struct, Generic[W, A], frozen=True):
     of the effects that it may have. `is_reversible`: whether all of them are reversible, so that they are allowed on
     suspicion. `needs_the_book`: whether it depends on positions and orders; otherwise it is planned from the stage and
     the instant alone. `selection`: whether it selects positions. `rankings`: names of the rankings that it uses.
-    `position_condition`: the condition that it evaluates for each position.
+    `position_conditions`: key → the condition that it evaluates for each position, None without one.
     """
 
     key: str
@@ -58,7 +58,7 @@ class ActionKind(Struct, Generic[W, A], frozen=True):
     text: Callable[[A, Sequence[SignalRef]], str]
     selection: Callable[[A], Selection] = lambda _: "none"
     rankings: Callable[[A], tuple[str, ...]] = lambda _: ()
-    position_condition: Callable[[A], ConditionNode | None] = lambda _: None
+    position_conditions: Callable[[A], Mapping[str, ConditionNode | None]] = lambda _: {}
 
 
 AnyActionKind = ActionKind[Any, Any]

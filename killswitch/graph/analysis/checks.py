@@ -75,11 +75,13 @@ def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surro
 
 
 def _position_conditions(around: Surroundings) -> None:
-    """Warn of an `all_if` with a constant result."""
-    results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
-    always = "this holds for every position", "write `fraction: 100%` instead"
+    """Warn of conditions on positions with a constant result."""
+    conditions = around.position_conditions
+    results = outcomes([condition for _, condition in conditions], around.position_columns.signals)
     never = "this can never hold for any position", "correct it, or take it out"
-    for (path, _), result in zip(around.all_ifs, results, strict=True):
+    for (path, _), result in zip(conditions, results, strict=True):
+        fix = "write `fraction: 100%` instead" if path[-1] == "all_if" else "take it out"
+        always = "this holds for every position", fix
         _warn_of_one(result, path, always, never, around.found)
 
 

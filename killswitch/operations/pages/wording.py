@@ -208,6 +208,8 @@ def orphan_line(orphan: Orphan) -> str:
 
 def stage_label(machine: MachineStatus) -> str:
     """The stage that fired and was not reset, and whether it latched."""
+    if machine.held_back:
+        return f"{machine.stage} (fired, not latched: its `where` was true for no position)"
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 

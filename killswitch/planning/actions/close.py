@@ -19,11 +19,14 @@ def _plan(action: Close, context: Context) -> Planned:
     rule = unwinding_named(action.unwinding, book.policies.unwindings)
     kept = _kept(action, rule, book.candidates)
     selection = select(
-        book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_condition,
+        book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_conditions,
         book.evaluator.history, kept,
     )  # fmt: skip
     should_select = len(kept) < len(book.candidates)
-    return Planned(selection.targets, rule, remarks=selection.remarks, should_select=should_select)
+    return Planned(
+        selection.targets, rule, remarks=selection.remarks, should_select=should_select,
+        is_held_back=selection.is_held_back,
+    )  # fmt: skip
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:

@@ -17,7 +17,7 @@ from killswitch.planning.resting_orders import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.planning.targets.selection import AllIf, SelectedTarget
+from killswitch.planning.targets.selection import PositionConditions, SelectedTarget
 from killswitch.valuation.scope_view import ScopeView
 
 
@@ -48,14 +48,14 @@ class KnownBook(Struct, frozen=True):
 class Context(Struct, frozen=True):
     """Context of planning an action: scope, stage and instant (microseconds).
 
-    `position_condition`: the compiled position condition of the action.
+    `position_conditions`: the compiled conditions of the action on positions, by key.
     """
 
     scope: str
     stage: Stage
     now: int
     known: KnownBook | None = None
-    position_condition: AllIf | None = None
+    position_conditions: PositionConditions = {}
 
     @property
     def book(self) -> KnownBook:
@@ -71,7 +71,8 @@ class Planned(Struct, frozen=True):
 
     The targets of a stage's actions are unwound together, by the most urgent `rule`; of several targets for one
     position the smallest applies. `effects` are all other effects. `should_select`: the book has positions that the
-    action might have selected, so that a stage without any target has not done its work.
+    action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
+    selected positions, and its `where` is true for none of them.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -79,6 +80,7 @@ class Planned(Struct, frozen=True):
     effects: tuple[Effect, ...] = ()
     remarks: tuple[str, ...] = ()
     should_select: bool = False
+    is_held_back: bool = False
 
 
 class Most(Struct, frozen=True):

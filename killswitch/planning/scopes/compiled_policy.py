@@ -12,7 +12,7 @@ from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
-from killswitch.planning.targets.selection import AllIf
+from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
@@ -30,8 +30,8 @@ class CompiledPolicy(Struct, frozen=True):
     keep: int
     """Length of the history: the longest window in use (microseconds)."""
     terms: EquityTerms
-    position_conditions: dict[tuple[str, int], AllIf]
-    """(stage, index of the action) → compiled position condition."""
+    position_conditions: dict[tuple[str, int], PositionConditions]
+    """(stage, index of the action) → its compiled conditions on positions."""
     sample: int | None
     """Sampling interval of marks: the shortest of all rankings (microseconds); None without one."""
     corroborates: bool
@@ -72,12 +72,15 @@ def _corroborated(stages: tuple[Stage, ...]) -> int:
     return used & ~others
 
 
-def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], AllIf]:
+def _position_conditions(stages: tuple[Stage, ...]) -> dict[tuple[str, int], PositionConditions]:
     return {
-        (stage.name, index): lower_one(condition)
+        (stage.name, index): {
+            key: lower_one(condition)
+            for key, condition in action_kind(action).position_conditions(action).items()
+            if condition is not None
+        }
         for stage in stages
         for index, action in enumerate(stage.actions)
-        if (condition := action_kind(action).position_condition(action)) is not None
     }
 
 

@@ -261,6 +261,10 @@ class ScopeEvaluator:
             self.state = replace(self.state, barren=(*self.state.barren, record))
         return new
 
+    def has_not_fired(self, stage: str, why: str) -> bool:
+        """Whether it is recorded that `stage` could not fire for this reason."""
+        return f"{stage}/{why}" in self.state.barren
+
     def drop_not_fired(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they are notified again."""
         barren = self.state.barren

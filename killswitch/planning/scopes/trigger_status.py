@@ -82,7 +82,9 @@ class MachineStatus(Struct, frozen=True):
     suspected: SuspectedStage | None = None
     """The last lock on suspicion; over once `until` has passed."""
     latched: bool = True
-    """False for a stage that fired without latching, because accounts could not be read."""
+    """False for a stage that fired without latching: see `held_back`, else accounts could not be read."""
+    held_back: bool = False
+    """Whether the stage fired and its `where` was true for no position, so that nothing of it is closed."""
 
 
 def status(evaluator: ScopeEvaluator) -> MachineStatus:
@@ -111,6 +113,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
             suspected.stage, lock.mode, lock.until
         ),
         latched=partial is None,
+        held_back=partial is not None and partial.held_back,
     )  # fmt: skip
 
 

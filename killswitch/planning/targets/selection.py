@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 from msgspec import Struct
 
 from killswitch.graph.actions.close import Close
+from killswitch.graph.lowering import TRUE, UNKNOWN
 from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
 from killswitch.planning.spot_routes import base_of, is_named
@@ -37,8 +38,8 @@ from killswitch.signals.signal_values import position_columns
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
 
-AllIf = Callable[[list[float], list[float], list[str | None]], int]
-TRUE = 1
+PositionConditions = Mapping[str, Callable[[list[float], list[float], list[str | None]], int]]
+"""Key of the action → its compiled condition on the columns of a position."""
 
 Risk = BookRisk | str | None
 """The risk of a book, or why it is unknown; None if the ranking does not use it."""
@@ -52,10 +53,14 @@ class SelectedTarget(Struct, frozen=True):
 
 
 class Selection(Struct, frozen=True):
-    """Targets of one close action in order of closing, and remarks on deviations from its declaration."""
+    """Targets of one close action in order of closing, and remarks on what it could not know.
+
+    `is_held_back`: there are positions to select, and `where` is true for none of them.
+    """
 
     targets: list[SelectedTarget]
     remarks: tuple[str, ...]
+    is_held_back: bool
 
 
 def select(
@@ -64,7 +69,7 @@ def select(
     book: Sequence[Candidate],
     source: Source,
     rule: AttributionRule | None,
-    all_if: AllIf | None,
+    conditions: PositionConditions,
     history: History | None = None,
     kept: Collection[PnlKey] = (),
 ) -> Selection:
@@ -77,9 +82,10 @@ def select(
     everyone, unranked = _ranked(ranking, book, risk, history)
     pool = [r for r in everyone if r.candidate.key not in kept and is_allowed(action, r.candidate.position.symbol)]
     pool, ranked_fallback = _side(action, pool, source, rule)
-    limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
-    chosen = pool if limit is None else pool[:limit]
-    most, capped = _most(graph, action, chosen, book, all_if)
+    matching, unknown = _where(graph, action, pool, conditions)
+    limit = _limit(action, len(matching), ranked_fallback=ranked_fallback)
+    chosen = matching if limit is None else matching[:limit]
+    most, capped = _most(graph, action, chosen, book, conditions)
     left, spread = _left(action, chosen, most, risk)
     return Selection(
         [
@@ -87,7 +93,8 @@ def select(
             for ranked in in_group_order(chosen, graph.groups)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
-        (*unranked, *capped, *spread),
+        (*unranked, *unknown, *capped, *spread),
+        bool(pool) and not matching,
     )
 
 
@@ -119,10 +126,10 @@ def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | No
 
 
 def _most(
-    graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], all_if: AllIf | None
+    graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], conditions: PositionConditions
 ) -> tuple[Kept, tuple[str, ...]]:
     """Upper bound of what is left of each position: 0 where `all_if` holds, else by the share cap."""
-    most = {r.candidate.key: ZERO if _wholly(graph, r, all_if) else r.candidate.position.contracts for r in chosen}
+    most = {r.candidate.key: _bound(graph, r, conditions) for r in chosen}
     if action.share_cap is None:
         return most, ()
     gross = Gross.of(book)
@@ -173,9 +180,29 @@ def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
     return min(limits, default=None)
 
 
-def _wholly(graph: Graph, ranked: Ranked, all_if: AllIf | None) -> bool:
-    """Whether the action's `all_if` is surely true for the position."""
-    if all_if is None:
-        return False
+def _bound(graph: Graph, ranked: Ranked, conditions: PositionConditions) -> Decimal:
+    """Upper bound of the contracts left of the position by `all_if`: 0 where it is surely true."""
+    return ZERO if _verdict(graph, ranked, conditions, "all_if") == TRUE else ranked.candidate.position.contracts
+
+
+def _where(
+    graph: Graph, action: Close, pool: list[Ranked], conditions: PositionConditions
+) -> tuple[list[Ranked], tuple[str, ...]]:
+    """The positions for which the action's `where` is true, and a remark on those for which it is unknown."""
+    if action.where is None:
+        return pool, ()
+    verdicts = [(each, _verdict(graph, each, conditions, "where")) for each in pool]
+    selected = (TRUE, UNKNOWN) if action.where_unknown == "close" else (TRUE,)
+    unknown = [f"{each.candidate.key[1]} {each.candidate.key[2]}" for each, found in verdicts if found == UNKNOWN]
+    what = "closed nevertheless" if action.where_unknown == "close" else "not closed"
+    remarks = (f"where is unknown for {', '.join(unknown)}: {what} (where_unknown: {action.where_unknown})",)
+    return [each for each, found in verdicts if found in selected], remarks if unknown else ()
+
+
+def _verdict(graph: Graph, ranked: Ranked, conditions: PositionConditions, key: str) -> int | None:
+    """TRUE, FALSE or UNKNOWN for the position; None if the action has no such condition."""
+    condition = conditions.get(key)
+    if condition is None:
+        return None
     columns = position_columns(graph.position_signals, ranked)
-    return all_if(columns.lo, columns.hi, columns.text) == TRUE
+    return condition(columns.lo, columns.hi, columns.text)

@@ -51,6 +51,13 @@ class Close(Part):
     records it. Left out: each."""
     all_if: Expression | None = None
     """A condition over `position.*` signals; where true, the whole position is closed. Left out: never."""
+    where: Expression | None = None
+    """A condition over `position.*` signals; only positions for which it is true are selected. If none is, the stage
+    does everything but the close, does not latch, and evaluates the condition again at each tick. Left out: every
+    position."""
+    where_unknown: Literal["close", "keep"] | None = None
+    """Whether a position is closed for which `where` is unknown; required with `where`. Left out: there is no
+    `where`."""
     symbols: Annotated[tuple[Word, ...] | None, AtLeastOne()] = None
     """Only these symbols, or base assets of spot symbols. Left out: all symbols."""
     except_assets: tuple[Word, ...] = ()

@@ -127,6 +127,7 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
     for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
+            yield from _where((*at, "actions", number, "close"), mapping(action.get("close")))
             if mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
                 fix = (
                     "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
@@ -141,6 +142,17 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
         yield Breach("KS2204", at, "the action is empty", f"write one of {', '.join(ACTIONS)}")
     fix = "write it as a list item of its own: each action has one key"
     yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
+
+
+def _where(at: Path, close: dict[str, object]) -> Iterator[Breach]:
+    """Check that a close with a `where` declares what happens to positions for which it is unknown."""
+    if "where" in close and "where_unknown" not in close:
+        fix = "add `where_unknown: close`, or `where_unknown: keep` to leave such positions open"
+        message = "nothing declares whether a position is closed for which `where` is unknown"
+        yield Breach("KS2207", (*at, "where"), message, fix)
+    if "where_unknown" in close and "where" not in close:
+        message, fix = "`where_unknown` has no effect without `where`", "add `where`, or take it out"
+        yield Breach("KS2207", (*at, "where_unknown"), message, fix)
 
 
 def only_one(

@@ -275,14 +275,28 @@ def _key_name(path: Path) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
 
 
+_SYNONYMS = {"only_if": "where", "if": "where", "filter": "where", "condition": "where", "limit": "top", "max": "top"}
+"""Words of other products, and the key that means the same."""
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
+    """The known word that was probably meant: a misspelling, or a synonym.
+
+    A word that is only similar may mean the opposite, or more risk (`only_if` and `all_if`), so that it is no
+    suggestion.
+    """
     from difflib import get_close_matches
 
-    folded = word.lower().replace("-", "_").replace(" ", "_")
-    lowered = {each.lower(): each for each in known}
-    near = get_close_matches(folded, lowered, n=1, cutoff=0.6)
-    return lowered[near[0]] if near else None
+    names = {_folded(each): each for each in known}
+    meant = _SYNONYMS.get(_folded(word))
+    if meant in names:
+        return meant
+    near = get_close_matches(_folded(word), names, n=1, cutoff=0.75)
+    return names[near[0]] if near else None
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "_").replace(" ", "_")
 
 
 def _with_fillers(document: type[Part], written: Any, faults: _Faults) -> Part | None:

@@ -18,7 +18,7 @@ from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import Event, WrittenLock
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.clock import Leap, confirmed_end
 
@@ -63,6 +63,8 @@ class LockLifecycle:
         self._known: set[str] = set()
         self._known_at_last: frozenset[str] = frozenset()
         """Every decision that ever ordered a lock here: a file with none of them is not ours to open."""
+        self._since: dict[str, datetime] = {}
+        """Decision → when its lock was written first."""
         self._superseded_in: dict[str, frozenset[str]] = {}
         """Decision on suspicion → the narrower scopes where another lock has superseded it for good."""
         self._reset: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -162,6 +164,17 @@ class LockLifecycle:
         failed = any(not each.is_warning for each in outcome.problems)
         return outcome.problems + self.missing(now) if failed else outcome.problems
 
+    def written(self, now: datetime) -> tuple[WrittenLock, ...]:
+        """The locks in force at `now` that are in their files."""
+        return tuple(
+            WrittenLock(
+                each.decision, each.policy, each.scope, self._since[each.decision],
+                tuple(sorted(self._arming.reached_by(each.policy, each.scope))),
+            )
+            for each in self._wanted.values()
+            if each.decision in self._since and each.in_force(now)
+        )  # fmt: skip
+
     def missing(self, now: datetime) -> tuple[LockProblem, ...]:
         """A problem for each lock that is ordered and not written yet."""
         scopes = sorted({each.scope for each in self._unwritten.values()})
@@ -248,15 +261,19 @@ class LockLifecycle:
             del self._reset[scope, policy]
 
     def _written(self, wanted: WantedLock, now: datetime) -> None:
-        if self._was_written(wanted):
+        earlier = self._written_at(wanted)
+        self._since[wanted.decision] = earlier or now
+        if earlier is not None:
             return
         decision, scope = wanted.decision, wanted.order.scope
         locked = Locked(decision, now, scope=scope, status=wanted.order.mode)
         finished = Finished(decision, now, scope=scope, status="locked")
         self._store.append_all((encode(locked), encode(finished)))  # one transaction: the first order waits for it
 
-    def _was_written(self, wanted: WantedLock) -> bool:
-        return any(isinstance(entry, Locked) for entry in decode_all(self._store.journal(wanted.decision)))
+    def _written_at(self, wanted: WantedLock) -> datetime | None:
+        """When the lock was written first; None if it was not."""
+        journal = decode_all(self._store.journal(wanted.decision))
+        return next((entry.at for entry in journal if isinstance(entry, Locked)), None)
 
     def _finish(self, wanted: WantedLock, now: datetime, status: str) -> None:
         self._store.append(encode(Finished(wanted.decision, now, scope=wanted.order.scope, status=status)))
@@ -270,11 +287,12 @@ class LockLifecycle:
     def _forget_expired(self, now: datetime) -> None:
         """Drop expired locks, which the folder opens by itself, and finish those that were never written."""
         for wanted in self._unwritten.values():
-            if not wanted.in_force(now) and not self._was_written(wanted):
+            if not wanted.in_force(now) and self._written_at(wanted) is None:
                 self._finish(wanted, now, RAN_OUT)
         self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
         self._superseded_in = {key: scopes for key, scopes in self._superseded_in.items() if key in self._wanted}
+        self._since = {key: since for key, since in self._since.items() if key in self._wanted}
 
 
 def _union(reaches: Iterable[frozenset[str] | None]) -> frozenset[str]:

@@ -22,7 +22,7 @@ from killswitch.gate.union_file import UnionFile
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import Snapshot, WrittenLock
 from killswitch.model.store import JournalEntry
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.locks.lock_lifecycle import LockLifecycle
@@ -134,6 +134,11 @@ class LockWriter(Performer):
     def fully_locked(self) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`."""
         return self.lifecycle.fully_locked(self.clock.now())
+
+    @property
+    def written(self) -> tuple[WrittenLock, ...]:
+        """The locks in force that are in their files."""
+        return self.lifecycle.written(self.clock.now())
 
     @property
     def judges(self) -> tuple[str, ...]:

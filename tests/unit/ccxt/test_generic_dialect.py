@@ -76,7 +76,7 @@ def test_the_capabilities_and_traits_of_a_dialect_agree(exchange: str) -> None:
     assert (can["batch orders"] != "no") == (dialect.batch > 1)
     assert (can["dead man"] != "no") == (dialect.dead_man is not None)
     assert (can["push"] != "no") == bool(dialect.streams)
-    assert (can["close book"] == "yes") == dialect.whole_book
+    assert (can["close book"] == "yes") == dialect.traits_for(_spec(exchange, dialect.markets[0])).whole_book
     assert (dialect.submit_batch is not None) == (dialect.batch > 1)
     assert (dialect.close_book is not None) == (can["close book"] != "no")
     assert (dialect.arm_dead_man is not None, dialect.disarm_dead_man is not None) == (

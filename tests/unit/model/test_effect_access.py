@@ -13,6 +13,7 @@ ABOUT_ONE_KIND = {
     "killswitch/planning/targets/merge.py": "which decision's order a position gets",
     "killswitch/planning/hedge/hedge_opening.py": "the orders that open a hedge",
     "killswitch/planning/hedge/uncloseable.py": "the orders that the venue did not let through",
+    "killswitch/planning/lock_breach.py": "what our own orders open",
     "killswitch/planning/operator/plan_check.py": "the orders and cancels of a saved plan, which are planned again",
     "killswitch/execution/state/intents.py": "the orders of an account, by the index of their intents",
     "killswitch/execution/state/account_job.py": "the orders and cancels that an account works off",

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.parsing import Row, UnreadableError, flag, instant
+from killswitch.model.parsing import Row, UnreadableError, every_page, flag, instant
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
-from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.venues.binance import codes, rows
@@ -67,19 +66,14 @@ class Binance(Dialect, ABC):
         found: dict[str, Row] = {}
         symbol = params.get("symbol")
 
-        async def page(begin: Row | None) -> tuple[list[Row], Row | None]:
-            rows = await self.call_endpoint(self.trades_endpoint, {**params, **(begin or first), "limit": PAGE})
-            known = len(found)
+        async def page(begin: Row) -> tuple[list[Row], Row | None]:
+            rows = await self.call_endpoint(self.trades_endpoint, {**params, **begin, "limit": PAGE})
             for row in rows:
                 if found.setdefault(str(row["id"]), row) != row:
                     raise UnreadableError(f"trade {row['id']} of {symbol} is listed twice, and the two rows differ")
-            if len(rows) < PAGE:
-                return rows, None
-            if len(found) == known:
-                raise UnreadableError(f"trades of {symbol}: the list does not end after {known} rows")
-            return rows, {"fromId": max(int(row["id"]) for row in rows) + 1}
+            return rows, {"fromId": max(int(row["id"]) for row in rows) + 1} if len(rows) >= PAGE else None
 
-        await every_page(page, PAGES, f"trades of {symbol}")
+        await every_page(page, first, PAGES, f"trades of {symbol}")
         return list(found.values())
 
     def fills_of(self, found: Iterable[Row]) -> tuple[Fill, ...]:
@@ -106,27 +100,21 @@ def rights_of(row: Row, trading_right: str) -> KeyRights:
     )  # fmt: skip
 
 
-async def rows_by_time(fetch: EndpointCall, params: Row, since: int) -> list[Row]:
+async def rows_by_time(fetch: EndpointCall, since: int) -> list[Row]:
     """Every row of a list that begins with the oldest from a time on; UnreadableError where it does not end."""
 
-    async def page(begin: int | None) -> tuple[list[Row], int | None]:
-        begin = since if begin is None else begin
-        rows = await fetch({**params, "startTime": begin, "limit": PAGE})
-        if len(rows) < PAGE:
-            return rows, None
-        newest = int(rows[-1]["time"])
-        if newest <= begin:
-            raise UnreadableError(f"income: the list does not end: a whole page has the time {newest}")
-        return rows, newest
+    async def page(begin: int) -> tuple[list[Row], int | None]:
+        rows = await fetch({"startTime": begin, "limit": PAGE})
+        return rows, int(rows[-1]["time"]) if len(rows) >= PAGE else None
 
-    return await every_page(page, PAGES, "income")
+    return await every_page(page, since, PAGES, "income")
 
 
 async def rows_by_offset(fetch: EndpointCall, params: Row) -> list[Row]:
     """Every row of a list that is paged by `offset`; UnreadableError where it does not end."""
 
-    async def page(offset: int | None) -> tuple[list[Row], int | None]:
-        rows = await fetch({**params, "offset": offset or 0, "limit": PAGE})
-        return rows, (offset or 0) + PAGE if len(rows) >= PAGE else None
+    async def page(offset: int) -> tuple[list[Row], int | None]:
+        rows = await fetch({**params, "offset": offset, "limit": PAGE})
+        return rows, offset + PAGE if len(rows) >= PAGE else None
 
-    return await every_page(page, PAGES, "deposits or withdrawals")
+    return await every_page(page, 0, PAGES, "deposits or withdrawals")

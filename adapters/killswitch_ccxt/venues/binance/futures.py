@@ -196,7 +196,7 @@ class BinanceFutures(Binance):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All pages, the oldest rows first."""
-        rows = await rows_by_time(partial(self.call_endpoint, "GetIncome"), {}, since)
+        rows = await rows_by_time(partial(self.call_endpoint, "GetIncome"), since)
         self._traded = binance_rows.traded(rows, self.symbol_of)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
 

@@ -15,6 +15,7 @@ from killswitch.model.parsing import (
     UnreadableError,
     at_least_zero,
     decimal,
+    every_page,
     identifier,
     required_text,
     rows_at,
@@ -24,7 +25,6 @@ from killswitch.model.parsing import (
 from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueDescription
 from killswitch_ccxt import fills, orders
-from killswitch_ccxt.answers import every_page
 from killswitch_ccxt.dialect import PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, by_asset
 from killswitch_ccxt.errors import GoneError
@@ -187,14 +187,13 @@ class BinanceSpot(Binance):
     async def _numbered_pages(self, method: str, params: Row) -> list[Row]:
         """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
 
-        async def page(number: int | None) -> tuple[list[Row], int | None]:
-            number = number or 1
+        async def page(number: int) -> tuple[list[Row], int | None]:
             body = await self.client.call(method, {**params, "current": number, "size": SIZE})
             is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
             rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
             return rows, number + 1 if len(rows) >= SIZE else None
 
-        return await every_page(page, PAGES, method)
+        return await every_page(page, 1, PAGES, method)
 
     async def position_mode(self) -> PositionMode | None:
         return "one_way"

@@ -16,11 +16,21 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.parsing import Row, UnreadableError, above_zero, decimal, instant, object_at, positive, rows_at
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    above_zero,
+    decimal,
+    every_page,
+    instant,
+    object_at,
+    positive,
+    rows_at,
+)
 from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import answered, every_page
+from killswitch_ccxt.answers import answered
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
@@ -54,7 +64,6 @@ class Bitget(Dialect):
     client_ids = ClientIdRule(longest=50)
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
-    whole_book = True
     capabilities = bitget_codes.CAPABILITIES
     has_hedge_mode = True
     instrument_states = StateTable(("symbolStatus",), bitget_codes.STATES, bitget_codes.PASSING)
@@ -282,7 +291,7 @@ class Bitget(Dialect):
             rows = [] if is_empty else rows_at(data, name, what=f"the answer to {method}")
             return rows, str(data["endId"]) if len(rows) >= PAGE and data.get("endId") else None
 
-        return await every_page(page, MOST_PAGES, method)
+        return await every_page(page, None, MOST_PAGES, method)
 
     @staticmethod
     def _mode_of(rows: Sequence[Row]) -> PositionMode | None:

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from killswitch.model.parsing import Row, UnreadableError, required_text
+from killswitch.model.parsing import EndlessListError, Row, UnreadableError, every_page, required_text
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch.model.venue import VenueDownError
 from killswitch_ccxt.fills import ledger_flow
@@ -103,7 +104,7 @@ Page = tuple[Sequence[Mapping[str, Any]], str | None]
 """Rows, and the cursor of the next page; None after the last one."""
 
 
-class _Span(Struct):
+class _Span(Struct, frozen=True):
     """Rows from `begin` to `end`, in ms; `cursor`: of the next page, None before the first one."""
 
     begin: int
@@ -127,15 +128,18 @@ class LogReader:
         UnreadableError where rows are left for the next fetch, which continues from there.
         """
         self._extend_spans(since, now)
-        await self._read_first_page(self._remaining[0])
-        for _ in range(MOST_PAGES - 1):
-            if self._remaining:
-                await self._read_page(self._remaining[0])
-        if self._remaining:
+        first = self._remaining[0]
+        try:
+            await every_page(self._read_page, first, MOST_PAGES, "the transaction log")
+        except EndlessListError as error:
             raise UnreadableError(
                 f"the transaction log has more than {MOST_PAGES * ROWS:,} rows that are not read yet (each fill is "
                 "one): the next fetch continues where this one ended"
-            )
+            ) from error
+        except VenueDownError:
+            if self._remaining[0] is first:  # perhaps the venue no longer accepts its cursor: the span is read again
+                self._remaining[0] = replace(first, cursor=None)
+            raise
         return tuple(self._found.values())
 
     def _extend_spans(self, since: int, now: int) -> None:
@@ -148,18 +152,10 @@ class LogReader:
         self._remaining += [_Span(it, min(it + WEEK, now + CLOCK_TOLERANCE)) for it in range(begin, now + 1, WEEK)]
         self._until = now
 
-    async def _read_first_page(self, span: _Span) -> None:
-        """Read the first page; where the venue no longer accepts the cursor, the next fetch restarts the span."""
-        try:
-            await self._read_page(span)
-        except VenueDownError:
-            span.cursor = None
-            raise
-
-    async def _read_page(self, span: _Span) -> None:
+    async def _read_page(self, span: _Span) -> tuple[Sequence[Row], _Span | None]:
+        """Read the next page of the first span that is left, and return what is left first after that."""
         params = {"accountType": "UNIFIED", "startTime": span.begin, "endTime": span.end, "limit": ROWS}
         rows, cursor = await self._page({**params, **({"cursor": span.cursor} if span.cursor else {})})
         self._found |= {flow.id: flow for flow in map(flow_of, rows) if flow is not None}
-        span.cursor = cursor
-        if cursor is None:
-            self._remaining.remove(span)
+        self._remaining[:1] = [] if cursor is None else [replace(span, cursor=cursor)]
+        return rows, self._remaining[0] if self._remaining else None

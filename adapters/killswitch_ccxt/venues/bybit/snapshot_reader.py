@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 from msgspec.structs import replace
 
-from killswitch.model.parsing import Row, decimal, positive, rows_at, value_at
+from killswitch.model.parsing import Row, decimal, every_page, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import answered, every_page
+from killswitch_ccxt.answers import answered
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
@@ -258,7 +258,7 @@ class BybitSnapshots(Dialect):
 
     async def _pages(self, method: str, params: Mapping[str, Any], size: int) -> list[Row]:
         """The rows of all pages of a request. UnreadableError where the list does not end."""
-        return await every_page(partial(self._page, method, {**params, "limit": size}), MOST_PAGES, method)
+        return await every_page(partial(self._page, method, {**params, "limit": size}), None, MOST_PAGES, method)
 
     async def _page(self, method: str, params: Row, cursor: str | None = None) -> tuple[list[Row], str | None]:
         """One page, and the cursor of the next one; None where there is none."""

@@ -16,7 +16,17 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
+from killswitch.model.parsing import (
+    Row,
+    UnreadableError,
+    decimal,
+    every_page,
+    instant,
+    optional_text,
+    positive,
+    rows_at,
+    value_at,
+)
 from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
@@ -29,7 +39,7 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import every_page, parsed
+from killswitch_ccxt.answers import parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars
@@ -246,14 +256,14 @@ class Deribit(Dialect):
     async def _trades(self, currency: str, since: int) -> list[Row]:
         until = self.client.now_ms() + CLOCK_TOLERANCE
 
-        async def page(begin: int | None) -> tuple[list[Row], int | None]:
-            params = {"currency": currency, "start_timestamp": since if begin is None else begin,
+        async def page(begin: int) -> tuple[list[Row], int | None]:
+            params = {"currency": currency, "start_timestamp": begin,
                      "end_timestamp": until, "count": 1000, "sorting": "asc"}  # fmt: skip
             answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", params)
             rows = rows_at(answer, "result", "trades")
             return rows, int(rows[-1]["timestamp"]) if rows and value_at(answer, "result", "has_more") else None
 
-        rows = await every_page(page, PAGES, f"fills in {currency}")
+        rows = await every_page(page, since, PAGES, f"fills in {currency}")
         return list({str(row.get("trade_id")): row for row in rows}.values())
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
@@ -289,7 +299,7 @@ class Deribit(Dialect):
             answer = await self.client.call("private_get_get_transaction_log", {**params, **more})
             return rows_at(answer, "result", "logs"), value_at(answer, "result", "continuation")
 
-        rows = await every_page(page, PAGES, "the transaction log")
+        rows = await every_page(page, None, PAGES, "the transaction log")
         return [flow for flow in map(flow_of, rows) if flow is not None]
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:

@@ -6,12 +6,11 @@ orders are in progress; prices are public and fetched every time.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 from msgspec.structs import replace
@@ -21,7 +20,6 @@ from killswitch.model.parsing import (
     UnreadableError,
     above_zero,
     decimal,
-    flag,
     object_at,
     one_of,
     optional_number,
@@ -29,55 +27,40 @@ from killswitch.model.parsing import (
     required_number,
     required_text,
     time_of,
-    value_at,
 )
-from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
     Cost,
     DeadManRule,
     OrderLife,
-    OrderReport,
-    OrderRequest,
     RateLimit,
     VenueDescription,
-    VenueDownError,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.answers import NoSuchSymbolError, every_page
-from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import CcxtTimer, Dialect, PositionMode, is_stop
+from killswitch_ccxt.answers import NoSuchSymbolError
+from killswitch_ccxt.dialect import CcxtTimer
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, States
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
+from killswitch_ccxt.venues.kraken.orders import KrakenOrders
+from killswitch_ccxt.venues.kraken.requests import tier_of
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
-    LIST_SHARE,
-    SNAPSHOT_SHARE,
     STATES,
-    RequestCounter,
-    Tier,
-    found_order,
     held_amounts,
     margin_rows,
     refusal_codes,
-    tier_of,
-    triggered,
 )
 
-BUSY: Final = 15.0
-"""Seconds after an own order in which balances are fetched as often as the counter allows."""
-PAGES: Final = 4
-LIST_COST: Final = 2
-"""Units of the counter that a request for trades or ledgers costs."""
 UNITS_PER_REQUEST: Final = 10
 """Units of the counter for one private request: a snapshot costs a fraction of one."""
 
 
-class Kraken(CcxtTimer, Dialect):
+class Kraken(CcxtTimer, KrakenOrders):
     """One account at Kraken. `options: {tier: starter | intermediate | pro}`, by default starter."""
 
     exchange = "kraken"
@@ -129,16 +112,6 @@ class Kraken(CcxtTimer, Dialect):
         "orders", "fills", "prices", "market orders", "limit orders", "clock",
     )  # fmt: skip
 
-    def __init__(self, client: Client, spec: AccountSpec) -> None:
-        super().__init__(client, spec)
-        self._tier: Tier = tier_of(spec)
-        self._counter = RequestCounter(self._tier)
-        self._cached_results: tuple[Any, ...] = ()
-        self._cached_as_of: datetime | None = None
-        """The venue's time of the request that the cached results answer."""
-        self._cached_at = self._last_order_at = self._busy_until = float("-inf")
-        self._leverage: dict[tuple[str, Side], Decimal | None] = {}
-
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         tier = tier_of(spec)
@@ -161,17 +134,21 @@ class Kraken(CcxtTimer, Dialect):
                 precision[name] = None
         return {**rule, "precision": precision}
 
+    def _symbol(self, pair: str) -> str:
+        found = self.client.ccxt.resolve_market_by_altname_or_id(pair)
+        return str(found["symbol"]) if found is not None else pair
+
     # Snapshot
 
     async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         if self.spec.market == "margin":
             return await self._margin_account()
         equity, found = await self.value_spot_account(self._spot_balance())
-        return replace(equity, as_of=self._cached_as_of, positions_as_of=self._cached_as_of), found
+        return replace(equity, as_of=self.cached_as_of, positions_as_of=self.cached_as_of), found
 
     async def _spot_balance(self) -> Row:
         """The balances, under ccxt's names."""
-        (result,) = await self._cached_answers(self._tier.spot, ("privatePostBalanceEx", {}))
+        (result,) = await self.cached_answers(self.tier.spot, ("privatePostBalanceEx", {}))
         amounts = held_amounts(result)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
@@ -196,105 +173,31 @@ class Kraken(CcxtTimer, Dialect):
         status = await self._status()
         return "ok" if status == "online" else status
 
-    def refine_order(self, row: Row) -> Row:
-        info = row.get("info") or {}
-        name = info.get("cl_ord_id")
-        return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": flag(info.get("reduce_only"))}
-
-    async def orders(self) -> tuple[Order, ...]:
-        answer = await self._counted_call("privatePostOpenOrders", {})
-        return orders.open_orders(
-            self._open_order(number, row) for number, row in object_at(answer, "result", "open").items()
-        )
-
-    def _open_order(self, number: str, row: Any) -> Row:
-        """ccxt's order of a row. NoSuchSymbolError for a pair that the rules do not have."""
-        info = object_at(row, what=f"order {number}")
-        found = self.refine_order(self.client.ccxt.parse_order({"id": number, **info}))
-        if found.get("symbol") not in self.rules:
-            raise NoSuchSymbolError(f"order {number}: the venue's rules have no {found.get('symbol')}")
-        return found
-
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        rows = await self._all_rows("privatePostTradesHistory", "trades", {"start": since // 1000})
+        rows = await self.all_rows("privatePostTradesHistory", "trades", {"start": since // 1000})
         return tuple(self._fill(number, row) for number, row in rows.items())
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        answer = await self._counted_call("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
+        answer = await self.counted_call("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
         row = object_at(answer, "result", order_id, what=f"the answer about order {order_id}")
         numbers = row.get("trades") or []
         if not isinstance(numbers, list) or (not numbers and required_number(row.get("vol_exec"), "the filled volume")):
             raise UnreadableError(f"order {order_id} is filled, and its trades are not listed")
         if not numbers:
             return ()
-        answer = await self._counted_call("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
+        answer = await self.counted_call("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
         rows = object_at(answer, "result")
         if not rows.keys() >= set(map(str, numbers)):
             raise UnreadableError(f"the answer lacks trades of order {order_id}")
         return tuple(self._fill(number, row) for number, row in rows.items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        rows = await self._all_rows("privatePostLedgers", "ledger", {"start": since // 1000})
+        rows = await self.all_rows("privatePostLedgers", "ledger", {"start": since // 1000})
         return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
 
-    # Orders
-
-    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        """Send one order. The answer only acknowledges it."""
-        order = self._order(request, mode)
-        self._mark_busy()
-        try:
-            result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
-        finally:
-            # Balances that were fetched before are outdated now, even where no answer came.
-            self._last_order_at = asyncio.get_running_loop().time()
-        numbers = result.get("txid")
-        return self.accepted_report({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
-
-    async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Search open orders, then closed ones, where an order is that ends in between."""
-        self._mark_busy()
-        for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
-            answer = await self._counted_call(method, {"cl_ord_id": client_order_id})
-            listed = object_at(answer, "result", part)
-            if not listed and decimal(value_at(answer, "result", "count")):
-                raise UnreadableError(f"queried order {client_order_id}, the answer counts orders and lists none")
-            for number, row in listed.items():
-                if optional_text(object_at(row, what=f"order {number}").get("cl_ord_id")) == client_order_id:
-                    return found_order(number, row, client_order_id)
-        return None
-
-    def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
-        ccxt = self.client.ccxt
-        symbol, _, side, amount, _, _ = self.create_arguments(request, mode)
-        is_limit = request.type == "limit"
-        order = {
-            "pair": str(ccxt.market(symbol)["id"]), "type": side, "ordertype": request.type,
-            "volume": str(ccxt.amount_to_precision(symbol, amount)), "cl_ord_id": request.client_order_id,
-        }  # fmt: skip
-        price = str(ccxt.price_to_precision(symbol, request.price)) if is_limit else None
-        if request.trigger_price is not None:
-            order["ordertype"] = ("stop-loss" if is_stop(request) else "take-profit") + ("-limit" if is_limit else "")
-            order["price"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
-            order |= {} if price is None else {"price2": price}
-        else:
-            order |= {} if price is None else {"price": price}
-        if request.time_in_force == "ioc" and request.trigger_price is None:
-            order["timeinforce"] = "IOC"
-        if self.spec.market == "margin":
-            leverage = self._leverage.get((symbol, request.position_side))
-            order["leverage"] = str(max(2, int(leverage))) if leverage is not None else "2"
-            order |= {"reduce_only": "true"} if request.reduce_only else {}
-        if (deadline := self.deadline_of(request)) is not None:
-            at = datetime.fromtimestamp(deadline / 1000, UTC)
-            order["deadline"] = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return order
-
-    # Parts
-
     async def _margin_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
-        result, rows = await self._cached_answers(
-            self._tier.margin,
+        result, rows = await self.cached_answers(
+            self.tier.margin,
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
             ("privatePostOpenPositions", {"docalcs": "true"}),
         )
@@ -304,7 +207,7 @@ class Kraken(CcxtTimer, Dialect):
         equity = AccountEquity(
             required_number(result.get("e"), "the equity"), free=decimal(result.get("mf")),
             margin_used=decimal(result.get("m")),
-            unrealized=decimal(result.get("n")), as_of=self._cached_as_of, positions_as_of=self._cached_as_of,
+            unrealized=decimal(result.get("n")), as_of=self.cached_as_of, positions_as_of=self.cached_as_of,
         )  # fmt: skip
         quotes = await self.quotes(sorted({it.symbol for it in found}))
         return equity, tuple(_priced(it, quotes[it.symbol]) if it.symbol in quotes else it for it in found)
@@ -315,59 +218,11 @@ class Kraken(CcxtTimer, Dialect):
             raise NoSuchSymbolError(f"position {pair}: the venue's rules have no such pair")
         side: Side = "long" if kind == "buy" else "short"
         volume, cost = required_number(row["volume"], "the volume"), row["cost"]
-        self._leverage[symbol, side] = row["leverage"]
+        self.leverage[symbol, side] = row["leverage"]
         return Position(
             symbol, side, volume, entry_price=None if cost is None else cost / volume, margin=row["margin"],
             leverage=row["leverage"], unrealized_pnl=row["net"],
         )  # fmt: skip
-
-    async def _cached_answers(self, every: float, *queries: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
-        """The results of `queries`, or the last ones where these are younger than `every` and than the last own order.
-
-        While own orders are in progress they are fetched again as far as the counter allows.
-        """
-        now = asyncio.get_running_loop().time()
-        is_old = now - self._cached_at >= every or self._cached_at <= self._last_order_at
-        is_watched = now < self._busy_until and self._counter.fits(len(queries), SNAPSHOT_SHARE)
-        if not self._cached_results or is_old or is_watched or now < self._cached_at:
-            await self._counter.use(len(queries))
-            now, asked_at = asyncio.get_running_loop().time(), self.client.now_ms()
-            results = await asyncio.gather(*(self._result_of(method, params) for method, params in queries))
-            self._cached_results, self._cached_at = tuple(results), now
-            self._cached_as_of = self.client.venue_time(asked_at)
-        return self._cached_results
-
-    async def _result_of(self, method: str, params: Mapping[str, str]) -> Any:
-        answer = await self.client.call(method, params)
-        result = value_at(answer, "result")
-        if result is None:
-            raise UnreadableError(f"{method}: the answer has no result")
-        return result
-
-    async def _counted_call(self, method: str, params: Mapping[str, Any], cost: int = 1) -> Any:
-        """Call a private endpoint as soon as the counter allows its `cost`."""
-        await self._counter.use(cost)
-        return await self.client.call(method, params)
-
-    async def _all_rows(self, method: str, part: str, params: Mapping[str, int]) -> dict[str, Row]:
-        """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
-        found: dict[str, Row] = {}
-
-        async def page(offset: int | None) -> tuple[list[str], int | None]:
-            if not self._counter.fits(LIST_COST, LIST_SHARE):
-                # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
-                raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
-            answer = await self._counted_call(method, {**params, "ofs": offset or 0}, LIST_COST)
-            rows = object_at(answer, "result", part)
-            found.update(rows)
-            if len(found) >= int(value_at(answer, "result", "count") or 0):
-                return [*rows], None
-            if not rows:
-                raise UnreadableError(f"{method}: the answer counts more than the {len(found)} rows that are listed")
-            return [*rows], len(found)
-
-        await every_page(page, PAGES, method)
-        return found
 
     def _fill(self, number: str, row: Row) -> Fill:
         symbol = self._symbol(required_text(row.get("pair"), f"the pair of fill {number}"))
@@ -393,13 +248,6 @@ class Kraken(CcxtTimer, Dialect):
     async def _status(self) -> str | None:
         status = object_at(await self.client.call("publicGetSystemStatus"), "result").get("status")
         return None if status is None else str(status)
-
-    def _symbol(self, pair: str) -> str:
-        found = self.client.ccxt.resolve_market_by_altname_or_id(pair)
-        return str(found["symbol"]) if found is not None else pair
-
-    def _mark_busy(self) -> None:
-        self._busy_until = asyncio.get_running_loop().time() + BUSY
 
 
 def _priced(position: Position, quote: Quote) -> Position:

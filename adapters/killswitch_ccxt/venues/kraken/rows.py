@@ -1,13 +1,10 @@
-"""Conversion of Kraken's answers, and a local copy of its counter of private requests."""
+"""Conversion of Kraken's answers."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
-
-from msgspec import Struct
 
 from killswitch.model.parsing import (
     Row,
@@ -20,7 +17,6 @@ from killswitch.model.parsing import (
     total,
 )
 from killswitch.model.snapshot import FlowKind, InstrumentState
-from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -162,70 +158,3 @@ def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
         "id": number, "clientOrderId": row.get("cl_ord_id") or name, "status": status, "amount": row.get("vol"),
         "filled": row.get("vol_exec"), "average": positive(row.get("price")), "fee": {"cost": row.get("fee")},
     }  # fmt: skip
-
-
-class Tier(Struct, frozen=True):
-    """Limits of an account by its verification."""
-
-    requests: int
-    """Requests that the counter allows."""
-    recovery: float
-    """Seconds in which the full counter recovers."""
-    points: int
-    """Units of the matching engine for each pair, and the seconds in which they recover."""
-    points_recovery: float
-    spot: float
-    """Seconds between two fetches of the balances, one request, while no own order is in progress."""
-    margin: float
-    """The same for equity and open positions, two requests."""
-    snapshot: int
-    """Tenths of a request for a calm snapshot at a tick of one second, the larger of both markets."""
-
-
-TIERS: Final[Mapping[str, Tier]] = {
-    "starter": Tier(15, 45.0, 60, 60.0, spot=10.0, margin=15.0, snapshot=3),
-    "intermediate": Tier(20, 40.0, 125, 53.0, spot=5.0, margin=8.0, snapshot=4),
-    "pro": Tier(20, 20.0, 180, 48.0, spot=2.0, margin=3.0, snapshot=8),
-}
-SNAPSHOT_SHARE: Final = 0.6
-"""The share of the counter that additional snapshots may use: the rest is for closing."""
-LIST_SHARE: Final = 0.8
-"""The share that fills and ledgers may use: they explain changes and do not state balances."""
-
-
-def tier_of(spec: AccountSpec) -> Tier:
-    """The tier of the account. ValueError for a tier that Kraken does not have."""
-    tier = str(spec.options.get("tier", "starter"))
-    if tier not in TIERS:
-        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}")
-    return TIERS[tier]
-
-
-class RequestCounter:
-    """One account's counter, in requests: each request adds to it, and time reduces it."""
-
-    def __init__(self, tier: Tier) -> None:
-        self._most = float(tier.requests)
-        # A little less than documented: clocks differ, and a third of a request a second is 0.33 in the documents.
-        self._a_second = 0.98 * tier.requests / tier.recovery
-        self._level = 0.0
-        self._at = float("-inf")
-
-    def fits(self, cost: int, share: float = 1.0) -> bool:
-        """Whether `cost` requests are allowed now, with the counter filled up to `share` at most."""
-        return self._now() + cost <= self._most * share
-
-    async def use(self, cost: int) -> None:
-        """Wait until the counter allows `cost` requests, and count them: the slowest tier recovers one in three
-        seconds."""
-        while not self.fits(cost):
-            missing = self._level + cost - self._most
-            await asyncio.sleep(missing / self._a_second + 0.001)
-        self._level += cost
-
-    def _now(self) -> float:
-        now = asyncio.get_running_loop().time()
-        if now > self._at:
-            self._level = max(0.0, self._level - (now - self._at) * self._a_second)
-        self._at = now
-        return self._level

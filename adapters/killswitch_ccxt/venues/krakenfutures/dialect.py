@@ -11,11 +11,13 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.parsing import (
+    EndlessListError,
     Row,
     UnreadableError,
     above_zero,
     at_least_zero,
     decimal,
+    every_page,
     flag,
     identifier,
     instant,
@@ -39,7 +41,7 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt import orders, positions
-from killswitch_ccxt.answers import EndlessListError, every_page, forget_oldest
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, CcxtTimer, Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
@@ -189,11 +191,9 @@ class KrakenFutures(CcxtTimer, Dialect):
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
             if len(rows) < FILL_ROWS or at is None or at.timestamp() * 1000 < since:
                 return found, None
-            if last == oldest:
-                raise UnreadableError(f"fills: a whole page has the time {oldest}, and there may be more")
             return found, oldest
 
-        found = {fill.id: fill for fill in await every_page(page, FILL_PAGES, "fills")}
+        found = {fill.id: fill for fill in await every_page(page, None, FILL_PAGES, "fills")}
         return tuple(fill for fill in found.values() if fill.at.timestamp() * 1000 >= since)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
@@ -298,7 +298,7 @@ class KrakenFutures(CcxtTimer, Dialect):
             return events, int(oldest) + 1
 
         try:
-            events = await every_page(page, HISTORY_PAGES, "the history")
+            events = await every_page(page, None, HISTORY_PAGES, "the history")
         except EndlessListError as error:
             raise too_long from error
         ended = next((it for it in events if it["status"] != "open"), None)

@@ -9,9 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from killswitch.model.parsing import Row, UnreadableError, object_at
+from killswitch.model.parsing import Row, UnreadableError, every_page, object_at
 from killswitch.model.venue import OrderRequest
-from killswitch_ccxt.answers import every_page, forget_oldest
+from killswitch_ccxt.answers import forget_oldest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
@@ -133,12 +133,11 @@ PAGES: Final = 20
 async def every_row(client: Client, method: str, params: Row) -> list[Row]:
     """Every row of a list. UnreadableError where the list does not end."""
 
-    async def page(number: int | None) -> tuple[list[Row], int | None]:
-        number = number or 1
+    async def page(number: int) -> tuple[list[Row], int | None]:
         rows = rows_of(await client.call(method, {**params, "page_num": number, "page_size": PAGE}))
         return rows, number + 1 if len(rows) >= PAGE else None
 
-    return await every_page(page, PAGES, method)
+    return await every_page(page, 1, PAGES, method)
 
 
 async def rows_back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
@@ -147,10 +146,9 @@ async def rows_back_to(client: Client, method: str, since: int, at: str) -> list
     UnreadableError where that is too far back.
     """
 
-    async def page(number: int | None) -> tuple[list[Row], int | None]:
-        number = number or 1
+    async def page(number: int) -> tuple[list[Row], int | None]:
         rows = page_of(await client.call(method, {"page_num": number, "page_size": PAGE}))
         is_last = len(rows) < PAGE or int(rows[-1].get(at) or since) < since
         return rows, None if is_last else number + 1
 
-    return await every_page(page, PAGES, method)
+    return await every_page(page, 1, PAGES, method)

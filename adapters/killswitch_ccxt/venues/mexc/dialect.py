@@ -278,7 +278,7 @@ class Mexc(Dialect):
         margin, leverage = self._margins.get((request.symbol, request.position_side), (2, None))
         order: dict[str, Any] = {
             "symbol": self.id_of(request.symbol), "vol": number_of(request.amount), "openType": margin,
-            "side": side_code(request.side, request.position_side, closes=request.reduce_only),
+            "side": side_code(request.side, closes=request.reduce_only),
             "positionMode": 1 if mode == "hedge" else 2,
         }  # fmt: skip
         kind = 5 if request.type == "market" else 3 if request.time_in_force == "ioc" else 1

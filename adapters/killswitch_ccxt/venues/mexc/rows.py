@@ -67,7 +67,7 @@ CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
 TYPES: Final = {"1": "limit", "2": "limit", "3": "limit", "4": "limit", "5": "market", "6": "market"}
 
 
-def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
+def side_code(side: OrderSide, *, closes: bool) -> int:
     """The code of a side: 1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
     if side == "buy":
         return 2 if closes else 1

@@ -11,11 +11,22 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.parsing import Row, UnreadableError, decimal, instant, optional_text, positive, rows_at, value_at
+from killswitch.model.parsing import (
+    EndlessListError,
+    Row,
+    UnreadableError,
+    decimal,
+    every_page,
+    instant,
+    optional_text,
+    positive,
+    rows_at,
+    value_at,
+)
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import EndlessListError, answered, every_page, parsed
+from killswitch_ccxt.answers import answered, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import AccountEquity
@@ -156,12 +167,12 @@ class Okx(OkxOrderDialect):
     async def _paged(self, method: str, params: Mapping[str, Any], by: str, most: int = PAGES) -> list[Row]:
         """Every row of a list in at most that many pages, the newest first."""
 
-        async def page(after: object) -> tuple[list[Row], object]:
+        async def page(after: str | None) -> tuple[list[Row], str | None]:
             more = {} if after is None else {"after": after}
             rows = rows_at(await self.client.call(method, {**params, **more}), "data", what=f"the answer to {method}")
             return rows, None if len(rows) < PAGE else rows[-1][by]
 
-        return await every_page(page, most, method)
+        return await every_page(page, None, most, method)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))

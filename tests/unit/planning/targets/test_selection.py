@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from killswitch.graph.actions.close import Close
-from killswitch.graph.lowering import lower_one
+from killswitch.graph.lowering import ConditionEvaluator, lower_one
 from killswitch.graph.nodes import AttributionRule, Compare, ComparisonOp, Number, SignalRead, SignalRef
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Position
@@ -22,6 +22,12 @@ RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 NEAR = Compare("<=", SignalRead(0), Number(0.03))
 
 
+def lowered(action: Close) -> dict[str, ConditionEvaluator]:
+    """The compiled conditions of the action on positions."""
+    conditions = {"all_if": action.all_if, "where": action.where}
+    return {key: lower_one(condition) for key, condition in conditions.items() if condition is not None}
+
+
 def targets(
     action: Close, source: str, positions: list[Position], rule: AttributionRule | None = RULE, market: str = "swap"
 ) -> dict[str, Decimal]:
@@ -29,8 +35,7 @@ def targets(
     view = ScopeView(to_micros(START), True, (account("100000", positions, market=market),), {}, None)
     delta = {("main", p.symbol, p.side): p.unrealized_pnl or Decimal(0) for p in positions}
     made = graph((FALL_15M,), (), (), position_signals=(SignalRef("position.liquidation_distance"),))
-    all_if = lower_one(action.all_if) if action.all_if is not None else None
-    found = select(made, action, candidates(view, delta), source, rule, all_if)  # type: ignore[arg-type]  # literal
+    found = select(made, action, candidates(view, delta), source, rule, lowered(action))  # type: ignore[arg-type]  # literal
     return {target.ranked.candidate.position.symbol: target.contracts for target in found.targets}
 
 
@@ -115,8 +120,7 @@ def select_from(
     moved |= {("main", p.symbol, p.side): D((delta or {})[p.symbol]) for p in held if p.symbol in (delta or {})}
     signals = (SignalRef(signal),) if signal else ()
     made = graph((FALL_15M,), (), (), position_signals=signals)
-    all_if = lower_one(action.all_if) if action.all_if is not None else None
-    return select(made, action, candidates(view, moved), source, rule, all_if)  # type: ignore[arg-type]  # literal
+    return select(made, action, candidates(view, moved), source, rule, lowered(action))  # type: ignore[arg-type]  # literal
 
 
 def contracts_left(found: Selection) -> dict[str, Decimal]:
@@ -275,4 +279,40 @@ def test_the_part_of_a_cut_by_rank_falls_on_the_worst_first() -> None:
 
 def test_an_empty_book_selects_nothing() -> None:
     """No target and no remark."""
-    assert select_from(close("both"), "LONG", []) == Selection([], ())
+    assert select_from(close("both"), "LONG", []) == Selection([], (), is_held_back=False)
+
+
+@pytest.mark.parametrize(("unknown", "expected"), [("close", ["NEAR", "BLIND"]), ("keep", ["NEAR"])])
+def test_where_selects_the_positions_for_which_it_is_true_and_the_unknown_ones_as_declared(
+    unknown: str, expected: list[str]
+) -> None:
+    """2.5% from liquidation, 10%, and a position without a liquidation price, which the remark names."""
+    held = [
+        position("NEAR", "long", "-30", contracts="10", mark_price="100", liquidation_price="97.5", notional="1000"),
+        position("BLIND", "long", "-20", contracts="10", mark_price="100", notional="1000"),
+        position("FAR", "long", "-10", contracts="10", mark_price="100", liquidation_price="90", notional="1000"),
+    ]
+    action = close("both", "1", where=NEAR, where_unknown=unknown)
+    found = select_from(action, "LONG", held, signal="position.liquidation_distance")
+    assert list(contracts_left(found)) == expected
+    how = {"close": "closed nevertheless", "keep": "not closed"}[unknown]
+    assert found.remarks == (f"where is unknown for BLIND long: {how} (where_unknown: {unknown})",)
+
+
+def test_the_top_positions_are_counted_among_those_that_where_selects() -> None:
+    """Of seven positions the worst three long ones lose 300 or more; the top one of those that lose less is L4."""
+    small = Compare("<=", SignalRead(0), Number(250))
+    found = select_from(
+        close("long", "1", top=1, where=small, where_unknown="keep"), "LONG", book(), signal="position.loss"
+    )
+    assert list(contracts_left(found)) == ["L4"]
+
+
+def test_where_that_selects_none_of_the_positions_is_marked_and_an_empty_side_is_not() -> None:
+    """Nothing is held back where there is nothing to select."""
+    never = Compare(">=", SignalRead(0), Number(10_000))
+    longs = [each for each in book() if each.side == "long"]
+    for side, is_held_back in (("long", True), ("short", False)):
+        action = close(side, "1", where=never, where_unknown="keep")
+        found = select_from(action, "LONG", longs, signal="position.loss")
+        assert (found.targets, found.is_held_back) == ([], is_held_back)

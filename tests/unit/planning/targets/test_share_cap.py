@@ -23,7 +23,7 @@ from tests.worlds import START, account, after, position, snapshot
 def selected(action: Close, *accounts: AccountSnapshot, groups: tuple[CorrelationGroupRule, ...] = ()) -> Selection:
     view = ScopeView(to_micros(START), True, accounts, {}, None)
     made = graph((FALL_15M,), (), (), groups=groups)
-    return select(made, action, candidates(view, None), "UNKNOWN", None, None)
+    return select(made, action, candidates(view, None), "UNKNOWN", None, {})
 
 
 def contracts_left(selection: Selection) -> dict[str, Decimal]:

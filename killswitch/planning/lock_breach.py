@@ -1,0 +1,225 @@
+"""Lock breaches: risk that the orders of others open in an account while its trading lock is on disk.
+
+A lock only asks bots to stop. What they open nevertheless shows at the venue: a position that is larger than at its
+least since the lock was written, and fills on its side. Deposits, interest, deliveries and transfers are no fills, and
+what our own hedges and conversions open is subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import MsgspecError, Struct
+from msgspec import json as msgjson
+from msgspec.structs import replace
+
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side, Snapshot, WrittenLock
+from killswitch.model.store import DamagedStateError
+from killswitch.render.formats import instant, money
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
+
+
+class LockedPosition(Struct, frozen=True):
+    """A position under a lock. Amounts in contracts.
+
+    `least`: its smallest size since the lock was written. `filled`: what fills since then have added on its side.
+    """
+
+    symbol: str
+    side: Side
+    least: Decimal
+    filled: Decimal = ZERO
+
+
+class LockedAccount(Struct, frozen=True):
+    """The book of an account since the lock of `decision` was written; it is empty before the first snapshot since."""
+
+    decision: str
+    account: str
+    positions: tuple[LockedPosition, ...]
+    resting: tuple[str, ...]
+    """Ids of the orders that rested when the lock was written."""
+    observed_at: datetime | None
+    """The time of the last snapshot: an account that was not polled repeats it, with its fills."""
+    by_resting: bool = True
+    """Whether all fills since were of such orders."""
+
+
+class OwnOpening(Struct, frozen=True):
+    """What an order of ours opens: a hedge, or a conversion on the route of a close.
+
+    `contracts` is None for a conversion, whose amount is not known before.
+    """
+
+    at: datetime
+    account: str
+    symbol: str
+    side: Side
+    contracts: Decimal | None
+
+
+def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
+    """What these decisions open."""
+    return tuple(
+        OwnOpening(
+            decision.as_of, intent.account, intent.symbol, "long" if intent.side == "buy" else "short",
+            intent.contracts if intent.purpose == "hedge" else None,
+        )
+        for decision in decisions
+        for intent in decision.intents
+        if intent.purpose != "reduce" and decision.mode == "enforce"
+    )  # fmt: skip
+
+
+class LockBreaches:
+    """The accounts under a written lock, and what others have opened there."""
+
+    def __init__(self) -> None:
+        self._books: dict[tuple[str, str], LockedAccount] = {}
+        self._stored = self._books
+        self._openings: tuple[OwnOpening, ...] = ()
+        self._alerts = NO_ALERTS
+
+    def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
+        """Restore the books of an earlier run, and what its decisions opened; DamagedStateError if they are damaged."""
+        self._openings = own_openings(past)
+        try:
+            books = _DECODER.decode(blob) if blob else ()
+        except (MsgspecError, ValueError) as error:
+            raise DamagedStateError(f"the stored books of locked accounts cannot be read ({error})") from error
+        self._books = self._stored = {(each.decision, each.account): each for each in books}
+
+    def changed(self) -> bytes | None:
+        """The books, as JSON; None if they are as at the last call."""
+        if self._books == self._stored:
+            return None
+        self._stored = self._books
+        return _ENCODER.encode(tuple(self._books.values()))
+
+    @property
+    def alerts(self) -> Alerts:
+        """A page for each position that was enlarged under a lock, as of the last snapshot."""
+        return self._alerts
+
+    def acted(self, decisions: Iterable[Decision]) -> None:
+        """Remember what our own decisions open."""
+        self._openings += own_openings(decisions)
+
+    def observe(self, snapshot: Snapshot) -> bool:
+        """Compare the locked accounts with their books; whether anything was found or is unknown."""
+        if not (snapshot.locks or self._books):
+            return False
+        accounts = {each.account: each for each in snapshot.accounts}
+        books: dict[tuple[str, str], LockedAccount] = {}
+        found: dict[str, Alert] = {}
+        unknown: dict[str, None] = {}
+        for lock in snapshot.locks:
+            for name in lock.accounts:
+                account, book = accounts.get(name), self._books.get((lock.decision, name))
+                if account is None or _is_unknown(account):
+                    unknown[f"breach/{name}"] = None
+                elif book is not None or not _may_be_older(account, lock):
+                    book = _opened(lock, account) if book is None else _followed(book, account, lock)
+                    found |= {each.key: each for each in _breaches(book, account, lock, self._openings)}
+                if book is not None:
+                    books[lock.decision, name] = book
+        self._books, self._alerts = books, Alerts(tuple(found.values()), tuple(unknown))
+        return bool(found or unknown)
+
+
+def _is_unknown(account: AccountSnapshot) -> bool:
+    return (reason_positions_unusable(account) or reason_positions_missing(account)) is not None
+
+
+def _may_be_older(account: AccountSnapshot, lock: WrittenLock) -> bool:
+    """Whether the positions may be older than the lock file."""
+    seen = account.positions_as_of or account.observed_at
+    return seen is None or seen < lock.since
+
+
+def _opened(lock: WrittenLock, account: AccountSnapshot) -> LockedAccount:
+    """The book of the first snapshot after the lock was written."""
+    positions = tuple(LockedPosition(*key, size) for key, size in _sizes(account).items())
+    resting = tuple(order.id for order in account.orders or ())
+    return LockedAccount(lock.decision, account.account, positions, resting, account.observed_at)
+
+
+def _followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> LockedAccount:
+    """The book after a further snapshot. Where a position is smaller than ever, its fills are counted again from 0."""
+    if account.observed_at is not None and account.observed_at == book.observed_at:
+        return book
+    known = {(each.symbol, each.side): each for each in book.positions}
+    fills = [fill for fill in account.fills or () if fill.cause == "trade" and fill.at >= lock.since]
+    sizes, added = _sizes(account), _added(fills)
+    positions = []
+    for key in dict.fromkeys((*known, *sizes, *added)):
+        before, size = known.get(key, LockedPosition(*key, ZERO)), sizes.get(key, ZERO)
+        filled = before.filled + added.get(key, ZERO)
+        positions.append(LockedPosition(*key, size) if size < before.least else replace(before, filled=filled))
+    opening = [fill for fill in fills if any(sizes.get(key, ZERO) > ZERO for key in _sides(fill))]
+    by_resting = book.by_resting and all(fill.order in book.resting for fill in opening)
+    return replace(book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting)
+
+
+def _sizes(account: AccountSnapshot) -> dict[tuple[str, Side], Decimal]:
+    sizes: dict[tuple[str, Side], Decimal] = {}
+    for row in account.positions or ():
+        sizes[row.key] = sizes.get(row.key, ZERO) + row.contracts
+    return sizes
+
+
+def _sides(fill: Fill) -> tuple[tuple[str, Side], ...]:
+    """The position that the fill enlarges, if it is not a reduction of the other side."""
+    side: Side = "long" if fill.side == "buy" else "short"
+    return ((fill.symbol, side),) if fill.position_side in (None, side) else ()
+
+
+def _added(fills: Iterable[Fill]) -> dict[tuple[str, Side], Decimal]:
+    added: dict[tuple[str, Side], Decimal] = {}
+    for fill in fills:
+        for key in _sides(fill):
+            added[key] = added.get(key, ZERO) + fill.amount
+    return added
+
+
+def _breaches(
+    book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
+) -> Iterator[Alert]:
+    """A page for each position that fills of others have enlarged beyond its least size since the lock."""
+    own = [each for each in openings if each.account == account.account and each.at >= lock.since]
+    converted = {each.symbol for each in own if each.contracts is None}
+    sizes, rows = _sizes(account), {row.key: row for row in account.positions or ()}
+    for each in book.positions:
+        key = (each.symbol, each.side)
+        ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
+        more = min(sizes.get(key, ZERO) - each.least, each.filled) - ours
+        if more > ZERO and each.symbol not in converted:
+            yield _alert(rows[key], more, each.least, account, lock, by_resting=book.by_resting)
+
+
+def _alert(
+    row: Position, more: Decimal, least: Decimal, account: AccountSnapshot, lock: WrittenLock, *, by_resting: bool
+) -> Alert:
+    value = None if row.notional is None or not row.contracts else row.notional * more / row.contracts
+    orders = "orders that rested before the lock" if by_resting else "a bot or a person that does not obey it"
+    text = (
+        f"{account.account} is locked since {instant(lock.since)}, and {more} {row.symbol} {row.side} "
+        f"({money(value, account.currency)}) were opened since by {orders}; the least under the lock was {least}"
+    )
+    return Alert(
+        f"breach/{account.account}/{row.symbol}/{row.side}",
+        "page",
+        f"lock breached: {text}",
+        NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
+        over=f"lock breach: what was opened of {row.symbol} {row.side} on {account.account} under the lock is closed",
+        measure=more,
+    )
+
+
+_DECODER = msgjson.Decoder(tuple[LockedAccount, ...])
+_ENCODER = msgjson.Encoder(decimal_format="string")

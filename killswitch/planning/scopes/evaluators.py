@@ -1,0 +1,92 @@
+"""The evaluators of all scopes: which scopes there are, where their accounts are in a snapshot, and stored state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from killswitch.graph.nodes import Graph
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import HistoryRow, MachineState
+from killswitch.planning.scopes.compiled_policy import (
+    CompiledPolicy,
+    Identity,
+    compile_policy,
+    identity,
+    indexes_of,
+    scopes_of,
+)
+from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
+
+RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
+"""(policy, scope, microseconds) → stored history rows from then on, oldest first."""
+
+
+class ScopeEvaluators:
+    """One evaluator for each policy and scope, created when a snapshot first has the scope."""
+
+    def __init__(self, graphs: Iterable[Graph]) -> None:
+        self._compiled = [compile_policy(graph) for graph in graphs]
+        self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
+        self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
+        self._present: list[Identity] = []
+        self.unseen: dict[tuple[str, str], bytes] = {}
+        """(policy, scope) → the stored state of a scope that no snapshot had yet."""
+        self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
+        self._outage: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[ScopeEvaluator]:
+        return iter(self._evaluators.values())
+
+    def restore(self, states: Iterable[MachineState], rows: RowsSince, outage: tuple[int, int] | None) -> None:
+        """Use stored state, rows and the time without measurements for the scopes that are created from now on."""
+        self.unseen = {(state.policy, state.scope): state.blob for state in states}
+        self._rows_since = rows
+        self._outage = outage
+
+    def in_snapshot(self, snapshot: Snapshot, now: int) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
+        """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
+        present = [identity(account) for account in snapshot.accounts]
+        if present != self._present:
+            self._present = present
+            for compiled in self._compiled:
+                for scope in scopes_of(compiled.graph.scope, present):
+                    key = (compiled.graph.policy, scope)
+                    if key not in self._evaluators:
+                        self._evaluators[key] = self._create(compiled, scope, now)
+            self._places = {key: self._places_in(evaluator) for key, evaluator in self._evaluators.items()}
+        return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
+
+    def places(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
+        """The indexes of the scope's accounts in the last snapshot; None while one of them is missing."""
+        return self._places[evaluator.policy, evaluator.scope]
+
+    def accept_members(self, evaluator: ScopeEvaluator) -> None:
+        """Accept the accounts of the last snapshot as the scope, without those that are gone."""
+        evaluator.history.retain_members(frozenset(account[0] for account in self._present))
+        self._places[evaluator.policy, evaluator.scope] = self._places_in(evaluator)
+
+    def rows(self, now: int) -> tuple[HistoryRow, ...]:
+        """History rows appended by the last tick, at `now`."""
+        found = ((evaluator, evaluator.newest_row(now)) for evaluator in self)
+        return tuple(HistoryRow(it.policy, it.scope, now, blob) for it, blob in found if blob is not None)
+
+    def keep_since(self, now: int) -> int:
+        """Start of the history that is still needed (microseconds)."""
+        return now - max((compiled.keep for compiled in self._compiled), default=0)
+
+    def quiescences(self, now: int) -> tuple[Quiescence, ...] | None:
+        """The quiescence of every scope evaluator since the last tick, at `now`; None if one of them is active."""
+        found = [quiescence_of(evaluator, self._places[key], now) for key, evaluator in self._evaluators.items()]
+        return None if None in found else tuple(each for each in found if each is not None)
+
+    def _places_in(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
+        rule, members = evaluator.compiled.graph.scope, sorted(evaluator.history.members)
+        return indexes_of(rule, evaluator.scope, members, self._present)
+
+    def _create(self, compiled: CompiledPolicy, scope: str, now: int) -> ScopeEvaluator:
+        evaluator = ScopeEvaluator(compiled, scope)
+        stored = self.unseen.pop((evaluator.policy, scope), None)
+        if stored is not None:
+            rows = self._rows_since(evaluator.policy, scope, now - compiled.keep)
+            evaluator.restore(stored, [row.blob for row in rows], self._outage)
+        return evaluator

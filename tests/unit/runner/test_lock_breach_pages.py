@@ -1,0 +1,71 @@
+"""A bot that does not obey the lock: its purchases are paged at the next tick, once, also over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from killswitch.model.decision import Notice
+from killswitch.runner.loop import Runner
+from tests import worlds
+from tests.runner_world import ScriptedVenue, World, book
+
+
+def seen_now(world: World, venue: ScriptedVenue, number: int, bought: str = "", mark: str = "950") -> None:
+    """Let the venue show ten contracts (or none without `bought`), and the purchase as a fill."""
+    now = world.clock.now()
+    fills = [worlds.fill(f"b{number}", now, "BTC", "buy", bought, "95")] if bought else []
+    venue.answer = replace(book(mark, fills=fills), observed_at=now)
+
+
+async def notices_of(runner: Runner, world: World, venue: ScriptedVenue, ticks: int) -> list[Notice]:
+    """The notices of this many ticks; the venue's answer is observed at each."""
+    found: list[Notice] = []
+    for _ in range(ticks):
+        await world.clock.sleep(1)
+        assert not isinstance(venue.answer, BaseException | None)
+        venue.answer = replace(venue.answer, observed_at=world.clock.now())
+        found += (await runner.tick()).notices
+        venue.answer = replace(venue.answer, fills=())
+        await runner.close_within(5)
+    return [each for each in found if "lock breach" in each.text]
+
+
+def test_a_bot_that_buys_back_under_the_lock_is_paged_once_over_a_restart(tmp_path: Path) -> None:
+    """The book is closed and locked; ten contracts are bought; the page names them; after a restart there is no second
+    page, and when they are gone, it is over."""
+    world = World(tmp_path)
+
+    async def run() -> list[list[str]]:
+        venue = ScriptedVenue(book("1100"))
+        runner = world.runner(store := world.open(), [venue])
+        await runner.start()
+        await notices_of(runner, world, venue, 2)
+        seen_now(world, venue, 0, mark="850")
+        found = [await notices_of(runner, world, venue, 4)]
+        assert venue.answer.positions == ()  # type: ignore[union-attr]  # a snapshot by now
+        seen_now(world, venue, 1, bought="10")
+        found.append(await notices_of(runner, world, venue, 3))
+        await runner.finish()
+        await runner.shut_down()
+        store.close()
+        again = world.runner(world.open(), [venue])
+        await again.start()
+        found.append(await notices_of(again, world, venue, 3))
+        venue.answer = replace(venue.answer, positions=())  # type: ignore[type-var]  # a snapshot by now
+        found.append(await notices_of(again, world, venue, 3))
+        await again.finish()
+        await again.shut_down()
+        return [[f"{each.severity} {each.policy} {each.scope}: {each.text[:64]}" for each in part] for part in found]
+
+    try:
+        closed, bought, restarted, gone = asyncio.run(run())
+    finally:
+        world.close()
+    assert closed == []
+    assert len(bought) == 1
+    assert bought[0].startswith("page crash account/main: lock breached: main is locked since")
+    assert restarted == []
+    assert len(gone) == 1
