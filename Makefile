@@ -1,40 +1,40 @@
-# Everything a newcomer types. Needs make and any Python 3.11 or newer; the rest is installed into .venv.
+# The commands for development. Requires make and Python 3.11 or newer; everything else is installed into .venv.
 #
-#   make demo [MARKET=DIR]   the main job through a crash on the paper venue
-#   make test [TESTS=path] [K=name]   the tests; what is said of every venue runs at one, another for each commit
-#   make test-venues [TESTS=] [K=]    that at all the other venues: both together are everything
-#   make baselines           what recorded stores, recordings, plans and documents give, beside what they gave
-#   make attack              hostile clocks, disks, sinks, locks, answers and templates; part of the tests
-#   make soak [VENUE=okx]    an hour of faults of all kinds at once, in time that jumps (SECONDS=, SEED=)
-#   make check               ruff, mypy --strict, the layers of the house
+#   make demo [MARKET=DIR]   a recorded crash on the paper venue: detection, closing, report
+#   make test [TESTS=path] [K=name]   the tests; a test that applies to every venue runs at one, which varies by commit
+#   make test-venues [TESTS=] [K=]    these tests at all other venues; both commands together run every test
+#   make baselines           compare recorded stores, recordings, plans and documents with their earlier results
+#   make attack              hostile clocks, disks, sinks, locks, responses and templates; part of the tests
+#   make soak [VENUE=okx]    an hour of faults of all kinds at once, in virtual time (SECONDS=, SEED=)
+#   make check               ruff, mypy --strict, the import contracts
 #   make docs                the documentation as a site, in site/
-#   make reference           docs/reference/ anew, from the code
-#   make bench [PARTS="replay tick"]   the promised numbers, next to their references (at most ten minutes)
-#   make bench-long          the promised numbers that take longer: long closes, memory, polling, latency, worlds
-#   make mutants [PACKAGES=engine]   change the code in one place at a time, and see whether a test notices (hours)
-#   make evidence            docs/evidence.md anew, from recorded bars (DATE=, BOOKS=, SEED=)
-#   make lock                write constraints.txt anew from pyproject.toml
+#   make reference           regenerate docs/reference/ from the code
+#   make bench [PARTS="replay tick"]   the published numbers, next to their references (at most ten minutes)
+#   make bench-long          the published numbers that take longer: long closes, memory, polling, latency, worlds
+#   make mutants [PACKAGES=engine]   mutation tests: change one place of the code at a time and check that a test fails (hours)
+#   make evidence            regenerate docs/evidence.md from recorded bars (DATE=, BOOKS=, SEED=)
+#   make lock                regenerate constraints.txt from pyproject.toml
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: demo test test-venues baselines attack soak check docs reference bench bench-long mutants evidence lock clean
 
-# Tests start many interpreters: none of them is to compile again what another has compiled.
+# Tests start many interpreters, which share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
-# Whoever names tests gets all of them, at every venue.
+# Explicitly selected tests run at every venue.
 NAMED := $(filter-out tests,$(TESTS))$(K)
 DATE ?= $(shell date +%F)
 BOOKS ?= 10
 SEED ?= 7
 VENUE ?= binance
 SECONDS ?= 3600
-# A process that has nothing left takes tests from one that has: no core waits for the other.
+# worksteal: an idle process takes tests from a busy one.
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
@@ -90,7 +90,7 @@ lock: $(BIN)/python
 clean:
 	rm -rf $(VENV) build dist demo-run site
 
-# A Python that is new enough and can make environments; PYTHON=… names another.
+# A recent Python that can create environments; PYTHON=… selects another.
 $(BIN)/python:
 	@for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
 	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -98,7 +98,7 @@ $(BIN)/python:
 	    $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.3'; exit 0; \
 	  fi; \
 	done; \
-	echo 'No Python 3.11 or newer with venv found. Install one (on Debian: apt install python3 python3-venv), or say make PYTHON=/path/to/python3.' >&2; \
+	echo 'No Python 3.11 or newer with venv found. Install one (on Debian: apt install python3 python3-venv), or run make PYTHON=/path/to/python3.' >&2; \
 	exit 1
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
@@ -107,17 +107,17 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "installing what the tests and checks need into $(VENV)"
+	@echo "installing the packages for tests and checks into $(VENV)"
 	@$(INSTALL) --group dev
-	@$(INSTALL) --group clocks || echo 'libfaketime could not be built, which takes a C compiler: tests that need it are skipped' >&2
+	@$(INSTALL) --group clocks || echo 'libfaketime could not be built (it needs a C compiler): tests that need it are skipped' >&2
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	@echo "installing what is measured beside killswitch into $(VENV)"
+	@echo "installing the programs that benchmarks compare with into $(VENV)"
 	@$(INSTALL) --group bench
 	@touch $@
 
 $(VENV)/.installed-mutants: $(VENV)/.installed-dev
-	@echo "installing what changes the code for the tests to notice into $(VENV)"
+	@echo "installing the mutation testing tool into $(VENV)"
 	@$(INSTALL) --group mutants
 	@touch $@

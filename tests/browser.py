@@ -12,7 +12,8 @@ import pytest
 
 
 def measured_in_browser(shown: str, tmp_path: Path, width: int) -> dict[str, Any]:
-    """The width that a page takes in a frame of `width`, and how its drawings are displayed; skips without Chromium."""
+    """The width that a page takes in a frame of `width`, how many of its tables are cut, and how its drawings are
+    displayed; skips without Chromium."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium")
@@ -21,7 +22,9 @@ def measured_in_browser(shown: str, tmp_path: Path, width: int) -> dict[str, Any
     (tmp_path / "frame.html").write_text(
         f"<iframe id=f src=page.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
         "f.onload = () => { const d = f.contentDocument; o.textContent = JSON.stringify({"
-        "page: d.documentElement.scrollWidth, wide: getComputedStyle(d.querySelector('.wide') || d.body).display,"
+        "page: d.documentElement.scrollWidth,"
+        "cut: [...d.querySelectorAll('.box')].filter(box => box.scrollWidth > box.clientWidth).length,"
+        "wide: getComputedStyle(d.querySelector('.wide') || d.body).display,"
         "narrow: getComputedStyle(d.querySelector('.narrow') || d.body).display}) }</script>",
         encoding="utf-8",
     )

@@ -1,5 +1,5 @@
-"""What every test may ask for: the shared material, and Hypothesis without a stopwatch. And what a run says of itself:
-which venues it takes, and how many tests it leaves out."""
+"""Fixtures for every test, Hypothesis without deadlines, and the header and summary of a run: its venues, and the
+number of deferred tests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Hundreds of tests start the program. Where an environment keeps no bytecode (images often say so) each of them would
-# compile it anew, and so would pytest all its tests: that takes longer than the tests themselves.
+# Hundreds of tests start the program. In an environment that writes no bytecode (common in images) each of them, and
+# pytest for its tests, would compile everything again, which takes longer than the tests themselves.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -35,7 +35,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["KSCTL_RUN_DIR"] = RUN_DIR = tempfile.mkdtemp(prefix="killswitch-claims-")
 atexit.register(shutil.rmtree, RUN_DIR, ignore_errors=True)
 
-# A slow machine is no defect: no example fails for its time. In CI the examples are the same each time.
+# No example fails because of its duration. In CI the examples are the same each time.
 settings.register_profile(
     "house",
     deadline=None,
@@ -53,7 +53,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared material: $KILLSWITCH_SHARED, else `shared` beside the repository, else skip."""
+    """The folder of shared material: $KILLSWITCH_SHARED, else `shared` next to the repository, else skip."""
     named = os.environ.get("KILLSWITCH_SHARED")
     folder = Path(named) if named else REPOSITORY.parent / "shared"
     if not folder.is_dir():
@@ -93,21 +93,21 @@ def written(tmp_path: Path) -> Iterator[FilledStore]:
 
 @pytest.fixture(autouse=True, scope="module")
 def litter_of_its_own() -> Iterator[None]:
-    """What a file leaves unclosed is found, and is an error, in that file: not where the collector next comes by."""
+    """Collect garbage after each file, so that an unclosed resource is an error in the file that left it."""
     yield
     gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def rules_of_its_own() -> Iterator[None]:
-    """No test is given market rules that another has loaded: their port may be another venue's by now."""
+    """Discard the market rules that another test has loaded: a different venue may use their port now."""
     yield
     if "killswitch_ccxt.rules" in sys.modules:
         sys.modules["killswitch_ccxt.rules"]._SHARED.clear()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Say which venues the run takes; pytest's own header is not printed with `-q`."""
+    """Print the venues of the run; pytest does not print its own header with `-q`."""
     try:
         line = headline()
     except ValueError as error:
@@ -118,26 +118,26 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """`make test-venues` reads only files that may have tests for it."""
-    told = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if told and config.option.markexpr == "venues" and not may_leave(collection_path) else None
+    """`make test-venues` collects only files that may have deferred tests."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and config.option.markexpr == "venues" and not may_leave(collection_path) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """No test is lost between the two commands: the other one finds every file that leaves something to it."""
+    """Check that `make test-venues` collects every file with deferred tests, so that no test is lost."""
     leaving = {item.path for item in items if item.get_closest_marker("venues")}
     for path in sorted(leaving):
         if not may_leave(path):
             raise pytest.UsageError(
-                f"{path}: has tests for `make test-venues`, which does not find them: name the mark"
+                f"{path}: has tests for `make test-venues`, which does not collect this file: use the mark by its name"
             )
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays: the collector of garbage need not look through it again and again.
+    """Exclude everything that exists before the first test from garbage collection, and collect less often.
 
-    It looks for what tests leave less often, too. Both together are a sixth of the time of a test of closing.
+    Both together save a sixth of the time of a test of closing.
     """
     gc.collect()
     gc.freeze()
@@ -145,25 +145,25 @@ def pytest_collection_finish() -> None:
 
 
 _LEFT_OUT: list[pytest.Item] = []
-"""What this process has not selected."""
+"""The tests that this process deselected."""
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Remember it: where tests run in processes of their own, xdist does not say what these leave out."""
+    """Record them: xdist does not report what its worker processes deselect."""
     _LEFT_OUT.extend(items)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that prints."""
+    """Send the number to the process that prints."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = len(_LEFT_OUT)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Count what was left out into pytest's last line, once: every process leaves out the same."""
+    """Add the deselected tests to pytest's last line, once: every process deselects the same ones."""
     reporter = node.config.pluginmanager.get_plugin("terminalreporter")
     left_out = getattr(node, "workeroutput", {}).get("left_out", 0)
     if reporter is not None and left_out and "deselected" not in reporter.stats:
-        # Of these pytest reads no more than how many there are, but other plugins look at each.
+        # pytest uses only their number, but other plugins inspect each of them.
         reporter.stats["deselected"] = [SimpleNamespace()] * left_out

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal
 
-import msgspec
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
@@ -76,9 +76,9 @@ class FaultyVenue(HonestVenue):
         older = self._older[-3:][0] if self._older else true
         self._older.append(true)
         if fault == "empty":
-            return msgspec.structs.replace(true, positions=())
+            return replace(true, positions=())
         if fault == "stale":
-            return msgspec.structs.replace(older, quality="stale", reason="cached")
+            return replace(older, quality="stale", reason="cached")
         if fault == "lagging":
             return older
         return await self._through(fault, super().snapshot)

@@ -1,12 +1,11 @@
-"""Where tests say the same of every venue, each runs at one of them in `make test` and at the others in
-`make test-venues`.
+"""Tests that apply to every venue run at one of them in `make test` and at the others in `make test-venues`.
 
-Which one it is goes by the test's name and by the commit that is checked out, so that different tests take different
-venues, and all processes of a run agree. KILLSWITCH_VENUE=okx has every test take that venue that is told there.
+The venue depends on the test's name and on the commit that is checked out, so that different tests use different venues
+and all processes of a run agree. With KILLSWITCH_VENUE=okx every test uses that venue.
 
-The two commands together run everything once, where both are given at one commit and with one KILLSWITCH_VENUE: after
-another commit the turns are others, and what neither has run may be left. Stories from end to end take no turns: the
-venues that they have in `make test` are fixed (bitget, alpaca, binance, okx), the others are in `make test-venues`.
+The two commands together run everything once if both run at the same commit and with the same KILLSWITCH_VENUE: another
+commit has other venues, so that some cases would run in neither. End-to-end tests do not rotate: their venues in
+`make test` are fixed (bitget, alpaca, binance, okx), the others are in `make test-venues`.
 """
 
 from __future__ import annotations
@@ -24,44 +23,44 @@ import pytest
 
 T = TypeVar("T")
 VENUES: Final = ("binance", "bybit", "okx", "bitget", "krakenfutures", "mexc", "alpaca")
-"""What KILLSWITCH_VENUE may be. A test may call a venue by a longer name (binanceusdm)."""
+"""The values of KILLSWITCH_VENUE. A test may use a longer name of a venue (binanceusdm)."""
 LEFT: Final = pytest.mark.venues
-"""The mark of what is left to `make test-venues`: other venues, and a few long courses that are not about venues at all
-(the hour of the soak, the whole course of the oracle's crash)."""
+"""The mark of tests for `make test-venues`: other venues, and a few long tests that do not concern venues
+(the soak of one hour, the complete run of the oracle)."""
 
 
 @cache
 def commit() -> str:
-    """The commit that is checked out; empty where the tree is no git checkout."""
+    """The commit that is checked out; empty if the tree is not a git checkout."""
     command = ["git", "rev-parse", "HEAD"]
     try:
-        told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
-    return told.stdout.strip() if told.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def wanted() -> str | None:
-    """KILLSWITCH_VENUE. ValueError for what is no venue."""
+    """KILLSWITCH_VENUE. ValueError if it is not a venue."""
     named = os.environ.get("KILLSWITCH_VENUE") or None
     if named is not None and named not in VENUES:
-        raise ValueError(f"KILLSWITCH_VENUE is {named}, which is none of {', '.join(VENUES)}")
+        raise ValueError(f"KILLSWITCH_VENUE is {named}, and must be one of {', '.join(VENUES)}")
     return named
 
 
 def headline() -> str:
-    """Which venues a run takes, in a line."""
+    """The venues of a run, as the line that pytest prints first."""
     if (venue := wanted()) is not None:
-        return f"venues: what is said of every venue runs at {venue} here, at the others in `make test-venues`"
-    by = f"by commit {commit()[:12]}" if commit() else "the same each time, as this is no git checkout"
+        return f"Tests marked `venues` run on {venue}, and on the others in `make test-venues`"
+    chosen = f"here {commit()[:12]}" if commit() else "here without one"
     return (
-        f"venues: what is said of every venue runs at one here, {by} (KILLSWITCH_VENUE=okx: at okx), "
-        "at the others in `make test-venues`"
+        f"Tests marked `venues` run on one venue per commit, {chosen} (KILLSWITCH_VENUE=okx: on okx), "
+        "and on the others in `make test-venues`"
     )
 
 
 def at_its_turn(venues: Iterable[str], test: str) -> str:
-    """The venue, of several, that a test takes in `make test`."""
+    """The one of several venues at which a test runs in `make test`."""
     names = list(venues)
     if (venue := wanted()) is not None and (named := [it for it in names if it.startswith(venue)]):
         return named[0]
@@ -69,9 +68,9 @@ def at_its_turn(venues: Iterable[str], test: str) -> str:
 
 
 def taking_turns(venues: Iterable[str], test: str, *others: object) -> list[Any]:
-    """Parameters `(venue, *others)` for each venue: all but the one whose turn it is are for `make test-venues`.
+    """Parameters `(venue, *others)` for each venue: all but the selected one are for `make test-venues`.
 
-    `test`: a name that other tests do not use; with others, the turn goes by them too.
+    `test`: a name that other tests do not use. The selection also depends on `others`.
     """
     names = list(venues)
     now = at_its_turn(names, " ".join((test, *map(str, others))))
@@ -79,16 +78,16 @@ def taking_turns(venues: Iterable[str], test: str, *others: object) -> list[Any]
 
 
 def each_taking_turns(venues: Iterable[str], test: str, others: Iterable[object]) -> list[Any]:
-    """Parameters `(venue, other)` for each venue with each of the others, which take their turns each by itself."""
+    """Parameters `(venue, other)` for each venue with each of the others, with a selection per other."""
     names = list(venues)
     return [each for other in others for each in taking_turns(names, test, other)]
 
 
 def turn_of(venue: str, venues: Iterable[str], test: str) -> Callable[[T], T] | pytest.MarkDecorator:
-    """Decorates what is said of one venue in a class or function of its own."""
-    return (lambda told: told) if at_its_turn(venues, test) == venue else LEFT
+    """Decorate a class or function of tests for one venue, where other venues have their own."""
+    return (lambda decorated: decorated) if at_its_turn(venues, test) == venue else LEFT
 
 
 def may_leave(file: Path) -> bool:
-    """Whether a test file may leave tests to `make test-venues`: it names the mark, or imports from here."""
+    """Whether a test file may have tests for `make test-venues`: it uses the mark, or imports this module."""
     return re.search(r"mark\.venues|tests\.rotation", file.read_text(encoding="utf-8")) is not None

@@ -11,8 +11,10 @@ from killswitch.operations.pages.decision import DecisionHistory, decided, decis
 from killswitch.operations.pages.history import history_page
 from killswitch.operations.pages.plan import plan_page
 from killswitch.operations.pages.status import status_page
+from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.preview import Preview
 from killswitch.operations.status import StoreStatus
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostics_page
 from killswitch.render.document import section_text, text
 
 
@@ -30,6 +32,15 @@ def plan_text(shown: Preview) -> str:
 
 def decision_history_text(history: DecisionHistory) -> str:
     return text(decision_page(history))
+
+
+def diagnostics_text(found: Sequence[Diagnostic]) -> str:
+    return text(diagnostics_page(found))
+
+
+def decision_lines(decision: Decision) -> list[str]:
+    """The lines below the head of a decision, as `run` and `replay` print them."""
+    return section_text(decision_section(decision)).splitlines()[1:]
 
 
 def effects_text(decision: Decision, snapshot: Snapshot | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-from msgspec import structs
+from msgspec.structs import replace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -89,7 +89,7 @@ class OutcomeVenue(ScriptedVenue):
 
     async def snapshot(self) -> AccountSnapshot:
         answer = await super().snapshot()
-        return structs.replace(answer, health=Health(latency_ms=12.5, requests=3, errors=1))
+        return replace(answer, health=Health(latency_ms=12.5, requests=3, errors=1))
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         mood = self.moods.pop(0) if self.moods else "fill"
@@ -100,7 +100,7 @@ class OutcomeVenue(ScriptedVenue):
         report = await super().submit(request)
         if mood == "rest":
             self.reports[request.client_order_id] = report
-            return structs.replace(report, state="open", filled=Decimal(0))
+            return replace(report, state="open", filled=Decimal(0))
         self.reports[request.client_order_id] = report
         if mood == "unsure":
             raise FateUnknownError("no answer")
@@ -109,7 +109,7 @@ class OutcomeVenue(ScriptedVenue):
     async def cancel(self, symbol: str, order_id: str) -> None:
         assert isinstance(self.answer, AccountSnapshot)
         kept = tuple(order for order in self.answer.orders or () if order.id != order_id)
-        self.answer = structs.replace(self.answer, orders=kept)
+        self.answer = replace(self.answer, orders=kept)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         if self.deaf:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import Instrument, Order, Position
@@ -60,7 +60,7 @@ class MarketData:
     def with_quote(self, position: Position, now: float) -> Position:
         """The position with bid and ask, where these are known."""
         quote = self._quotes.get(position.symbol) if self.quotes.is_usable(now) else None
-        return position if quote is None else structs.replace(position, bid=quote[0], ask=quote[1])
+        return position if quote is None else replace(position, bid=quote[0], ask=quote[1])
 
     def changed_instruments(
         self, positions: Iterable[Position], orders: Iterable[Order], session: Session | None, *, barred: bool

@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from msgspec import structs
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality
@@ -168,7 +167,7 @@ class SnapshotReader:
             raise why
         parts, total = balances(base, supposed, self._settings.currency, read_at)
         found, reason = self._current_snapshot(now), f"positions: {why}"
-        return structs.replace(
+        return replace(
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
             equity=base.equity if total is None else total,
@@ -369,7 +368,7 @@ class SnapshotReader:
 
 
 def _at(position: Position, price: Decimal) -> Position:
-    return structs.replace(position, mark_price=price, notional=position.contracts * price)
+    return replace(position, mark_price=price, notional=position.contracts * price)
 
 
 async def _nothing() -> None:

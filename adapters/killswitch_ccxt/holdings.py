@@ -1,7 +1,7 @@
 """A spot account: its holdings as positions, and its equity in its currency.
 
 A holding without a price makes the equity unknown, and nothing else: holdings with a price are positions that can be
-closed. Where upper bounds of all holdings without a price are known and small, the equity is known too (ADR 0110).
+closed. Where upper bounds of all holdings without a price are known and small, the equity is known too (ADR 0080).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative, one_of, positive, required_number
 from killswitch.model.snapshot import Position
@@ -60,7 +60,7 @@ def _position(row: Row, rules: Rules) -> Position | None:
         unrealized_pnl=decimal(row.get("unrealizedPnl")),
     )
     stated = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
-    return structs.replace(position, notional=stated or position_value(position, rules[symbol]))
+    return replace(position, notional=stated or position_value(position, rules[symbol]))
 
 
 def check_contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
@@ -86,7 +86,7 @@ def position_value(position: Position, rule: Row) -> Decimal | None:
 def with_quote(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
     """The position with prices of the market where it has none itself; with a notional, if that is in `currency`."""
     is_marked = position.mark_price is not None
-    fuller = structs.replace(
+    fuller = replace(
         position,
         mark_price=position.mark_price or quote.mark,
         mark_at=position.mark_at if is_marked else quote.at,
@@ -97,7 +97,7 @@ def with_quote(position: Position, quote: Quote, rule: Row, currency: str) -> Po
     )
     if fuller.notional is not None or not in_currency(rule, currency):
         return fuller
-    return structs.replace(fuller, notional=position_value(fuller, rule))
+    return replace(fuller, notional=position_value(fuller, rule))
 
 
 def without_invalid_values(position: Position) -> Position:
@@ -106,7 +106,7 @@ def without_invalid_values(position: Position) -> Position:
     rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
     if margin is position.margin and rank == position.adl_rank:
         return position
-    return structs.replace(position, margin=margin, adl_rank=rank)
+    return replace(position, margin=margin, adl_rank=rank)
 
 
 def check_settlement(rule: Row, symbol: object) -> None:
@@ -130,7 +130,7 @@ def converted(position: Position, rate: Decimal | None) -> Position:
     def money(amount: Decimal | None) -> Decimal | None:
         return None if amount is None or rate is None else amount * rate
 
-    return structs.replace(
+    return replace(
         position,
         notional=money(position.notional),
         margin=money(position.margin),

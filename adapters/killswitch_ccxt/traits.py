@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final, Literal, cast
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Market
@@ -158,7 +159,7 @@ class Exchange:
             return cls.order_life
         user_options = spec.options.get("ccxt")
         window = user_options.get("recvWindow", cls.window) if isinstance(user_options, Mapping) else cls.window
-        return structs.replace(cls.order_life, always=float(str(window)) / 1000)
+        return replace(cls.order_life, always=float(str(window)) / 1000)
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Assets without a price: when the equity of an account is known nevertheless (ADR 0110).
+"""Assets without a price: when the equity of an account is known nevertheless (ADR 0080).
 
 It is known where an upper bound of each of them is known and all bounds together are small. A bound is the last price
 that the venue stated, up to `OLDEST_PRICE` ago, or the value that the Account document declares in `unpriced`.

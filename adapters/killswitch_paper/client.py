@@ -10,7 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from killswitch.market.terms import read_traits
 from killswitch.model.magnitude import LONGEST, readable
@@ -111,7 +112,7 @@ class HttpVenue(VenueAdapter):
             return self._failed("malformed", f"the answer is about account {seen.account}", malformed=1)
         self._rules, self._venue = headers.get(RULES_HEADER, ""), seen.venue
         latency = (time.monotonic() - began) * 1000
-        return msgspec.structs.replace(seen, health=_health(latency))
+        return replace(seen, health=_health(latency))
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         return await self._query(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
@@ -271,7 +272,7 @@ def _faults(answer: object) -> Iterator[str]:
         yield from _account_faults(answer)
     if isinstance(answer, Struct):
         may_owe = isinstance(answer, Balance | Flow)
-        for name, value in structs.asdict(answer).items():
+        for name, value in asdict(answer).items():
             if isinstance(value, Decimal):
                 if not readable(value) or (value < 0 and name not in _SIGNED and not (may_owe and name == "amount")):
                     yield f"{name} is {str(value)[:LONGEST]}"

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, quote_plus
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.poll.shared_adapter import AdapterView
 from killswitch.model.inspection import Inspection, KeyRights
@@ -103,7 +103,7 @@ class RedactedAdapter(AdapterView):
         answer = await super().snapshot()
         if not isinstance(answer, AccountSnapshot) or answer.reason is None:
             return answer
-        return structs.replace(answer, reason=self._redactor.hide(answer.reason))
+        return replace(answer, reason=self._redactor.hide(answer.reason))
 
     async def _through(self, answer: Awaitable[T]) -> T:
         try:
@@ -117,7 +117,7 @@ class RedactedAdapter(AdapterView):
             raise RuntimeError(f"{type(error).__name__}: {hidden}") from None
 
     def _redacted_push(self, push: Push) -> Push:
-        return push if push.why is None else structs.replace(push, why=self._redactor.hide(push.why))
+        return push if push.why is None else replace(push, why=self._redactor.hide(push.why))
 
     def _redacted_error(self, error: VenueError) -> VenueError:
         hidden = self._redactor.hide(str(error))
@@ -154,11 +154,11 @@ def _redact_inspection(venue: RedactedAdapter, call: Callable[..., Awaitable[Any
         found: Inspection = await venue._through(call())
         modes = (found.status, found.position_mode, found.margin_mode)
         status, position_mode, margin_mode = (None if each is None else hide(each) for each in modes)
-        return structs.replace(
+        return replace(
             found,
             status=status, position_mode=position_mode, margin_mode=margin_mode,
-            rights=structs.replace(found.rights, note=hide(found.rights.note)),
-            capabilities=tuple(structs.replace(each, note=hide(each.note)) for each in found.capabilities),
+            rights=replace(found.rights, note=hide(found.rights.note)),
+            capabilities=tuple(replace(each, note=hide(each.note)) for each in found.capabilities),
             notes=tuple(map(hide, found.notes)),
         )  # fmt: skip
 
@@ -170,7 +170,7 @@ def _redact_note(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) ->
 
     async def key_rights() -> KeyRights:
         found: KeyRights = await venue._through(call())
-        return structs.replace(found, note=venue._redactor.hide(found.note))
+        return replace(found, note=venue._redactor.hide(found.note))
 
     return key_rights
 

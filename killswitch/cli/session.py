@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.terminal import print_text
+from killswitch.cli.terminal import print_page, print_text
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
@@ -142,15 +142,15 @@ def load_policies(policies_at: Sequence[Path], variant: str | None = None) -> Lo
     `variant` is selected in every policy that declares it; the default is the selection of the files.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
-    from killswitch.policy.diagnostics.diagnostic import counts, render
+    from killswitch.policy.diagnostics.diagnostic import counts, diagnostics_page
 
     try:
         loaded = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
-        print_text(render(problems.diagnostics), err=True)
+        print_page(diagnostics_page(problems.diagnostics), err=True)
         raise click.ClickException(f"{counts(problems.diagnostics)} in the policies; nothing was started") from None
     if loaded.warnings:
-        print_text(render(loaded.warnings), err=True)
+        print_page(diagnostics_page(loaded.warnings), err=True)
     return loaded
 
 

@@ -17,7 +17,7 @@ from killswitch.render import layout
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-    from killswitch.render.document import Page
+    from killswitch.render.document import Page, Section
 
 _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED \w+"
@@ -62,12 +62,19 @@ def print_text(text: str, *, err: bool = False) -> None:
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 
-def print_page(page: Page, form: str = "text") -> None:
-    """Print a page: as text within the width of stdout and with coloured alarms, as markdown, or as html."""
+def print_page(page: Page, form: str = "text", *, err: bool = False) -> None:
+    """Print a page: as text within the width of the terminal and with coloured alarms, as markdown, or as html."""
     if form == "text":
-        print_text(render_page(form, page, terminal_width()))
+        print_text(render_page(form, page, terminal_width(sys.stderr if err else None)), err=err)
     else:
-        click.echo(render_page(form, page))
+        click.echo(render_page(form, page), err=err)
+
+
+def print_section(shown: Section, *, err: bool = False) -> None:
+    """Print one section of a page that is not complete yet, as text."""
+    from killswitch.render.document import section_text
+
+    print_text(section_text(shown, terminal_width(sys.stderr if err else None)), err=err)
 
 
 def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[[], Page]) -> None:
@@ -81,7 +88,7 @@ def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[
 def render_page(form: str, page: Page, within: int | None = None) -> str:
     """A page as text no wider than `within`, as markdown or as html; without a final line break."""
     if form == "html":
-        from killswitch.render.document import html
+        from killswitch.render.html import html
 
         return html(page)
     from killswitch.render.document import markdown, text

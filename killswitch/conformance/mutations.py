@@ -208,7 +208,7 @@ def faults(trial: ChangedAnswer, expected: AccountSnapshot, seen: AccountSnapsho
 
 def _is_unlisted(expected: AccountSnapshot, seen: AccountSnapshot) -> bool:
     """Whether each holding that is no longer a position is in the balances without a price, and equity is unknown:
-    nothing else is known of an asset without a market at its venue (ADR 0110), and nobody queries its fills."""
+    nothing else is known of an asset without a market at its venue (ADR 0080), and nobody queries its fills."""
     if seen.equity is not None or not seen.reason:
         return False
     unpriced = [abs(it.amount) for it in seen.balances or () if it.price is None]

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.conformance.case import (
     NOT_DONE,
@@ -235,7 +235,7 @@ class OrderGuarantees:
         buy = OrderRequest("ks0001", case.symbol, "buy", "long", Decimal("0.5"), False, "limit", Decimal(60))
         stop = case.closing(Decimal("0.25"), "ks0002")
         await case.venue.submit(buy)
-        await case.venue.submit(structs.replace(stop, trigger_price=Decimal(50), trigger_when="falls"))
+        await case.venue.submit(replace(stop, trigger_price=Decimal(50), trigger_when="falls"))
         resting = sorted(await case.venue.open_orders(), key=lambda order: order.trigger_price is not None)
         assert len(resting) == 2, "they do not both rest"
         limit, trigger = resting
@@ -251,7 +251,7 @@ class OrderGuarantees:
         another one of the same name."""
         rule = case.venue.traits.order_life
         valid_seconds = None if rule.longest is None else min(rule.longest, max(rule.shortest, 3.0))
-        request = structs.replace(case.closing(Decimal(1), "ks0001"), valid_for=valid_seconds)
+        request = replace(case.closing(Decimal(1), "ks0001"), valid_for=valid_seconds)
         bounds = [bound for bound in (valid_seconds, rule.always) if bound is not None]
         bound = min(bounds, default=HELD_LONG)
         bounded = bound < HELD_LONG

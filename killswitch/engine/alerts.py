@@ -7,7 +7,9 @@ notified last that something is over may rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
 
 from msgspec import Raw, Struct
 from msgspec import json as msgjson
@@ -60,11 +62,13 @@ class AlertState(Struct, frozen=True):
     """The alerts of a run and of the runs before it, by key.
 
     `earlier`: the severities and texts of what was notified in the hour before a start without this state, or without
-    all of it. They are not notified again before `until` (microseconds).
+    all of it. `notified`: the keys of what an earlier version notified and kept elsewhere, with their severity. Neither
+    is notified again before `until` (microseconds).
     """
 
     known: dict[str, KnownAlert] = {}
     earlier: frozenset[tuple[Severity, str]] = frozenset()
+    notified: dict[str, Severity] = {}
     until: int = 0
 
     @property
@@ -75,7 +79,7 @@ class AlertState(Struct, frozen=True):
 
 def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, ...], AlertState]:
     """The notices of a tick at `now` (microseconds) whose parts returned `alerts`, and the state after it."""
-    if state.earlier and now >= state.until:
+    if (state.earlier or state.notified) and now >= state.until:
         state = AlertState(state.known)
     if not (alerts.found or state.known):
         return (), state
@@ -89,7 +93,9 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
     for key, alert in present.items():
         before = known.get(key)
         text, known[key] = _appeared(alert, now) if before is None else _found(before, alert, now)
-        if text is not None and (before is not None or not _was_notified(alert, state.earlier)):
+        if before is None and key in state.notified:
+            known[key] = replace(known[key], severity=_graver(alert.severity, state.notified[key]))
+        if text is not None and (before is not None or not _was_notified(alert, state)):
             notified.append((alert, alert.severity, text, False))
     unknown = frozenset(alerts.unknown)
     for key in [key for key in known if key not in present]:
@@ -105,8 +111,11 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
     return _notices(notified, now), state if known == state.known else replace(state, known=known)
 
 
-def _was_notified(alert: Alert, earlier: frozenset[tuple[Severity, str]]) -> bool:
-    """Whether a notice with its severity and text is among the earlier ones, alone or with others under its heading."""
+def _was_notified(alert: Alert, state: AlertState) -> bool:
+    """Whether its key, or its text alone or with others under its heading, is among what was notified earlier."""
+    earlier, severity = state.earlier, state.notified.get(alert.key)
+    if severity is not None and _GRAVITY[alert.severity] <= _GRAVITY[severity]:
+        return True
     if alert.heading is None:
         return (alert.severity, alert.text) in earlier
     start = f"{alert.heading}: "
@@ -228,6 +237,21 @@ def encode_state(state: AlertState) -> bytes:
     return _ENCODER.encode(state.known)
 
 
+_ONE_NUMBER = re.compile(rb'"measure":"(-?\d+(?:\.\d+)?(?:E[+-]?\d+)?)"')
+"""A measure as versions before measures of several numbers stored it."""
+_POSITION = Decimal(10**15)
+"""What one position left counted in such a measure of a shortfall, next to contracts."""
+
+
+def _measure(stored: re.Match[bytes]) -> bytes:
+    size = Decimal(stored[1].decode())
+    return b'"measure":' + _ENCODER.encode((size,) if size < _POSITION else divmod(size, _POSITION))
+
+
+def _decode_entry(entry: bytes) -> KnownAlert:
+    return _DECODER.decode(_ONE_NUMBER.sub(_measure, entry))
+
+
 def _until(known: KnownAlert, now: int) -> KnownAlert:
     if max(known.since, known.notified, known.gone or 0) <= now:
         return known
@@ -235,17 +259,25 @@ def _until(known: KnownAlert, now: int) -> KnownAlert:
     return replace(known, since=min(known.since, now), notified=min(known.notified, now), gone=gone)
 
 
-def read_state(blob: bytes | None, earlier: Iterable[Notice] = (), now: int = LATEST) -> AlertState:
+def read_state(
+    blob: bytes | None,
+    earlier: Iterable[Notice] = (),
+    now: int = LATEST,
+    notified: Mapping[str, Severity] | None = None,
+) -> AlertState:
     """The stored state, as far as this version can decode it, for a start at `now` (microseconds).
 
     If there is none, or not all of it can be decoded, what an `earlier` notice of the last hour reported counts as
-    notified for the first minute: some parts take a few passes to find what is wrong. Times after the start come from a
-    clock that was ahead: they count as the start, since pauses would otherwise last until that time.
+    notified for the first minute: some parts take a few passes to find what is wrong. So do the keys of `notified`, of
+    which an earlier version kept elsewhere that it had notified them. Times after the start come from a clock that was
+    ahead: they count as the start, since pauses would otherwise last until that time.
     """
     entries = decoded(_ENTRIES.decode, blob)
-    read = {key: decoded(_DECODER.decode, bytes(entry)) for key, entry in (entries or {}).items()}
+    read = {key: decoded(_decode_entry, bytes(entry)) for key, entry in (entries or {}).items()}
     known = {key: _until(each, now) for key, each in read.items() if each is not None}
+    elsewhere = {key: severity for key, severity in (notified or {}).items() if key not in known}
     if entries is not None and len(known) == len(entries):
-        return AlertState(known)
+        return AlertState(known, notified=elsewhere, until=now + FIRST_PAUSE if elsewhere else 0)
     recent = (notice for notice in earlier if now - to_micros(notice.as_of) < REMEMBERED)
-    return AlertState(known, frozenset((notice.severity, notice.text) for notice in recent), now + FIRST_PAUSE)
+    texts = frozenset((notice.severity, notice.text) for notice in recent)
+    return AlertState(known, texts, elsewhere, now + FIRST_PAUSE)

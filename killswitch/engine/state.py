@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 NEVER = 1 << 62
 """Later than any instant in microseconds."""
@@ -15,7 +15,7 @@ class Triggers(Struct, frozen=True):
     """State of all triggers: bit i of a mask, or key i, is trigger i of the graph. The dicts are never modified.
 
     held: counts as true. confirmed: was true for its confirmation time, and stays confirmed while held.
-    reported: its unknown state was reported. since: when it became held.
+    since: when it became held.
     ticks: scheduled ticks held, for pending triggers that confirm in ticks. unknown_since: when it became unknown.
     due: before this instant nothing changes unless held or unknown do.
     """
@@ -23,14 +23,13 @@ class Triggers(Struct, frozen=True):
     held: int
     confirmed: int
     unknown: int
-    reported: int
     since: dict[int, int]
     ticks: dict[int, int]
     unknown_since: dict[int, int]
     due: int = NEVER
 
 
-QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
+QUIET = Triggers(0, 0, 0, {}, {}, {})
 """No trigger is held or unknown."""
 
 
@@ -38,7 +37,6 @@ class PendingClose(Struct, frozen=True):
     """A pending close: its stage fired while accounts could not be read.
 
     `triggers` were confirmed at the firing; `since` and `until` are microseconds; `accounts` could not be read.
-    `reported`: sets of readable accounts for which the wait was already notified.
     """
 
     stage: str
@@ -46,7 +44,6 @@ class PendingClose(Struct, frozen=True):
     since: int
     until: int
     accounts: tuple[str, ...]
-    reported: tuple[str, ...] = ()
 
 
 class PartialFiring(Struct, frozen=True):
@@ -64,38 +61,8 @@ class PartialFiring(Struct, frozen=True):
     held_back: bool = False
 
 
-class StageMachineState(Struct, frozen=True):
-    """A stage machine and its triggers.
-
-    `fired_value`: unit value at the last firing; None if it was unknown.
-    `barren`: "stage/reason" of stages that should fire and could not; each is notified once.
-    `acted`: "stage/account" of stages that acted without latching → end of their cooldown.
-    `spent`: bit i is set if a stage has fired on trigger i and the trigger was not observed false since.
-    `waiting`: the pending close of accounts that cannot be read.
-    `partial`: a firing that is in force and not latched.
-    """
-
-    triggers: Triggers
-    level: int = 0
-    stage: str | None = None
-    fired_at: int | None = None
-    fired_value: float | None = None
-    cooldown_until: int | None = None
-    reset_since: int | None = None
-    barren: tuple[str, ...] = ()
-    acted: dict[str, int] = {}
-    spent: int = 0
-    waiting: PendingClose | None = None
-    partial: PartialFiring | None = None
-
-
-def initial() -> StageMachineState:
-    """The initial state: nothing held, nothing fired."""
-    return StageMachineState(QUIET)
-
-
 class StoredTrigger(Struct, frozen=True):
-    """One trigger as serialised."""
+    """One trigger as serialised. `reported`: an earlier version has notified that it is unknown; now always false."""
 
     held: bool
     confirmed: bool
@@ -105,13 +72,18 @@ class StoredTrigger(Struct, frozen=True):
     unknown_since: int | None
 
 
-class StoredState(Struct, frozen=True):
-    """A serialised state: triggers by name, so that edits of the policy keep the state of unchanged triggers.
+class StageState(Struct, frozen=True, kw_only=True):
+    """A stage machine and its triggers, which have another form while it runs than in the store.
 
-    `spent` is None in states stored by versions without it.
+    `fired_value`: unit value at the last firing; None if it was unknown.
+    `barren`: "stage/accounts" of stages that fired without latching, and of which accounts could then be read.
+    `acted`: "stage/account" of stages that acted without latching → end of their cooldown.
+    `spent`: triggers on which a stage has fired and that were not observed false since.
+    `waiting`: the pending close of accounts that cannot be read.
+    `partial`: a firing that is in force and not latched.
     """
 
-    triggers: dict[str, StoredTrigger]
+    triggers: Triggers | dict[str, StoredTrigger]
     level: int
     stage: str | None
     fired_at: int | None
@@ -120,9 +92,34 @@ class StoredState(Struct, frozen=True):
     reset_since: int | None
     barren: tuple[str, ...]
     acted: dict[str, int]
-    spent: tuple[str, ...] | None = None
+    spent: int | tuple[str, ...] | None
     waiting: PendingClose | None = None
     partial: PartialFiring | None = None
+
+
+class StageMachineState(StageState, frozen=True, kw_only=True):
+    """The state while it runs: trigger i of the graph is bit i."""
+
+    triggers: Triggers
+    spent: int
+
+
+class StoredState(StageState, frozen=True, kw_only=True):
+    """The serialised state: triggers by name, so that edits of the policy keep the state of unchanged triggers.
+
+    `spent` is None in states stored by versions without it.
+    """
+
+    triggers: dict[str, StoredTrigger]
+    spent: tuple[str, ...] | None = None
+
+
+def initial() -> StageMachineState:
+    """The initial state: nothing held, nothing fired."""
+    return StageMachineState(
+        triggers=QUIET, level=0, stage=None, fired_at=None, fired_value=None, cooldown_until=None, reset_since=None,
+        barren=(), acted={}, spent=0,
+    )  # fmt: skip
 
 
 def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int]) -> StoredState:
@@ -155,17 +152,17 @@ def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[s
     )
 
 
-def level_in_force(state: StageMachineState | StoredState) -> int:
+def level_in_force(state: StageState) -> int:
     """Level of the stage that has fired and was not reset since, latched or not; 0 is normal."""
     return state.level if state.partial is None else max(state.level, state.partial.level)
 
 
-def partial_in_force(state: StageMachineState | StoredState) -> PartialFiring | None:
+def partial_in_force(state: StageState) -> PartialFiring | None:
     """The partial firing, if it is in force: no stage at or above its level has latched."""
     return state.partial if state.partial is not None and state.partial.level > state.level else None
 
 
-def stage_in_force(state: StageMachineState | StoredState) -> str | None:
+def stage_in_force(state: StageState) -> str | None:
     """Name of the stage at the level in force."""
     partial = partial_in_force(state)
     return state.stage if partial is None else partial.stage
@@ -176,17 +173,14 @@ def to_stored(state: StageMachineState, names: tuple[str, ...]) -> StoredState:
     now = state.triggers
     triggers = {
         name: StoredTrigger(
-            bool(now.held >> i & 1), bool(now.confirmed >> i & 1), bool(now.reported >> i & 1),
+            bool(now.held >> i & 1), bool(now.confirmed >> i & 1), False,
             now.since.get(i), now.ticks.get(i), now.unknown_since.get(i),
         )
         for i, name in enumerate(names)
         if (now.held | now.unknown) >> i & 1
     }  # fmt: skip
-    return StoredState(
-        triggers, state.level, state.stage, state.fired_at, state.fired_value,
-        state.cooldown_until, state.reset_since, state.barren, state.acted,
-        tuple(name for i, name in enumerate(names) if state.spent >> i & 1), state.waiting, state.partial,
-    )  # fmt: skip
+    spent = tuple(name for i, name in enumerate(names) if state.spent >> i & 1)
+    return StoredState(**asdict(state) | {"triggers": triggers, "spent": spent})
 
 
 _ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=None, ticks=None, unknown_since=None)
@@ -203,17 +197,13 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> StageMachineStat
         held=mask([t.held for t in found]),
         confirmed=mask([t.confirmed for t in found]),
         unknown=mask([t.unknown_since is not None for t in found]),
-        reported=mask([t.reported for t in found]),
         since={i: t.since for i, t in enumerate(found) if t.since is not None},
         ticks={i: t.ticks for i, t in enumerate(found) if t.ticks is not None},
         unknown_since={i: t.unknown_since for i, t in enumerate(found) if t.unknown_since is not None},
         due=0,  # the policy may have changed: evaluate at the next step
     )
-    return StageMachineState(
-        triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
-        stored.cooldown_until, stored.reset_since, stored.barren, stored.acted,
-        mask([name in _spent(stored) for name in names]), stored.waiting, stored.partial,
-    )  # fmt: skip
+    spent = mask([name in _spent(stored) for name in names])
+    return StageMachineState(**asdict(stored) | {"triggers": triggers, "spent": spent})
 
 
 def _spent(stored: StoredState) -> Collection[str]:

@@ -87,12 +87,11 @@ class StageMachine(Struct, frozen=True):
 
 
 class StepResult(Struct, frozen=True, gc=False):
-    """Result of one evaluation. `eligible`: stages that may fire, highest first. `unknown`: triggers to report."""
+    """Result of one evaluation. `eligible`: stages that may fire, highest first."""
 
     state: StageMachineState
     eligible: tuple[Stage, ...] = ()
     reset: bool = False
-    unknown: tuple[int, ...] = ()
 
 
 def step(
@@ -122,21 +121,20 @@ def step(
     ):
         if level_in_force(state) == 0 and not before.confirmed:
             return StepResult(state)
-        reports: tuple[int, ...] = ()
     else:
         asserted = (true | missing & machine.trip) & machine.all
-        triggers, reports = _move(machine, before, holding, missing, asserted, now, scheduled)
+        triggers = _move(machine, before, holding, missing, asserted, now, scheduled)
         # only an observed false ends a trigger: missing data never clears it
         state = replace(state, triggers=triggers, spent=state.spent & (true | missing))
     state, reset = _watch_reset(machine, state, true, now)
     eligible = _eligible(machine, state, now, unit_value, cost)
-    return StepResult(state, eligible, reset and not eligible, reports)
+    return StepResult(state, eligible, reset and not eligible)
 
 
 def _move(
     machine: StageMachine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
-) -> tuple[Triggers, tuple[int, ...]]:
-    """Triggers after this evaluation, and those whose unknown state is to be reported."""
+) -> Triggers:
+    """Triggers after this evaluation."""
     since, due = before.since, before.due
     changed = held ^ before.held
     if changed:
@@ -149,15 +147,12 @@ def _move(
     confirmed, ticks = before.confirmed & held, before.ticks
     if ticks or machine.counting:
         ticks = _count(machine, ticks, held & ~confirmed, scheduled)
-    unknown_since, reported = before.unknown_since, 0
-    reports: tuple[int, ...] = ()
+    unknown_since = before.unknown_since
     if missing or before.unknown:
         unknown_since = {i: before.unknown_since.get(i, now) for i in bits(missing)}
-        reports, reported, due = _overdue(machine, unknown_since, before.reported & missing, now, due)
     if now >= due or ticks:
         confirmed, due = _confirm(machine, confirmed, held, asserted, since, ticks, now)
-        due = min(due, _next_report(machine, unknown_since, reported))
-    return Triggers(held, confirmed, missing, reported, since, ticks, unknown_since, due), reports
+    return Triggers(held, confirmed, missing, since, ticks, unknown_since, due)
 
 
 def _count(machine: StageMachine, ticks: dict[int, int], pending: int, scheduled: bool) -> dict[int, int]:
@@ -190,19 +185,9 @@ def _confirm(
     return confirmed, due
 
 
-def _overdue(
-    machine: StageMachine, unknown_since: dict[int, int], reported: int, now: int, due: int
-) -> tuple[tuple[int, ...], int, int]:
-    """Triggers whose unknown state is to be reported now, the mask of all reported ones, and when to look again."""
-    late = tuple(i for i, at in unknown_since.items() if not reported >> i & 1 and now - at >= machine.grace[i])
-    for i in late:
-        reported |= 1 << i
-    return late, reported, min(due, _next_report(machine, unknown_since, reported))
-
-
-def _next_report(machine: StageMachine, unknown_since: dict[int, int], reported: int) -> int:
-    waiting = (at + machine.grace[i] for i, at in unknown_since.items() if not reported >> i & 1)
-    return min(waiting, default=NEVER)
+def overdue(machine: StageMachine, triggers: Triggers, now: int) -> tuple[int, ...]:
+    """Triggers that have been unknown for their grace."""
+    return tuple(i for i, at in triggers.unknown_since.items() if now - at >= machine.grace[i])
 
 
 def _watch_reset(
@@ -267,7 +252,7 @@ def triggers_of(stage: Stage) -> int:
 
 
 def stage_of_record(record: str) -> str:
-    """The stage of an entry of `barren`, whose format is the stage's name, a slash and the reported reason."""
+    """The stage of an entry of `barren` or `acted`: its name before the slash."""
     return record.partition("/")[0]
 
 
@@ -317,7 +302,7 @@ def refute(state: StageMachineState, before: Triggers, refuted: int) -> StageMac
 
     triggers = Triggers(
         mask(now.held, before.held), mask(now.confirmed, before.confirmed), mask(now.unknown, before.unknown),
-        mask(now.reported, before.reported), values(now.since, before.since), values(now.ticks, before.ticks),
+        values(now.since, before.since), values(now.ticks, before.ticks),
         values(now.unknown_since, before.unknown_since), min(now.due, before.due),
     )  # fmt: skip
     return replace(state, triggers=triggers)
@@ -328,11 +313,11 @@ def reset() -> StageMachineState:
     return initial()
 
 
-def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, unknown: int) -> int:
-    """The instant (microseconds) before which `step` changes nothing while the conditions stay the same.
+def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, unknown: int, now: int) -> int:
+    """The instant before which `step` changes nothing, and no trigger is overdue, while the conditions stay the same.
 
-    `state` is the result of the last step, `true` and `unknown` its evaluated masks. NEVER: only a change of conditions
-    has an effect. 0: the machine is not quiescent.
+    `state` is the result of the last step, at `now`; `true` and `unknown` are its evaluated masks. Instants are in
+    microseconds. NEVER: only a change of conditions has an effect. 0: the machine is not quiescent.
     """
     triggers = state.triggers
     missing = unknown & machine.all
@@ -343,7 +328,8 @@ def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, 
         return 0
     if any(stage.level >= state.level and is_confirmed(stage, triggers.confirmed) for stage in machine.graph.stages):
         return 0  # only its cooldown or the unit value keeps it from firing
-    return min(triggers.due, _reset_due(machine, state, true))
+    ends = (at + machine.grace[i] for i, at in triggers.unknown_since.items())
+    return min(triggers.due, _reset_due(machine, state, true), *(end for end in ends if end > now))
 
 
 def _reset_due(machine: StageMachine, state: StageMachineState, true: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.journal.lifecycle import ZERO
 from killswitch.journal.orders import unrecognised_state_text
@@ -38,7 +38,7 @@ def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
         raise MalformedAnswerError(f"order {name} has an invalid filled amount: {venue_text(report.filled)}")
     if report.state == "filled" and filled == ZERO:
         raise MalformedAnswerError(f"order {name} is reported filled with a filled amount of 0")
-    return structs.replace(
+    return replace(
         report,
         id=venue_text(report.id),
         filled=min(filled, most),
@@ -70,7 +70,7 @@ def validated_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
 
 def validated_rules(instrument: Instrument) -> Instrument:
     """The instrument's rules; a rule that is not a number is unknown."""
-    return structs.replace(
+    return replace(
         instrument,
         amount_step=finite(instrument.amount_step),
         min_amount=finite(instrument.min_amount),

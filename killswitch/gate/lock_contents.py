@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.gate.changes import FAR_FUTURE, LockRecord, LockRequest, Stamp
 from killswitch.gate.lock_merge import (
@@ -138,7 +138,7 @@ class LockContents:
             others = decisions_of(existing) or {"unknown"}
         others -= decisions_of(requested)
         details = requested.details | ({ALSO: ", ".join(sorted(others))} if others else {})
-        return msgspec.structs.replace(joined(existing, requested), details=details)
+        return replace(joined(existing, requested), details=details)
 
     def _holds(self, path: Path, existing: LockRecord, request: LockRequest) -> bool:
         """Whether the scope is locked as strictly and as long as requested, in a file that can be read."""

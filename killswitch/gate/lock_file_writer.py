@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.gate.changes import LockRecord, StaleGenerationError, Stamp
 from killswitch.gate.files import replace_file
@@ -43,7 +43,7 @@ class LockFileWriter:
         left = found.alive_until - self.wall_at(now)
         # A file that is alive for more than `alive_for` was written before a clock stepped back.
         lives = left <= self.alive_for and (left >= self.alive_for / 2 or not kept)
-        return lives and found == structs.replace(lock, alive_until=found.alive_until, generation=self.generation)
+        return lives and found == replace(lock, alive_until=found.alive_until, generation=self.generation)
 
     def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> LockRecord:
         """Write the file, and return its content.
@@ -63,7 +63,7 @@ class LockFileWriter:
     def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> LockRecord:
         """Write the file, alive for `alive_for` seconds; if it is not `kept`, stale from the start."""
         alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
-        fresh = structs.replace(lock, generation=self.generation, alive_until=alive_until)
+        fresh = replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
         return fresh
 

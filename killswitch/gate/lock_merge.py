@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote
 
-import msgspec
+from msgspec.structs import replace
 
 from killswitch.gate.changes import FAR_FUTURE, LockRecord, Stamp
 from killswitch.gate.lock_reader import LockFile
@@ -35,7 +35,7 @@ def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
 
 def joined(existing: LockRecord, requested: LockRecord) -> LockRecord:
     """`requested` merged with `existing` on the same scope: neither mode nor end gets weaker."""
-    return msgspec.structs.replace(
+    return replace(
         requested,
         mode=strictest_mode((existing.mode, requested.mode)),
         expires_ts=max(existing.expires_ts, requested.expires_ts),
@@ -90,12 +90,12 @@ def with_wider(own: LockRecord, wider: Sequence[LockRecord], now: datetime) -> L
         return own
     if in_force(own, now):
         held.append(own)
-    return msgspec.structs.replace(_sum_of(held, own.scope, Stamp(now, own.generation, own.alive_until)), own=own)
+    return replace(_sum_of(held, own.scope, Stamp(now, own.generation, own.alive_until)), own=own)
 
 
 def own_of(lock: LockRecord) -> LockRecord:
     """The lock of the scope itself, without the locks of wider scopes."""
-    return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
+    return lock if lock.own is None else replace(lock.own, own=None)
 
 
 def own_in(file: LockFile, stamp: Stamp) -> LockRecord:

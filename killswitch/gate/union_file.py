@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import replace
 
 from killswitch.gate.changes import GuardError, LockError, LockOutcome, LockProblem, LockRecord
@@ -74,12 +73,12 @@ class UnionFile:
         if found is None:
             return None
         ahead = max(0.0, (now - wall).total_seconds())
-        return msgspec.structs.replace(found, expires_ts=found.expires_ts + ahead)
+        return replace(found, expires_ts=found.expires_ts + ahead)
 
     def sum_of(self, held: Sequence[LockRecord], now: datetime) -> LockRecord:
         """The union of the locks, signed with the lock folder."""
         union = union_of(held, self._writer.stamp(now))
-        return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
+        return replace(union, details={**union.details, **signature(self._folders[0])})
 
     def _begin(self, now: datetime) -> None:
         if self._is_resolved:
@@ -101,7 +100,7 @@ class UnionFile:
         if found is None or not is_signed(found, *self._folders):
             self._writer.replace(self.path, union, now)  # another folder's generation does not count here
             return
-        expected = msgspec.structs.replace(
+        expected = replace(
             union, created_ts=found.created_ts,
             expires_ts=union.expires_ts if union.locked else found.expires_ts,
         )  # fmt: skip

@@ -12,23 +12,12 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.model.decision import Rung
 from killswitch.model.words import Cause
 from killswitch.policy.schema import unwinding as schema
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
-
-@frozen_from(schema.Rung)
-class LadderStepRule(Struct, frozen=True):
-    """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
-
-    `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
-    market orders. The last step repeats without end.
-    """
-
-    order: Literal["limit_ioc", "market", "limit"]
-    widen: Decimal = Decimal(1)
-    """Unused for `market`."""
-    tries: int = 1
+frozen_from(schema.Rung)(Rung)
 
 
 @frozen_from(schema.Impact)
@@ -114,7 +103,7 @@ class UnwindingRule(Struct, frozen=True):
     """None: positions are split only at the venue's maximum."""
     slippage: tuple[SlippageRule, ...] = ()
     """The first class that covers a symbol applies; without one the price is unbounded."""
-    ladder: tuple[LadderStepRule, ...] = ()
+    ladder: tuple[Rung, ...] = ()
     """Not empty with `slippage`, and ends with an exit; empty: every order is a market order."""
     hedge: HedgeRule = SUGGESTED_ONLY
     spot: SpotRule = DEFAULT_SPOT
@@ -132,13 +121,13 @@ def _bounded(at_most: str) -> tuple[SlippageRule, ...]:
     return (SlippageRule(None, Decimal(at_most)),)
 
 
-_RESTING = LadderStepRule("limit", Decimal(3))
-_SHORT = (LadderStepRule("limit_ioc"), LadderStepRule("market", tries=2), _RESTING)
+_RESTING = Rung("limit", Decimal(3))
+_SHORT = (Rung("limit_ioc"), Rung("market", tries=2), _RESTING)
 """One try within the bound, then at any price."""
 _LONG = (
-    LadderStepRule("limit_ioc", tries=2),
-    LadderStepRule("limit_ioc", Decimal(2), 2),
-    LadderStepRule("market", tries=2),
+    Rung("limit_ioc", tries=2),
+    Rung("limit_ioc", Decimal(2), 2),
+    Rung("market", tries=2),
     _RESTING,
 )
 

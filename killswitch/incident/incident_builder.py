@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
@@ -18,7 +18,7 @@ from killswitch.incident.record.closed_positions import (
     closed_positions,
     credit_own_decisions,
 )
-from killswitch.incident.record.decision_basis import first_hops
+from killswitch.incident.record.decision_basis import first_hops, stage_text
 from killswitch.incident.record.document import (
     ChecklistItem,
     DeclaredReason,
@@ -31,8 +31,8 @@ from killswitch.incident.record.document import (
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
-from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left, stage_text
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left
 from killswitch.incident.record.remarks import remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import timeline
@@ -64,14 +64,14 @@ def incident_of(
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
-    found = structs.replace(
+    found = replace(
         found,
         as_of=as_of,
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
         remarks=remarks(found, hops, unsent),
     )
-    return structs.replace(
+    return replace(
         found,
         checklist=checklist(found, notification_item(notifications)),
         commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
@@ -105,7 +105,7 @@ def _recorded_facts(
         firings=firings,
         reset=None if ending is None else IncidentReset(ending.id, ending.as_of, ending.author, ending.reason),
         timeline=(),
-        orders=outcomes((each.decision, each.result) for each in recorded),
+        orders=outcomes(results),
         endings=tuple(one for each in recorded for one in account_closes(each)),
         left=tuple(each for each in held if each.contracts is None or each.to_close),
         settled=tuple(each for each in held if each.contracts is not None and not each.to_close),
@@ -123,13 +123,13 @@ def _recorded_facts(
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]
     notices = _notices(store, opening, closed_at)
     moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions)
-    return structs.replace(
+    return replace(
         found,
         state="open" if closed_at is None else "closed",
         closed_at=closed_at,
         as_of=max(moment.at for moment in moments),
         timeline=moments,
-        course=read_curve(store, opening, closed_at),
+        course=read_curve(store, incident.decisions, closed_at),
     )
 
 
@@ -138,12 +138,12 @@ def _positions(store: IncidentStore, recorded: Sequence[RecordedDecision]) -> tu
     return credit_own_decisions(store, positions, recorded[0].decision.as_of, {each.decision.id for each in recorded})
 
 
-def _totals(results: Sequence[Result], lines: Sequence[OrderLine], positions: Sequence[ClosedPosition]) -> Totals:
+def _totals(results: Sequence[Result], lines: Sequence[OrderOutcome], positions: Sequence[ClosedPosition]) -> Totals:
     """Sum up the orders. Several closes have no common duration, because the time between them belongs to none."""
     is_over = all(each.standing != "closing" for each in results)
     durations = [each.totals.took for each in results if each.orders]
     totals = count_orders(lines, [each.seen_at for each in positions if each.seen_at], ended=is_over)
-    return structs.replace(totals, took=durations[0] if len(durations) == 1 else None)
+    return replace(totals, took=durations[0] if len(durations) == 1 else None)
 
 
 def _is_unfinished(incident: Incident, *settled: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Self
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
@@ -136,7 +136,7 @@ class BackgroundRecorder:
     def write(self, snapshot: Snapshot) -> None:
         """Append one snapshot soon, or drop it."""
         missing = self._missing + self._writer.lost
-        lost = self._writer.put(encode_snapshot(structs.replace(snapshot, missing=missing)) + b"\n")
+        lost = self._writer.put(encode_snapshot(replace(snapshot, missing=missing)) + b"\n")
         if lost is not None:
             self._missing += lost - missing  # more may have been dropped since the count
 

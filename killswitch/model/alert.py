@@ -33,10 +33,10 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     `key` identifies it for as long as it lasts, also in other versions of this program: it consists of stable
     identifiers, separated by slashes, and never of text. `over` begins the resolving notice; None: the text of the
     alert is repeated. `since`: when it began (microseconds), if its part knows that better than the tick that found it.
-    `measure`: its size, where an alert that grows is notified again. `lasts`: false for a finding, which is notified
-    once and never resolved, because its part does not look for its end. `resolves`: false where the part notifies the
-    end itself. `heading`: what the text stands under; notices of a tick with one heading are one, so that
-    forty positions of one account are one page.
+    `measure`: its size, where an alert that grows is notified again; of several numbers, the first that differs
+    decides. `lasts`: false for a finding, which is notified once and never resolved, because its part does not look for
+    its end. `resolves`: false where the part notifies the end itself. `heading`: what the text stands under; notices of
+    a tick with one heading are one, so that forty positions of one account are one page.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     group: NoticeGroup = RUNNER
     over: str | None = None
     since: int | None = None
-    measure: Decimal | None = None
+    measure: tuple[Decimal, ...] | None = None
     lasts: bool = True
     resolves: bool = True
     heading: str | None = None

@@ -87,7 +87,7 @@ class BookChange(Struct, frozen=True):
 
 
 class Rung(Struct, frozen=True, omit_defaults=True):
-    """One step of the order ladder: `tries` orders of this kind, then the next step.
+    """One step of the order ladder: `tries` orders of this kind, then the next step. The last one repeats without end.
 
     `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
     `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.

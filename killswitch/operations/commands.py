@@ -15,7 +15,7 @@ from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import DecisionStatus, fold_result
 from killswitch.journal.codec import decode_all
-from killswitch.model.decision import Decision, LockOrder, Notice, decision_id
+from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -131,17 +131,6 @@ def watched_scopes(view: RunnerView) -> set[str]:
 def locked_scopes(locks: Iterable[LockView]) -> set[str]:
     """The locked scopes, whichever program locked them: `ksctl reset` lifts a lock also without a policy."""
     return {lock.scope for lock in locks if lock.ordered and lock.has_own and lock.scope is not None} - {UNION_SCOPE}
-
-
-def lock_line(order: LockOrder, *, is_written: bool) -> str:
-    """The lock of a command in one line, and the command that lifts it."""
-    if not is_written:
-        return (
-            f"the lock of {order.scope} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
-            "trade there"
-        )
-    end = f"until {rfc3339(order.until)}" if order.until else f"until `ksctl unlock {order.scope}`"
-    return f"{order.scope} is locked ({order.mode}) {end}"
 
 
 def is_pending(store: Store, event: Event) -> bool:

@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import DecisionStatus, Ending, Result, fold_result
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.results import AccountClose, DecisionStatus, Result, fold_result
 from killswitch.journal.entries import Entry, Place, PlannedWork, known
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.words import Cause
@@ -109,7 +109,7 @@ def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, 
         if (each := _blocked_position(position, orders.get(position.key, ()), endings)) is not None
     )
     ended = result.standing != "closing"
-    until = max((ending.at for ending in result.endings), default=now) if ended else now
+    until = max((each.at for each in result.endings if each.at), default=now) if ended else now
     left, why = None, None
     if not ended:
         left, why = _seconds_left(decision, targets, result, blocked, now, is_runner_alive=is_runner_alive)
@@ -151,16 +151,16 @@ def _scheduled(unwinding: Unwinding, orders: int, slices: int) -> float:
     return max(by_rate, max(0, slices - 1) * (unwinding.pause or 0.0))
 
 
-def _by_position(orders: Sequence[OrderLine]) -> Mapping[Place, Sequence[OrderLine]]:
+def _by_position(orders: Sequence[OrderOutcome]) -> Mapping[Place, Sequence[OrderOutcome]]:
     """The orders of each position, in the order of sending."""
-    found: dict[Place, list[OrderLine]] = {}
+    found: dict[Place, list[OrderOutcome]] = {}
     for order in orders:
-        found.setdefault((order.account, order.symbol, order.position_side), []).append(order)
+        found.setdefault(order.place, []).append(order)
     return found
 
 
 def _positions(
-    decision: Decision, journal: Sequence[Entry], result: Result, orders: Mapping[Place, Sequence[OrderLine]]
+    decision: Decision, journal: Sequence[Entry], result: Result, orders: Mapping[Place, Sequence[OrderOutcome]]
 ) -> tuple[_PositionProgress, ...]:
     last_verified = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
@@ -194,7 +194,7 @@ def _largest(decision: Decision) -> Mapping[Place, Decimal]:
     return found
 
 
-def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
+def _counts(orders: Sequence[OrderOutcome]) -> OrderCounts:
     return OrderCounts(
         sent=len(orders),
         filled=sum(1 for order in orders if order.filled and not _is_partly_filled(order)),
@@ -205,16 +205,16 @@ def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
     )
 
 
-def _is_partly_filled(order: OrderLine) -> bool:
+def _is_partly_filled(order: OrderOutcome) -> bool:
     return bool(order.filled) and order.amount is not None and order.filled is not None and order.filled < order.amount
 
 
-def _is_unknown(order: OrderLine) -> bool:
+def _is_unknown(order: OrderOutcome) -> bool:
     return order.fate in ("set aside", "abandoned") or (order.fate == "in flight" and order.was_unknown)
 
 
 def _blocked_position(
-    position: _PositionProgress, orders: Sequence[OrderLine], endings: Mapping[str, Ending]
+    position: _PositionProgress, orders: Sequence[OrderOutcome], endings: Mapping[str, AccountClose]
 ) -> OpenPosition | None:
     """The reason why the close of a position is blocked; None if it is done or proceeds."""
     if position.done:

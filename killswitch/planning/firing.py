@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from killswitch.engine.step import fire_partly, is_confirmed, latch
 from killswitch.graph.nodes import PolicySet, Stage, Stages
+from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, ProcessExit, of_kind
 from killswitch.model.snapshot import AccountSnapshot
@@ -43,30 +44,40 @@ def fire(
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
 ) -> tuple[list[Decision], list[Notice]]:
-    """Fire the highest stage that is corroborated and selects positions; each other stage is notified once.
+    """Fire the highest stage that is corroborated and selects positions; what keeps each other one is an alert.
 
     A stage whose `where` is true for no position carries out everything but its close, and the next stage may fire.
     """
     made: list[Decision] = []
     issued: list[Notice] = []
     for stage in stages:
+        before = evaluator.unfired.pop(stage.name, ())
         fired_earlier = stage.name not in evaluator.eligible  # it fired earlier, so its triggers need not hold any more
         why_not = (
             _why_not_corroborated(evaluator, view, stage, second) if stage.corroborate and not fired_earlier else None
         )
         if why_not is not None:
-            issued += notices.uncorroborated(evaluator, view.as_of, stage.name, why_not)
+            evaluator.unfired[stage.name] = (
+                notices.uncorroborated(evaluator, view.as_of, stage.name, why_not, before),
+            )
             fired_earlier = is_readable_again(evaluator, stage, view)
             if not fired_earlier:
                 continue
         last = with_last_positions(view, last_known)
         proposal = propose(evaluator, stage, last.view, policies, last.replaced)
-        if proposal.is_partial or proposal.is_without_selection:
-            decisions, why = _fire_without_latch(evaluator, last, proposal, fired_earlier=fired_earlier)
+        if proposal.is_partial or proposal.is_held_back:
+            decisions, why = _fire_partly(evaluator, last, proposal, before, fired_earlier=fired_earlier)
             made += decisions
             issued += why
             if proposal.is_partial:
                 return made, issued
+            continue
+        if proposal.is_without_selection:
+            evaluator.unfired[stage.name] = (
+                *evaluator.unfired.get(stage.name, ()),
+                notices.nothing_selected(evaluator, proposal, "nothing"),
+                *(notices.blocking(evaluator, stage.name, found) for found in proposal.blocked),
+            )
             continue
         issued += [notices.blocked(evaluator, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(evaluator, proposal, view.as_of)
@@ -101,13 +112,13 @@ _HELD_BACK = "where"
 """Why a stage could not latch: its `where` is true for no position."""
 
 
-def _fire_without_latch(
-    evaluator: ScopeEvaluator, last: LastKnown, proposal: Proposal, *, fired_earlier: bool
+def _fire_partly(
+    evaluator: ScopeEvaluator, last: LastKnown, proposal: Proposal, before: tuple[Alert, ...], *, fired_earlier: bool
 ) -> tuple[list[Decision], list[Notice]]:
-    """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
+    """Carry out the lock and the closes of the known part of a book, once for each set of readable accounts.
 
-    If a part of the book is unknown, the lock and the closes of the known part are still carried out. If `where` is
-    true for no position, everything but the close is.
+    The stage neither latches nor cools down, so that it fires once it can. If its `where` is true for no position,
+    everything but the close is carried out. `before`: what kept it from latching until now.
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
     seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else []
@@ -115,21 +126,20 @@ def _fire_without_latch(
     waited = evaluator.pending_close_of(stage)
     if proposal.is_partial:
         keep_pending(evaluator, stage, view, seen, fired_earlier=fired_earlier)
-    if not evaluator.record_not_fired(stage.name, why):
-        return [], []
+    kept = {each.key: each for each in before if evaluator.has_not_fired(stage.name, each.key.rpartition("/")[2])}
+    is_new = evaluator.record_not_fired(stage.name, why)
     decision = _without_resting(evaluator, proposal, now)
     if proposal.is_held_back:
         decision = _held_back(decision)
     decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
-    if proposal.is_partial:
+    if proposal.is_partial:  # the decision of a stage that is only held back pages
         decision = with_unreadable_remark(decision, evaluator, view)
-    acted, issued = set(decision.accounts), []
-    may_notify = proposal.is_partial or not proposal.is_held_back  # the decision of a held back stage pages
-    if may_notify and evaluator.record_notified(stage, why):
-        issued.append(notices.nothing_selected(evaluator, now, proposal, acted if proposal.is_partial else ()))
-    issued += [notices.blocked(evaluator, now, found) for found in proposal.blocked]
-    if not (proposal.is_partial or proposal.is_held_back):
-        return [], issued
+        alert = notices.nothing_selected(evaluator, proposal, why, set(decision.accounts))
+        found = ({alert.key: alert} | kept).values()
+        evaluator.unfired[stage.name] = (*evaluator.unfired.get(stage.name, ()), *found)
+    if not is_new:
+        return [], []
+    issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
     evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued

@@ -15,13 +15,13 @@ from msgspec.structs import replace
 from killswitch.engine.state import PendingClose, level_in_force
 from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import Graph, PolicySet, Stages
-from killswitch.model.alert import NO_ALERTS, Alerts
+from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
-from killswitch.model.words import ReferenceCurrency
+from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
@@ -32,7 +32,7 @@ from killswitch.planning.operator.commands import OperatorCommands, UnfinishedCl
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.scopes.compiled_policy import view_of
 from killswitch.planning.scopes.corroboration import PricesOf
-from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator
+from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
@@ -159,7 +159,7 @@ class Interpreter:
             issued += more
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         is_breached = self._breaches.observe(snapshot)
-        if not (eligible or decisions or issued or may_hedge or is_breached):
+        if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -185,8 +185,10 @@ class Interpreter:
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
         if young:
             evaluator.restart_grace(young)
-        reports = tuple(i for i in moved.unknown if i not in young)
-        issued = notices.unknown(evaluator, view.as_of, reports) if reports else []
+        evaluator.unknown = (
+            notices.unknown(evaluator, view.as_of, young) if evaluator.state.triggers.unknown else NO_ALERTS
+        )
+        issued: list[Notice] = []
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
@@ -195,6 +197,7 @@ class Interpreter:
         evaluator.drop_not_fired([stage.name for stage in stages])
         known = self._commands.last_known
         stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
+        evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
         found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
@@ -283,7 +286,21 @@ class Interpreter:
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         self._breaches.acted(decisions)
-        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts)
+        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + self._alerts())
+
+    def _alerts(self) -> Alerts:
+        """What is wrong with the triggers and stages of every scope."""
+        return together(
+            evaluator.alerts
+            for evaluator in self._evaluators
+            if evaluator.unknown is not NO_ALERTS or evaluator.unfired or evaluator.state.waiting
+        )
+
+    @property
+    def notified_earlier(self) -> dict[str, Severity]:
+        """Keys of alerts that an earlier version has notified by the restored state, with their severity."""
+        states = (MachineState(policy, scope, blob) for (policy, scope), blob in self._evaluators.unseen.items())
+        return {key: severity for state in states for key, severity in notified_earlier(state).items()}
 
     @property
     def judges(self) -> tuple[str, ...]:

@@ -217,7 +217,7 @@ def _alert(
         f"lock breached: {text}",
         NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
         over=f"lock breach: what was opened of {row.symbol} {row.side} on {account.account} under the lock is closed",
-        measure=more,
+        measure=(more,),
     )
 
 

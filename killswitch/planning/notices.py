@@ -1,4 +1,4 @@
-"""Notices of a tick: events that people must know and that are no decisions."""
+"""Notices of a tick, which are events that people must know and that are no decisions, and alerts of its policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Collection
 from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
+from killswitch.engine.step import bits, overdue
 from killswitch.graph.wording import signals_of, span
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
@@ -44,15 +46,29 @@ def _notice(
     return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once)
 
 
-def unknown(evaluator: ScopeEvaluator, now: int, triggers: tuple[int, ...]) -> list[Notice]:
-    """Notices of triggers that stayed unknown past their grace. A trigger with `on_unknown: warn` does not page."""
-    found = []
-    for i in triggers:
+def _group(evaluator: ScopeEvaluator, kind: NoticeKind, subject: str) -> NoticeGroup:
+    return NoticeGroup(evaluator.policy, evaluator.scope, kind, subject)
+
+
+def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Alerts:
+    """Triggers that have been unknown for their grace, and the keys of those that may be yet.
+
+    A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
+    """
+    found, early = [], []
+    late = overdue(evaluator.compiled.machine, evaluator.state.triggers, now)
+    for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
+        key = f"trigger/{evaluator.policy}/{evaluator.scope}/{trigger.name}"
+        if i in young or i not in late:
+            early.append(key)
+            continue
         severity: Severity = "warning" if trigger.on_unknown == "warn" else "page"
         text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(evaluator, trigger)}"
-        found.append(_notice(evaluator, now, "unknown", severity, text, trigger.name))
-    return found
+        group = _group(evaluator, "unknown", trigger.name)
+        since = evaluator.state.triggers.unknown_since[i]
+        found.append(Alert(key, severity, text, group, f"{trigger.name} is no longer unknown", since))
+    return Alerts(tuple(found), tuple(early))
 
 
 def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
@@ -173,10 +189,12 @@ def suspected(
     return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once)
 
 
-def nothing_selected(evaluator: ScopeEvaluator, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
-    """Notice of a stage that should fire but selects nothing of a non-empty book, or only a part of it.
+def nothing_selected(
+    evaluator: ScopeEvaluator, proposal: Proposal, readable: str, acted: Collection[str] = ()
+) -> Alert:
+    """A stage that should fire but selects nothing of a non-empty book, or only a part of it.
 
-    `acted`: accounts on which it closes or cancels something nevertheless.
+    `readable`: the accounts that can be read. `acted`: those on which it closes or cancels something nevertheless.
     """
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
@@ -189,7 +207,13 @@ def nothing_selected(evaluator: ScopeEvaluator, now: int, proposal: Proposal, ac
     if waiting is not None:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
-    return _notice(evaluator, now, "nothing_selected", "page", text, proposal.stage.name)
+    name = proposal.stage.name
+    firing = "" if waiting is None else f"/{waiting.since}"  # after a reset it fires again
+    return Alert(
+        f"unfired/{evaluator.policy}/{evaluator.scope}/{name}{firing}/{readable}", "page", text,
+        _group(evaluator, "nothing_selected", name), f"{name} has latched, or its triggers no longer hold",
+        resolves=waiting is None,  # the end of a wait has a notice of its own
+    )  # fmt: skip
 
 
 def _fired(proposal: Proposal, acted: Collection[str]) -> str:
@@ -199,21 +223,18 @@ def _fired(proposal: Proposal, acted: Collection[str]) -> str:
     return "fired, and could close and cancel nothing" if proposal.is_partial else "should fire"
 
 
-def uncorroborated(evaluator: ScopeEvaluator, now: int, stage: str, why: str) -> list[Notice]:
-    """Notice of a stage whose prices were not corroborated: a warning at first, a page if that lasts."""
+def uncorroborated(evaluator: ScopeEvaluator, now: int, stage: str, why: str, before: tuple[Alert, ...]) -> Alert:
+    """A stage whose prices are not corroborated: a warning at first, a page if that lasts. `before`: what it had."""
+    key = f"uncorroborated/{evaluator.policy}/{evaluator.scope}/{stage}"
+    since = next((each.since for each in before if each.key == key), None) or now
     text = f"{stage} did not fire: {why}"
-    if evaluator.record_not_fired(stage, "uncorroborated"):
-        evaluator.uncorroborated_since[stage] = now
+    severity: Severity = "warning"
+    if now - since >= UNCORROBORATED_FOR:
+        text, severity = f"{text}, for {UNCORROBORATED_FOR / SECOND:g} s now", "page"
+    else:
         text = f"{text}; prices are fetched again at each tick"
-        return [_notice(evaluator, now, "uncorroborated", "warning", text, stage)]
-    lasts = now - evaluator.uncorroborated_since.get(stage, now) >= UNCORROBORATED_FOR
-    if lasts and evaluator.record_not_fired(stage, "uncorroborated for long"):
-        return [
-            _notice(
-                evaluator, now, "uncorroborated", "page", f"{text}, for {UNCORROBORATED_FOR / SECOND:g} s now", stage
-            )
-        ]
-    return []
+    group = _group(evaluator, "uncorroborated", stage)
+    return Alert(key, severity, text, group, f"uncorroborated prices no longer keep {stage} from firing", since)
 
 
 def no_longer_waits(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
@@ -238,7 +259,17 @@ def waited_for(waiting: PendingClose) -> str:
 
 def blocked(evaluator: ScopeEvaluator, now: int, found: Blocked) -> Notice:
     """Notice of a selected position that the venue's rules do not allow to reduce now; dust does not page."""
-    return _notice(evaluator, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
+    return _notice(evaluator, now, "blocked", _severity(found), found.why, found.symbol)
+
+
+def blocking(evaluator: ScopeEvaluator, stage: str, found: Blocked) -> Alert:
+    """A position because of which `stage` selects nothing."""
+    key = f"blocked/{evaluator.policy}/{evaluator.scope}/{stage}/{found.account}/{found.symbol}"
+    return Alert(key, _severity(found), found.why, _group(evaluator, "blocked", found.symbol))
+
+
+def _severity(found: Blocked) -> Severity:
+    return "warning" if found.dust else "page"
 
 
 def not_latched(

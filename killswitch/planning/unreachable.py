@@ -48,10 +48,10 @@ def keep_pending(
     if same is not None and fired_earlier:
         waiting = replace(same, accounts=accounts)  # partly carried out
     else:
-        since, reported = (view.as_of, ()) if same is None else (same.since, same.reported)
+        since = view.as_of if same is None else same.since
         confirmed = evaluator.state.triggers.confirmed
         names = tuple(name for i, name in enumerate(evaluator.compiled.trigger_names) if confirmed >> i & 1)
-        waiting = PendingClose(stage.name, names, since, view.as_of + stage.close_within, accounts, reported)
+        waiting = PendingClose(stage.name, names, since, view.as_of + stage.close_within, accounts)
     evaluator.state = replace(evaluator.state, waiting=waiting)
 
 

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import count, dropwhile
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from killswitch.model.venue import Call, VenueTraits
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
@@ -234,10 +235,10 @@ def _without_poll_units(task: CloseTask, costs: Sequence[PollCost]) -> VenueTrai
     least = units_by_call(task.traits)
     used = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
     limits = tuple(
-        structs.replace(limit, allowed=max(limit.allowed - used.get(limit.name, 0), highest_cost(least, limit.name), 1))
+        replace(limit, allowed=max(limit.allowed - used.get(limit.name, 0), highest_cost(least, limit.name), 1))
         for limit in task.traits.limits
     )
-    return structs.replace(task.traits, limits=limits)
+    return replace(task.traits, limits=limits)
 
 
 def _estimate(close: _SimulatedClose) -> CloseEstimate:

@@ -1,16 +1,13 @@
-"""A page for people, rendered as text, Markdown or HTML: verbs and reports are pages.
-
-HTML is self-contained, without scripts or other files, and readable on a phone and in the dark.
-"""
+"""A page for people, rendered as text or Markdown: verbs and reports are pages. `html.py` renders it as HTML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from msgspec import Struct
 
-from killswitch.content import runbooks_folder
 from killswitch.model.legible import one_line
 from killswitch.render import layout
 
@@ -52,7 +49,23 @@ class Figure(Struct, frozen=True):
     narrow: str
 
 
-Part = str | Items | Facts | Table | Figure
+class Code(Struct, frozen=True):
+    """Lines with a layout of their own, such as a line of a file above its caret: text cuts them and wraps none."""
+
+    lines: tuple[str, ...]
+
+
+class Prose(Struct, frozen=True):
+    """Markdown that a template has written, with its own headings. `figure` replaces its code block of a drawing."""
+
+    markdown: str
+    figure: Figure | None = None
+
+    DRAWN: ClassVar[str] = "equity"
+    """The language of that code block; text and Markdown show the block itself."""
+
+
+Part = str | Items | Facts | Table | Figure | Code | Prose
 """A piece of a section; a text is a paragraph."""
 
 
@@ -72,7 +85,8 @@ class Section(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """`summary` is the answer in sentences, `facts` is its basis, `warning` its limitation.
 
-    Text begins with the facts: the command line above it is its title, and it has no `notes`.
+    Text begins with the facts: the command line above it is its title, and it has no `notes`. A page of prose has no
+    title: the first heading of its prose is its title.
     """
 
     title: str
@@ -110,7 +124,7 @@ def section(title: str, *parts: Part | None) -> Iterator[Section]:
 
 def _is_empty(part: Part) -> bool:
     match part:
-        case Items(lines):
+        case Items(lines) | Code(lines):
             return not lines
         case Facts(rows) | Table(_, rows):
             return not rows
@@ -147,6 +161,10 @@ def section_text(shown: Section, within: int | None = None) -> str:
         match part:
             case Items(items):
                 lines += [indent + one_line(line) for line in items]
+            case Code(code):
+                lines += [layout.cut(indent + one_line(line), within) for line in code]
+            case Prose(source):
+                lines += map(one_line, source.rstrip().split("\n"))
             case Facts():
                 lines += _fact_lines(part, indent, within)
             case Table():
@@ -194,7 +212,8 @@ def table_lines(table: Table) -> Iterator[str]:
 
 
 def _markdown_lines(page: Page) -> Iterator[str]:
-    yield f"# {_plain(page.title)}\n"
+    if page.title:
+        yield f"# {_plain(page.title)}\n"
     if page.warning:
         yield f"**{_plain(page.warning)}**\n"
     if page.facts.rows:
@@ -216,6 +235,11 @@ def _markdown_part(part: Part) -> Iterator[str]:
             yield f"{_plain(part)}\n"
         case Items(lines):
             yield "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
+        case Code(lines):
+            fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
+            yield "\n".join((fence, *map(one_line, lines), fence)) + "\n"
+        case Prose(source):
+            yield source
         case Facts(rows):
             yield "\n".join(f"- {_plain(name)}: {_plain('; '.join(lines))}" for name, *lines in rows) + "\n"
         case Table():
@@ -233,28 +257,3 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """Escape all markup, on one line."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
-
-
-def html(page: Page) -> str:
-    """Return the page as HTML. Every text is escaped; only charts, which this program drew, are inserted as they
-    are."""
-    from markupsafe import Markup
-
-    return html_page("page.html.j2", page=page, drawing=Markup, kind=lambda part: type(part).__name__)
-
-
-def html_page(template: str, **context: object) -> str:
-    """Render a template of this package with `context`, of which only Markup is not escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("killswitch.render", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **context)

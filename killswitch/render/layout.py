@@ -102,13 +102,16 @@ def hanging(text: str, below: str, within: int) -> str:
     return "\n".join(wrapped(text, max(within, len(below) + 2 * MIN_CELL_WIDTH), below))
 
 
+def cut(line: str, within: int | None) -> str:
+    """The line, cut to `within` columns."""
+    return line if within is None or len(line) <= within else f"{line[: within - 1].rstrip()}…"
+
+
 def fit(text: str, within: int) -> str:
-    """Wrap long lines with a hanging indent; a source line with its caret (`  4 | …`) is cut instead."""
+    """Wrap long lines with a hanging indent."""
     return "\n".join(line if len(line) <= within else _fit(line, within) for line in text.split("\n"))
 
 
 def _fit(line: str, within: int) -> str:
-    if re.match(r" +[0-9]* \| ", line):
-        return f"{line[: within - 1].rstrip()}…"
     label = re.match(r" *\S+ {2,}(?=\S)", line)
     return hanging(line, " " * (label.end() if label else len(line) - len(line.lstrip()) + 2), within)

@@ -17,7 +17,8 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.clock import Clock
@@ -231,7 +232,7 @@ class WallClockCheck:
         off = self._off.total_seconds()
         side = _side(self._off)
         over = f"the wall clock of this machine is no longer {side} the dates of the ticks"
-        size = Decimal(int(math.log2(abs(off))))
+        size = (Decimal(int(math.log2(abs(off)))),)
         return Alerts((Alert(f"wall-clock/{side.split()[0]}", "page", self.problem, over=over, measure=size),))
 
 
@@ -273,7 +274,7 @@ def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot
     if observed is None or abs(off) <= FOLLOWED:
         return account
     now = timeline.now()
-    return structs.replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
+    return replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
 
 
 DISTRUSTED = timedelta(hours=15)
@@ -286,7 +287,7 @@ class EventDates:
 
     A command is dated by the process that sent it, whose wall clock may be another machine's or may have jumped since.
     A command that the previous tick did not find in the store is no older than that tick. One that waited over a
-    restart of the machine is no older than has been measured (ADR 0115).
+    restart of the machine is no older than has been measured (ADR 0102).
     """
 
     def __init__(self, leap: Leap | None = None) -> None:
@@ -303,7 +304,7 @@ class EventDates:
             if at is None:
                 measured = self._measured(event)
                 at = min(measured if least is None else max(measured, least), as_of)
-            pending.append(structs.replace(event, at=at))
+            pending.append(replace(event, at=at))
         self._before, self._waiting = as_of, {event.id: event.at for event in pending}
         return tuple(pending)
 

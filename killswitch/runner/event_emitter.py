@@ -116,11 +116,8 @@ class EventEmitter:
         """Write the last lines of a run: closings since the last tick, latched stages and unfinished closes."""
         if self.ticks:
             self._emit_closings(at, closings)
-        latched = tuple(
-            events.Latched(each.policy, each.scope, each.stage, each.level, each.decision)
-            for each in self._machines
-            if each.level > 0
-        )
+        in_force = [each for each in self._machines if each.level > 0]
+        latched = convert(in_force, tuple[events.Latched, ...], from_attributes=True)
         unfinished = tuple(each.decision for each in self._closings.values() if each.status in IN_PROGRESS)
         self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
 
@@ -204,11 +201,8 @@ def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
         "previous_level": decision.previous_level,
         "mode": decision.mode,
         "acted_on": decision.id in report.acting_on,
-        "triggers": tuple(events.TriggerValue(each.name, each.value, each.threshold) for each in decision.triggers),
-        "closes": tuple(
-            events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
-            for each in (() if orders is None else orders.intents)
-        ),
+        "triggers": decision.triggers,
+        "closes": () if orders is None else orders.intents,
         "cancels": sizes_of(decision.effects)[tag_of(Cancels)],
         "lock": None if lock is None else lock.order.mode,
         "until": decision.until,
@@ -221,4 +215,6 @@ def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
         facts["effects"] = further
     if decision.kind == "reset":
         return convert(facts, events.Reset)
-    return convert(facts, events.Suspicion) if decision.is_suspicion else convert(facts, events.Trip)
+    if decision.is_suspicion:
+        return convert(facts, events.Suspicion)
+    return convert(facts, events.Trip, from_attributes=True)

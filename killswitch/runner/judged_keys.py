@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Protocol, runtime_checkable
 
-OPTIONAL = frozenset({
-    "broker", "closing", "console", "dead-man", "disk", "events", "hedge", "locks", "outage", "part", "policies",
-    "recording", "reports", "store", "stream", "telemetry", "unrouted", "unwatched",
-})  # fmt: skip
+from msgspec.structs import replace
+
+from killswitch.engine.alerts import AlertState, KnownAlert
+
+OF_ACCOUNT = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
+"""How the keys begin that not every run has for every account, whose name is their second part."""
+OPTIONAL = OF_ACCOUNT | {
+    "console", "disk", "events", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
+    "unrouted",
+}  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account."""
 
 
@@ -30,6 +36,26 @@ def unjudged(keys: Iterable[str], judged: Iterable[str]) -> tuple[str, ...]:
     """The keys of optional parts of which none begins as `judged` says."""
     starts = frozenset(judged)
     return tuple(key for key in keys if key.partition("/")[0] in OPTIONAL and not starts.intersection(_starts(key)))
+
+
+def ending_with_accounts(state: AlertState, accounts: Container[str]) -> tuple[AlertState, tuple[str, ...]]:
+    """The state whose alerts of other accounts than these end with a notice that says so, and the keys of the others.
+
+    An account that is not among those of the configuration was removed from it: no part will find its alerts to be
+    over.
+    """
+    known = {key: _ending(each, accounts) for key, each in state.known.items()}
+    removed = {key for key, each in known.items() if each is not state.known[key]}
+    others = tuple(each.alert.key for each in state.active if each.alert.key not in removed)
+    return (replace(state, known=known) if removed else state), others
+
+
+def _ending(known: KnownAlert, accounts: Container[str]) -> KnownAlert:
+    part, name = (*known.alert.key.split("/"), "")[:2]
+    if part not in OF_ACCOUNT or name in accounts or not known.is_active:
+        return known
+    heading, over = f"account {name} is no longer configured", f"{known.alert.key} has ended"
+    return replace(known, alert=replace(known.alert, heading=heading, over=over, resolves=True))
 
 
 def _starts(key: str) -> Iterable[str]:

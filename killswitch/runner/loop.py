@@ -2,7 +2,7 @@
 
 An error of a venue never leaves a tick. An error of the store, the lease or the interpreter does, and ends the run: a
 runner that cannot record must not act. A store file that accepts no writes, or is damaged during the run, raises no
-such error as long as the store can record elsewhere (ADR 0105, 0114).
+such error as long as the store can record elsewhere (ADR 0030).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import REMEMBERED
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -28,10 +29,10 @@ from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pe
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.judged_keys import judged_by, unjudged
+from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
-from killswitch.runner.observers import TickReport, shortfalls
+from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
 
@@ -156,8 +157,9 @@ class Runner:
         books = self.store.live(LOCKED_BOOKS)
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
         earlier = self.store.notices(REMEMBERED_NOTICES)
-        self._alerts = read_state(self.store.live(ALERTS), earlier, to_micros(self.clock.now()))
-        self._unjudged = tuple(each.alert.key for each in self._alerts.active)
+        now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
+        alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
+        self._alerts, self._unjudged = ending_with_accounts(alerts, self.poller.accounts)
 
     async def tick(self) -> TickReport:
         """One pass: poll every account, decide, commit in one transaction, act."""
@@ -196,13 +198,21 @@ class Runner:
                 await self.workers.advance(self.pace.head_start)
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-                self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
-                self.observers.timers, self.effects.suspension.suspended, self.effects.performing.pending,
-                self.effects.performing.run_end,
+                self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
+
+    def _facts(self) -> RunnerFacts:
+        performing = self.effects.performing
+        return RunnerFacts(
+            streams=self.poller.streams.views,
+            timers=self.observers.timers,
+            suspended=self.effects.suspension.suspended,
+            pending_effects=performing.pending or UNSET,
+            run_end=performing.run_end or UNSET,
+        )
 
     async def advance(self) -> bool:
         """Run the closing passes that are due, without waiting for more; True while any are left. Renews the lease."""
@@ -293,7 +303,7 @@ class Runner:
         self._pass_to_executors(again.values())
         read = (again.get(account.account, account) for account in snapshot.accounts)
         accounts = tuple(on_timeline(account, self.clock) for account in read)
-        reread = structs.replace(snapshot, as_of=self.clock.next(), accounts=accounts, scheduled=False, events=())
+        reread = replace(snapshot, as_of=self.clock.next(), accounts=accounts, scheduled=False, events=())
         return self.interpreter.decide(pending, reread, prices)
 
     def _commit(
@@ -324,7 +334,7 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting),
+                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
                 live=self._changed_blobs(alerts),
             )
         )

@@ -1,6 +1,6 @@
 """The observers of one run, in their order: recording, status, outputs, notifications, dead-man timers.
 
-Observers are notified after acting, and a failure of one is a problem that is paged (ADR 0115). Only an error of the
+Observers are notified after acting, and a failure of one is a problem that is paged (ADR 0102). Only an error of the
 store ends a run: a runner that cannot record must not act.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from killswitch.engine.alerts import AlertState
 from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -116,15 +117,20 @@ class Observers:
         )
 
     def messages(
-        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Sequence[Notice], acting: Sequence[Decision]
+        self,
+        snapshot: Snapshot,
+        decisions: Sequence[Decision],
+        notices: Sequence[Notice],
+        acting: Sequence[Decision],
+        before: AlertState,
     ) -> tuple[Outgoing, ...]:
-        """The notifications of a tick, to be committed with it.
+        """The notifications of a tick, to be committed with it. `before`: the alerts before it.
 
         A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
         own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
-        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before)
         return self.isolation.call("what is to be notified", outgoing, ())
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
@@ -158,8 +164,8 @@ def set_tick_attributes(span: Span, report: TickReport) -> None:
     """Set the outcome of the tick as attributes of its span."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)
-    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
-    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.timers))
+    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.runner.streams))
+    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.runner.timers))
     span.set("killswitch.decisions", len(report.decisions))
     span.set("killswitch.acting_on", len(report.acting_on))
     span.set("killswitch.notices", len(report.notices))

@@ -1,6 +1,6 @@
 """Observers of a run: what they receive after each tick, and what they may offer.
 
-They are notified after acting. A failing observer affects nobody else (ADR 0115).
+They are notified after acting. A failing observer affects nobody else (ADR 0102).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
@@ -19,6 +19,24 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
+
+
+class RunnerFacts(Struct, frozen=True, kw_only=True):
+    """What only the runner knows: the loop fills it at each tick, and `status` shows it.
+
+    A default is for the view of an older runner.
+    """
+
+    streams: tuple[StreamView, ...] = ()
+    """The private streams."""
+    timers: tuple[TimerView, ...] = ()
+    """The venues' dead-man timers."""
+    suspended: tuple[str, ...] = ()
+    """Accounts whose broker refuses every new order at this program's request."""
+    pending_effects: tuple[PendingEffect, ...] | UnsetType = UNSET
+    """Effects other than orders, cancels and locks that wait for something, such as an exit; absent if none does."""
+    run_end: RunEnd | UnsetType = UNSET
+    """How an effect ends the run after this pass; absent if none does."""
 
 
 class TickReport(Struct, frozen=True):
@@ -34,16 +52,7 @@ class TickReport(Struct, frozen=True):
     seconds: float
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
     """The state of every policy on every scope after the tick; computed on call, valid until the next tick."""
-    streams: tuple[StreamView, ...] = ()
-    """The private streams."""
-    timers: tuple[TimerView, ...] = ()
-    """The venues' dead-man timers."""
-    suspended: tuple[str, ...] = ()
-    """Accounts whose broker refuses every new order at this program's request."""
-    pending_effects: tuple[PendingEffect, ...] = ()
-    """Effects other than orders, cancels and locks that wait for something."""
-    run_end: RunEnd | None = None
-    """How an effect ends the run after this pass; None: none does."""
+    runner: RunnerFacts = RunnerFacts()
 
 
 class Observer(Protocol):
@@ -76,10 +85,6 @@ def outage_text(account: AccountSnapshot) -> str:
     return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
-MOST_LEFT = Decimal(10**15)
-"""Contracts that count as one more position left, in the measure of a shortfall; no close leaves as many."""
-
-
 def shortfalls(closings: Iterable[Closing]) -> Alerts:
     """A page for each closing that ended with positions left, and for each that leaves more positions or contracts."""
     return Alerts(
@@ -87,7 +92,8 @@ def shortfalls(closings: Iterable[Closing]) -> Alerts:
             Alert(
                 f"shortfall/{each.decision}/{each.status}", "page", _shortfall_message(each),
                 NoticeGroup("runner", "runner", "warning", each.decision),
-                measure=sum((left.contracts for left in each.residual), len(each.residual) * MOST_LEFT), lasts=False,
+                measure=(Decimal(len(each.residual)), sum((left.contracts for left in each.residual), Decimal(0))),
+                lasts=False,
             )
             for each in closings
             if each.status in ENDED_SHORT

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
@@ -104,9 +104,9 @@ class OrderReconciliation:
         names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
         self._find_decisions({name for name in names if name not in self._decisions})
         for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
-            del due[name]
             known = self._journaled(name)
-            mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
+            del due[name]
+            mine = replace(account, orders=(resting[name],) if name in resting else ())
             fills = {name: filled[name]} if name in filled else {}
             odd = discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
             self._found += [_of_order(each.name, each.what, each.text) for each in odd]
@@ -161,7 +161,6 @@ class OrderReconciliation:
 
     def _find_decisions(self, names: set[str]) -> None:
         """Find the decisions of orders: by the decision in the name, else among the newest decisions."""
-        self._decisions |= dict.fromkeys(names)
         spelled = [found[1] for name in names if (found := _SPELLED.fullmatch(name)) is not None]
         missing = set(names)
         for decision in spelled:
@@ -170,6 +169,7 @@ class OrderReconciliation:
             missing -= self._found_in(stored.decision.id, missing)
             if not missing:
                 break
+        self._decisions |= dict.fromkeys(missing)  # only now: after a search that failed they are searched again
         _shorten(self._decisions)
 
     def _found_in(self, decision: str, names: set[str]) -> set[str]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from killswitch.accounts.opening import PolicyProblemsError, read_policies
 from killswitch.deadline import DaemonThreadExecutor
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
-from killswitch.policy.diagnostics.diagnostic import counts, render
+from killswitch.policy.diagnostics.diagnostic import counts
 from killswitch.runner.observers import TickReport
 
 CHECK_EVERY = 10.0
@@ -113,7 +113,7 @@ class PolicyFiles:
         )
 
     def _broken_text(self, error: PolicyProblemsError) -> str:
-        first = render(error.diagnostics[:1]).splitlines()[0]
+        first = next((f"{it.file}:{it.line}: {it.code} {it.message}" for it in error.diagnostics), "")
         return (
             f"the policy files have changed and do not compile ({counts(error.diagnostics)}; {first}): this run goes "
             f"on with {self._running[:19]}, and a restart would fail. Correct them, as `ksctl validate {self._files}` "

@@ -10,10 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
-from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
@@ -27,7 +26,7 @@ from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
-from killswitch.runner.observers import TickReport
+from killswitch.runner.observers import RunnerFacts, TickReport
 
 LIVE_NAME = "runner"
 
@@ -56,8 +55,8 @@ class AccountView(Struct, frozen=True):
     positions: int | None
 
 
-class RunnerView(Struct, frozen=True):
-    """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
+class _RunView(RunnerFacts, frozen=True):
+    """The fields of a `RunnerView` that come before the facts of the runner in JSON."""
 
     owner: str
     started_at: datetime
@@ -75,10 +74,11 @@ class RunnerView(Struct, frozen=True):
     closings: tuple[Closing, ...]
     problems: tuple[str, ...]
     orphans: tuple[Orphan, ...] = ()
-    streams: tuple[StreamView, ...] = ()
-    timers: tuple[TimerView, ...] = ()
-    suspended: tuple[str, ...] = ()
-    """Accounts whose broker refuses every new order at this program's request."""
+
+
+class RunnerView(_RunView, frozen=True, kw_only=True):
+    """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
+
     apart: float | None = None
     """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
     tick waited for an account that did not answer."""
@@ -89,10 +89,6 @@ class RunnerView(Struct, frozen=True):
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
-    pending_effects: tuple[PendingEffect, ...] | UnsetType = UNSET
-    """Effects other than orders, cancels and locks that wait for something, such as an exit; absent if none does."""
-    run_end: RunEnd | UnsetType = UNSET
-    """How an effect has ended the run; absent if none has."""
 
 
 class LastTick(Struct, frozen=True):
@@ -199,7 +195,7 @@ class StatusPublisher:
         if snapshot.scheduled:
             self._ticked_at.append(snapshot.as_of)
         self._put(
-            structs.replace(
+            replace(
                 self.view,
                 as_of=snapshot.as_of,
                 ticks=self.view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
@@ -209,22 +205,18 @@ class StatusPublisher:
                 closings=snapshot.closings,
                 problems=report.problems,
                 orphans=self.interpreter.orphans(),
-                streams=report.streams,
-                timers=report.timers,
-                suspended=report.suspended,
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
-                pending_effects=report.pending_effects or UNSET,
-                run_end=report.run_end or UNSET,
+                **asdict(report.runner),
             )
         )
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
         if self.view.clock is not None:
-            self._put(structs.replace(self.view, timers=timers, problems=problems))
+            self._put(replace(self.view, timers=timers, problems=problems))
 
     def _put(self, view: RunnerView) -> None:
         self.view = view

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Engine, TextClause, event
 from sqlalchemy.exc import DBAPIError
 
@@ -202,7 +203,7 @@ class StoreHandle:
     def _go_to_memory(self, engine: Engine, fallback: Fallback) -> None:
         if not fallback.can_write_back and self._lease is not None:
             with engine.begin() as connection:
-                connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(self._lease))
+                connection.execute(sql.PUT_LEASE, asdict(self._lease))
         self._use(engine)
 
     def _return_to_disk(self, *, last: bool = False) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import Connection
 
 from killswitch.model.decision import Notice
@@ -82,7 +83,7 @@ class SqlStore(StoreHandle):
                 (sql.PUT_ROW, [rows.history_row(row) for row in record.rows]),
                 (sql.PUT_DECISION, [rows.decision_row(each, record.snapshot) for each in record.decisions]),
                 (sql.PUT_NOTICE, [rows.notice_row(notice) for notice in record.notices]),
-                (sql.PUT_MESSAGE, [msgspec.structs.asdict(message) for message in record.messages]),
+                (sql.PUT_MESSAGE, [asdict(message) for message in record.messages]),
                 (sql.PUT_LIVE, [{"name": name, "body": body} for name, body in record.live.items()]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
@@ -287,7 +288,7 @@ class SqlStore(StoreHandle):
                 raise StoreBusyError(f"{row.owner} holds the lease until {until:%Y-%m-%d %H:%M:%S} UTC")
             generation = 1 if row is None else row.generation + (row.owner != owner)
             lease = Lease(owner=owner, generation=generation, expires_at=now + ttl, ttl=ttl)
-            connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(lease))
+            connection.execute(sql.PUT_LEASE, asdict(lease))
             term = _TERM.encode(_Term(generation, ttl))
             known = connection.execute(sql.LIVE, {"name": LEASE_TERM}).first()
             if known is None or bytes(known.body) != term:

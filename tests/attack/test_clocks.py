@@ -10,7 +10,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.operations.commands import operator_event
 from killswitch.runner.clock import SystemClock
@@ -109,8 +109,8 @@ def set_earlier_boot(site: Site) -> None:
     try:
         view = decode_view(store.live(LIVE_NAME) or b"")
         assert view.clock is not None
-        before = structs.replace(view.clock, origin="the boot before")
-        store.put_live(LIVE_NAME, encode_view(structs.replace(view, clock=before)))
+        before = replace(view.clock, origin="the boot before")
+        store.put_live(LIVE_NAME, encode_view(replace(view, clock=before)))
     finally:
         store.close()
 

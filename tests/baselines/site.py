@@ -15,7 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import LoadedPolicies, read_policies
@@ -214,7 +215,7 @@ class Site:
         now = self.time.now()
         command = operator_event("close", scope, "ada", "operator: before the holidays", now, cause="operator")
         accounts = tuple(self.market.snapshot(name, now) for name in self.troubles)
-        snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(structs.replace(command, id="hand-plan"),))
+        snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(replace(command, id="hand-plan"),))
         store = open_store(str(self.store_at), read_only=True)
         try:
             interpreter, memory = from_store(self.written.policies, store)
@@ -304,7 +305,7 @@ class Site:
         event: Event = operator_event(kind, scope, "ada", reason, self.time.now(), decision=decision, **more)
         store = open_store(str(self.store_at))
         try:
-            store.put_event(structs.replace(event, id=id_))
+            store.put_event(replace(event, id=id_))
         finally:
             store.close()
 

@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
@@ -271,7 +271,7 @@ def failed_run(seed: int, count: int = FAILED_BOOK) -> Close:
     timeline = virtual_time.VirtualTime()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
         store = open_store(str(Path(place) / "store.sqlite"))
-        traits = BYBIT if seed % 2 else structs.replace(BYBIT, batch=1)
+        traits = BYBIT if seed % 2 else replace(BYBIT, batch=1)
         venue = SimulatedVenue("bybit", traits, count, seed, failing=FAILING)
         try:
             return timeline.run(close([venue], store, timeline))

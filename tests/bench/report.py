@@ -17,7 +17,7 @@ from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
 from killswitch.incident.record.incident_decisions import find_incident
-from killswitch.incident.report.rendering import equity_charts, report
+from killswitch.incident.report.rendering import equity_figure, report
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.bench.measure import Measure, best_of
@@ -42,7 +42,7 @@ def measures() -> Iterator[Measure]:
         path = str(written.path)
         incident = render_report(path)
         _check(incident)
-        best, drawn = best_of(ROUNDS, lambda: render_report(path), lambda: equity_charts(incident))
+        best, drawn = best_of(ROUNDS, lambda: render_report(path), lambda: equity_figure(incident))
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, PROMISED * 1e3, "promised", 1.0)
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, drawn * 1e3, "drawing its two charts alone", 10.0)
         first = min(_in_a_process(_FIRST_REPORT, path) for _ in range(ROUNDS))

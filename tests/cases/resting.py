@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, Literal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Rung, Unwinding
 from tests.faults.exchange import Market
@@ -28,7 +28,7 @@ def resting_order(why: Resting) -> Callable[[Decision], Decision]:
     def declared(decision: Decision) -> Decision:
         if why == "post_only":
             return decision
-        intents = tuple(structs.replace(intent, band=Decimal("0.005")) for intent in decision.intents)
-        return structs.replace(decision, intents=intents, unwinding=Unwinding("patient", (Rung("limit"),)))
+        intents = tuple(replace(intent, band=Decimal("0.005")) for intent in decision.intents)
+        return replace(decision, intents=intents, unwinding=Unwinding("patient", (Rung("limit"),)))
 
     return declared

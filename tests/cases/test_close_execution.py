@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import InstrumentState
@@ -24,8 +24,8 @@ def within(band: str, ladder: Sequence[Rung] = LADDER) -> Callable[[Decision], D
     """The decision, its orders bounded at `band` from the mark."""
 
     def bounded(decision: Decision) -> Decision:
-        intents = tuple(structs.replace(intent, band=Decimal(band)) for intent in decision.intents)
-        return structs.replace(decision, intents=intents, unwinding=Unwinding("careful", tuple(ladder)))
+        intents = tuple(replace(intent, band=Decimal(band)) for intent in decision.intents)
+        return replace(decision, intents=intents, unwinding=Unwinding("careful", tuple(ladder)))
 
     return bounded
 
@@ -94,8 +94,8 @@ def test_c18_each_position_has_its_own_bound() -> None:
 
     def bounds(decision: Decision) -> Decision:
         bands = {"BTC": Decimal("0.001"), "ETH": Decimal("0.02")}
-        intents = tuple(structs.replace(intent, band=bands[intent.symbol]) for intent in decision.intents)
-        return structs.replace(decision, intents=intents, unwinding=Unwinding("careful", LADDER))
+        intents = tuple(replace(intent, band=bands[intent.symbol]) for intent in decision.intents)
+        return replace(decision, intents=intents, unwinding=Unwinding("careful", LADDER))
 
     scene.decide({BTC: 0, ETH: 0}, change=bounds)
     assert scene.play() == {"d1": "flat"}

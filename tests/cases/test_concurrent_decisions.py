@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueDescription
@@ -22,8 +22,8 @@ def sliced(count: int, each: str = "1", unwinding: Unwinding | None = None) -> C
     """The first intent of a decision, in so many slices."""
 
     def change(decision: Decision) -> Decision:
-        part = structs.replace(decision.intents[0], contracts=Decimal(each))
-        return structs.replace(decision, intents=(part,) * count, unwinding=unwinding)
+        part = replace(decision.intents[0], contracts=Decimal(each))
+        return replace(decision, intents=(part,) * count, unwinding=unwinding)
 
     return change
 
@@ -36,7 +36,7 @@ def test_c23_an_urgent_close_is_not_held_to_the_pace_of_the_one_before_it() -> N
     """Ten slices at one a minute are being sent; a manual close of the same position takes over at once."""
     scene = Scene({BTC: 10})
     scene.decide({BTC: 0}, change=sliced(10, unwinding=Unwinding("slow", max_orders_per_minute=1)))
-    scene.at(5.0, lambda: scene.decide({BTC: 0}, change=lambda d: structs.replace(d, level=3, kind="manual")))
+    scene.at(5.0, lambda: scene.decide({BTC: 0}, change=lambda d: replace(d, level=3, kind="manual")))
     assert scene.play() == {"d1": "flat", "d2": "flat"}
     assert max(deed.at for deed in scene.exchange.deeds) < 10.0
 
@@ -45,7 +45,7 @@ def test_a_higher_level_does_not_wait_for_the_slices_of_another_position() -> No
     """A thousand slices follow one another; a new decision has its turn within seconds."""
     scene = Scene({BTC: 10, ETH: 10})
     scene.decide({BTC: 0}, change=sliced(1000, "0.01"))
-    scene.at(1.0, lambda: scene.decide({ETH: 0}, change=lambda d: structs.replace(d, level=3)))
+    scene.at(1.0, lambda: scene.decide({ETH: 0}, change=lambda d: replace(d, level=3)))
     scene.play()
     assert min(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 3.0
 
@@ -85,7 +85,7 @@ def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decision
         def record_others() -> None:
             for number in range(others):
                 made = decision_on(scene.exchange, f"o{number}", scene.time.now(), {})
-                committed(scene.store, structs.replace(made, mode="observe"))
+                committed(scene.store, replace(made, mode="observe"))
 
         scene.at(3.0, record_others)
         scene.at(10.0, lambda: scene.exchange.trade(BTC, Decimal(6)))
@@ -100,7 +100,7 @@ def test_c14_a_symbol_that_has_used_up_its_own_limit_delays_no_other() -> None:
     traits = VenueDescription(limits=(RateLimit("orders", 2, 30.0, by="symbol"),), costs=(Cost("submit", "orders", 1),))
     scene = Scene({BTC: 10, ETH: 10}, traits=traits, closing=metered(traits))
     scene.decide({BTC: 0}, change=sliced(10))
-    scene.at(2.0, lambda: scene.decide({ETH: 0}, change=lambda d: structs.replace(d, level=1)))
+    scene.at(2.0, lambda: scene.decide({ETH: 0}, change=lambda d: replace(d, level=1)))
     scene.play(patience=400)
     assert min(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 4
 
@@ -139,9 +139,9 @@ def test_c25_slices_leave_in_the_order_of_the_plan() -> None:
     scene = Scene({BTC: 10, short: 10})
 
     def in_turn(decision: Decision) -> Decision:
-        sale = structs.replace(decision.intents[0], contracts=ONE)
+        sale = replace(decision.intents[0], contracts=ONE)
         cover = decision.intents[1]
-        return structs.replace(decision, intents=(*(sale,) * 5, cover, *(sale,) * 5))
+        return replace(decision, intents=(*(sale,) * 5, cover, *(sale,) * 5))
 
     scene.decide({BTC: 0, short: 0}, change=in_turn)
     assert scene.play() == {"d1": "flat"}

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, RateLimitedError
@@ -70,7 +70,7 @@ class FilledWithNothing(Wire):
     async def submit(self, request: OrderRequest) -> OrderReport:
         report = await super().submit(request)
         first = self._calls["submit", "BTC"] == 1
-        return structs.replace(report, filled=Decimal(0), average_price=None) if first else report
+        return replace(report, filled=Decimal(0), average_price=None) if first else report
 
 
 def test_c2_a_report_that_contradicts_itself_is_queried() -> None:
@@ -176,7 +176,7 @@ class SlowToShow(Wire):
         if self.exchange.now()[0] >= 9 or not held:
             return true
         others = tuple(each for each in true.positions or () if each.symbol != "BTC/USDT")
-        return structs.replace(true, positions=(*others, structs.replace(held[0], contracts=D(1))))
+        return replace(true, positions=(*others, replace(held[0], contracts=D(1))))
 
 
 def test_c19_a_hop_that_sold_nothing_of_its_proceeds_is_not_flat() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.gate.lock_reader import read_lock
 from killswitch.model.snapshot import AccountSnapshot
@@ -32,7 +32,7 @@ class Rebuying(ScriptedVenue):
             self._times -= 1
             after = self.answer
             assert isinstance(after, AccountSnapshot)
-            self.answer = structs.replace(after, positions=before.positions)
+            self.answer = replace(after, positions=before.positions)
         return report
 
 

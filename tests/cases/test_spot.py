@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent
 from tests.faults.exchange import Key, Market
@@ -27,7 +27,7 @@ def hopping(held: Decimal) -> Callable[[Decision], Decision]:
             account="main", symbol="BTC/USDT", position_side="long", side="sell", contracts=Decimal("0.2"), target=held,
             reduce_only=False, rank=2, exact=False, purpose="hop", after=0,
         )  # fmt: skip
-        return structs.replace(decision, intents=(*decision.intents, hop))
+        return replace(decision, intents=(*decision.intents, hop))
 
     return with_hop
 

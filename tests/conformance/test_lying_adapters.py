@@ -8,7 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.conformance import AdapterGuarantees, VenueHarness
 from killswitch.conformance.harness import Key
@@ -60,7 +61,7 @@ class Changed(Liar):
         self.change = change
 
     def altered_snapshot(self, seen: AccountSnapshot) -> AccountSnapshot:
-        return structs.replace(seen, **self.change(seen)) if seen.quality == "ok" else seen
+        return replace(seen, **self.change(seen)) if seen.quality == "ok" else seen
 
 
 class DropsPrices(Liar):
@@ -68,7 +69,7 @@ class DropsPrices(Liar):
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         sent: OrderReport = await self.honest.submit(
-            structs.replace(request, type="market", price=None, trigger_price=None, trigger_when=None)
+            replace(request, type="market", price=None, trigger_price=None, trigger_when=None)
         )
         return sent
 
@@ -78,14 +79,14 @@ class InventsPrices(Liar):
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         found = await self.honest.fills(symbol, client_order_id)
-        return tuple(structs.replace(fill, price=Decimal(1)) for fill in found)
+        return tuple(replace(fill, price=Decimal(1)) for fill in found)
 
 
 class TakesNonsenseForFlat(Liar):
     """Reports a malformed answer as an account without positions."""
 
     def altered_snapshot(self, seen: AccountSnapshot) -> AccountSnapshot:
-        return structs.replace(seen, quality="ok", positions=()) if seen.quality != "ok" else seen
+        return replace(seen, quality="ok", positions=()) if seen.quality != "ok" else seen
 
 
 class SendsTwice(Liar):
@@ -107,11 +108,11 @@ class Lie(Struct, frozen=True):
 
 
 def _positions(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
-    return lambda seen: {"positions": tuple(structs.replace(it, **more) for it in seen.positions or ())}
+    return lambda seen: {"positions": tuple(replace(it, **more) for it in seen.positions or ())}
 
 
 def _rules(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
-    return lambda seen: {"instruments": tuple(structs.replace(it, **more) for it in seen.instruments or ())}
+    return lambda seen: {"instruments": tuple(replace(it, **more) for it in seen.instruments or ())}
 
 
 LIES: Mapping[str, Lie] = {

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
@@ -194,8 +194,8 @@ def test_a_journal_entry_comes_back_as_it_was_written(store: Store) -> None:
     bare = JournalEntry("d1", "finished", NOW)
     numbers = [store.append(full), store.append(bare)]
     assert list(store.journal("d1")) == [
-        msgspec.structs.replace(full, sequence=numbers[0]),
-        msgspec.structs.replace(bare, sequence=numbers[1]),
+        replace(full, sequence=numbers[0]),
+        replace(bare, sequence=numbers[1]),
     ]
 
 

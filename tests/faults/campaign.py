@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
@@ -203,9 +203,9 @@ class VirtualTimeRun:
         order = self.exchange.rest(next(iter(held))[0], "buy", Decimal(1), type="limit", price=Decimal(1))
         plain = decision_on(self.exchange, name, self.time.now(), held, reduce_only=self._plan.reduce_only)
         band = None if self._plan.unwinding is None else Decimal("0.005")
-        decision = structs.replace(
+        decision = replace(
             plain,
-            intents=tuple(structs.replace(intent, band=band) for intent in plain.intents),
+            intents=tuple(replace(intent, band=band) for intent in plain.intents),
             unwinding=self._plan.unwinding,
             cancels=(Cancel("main", next(iter(held))[0], order, "entry"),),
         )

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy.dialects.sqlite  # noqa: F401 - else each child imports it
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Rung, Unwinding
@@ -128,9 +128,9 @@ def decide(exchange: Exchange, time: VirtualTime) -> Decision:
     """Half of BTC, most of XRP, everything else; by a ladder, each position with its bound; an entry is cancelled."""
     plain = decision_on(exchange, "d1", time.now(), LEFT)
     (entry,) = (order for order in exchange.resting() if not order.reduce_only)
-    return structs.replace(
+    return replace(
         plain,
-        intents=tuple(structs.replace(intent, band=Decimal("0.005")) for intent in plain.intents),
+        intents=tuple(replace(intent, band=Decimal("0.005")) for intent in plain.intents),
         unwinding=Unwinding("careful", (Rung("limit_ioc"), Rung("market", tries=2))),
         cancels=(Cancel("main", entry.symbol, entry.id, "entry"),),
     )

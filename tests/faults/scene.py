@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
@@ -119,7 +119,7 @@ class Scene:
         )  # fmt: skip
         account = self.exchange.account
         orders = tuple(Cancel(account, symbol, order, why) for order, (symbol, why) in (cancels or {}).items())
-        decision = change(structs.replace(plain, cancels=orders))
+        decision = change(replace(plain, cancels=orders))
         seen = Snapshot(decision.as_of, (statement(self.exchange),), "killswitch.snapshot/v1")
         self._not_adopted.append(committed(self.store, decision, seen))
         self.decisions.append(decision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from tests.faults.exchange import ZERO, Exchange
@@ -56,18 +56,18 @@ def gone_wrong(true: AccountSnapshot, wrong: Wrong, older: AccountSnapshot) -> A
     positions = true.positions or ()
     match wrong:
         case "empty":
-            return structs.replace(true, positions=())
+            return replace(true, positions=())
         case "page":
-            return structs.replace(true, positions=positions[1:])
+            return replace(true, positions=positions[1:])
         case "stale":
-            return structs.replace(older, quality="stale", reason="cached")
+            return replace(older, quality="stale", reason="cached")
         case "lagging":
             return older
         case "malformed":
-            return structs.replace(true, quality="malformed", reason="not JSON", positions=None)
+            return replace(true, quality="malformed", reason="not JSON", positions=None)
         case "sign":
-            turned = (structs.replace(it, contracts=-it.contracts) for it in positions)
-            return structs.replace(true, positions=tuple(turned))
+            turned = (replace(it, contracts=-it.contracts) for it in positions)
+            return replace(true, positions=tuple(turned))
         case "nan":
-            odd = (structs.replace(it, contracts=Decimal("NaN")) for it in positions[:1])
-            return structs.replace(true, positions=(*odd, *positions[1:]))
+            odd = (replace(it, contracts=Decimal("NaN")) for it in positions[:1])
+            return replace(true, positions=(*odd, *positions[1:]))

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -120,7 +121,7 @@ class Wire(VenueAdapter):
         if report is None or mishap == "empty":
             return None
         if mishap == "lagging":
-            return structs.replace(report, state="open", filled=ZERO, average_price=None, fee=None)
+            return replace(report, state="open", filled=ZERO, average_price=None, fee=None)
         return _nonsense(report) if mishap == "nonsense" else report
 
     async def open_orders(self) -> tuple[Order, ...]:
@@ -280,4 +281,4 @@ def _venue_error(mishap: Mishap) -> VenueError:
 
 
 def _nonsense(report: OrderReport) -> OrderReport:
-    return structs.replace(report, filled=Decimal(-1) if report.filled else Decimal("NaN"))
+    return replace(report, filled=Decimal(-1) if report.filled else Decimal("NaN"))

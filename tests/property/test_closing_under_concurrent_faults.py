@@ -12,7 +12,7 @@ from decimal import Decimal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Unwinding
@@ -122,8 +122,8 @@ class ClosingUnderConcurrentFaults(RuleBasedStateMachine):
         self.decided += 1
         spot = self.exchange.mode == "spot"
         plain = decision_on(self.exchange, f"d{self.decided}", self.time.now(), targets, reduce_only=not spot)
-        bounded = (structs.replace(intent, band=Decimal("0.005")) for intent in plain.intents)
-        decision = structs.replace(plain, intents=tuple(bounded), unwinding=self.unwinding)
+        bounded = (replace(intent, band=Decimal("0.005")) for intent in plain.intents)
+        decision = replace(plain, intents=tuple(bounded), unwinding=self.unwinding)
         self.executor.adopt(committed(self.store, decision))
         now = self.time.elapsed
         for key, target in targets.items():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from killswitch.execution.query.order_discrepancies import journal_status
-from killswitch.incident.record.order_lines import order_lines
+from killswitch.incident.record.order_outcomes import order_outcomes
 from killswitch.journal.codec import decode, decode_all
 from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ForbiddenTransitionError, TargetState
@@ -169,7 +169,7 @@ def test_a_report_has_a_line_for_every_order_that_was_sent(draws: st.DataObject)
             expected.append(
                 (row.client_order_id, readable(row.data["amount"]), FATES.get(last.kind, "in flight"), filled)
             )
-    found = order_lines(decision, decode_all(rows), None)
+    found = order_outcomes(decision, decode_all(rows), None)
     assert [(each.client_order_id, each.amount, each.fate, each.filled) for each in found] == expected
 
 

@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
 from tests.honest_venue import HonestVenue
@@ -54,8 +54,8 @@ def test_a_deviation_applies_only_where_its_condition_holds() -> None:
 def test_an_answer_is_changed_until_the_venue_recovers() -> None:
     """Changes apply one after the other; the book stays as it is."""
     venue = HonestVenue({"BTC": Decimal(10)})
-    venue.change("snapshot", lambda true: structs.replace(true, equity=Decimal(1)))
-    venue.change("snapshot", lambda true: structs.replace(true, equity=true.equity + 1))
+    venue.change("snapshot", lambda true: replace(true, equity=Decimal(1)))
+    venue.change("snapshot", lambda true: replace(true, equity=true.equity + 1))
     assert asyncio.run(venue.snapshot()).equity == 2
     venue.recover()
     assert asyncio.run(venue.snapshot()).equity == 10_000

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Final
 from unittest.mock import patch
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -110,7 +110,7 @@ class AdapterWire(VenueAdapter):
         adapter = self._new_adapter(None)
         own: VenueTraits = adapter.traits
         self.largest_batch = min(traits.batch, 1 if adapter.batches is None else adapter.batches.most)
-        self.traits = structs.replace(traits, client_ids=own.client_ids, order_life=own.order_life)
+        self.traits = replace(traits, client_ids=own.client_ids, order_life=own.order_life)
 
     @property
     def travelled(self) -> list[Travelled]:
@@ -138,7 +138,7 @@ class AdapterWire(VenueAdapter):
     async def snapshot(self) -> AccountSnapshot:
         with self._calling("snapshot"):
             found = await (await self._connected()).snapshot()
-        translated: AccountSnapshot = structs.replace(
+        translated: AccountSnapshot = replace(
             found,
             positions=_map_rows(found.positions, self._translated),
             orders=_map_rows(found.orders, self._translated),
@@ -199,17 +199,17 @@ class AdapterWire(VenueAdapter):
             self._pending[call] -= 1
 
     def _unified_request(self, request: OrderRequest) -> OrderRequest:
-        return structs.replace(request, symbol=self.unified(request.symbol))
+        return replace(request, symbol=self.unified(request.symbol))
 
     def _translated(self, row: Any) -> Any:
         names = {self.unified(symbol): symbol for symbol in self.exchange.markets}
-        named = structs.replace(row, symbol=names.get(row.symbol, row.symbol))
+        named = replace(row, symbol=names.get(row.symbol, row.symbol))
         if isinstance(named, Order | OrderReport):
             ours = self.closing_venue.number(1, named.id)
             self._venue_ids[ours] = named.id
-            return structs.replace(named, id=ours)
+            return replace(named, id=ours)
         if isinstance(named, Fill) and named.order is not None:
-            return structs.replace(named, order=self.closing_venue.number(1, named.order))
+            return replace(named, order=self.closing_venue.number(1, named.order))
         return named
 
     def _new_adapter(self, address: str | None) -> Any:

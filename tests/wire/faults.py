@@ -2,7 +2,8 @@
 
 `python -m tests.wire.faults random VENUE FIRST COUNT`: COUNT random runs from the seed FIRST on; a failing run is
 printed with the fewest mishaps that make it fail. `python -m tests.wire.faults cases VENUE [NAME]`: every named case
-that the venue supports, or those whose name contains NAME, the long ones included.
+that the venue supports, or those whose name contains NAME, the long ones included. VENUE is one of binanceusdm, bybit,
+okx, bitget, mexc.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def cases(venue: str, name: str) -> int:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["random", venue, first, count]:
+        case ["random", venue, first, count] if venue in CLOSING_VENUES:
             sys.exit(bool(random_runs(venue, int(first), int(count))))
-        case ["cases", venue, *names]:
+        case ["cases", venue, *names] if venue in CLOSING_VENUES:
             sys.exit(cases(venue, "".join(names)))
         case _:
             sys.exit(__doc__)

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace as put
 
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot
@@ -198,7 +197,7 @@ class TestTheJudge:
 
         def played(setup: Setup, *_: object) -> Iterator[tuple[float, Decision]]:
             feed(setup)
-            yield at, put(decision, intents=())
+            yield at, replace(decision, intents=())
 
         monkeypatch.setattr("tests.worlds.judge.play", played)
         setup = replace(read(account()), flat_counts=counts)

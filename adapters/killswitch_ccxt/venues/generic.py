@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.fitting import did_you_mean
 from killswitch.model.parsing import Row, at_least_zero
@@ -127,7 +127,7 @@ class Generic(Dialect):
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
         """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""
-        return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
+        return replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
 _CREDENTIAL_NAMES: Final = {name: key for key, name in {**WITH_PASSPHRASE, **WALLET}.items()}

@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The name of what the release makes. Short enough for the pod's ordinal and the claim's prefix. */}}
+{{/* The name of the objects of the release. Short enough for the pod's ordinal and the claim's prefix. */}}
 {{- define "killswitch.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}

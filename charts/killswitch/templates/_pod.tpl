@@ -1,4 +1,4 @@
-{{/* Environment: places that can be written to, telemetry, and secrets by reference. */}}
+{{/* Environment: writable paths, telemetry, and secrets by reference. */}}
 {{- define "killswitch.env" -}}
 - {name: HOME, value: /tmp}
 - {name: TMPDIR, value: /tmp}

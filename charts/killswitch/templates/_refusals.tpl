@@ -1,4 +1,4 @@
-{{/* What no schema can say. Included by the StatefulSet, so that nothing at all is rendered where it fails. */}}
+{{/* Checks that a schema cannot express. The StatefulSet includes them, so that a failure renders nothing at all. */}}
 {{- define "killswitch.refusals" -}}
 {{- include "killswitch.onePolicySource" . -}}
 {{- include "killswitch.noInlineCredential" . -}}
@@ -32,9 +32,9 @@
 {{- end -}}
 
 {{/*
-`ksctl` refuses a secret in a document too, but by then it would lie in a ConfigMap and in the release. So every document
-of every file is read, also one that begins on its separator's line or after `...`, and one that cannot be read is
-refused: nobody could say what is in it.
+`ksctl` refuses a secret in a document too, but by then it would be in a ConfigMap and in the release. Every document
+of every file is checked, also one that begins on its separator's line or after `...`; one that cannot be parsed is
+refused, because it cannot be checked.
 */}}
 {{- define "killswitch.noInlineCredential" -}}
 {{- range $file, $text := .Values.policies.files -}}
@@ -42,7 +42,7 @@ refused: nobody could say what is in it.
 {{- include "killswitch.failForAddress" $file -}}
 {{- end -}}
 {{- $lines := regexReplaceAll "\r\n?|\\x{85}|\\x{2028}|\\x{2029}" $text "\n" | trimPrefix "\ufeff" -}}
-{{- /* Of a key that is written twice only one is read below, so the text is looked through as well. */ -}}
+{{- /* The parser keeps only one of two equal keys, so the text is checked as well. */ -}}
 {{- range regexFindAll "(?i)(?:api_?key|private_?key|secret|password|passphrase|token)[\"']?[ \t]*:[ \t]+[\"']?[^\\s\"',}\\]]*" (regexReplaceAll "(?m)(?:^|[ \t])#.*$" $lines "") -1 -}}
 {{- if not (regexMatch ":[ \t]+[\"']?(?:(?:env|file):.*|[*{\\[].*|null|~|true|false)?$" .) -}}
 {{- fail (printf "policies.files: %s, %s: this is not a reference but may be a secret. Write file:/run/secrets/SECRET/KEY or env:NAME, and change the secret if it was ever real" $file (regexFind "^\\w+" .)) -}}
@@ -59,9 +59,9 @@ refused: nobody could say what is in it.
 {{- end -}}
 
 {{/*
-Refuses what may be a secret: whatever is not a reference below `credentials` or below a name that keys go by. Takes the
-file, the path of the value in it, the value, whether a name above says that it is a secret, and whether it is an option
-of an adapter, where `key` is such a name too.
+Refuses what may be a secret: any value that is not a reference below `credentials` or below a usual name of a key.
+Arguments: the file, the path of the value in it, the value, whether a parent has such a name, and whether it is an
+option of an adapter, where `key` is such a name too.
 */}}
 {{- define "killswitch.noSecretIn" -}}
 {{- $all := . -}}
@@ -92,7 +92,7 @@ of an adapter, where `key` is such a name too.
 {{- fail (printf "policies.files: %s: an address in it holds a user or a password. Refer to it with env:NAME or file:PATH, and change the password" .) -}}
 {{- end -}}
 
-{{/* The StatefulSet finds its pod by these, and what watches the release does: a pod under other names is lost to both. */}}
+{{/* The StatefulSet and monitoring of the release select the pod by these labels; a pod with others is lost to both. */}}
 {{- define "killswitch.ownLabels" -}}
 {{- range $name, $value := .Values.pod.labels -}}
 {{- if hasKey (include "killswitch.selector" $ | fromYaml) $name -}}
@@ -101,7 +101,7 @@ of an adapter, where `key` is such a name too.
 {{- end -}}
 {{- end -}}
 
-{{/* Options that have a value of their own, so that a runner is armed in one place only; and headers, which hold keys. */}}
+{{/* Options that have their own value, so that a runner is armed in one place only; and headers, which contain keys. */}}
 {{- define "killswitch.noSecondWay" -}}
 {{- range .Values.extraArgs -}}
 {{- if regexMatch "^--(live|policies|store|interval|read-timeout|ticks|lock-dir|lock-file)(=|$)" . -}}

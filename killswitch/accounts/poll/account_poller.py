@@ -42,7 +42,7 @@ class AccountPoller:
         timer_budget: TimerBudget | None = None,
     ) -> None:
         """`interval` and `read_timeout` in seconds. `timer_budget`: that of the run's dead-man timers, if any."""
-        self._accounts = accounts
+        self.accounts = accounts
         self._freshness = interval + read_timeout
         self._polls = Polls(accounts, read_timeout, meters, FIRST_ANSWER_TIMEOUT)
         armed = (name for name, account in accounts.items() if account.armed)
@@ -147,4 +147,4 @@ class AccountPoller:
         """Cancel polls in flight, and close the connections."""
         await self._polls.abandon()
         # An adapter that fails to close its connections does not matter any more.
-        await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
+        await asyncio.gather(*(account.adapter.close() for account in self.accounts.values()), return_exceptions=True)

@@ -84,7 +84,7 @@ class Outages:
     def _report(self, account: AccountSnapshot, outage: _Outage) -> None:
         """Report the outage once it has lasted; its text is unchanged, unless it turns out to be a refused key."""
         denied = self._polls[account.account].is_denied
-        measure = Decimal(denied)
+        measure = (Decimal(denied),)
         if outage.alert is not None and outage.alert.measure is not None and outage.alert.measure >= measure:
             return
         if denied or self._clock.monotonic() - outage.failing >= self._unreported:

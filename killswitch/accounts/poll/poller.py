@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from msgspec import json as msgjson
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
@@ -101,7 +101,7 @@ class AccountPoll:
             return self._account.unreadable("down", "it has not been polled")
         if self._meter.monotonic() - self.dated > within:
             return self._account.unreadable("stale", "the last snapshot is older than an interval")
-        return structs.replace(
+        return replace(
             self._last,
             flows=None if self._last.flows is None else (),
             fills=None if self._last.fills is None else (),
@@ -315,7 +315,7 @@ def _checked_against_document(account: ArmedAccount, answer: AccountSnapshot) ->
                 "malformed", f"venue returned {what} {returned}; the document declares {declared}"
             )
     if answer.venue != account.venue:
-        return structs.replace(answer, venue=account.venue)
+        return replace(answer, venue=account.venue)
     return answer
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
 from killswitch.model.venue import OPTIONAL_ATTRIBUTES, OrderReport, OrderRequest, VenueAdapter
@@ -30,9 +31,9 @@ class AdapterView(VenueAdapter):
     def _view_of(self, name: str, offered: Any) -> Any:
         """The view's version of a capability: a call, or a record of calls; None if the adapter does not offer it."""
         if isinstance(offered, Struct):
-            parts = structs.asdict(offered).items()
+            parts = asdict(offered).items()
             calls = {part: self._optional(f"{name}.{part}", value) for part, value in parts if callable(value)}
-            return structs.replace(offered, **calls)
+            return replace(offered, **calls)
         return offered if offered is None else self._optional(name, offered)
 
     async def snapshot(self) -> AccountSnapshot:
@@ -95,7 +96,7 @@ class SharedAdapter(AdapterView):
         if not (self._instruments or self._flows or self._fills):
             return answer
         instruments = self._instruments | {each.symbol: each for each in answer.instruments or ()}
-        merged = structs.replace(
+        merged = replace(
             answer,
             instruments=tuple(instruments.values()) or answer.instruments,
             flows=_merged(self._flows, answer.flows),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli.options import IN_FILE, output, policies, variant, verb
-from killswitch.cli.terminal import print_note, print_text
+from killswitch.cli.terminal import print_note, print_section, print_text
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     from killswitch.lab.recording import read
     from killswitch.lab.recording import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
-    from killswitch.operations.pages.wording import decision_lines, notice_line
+    from killswitch.operations.pages.wording import decision_section, notice_line
     from killswitch.render.formats import instant
 
     loaded = load_policies(policies_at, variant)
@@ -45,7 +45,7 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
             if output == "json":
                 click.echo(encode_decision(item))
             else:
-                print_text("\n".join(decision_lines(item, thresholds)))
+                print_section(decision_section(item, thresholds))
         elif not quiet:
             if output == "json":
                 click.echo(encode_notice(item).decode(), err=True)

@@ -84,7 +84,8 @@ class TerminalProgress:
 
     def show(self, closes: Sequence[CloseProgress]) -> None:
         width, height = shutil.get_terminal_size()
-        text = [row[: width - 1] for each in closes for row in progress_block(each)]
+        rows = "\n".join(section_text(progress_section(each)) for each in closes).split("\n")
+        text = [row[: width - 1] for row in rows]
         if len(text) > height - 1:
             text = [*text[: height - 2], f"… {len(text) - height + 2} more lines"]
         up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
@@ -143,8 +144,8 @@ MAX_BLOCKED_SHOWN = 8
 """Maximum blocked positions in a block."""
 
 
-def progress_block(shown: CloseProgress) -> list[str]:
-    """The state of a close in a few lines."""
+def progress_section(shown: CloseProgress) -> Section:
+    """The state of a close in a few facts."""
     blocked = [_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
     if len(shown.blocked) > MAX_BLOCKED_SHOWN:
         blocked.append(f"and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
@@ -154,7 +155,7 @@ def progress_block(shown: CloseProgress) -> list[str]:
         ("time", _time(shown)),
         ("held up", *blocked),
     )
-    return section_text(Section(f"{_what(shown)}  [{shown.decision}]", (Facts(facts),))).split("\n")
+    return Section(f"{_what(shown)}  [{shown.decision}]", (Facts(facts),))
 
 
 def progress_line(shown: CloseProgress) -> str:

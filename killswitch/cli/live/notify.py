@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from killswitch.cli import EXIT_FAILED, options
-from killswitch.cli.terminal import print_json, print_text
+from killswitch.cli.terminal import print_json, print_page
+from killswitch.render.document import Items, Page, Section
 
 
 @click.group(epilog=options.example_text("ksctl notify test --policies policies"))
@@ -41,8 +42,11 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
                 for each in results]  # fmt: skip
         print_json({"targets": rows})
     else:
-        for each in results:
-            outcome = "delivered" if each.error is None else f"FAILED: {each.error}"
-            print_text(f"{each.target} ({', '.join(each.routes)}): {outcome}")
+        lines = (
+            f"{each.target} ({', '.join(each.routes)}): "
+            f"{'delivered' if each.error is None else f'FAILED: {each.error}'}"
+            for each in results
+        )
+        print_page(Page("Test of the notification routes", sections=(Section("", (Items(tuple(lines)),)),)))
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

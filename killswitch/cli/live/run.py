@@ -22,7 +22,7 @@ from killswitch.cli.console import (
     print_memory_entry,
     write_in_background,
 )
-from killswitch.cli.terminal import print_note, print_text
+from killswitch.cli.terminal import print_note, print_page, print_section
 from killswitch.render.formats import count_of, instant
 
 if TYPE_CHECKING:
@@ -262,12 +262,12 @@ def _claimed(
 
 def _require_notified(loaded: LoadedPolicies) -> None:
     """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
-    from killswitch.policy.diagnostics.diagnostic import render
+    from killswitch.policy.diagnostics.diagnostic import diagnostics_page
     from killswitch.runner.notify.target_check import target_warnings
 
     warnings = (*loaded.unrouted, *target_warnings(loaded.policies))
     if warnings:
-        print_note(render(warnings))
+        print_page(diagnostics_page(warnings), err=True)
         raise click.ClickException(
             "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
@@ -330,15 +330,15 @@ class RunConsole:
 
     def _print_decisions(self, report: TickReport) -> None:
         from killswitch.model.decision import encode_decision
-        from killswitch.operations.pages.wording import decision_lines
+        from killswitch.operations.pages.wording import decision_section
 
         for decision in report.decisions:
             if self._json:
                 click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
-            first, *reasons = decision_lines(decision, self._thresholds)
-            print_text("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+            shown = decision_section(decision, self._thresholds, f"  [{decision.id}]{acted}")
+            print_section(shown, err=self._err)
 
     def _print_notices(self, report: TickReport) -> None:
         from killswitch.operations.pages.wording import notice_line

@@ -36,7 +36,7 @@ from killswitch.cli.session import (
     require_locks,
     store_if_any,
 )
-from killswitch.cli.terminal import print_note
+from killswitch.cli.terminal import print_note, print_section
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
@@ -45,7 +45,7 @@ from killswitch.model.effects import ProcessExit, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
-from killswitch.operations.pages.wording import decision_lines
+from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.status import StoreStatus, locks_at, runner_state, store_status
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner import process
@@ -372,8 +372,8 @@ def _print_other_decisions(
     answered = {decision.id for decision in answer.decisions}
     for decision in (each for each in collected if each.id not in answered):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
-        lines = decision_lines(decision, trigger_texts(loaded.policies))
-        print_note("\n".join((f"the same tick also {what}:", *lines)))
+        print_note(f"the same tick also {what}:")
+        print_section(decision_section(decision, trigger_texts(loaded.policies)), err=True)
 
 
 def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: LoadedPolicies) -> None:

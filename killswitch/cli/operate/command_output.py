@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import open_closes
-from killswitch.cli.terminal import encode_record, print_note, print_text
-from killswitch.incident.record.results import Result, read_result
-from killswitch.model.decision import Decision, decision_record
+from killswitch.cli.terminal import encode_record, print_answer, print_note
+from killswitch.incident.record.results import read_result
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations import commands
-from killswitch.operations.pages.status_sections import result_lines
-from killswitch.operations.pages.wording import command_line, headline
+from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
+from killswitch.operations.pages.wording import command_line
 from killswitch.operations.status import LockView, locks_at, runner_state
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner.assembly import LockPaths
@@ -95,18 +95,6 @@ def is_lock_unwritten(store: Store, answer: commands.CommandAnswer) -> bool:
     return any(read_result(store, each).locked_at is None for each in locks)
 
 
-def _lock_text(lock: LockView, store: Store, *, is_unlock: bool) -> str:
-    if not lock.ordered:
-        return f"{lock.scope} is not locked"
-    if not lock.has_own:
-        return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
-    closing = _closing_on(lock.scope, store)
-    if closing:
-        return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
-    remedy = f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope" if is_unlock else ""
-    return f"{lock.scope} is still locked: {lock.reason}{remedy}"
-
-
 def print_outcome(
     request: CommandRequest,
     store: Store,
@@ -121,59 +109,30 @@ def print_outcome(
     lock = lock_of(request, locks)
     if not answer.decisions and not answer.notices and lock is None:
         raise click.ClickException("command processed; no decision resulted; see `ksctl status`")
-    results = print_results(answer, store, json=request.json, lock=lock, split_notices=request.kind == "apply")
-    if not request.json:
-        refired = commands.fired_again(store, answer)
-        if refired is not None:
-            print_text(f"{headline(refired)}  [{refired.id}]\n  it fired again: its triggers are still true")
-        if lock is not None:
-            print_text(_lock_text(lock, store, is_unlock=request.kind == "unlock"))
+    outcome = replace(
+        outcome_of(answer, store), fired_again=commands.fired_again(store, answer), lock=lock,
+        closing=() if lock is None else tuple(_closing_on(lock.scope, store)), splits_notices=request.kind == "apply",
+    )  # fmt: skip
+    print_command_outcome(outcome, json=request.json)
     if sent is not None and commands.is_pending(store, sent):
         raise click.ClickException(
             f"the close is incomplete, and the command waits for the rest ({sent.id}): {continuation_text(store)}"
         )
-    # A page about a wait for an account is no failure once the wait is over.
-    refused = any(notice.kind == "nothing_selected" for notice in answer.notices)
-    if refused or any(_is_failed(*each) for each in results):
+    if outcome.is_failed:
         raise click.exceptions.Exit(1)
 
 
-def print_results(
-    answer: commands.CommandAnswer,
-    store: Store,
-    *,
-    json: bool,
-    lock: LockView | None = None,
-    split_notices: bool = False,
-) -> list[tuple[Decision, Result]]:
-    """Print the decisions and notices of an answer; `split_notices`: one line for each part of a notice."""
-    results = [(decision, read_result(store, decision)) for decision in answer.decisions]
-    if json:
-        records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
-        click.echo(encode_record({"decisions": records, "notices": answer.notices, "lock": lock}))
-        return results
-    for decision, result in results:
-        print_text(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
-    for notice in answer.notices:
-        print_text(notice.text.replace("; ", "\n  ") if split_notices else notice.text)
-    return results
+def outcome_of(answer: commands.CommandAnswer, store: Store) -> CommandOutcome:
+    """The decisions and notices of an answer, with the results of the decisions."""
+    results = tuple((decision, read_result(store, decision)) for decision in answer.decisions)
+    return CommandOutcome(results, answer.notices, continuation_text(store))
 
 
-def _outcome(decision: Decision, result: Result, store: Store) -> str:
-    if decision.kind == "reset":
-        return "locks by hand are lifted" if decision.is_unlock else "back to normal"
-    lines = [] if decision.is_manual_lock else result_lines(result)
-    if decision.lock is not None and result.standing != "recorded only":
-        lines.append(commands.lock_line(decision.lock, is_written=result.locked_at is not None))
-    if result.standing == "closing":
-        lines.append(f"in progress: {continuation_text(store)}")
-    return "\n  ".join(lines)
-
-
-def _is_failed(decision: Decision, result: Result) -> bool:
-    if decision.is_manual_lock:
-        return result.locked_at is None
-    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
+def print_command_outcome(outcome: CommandOutcome, *, json: bool) -> None:
+    """Print the outcome as a page or as JSON."""
+    print_answer(
+        "json" if json else "text", lambda: encode_record(outcome_record(outcome)), lambda: outcome_page(outcome)
+    )
 
 
 def continuation_text(store: Store) -> str:

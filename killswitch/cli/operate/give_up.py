@@ -9,7 +9,7 @@ import click
 
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.operate.command_delivery import POLL, is_runner_alive
-from killswitch.cli.operate.command_output import print_results
+from killswitch.cli.operate.command_output import outcome_of, print_command_outcome
 from killswitch.cli.session import opened_store
 from killswitch.cli.terminal import print_text
 from killswitch.model.snapshot import Event
@@ -42,7 +42,7 @@ def give_up(
         deadline = time.monotonic() + wait
         while accounts_closing(store, decision, scope) and time.monotonic() < deadline and is_runner_alive(store):
             time.sleep(POLL)
-        print_results(commands.answer_to(store, event), store, json=json)
+        print_command_outcome(outcome_of(commands.answer_to(store, event), store), json=json)
         if left := accounts_closing(store, decision, scope):
             condition = "it ends when every one of its orders has an answer"
             raise click.ClickException(

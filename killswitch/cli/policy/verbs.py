@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
-from killswitch.cli.terminal import print_json, print_note, print_text
+from killswitch.cli.terminal import print_json, print_page
+from killswitch.render.document import Items, Page, Section
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     if output == "json":
         print_json(_answer(loaded, policy_set, problems))
     else:
-        print_text(_text(loaded, policy_set, problems))
+        print_page(_page(loaded, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
         context.exit(EXIT_FAILED)
     if strict and problems:
@@ -77,18 +78,16 @@ def _is_incomplete(loaded: LoadedDocuments) -> bool:
     return loaded.has_unidentified or any(each.gaps.has_flaw(()) for each in loaded.faulty)
 
 
-def _text(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
-    from killswitch.policy.diagnostics.diagnostic import counts, render
+def _page(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> Page:
+    from killswitch.policy.diagnostics.diagnostic import counts, diagnostics_page
 
-    lines = [render(problems), ""] if problems else []
-    if policy_set is None:
-        lines.append(f"{counts(problems)}; `ksctl explain CODE` says more")
-        if _is_incomplete(loaded):
-            lines.append("parts that cannot be read are not checked further: correct them and validate again")
-    else:
+    if policy_set is not None:
         documents = count_of(len(loaded.documents), "document")
-        lines.append(f"{documents}, {count_of(len(problems), 'warning')}; {policy_set.digest}")
-    return "\n".join(lines)
+        return diagnostics_page(problems, f"{documents}, {count_of(len(problems), 'warning')}; {policy_set.digest}")
+    sums = [f"{counts(problems)}; `ksctl explain CODE` says more"]
+    if _is_incomplete(loaded):
+        sums.append("parts that cannot be read are not checked further: correct them and validate again")
+    return diagnostics_page(problems, *sums)
 
 
 def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
@@ -145,14 +144,12 @@ def _show_signals(output: str) -> None:
     if output == "json":
         print_json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
         return
-    entries = []
+    sections = []
     for signal in CATALOGUE:
         use = f'{signal.name}("15m")' if signal.windowed else signal.name
-        entries.append(
-            f"{use}  ({signal.unit}, of a {signal.level})\n  {signal.meaning}\n"
-            f"  partly known: {signal.partly_known}\n  unknown: {signal.unknown}"
-        )
-    print_text("\n\n".join(entries))
+        lines = (signal.meaning, f"partly known: {signal.partly_known}", f"unknown: {signal.unknown}")
+        sections.append(Section(f"{use}  ({signal.unit}, of a {signal.level})", (Items(lines),)))
+    print_page(Page("Signals", sections=tuple(sections)))
 
 
 @options.verb("ksctl graph policies/futures-drawdown --format mermaid")
@@ -166,12 +163,12 @@ def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: s
     """Print the compiled decision graph as Mermaid or DOT."""
     _, policy_set, problems = _read(paths, variant, accounts=False)
     if policy_set is None:
-        from killswitch.policy.diagnostics.diagnostic import as_json, render
+        from killswitch.policy.diagnostics.diagnostic import as_json, diagnostics_page
 
         if output == "json":
             print_json({"format": form, "text": None, "diagnostics": as_json(problems)})
         else:
-            print_note(render(problems))
+            print_page(diagnostics_page(problems), err=True)
         context.exit(EXIT_FAILED)
     from killswitch.graph.diagram import dot, mermaid
 

@@ -52,7 +52,7 @@ class InFlightOrders:
         await self._cancel_overdue()
 
     def settle_closed_positions(self, book: TrustedBook) -> None:
-        """Settle the detached orders that can have no effect any more, so that no end waits for them (ADR 0129).
+        """Settle the detached orders that can have no effect any more, so that no end waits for them (ADR 0058).
 
         That is where the venue shows the position closed, the fills of the target's other orders account for all of it,
         the venue limits the order to reducing the position, and has answered that it has no such order.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.report_validation import validated_report, venue_text
@@ -186,7 +186,7 @@ class OrderSender:
             queue.mark_sent(len(group))
             count += len(group)
         now = self._context.clock.now()
-        self._context.record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
+        self._context.record([replace(each.entry, at=now) for group, _ in groups for each in group])
         return groups
 
     def _is_only_symbol_limited(self, symbol: str) -> bool:

@@ -1,9 +1,10 @@
-"""Groups repeated notices into one message with a count.
+"""Groups the notices of unexplained changes of equity into one message with a count.
 
-A group is one policy, scope and subject. Its first notice is sent immediately, and so is one that is more severe than
-all before it, or that is marked so (`Notice.at_once`). The others are counted, and one message reports the count after
-`GROUP_INTERVAL`. A group without notices for that long ends. Every notice is in the store in any case. (The terms are
-those of Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/#route)
+One crash may make such a change at every tick, each of which is recorded. A group is one policy, scope and subject. Its
+first notice is sent immediately, and so is one that is more severe than all before it, or that is marked so
+(`Notice.at_once`). The others are counted, and one message reports the count after `GROUP_INTERVAL`. A group without
+notices for that long ends. (The terms are those of Alertmanager:
+https://prometheus.io/docs/alerting/latest/configuration/#route)
 """
 
 from __future__ import annotations
@@ -11,21 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
-from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
+from killswitch.model.decision import Notice, Severity
 from killswitch.model.snapshot import Instant
 
 GROUP_INTERVAL = timedelta(minutes=5)
 """The interval between two messages of a group, unless a more severe notice arrives."""
 
-GROUPED: frozenset[NoticeKind] = frozenset({"unexplained", "unknown", "uncorroborated"})
-"""Kinds that one event may cause at every tick. Notices of all other kinds are sent one by one."""
-
 _GRAVITY: dict[Severity, int] = {"info": 0, "warning": 1, "page": 2}
 
-GroupKey = tuple[str, str, NoticeKind, str | None]
-"""Policy, scope, kind and subject."""
+GroupKey = tuple[str, str, str | None]
+"""Policy, scope and subject."""
 
 
 class RepeatedNotice(Struct, frozen=True):
@@ -58,21 +57,17 @@ class NoticeGroups:
     def __init__(self) -> None:
         self._groups: dict[GroupKey, _Group] = {}
 
-    def restore(self, notices: Iterable[Notice], decisions: Iterable[Decision]) -> None:
-        """Restore the groups of an earlier run from its recent notices and decisions, in any order."""
-        past: list[Notice | Decision] = [*notices, *decisions]
-        for each in sorted(past, key=lambda each: each.as_of):
+    def restore(self, notices: Iterable[Notice]) -> None:
+        """Restore the groups of an earlier run from its recent notices, in any order."""
+        for each in sorted(notices, key=lambda each: each.as_of):
             self.due(each.as_of)
-            if isinstance(each, Notice):
-                self.is_sent_at_once(each)
-            else:
-                self.end_uncorroborated(each)
+            self.is_sent_at_once(each)
 
     def is_sent_at_once(self, notice: Notice) -> bool:
         """Whether the notice is sent immediately as a message of its own; otherwise it is counted."""
-        if notice.kind not in GROUPED or notice.severity == "info":
+        if notice.kind != "unexplained" or notice.severity == "info":
             return True
-        key = (notice.policy, notice.scope, notice.kind, notice.subject)
+        key = (notice.policy, notice.scope, notice.subject)
         group = self._groups.get(key)
         if group is None:
             self._groups[key] = _Group(notice.as_of, notice.as_of, notice.severity)
@@ -83,7 +78,7 @@ class NoticeGroups:
             return True
         group.counted += 1
         severity = notice.severity if group.newest is None else _more_severe(notice.severity, group.newest.severity)
-        group.newest = structs.replace(notice, severity=severity)
+        group.newest = replace(notice, severity=severity)
         return False
 
     def due(self, now: Instant) -> list[RepeatedNotice]:
@@ -98,13 +93,6 @@ class NoticeGroups:
             found.append(RepeatedNotice(group.newest, group.counted, group.since, group.total))
             group.sent_at, group.counted, group.newest = now, 0, None
         return found
-
-    def end_uncorroborated(self, decision: Decision) -> Instant | None:
-        """End the group about a stage that has now fired; return since when it was reported as not fired, or None."""
-        if decision.kind is not None:
-            return None
-        group = self._groups.pop((decision.policy, decision.scope, "uncorroborated", decision.stage), None)
-        return None if group is None else group.since
 
 
 def _more_severe(one: Severity, other: Severity) -> Severity:

@@ -7,7 +7,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
@@ -165,7 +166,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Mess
             "see: ksctl status",
         ),
     )  # fmt: skip
-    return structs.replace(made, count=repeats.count)
+    return replace(made, count=repeats.count)
 
 
 def _notice_place(notice: Notice) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.graph.routing import MessageAttributes
@@ -138,7 +138,7 @@ class NotificationRouter:
             for target in route.targets:
                 if target.key not in seen:
                     seen.add(target.key)
-                    own = structs.replace(message, id=digest(message.id, target.key))
+                    own = replace(message, id=digest(message.id, target.key))
                     yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from msgspec import Struct
 
 from killswitch.incident.record.close_causes import cause_text
-from killswitch.incident.record.document import ChecklistItem, Command, Incident, ItemState, Money, OrderOutcome
+from killswitch.incident.record.document import ChecklistItem, Command, Incident, ItemState, Money
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money, order_numbers
 
 _FOR_A_PERSON = (
@@ -81,10 +84,10 @@ def _reconciled(incident: Incident) -> _Found:
         return "open", f"{_count(unclear, 'order')} of unknown status"
     if incident.left or not settled:
         return "open", "the venue does not show every position at its target"
-    verified = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
+    verified: dict[Place, datetime | None] = {(it.account, it.symbol, it.side): it.verified_at for it in settled}
     unseen = []
     for order in orders:
-        shown = verified.get((order.account, order.symbol, order.position_side))
+        shown = verified.get(order.place)
         if shown is None or shown < (order.answered_at or order.sent_at):
             unseen.append(order)
     if unseen:

@@ -14,14 +14,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.incident.record.decision_basis import place_of
-from killswitch.incident.record.order_lines import OrderLine, order_lines, position_of
+from killswitch.incident.record.order_outcomes import OrderOutcome, order_outcomes
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Place, PlannedWork, Verified, known
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import Store
 
-DecidedOrders = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
+DecidedOrders = tuple[Decision, Sequence[Entry], Sequence[OrderOutcome], Snapshot | None]
 """A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
 
 
@@ -62,7 +62,7 @@ class _PositionFacts(Struct):
     target: Decimal
     value: Decimal | None = None
     seen: Verified | None = None
-    orders: list[OrderLine] = field(default_factory=list)
+    orders: list[OrderOutcome] = field(default_factory=list)
     rules: Instrument | None = None
     is_exempt: bool = True
     """Whether its orders are reduce-only: venues exempt those from the minimum notional."""
@@ -81,7 +81,7 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
         for entry in journal:
             _apply_entry(facts, entry, ours)
         for order in orders:
-            found = facts.get(position_of(order))
+            found = facts.get(order.place)
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
         hops = {place_of(each) for each in decision.intents if each.purpose == "hop"}
@@ -139,7 +139,7 @@ def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
     )
 
 
-def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
+def _filled(orders: Sequence[OrderOutcome]) -> Decimal | None:
     """Return what the orders filled; None while the status of one or its fill is unknown."""
     if any(order.fate != "final" or (order.filled is None and not order.did_nothing) for order in orders):
         return None
@@ -209,22 +209,22 @@ def credit_own_decisions(
 
 def _orders_of_other_decisions(
     store: Store, keys: Collection[Place], since: datetime, own: Collection[str]
-) -> dict[Place, list[OrderLine]]:
+) -> dict[Place, list[OrderOutcome]]:
     """Return the orders of other decisions on these positions that may have filled after `since`."""
-    found: dict[Place, list[OrderLine]] = {}
+    found: dict[Place, list[OrderOutcome]] = {}
     for stored in store.decisions(MOST_DECISIONS):
         decision = stored.decision
         if decision.id in own or not any(place_of(each) in keys for each in decision.intents):
             continue
-        for line in order_lines(decision, decode_all(store.journal(decision.id)), None):
-            key = position_of(line)
+        for line in order_outcomes(decision, decode_all(store.journal(decision.id)), None):
+            key = line.place
             is_over = line.fate == "final" and line.answered_at is not None and line.answered_at < since
             if key in keys and line.purpose == "reduce" and not is_over and not line.did_nothing:
                 found.setdefault(key, []).append(line)
     return found
 
 
-def _credited(position: ClosedPosition, lines: list[OrderLine]) -> ClosedPosition:
+def _credited(position: ClosedPosition, lines: list[OrderOutcome]) -> ClosedPosition:
     others, seen_at = position.others, position.seen_at
     lines = [line for line in lines if seen_at is None or line.sent_at <= seen_at]
     if others is None or others <= 0 or not lines:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.journal.entries import Place
 from killswitch.model.decision import Decision, Intent, Rung
@@ -19,12 +19,19 @@ _CLIENT_ORDER_ID = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
 """A client order id that contains the index of its intent in base 36."""
 
 
+def stage_text(decision: Decision) -> str:
+    """Return the stage that fired, or the text that replaces it where none did."""
+    if decision.kind == "hedge":
+        return "temporary hedge"
+    return decision.stage or "close by hand"
+
+
 class DecisionBasis:
     """The intents of a decision and the positions of its snapshot, by position."""
 
     def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:
         """`snapshot` is what the decision was made on, where it was kept."""
-        self._intents = decision.intents
+        self.decision = decision
         self.ladder: Sequence[Rung] = () if decision.unwinding is None else decision.unwinding.ladder
         self._intents_at: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
@@ -41,8 +48,8 @@ class DecisionBasis:
         if len(purposes) == 1:
             return purposes.pop()
         parsed = _CLIENT_ORDER_ID.fullmatch(client_order_id or "")
-        index = int(parsed[1], 36) if parsed else -1
-        return self._intents[index].purpose if 0 <= index < len(self._intents) else "reduce"
+        index, intents = int(parsed[1], 36) if parsed else -1, self.decision.intents
+        return intents[index].purpose if 0 <= index < len(intents) else "reduce"
 
     def band(self, key: Place) -> Decimal | None:
         """Return the declared slippage of the position; None where none was declared."""
@@ -88,7 +95,7 @@ def _combined(rows: Sequence[Position]) -> Position:
         return first
     contracts = sum((row.contracts for row in rows), Decimal(0))
     paid = _sum([None if row.entry_price is None else row.entry_price * row.contracts for row in rows])
-    return structs.replace(
+    return replace(
         first,
         contracts=contracts,
         entry_price=None if paid is None or not contracts else paid / contracts,

@@ -12,8 +12,8 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.decision_basis import Purpose
-from killswitch.incident.record.order_lines import Bound, ReportedStatus
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.results import AccountClose
 from killswitch.incident.record.source_places import TriggerFact
 from killswitch.incident.record.source_places import WrittenAt as WrittenAt
 from killswitch.incident.record.totals import Missing, Totals
@@ -74,52 +74,6 @@ class Firing(Struct, frozen=True):
     under way, and where no order was sent."""
 
 
-class OrderOutcome(Struct, frozen=True):
-    """One order as it was sent, and the venue's answer.
-
-    `slippage` is the cost of filling at another price than `arrival_mark`, the mark when it was sent, in the account's
-    currency. `delay` is the cost of the market's move from `mark`, the decision's, until then. Below zero is a gain.
-    """
-
-    number: int
-    decision: str
-    stage: str
-    account: str
-    symbol: str
-    position_side: str | None
-    side: str | None
-    attempt: int | None
-    client_order_id: str | None
-    sent_at: datetime
-    answered_at: datetime | None
-    amount: Decimal | None
-    filled: Decimal | None
-    price: Decimal | None
-    mark: Decimal | None
-    slippage: Decimal | None
-    fee: Decimal | None
-    outcome: str
-    text: str | None
-    final: bool
-    """Whether the venue has reported its final status."""
-    fate: ReportedStatus = "final"
-    kind: str | None = None
-    """`limit_ioc`, `market` or `limit`; None where the program that sent it did not record it."""
-    rung: int | None = None
-    """The step of the ladder, from 0."""
-    limit: Decimal | None = None
-    """The limit price of the order."""
-    purpose: Purpose = "reduce"
-    realised: Decimal | None = None
-    """Realised P&L before the fee."""
-    bound: Bound | None = None
-    """The slippage that was declared for it; None where none was."""
-    was_unknown: bool = False
-    """Whether its status was unknown for a while."""
-    arrival_mark: Decimal | None = None
-    delay: Decimal | None = None
-
-
 class PositionLeft(Struct, frozen=True):
     """A position that the incident's decisions were to reduce, as the venue showed it last.
 
@@ -138,16 +92,6 @@ class PositionLeft(Struct, frozen=True):
     """Whether it is below the venue's minimum; None where the venue's rules are unknown."""
     worth: Decimal | None = None
     """The value of the position at the decision's mark, in the account's currency."""
-
-
-class AccountClose(Struct, frozen=True):
-    """How the work of one decision on one account ended; `status` is `closing` while it is under way."""
-
-    decision: str
-    account: str
-    status: str
-    at: datetime | None
-    reason: str | None
 
 
 class Money(Struct, frozen=True):

@@ -1,13 +1,14 @@
 """The equity curve around an incident: which points are kept, and how they are restored.
 
 History is pruned after the longest window, so an incident keeps points of its own: at most one every 15 seconds of the
-hour before it; while it is open one every 10 seconds, or one for each 120th part of its age once that is longer; and
-the lowest point between two of them where it is lower than both. An incident of a day has at most 1,600 points, and one
-of a year 3,000.
+hour before it; then every tick of the ten minutes after each firing, and later one for each 600th part of the time
+since the newest firing; and the lowest point between two of them where it is lower than both. With ticks of a second,
+an incident of a day has some 3,500 points, and one of a year some 7,000.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -23,8 +24,7 @@ from killswitch.signals.history.rows import StoredUnitValueRow
 BEFORE = HOUR
 """How long before the first firing the curve begins."""
 STEP_BEFORE = 15 * SECOND
-STEP_SINCE = 10 * SECOND
-PARTS_OF_AGE = 120
+PARTS_OF_AGE = 600
 
 _ROW = msgspec.json.Decoder(StoredUnitValueRow)
 _BARS = "▁▂▃▄▅▆▇█"
@@ -48,19 +48,23 @@ def points_before(rows: Iterable[HistoryRow], opened: int) -> list[EquityCurvePo
     return [point for row in near if (point := decode_point(row)) is not None]
 
 
-def points_since(rows: Iterable[HistoryRow], opened: int, last: EquityCurvePoint | None) -> list[EquityCurvePoint]:
+def points_since(
+    rows: Iterable[HistoryRow], firings: Sequence[int], last: EquityCurvePoint | None
+) -> list[EquityCurvePoint]:
     """Return the points after `last`, the newest kept point, that are far enough apart.
 
+    `firings`: the times of the incident's firings, oldest first (microseconds).
     The lowest point between two is kept where it is lower than both: a fall must not vanish between points.
     """
     kept: list[EquityCurvePoint] = []
     lowest: EquityCurvePoint | None = None
     for row in rows:
-        since = opened if last is None else last.at
+        since = firings[0] if last is None else last.at
         point = decode_point(row) if row.at > since else None
         if point is None:
             continue
-        if point.at - since < max(STEP_SINCE, (point.at - opened) // PARTS_OF_AGE):
+        newest = firings[max(0, bisect_right(firings, point.at) - 1)]
+        if point.at - since < (point.at - newest) // PARTS_OF_AGE:
             lowest = point if lowest is None or point.value < lowest.value else lowest
             continue
         if lowest is not None and lowest.value < min(point.value, point.value if last is None else last.value):
@@ -70,23 +74,29 @@ def points_since(rows: Iterable[HistoryRow], opened: int, last: EquityCurvePoint
     return kept
 
 
-def read_curve(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> EquityCurve | None:
-    """Return the curve from the kept points and the remaining history; None where neither has a point.
+def read_curve(store: IncidentStore, decisions: Sequence[Decision], closed_at: datetime | None) -> EquityCurve | None:
+    """Return the curve of the incident of these decisions, from the kept points and the remaining history.
 
-    `closed_at` is when the incident ended; None while it is open.
+    None where neither has a point. `closed_at` is when the incident ended; None while it is open.
     """
-    opened = to_micros(opening.as_of)
+    opening, firings = decisions[0], firings_of(decisions)
+    opened = firings[0]
     points = list(store.equity_curve(opening.id))
     rows = store.rows(opening.policy, opening.scope, points[-1].at + 1 if points else opened - BEFORE)
     if closed_at is not None:
         rows = [row for row in rows if row.at <= to_micros(closed_at)]
     if not points:
         points = points_before(rows, opened)
-    points += points_since(rows, opened, points[-1] if points else None)
+    points += points_since(rows, firings, points[-1] if points else None)
     # The newest point and the lowest since the last kept one, however close to it.
     tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := decode_point(row))]
     points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
     return build_curve(points, opened, read_corrections(store, opening))
+
+
+def firings_of(decisions: Iterable[Decision]) -> list[int]:
+    """The times of the decisions, oldest first (microseconds)."""
+    return sorted(to_micros(decision.as_of) for decision in decisions)
 
 
 def build_curve(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
+from killswitch.incident.record.decision_basis import stage_text
 from killswitch.incident.record.document import Firing
 from killswitch.incident.record.incident_decisions import IncidentNote
-from killswitch.incident.record.orders import stage_text
 from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.incident.record.source_places import trigger_fact
 from killswitch.journal.entries import is_plan

@@ -4,42 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import AccountClose, Money, OrderOutcome, PositionLeft
-from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import RecordedDecision, Result
+from killswitch.incident.record.document import Money, PositionLeft
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.results import AccountClose, RecordedDecision, Result
 from killswitch.incident.record.totals import add_up
 from killswitch.journal.entries import Place, is_plan
-from killswitch.model.decision import Decision
-
-_AS_FOLDED = set(OrderOutcome.__struct_fields__) & set(OrderLine.__struct_fields__) - {"text"}
 
 
-def outcomes(recorded: Iterable[tuple[Decision, Result]]) -> tuple[OrderOutcome, ...]:
+def outcomes(recorded: Iterable[Result]) -> tuple[OrderOutcome, ...]:
     """Return the orders of the decisions in the order of sending, numbered from 1."""
-    lines = [(decision, line) for decision, result in recorded for line in result.orders]
-    return tuple(_outcome(decision, line, number) for number, (decision, line) in enumerate(lines, start=1))
-
-
-def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
-    folded: dict[str, Any] = {name: getattr(line, name) for name in _AS_FOLDED}
-    return OrderOutcome(
-        number=number,
-        decision=decision.id,
-        stage=stage_text(decision),
-        text=line.text or line.fee_unknown,
-        final=line.fate == "final",
-        **folded,
+    orders = (order for result in recorded for order in result.orders)
+    return tuple(
+        replace(order, number=number, text=order.text or order.fee_unknown, fee_unknown=UNSET)
+        for number, order in enumerate(orders, start=1)
     )
-
-
-def stage_text(decision: Decision) -> str:
-    """Return the stage that fired, or the text that replaces it where none did."""
-    if decision.kind == "hedge":
-        return "temporary hedge"
-    return decision.stage or "close by hand"
 
 
 def positions_left(recorded: Iterable[RecordedDecision], closed: Sequence[ClosedPosition]) -> list[PositionLeft]:
@@ -62,13 +45,13 @@ def _position(decision: str, one: ClosedPosition) -> PositionLeft:
 def account_closes(recorded: RecordedDecision) -> list[AccountClose]:
     """Return how the work on each account ended; `closing` for work under way."""
     id_ = recorded.decision.id
-    ended = [AccountClose(id_, each.account, each.status, each.at, each.reason) for each in recorded.result.endings]
+    ended = [replace(each, cost=UNSET, delay=UNSET) for each in recorded.result.endings]
     names = dict.fromkeys(e.account for e in recorded.journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
     return ended + [AccountClose(id_, name, "closing", None, None) for name in names if name not in finished]
 
 
-def close_money(lines: Sequence[OrderLine], currency: str | None, *, has_whole_book: bool) -> Money:
+def close_money(lines: Sequence[OrderOutcome], currency: str | None, *, has_whole_book: bool) -> Money:
     """Return the sums of all closes; None wherever a part is unknown, or nothing was sent.
 
     Orders are numbered as in `outcomes`. `has_whole_book` says that a whole-book request closed something as well.

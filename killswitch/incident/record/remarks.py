@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import Incident, OrderOutcome
+from killswitch.incident.record.document import Incident
 from killswitch.incident.record.filters import amount, place
+from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money
@@ -48,7 +49,7 @@ def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
         )
     if order.purpose == "hedge":
         yield f"{name} opened a temporary hedge and closes nothing: close it once the hedged position is closed"
-    elif order.purpose == "hop" and (order.account, order.symbol, order.position_side) in holdings:
+    elif order.purpose == "hop" and order.place in holdings:
         yield f"{name} sold a holding on another market than it is listed on"
     elif order.purpose == "hop":
         yield f"{name} is a hop on the way to the account's currency: it sold what another order had bought"

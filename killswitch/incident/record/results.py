@@ -8,7 +8,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal
 
-from msgspec import DecodeError, Struct, structs
+from msgspec import UNSET, DecodeError, Struct, UnsetType
+from msgspec.structs import replace
 
 from killswitch.incident.record.closed_positions import (
     ClosedPosition,
@@ -17,8 +18,8 @@ from killswitch.incident.record.closed_positions import (
     credit_own_decisions,
 )
 from killswitch.incident.record.decision_basis import closes_all, only_passed_through
-from killswitch.incident.record.order_lines import OrderLine as OrderLine
-from killswitch.incident.record.order_lines import order_lines, position_of
+from killswitch.incident.record.order_outcomes import OrderOutcome as OrderOutcome
+from killswitch.incident.record.order_outcomes import order_outcomes
 from killswitch.incident.record.totals import Missing, Totals, add_up, count_orders
 from killswitch.incident.record.unprotected import Exposure, exposures
 from killswitch.journal.codec import decode_all
@@ -57,15 +58,17 @@ class Verification(Struct, frozen=True):
     target: Decimal
 
 
-class Ending(Struct, frozen=True):
-    """How the decision's work on one account ended. `cost` is fees and slippage, never below 0; `delay` is signed."""
+class AccountClose(Struct, frozen=True):
+    """How the work of one decision on one account ended; `status` is `closing` while it is under way."""
 
+    decision: str
     account: str
-    at: datetime
     status: str
+    at: datetime | None
     reason: str | None
-    cost: Decimal | None
-    delay: Decimal | None = None
+    cost: Decimal | UnsetType | None = UNSET
+    """Fees and slippage, never below 0. No field of an incident, which has their sums."""
+    delay: Decimal | UnsetType | None = UNSET
 
 
 class Result(Struct, frozen=True):
@@ -77,9 +80,9 @@ class Result(Struct, frozen=True):
     """
 
     standing: DecisionStatus
-    orders: tuple[OrderLine, ...]
+    orders: tuple[OrderOutcome, ...]
     verified: tuple[Verification, ...]
-    endings: tuple[Ending, ...]
+    endings: tuple[AccountClose, ...]
     locked_at: datetime | None
     cancelled: tuple[str, ...]
     closed: int
@@ -122,9 +125,11 @@ def read_decision(store: Store, decision: Decision) -> RecordedDecision:
 
 def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
     """Fold `journal`, the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept."""
-    orders = order_lines(decision, journal, snapshot)
+    orders = order_outcomes(decision, journal, snapshot)
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
-    endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
+    endings = tuple(
+        _ending(decision.id, entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None
+    )
     unsent = _unsent(decision, journal)
     if decision.is_suspicion:  # no close, whatever it has cancelled
         status = _suspicion_status(decision, journal)
@@ -153,23 +158,24 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
     )
 
 
-def _ending(entry: Entry, account: str) -> Ending:
+def _ending(decision: str, entry: Entry, account: str) -> AccountClose:
     """Return how the work on an account ended; `abandoned` where the entry cannot be decoded."""
     if not isinstance(entry, Finished):
-        return Ending(account, entry.at, "abandoned", entry.why if isinstance(entry, Undecodable) else None, None)
+        why = entry.why if isinstance(entry, Undecodable) else None
+        return AccountClose(decision, account, "abandoned", entry.at, why, None, None)
     status = entry.status or "abandoned"
-    return Ending(account, entry.at, status, entry.reason, known(entry.cost), known(entry.delay))
+    return AccountClose(decision, account, status, entry.at, entry.reason, known(entry.cost), known(entry.delay))
 
 
-def _currencies(orders: Sequence[OrderLine], snapshot: Snapshot | None) -> tuple[str, ...]:
+def _currencies(orders: Sequence[OrderOutcome], snapshot: Snapshot | None) -> tuple[str, ...]:
     traded = {order.account for order in orders}
     accounts = () if snapshot is None else snapshot.accounts
     return tuple(sorted({each.currency for each in accounts if each.account in traded}))
 
 
-def _filled(orders: Sequence[OrderLine]) -> set[Place]:
+def _filled(orders: Sequence[OrderOutcome]) -> set[Place]:
     """Return the positions that our orders have reduced."""
-    return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
+    return {each.place for each in orders if each.filled and each.purpose != "hedge"}
 
 
 def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
@@ -184,7 +190,9 @@ def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionS
     return "locked on suspicion" if any(is_plan(entry) for entry in journal) else "recorded only"
 
 
-def _status(decision: Decision, journal: Sequence[Entry], endings: Sequence[Ending], *, partly: bool) -> DecisionStatus:
+def _status(
+    decision: Decision, journal: Sequence[Entry], endings: Sequence[AccountClose], *, partly: bool
+) -> DecisionStatus:
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:
@@ -230,4 +238,4 @@ def read_result(store: Store, decision: Decision) -> Result:
     """
     result = read_decision(store, decision).result
     positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
-    return result if positions is result.positions else structs.replace(result, positions=positions)
+    return result if positions is result.positions else replace(result, positions=positions)

@@ -230,7 +230,8 @@ def _ends(result: Result) -> Iterator[TimelineEntry]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
         outcome = "the venue shows every position at its target" if ending.status == "flat" else ending.status
-        yield TimelineEntry(ending.at, "finished", None, f"the close on {ending.account} ended, {outcome}{why}")
+        if ending.at is not None:
+            yield TimelineEntry(ending.at, "finished", None, f"the close on {ending.account} ended, {outcome}{why}")
 
 
 def _effect_ends(journal: Sequence[Entry]) -> Iterator[TimelineEntry]:

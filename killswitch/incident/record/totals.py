@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_lines import OrderLine
+from killswitch.incident.record.order_outcomes import OrderOutcome
 
 Sum = Literal["realised", "fees", "slippage", "delay"]
 _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage", "delay": "delay"}
@@ -61,7 +61,7 @@ class Totals(Struct, frozen=True):
     and for several closes, each of which has its own."""
 
 
-def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
+def count_orders(orders: Sequence[OrderOutcome], verified: Sequence[datetime], *, ended: bool) -> Totals:
     """Count the orders. `verified` is when the venue last showed each position; `ended` says that all work has
     ended."""
     bounds = [order.bound for order in orders if order.bound is not None and order.filled]
@@ -87,7 +87,7 @@ def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, e
     )
 
 
-def add_up(orders: Sequence[OrderLine], *, has_whole_book: bool) -> dict[str, Any]:
+def add_up(orders: Sequence[OrderOutcome], *, has_whole_book: bool) -> dict[str, Any]:
     """Return each sum over the orders, None if any part or status is unknown; and `missing`, what is unknown.
 
     Orders are numbered from 1, in the order of sending. `has_whole_book` says that a whole-book request closed
@@ -106,23 +106,23 @@ def add_up(orders: Sequence[OrderLine], *, has_whole_book: bool) -> dict[str, An
     return {**sums, "missing": tuple(missing)}
 
 
-def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
+def _why(what: Sum, lacking: Sequence[OrderOutcome]) -> str | None:
     """Return why a part of the sum is unknown, where that is known; for fees, the first few reasons."""
     if what in ("slippage", "delay") and any(_is_unmarked(order, order.arrival_mark) for order in lacking):
         return MARK_UNKNOWN
     if what != "fees":
         return POSITION_UNREAD if any(_is_unmarked(order, order.mark) for order in lacking) else None
-    reasons = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
+    reasons = list(dict.fromkeys(order.fee_unknown for order in lacking if isinstance(order.fee_unknown, str)))
     more = len(reasons) - REASONS
     return "; ".join(reasons[:REASONS]) + (f"; and {more} more" if more > 0 else "") if reasons else None
 
 
-def _is_unmarked(order: OrderLine, mark: Decimal | None) -> bool:
+def _is_unmarked(order: OrderOutcome, mark: Decimal | None) -> bool:
     """Whether it was filled at a known price while the `mark` of its position is unknown."""
     return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
 
 
-def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, list[int]]:
+def _added(what: Sum, orders: Sequence[OrderOutcome]) -> tuple[Decimal | None, list[int]]:
     """Return the known part of the sum, and the numbers of the orders without one."""
     known: Decimal | None = None
     unknown = []
@@ -135,7 +135,7 @@ def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, list
     return known, unknown
 
 
-def _part(what: Sum, order: OrderLine) -> Decimal | None:
+def _part(what: Sum, order: OrderOutcome) -> Decimal | None:
     """Return what one order adds; 0 where the venue did nothing, or the order does not count for the sum."""
     if order.fate != "final":
         return None
@@ -145,6 +145,6 @@ def _part(what: Sum, order: OrderLine) -> Decimal | None:
     return None if order.filled is None else part
 
 
-def _is_no_part(what: Sum, order: OrderLine) -> bool:
+def _is_no_part(what: Sum, order: OrderOutcome) -> bool:
     """Whether such orders do not count for the sum: a hedge opens a position and realises nothing."""
     return what == "realised" and order.purpose == "hedge"

@@ -10,12 +10,19 @@ from msgspec import Struct
 
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
-from killswitch.incident.report.page import LONGEST_FORMATTED, page, page_as_written
 from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
 from killswitch.model.instant import to_micros
+from killswitch.render.document import Code, Figure, Page, Prose, Section
+from killswitch.render.html import html
 
 _DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
 """Width and height of the drawings in inches."""
+
+LONGEST_FORMATTED = 32 << 10
+"""The length in characters up to which a user's own page is parsed as Markdown. For a hostile page the time grows
+with the square of its length, and its many tokens stop every other thread during garbage collection."""
+_LONGEST_TITLE = 200
+_FIRST_LINE = re.compile(r"\n.*|^[#> ]*", re.DOTALL)
 
 
 class Rendered(Struct, frozen=True):
@@ -33,7 +40,7 @@ def report_markdown(incident: Incident) -> str:
 def report(incident: Incident) -> Rendered:
     """Return the report in both forms, the page with its chart. RenderingError for a faulty template."""
     text = report_markdown(incident)
-    return Rendered(text, page(text, equity_charts(incident)))
+    return _rendered(text, equity_figure(incident))
 
 
 def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
@@ -45,8 +52,8 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
         wanted = GENERIC
     text = render(found, wanted, template_variables(incident, stage))
     if own is not None and len(text) > LONGEST_FORMATTED:
-        return Rendered(text, page_as_written(text))
-    return Rendered(text, page(text, ()))
+        return Rendered(text, html(_page_of_source(text)))
+    return _rendered(text)
 
 
 def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
@@ -54,17 +61,25 @@ def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
     above."""
     text = render(environment(), GENERIC, template_variables(incident, stage))
     text = f"> **This is the generic runbook:** the stage's own could not be rendered, {escape(why)}.\n\n{text}"
-    return Rendered(text, page(text, ()))
+    return _rendered(text)
 
 
-def equity_charts(incident: Incident) -> tuple[str, ...]:
-    """Return the equity curve with the firings marked as `<svg>` elements: for a desktop and for a phone.
+def _rendered(text: str, figure: Figure | None = None) -> Rendered:
+    return Rendered(text, html(Page("", sections=(Section("", (Prose(text, figure),)),))))
 
-    Empty where no curve is known.
-    """
+
+def _page_of_source(text: str) -> Page:
+    """Return a page that shows Markdown as it is, in time linear in its length."""
+    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as source."
+    title = _FIRST_LINE.sub("", text[:_LONGEST_TITLE])
+    return Page(title, warning=note, sections=(Section("", (Code(tuple(text.split("\n"))),)),))
+
+
+def equity_figure(incident: Incident) -> Figure | None:
+    """Return the equity curve with the firings marked, drawn for a desktop and for a phone; None for no curve."""
     curve = incident.course
     if curve is None:
-        return ()
+        return None
     from killswitch.render.chart import ChartMark, line_chart
 
     marks = [ChartMark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
@@ -73,7 +88,8 @@ def equity_charts(incident: Incident) -> tuple[str, ...]:
     at = [to_micros(point.at) for point in curve.points]
     series = {"value of a unit": [point.value for point in curve.points]}
     title, unit = "Value of a unit around the incident", "first firing = 100"
-    return tuple(line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
+    drawn = (line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
+    return Figure("", *drawn)
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

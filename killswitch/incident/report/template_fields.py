@@ -12,10 +12,11 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import EquityCurve, Firing, Incident, Money, OrderOutcome
+from killswitch.incident.record.document import EquityCurve, Firing, Incident, Money
+from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.model.decision import BookChange
 from killswitch.risk.trading_cost import slippage
 
@@ -142,9 +143,9 @@ class Loop(Struct, frozen=True):
 
 @cache
 def fields_of(record: type[Struct]) -> Mapping[str, Any]:
-    """Return the declared type of each field that a template sees."""
+    """Return the declared type of each field that a template sees: those that every incident has."""
     hints = get_type_hints(record, include_extras=True)
-    own = {name: hints[name] for name in record.__struct_fields__}
+    own = {name: hints[name] for name in record.__struct_fields__ if UnsetType not in get_args(hints[name])}
     return own | {name: get_type_hints(each)["return"] for name, each in COMPUTED.get(record, {}).items()}
 
 

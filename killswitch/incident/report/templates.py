@@ -22,11 +22,14 @@ from jinja2.loaders import split_template_path
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from killswitch.content import runbooks_folder
-from killswitch.incident.record.document import AccountClose, Firing, Incident, OrderOutcome, PositionLeft
+from killswitch.incident.record.document import Firing, Incident, PositionLeft
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS, escape
+from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.results import AccountClose
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.template_rules import BrokenRule, problems_of
 
@@ -213,7 +216,7 @@ def _finalize(value: object) -> object:
 def render(found: TemplateEnvironment, template: str, variables: TemplateVariables) -> str:
     """Return the Markdown of a template. RenderingError for any failure."""
     try:
-        return found.get_template(template).render(structs.asdict(variables))
+        return found.get_template(template).render(asdict(variables))
     except _TooLongError as error:
         raise RenderingError(f"{template}: {error}") from error
     except TemplateError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.campaign import BookRuns, Campaign, FailedRun, Results
@@ -88,5 +89,5 @@ def encode(answer: BacktestAnswer) -> bytes:
 
 def _book_answer(each: BookRuns) -> BookAnswer:
     book = each.member.book.model_dump(mode="json")
-    runs = tuple(msgspec.structs.replace(run, course=None) for run in each.runs)
+    runs = tuple(replace(run, course=None) for run in each.runs)
     return BookAnswer(each.market, each.member.kind, book, runs)

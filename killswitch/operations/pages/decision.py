@@ -9,8 +9,8 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.filters import percent
-from killswitch.incident.record.order_lines import Bound
-from killswitch.incident.record.results import OrderLine, Result, decode_kept_snapshot, read_result
+from killswitch.incident.record.order_outcomes import Bound
+from killswitch.incident.record.results import OrderOutcome, Result, decode_kept_snapshot, read_result
 from killswitch.incident.record.source_places import PolicyText, TriggerFact, WrittenAt, read_places, trigger_fact
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
@@ -129,7 +129,7 @@ def _orders(history: DecisionHistory) -> Iterator[Section]:
     yield from section("Bounds of slippage", Table(columns, bounded))
 
 
-def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
+def _bounded(number: int, order: OrderOutcome, bound: Bound) -> tuple[str, ...]:
     outcome = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
     if order.fate == "final" and not order.filled:
         outcome = "nothing filled"
@@ -140,7 +140,7 @@ def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _order(order: OrderLine) -> tuple[str, ...]:
+def _order(order: OrderOutcome) -> tuple[str, ...]:
     return (
         order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",

@@ -7,14 +7,12 @@ from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
-from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
-from killswitch.incident.record.results import Result
-from killswitch.model.legible import one_line
-from killswitch.operations.pages.wording import ago, amount_in
+from killswitch.operations.pages.outcome import result_lines
+from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import OperatorCloseResult
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.render.document import Facts, Items, Section, Table, section
-from killswitch.render.formats import count_of, instant, money
+from killswitch.render.formats import instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
 
 
@@ -28,51 +26,6 @@ def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
         details += [f"{each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
     yield from section("Closes by hand", Table(head, tuple(rows)), Items(tuple(details)))
-
-
-def result_lines(result: Result) -> list[str]:
-    """Status of a close, what was reduced and paid, and why positions remain."""
-    positions = f"{count_of(result.closed, 'position')} reduced"
-    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
-    if result.standing == "closing":
-        reasons += _remaining(result)
-    return [f"{result.standing}, {positions}, fees {amount_in(result.currencies, result.fees)}", *reasons]
-
-
-def _remaining(result: Result) -> Iterator[str]:
-    """Positions that are not at their target, the reason by their last order, and what an operator can do."""
-    hints: dict[str, None] = {}
-    ended = {ending.account for ending in result.endings}  # the ending has the reason
-    for each in result.positions:
-        held = each.start if each.left is None else each.left
-        if held <= each.target or each.account in ended:
-            continue
-        place = (each.account, each.symbol, each.side)
-        sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == place]
-        why, hint = _reason_and_hint(sent[-1]) if sent else ("no order sent yet", "")
-        yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
-        hints |= {hint: None} if hint else {}
-    yield from hints
-
-
-def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
-    detail = f" ({one_line(order.text)})" if order.text else ""
-    if order.outcome in (RESTING, ACCEPTED):
-        return (
-            f"the venue holds the order and has not filled it{detail}",
-            "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
-        )
-    if order.outcome == f"rejected: {MARKET_CLOSED}":
-        return (
-            f"the venue accepts no orders for it now: the market is closed or trading is halted{detail}",
-            "rejected orders are sent again when trading resumes, while a runner is alive",
-        )
-    return f"its last order: {order.outcome}{detail}", ""
-
-
-MARKET_CLOSED = "market_closed"
-"""Rejection reason of a closed or halted market."""
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:

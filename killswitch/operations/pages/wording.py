@@ -53,15 +53,15 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def decision_lines(decision: Decision, thresholds: TriggerTexts | None = None) -> list[str]:
+def decision_section(decision: Decision, thresholds: TriggerTexts | None = None, remark: str = "") -> Section:
     """A decision with its reasons and orders, one line each. `thresholds`: those of its policies."""
-    lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
-    lines += [f"    {line}" for line in reason_lines(decision, thresholds or {})]
+    lines = [*reason_lines(decision, thresholds or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
-        lines.append(f"    note: {decision.reason}")
+        lines.append(f"note: {decision.reason}")
     orders = of_kind(decision.effects, Orders)
-    lines += [f"    {one_line(order)}" for order in order_texts(() if orders is None else orders.intents)]
-    return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
+    lines += order_texts(() if orders is None else orders.intents)
+    lines += [kind_of(effect).text(effect) for effect in decision.further]
+    return Section(f"{instant(decision.as_of)}  {headline(decision)}{remark}", (Items(tuple(lines)),))
 
 
 def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:

@@ -269,7 +269,7 @@ def _alert(uncloseable: UncloseablePosition, text: str, *, is_suggested: bool) -
         _text(uncloseable, text),
         NoticeGroup(of.policy, of.scope, "blocked", symbol),
         over=f"hedge: {side} {symbol} on {account} needs no hedge any more",
-        measure=uncloseable.contracts if is_suggested else ZERO,
+        measure=(uncloseable.contracts if is_suggested else ZERO,),
     )
 
 

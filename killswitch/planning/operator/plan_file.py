@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.instant import rfc3339
@@ -83,7 +84,7 @@ def make_plan(
         format=PLAN_FORMAT, digest="", as_of=as_of, policy_set=policy_set, commit=commit, decisions=decisions,
         basis=basis,
     )  # fmt: skip
-    return msgspec.structs.replace(plan, digest=digest_of(_contents(plan)))
+    return replace(plan, digest=digest_of(_contents(plan)))
 
 
 def encode_plan(plan: SavedPlan) -> bytes:

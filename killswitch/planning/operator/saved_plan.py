@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import asdict, replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
@@ -145,7 +145,7 @@ def _decision(plan: SavedPlan, index: int, event: Event, now: int, policies: Pol
     what = planned.reason or ""
     if planned.stage is not None:
         what = f"{planned.stage} of {planned.policy}" + (f"; {what}" if what else "")
-    return structs.replace(
+    return replace(
         planned,
         id=_id(plan, index),
         as_of=from_micros(now),
@@ -299,7 +299,7 @@ def _rules(account: str, was: Instrument, now: Instrument | None) -> Iterator[st
     if now is None:
         yield f"the rules of {was.symbol} on {account} are not known now"
         return
-    for name, before in structs.asdict(was).items():
+    for name, before in asdict(was).items():
         after = getattr(now, name)
         if after != before:
             yield f"{name} of {was.symbol} on {account} was {_value_text(before)}, and is {_value_text(after)}"

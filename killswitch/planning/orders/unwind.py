@@ -14,7 +14,7 @@ from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
-from killswitch.model.decision import Intent, Rung, Unwinding
+from killswitch.model.decision import Intent, Unwinding
 from killswitch.model.instant import SECOND
 from killswitch.planning.orders.hedge_legs import in_leg_order
 from killswitch.planning.orders.slices import DERIVATIVES as DERIVATIVES
@@ -65,12 +65,7 @@ def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
     """Execution style for the decision record; None for market orders as fast as the venue allows."""
     if rule == PLAIN or rule == OF_CAUSE["operator"]:
         return None
-    return Unwinding(
-        name=rule.name,
-        ladder=tuple(convert(each, Rung, from_attributes=True) for each in rule.ladder),
-        max_orders_per_minute=rule.max_orders_per_minute,
-        pause=rule.pause / SECOND if rule.pause else None,
-    )
+    return replace(convert(rule, Unwinding, from_attributes=True), pause=rule.pause / SECOND or None)
 
 
 def without_pace(rule: UnwindingRule) -> UnwindingRule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from decimal import Decimal
+from typing import Any
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -20,10 +21,11 @@ from killswitch.engine.state import (
 )
 from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, refute, stage_of_record, step
 from killswitch.graph.nodes import Stage
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
-from killswitch.model.store import DamagedStateError, MachineState
-from killswitch.model.words import ChangeCause
+from killswitch.model.store import DamagedStateError, MachineState, decoded
+from killswitch.model.words import ChangeCause, Severity
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.pnl_explain.explanation import ChangeEvent
@@ -89,6 +91,33 @@ def require_readable(state: MachineState, rows: Iterable[bytes]) -> tuple[Stored
         raise DamagedStateError(what) from error
 
 
+class _EarlierState(Struct):
+    engine: dict[str, Any]
+
+
+_EARLIER = msgjson.Decoder(_EarlierState)
+
+
+def notified_earlier(state: MachineState) -> dict[str, Severity]:
+    """Keys of alerts that a version which kept this in the state of the scope has notified, with their severity."""
+    place, notified = f"{state.policy}/{state.scope}", dict[str, Severity]()
+    stored = decoded(_EARLIER.decode, state.blob)
+    engine = {} if stored is None else stored.engine
+    for name, trigger in engine.get("triggers", {}).items():
+        if trigger.get("reported"):
+            notified[f"trigger/{place}/{name}"] = "page"
+    waiting = engine.get("waiting") or {}
+    waits = (f"{waiting['stage']}/{waiting['since']}/{seen}" for seen in waiting.get("reported", ()))
+    for stage, _, why in (record.partition("/") for record in (*engine.get("barren", ()), *waits)):
+        if why == "uncorroborated":
+            notified.setdefault(f"uncorroborated/{place}/{stage}", "warning")
+        elif why == "uncorroborated for long":
+            notified[f"uncorroborated/{place}/{stage}"] = "page"
+        else:
+            notified[f"unfired/{place}/{stage}/{why}"] = "page"
+    return notified
+
+
 class ScopeEvaluator:
     """State of one policy on one scope.
 
@@ -110,8 +139,10 @@ class ScopeEvaluator:
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
-        self.uncorroborated_since: dict[str, int] = {}
-        """Stage → time since which its prices have failed corroboration."""
+        self.unknown = NO_ALERTS
+        """The triggers that were unknown at the last step."""
+        self.unfired: dict[str, tuple[Alert, ...]] = {}
+        """Stage → why it did not fire, or did not latch, though its triggers are confirmed."""
         self.paged: LastPage | None = None
         """The last page about an unexplained fall, and the falls counted since."""
         self.suspicions: list[int] = []
@@ -209,14 +240,9 @@ class ScopeEvaluator:
 
     def restart_grace(self, triggers: Collection[int]) -> None:
         """Restart the grace of triggers that cannot be known yet, so that only lasting unknowns are reported."""
-        state, graph = self.state.triggers, self.compiled.graph
-        since, mask, due = dict(state.unknown_since), 0, state.due
-        for i in triggers:
-            since[i] = self.history.last_at or since[i]
-            mask |= 1 << i
-            due = min(due, since[i] + (graph.triggers[i].grace or 0))
-        moved = replace(state, unknown_since=since, reported=state.reported & ~mask, due=due)
-        self.state = replace(self.state, triggers=moved)
+        since = self.state.triggers.unknown_since
+        restarted = since | {i: self.history.last_at or since[i] for i in triggers}
+        self.state = replace(self.state, triggers=replace(self.state.triggers, unknown_since=restarted))
 
     def unit_value(self) -> Interval | None:
         """Current unit value, comparable with that of the last firing; None if unknown."""
@@ -254,19 +280,18 @@ class ScopeEvaluator:
         return len(self.suspicions) <= most
 
     def record_not_fired(self, stage: str, why: str) -> bool:
-        """Record that `stage` could not fire; True the first time, so that it is notified once."""
-        record = f"{stage}/{why}"
-        new = record not in self.state.barren
+        """Record that `stage` could not latch; True the first time, so that it acts once."""
+        new = not self.has_not_fired(stage, why)
         if new:
-            self.state = replace(self.state, barren=(*self.state.barren, record))
+            self.state = replace(self.state, barren=(*self.state.barren, f"{stage}/{why}"))
         return new
 
     def has_not_fired(self, stage: str, why: str) -> bool:
-        """Whether it is recorded that `stage` could not fire for this reason."""
+        """Whether it is recorded that `stage` could not latch for this reason, and acted once."""
         return f"{stage}/{why}" in self.state.barren
 
     def drop_not_fired(self, eligible: Collection[str]) -> None:
-        """Drop the records of stages that are no longer eligible, so that they are notified again."""
+        """Drop the records of stages that are no longer eligible, so that they act again."""
         barren = self.state.barren
         kept = tuple([record for record in barren if stage_of_record(record) in eligible]) if barren else barren
         if kept != barren:
@@ -284,19 +309,6 @@ class ScopeEvaluator:
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
-    def record_notified(self, stage: Stage, why: str) -> bool:
-        """Record that `stage` was notified; False if it was already, and its close has been pending since.
-
-        Its triggers may come and go meanwhile: the stage is then decided again, but not notified again.
-        """
-        waiting = self.pending_close_of(stage)
-        if waiting is None:
-            return True
-        new = why not in waiting.reported
-        if new:
-            self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
-        return new
-
     def cooling_down(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, within its cooldown."""
         current = [key for key, until in self.state.acted.items() if until > now]
@@ -307,6 +319,13 @@ class ScopeEvaluator:
         until = {f"{stage.name}/{account}": now + stage.cooldown for account in accounts}
         kept = {key: at for key, at in self.state.acted.items() if at > now}
         self.state = replace(self.state, acted={**kept, **until})
+
+    @property
+    def alerts(self) -> Alerts:
+        """What is wrong since the last step; unknown is what a pending close waits for while its stage may not fire."""
+        waiting = self.state.waiting
+        unknown = () if waiting is None else (f"unfired/{self.policy}/{self.scope}/{waiting.stage}",)
+        return self.unknown + Alerts(tuple(each for found in self.unfired.values() for each in found), unknown)
 
     # Serialising
 
@@ -366,5 +385,5 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
     true, unknown = evaluator.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = quiescent_until(evaluator.compiled.machine, evaluator.state, true, unknown)
+    until = quiescent_until(evaluator.compiled.machine, evaluator.state, true, unknown, now)
     return Quiescence(evaluator, places, until, true, unknown) if until > now else None

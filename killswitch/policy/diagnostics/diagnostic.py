@@ -1,4 +1,4 @@
-"""Diagnostics of policies: place, message and fix, rendered as text or as JSON."""
+"""Diagnostics of policies: place, message and fix, as a page or as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from killswitch.model.words import Place
+from killswitch.render.document import Code, Items, Page, Section, section
 from killswitch.render.formats import count_of
 
 Severity = Literal["error", "warning"]
@@ -54,20 +55,19 @@ def counts(diagnostics: Sequence[Diagnostic]) -> str:
     return f"{count_of(errors, 'error')}, {count_of(len(diagnostics) - errors, 'warning')}"
 
 
-def render(diagnostics: Sequence[Diagnostic]) -> str:
-    """The diagnostics as text: place, code and message, the underlined source line, the fix. No final newline."""
-    return "\n\n".join(_render(found) for found in diagnostics)
+def diagnostics_page(diagnostics: Sequence[Diagnostic], *sums: str) -> Page:
+    """The diagnostics: place, code and message, the underlined source line, the fix. Below them `sums`, a line each."""
+    return Page("Diagnostics", sections=(*map(_section, diagnostics), *section("", Items(sums))))
 
 
-def _render(found: Diagnostic) -> str:
-    lines = [f"{found.file}:{found.line}:{found.column}: {found.severity} {found.code}: {found.message}"]
-    if found.source_line:
-        shown, before, caret = _window(found)
-        number = str(found.line)
-        lines.append(f"  {number} | {shown}")
-        lines.append(f"  {' ' * len(number)} | {' ' * before}{caret}")
-    lines.append(f"  fix: {found.fix}")
-    return "\n".join(lines)
+def _section(found: Diagnostic) -> Section:
+    title = f"{found.file}:{found.line}:{found.column}: {found.severity} {found.code}: {found.message}"
+    fix = Items((f"fix: {found.fix}",))
+    if not found.source_line:
+        return Section(title, (fix,))
+    shown, before, caret = _window(found)
+    number = str(found.line)
+    return Section(title, (Code((f"{number} | {shown}", f"{' ' * len(number)} | {' ' * before}{caret}")), fix))
 
 
 _WIDEST = 120

@@ -31,6 +31,8 @@ from killswitch.runner.dead_man.timer_rules import (
 STATUS_QUERY_EVERY = 300.0
 """Seconds between two queries whether the venue has announced maintenance."""
 
+OFF = ("fired", "maintenance", "unprotected", "limits")
+"""The kinds of pages about a timer that must not run, in the order in which they are looked for."""
 TimerAction = Literal["arm", "disarm", "query"]
 
 
@@ -144,8 +146,10 @@ class DeadManTimer:
         key = f"dead-man/{self.account}"
         found = tuple(Alert(f"{key}/{what}", "page", text, resolves=False) for what, text in self._problems())
         is_known = found or self.state == "armed" or self.why not in (None, NO_TICK)
-        if self.failure is not None or self.page is not None:
-            return Alerts(found, (f"{key}/off",))  # another reason for which it may not run
+        if self.failure is not None:
+            return Alerts(found, (f"{key}/off",))
+        if self.page is not None:  # the reasons after the first one are not looked for
+            return Alerts(found, tuple(f"{key}/off/{each}" for each in OFF[OFF.index(self.page) + 1 :]))
         return Alerts(found, () if is_known else (key,))
 
     def _problems(self) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
@@ -202,7 +201,7 @@ class LockLifecycle:
 
     def _want(self, decision: Decision, order: LockOrder) -> WantedLock:
         if order.until is not None:
-            order = structs.replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
+            order = replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
         wanted = _wanted(decision, order)
         self._by_operator.discard(order.scope)
         self._known.add(decision.id)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.deadline import DaemonThreadExecutor, NoThreadError
+from killswitch.engine.alerts import AlertState
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
@@ -15,7 +16,7 @@ from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.instant import HOUR, from_micros, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.notify.target_check import sender, unusable_targets
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long messages to a target without a route wait for the route to return."""
 RECALLED = 1_000
-"""Number of the newest notices and decisions from which a start restores groups."""
+"""Number of the newest notices from which a start restores groups."""
 
 
 class Notifier:
@@ -53,9 +54,17 @@ class Notifier:
         )  # fmt: skip
 
     def outgoing(
-        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Iterable[Notice], acting: Sequence[Decision]
+        self,
+        snapshot: Snapshot,
+        decisions: Sequence[Decision],
+        notices: Iterable[Notice],
+        acting: Sequence[Decision],
+        before: AlertState,
     ) -> tuple[Outgoing, ...]:
-        """The messages of a tick, to be committed with it; none if the policy set has no route."""
+        """The messages of a tick, to be committed with it; none if the policy set has no route.
+
+        `before`: the alerts before the tick.
+        """
         if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
@@ -65,10 +74,10 @@ class Notifier:
             if notice.kind == "unexplained" and notice.severity == "page":
                 self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
-            corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
             messages += self._router.route_decision(
-                decision, snapshot, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
-            )
+                decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
+                is_paged=self._has_paged(decision),
+            )  # fmt: skip
         messages += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
             messages += self._router.route_repeats(repeats)
@@ -119,10 +128,7 @@ class Notifier:
     def _recall_groups(self) -> None:
         """Restore the groups of an earlier run, so that nothing is lost or sent twice."""
         since = self._clock.now() - 2 * GROUP_INTERVAL
-        self._groups.restore(
-            (notice for notice in self._store.notices(RECALLED) if notice.as_of >= since),
-            (stored.decision for stored in self._store.decisions(RECALLED) if stored.decision.as_of >= since),
-        )
+        self._groups.restore(notice for notice in self._store.notices(RECALLED) if notice.as_of >= since)
 
     def _strand(self, target: str, now: int) -> str:
         """Drop messages that waited too long for a route; a message about the rest."""
@@ -166,6 +172,13 @@ class Notifier:
             if stored is not None:
                 yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot)
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
+
+
+def _corrected(decision: Decision, before: AlertState) -> Instant | None:
+    """Since when it was reported that the stage of the decision did not fire; None if that was not wrong."""
+    known = before.known.get(f"uncorroborated/{decision.policy}/{decision.scope}/{decision.stage}")
+    is_corrected = decision.kind is None and known is not None and known.is_active
+    return from_micros(known.since) if known is not None and is_corrected else None
 
 
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:

@@ -14,10 +14,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
-from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
+from killswitch.incident.record.equity_curve import BEFORE, firings_of, points_before, points_since
 from killswitch.incident.record.incident_decisions import IncidentDecisions, encode_note, read_incidents, read_note
 from killswitch.incident.record.value_corrections import (
     corrections_key,
@@ -176,7 +177,8 @@ class ReportRenderer:
         if reset is not None:
             rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
         points = [] if known else points_before(rows, opened)
-        points += points_since(rows, opened, (points or known)[-1] if points or known else None)
+        newest = (points or known)[-1] if points or known else None
+        points += points_since(rows, firings_of(recorded.decisions), newest)
         restating = read_corrections(view, opening)
         if restating != kept_corrections(view, opening.id):
             self.store.put_live(corrections_key(opening.id), encode_corrections(restating))
@@ -247,4 +249,4 @@ def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
 
 def _lasting_parts(incident: Incident) -> Incident:
     """The record without the values that change with every tick."""
-    return msgspec.structs.replace(incident, as_of=incident.opened_at, lasted="", course=None)
+    return replace(incident, as_of=incident.opened_at, lasted="", course=None)

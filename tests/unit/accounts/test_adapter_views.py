@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from killswitch.accounts.poll.shared_adapter import share_adapter
 from killswitch.accounts.redaction import HIDDEN, RedactedAdapter, Redactor
@@ -62,13 +63,13 @@ class Offering(ScriptedVenue):
 
 def calls_of(offered: Any) -> list[Callable[..., Any]]:
     """The calls of a capability."""
-    parts = structs.asdict(offered).values() if isinstance(offered, Struct) else (offered,)
+    parts = asdict(offered).values() if isinstance(offered, Struct) else (offered,)
     return [part for part in parts if callable(part)]
 
 
 def data_of(offered: Any) -> list[Any]:
     """What is no call in a capability."""
-    parts = structs.asdict(offered).values() if isinstance(offered, Struct) else ()
+    parts = asdict(offered).values() if isinstance(offered, Struct) else ()
     return [part for part in parts if not callable(part)]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.poller import Polls
@@ -139,16 +139,16 @@ def test_a_second_poll_reads_only_the_accounts_named() -> None:
     [
         {"margin_mode": "\ud800"},
         {"positions": ("BTC",)},
-        {"positions": (structs.replace(position("BTC", "long", "0"), contracts="many"),)},
+        {"positions": (replace(position("BTC", "long", "0"), contracts="many"),)},
         {"observed_at": datetime(2021, 5, 19, 12, 0)},  # noqa: DTZ001 - a naive time is the case
-        {"instruments": (structs.replace(rules("BTC"), state="resting"),)},
+        {"instruments": (replace(rules("BTC"), state="resting"),)},
         {"equity": object()},
     ],
     ids=["lone surrogate", "text for a position", "text for a number", "naive time", "unknown state", "no type"],
 )
 def test_an_answer_that_cannot_be_recorded_is_malformed(wrong: dict[str, object]) -> None:
     """No other code checks an adapter's types: a value that could not be stored would end the run."""
-    answer = structs.replace(account("1"), **wrong)
+    answer = replace(account("1"), **wrong)
     (polled,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())
     assert polled.quality == "malformed"
     assert polled.reason is not None
@@ -157,7 +157,7 @@ def test_an_answer_that_cannot_be_recorded_is_malformed(wrong: dict[str, object]
 
 def test_a_float_becomes_the_decimal_that_it_prints() -> None:
     """A float contract count would raise in the first sum with a Decimal."""
-    held = structs.replace(position("BTC", "long", "0"), contracts=0.1)
+    held = replace(position("BTC", "long", "0"), contracts=0.1)
     (polled,) = asyncio.run(poller_of(ScriptedVenue(account("1", (held,)))).gather())
     assert polled.positions is not None
     assert str(polled.positions[0].contracts) == "0.1"

@@ -334,7 +334,7 @@ def test_signs_of_life_keep_a_stream_from_being_stale(site: Site) -> None:
     venue = PushingTestVenue(site.time, "one", tuple((number * 20.0, push("alive")) for number in range(1, 10)))
     site.run(site.runner(venue), 150)
     assert not any(report.problems for report in site.seen.reports)
-    assert site.seen.reports[-1].streams[0].state == "heard"
+    assert site.seen.reports[-1].runner.streams[0].state == "heard"
 
 
 def test_a_lost_stream_is_reported_once_with_its_reason_however_often_it_flaps(site: Site) -> None:
@@ -346,8 +346,8 @@ def test_a_lost_stream_is_reported_once_with_its_reason_however_often_it_flaps(s
     site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
     notices = [notice.text for report in site.seen.reports for notice in report.notices]
     assert notices == [f"the stream of account one is unreliable: code 1006; {LEFT}"]
-    assert site.seen.reports[-1].streams[0].state == "lost"
-    assert site.seen.reports[-1].streams[0].why == "code 1006"
+    assert site.seen.reports[-1].runner.streams[0].state == "lost"
+    assert site.seen.reports[-1].runner.streams[0].why == "code 1006"
 
 
 def test_a_stream_that_was_steady_again_is_reported_when_it_is_lost() -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
 from killswitch_alpaca import adapter
@@ -103,7 +103,7 @@ def test_closing_ends_requests_in_progress() -> None:
     async def main(address: str) -> None:
         venue = venue_at(address, 3600)
         coins = [asyncio.create_task(venue.submit(SALE)) for _ in range(12)]
-        shares = [asyncio.create_task(venue.submit(structs.replace(SALE, symbol="AAPL"))) for _ in range(2)]
+        shares = [asyncio.create_task(venue.submit(replace(SALE, symbol="AAPL"))) for _ in range(2)]
         question = asyncio.create_task(venue.find_order("AAPL", "ks1"))
         for _ in range(10):
             assert await asyncio.to_thread(received.acquire, timeout=60)

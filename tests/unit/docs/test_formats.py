@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec.structs import fields
 
 from killswitch.incident.notify.message import Message
 from killswitch.lab import outcome, summary
@@ -72,7 +72,7 @@ def keys_of(page: str, heading: str) -> list[str]:
 def test_the_page_names_every_key_once(repository: Path, heading: str) -> None:
     """A reader of the format finds each key, and no key that is never written."""
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
-    written = [field.encode_name for field in msgspec.structs.fields(FORMATS[heading])]
+    written = [field.encode_name for field in fields(FORMATS[heading])]
     assert sorted(keys_of(page, heading)) == sorted(written)
 
 
@@ -87,13 +87,13 @@ def test_the_page_marks_exactly_the_required_keys(repository: Path, heading: str
         if line.rstrip(" |").endswith("needed")
         for key in re.findall(r"`([^`]+)`", line.split("|")[1])
     ]
-    assert sorted(needed) == sorted(f.encode_name for f in msgspec.structs.fields(FORMATS[heading]) if f.required)
+    assert sorted(needed) == sorted(f.encode_name for f in fields(FORMATS[heading]) if f.required)
 
 
 def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path) -> None:
     """The receiver of a file or a webhook finds each key there."""
     page = (repository / "docs" / "notifications.md").read_text(encoding="utf-8")
-    written = [field.encode_name for field in msgspec.structs.fields(Message)]
+    written = [field.encode_name for field in fields(Message)]
     written.append(Message.__struct_config__.tag_field or "")
     assert sorted(keys_of(page.replace("## What a message holds", "### Message"), "Message")) == sorted(written)
 

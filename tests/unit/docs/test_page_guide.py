@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.operations.pages import status as status_module
 from killswitch.operations.status import LockView, StoreStatus, store_status
@@ -19,7 +19,7 @@ NOW = after(minutes=10)
 
 
 def status_with(world: World, *locks: LockView) -> StoreStatus:
-    return structs.replace(store_status(world.open(), NOW, 0), locks=locks)
+    return replace(store_status(world.open(), NOW, 0), locks=locks)
 
 
 def lock(scope: str, hours: float) -> LockView:

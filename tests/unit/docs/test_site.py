@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.site.pages import with_links_to_sets
+
 ELSEWHERE = re.compile(r"(https?:)?//(?!www\.w3\.org/)")
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "use": "href"}
 LINKS_THAT_FETCH = {"stylesheet", "icon", "preconnect", "preload", "prefetch", "dns-prefetch", "manifest"}
@@ -74,6 +76,8 @@ def test_every_decision_and_every_policy_set_has_a_page(site: Path, repository: 
     """Pages are added automatically; the template is no decision."""
     decisions = {path.stem for path in (repository / "docs" / "adr").glob("*.md")} - {"0000-template"}
     assert {path.stem for path in (site / "adr").glob("*.html")} == decisions
+    history = {path.stem for path in (repository / "docs" / "adr" / "history").glob("*.md")}
+    assert {path.stem for path in (site / "adr" / "history").glob("*.html")} == history
     assert {path.stem for path in (site / "policies").glob("*.html")} == {
         path.parent.name for path in (repository / "policies").glob("*/README.md")
     }
@@ -95,3 +99,26 @@ def test_a_broken_page_fails_the_build(repository: Path, tmp_path: Path) -> None
     assert len(warnings) == 3
     for named in ("'nowhere.md'", "#nowhere", "- forgotten.md"):
         assert any(named in each for each in warnings), (named, warnings)
+
+
+def test_the_name_of_a_policy_set_links_to_its_page() -> None:
+    """In prose and tables; not in code blocks, headings and existing links, and not on the page of the set itself."""
+    page = "# `a-set`\n`a-set` and [`b-set`](b.md)\n```sh\n`a-set`\n```\n| `b-set` | a-set |"
+    first, last = "[`a-set`](../policies/a-set.md)", "[`b-set`](../policies/b-set.md)"
+    linked = f"# `a-set`\n{first} and [`b-set`](b.md)\n```sh\n`a-set`\n```\n| {last} | [a-set](../policies/a-set.md) |"
+    assert with_links_to_sets(page, ["a-set", "b-set"], "reference/page.md") == linked
+    assert with_links_to_sets("`a-set` `b-set`", ["a-set", "b-set"], "policies/a-set.md") == (
+        "`a-set` [`b-set`](../policies/b-set.md)"
+    )
+
+
+@pytest.mark.parametrize("folder", ["adr", "adr/history"])
+def test_the_index_lists_every_decision_once(repository: Path, folder: str) -> None:
+    """By its number, as a link."""
+    at = repository / "docs" / folder
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((\1-[^)]*\.md)\)", (at / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(name for _, name in listed) == sorted(
+        path.name for path in at.glob("[0-9]*.md") if path.name != "0000-template.md"
+    )

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,31 @@ def test_the_tutorial_works_as_written(repository: Path, tmp_path: Path, demo: t
     demo_output.write_text(printed, encoding="utf-8")
     copy_demo = f"cp -R {shlex.quote(str(left))} . && cat {demo_output.name} && rm {demo_output.name}"
     follow_page(page.replace(PORT, free_port()), repository, tmp_path, {DEMO: copy_demo, ACTIVATE: ":"})
+
+
+def test_the_tutorial_removes_only_its_own_files(repository: Path, tmp_path: Path) -> None:
+    """A reader's policies and books next to them stay, whatever they are called."""
+    own = ["my-book-2.yaml", "my-desk-2/policy.yaml", "my-plan.json", "my-policies/policy.yaml", "my.yaml"]
+    left = ["demo-run/recording.jsonl", "my-desk/policy.yaml", "my.jsonl", "my.sqlite", "my.sqlite.incidents/a.md"]
+    folder = tmp_path / "clone"
+    for name in own + left:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}", encoding="utf-8")
+    clean_up = shell_blocks((repository / "docs" / "tutorial.md").read_text(encoding="utf-8"))[-1].commands
+    _, status = run_blocks([f"cd {folder}\n{clean_up}"], tmp_path, {"PATH": os.environ["PATH"]}, 60.0)[0]
+    assert status == 0
+    assert sorted(str(it.relative_to(folder)) for it in folder.rglob("*") if it.is_file()) == own
+
+
+@pytest.mark.parametrize(
+    "name", ["demo-run/x", "my-desk/policy.yaml", "my.jsonl", "my.sqlite", "ks.sqlite.reserve", "ks.sqlite-wal"]
+)
+def test_git_ignores_what_readme_and_tutorial_leave(repository: Path, name: str) -> None:
+    """A reader's `git status` stays empty."""
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-c", "safe.directory=*", "check-ignore", "--quiet", "--no-index", name]
+    assert subprocess.run(command, cwd=repository, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["runbooks.md", "notifications.md", "operator-commands.md"])

@@ -16,8 +16,9 @@ UNKNOWN = StoredTrigger(
 
 def state(cooldown_until: int | None = None) -> StoredState:
     return StoredState(
-        {"fall": HELD, "dark": UNKNOWN}, 2, "halve", SINCE - HOUR, None, cooldown_until, SINCE - MINUTE, (),
-        {"halve/main": SINCE + MINUTE, "halve/other": SINCE - MINUTE},
+        triggers={"fall": HELD, "dark": UNKNOWN}, level=2, stage="halve", fired_at=SINCE - HOUR, fired_value=None,
+        cooldown_until=cooldown_until, reset_since=SINCE - MINUTE, barren=(),
+        acted={"halve/main": SINCE + MINUTE, "halve/other": SINCE - MINUTE},
         waiting=PendingClose("halve", ("fall",), SINCE - MINUTE, SINCE + MINUTE, ("main",)),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.engine.alerts import MOST_FINDINGS, AlertState, advance, encode_state, read_state
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
@@ -76,7 +76,7 @@ def test_an_alert_that_grows_is_notified_at_once_though_it_comes_and_goes() -> N
     sizes = [5, 5, 7, 6, 7, None, 8]
     for second, size in enumerate(sizes):
         course.tick(
-            second, *([] if size is None else [Alert("fall", "page", f"fell by {size}", measure=Decimal(size))])
+            second, *([] if size is None else [Alert("fall", "page", f"fell by {size}", measure=(Decimal(size),))])
         )
     assert [text[:9] for _, _, text in course.notices] == ["fell by 5", "fell by 7", "over sinc", "fell by 8"]
 
@@ -196,7 +196,7 @@ def test_an_upgrade_repeats_nothing_under_a_heading() -> None:
 def test_an_upgrade_keeps_back_nothing_that_is_old_or_worse() -> None:
     """What was notified an hour before the start, or as a warning, is a page."""
     course = Course()
-    weak = [structs.replace(paged(text), severity="warning") for text in ("b", "closing: d")]
+    weak = [replace(paged(text), severity="warning") for text in ("b", "closing: d")]
     course.state = read_state(None, [paged(FOLDER.text, -3600), *weak, paged("c", -3599)], START)
     found = [Alert(text, "page", text) for text in (FOLDER.text, "b", "c")]
     found.append(Alert("d", "page", "d", heading="closing"))
@@ -235,6 +235,28 @@ def test_an_entry_of_the_state_that_cannot_be_decoded_costs_no_other_entry() -> 
         assert course.tick(1, one, other) == expected
 
 
+def test_a_measure_of_two_numbers_grows_by_the_first_that_differs() -> None:
+    """More positions, or as many with more contracts; fewer positions with more contracts are less."""
+    course = Course()
+    sizes = [(2, 5), (1, 900), (2, 4), (2, 6), (3, 1)]
+    for second, size in enumerate(sizes):
+        course.tick(second, Alert("left", "page", f"{size}", measure=tuple(map(Decimal, size)), lasts=False))
+    assert [text for _, _, text in course.notices] == ["(2, 5)", "(2, 6)", "(3, 1)"]
+
+
+def test_a_measure_of_an_earlier_version_is_compared_with_one_of_now() -> None:
+    """It was one number: the contracts left, and 10^15 for each position; what was notified is not repeated."""
+    two_with_5 = (
+        b'{"alert":{"key":"left","severity":"page","text":"\\"measure\\":\\"7\\"","measure":"2000000000000005",'
+    )
+    blob = b'{"left":%b"lasts":false},"since":1,"notified":1,"severity":"page","gone":1}}' % two_with_5
+    for size, expected in (((2, 5), []), ((1, 900), []), ((2, 6), ["(2, 6)"]), ((3, 1), ["(3, 1)"])):
+        course = Course()
+        course.state = read_state(blob)
+        found = Alert("left", "page", f"{size}", measure=tuple(map(Decimal, size)), lasts=False)
+        assert course.tick(0, found) == expected
+
+
 def test_alerts_under_one_heading_are_one_notice() -> None:
     """Those of one tick that began, and those that ended; their keys live on their own."""
     course = Course()
@@ -262,7 +284,7 @@ def steps() -> st.SearchStrategy[list[tuple[int, Step, bool]]]:
 
 def alert(key: str, wrong: tuple[Severity, int], words: str = "wrong") -> Alert:
     severity, measure = wrong
-    return Alert(f"part/{key}", severity, f"{key} is {words}", NoticeGroup("p", key), measure=Decimal(measure))
+    return Alert(f"part/{key}", severity, f"{key} is {words}", NoticeGroup("p", key), measure=(Decimal(measure),))
 
 
 def run(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from killswitch.engine.state import NEVER, StageMachineState, initial
-from killswitch.engine.step import StageMachine, latch, quiescent_until, reset, step
+from killswitch.engine.step import StageMachine, latch, overdue, quiescent_until, reset, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Number, SignalRead
 from killswitch.model.instant import HOUR, MINUTE, SECOND
@@ -54,18 +54,19 @@ def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_repo
             state = reset()
         elif result.eligible:
             state = latch(state, result.eligible[0], now, (value, value))
-        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals))
+        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals), now)
         if until <= now + 1:
             continue
         later = data.draw(st.integers(now + 1, min(until - 1, now + 3 * HOUR)))
         other = data.draw(st.floats(0.1, 2.0))
         idle = step(MACHINE, state, signals, later, unit_value=(other, other))
-        assert (idle.eligible, idle.reset, idle.unknown) == ((), False, ())
+        assert (idle.eligible, idle.reset) == ((), False)
         assert idle.state == state
+        assert overdue(MACHINE, idle.state.triggers, later) == overdue(MACHINE, state.triggers, now)
 
 
 def quiescence_after(state: StageMachineState, fall: float | None) -> int:
-    return quiescent_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)))
+    return quiescent_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)), 0)
 
 
 def state_after(fall: float | None, at: int, state: StageMachineState | None = None) -> StageMachineState:
@@ -123,7 +124,7 @@ def step_and_quiescence(
     low = [-INFINITY if each is None else each for each in (fall, hour)]
     high = [INFINITY if each is None else each for each in (fall, hour)]
     next_state = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
-    return next_state, quiescent_until(WAITING, next_state, *WAITING.evaluate(low, high, []))
+    return next_state, quiescent_until(WAITING, next_state, *WAITING.evaluate(low, high, []), HOUR)
 
 
 def latched(**fields: object) -> StageMachineState:
@@ -142,16 +143,16 @@ def test_an_unknown_that_holds_true_is_quiescent_until_its_confirmation_would_be
     low, high = [-INFINITY, 0.0], [0.08, 0.0]
     outage = step(WAITING, held, (low, high, []), HOUR + MINUTE, unit_value=(1.0, 1.0)).state
     assert (outage.triggers.held, outage.triggers.unknown) == (0b001, 0b001)
-    assert quiescent_until(WAITING, outage, *WAITING.evaluate(low, high, [])) == HOUR + 2 * MINUTE
+    assert quiescent_until(WAITING, outage, *WAITING.evaluate(low, high, []), HOUR) == HOUR + 2 * MINUTE
 
 
 def test_a_condition_that_differs_from_the_state_is_not_quiescent() -> None:
     """True where the state is false, unknown where it is known, and a stage that could not fire."""
     quiet = step_and_quiescence(initial(), 0.0, 0.0)[0]
-    assert quiescent_until(WAITING, quiet, 0b001, 0) == 0
-    assert quiescent_until(WAITING, quiet, 0, 0b100) == 0
-    assert quiescent_until(WAITING, replace(quiet, barren=("one",)), 0, 0) == 0
-    assert quiescent_until(WAITING, quiet, 0, 0) == NEVER
+    assert quiescent_until(WAITING, quiet, 0b001, 0, HOUR) == 0
+    assert quiescent_until(WAITING, quiet, 0, 0b100, HOUR) == 0
+    assert quiescent_until(WAITING, replace(quiet, barren=("one",)), 0, 0, HOUR) == 0
+    assert quiescent_until(WAITING, quiet, 0, 0, HOUR) == NEVER
 
 
 def test_a_trigger_that_counts_ticks_is_not_quiescent_before_the_last_tick() -> None:
@@ -160,7 +161,7 @@ def test_a_trigger_that_counts_ticks_is_not_quiescent_before_the_last_tick() -> 
     machine = StageMachine.of(counted, lower(counted.conditions))
     signals: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
     next_state = step(machine, initial(), signals, HOUR).state
-    assert quiescent_until(machine, next_state, *machine.evaluate(*signals)) == 0
+    assert quiescent_until(machine, next_state, *machine.evaluate(*signals), HOUR) == 0
 
 
 def test_a_stage_that_only_waits_for_its_cooldown_is_not_quiescent() -> None:
@@ -177,22 +178,22 @@ def test_a_latch_with_a_false_reset_condition_is_quiescent_for_ever() -> None:
 
 def test_a_latch_whose_reset_condition_just_turned_false_is_not_quiescent() -> None:
     """The next step clears the time since which it held."""
-    assert quiescent_until(WAITING, latched(reset_since=55 * MINUTE), 0, 0) == 0
+    assert quiescent_until(WAITING, latched(reset_since=55 * MINUTE), 0, 0, HOUR) == 0
 
 
 def test_a_latch_whose_reset_condition_just_turned_true_is_not_quiescent() -> None:
     """The next step records the time since which it holds."""
-    assert quiescent_until(WAITING, latched(), 0b1000, 0) == 0
+    assert quiescent_until(WAITING, latched(), 0b1000, 0, HOUR) == 0
 
 
 def test_a_reset_is_due_when_its_condition_has_held_and_the_cooldown_is_over() -> None:
     """Whichever is later of the two; without a cooldown the first alone."""
     held = latched(reset_since=55 * MINUTE)
-    assert quiescent_until(WAITING, held, 0b1000, 0) == 75 * MINUTE
-    assert quiescent_until(WAITING, replace(held, cooldown_until=90 * MINUTE), 0b1000, 0) == 90 * MINUTE
-    assert quiescent_until(WAITING, replace(held, cooldown_until=None), 0b1000, 0) == 75 * MINUTE
+    assert quiescent_until(WAITING, held, 0b1000, 0, HOUR) == 75 * MINUTE
+    assert quiescent_until(WAITING, replace(held, cooldown_until=90 * MINUTE), 0b1000, 0, HOUR) == 90 * MINUTE
+    assert quiescent_until(WAITING, replace(held, cooldown_until=None), 0b1000, 0, HOUR) == 75 * MINUTE
 
 
 def test_a_latch_without_an_automatic_reset_is_quiescent_for_ever() -> None:
     """Only an operator ends it; the same for a stage that an edit removed."""
-    assert quiescent_until(WAITING, replace(latched(), stage="gone"), 0b1000, 0) == NEVER
+    assert quiescent_until(WAITING, replace(latched(), stage="gone"), 0b1000, 0, HOUR) == NEVER

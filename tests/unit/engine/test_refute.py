@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.engine.state import initial
-from killswitch.engine.step import StageMachine, StepResult, refute, step
+from killswitch.engine.step import StageMachine, StepResult, overdue, refute, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import OnUnknown
 from killswitch.model.instant import MINUTE, SECOND
@@ -103,12 +103,13 @@ def test_what_was_confirmed_by_good_prices_stays_confirmed() -> None:
 
 
 def test_a_refuted_print_does_not_end_an_unknown() -> None:
-    """Unknown since 0 s: reported after its grace of a minute, although a print at 30 s was known."""
+    """Unknown since 0 s: overdue after its grace of a minute, although a print at 30 s was known."""
     run = Machine()
     run.at(0, None)
     run.print_(30, 0.5, SMALL | LARGE)
-    assert run.at(59, None).unknown == ()
-    assert run.at(60, None).unknown == (0, 1)
+    for seconds, expected in ((59, ()), (60, (0, 1))):
+        run.at(seconds, None)
+        assert overdue(run.machine, run.state.triggers, seconds * SECOND + 1) == expected
 
 
 FALLS = st.none() | st.sampled_from([0.0, 0.04, 0.06, 0.09, 0.11, 0.5])
@@ -121,7 +122,7 @@ def test_prints_that_are_refuted_wholly_change_no_course(course: list[tuple[floa
     for i, (fall, wrong) in enumerate(course):
         printed.print_(i * 20 + 10, wrong, SMALL | LARGE)
         one, other = plain.at(i * 20 + 20, fall), printed.at(i * 20 + 20, fall)
-        assert (names(other), other.unknown, other.reset) == (names(one), one.unknown, one.reset)
+        assert (names(other), other.reset) == (names(one), one.reset)
         assert (printed.state.triggers.held, printed.state.triggers.since) == (
             plain.state.triggers.held, plain.state.triggers.since,
         )  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.state import StageMachineState, initial
-from killswitch.engine.step import SAME, StageMachine, StepResult, latch, stage_of_record, step
+from killswitch.engine.state import initial
+from killswitch.engine.step import SAME, StageMachine, StepResult, latch, overdue, stage_of_record, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead
 from killswitch.model.instant import MINUTE, SECOND
@@ -126,39 +126,34 @@ def test_ticks_of_a_trigger_that_is_false_are_not_counted() -> None:
     assert [names(result) for result in walk(stage_machine, *moves)] == [[]] * 7 + [["s"]]
 
 
-def test_what_is_known_is_not_reported() -> None:
-    """A condition that turns true has no unknown to report."""
-    assert [result.unknown for result in walk(two_windows(), (1, (0.0, 0.0)), (2, (0.06, 0.06)))] == [(), ()]
+def late(stage_machine: StageMachine, *moves: tuple[int, tuple[float | None, float | None]]) -> list[tuple[int, ...]]:
+    """The triggers that are overdue after the step at each of these seconds."""
+    steps = zip(moves, walk(stage_machine, *moves), strict=True)
+    return [overdue(stage_machine, result.state.triggers, seconds * SECOND) for (seconds, _), result in steps]
 
 
-def test_an_unknown_without_a_grace_is_reported_at_once() -> None:
+def test_what_is_known_is_not_overdue() -> None:
+    """A condition that turns true is not unknown."""
+    assert late(two_windows(), (1, (0.0, 0.0)), (2, (0.06, 0.06))) == [(), ()]
+
+
+def test_an_unknown_without_a_grace_is_overdue_at_once() -> None:
     """In the evaluation in which it becomes unknown."""
     at_once = machine(graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, grace=None),), (stage("s", 1, 0),)))
-    assert [result.unknown for result in walk(at_once, (1, (None, 0.0)), (2, (None, 0.0)))] == [(0,), ()]
+    assert late(at_once, (1, (None, 0.0)), (2, (None, 0.0))) == [(0,), (0,)]
 
 
-def test_two_simultaneous_unknowns_are_each_reported_once() -> None:
-    """Both at the end of their grace, in one evaluation, and never again while it lasts."""
-    steps = walk(two_windows(), *((second, (None, None)) for second in range(0, 300, 20)))
-    assert [result.unknown for result in steps if result.unknown] == [(0, 1)]
+def test_each_unknown_is_overdue_at_the_end_of_its_own_grace() -> None:
+    """Graces of one and three minutes, in either order."""
+    moves = [(second, (None, None)) for second in (0, 59, 60, 179, 180)]
+    for graces, first in (((MINUTE, 3 * MINUTE), 0), ((3 * MINUTE, MINUTE), 1)):
+        assert late(two_windows(graces=graces), *moves) == [(), (), (first,), (first,), (0, 1)]
 
 
-def test_a_reported_unknown_does_not_hide_the_next() -> None:
-    """Graces of one and three minutes: each is reported at the end of its own, whichever was first."""
-    for graces, order in (
-        ((MINUTE, 3 * MINUTE), [(60, (0,)), (180, (1,))]),
-        ((3 * MINUTE, MINUTE), [(60, (1,)), (180, (0,))]),
-    ):
-        seconds = range(0, 400, 20)
-        steps = walk(two_windows(graces=graces), *((second, (None, None)) for second in seconds))
-        reported = [(second, result.unknown) for second, result in zip(seconds, steps, strict=True) if result.unknown]
-        assert reported == order
-
-
-def test_the_end_of_one_reported_unknown_does_not_reset_the_report_of_another() -> None:
-    """The first is reported, known and unknown again; the second, unknown all along, is reported once."""
+def test_the_end_of_one_unknown_does_not_end_another() -> None:
+    """The first is overdue, known and unknown again; the second is unknown all along."""
     moves = [(0, (None, None)), (60, (None, None)), (80, (0.0, None)), (100, (None, None)), (160, (None, None))]
-    assert [result.unknown for result in walk(two_windows(), *moves)] == [(), (0, 1), (), (), (0,)]
+    assert late(two_windows(), *moves) == [(), (0, 1), (1,), (1,), (0, 1)]
 
 
 def test_all_triggers_of_an_all_list_must_be_true() -> None:
@@ -192,8 +187,8 @@ def test_a_notice_record_of_a_stage_begins_with_its_name() -> None:
 
 def test_a_firing_clears_the_records_of_its_own_stage_only() -> None:
     """The clock of an earlier reset, the accounts that acted and the notices of this stage are cleared."""
-    before = StageMachineState(
-        initial().triggers, level=1, stage="s", reset_since=7, barren=("s", "s/nothing", "l/nothing"), acted={"a": 9}
+    before = replace(
+        initial(), level=1, stage="s", reset_since=7, barren=("s", "s/nothing", "l/nothing"), acted={"a": 9}
     )
     stage_machine = two_windows()
     after = latch(before, stage_machine.graph.stages[0], 10, None)

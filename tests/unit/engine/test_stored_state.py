@@ -16,11 +16,10 @@ from killswitch.engine.state import (
 
 NAMES = ("held", "confirmed", "unknown", "quiet", "counting")
 STATE = StageMachineState(
-    Triggers(
+    triggers=Triggers(
         held=0b10011,
         confirmed=0b00010,
         unknown=0b00101,
-        reported=0b00100,
         since={0: 11, 1: 12, 4: 13},
         ticks={4: 2},
         unknown_since={0: 14, 2: 15},
@@ -41,7 +40,7 @@ STORED = StoredState(
     triggers={
         "held": StoredTrigger(True, False, False, 11, None, 14),
         "confirmed": StoredTrigger(True, True, False, 12, None, None),
-        "unknown": StoredTrigger(False, False, True, None, None, 15),
+        "unknown": StoredTrigger(False, False, False, None, None, 15),
         "counting": StoredTrigger(True, False, False, 13, 2, None),
     },
     level=2,
@@ -58,7 +57,7 @@ STORED = StoredState(
 
 
 def test_a_state_is_stored_by_the_names_of_its_triggers() -> None:
-    """Held, confirmed, reported, clocks and ticks of each; one that is neither held nor unknown is left out."""
+    """Held, confirmed, clocks and ticks of each; one that is neither held nor unknown is left out."""
     assert to_stored(STATE, NAMES) == STORED
 
 
@@ -67,7 +66,7 @@ def test_a_stored_state_is_restored_completely_and_evaluated_with_the_next_step(
     back = from_stored(STORED, NAMES)
     assert to_stored(back, NAMES) == STORED
     assert back.triggers.due <= 0
-    assert (back.triggers.ticks, back.triggers.unknown, back.triggers.reported) == ({4: 2}, 0b00101, 0b00100)
+    assert (back.triggers.ticks, back.triggers.unknown) == ({4: 2}, 0b00101)
     assert (back.reset_since, back.acted, back.barren, back.fired_at) == (23, {"main": 24}, ("one/why",), 21)
 
 

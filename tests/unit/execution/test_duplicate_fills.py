@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.query.fee_queries import total_fee
 from killswitch.execution.report_validation import validated_fills
 from killswitch.model.snapshot import Fill
 
 ONE = Fill("f1", datetime(2021, 5, 19, tzinfo=UTC), "BTC", "sell", Decimal(2), Decimal(100), fee=Decimal("0.1"))
-TWO = structs.replace(ONE, id="f2")
+TWO = replace(ONE, id="f2")
 
 
 def test_the_same_fill_twice_is_one_fill_and_one_fee() -> None:
@@ -24,5 +24,5 @@ def test_the_same_fill_twice_is_one_fill_and_one_fee() -> None:
 
 def test_fills_without_an_id_are_counted_separately() -> None:
     """Two equal slices of an adapter that gives fills no id are two."""
-    nameless = structs.replace(ONE, id="")
+    nameless = replace(ONE, id="")
     assert sum(fill.amount for fill in validated_fills([nameless, nameless])) == 4

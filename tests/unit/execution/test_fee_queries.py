@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.query.fee_queries import TRIES, total_fee
 from killswitch.model.decision import Decision
@@ -39,16 +39,16 @@ class FeesByFills(Wire):
     late = 0
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        return structs.replace(await super().submit(request), fee=None)
+        return replace(await super().submit(request), fee=None)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         found = await super().find_order(symbol, client_order_id)
-        return None if found is None else structs.replace(found, fee=None)
+        return None if found is None else replace(found, fee=None)
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         found = await super().fills(symbol, client_order_id)
         self.late -= 1
-        return () if self.late >= 0 else tuple(structs.replace(it, fee_currency=self.asset) for it in found)
+        return () if self.late >= 0 else tuple(replace(it, fee_currency=self.asset) for it in found)
 
 
 def scene_of(*rules: Rule, book: dict[Key, str | int] | None = None, **more: Any) -> Scene:
@@ -281,7 +281,7 @@ class DamagedFills(FeesByFills):
 
 
 def changed(**fields: Any) -> Callable[[tuple[Fill, ...]], Any]:
-    return lambda found: [structs.replace(found[0], **fields)] * 2
+    return lambda found: [replace(found[0], **fields)] * 2
 
 
 HUGE = D("9E+999999")

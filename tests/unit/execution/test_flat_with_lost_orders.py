@@ -16,7 +16,7 @@ from tests.faults.wire import BatchingWire
 BTC: Key = ("BTC", "long")
 ETH: Key = ("ETH", "short")
 VALIDITY = 4.5
-"""Seconds: three of validity and one and a half for clocks and lists, as ADR 0108 has it."""
+"""Seconds: three of validity and one and a half for clocks and lists, as ADR 0058 has it."""
 
 
 DECLARED = OrderLife(longest=60.0, names="open")

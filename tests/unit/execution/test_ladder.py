@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.execution.decide.ladder import MARKET, ExecutionStyle, execution_style, next_step
 from killswitch.model.decision import Rung
@@ -33,14 +33,14 @@ def test_a_step_is_priced_at_its_multiple_of_the_band_and_never_beyond_it(
 
 def test_the_price_stays_within_the_venues_own_band() -> None:
     """Three percent are declared and the venue accepts two: the order stays within two, instead of being refused."""
-    rules = msgspec.structs.replace(RULES, price_band=D("0.02"), price_step=D("0.01"))
+    rules = replace(RULES, price_band=D("0.02"), price_step=D("0.01"))
     assert execution_style(LADDER, 3, "sell", D("0.01"), HELD, rules).price == D("98.05")
 
 
 def test_where_market_orders_are_not_accepted_the_book_prices_the_order() -> None:
     """Limit-only: a sale goes to the bid, a purchase to the ask; post-only: to the own side, where it rests."""
-    only = msgspec.structs.replace(RULES, state="limit_only", price_step=D("0.1"))
-    posting = msgspec.structs.replace(only, state="post_only")
+    only = replace(RULES, state="limit_only", price_step=D("0.1"))
+    posting = replace(only, state="post_only")
     assert [execution_style(MARKET, 0, side, None, HELD, only).price for side in ("sell", "buy")] == [
         D("100"),
         D("100.1"),

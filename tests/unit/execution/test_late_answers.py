@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDescription
@@ -64,7 +64,7 @@ class MalformedReports(Wire):
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         report = await super().submit(request)
-        return structs.replace(report, state=["filled"]) if request.symbol == "BTC" else report  # type: ignore[arg-type]
+        return replace(report, state=["filled"]) if request.symbol == "BTC" else report  # type: ignore[arg-type]
 
 
 def test_a_malformed_answer_loses_no_other_answer() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import ClosingPace
@@ -57,9 +57,7 @@ class WithoutMarketStates(Wire):
 
     async def snapshot(self) -> AccountSnapshot:
         found = await super().snapshot()
-        return structs.replace(
-            found, instruments=tuple(structs.replace(each, state=None) for each in found.instruments or ())
-        )
+        return replace(found, instruments=tuple(replace(each, state=None) for each in found.instruments or ()))
 
 
 def halted_markets(*keys: Key) -> list[Market]:
@@ -172,9 +170,7 @@ def test_an_open_market_that_refuses_is_retried_at_the_usual_interval() -> None:
     class Open(Wire):
         async def snapshot(self) -> AccountSnapshot:
             found = await super().snapshot()
-            return structs.replace(
-                found, instruments=tuple(structs.replace(each, state="open") for each in found.instruments or ())
-            )
+            return replace(found, instruments=tuple(replace(each, state="open") for each in found.instruments or ()))
 
     scene = Scene({key: 10}, markets=halted_markets(key), wire=Open)
     scene.at(600.0, lambda: set_states(scene, "open"))

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.closing_pace import ClosingPace
@@ -335,7 +335,7 @@ def test_a_late_malformed_answer_is_unknown_and_loses_no_other_answer() -> None:
         async def submit(self, request: OrderRequest) -> Any:
             await asyncio.sleep(3.0)
             report = await super().submit(request)
-            return structs.replace(report, state=["filled"]) if request.symbol == "B" else report
+            return replace(report, state=["filled"]) if request.symbol == "B" else report
 
     sending = SenderUnderTest(Late())
 
@@ -356,7 +356,7 @@ def test_a_late_malformed_answer_is_unknown_and_loses_no_other_answer() -> None:
 
 def test_a_malformed_report_is_unknown_and_stops_no_batch() -> None:
     """The state of one order is a list, which no check expects; the other is filled."""
-    answers = {"A": lambda request: structs.replace(full(request), state=["filled"]), "B": full}
+    answers = {"A": lambda request: replace(full(request), state=["filled"]), "B": full}
     sending = SenderUnderTest(OrderTaker(lambda request: answers[request.symbol](request)))
     sending.send("A", "B")
     assert [sending.kinds_of(symbol) for symbol in "AB"] == [["sending", "unknown"], ["sending", "filled"]]

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import PLAIN
 from killswitch.execution.state.protective_record import (
@@ -223,7 +223,7 @@ def test_the_trigger_direction_follows_from_the_mark_or_is_unknown(
 
 def restoring_request_of(side: str = "sell", **fields: str | None) -> tuple[OrderRequest | str, str]:
     (one,) = fold(taken_away(**fields)).open()
-    one.entry = structs.replace(one.entry, side=side)
+    one.entry = replace(one.entry, side=side)
     return restoring_request(one, D(3), reduce_only=True, rule=PLAIN), one.name(PLAIN)
 
 

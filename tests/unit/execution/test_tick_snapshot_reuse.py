@@ -6,8 +6,8 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.closing_pace import PACE
@@ -83,9 +83,7 @@ def test_the_first_orders_of_an_unavailable_account_do_not_wait_for_another_poll
     """A forced close on a venue whose positions are unavailable leaves before the account is polled again."""
     venue = logged({"BTC": D(100)})
     closer = AccountExecutor("main", venue, store, VirtualClock())
-    closer.apply_snapshot(
-        msgspec.structs.replace(snapshot_of(venue), quality="down", reason="no answer", positions=None), at=0.0
-    )
+    closer.apply_snapshot(replace(snapshot_of(venue), quality="down", reason="no answer", positions=None), at=0.0)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 1))
     assert logged_calls(venue)[:2] == ["submit", "poll"]

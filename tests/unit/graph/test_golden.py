@@ -12,9 +12,10 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.diagram import dot, mermaid
-from killswitch.policy.diagnostics.diagnostic import Diagnostic, render
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.diagnostics.pages import pages
 from killswitch.policy.loader import Document, load
+from tests.shown import diagnostics_text
 from tests.unit.graph.golden_text import as_text
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,7 +28,7 @@ INVALID = sorted(path.name for path in (GOLDEN / "invalid").glob("*.yaml"))
 
 def documents(name: str) -> tuple[Document, ...]:
     loaded = load([Path(name)])
-    assert render(loaded.diagnostics) == ""
+    assert diagnostics_text(loaded.diagnostics) == ""
     return loaded.documents
 
 
@@ -46,7 +47,7 @@ def test_a_policy_compiles_to_its_golden_graph(name: str, monkeypatch: pytest.Mo
     """Every field of every node is as in the golden file, without a diagnostic."""
     monkeypatch.chdir(GOLDEN)
     policy_set, diagnostics = compile_policies(documents(name))
-    assert render(diagnostics) == ""
+    assert diagnostics_text(diagnostics) == ""
     assert policy_set is not None
     assert_golden(GOLDEN / name.replace(".yaml", ".txt"), as_text(policy_set))
 
@@ -55,7 +56,7 @@ def test_a_policy_compiles_to_its_golden_graph(name: str, monkeypatch: pytest.Mo
 def test_a_mistake_is_reported_as_in_its_golden_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All mistakes of a file in one pass, each with its place, code, caret and fix."""
     monkeypatch.chdir(GOLDEN / "invalid")
-    assert_golden(GOLDEN / "invalid" / name.replace(".yaml", ".txt"), render(diagnostics_of(name)) + "\n")
+    assert_golden(GOLDEN / "invalid" / name.replace(".yaml", ".txt"), diagnostics_text(diagnostics_of(name)) + "\n")
 
 
 @pytest.mark.parametrize("name", [name for name in INVALID if not name.startswith("ks4000")])

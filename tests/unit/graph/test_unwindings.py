@@ -20,13 +20,13 @@ from killswitch.graph.unwinding import (
     HedgeInstrument,
     HedgeRule,
     ImpactRule,
-    LadderStepRule,
     SlippageRule,
     SpotRule,
     UnwindingRule,
     unwinding_for,
     unwinding_named,
 )
+from killswitch.model.decision import Rung
 from killswitch.model.words import Cause
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
@@ -70,10 +70,10 @@ def test_an_unwinding_compiles_to_its_declared_values(compiled: PolicySet) -> No
             SlippageRule(None, Decimal("0.02")),
         ),
         ladder=(
-            LadderStepRule("limit_ioc", Decimal(1), 2),
-            LadderStepRule("limit_ioc", Decimal("2.5"), 3),
-            LadderStepRule("market", Decimal(1), 2),
-            LadderStepRule("limit", Decimal(3), 1),
+            Rung("limit_ioc", Decimal(1), 2),
+            Rung("limit_ioc", Decimal("2.5"), 3),
+            Rung("market", Decimal(1), 2),
+            Rung("limit", Decimal(3), 1),
         ),
         hedge=HedgeRule(
             "act", 90 * SECOND, (HedgeInstrument("main", "BTC/USDT:USDT"),), 7200 * SECOND, Decimal(50000), "USDT"
@@ -126,9 +126,7 @@ def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compile
     careful = compiled.unwindings[0]
     asked = [("BTC/USDT:USDT", "BTC"), ("BTC/USD:BTC", "BTC"), ("ETH_USDT", "ETH"), ("SHIB/USDT", "SHIB")]
     assert [careful.bound(*each) for each in asked] == [Decimal(each) for each in ("0.005", "0.02", "0.005", "0.03")]
-    only = UnwindingRule(
-        "only", slippage=(SlippageRule(("ETH",), Decimal("0.01")),), ladder=(LadderStepRule("market"),)
-    )
+    only = UnwindingRule("only", slippage=(SlippageRule(("ETH",), Decimal("0.01")),), ladder=(Rung("market"),))
     assert (only.bound("ETH_USDT", "ETH"), only.bound("BTC_USDT", "BTC")) == (Decimal("0.01"), None)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
@@ -42,32 +43,43 @@ def test_a_short_history_is_kept_whole() -> None:
     assert len(points_before(falling_rows(100), OPENED)) == 100
 
 
-def test_an_open_incident_keeps_a_point_every_ten_seconds_and_the_extremes() -> None:
-    """At 10, 20 and 30 seconds; the dip to 1 at 14 seconds is kept between them."""
+def test_every_tick_of_the_ten_minutes_after_each_firing_is_kept() -> None:
+    """Also after a second firing half an hour later, with a tick a second."""
+    second = OPENED + 30 * 60 * SECOND
+    every = rows(after(hours=2, seconds=1), [100.0] * 3000)
+    kept = {point.at for point in points_since(every, [OPENED, second], EquityCurvePoint(OPENED, 100.0))}
+    for firing in (OPENED, second):
+        assert {firing + number * SECOND for number in range(1, 600)} <= kept
+
+
+def test_the_lowest_point_between_two_distant_ones_is_kept() -> None:
+    """After 100 minutes a point is kept every ten seconds; the dip to 1 in between is one more."""
+    begin = 6000
     values = [100.0] * 35
     values[13] = 1.0
-    kept = points_since(rows(after(hours=2, seconds=1), values), OPENED, EquityCurvePoint(OPENED, 100.0))
-    assert [((point.at - OPENED) // SECOND, point.value) for point in kept] == [
-        (10, 100.0), (14, 1.0), (20, 100.0), (30, 100.0),
+    last = EquityCurvePoint(OPENED + begin * SECOND, 100.0)
+    kept = points_since(rows(after(hours=2, seconds=begin + 1), values), [OPENED], last)
+    assert [((point.at - OPENED) // SECOND - begin, point.value) for point in kept] == [
+        (11, 100.0), (14, 1.0), (22, 100.0), (33, 100.0),
     ]  # fmt: skip
 
 
 def test_the_equity_curve_of_a_long_incident_stays_small() -> None:
-    """A month with a row each minute gives some 900 points: their distance is a 120th of the incident's age."""
+    """A month with a row each minute: all of ten hours, whose 600th part is a minute; then 600 x ln(72) more."""
     month = rows(after(hours=2, minutes=1), [100.0] * (30 * 24 * 60), every=60)
-    kept = points_since(month, OPENED, EquityCurvePoint(OPENED, 100.0))
-    assert 700 < len(kept) < 1000
+    kept = points_since(month, [OPENED], EquityCurvePoint(OPENED, 100.0))
+    assert len(kept) == pytest.approx(600 + 600 * math.log(72), rel=0.25)
 
 
 def test_points_kept_incrementally_are_the_same_as_those_kept_at_once() -> None:
     """The same points are chosen however often the curve is updated, and over restarts."""
     all_rows = rows(after(hours=2, seconds=1), [100.0 + number % 7 for number in range(600)])
-    at_once = points_since(all_rows, OPENED, None)
+    at_once = points_since(all_rows, [OPENED], None)
     incremental: list[EquityCurvePoint] = []
     for end in (*range(0, 600, 7), 600):
         last = incremental[-1] if incremental else None
         fresh = [row for row in all_rows[:end] if last is None or row.at > last.at]
-        incremental += points_since(fresh, OPENED, last)
+        incremental += points_since(fresh, [OPENED], last)
     assert incremental == at_once
 
 
@@ -182,7 +194,7 @@ def test_the_report_explains_the_base_value_and_the_pending_change(tmp_path: Pat
     curve = build_curve(
         curve_points((-60, 120.0), (10, 90.0)), OPENED, ValueCorrections((), (unexplained(10, "-6", "trade"),))
     )
-    text = report_markdown(structs.replace(incident, course=curve))
+    text = report_markdown(replace(incident, course=curve))
     assert "100 at 01:59:00, when it was last known before the first firing: " in text
     assert "the change of equity by -6.0% at 02:00:10 counts here as money that moved, until it is known" in text
     written.store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.record.results import fold_result
 from killswitch.journal.codec import decode_all
@@ -19,7 +19,7 @@ from tests.worlds import after
 
 def explanation_of(decision: Decision, *journal: JournalEntry) -> list[str]:
     """The lines of the explanation of a decision and its journal."""
-    numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
+    numbered = [replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
     snapshot = incidents.snapshot(after())
     return decision_history_text(
         DecisionHistory(decision, None, snapshot, fold_result(decision, decode_all(numbered), snapshot))
@@ -28,7 +28,7 @@ def explanation_of(decision: Decision, *journal: JournalEntry) -> list[str]:
 
 def test_bounds_changes_by_others_dust_and_missing_protection_are_explained() -> None:
     """10 BTC: our market order sold 4 at 99, 1% from the mark; others closed 5.991, and 0.009 is left."""
-    intent = structs.replace(incidents.intent("BTC", "sell", "10", "0"), band=Decimal("0.005"))
+    intent = replace(incidents.intent("BTC", "sell", "10", "0"), band=Decimal("0.005"))
     decision = incidents.firing(
         FIRST, after(), "trim", 1, 0, intent, unwinding=Unwinding("careful", (Rung("limit_ioc"), Rung("market")))
     )
@@ -39,7 +39,7 @@ def test_bounds_changes_by_others_dust_and_missing_protection_are_explained() ->
         entry(FIRST, "sending", after(seconds=2), side="sell", amount="4", order="market", rung="1", mark="100",
               value="100"),
         entry(FIRST, "filled", after(seconds=3), state="filled", filled="4", price="99", fee="1"),
-        structs.replace(entry(FIRST, "guarded", after(seconds=5), **{"for": "s1", "state": "resting"}),
+        replace(entry(FIRST, "guarded", after(seconds=5), **{"for": "s1", "state": "resting"}),
                         client_order_id=None),
         entry(FIRST, "verified", after(seconds=7), position="0.009", target="0"),
         entry(FIRST, "finished", after(seconds=8), None, status="blocked",
@@ -55,14 +55,14 @@ def test_bounds_changes_by_others_dust_and_missing_protection_are_explained() ->
 def test_an_unknown_sum_names_its_known_part_and_the_missing_orders() -> None:
     """One order is abandoned: the realised P&L of the other is shown as the known part."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "10", "0"))
-    lost = structs.replace(entry(FIRST, "sending", after(seconds=2), side="sell", amount="6"), client_order_id="ks2")
+    lost = replace(entry(FIRST, "sending", after(seconds=2), side="sell", amount="6"), client_order_id="ks2")
     lines = explanation_of(
         decision,
         entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100"),
         entry(FIRST, "sending", after(seconds=1), side="sell", amount="4"),
         entry(FIRST, "filled", after(seconds=2), state="filled", filled="4", price="99", fee="1"),
         lost,
-        structs.replace(lost, kind="abandoned", at=after(minutes=9), data={}),
+        replace(lost, kind="abandoned", at=after(minutes=9), data={}),
         entry(FIRST, "finished", after(minutes=9), None, status="abandoned", reason="an order was lost"),
     )
     assert "  abandoned: the status of an order was never confirmed, see above" in lines

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
@@ -59,13 +59,13 @@ class EvasiveVenue(HonestVenue):
         """Both positions were bought at 110, so a contract has lost 10 at the mark of 100."""
         account = await super().snapshot()
         positions = tuple(
-            structs.replace(each, entry_price=Decimal(110), unrealized_pnl=each.contracts * -10)
+            replace(each, entry_price=Decimal(110), unrealized_pnl=each.contracts * -10)
             for each in account.positions or ()
         )
-        return structs.replace(account, positions=positions)
+        return replace(account, positions=positions)
 
     def _report(self, name: str) -> OrderReport:
-        return structs.replace(super()._report(name), average_price=PRICES[self.kinds[name]])
+        return replace(super()._report(name), average_price=PRICES[self.kinds[name]])
 
 
 def manual_close(venue: EvasiveVenue, gross: Decimal) -> Decision:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups, RepeatedNotice
 from killswitch.model.decision import Notice, NoticeKind, Severity
-from tests import incidents
-from tests.incidents import FIRST
 from tests.worlds import after
 
 
@@ -68,7 +66,7 @@ def test_a_notice_marked_as_new_is_sent_at_once() -> None:
     """A page, a counted warning, and a page about a much greater fall; later notices are counted from that page on."""
     groups = NoticeGroups()
     assert [groups.is_sent_at_once(notice(0)), groups.is_sent_at_once(notice(1, "warning"))] == [True, False]
-    assert groups.is_sent_at_once(structs.replace(notice(5), at_once=True))
+    assert groups.is_sent_at_once(replace(notice(5), at_once=True))
     assert not groups.is_sent_at_once(notice(6, "warning"))
     assert not groups.is_sent_at_once(notice(7))
     assert groups.due(after(seconds=304)) == []
@@ -76,51 +74,27 @@ def test_a_notice_marked_as_new_is_sent_at_once() -> None:
     assert (group.newest.text, group.count, group.total) == ("a fall at 7 s", 3, 5)
 
 
-def test_notices_with_another_scope_kind_or_subject_are_another_group() -> None:
-    """Scope, kind and subject identify a group."""
+def test_notices_with_another_scope_or_subject_are_another_group() -> None:
+    """Scope and subject identify a group."""
     groups = NoticeGroups()
     assert groups.is_sent_at_once(notice(0))
     assert groups.is_sent_at_once(notice(1, scope="account/other"))
-    assert groups.is_sent_at_once(notice(1, kind="unknown", subject="fall"))
-    assert groups.is_sent_at_once(notice(1, kind="unknown", subject="gross"))
-    assert not groups.is_sent_at_once(notice(2, kind="unknown", subject="gross"))
+    assert groups.is_sent_at_once(notice(1, subject="halve"))
+    assert groups.is_sent_at_once(notice(1, subject="close"))
+    assert not groups.is_sent_at_once(notice(2, subject="close"))
 
 
-@pytest.mark.parametrize("kind", ["warning", "blocked", "nothing_selected"])
+@pytest.mark.parametrize("kind", ["warning", "blocked", "nothing_selected", "unknown", "uncorroborated"])
 def test_notices_of_other_kinds_are_not_grouped(kind: NoticeKind) -> None:
-    """Every refused close is sent."""
+    """Every refused close is sent, and every notice of an alert."""
     groups = NoticeGroups()
     assert [groups.is_sent_at_once(notice(second, kind=kind)) for second in range(3)] == [True] * 3
-
-
-def test_a_stage_that_fires_ends_the_group_of_its_blocked_notices() -> None:
-    """Its message names once since when recipients knew that it did not fire; no count follows."""
-    groups = NoticeGroups()
-    decision = incidents.firing(FIRST, after(seconds=9), "trim", 1, 0)
-    assert groups.end_uncorroborated(decision) is None
-    assert groups.end_uncorroborated(incidents.reset(after(seconds=1))) is None
-    assert groups.is_sent_at_once(notice(3, kind="uncorroborated", subject="trim"))
-    assert not groups.is_sent_at_once(notice(4, kind="uncorroborated", subject="trim"))
-    assert groups.end_uncorroborated(decision) == after(seconds=3)
-    assert groups.end_uncorroborated(decision) is None
-    assert groups.due(after(minutes=30)) == []
 
 
 def test_a_new_run_continues_the_count() -> None:
     """The run is killed after 100 of the notices: in any order of the stored notices, count and time are the same."""
     groups = NoticeGroups()
-    groups.restore([notice(second) for second in reversed(range(100))], [])
+    groups.restore([notice(second) for second in reversed(range(100))])
     assert not any(groups.is_sent_at_once(notice(second)) for second in range(100, 159))
     assert groups.due(after() + GROUP_INTERVAL) == [RepeatedNotice(notice(158), 158, after(), 159)]
     assert groups.due(after() + GROUP_INTERVAL + timedelta(seconds=1)) == []
-
-
-def test_a_firing_of_the_previous_run_has_ended_its_group() -> None:
-    """A stage that did not fire, and then did, is not counted further after a restart."""
-    groups = NoticeGroups()
-    groups.restore(
-        [notice(second, kind="uncorroborated", subject="trim") for second in range(5)],
-        [incidents.firing(FIRST, after(seconds=9), "trim", 1, 0)],
-    )
-    assert groups.due(after(minutes=30)) == []
-    assert groups.is_sent_at_once(notice(1801, kind="uncorroborated", subject="trim"))

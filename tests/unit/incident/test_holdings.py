@@ -5,14 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
-from killswitch.cli.operate.command_output import _is_failed
 from killswitch.incident.record.close_causes import order_texts, remainders
 from killswitch.incident.record.totals import MARK_UNKNOWN, POSITION_UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.operations.pages.outcome import CommandOutcome
 from killswitch.operations.pages.status import _closings
 from killswitch.operations.status import OpenClosing
 from killswitch.render.document import section_text
@@ -36,7 +36,7 @@ CLOSED = (planned(), sent(1, "10", order="market"), filled(1, "10", "100"), veri
 
 def intent_on_unarmed_account() -> Intent:
     """The same close on an account that is not armed."""
-    return structs.replace(banded("BTC", "sell", "10", None), account="other", rank=2)
+    return replace(banded("BTC", "sell", "10", None), account="other", rank=2)
 
 
 def hop_intent(symbol: str = "BTC-X", target: str = "0", after_: int | None = None) -> Intent:
@@ -46,7 +46,7 @@ def hop_intent(symbol: str = "BTC-X", target: str = "0", after_: int | None = No
 
 
 def entry_on(symbol: str, entry: JournalEntry) -> JournalEntry:
-    return structs.replace(entry, symbol=symbol)
+    return replace(entry, symbol=symbol)
 
 
 def snapshot_of(*rows: Position, **more: object) -> Snapshot:
@@ -57,10 +57,10 @@ def snapshot_of(*rows: Position, **more: object) -> Snapshot:
 
 def test_a_close_with_an_unarmed_account_is_not_flat() -> None:
     """One of two accounts is closed and nothing was sent on the other: partly done, and the command fails."""
-    made = structs.replace(decision(banded("BTC", "sell", "10", None), intent_on_unarmed_account()), kind="manual")
+    made = replace(decision(banded("BTC", "sell", "10", None), intent_on_unarmed_account()), kind="manual")
     found = result(made, *CLOSED)
     assert (found.standing, found.unsent) == ("partly recorded only", ("other",))
-    assert _is_failed(made, found)
+    assert CommandOutcome(((made, found),), (), "").is_failed
 
 
 def test_a_residual_on_an_armed_account_outranks_an_unarmed_account() -> None:
@@ -128,9 +128,9 @@ def test_rows_of_two_strategies_are_one_position_with_the_average_entry() -> Non
     )
     close = decision(banded("BTC", "sell", "10", None))
     assert result(close, *CLOSED, snapshot=snapshot_of(one, two)).realised == Decimal(-850)
-    unknown = structs.replace(two, entry_price=None)
+    unknown = replace(two, entry_price=None)
     assert result(close, *CLOSED, snapshot=snapshot_of(one, unknown)).realised is None
-    moved = structs.replace(two, mark_price=Decimal(101))
+    moved = replace(two, mark_price=Decimal(101))
     assert result(close, *CLOSED, snapshot=snapshot_of(one, moved)).realised is None
 
 
@@ -141,7 +141,7 @@ def test_dust_on_spot_includes_amounts_below_the_venues_minimum_notional(
     reduce_only: bool, minimum: str, dust: bool
 ) -> None:
     """0.01 at 100 are worth 1; the minimum of the notional does not bind reduce-only orders."""
-    intent = structs.replace(banded("BTC", "sell", "10", None), reduce_only=reduce_only)
+    intent = replace(banded("BTC", "sell", "10", None), reduce_only=reduce_only)
     held = position("BTC", "long", "0", contracts="10", mark_price="100", notional="1000")
     entries = (planned(), sent(1, "9.99", order="market"), filled(1, "9.99", "100"), verified("0.01", 10), finished(11))
     decided_on = snapshot_of(held, market="spot", instruments=(rules("BTC", min_notional=minimum),))
@@ -150,7 +150,7 @@ def test_dust_on_spot_includes_amounts_below_the_venues_minimum_notional(
 
 def test_a_forced_close_of_an_unavailable_account_explains_its_unknown_sums() -> None:
     """A forced close on the last known positions has no mark: fees are known, the realised P&L never will be."""
-    blind = structs.replace(planned(), data={"contracts": "10", "target": "0"})
+    blind = replace(planned(), data={"contracts": "10", "target": "0"})
     unread = snapshot(after(), account(None, None, quality="down", reason="no answer"))
     unmarked = sent(1, "10", order="market", mark=None, value=None)
     found = result(decision(banded("BTC", "sell", "10", None)), blind, unmarked, *CLOSED[2:], snapshot=unread)
@@ -170,7 +170,7 @@ def test_an_order_that_expired_without_a_fill_is_not_reported_as_filled(written:
         for number in range(1, 9)
         for entry in (
             sent(number, "10"),
-            structs.replace(filled(number, "0", "0"), data={"state": "expired", "filled": "0"}),
+            replace(filled(number, "0", "0"), data={"state": "expired", "filled": "0"}),
         )
     ]
     found, _ = report_of(written, close, planned(), *expired)
@@ -180,7 +180,7 @@ def test_an_order_that_expired_without_a_fill_is_not_reported_as_filled(written:
 
 def test_the_remaining_amount_includes_positions_without_an_order_yet() -> None:
     """One of two positions is verified half closed; the other has no verification yet, and all of it is left."""
-    other = structs.replace(planned("BTC-B", "4"), symbol="BTC-B")
+    other = replace(planned("BTC-B", "4"), symbol="BTC-B")
     close = decision(banded("BTC", "sell", "10", None), banded("BTC-B", "sell", "4", None))
     under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, verified("5", 10)))
     assert (
@@ -199,7 +199,7 @@ def test_each_slice_names_its_remaining_quantity_and_only_the_last_the_target() 
 
 def test_a_close_without_any_fill_has_known_sums_of_zero(written: FilledStore) -> None:
     """The venue finally refused the only order: the sums are 0, not unknown, and the reason is shown."""
-    said_no = structs.replace(filled(1, "0", "0"), kind="rejected", data={"reason": "market_closed"})
+    said_no = replace(filled(1, "0", "0"), kind="rejected", data={"reason": "market_closed"})
     close = decision(banded("BTC", "sell", "10", None))
     why = "BTC is halted"
     found, text = report_of(

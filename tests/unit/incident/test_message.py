@@ -16,10 +16,9 @@ from killswitch.model.decision import Attribution, Book, BookChange, Decision, I
 from killswitch.model.snapshot import Closing, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.operations.pages.decision import DecisionHistory
-from killswitch.operations.pages.wording import decision_lines
 from tests import graphs, worlds
 from tests.outboxes import START
-from tests.shown import decision_history_text
+from tests.shown import decision_history_text, decision_lines
 
 SUBJECT = MessageAttributes("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
 

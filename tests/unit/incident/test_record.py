@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.notify.message import Message, encode_message
@@ -224,15 +225,13 @@ def test_contacts_come_from_the_policy_set_at_the_time_of_the_firing(written: Fi
 def test_a_manual_close_that_was_given_up_is_over(written: FilledStore, given_up: tuple[str, ...], state: str) -> None:
     """5 BTC are left on each of two accounts; the incident is over once each of these closes was given up."""
     close, accounts = "dd" * 10, ("main", "other")
-    intents = tuple(
-        msgspec.structs.replace(incidents.intent("BTC", "sell", "5", "0"), account=each) for each in accounts
-    )
+    intents = tuple(replace(incidents.intent("BTC", "sell", "5", "0"), account=each) for each in accounts)
     by_hand = Decision(
         close, after(minutes=2), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual", intents=intents
     )
 
     def write(kind: str, minutes: float, account: str, **data: str) -> JournalEntry:
-        return msgspec.structs.replace(entry(close, kind, after(minutes=minutes), **data), account=account)
+        return replace(entry(close, kind, after(minutes=minutes), **data), account=account)
 
     written.tick(
         after(minutes=2), [by_hand], [write("planned", 2, each, target="0", contracts="5") for each in accounts]
@@ -242,7 +241,7 @@ def test_a_manual_close_that_was_given_up_is_over(written: FilledStore, given_up
             written.store.append(write("given_up", 3, each, author="mia", reason="sold"))
         written.store.append(write("verified", 4, each, position="5", target="0"))
         ended = entry(close, "finished", after(minutes=4), None, status="residual", reason="given up by mia: sold")
-        written.store.append(msgspec.structs.replace(ended, account=each))
+        written.store.append(replace(ended, account=each))
     incident = incident_in(written)
     assert incident.state == state
     assert incident.closed_at == (after(minutes=4) if state == "closed" else None)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
@@ -21,10 +21,11 @@ from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.filters import code, escape, fenced, plain
 from killswitch.incident.record.incident_decisions import find_incident, keep_runbooks
 from killswitch.incident.record.source_places import PolicyText, WrittenAt
-from killswitch.incident.report.page import page
 from killswitch.incident.report.rendering import report, runbook
 from killswitch.incident.report.templates import RenderingError
 from killswitch.model.decision import Notice
+from killswitch.render.document import Figure, Page, Prose, Section
+from killswitch.render.html import html
 from tests import incidents
 from tests.incidents import FIRST, POLICY, SET, FilledStore, entry, filled_store
 from tests.worlds import after
@@ -136,8 +137,8 @@ def assert_tables_are_even(markdown: str) -> None:
 def test_a_page_without_a_chart_keeps_the_sparkline() -> None:
     """The sparkline of characters stays if nothing can be drawn, and is removed if there is a chart."""
     text = "# T\n\n```equity\n▁▂▃\n```\n"
-    assert "▁▂▃" in page(text, ())
-    drawn = page(text, ("<svg>1</svg>", "<svg>2</svg>"))
+    assert "▁▂▃" in html(Page("", sections=(Section("", (Prose(text),)),)))
+    drawn = html(Page("", sections=(Section("", (Prose(text, Figure("", "<svg>1</svg>", "<svg>2</svg>")),)),)))
     assert "▁▂▃" not in drawn
     assert drawn.count("<svg>") == 2
 
@@ -159,7 +160,7 @@ def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: FilledStor
         encoding="utf-8",
     )
     found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
-    found = structs.replace(found, swept=(found.scope, found.scope))
+    found = replace(found, swept=(found.scope, found.scope))
     rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
     assert_tables_are_even(rendered.markdown)
     structure = PageStructure(rendered.html)

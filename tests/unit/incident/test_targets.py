@@ -12,7 +12,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.notify import apprise_target
 from killswitch.incident.notify.apprise_target import AppriseSender
@@ -233,7 +233,7 @@ def test_no_message_is_longer_than_the_limit_of_its_service(
     service = sender._service(url)[0]
     assert service.body_maxlen == most
     monkeypatch.setattr(service, "send", lambda body, **_: posted.append(body) or True)
-    sender.send(structs.replace(message("m1", body=LONG), decision="d0123"))
+    sender.send(replace(message("m1", body=LONG), decision="d0123"))
     (body,) = posted
     assert len(body) <= most
     assert body.rstrip().endswith("notification m1")
@@ -248,7 +248,7 @@ def test_no_message_is_longer_than_the_limit_of_its_service(
 @pytest.mark.parametrize("most", [0, 1, 20, 45, 60])
 def test_a_very_short_message_is_the_command_that_shows_the_rest(most: int) -> None:
     """If no line fits, the command is sent, as far as it fits."""
-    text = fit_message(structs.replace(message("m1", body="x" * 100), decision="d1"), most)
+    text = fit_message(replace(message("m1", body="x" * 100), decision="d1"), most)
     assert len(text) <= max(1, most)
     assert text.startswith("ksctl report d1"[: max(0, most - 1)])
 

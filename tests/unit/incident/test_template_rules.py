@@ -11,8 +11,7 @@ from jinja2 import nodes
 from msgspec.structs import replace
 
 from killswitch.incident.record.document import Incident, RunbookFacts
-from killswitch.incident.report.page import LONGEST_FORMATTED
-from killswitch.incident.report.rendering import runbook
+from killswitch.incident.report.rendering import LONGEST_FORMATTED, runbook
 from killswitch.incident.report.templates import LARGEST, LONGEST_TEXT, RenderingError
 from tests.incidents import filled_store, whole_incident
 from tests.unit.incident.test_runbook_validation import diagnostics_of

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.incident_decisions import find_incident
-from killswitch.incident.record.order_lines import order_lines
+from killswitch.incident.record.order_outcomes import order_outcomes
 from killswitch.incident.record.timeline import cancel_kind
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision
@@ -38,7 +38,7 @@ def cancelled(millis: int, order: str, why: str) -> JournalEntry:
 
 def order(number: int, kind: str, millis: int, symbol: str = "BTC", **data: str | None) -> JournalEntry:
     """A journal entry of order `number`."""
-    return structs.replace(entry(FIRST, kind, at(millis), symbol, **data), client_order_id=f"ks{number}")
+    return replace(entry(FIRST, kind, at(millis), symbol, **data), client_order_id=f"ks{number}")
 
 
 def sent(number: int, millis: int, symbol: str = "BTC", kind: str = "market") -> JournalEntry:
@@ -54,9 +54,9 @@ def timeline_texts(written: FilledStore, journal: Sequence[JournalEntry], *order
     """The texts of the timeline after the firing. `orders`: the resting orders at the decision."""
     made = close_decision()
     seen = incidents.snapshot(after())
-    accounts = tuple(structs.replace(each, orders=orders) for each in seen.accounts)
+    accounts = tuple(replace(each, orders=orders) for each in seen.accounts)
     plan = [entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100")]
-    written.tick(after(), [made], plan, snapshot=structs.replace(seen, accounts=accounts))
+    written.tick(after(), [made], plan, snapshot=replace(seen, accounts=accounts))
     for each in journal:
         written.store.append(each)
     found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite")).timeline
@@ -85,7 +85,7 @@ def test_protective_stops_cancelled_after_the_close_are_listed_after_it(written:
 
 def test_many_cancels_of_one_kind_are_one_line_without_those_of_other_kinds(written: FilledStore) -> None:
     """Four entries and four stops follow each other within a second: one line for each kind."""
-    stops = tuple(structs.replace(STOP, id=f"s{number}") for number in range(4))
+    stops = tuple(replace(STOP, id=f"s{number}") for number in range(4))
     journal = [cancelled(number, f"e{number}", "entry") for number in range(4)]
     journal += [cancelled(10 + number, f"s{number}", "all") for number in range(4)]
     assert timeline_texts(written, journal, *stops) == [
@@ -124,7 +124,7 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: Filled
         sent(2, 3, kind="limit"), order(2, "acknowledged", 4, order="v2", filled="0"),
     ]  # fmt: skip
     timeline = timeline_texts(written, journal)
-    lines = order_lines(close_decision(), decode_all(journal), None)
+    lines = order_outcomes(close_decision(), decode_all(journal), None)
     assert [each.outcome for each in lines] == ["accepted by the venue", "resting at the venue"]
     assert [text for text in timeline if "the order on" in text] == [
         "the order on BTC long on main was accepted by the venue",

@@ -7,7 +7,7 @@ import sqlite3
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.account_executor import AccountExecutor
@@ -164,7 +164,7 @@ def test_each_undecodable_row_is_a_page_of_its_own() -> None:
 def test_a_client_order_id_used_in_a_row_of_a_later_version_is_not_used_again(store: SqlStore) -> None:
     """A fill is counted once per name: what a second order of it trades would be sent again."""
     hedge = Intent("main", "BTC", "short", "sell", D(10), D(0), False, 1, purpose="hedge")
-    decision = structs.replace(decide(HonestVenue({}), {}), id="d1", kind="hedge", intents=(hedge,))
+    decision = replace(decide(HonestVenue({}), {}), id="d1", kind="hedge", intents=(hedge,))
     spent = client_order_id("d1", 0, 1)
 
     def row(number: int, kind: str, name: str | None = None, **data: str) -> JournalEntry:

@@ -15,7 +15,8 @@ from killswitch.lab.campaign import RULES, BookRuns, Campaign, CampaignPart, Fai
 from killswitch.lab.families import Kind
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, encode, policies_used
 from killswitch.lab.pages.content import build_page, figures
-from killswitch.render.document import Page, Table, html, markdown, table_text, text
+from killswitch.render.document import Page, Table, markdown, table_text, text
+from killswitch.render.html import html
 from tests.browser import measured_in_browser
 from tests.runs import START, course, firing, liquidation, run, tried
 
@@ -98,7 +99,7 @@ def test_the_html_is_well_formed_and_self_contained(policies: PolicySet) -> None
     assert {"script", "link", "iframe", "img", "object"}.isdisjoint(reader.tags)
     assert "@import" not in source
     assert source.count("url(") == source.count("url(#")
-    assert "prefers-color-scheme: dark" in source
+    assert "prefers-color-scheme:dark" in source
 
 
 def test_every_chart_exists_for_wide_and_narrow_screens(policies: PolicySet) -> None:

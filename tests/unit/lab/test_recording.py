@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.lab.recording import BackgroundRecorder, RecordingError, RecordingWriter, read, replay
 from killswitch.model.decision import Decision, Notice
@@ -182,7 +182,7 @@ def _lines(pipe: int, count: int) -> list[Snapshot]:
 def test_a_replay_warns_of_missing_snapshots() -> None:
     """A warning with their number comes before any decision on the next snapshot."""
     first, second, third = _snapshots(3)
-    gaps = [first, structs.replace(second, missing=4), structs.replace(third, missing=1)]
+    gaps = [first, replace(second, missing=4), replace(third, missing=1)]
     notices = [each for each in replay(policy_set(crash_policy()), gaps) if isinstance(each, Notice)]
     found = [(each.as_of, each.severity, each.text.partition(":")[0]) for each in notices if each.scope == "recording"]
     assert found == [

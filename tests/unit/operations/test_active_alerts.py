@@ -30,13 +30,14 @@ class Downable(ScriptedVenue):
     """A venue that is down between two seconds."""
 
     def __init__(self, time: VirtualTime, first: float, last: float) -> None:
-        super().__init__(worlds.account("1000", (), name="main"), "main")
+        self.book = worlds.account("1000", (), name="main")
+        super().__init__(self.book, "main")
         self.time, self.first, self.last = time, first, last
 
     async def snapshot(self) -> AccountSnapshot:
         if self.first <= self.time.monotonic() < self.last:
             raise VenueDownError("connection refused")
-        return worlds.account("1000", (), name="main")
+        return self.book
 
 
 class Site:
@@ -46,13 +47,14 @@ class Site:
         self.folder, self.time = folder, VirtualTime()
         self.store = open_store(str(folder / "store.sqlite"))
 
-    def run(self, ticks: int, *, armed: bool = True) -> list[str]:
-        """The notices of one more run, oldest first."""
+    def run(self, ticks: int, *, armed: bool = True, name: str = "main") -> list[str]:
+        """The notices of one more run, whose only account has this name, oldest first."""
         before = len(self.store.notices(1000))
         venue = Downable(self.time, 5, 77)
-        account = ArmedAccount("main", "paper", "swap", "USDT", venue, armed=armed)
+        venue.book = worlds.account("1000", (), name=name)
+        account = ArmedAccount(name, "paper", "swap", "USDT", venue, armed=armed)
         runner = assemble(
-            graphs.policy_set(crash_policy()), {"main": account}, self.store, self.time,
+            graphs.policy_set(crash_policy()), {name: account}, self.store, self.time,
             RunnerPace(1.0, 0.5, stop_timeout=0.5), live=armed, locks=LockPaths(self.folder / "locks", None),
         )  # fmt: skip
         self.time.run(runner.run(asyncio.Event(), ticks))
@@ -110,6 +112,16 @@ def test_a_run_that_does_not_arm_an_account_does_not_end_its_outage(site: Site) 
     assert site.run(10, armed=False) == []
     assert [each["key"] for each in cast("list[dict[str, str]]", site.status()["active_alerts"])] == ["outage/main"]
     assert site.run(45) == ["account main can be read again, after 72 s"]
+
+
+def test_an_alert_of_an_account_that_was_removed_ends_with_a_notice(site: Site) -> None:
+    """At the second tick of the first run without it, whose accounts are another one; it is listed no longer."""
+    site.run(30)
+    assert site.run(1, armed=False, name="other") == []
+    assert [each["key"] for each in cast("list[dict[str, str]]", site.status()["active_alerts"])] == ["outage/main"]
+    ended = "account main is no longer configured: outage/main has ended, after 25 s"
+    assert site.run(5, armed=False, name="other") == [ended]
+    assert site.status()["active_alerts"] == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError
 from killswitch.operations.commands import operator_event
-from killswitch.operations.pages.status_sections import result_lines
+from killswitch.operations.pages.outcome import result_lines
 from tests import graphs
 from tests.cases.test_full_close_persistence import RefusingExchange
 from tests.faults.mishaps import Rule

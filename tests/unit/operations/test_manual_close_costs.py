@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.model.snapshot import AccountSnapshot
@@ -31,12 +31,12 @@ class SlippingVenue(ScriptedVenue):
         assert account.equity is not None
         (fill,) = account.fills or ()
         assert fill.realized_pnl is not None
-        slipped = structs.replace(
+        slipped = replace(
             fill, at=self._world.clock.now(), price=fill.price - 1,
             realized_pnl=fill.realized_pnl - fill.amount if self._reports_realized_pnl else None,
         )  # fmt: skip
-        self.answer = structs.replace(account, equity=account.equity - fill.amount, fills=(slipped,))
-        return structs.replace(report, price=slipped.price)
+        self.answer = replace(account, equity=account.equity - fill.amount, fills=(slipped,))
+        return replace(report, price=slipped.price)
 
 
 async def run_two_ticks(world: World, store: SqlStore, venue: ScriptedVenue) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.opening import read_policies
 from killswitch.graph.nodes import PolicySet
@@ -98,7 +98,7 @@ def test_cancels_name_their_orders_and_further_ones_of_a_kind_are_counted(tmp_pa
 
 def test_the_reason_of_an_unavailable_account_is_printed_once(tmp_path: Path) -> None:
     """It is a footnote of the accounts above the triggers; triggers and summary refer to it."""
-    down = structs.replace(account(None, None), quality="down", reason=WHY)
+    down = replace(account(None, None), quality="down", reason=WHY)
     text = plan_text(previewed(tmp_path, down))
     assert text.count(WHY) == 1
     assert f"  [1] main: {WHY}" in text.splitlines()
@@ -119,7 +119,7 @@ def test_a_trigger_with_a_window_longer_than_the_history_shows_when_it_is_ready(
 
 def test_a_long_reason_of_many_triggers_is_printed_once_below_their_table(tmp_path: Path) -> None:
     """Two triggers of an unavailable account: two footnote marks, one reason, and that of the account above."""
-    down = structs.replace(account(None, None), account="a-name-that-is-long", quality="down", reason=WHY)
+    down = replace(account(None, None), account="a-name-that-is-long", quality="down", reason=WHY)
     text = plan_text(previewed(tmp_path, down)).splitlines()
     assert [line.split()[0] for line in text if line.endswith("unknown: [1]")] == ["fall", "deep"]
     assert [line for line in text if line.startswith("  [1] ")] == [
@@ -130,7 +130,7 @@ def test_a_long_reason_of_many_triggers_is_printed_once_below_their_table(tmp_pa
 def slices(count: int) -> tuple[Intent, ...]:
     """A close in `count` slices of 100 and one of 50."""
     slice_of_100 = Intent("main", "BTC", "long", "sell", Decimal(100), Decimal(0), reduce_only=True, rank=1)
-    return (*[slice_of_100] * count, structs.replace(slice_of_100, contracts=Decimal(50)))
+    return (*[slice_of_100] * count, replace(slice_of_100, contracts=Decimal(50)))
 
 
 def test_many_slices_of_one_size_are_one_line() -> None:

@@ -8,11 +8,12 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.live.close_progress import progress_block
+from killswitch.cli.live.close_progress import progress_section
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.operations.progress import CloseProgress, progress_of, scheduled_seconds
+from killswitch.render.document import section_text
 from tests.worlds import START, after
 
 
@@ -208,5 +209,5 @@ def test_partly_filled_and_unfilled_orders_are_counted_separately() -> None:
     ]  # fmt: skip
     counts = progress_at(5, decision("1", "2", "3"), journal).orders
     assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 1, 1, 1)
-    progress = progress_block(progress_at(5, decision("1", "2", "3"), journal))
+    progress = section_text(progress_section(progress_at(5, decision("1", "2", "3"), journal))).splitlines()
     assert "3 sent, 1 filled, 1 in part, 0 unknown, 1 ended without a fill" in progress[2]

@@ -9,7 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.cli.live.status import history, status
 from killswitch.cli.operate.verbs import restate
@@ -48,7 +49,7 @@ async def restated(world: World, store: SqlStore, restated_as: ChangeCause) -> A
 
     async def tick(equity: str) -> None:
         known = world.clock.now() - timedelta(seconds=1)
-        venue.answer = structs.replace(
+        venue.answer = replace(
             book("1100"), equity=Decimal(equity), unrealized=Decimal(0), fills_as_of=known, flows_as_of=known
         )
         await runner.tick()

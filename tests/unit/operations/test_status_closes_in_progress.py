@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
@@ -57,9 +57,7 @@ def test_the_remaining_position_is_the_one_of_the_last_poll(world: World) -> Non
     """Orders are refused, and another party has closed 4 of the 10: the row shows 6, no estimate."""
     start = book("900")
     assert start.positions is not None
-    fewer = structs.replace(
-        start, positions=tuple(structs.replace(each, contracts=each.contracts - 4) for each in start.positions)
-    )
+    fewer = replace(start, positions=tuple(replace(each, contracts=each.contracts - 4) for each in start.positions))
     (row,) = rows_after_crash(world, [refusing(None, NOT_ALLOWED)], {"main": fewer})
     assert "1 position: 6 BTC long" in row
     assert "at the time of the decision" not in row

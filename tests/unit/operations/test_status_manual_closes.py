@@ -11,10 +11,10 @@ from msgspec import json
 from killswitch.cli.operate.command_output import CommandRequest, print_outcome
 from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.order_lines import OrderLine
+from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.results import Result, newest_results
 from killswitch.operations.commands import answer_to, operator_event
-from killswitch.operations.pages.status_sections import result_lines
+from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
@@ -115,8 +115,10 @@ def test_with_a_runner_an_old_manual_close_is_not_listed(world: World) -> None:
 def held_up_result(outcome_of_order: str, text: str | None = None) -> Result:
     """10 AAPL are to be closed, one order was sent, and this is its last outcome at the venue."""
     position = ClosedPosition("main", "AAPL", "long", Decimal(10), Decimal(0), None, None, None, None, None, None)
-    order = OrderLine(
-        "main", "AAPL", "long", "sell", 1, "ks1", worlds.START, Decimal(10), outcome_of_order, text=text
+    order = OrderOutcome(
+        number=1, decision="d", stage="close by hand", account="main", symbol="AAPL", position_side="long",
+        side="sell", attempt=1, client_order_id="ks1", sent_at=worlds.START, amount=Decimal(10),
+        outcome=outcome_of_order, text=text,
     )  # fmt: skip
     return Result("closing", (order,), (), (), None, (), 0, None, None, positions=(position,))
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.poll.push_listener import Stream, StreamView
 from killswitch.operations.pages.status_sections import dead_man_timers, push_streams, suspended_accounts
@@ -107,8 +107,8 @@ def test_status_shows_only_blocks_that_have_entries(tmp_path: Path) -> None:
     plain_text = status_text(plain, "x")
     assert plain.view is not None
     assert not any(title in plain_text for title in ("Streams", "Dead-man", "Suspended"))
-    view = structs.replace(plain.view, streams=STREAMS, timers=TIMERS, suspended=("stocks",))
-    text = status_text(structs.replace(plain, view=view), "x")
+    view = replace(plain.view, streams=STREAMS, timers=TIMERS, suspended=("stocks",))
+    text = status_text(replace(plain, view=view), "x")
     assert f"\n\n{STREAMS_TEXT}\n\n{TIMERS_TEXT}\n\n{SUSPENDED_TEXT}" in text
     assert sections_text(suspended_accounts, ("stocks",)) == SUSPENDED_TEXT
     assert text.index("Locks") < text.index("Streams")

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from killswitch.graph.nodes import EquityRule, OnUnknown, SignalRef
+from killswitch.model.alert import Alert, NoticeGroup
 from killswitch.model.decision import Notice
-from killswitch.model.instant import MINUTE, SECOND, from_micros
+from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
@@ -39,9 +40,12 @@ def notice_fields(notice: Notice) -> tuple[object, ...]:
 
 @pytest.mark.parametrize(("answer", "severity"), [("hold", "page"), ("trip", "page"), ("warn", "warning")])
 def test_a_long_unknown_pages_unless_its_trigger_only_warns(answer: OnUnknown, severity: str) -> None:
-    """The notice names the trigger, what it does when unknown, and why it is unknown."""
-    [found] = notices.unknown(evaluator_after_one_snapshot(answer), NOW, (0,))
-    assert notice_fields(found) == (from_micros(NOW), "p", "account/main", "unknown", severity, "fall")
+    """The alert names the trigger, what it does when unknown, and why it is unknown."""
+    evaluator = evaluator_after_one_snapshot(answer)
+    evaluator.step(ScopeView(NOW, True, [account("1000")], {}, None))
+    (found,) = notices.unknown(evaluator, NOW + 3 * HOUR, ()).found
+    assert (found.key, found.severity, found.since) == ("trigger/p/account/main/fall", severity, NOW)
+    assert found.group == NoticeGroup("p", "account/main", "unknown", "fall")
     assert found.text.startswith(f"fall is unknown ({answer}): ")
     assert "history does not reach back" in found.text
 
@@ -228,21 +232,16 @@ def test_amounts_are_reported_in_the_scopes_reference_currency(in_snapshot: bool
     assert found.text.startswith("equity changed by -36000 USD, and no price")
 
 
-def test_a_stage_whose_prices_stay_uncorroborated_pages_once() -> None:
-    """At once a warning with the stray print; after ten seconds a page; then nothing more."""
+def test_a_stage_whose_prices_stay_uncorroborated_pages_after_ten_seconds() -> None:
+    """At once a warning with the stray print; ten seconds after its beginning a page."""
     evaluator = evaluator_after_one_snapshot()
-    why = "BTC mark 90 against index 100"
-    reported = [notices.uncorroborated(evaluator, NOW + s * SECOND, "one", why) for s in (0, 1, 9, 10, 11)]
-    assert [[each.severity for each in found] for found in reported] == [["warning"], [], [], ["page"], []]
-    assert notice_fields(reported[3][0]) == (
-        from_micros(NOW + 10 * SECOND),
-        "p",
-        "account/main",
-        "uncorroborated",
-        "page",
-        "one",
-    )
-    assert reported[3][0].text == "one did not fire: BTC mark 90 against index 100, for 10 s now"
+    why, found = "BTC mark 90 against index 100", list[Alert]()
+    for second in (0, 1, 9, 10, 11):
+        found.append(notices.uncorroborated(evaluator, NOW + second * SECOND, "one", why, tuple(found[-1:])))
+    assert [each.severity for each in found] == ["warning"] * 3 + ["page"] * 2
+    assert {each.key for each in found} == {"uncorroborated/p/account/main/one"}
+    assert found[3].group == NoticeGroup("p", "account/main", "uncorroborated", "one")
+    assert found[3].text == "one did not fire: BTC mark 90 against index 100, for 10 s now"
 
 
 @pytest.mark.parametrize(("dust", "severity"), [(True, "warning"), (False, "page")])

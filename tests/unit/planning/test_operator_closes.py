@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
-from killswitch.graph.unwinding import LadderStepRule, SlippageRule, UnwindingRule
+from killswitch.graph.unwinding import SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.interpreter import Interpreter, Outcome
@@ -85,7 +85,7 @@ def test_each_reason_has_its_own_bound_ladder_and_pace(
 def test_a_document_that_claims_a_reason_replaces_the_built_in_unwinding() -> None:
     """A document takes precedence over what is built in."""
     rule = UnwindingRule(
-        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(LadderStepRule("market"),)
+        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(Rung("market"),)
     )
     policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
     decision = only(outcome_of(at(0, book(), events=(close(cause="market"),)), policies=policies))

@@ -14,8 +14,8 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Order, Rate
 from killswitch.model.venue import Prices
 from killswitch.model.words import ReferenceCurrency
-from killswitch.planning.interpreter import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
+from tests.notifying import NotifyingInterpreter
 from tests.worlds import account, after, position, snapshot
 
 BTC = "BTC/USDT:USDT"
@@ -45,7 +45,7 @@ def down(name: str) -> AccountSnapshot:
     return account(None, None, name=name, quality="down", reason="timeout")
 
 
-def calm(interpreter: Interpreter, *accounts: AccountSnapshot) -> None:
+def calm(interpreter: NotifyingInterpreter, *accounts: AccountSnapshot) -> None:
     for minute in range(17):
         assert interpreter.tick(snapshot(after(minutes=minute), *accounts)).decisions == ()
 
@@ -54,8 +54,8 @@ def intents(decisions: tuple[Decision, ...]) -> list[tuple[str, Decimal, bool]]:
     return [(one.account, one.contracts, one.reduce_only) for decision in decisions for one in decision.intents]
 
 
-def two_accounts(**more: Any) -> Interpreter:
-    interpreter = Interpreter(policy_set(crash(**more)))
+def two_accounts(**more: Any) -> NotifyingInterpreter:
+    interpreter = NotifyingInterpreter(policy_set(crash(**more)))
     calm(interpreter, long("a", "100000", "50000", "4"), long("b", "100000", "50000", "1"))
     return interpreter
 
@@ -75,7 +75,7 @@ def test_one_venue_down_and_the_other_loses_42_percent() -> None:
 
 def test_a_loss_that_may_be_less_than_the_threshold_does_not_fire() -> None:
     """`a` loses 32,000 of 200,000 by a fall of 16%; `b`, short 1, may have gained 8,000, and 500: at least 11.75%."""
-    interpreter = Interpreter(policy_set(crash()))
+    interpreter = NotifyingInterpreter(policy_set(crash()))
     short = position(
         BTC, "short", "0", contracts="1", entry_price="50000", mark_price="50000", margin="5000", notional="50000"
     )
@@ -105,7 +105,7 @@ def test_a_stray_print_fires_nothing_while_another_account_is_unavailable() -> N
 
 def test_with_unknown_positions_and_known_equity_the_last_known_positions_are_closed() -> None:
     """20% are lost; the four contracts held a minute ago are closed, reduce-only, and the stage latches."""
-    interpreter = Interpreter(policy_set(crash("account")))
+    interpreter = NotifyingInterpreter(policy_set(crash("account")))
     calm(interpreter, long("main", "100000", "50000", "4"))
     blind = replace(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
     outcome = interpreter.tick(snapshot(after(minutes=17), blind))
@@ -124,7 +124,7 @@ def test_with_unknown_positions_no_order_is_judged_by_the_last_known_ones() -> N
     sides = (("sale", "sell"), ("stop", "sell"), ("bought", "buy"))
     orders = tuple(Order(id=name, symbol=BTC, side=side, amount=Decimal(9)) for name, side in sides)  # type: ignore[arg-type]  # literal
     for seen in (True, False):
-        interpreter = Interpreter(policy_set(made))
+        interpreter = NotifyingInterpreter(policy_set(made))
         calm(interpreter, replace(long("main", "100000", "50000", "4"), orders=orders))
         polled = replace(long("main", "80000", "45000", "4"), unrealized=Decimal(-20_000), orders=orders)
         outcome = interpreter.tick(snapshot(after(minutes=17), polled if seen else replace(polled, positions=None)))
@@ -134,7 +134,7 @@ def test_with_unknown_positions_no_order_is_judged_by_the_last_known_ones() -> N
 
 def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
     """At spot nothing is reduce-only: the close waits until the account returns its holdings."""
-    interpreter = Interpreter(policy_set(crash("account", "0.5")))
+    interpreter = NotifyingInterpreter(policy_set(crash("account", "0.5")))
     coin = account("100000", [position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000")])
     calm(interpreter, replace(coin, market="spot"))
     blind = replace(coin, market="spot", equity=Decimal(80_000), positions=None)
@@ -152,7 +152,7 @@ def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
         tuple(trigger(name, place, 0.1) for place, name in enumerate(names)),
         (stage("s", 1, *range(5)),),
     )
-    interpreter = Interpreter(policy_set(made))
+    interpreter = NotifyingInterpreter(policy_set(made))
     interpreter.tick(snapshot(after(), long("main", "100000", "50000", "4")))
     blind = replace(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
     interpreter.tick(snapshot(after(minutes=1), blind))
@@ -175,7 +175,7 @@ def test_accounts_in_usdt_and_usdc_fire_together_in_dollars() -> None:
     for rule in (reference, None):
         made = crash()
         made = replace(made, equity=replace(made.equity, reference=rule))
-        interpreter = Interpreter(policy_set(made))
+        interpreter = NotifyingInterpreter(policy_set(made))
         calm(interpreter, in_coins("100000", "0", "a", "USDT", "1"), in_coins("50000", "0", "b", "USDC", "1"))
         outcome = interpreter.tick(
             snapshot(after(minutes=17), in_coins("84000", "-16000", "a", "USDT", "1"),

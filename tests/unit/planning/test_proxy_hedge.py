@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, LadderStepRule, SlippageRule, UnwindingRule
-from killswitch.model.decision import Decision
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, SlippageRule, UnwindingRule
+from killswitch.model.decision import Decision, Rung
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
 from killswitch.model.words import Cause
@@ -34,7 +34,7 @@ def hedge(mode: str = "act", symbol: str = BTC, **more: Any) -> UnwindingRule:
         "u",
         hedge=rule,
         slippage=(SlippageRule(None, D("0.01")),),
-        ladder=(LadderStepRule("limit_ioc"), LadderStepRule("market")),
+        ladder=(Rung("limit_ioc"), Rung("market")),
     )
 
 

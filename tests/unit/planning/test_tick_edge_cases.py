@@ -14,8 +14,8 @@ from killswitch.graph.nodes import AttributionRule, Graph, ScopeRule, SignalRef
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot
-from killswitch.planning.interpreter import Interpreter
 from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
+from tests.notifying import NotifyingInterpreter
 from tests.worlds import account, after, fill, flow, operator_event, position, rules, snapshot
 
 RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
@@ -55,7 +55,7 @@ def calm() -> list[Snapshot]:
     return [at(300 * n, "0") for n in range(13)]
 
 
-def run(interpreter: Interpreter, *snapshots: Snapshot) -> tuple[list[Decision], list[Notice]]:
+def run(interpreter: NotifyingInterpreter, *snapshots: Snapshot) -> tuple[list[Decision], list[Notice]]:
     outcomes = [interpreter.tick(one) for one in snapshots]
     return [d for o in outcomes for d in o.decisions], [n for o in outcomes for n in o.notices]
 
@@ -78,7 +78,7 @@ FIELDS = (
 def test_c16_one_invalid_number_does_not_prevent_the_close_of_the_rest(field: str, odd: str) -> None:
     """The invalid number is unknown; both positions are closed all the same, with and without corroboration."""
     for policy in (close_all_policy(), corroborated()):
-        interpreter = Interpreter(policy_set(policy))
+        interpreter = NotifyingInterpreter(policy_set(policy))
         fallen = long_and_short("-12000", **{field: odd})
         decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=fallen))
         assert [{intent.symbol for intent in d.intents} for d in decisions] == [{"B", "E"}]
@@ -87,7 +87,7 @@ def test_c16_one_invalid_number_does_not_prevent_the_close_of_the_rest(field: st
 @pytest.mark.parametrize("odd", [*INVALID_NUMBERS, "-2"])
 def test_c16_impossible_contracts_make_the_answer_malformed_and_not_flat(odd: str) -> None:
     """Unknown, with the reason; nothing latches, and the stage fires when the answer is valid."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     broken = long_and_short("-12000", contracts=odd)
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=broken))
     assert decisions == []
@@ -99,7 +99,7 @@ def test_c16_impossible_contracts_make_the_answer_malformed_and_not_flat(odd: st
 @pytest.mark.parametrize("odd", INVALID_NUMBERS)
 def test_invalid_flows_fees_and_rules_are_unknown(odd: str) -> None:
     """No exception and no wrong unit value: what cannot be counted is not counted."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     odd_flow = flow("w", after(seconds=3601), odd)
     odd_fill = fill("f", after(seconds=3601), "B", "sell", odd, "1", fee="NaN", fee_currency="USDT")
     steps = rules("B", amount_step=odd, min_notional=odd)
@@ -111,7 +111,7 @@ def test_invalid_flows_fees_and_rules_are_unknown(odd: str) -> None:
 
 def test_c1_rows_of_zero_contracts_with_margin_in_use_are_not_a_flat_book() -> None:
     """ccxt#17961: the size is given as 0."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     zero = [position("B", "long", "0", contracts="0")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-15000", positions=zero, margin_used="20000"))
     assert decisions == []
@@ -141,7 +141,7 @@ def test_a_stage_that_cannot_latch_without_data_cancels_no_protection() -> None:
         snapshot(after(seconds=3600 + n), account(None, None, quality="down", reason="timeout", orders=[stop]))
         for n in range(3)
     ]
-    interpreter = Interpreter(policy_set(policy))
+    interpreter = NotifyingInterpreter(policy_set(policy))
     decisions, notices = run(interpreter, *calm(), *without_positions)
     (decision,) = decisions
     assert (decision.cancels, decision.intents, decision.lock is not None) == ((), (), True)
@@ -165,7 +165,7 @@ def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_on_its_
         (stage("close", 3, 0, actions=(close(),)),),
         scope=ScopeRule("portfolio", None, None, None, None),
     )
-    interpreter = Interpreter(policy_set(policy))
+    interpreter = NotifyingInterpreter(policy_set(policy))
     down = account(None, None, name="b", quality="down", reason="timeout")
     decisions, notices = run(
         interpreter,
@@ -181,12 +181,12 @@ def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_on_its_
 def test_a_portfolios_members_are_kept_over_a_restart() -> None:
     """Started again without one account: unknown, not half the equity; an operator reset accepts the others."""
     whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
-    interpreter = Interpreter(policy_set(whole))
+    interpreter = NotifyingInterpreter(policy_set(whole))
     rows = []
     for n in range(13):
         interpreter.tick(pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")))
         rows += interpreter.rows()
-    again = Interpreter(policy_set(whole))
+    again = NotifyingInterpreter(policy_set(whole))
     again.restore(interpreter.states(), lambda p, s, since: [row for row in rows if row.at >= since])
     decisions, _ = run(again, pair(3660, one_of_two("a", "100000"), None), pair(3800, one_of_two("a", "100000"), None))
     assert decisions == []
@@ -195,7 +195,7 @@ def test_a_portfolios_members_are_kept_over_a_restart() -> None:
 
 def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> None:
     """C12: one account down blocks nothing else; an empty book with margin in use is not flat."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     empty = account("50000", [], name="b", margin_used="9000")
     command = operator_event("close", after(seconds=1), "portfolio")
     polled = replace(pair(2, one_of_two("a", "100000"), empty), events=(command,))
@@ -215,7 +215,7 @@ def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> 
 
 def test_c12_a_halted_symbol_is_ordered_all_the_same_and_pages() -> None:
     """Its order is in the decision, for when the venue opens the market again; the others are not held up."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     halted = at(3660, "-12000", instruments=[rules("B", state="halted"), rules("E")])
     decisions, notices = run(interpreter, *calm(), halted)
     assert {intent.symbol for intent in decisions[0].intents} == {"B", "E"}
@@ -225,7 +225,7 @@ def test_c12_a_halted_symbol_is_ordered_all_the_same_and_pages() -> None:
 def test_a_position_that_vanished_without_a_fill_makes_attribution_unknown_and_not_the_other_side() -> None:
     """D4: the long vanished between two snapshots and no fill says what it lost."""
     policy = close_all_policy(stages=(stage("trim", 1, 0, attribution=RULE, actions=(close("losing", "0.5"),)),))
-    interpreter = Interpreter(policy_set(policy))
+    interpreter = NotifyingInterpreter(policy_set(policy))
     left = [position("E", "short", "-1000", contracts="10", notional="50000")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=left), at(3730, "-12000", positions=left))
     (decision,) = decisions
@@ -243,7 +243,7 @@ def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:
             position("B", "long", half, contracts=c, notional="1000", strategy=s) for c, s in (("3", "x"), ("1", "y"))
         ]
 
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     quiet = [at(300 * n, "0", positions=split("0")) for n in range(13)]
     decisions, notices = run(interpreter, *quiet, at(3660, "-12000", positions=split("-12000")))
     assert [(i.symbol, i.contracts) for i in decisions[0].intents] == [("B", Decimal(4))]
@@ -261,7 +261,7 @@ def stray(mark: str, index: str | None, last: str | None, **more: Any) -> Snapsh
 def test_d16_a_stray_print_is_checked_without_the_venues_rules_and_against_the_index_first() -> None:
     """Without instruments the notional gives the size; a last price that strays with the mark does not confirm it."""
     for index, last in (("10000", "10000"), ("10000", "5000"), (None, "10000")):
-        interpreter = Interpreter(policy_set(corroborated()))
+        interpreter = NotifyingInterpreter(policy_set(corroborated()))
         steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
         decisions, notices = run(interpreter, *steady, stray("5000", index, last))
         assert decisions == [], (index, last)
@@ -274,12 +274,12 @@ def test_d16_a_second_snapshot_is_evaluated_by_every_signal_and_its_flows_count(
         (SignalRef("equity.value"),), (trigger("poor", 0, 90_000.0, op="<="),),
         (stage("s", 1, 0, corroborate=True, actions=(close(),)),),
     )  # fmt: skip
-    interpreter = Interpreter(policy_set(value))
+    interpreter = NotifyingInterpreter(policy_set(value))
     run(interpreter, *calm())
     pending = interpreter.evaluate(at(3660, "-12000"))
     assert pending is not None
     assert interpreter.decide(pending, at(3661, "0")).decisions == ()
-    interpreter = Interpreter(policy_set(corroborated()))
+    interpreter = NotifyingInterpreter(policy_set(corroborated()))
     run(interpreter, *calm())
     pending = interpreter.evaluate(at(3660, "-12000"))
     assert pending is not None
@@ -294,7 +294,7 @@ def test_d18_the_cost_of_a_close_is_unchanged_by_a_withdrawal_and_kept_when_orde
     """500 paid on 100,000 stay half a percent of a unit; and the policy whose orders another one sent pays too."""
     again = close_all_policy(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),), policy="p2")
     first = close_all_policy(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
-    interpreter = Interpreter(policy_set(first, again))
+    interpreter = NotifyingInterpreter(policy_set(first, again))
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000"))
     assert [len(d.intents) for d in decisions] == [2, 0]
     cost = (Closing(decisions[0].id, "flat", cost=Decimal(400)),)
@@ -305,7 +305,7 @@ def test_d18_the_cost_of_a_close_is_unchanged_by_a_withdrawal_and_kept_when_orde
 
 def test_a_fall_through_a_restated_past_may_fire_again() -> None:
     """After a wipe-out and new money the same level fires when the new money falls."""
-    interpreter = Interpreter(
+    interpreter = NotifyingInterpreter(
         policy_set(close_all_policy(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),)))
     )
     paid = flow("d", after(seconds=3700), "150000", "deposit")
@@ -320,7 +320,7 @@ def test_a_fall_through_a_restated_past_may_fire_again() -> None:
 
 def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() -> None:
     """D18: the row from before the outage does not fire the stage again."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     down = account(None, None, quality="down", reason="timeout")
     outage = [
         snapshot(after(seconds=3700), down),
@@ -332,7 +332,7 @@ def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() ->
 
 def test_a_reset_of_a_scope_without_a_policy_is_reported() -> None:
     """A misspelt scope is reported."""
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
     wrong = operator_event("reset", after(), "account/mian")
     _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
     assert [n.text for n in notices] == [
@@ -342,9 +342,9 @@ def test_a_reset_of_a_scope_without_a_policy_is_reported() -> None:
 
 def test_the_latch_of_a_renamed_policy_is_listed_and_a_reset_ends_it() -> None:
     """An edit never un-latches: the orphan is listed until an operator resets its scope, and then for good."""
-    interpreter = Interpreter(policy_set(close_all_policy(policy="old")))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy(policy="old")))
     run(interpreter, *calm(), at(3660, "-12000"))
-    renamed = Interpreter(policy_set(close_all_policy(policy="new")))
+    renamed = NotifyingInterpreter(policy_set(close_all_policy(policy="new")))
     renamed.restore(interpreter.states(), lambda _p, _s, _since: ())
     run(renamed, at(3670, "-12000"))
     assert [(o.policy, o.scope, o.level, o.stage) for o in renamed.orphans()] == [
@@ -354,14 +354,14 @@ def test_the_latch_of_a_renamed_policy_is_listed_and_a_reset_ends_it() -> None:
     assert [(d.kind, d.policy, d.previous_level) for d in decisions] == [("reset", "old", 3)]
     left = renamed.states()
     assert renamed.orphans() == ()
-    third = Interpreter(policy_set(close_all_policy(policy="new")))
+    third = NotifyingInterpreter(policy_set(close_all_policy(policy="new")))
     third.restore(left, lambda _p, _s, _since: ())
     run(third, at(3690, "-12000"))
     assert third.orphans() == ()
 
 
 def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None:
-    """One notice for each period of uncorroborated prices, and not one a tick."""
+    """One notice for each period of uncorroborated prices, one for its end, and not one a tick."""
     rule = AttributionRule(0.65, "none", "none")
     policy = close_all_policy(
         triggers=(trigger("fall", 0, 0.05), trigger("crash", 0, 0.10)),
@@ -370,13 +370,15 @@ def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None
             stage("all", 3, 1, corroborate=True, actions=(close(),)),
         ),
     )
-    interpreter = Interpreter(policy_set(policy))
+    interpreter = NotifyingInterpreter(policy_set(policy))
     steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
     bad = [stray("5000", "10000", "10000", seconds=3660 + n) for n in range(3)]
     good = [stray("10000", "10000", "10000", seconds=3670)]
     worse = [stray("5000", "10000", "10000", seconds=3680 + n) for n in range(2)]
     _, notices = run(interpreter, *steady, *bad, *good, *worse)
-    assert [n.subject for n in notices if n.kind == "uncorroborated"] == ["all", "all"]
+    found = [(n.subject, n.text.partition(":")[0]) for n in notices if n.kind == "uncorroborated"]
+    begun, over = "all did not fire", "uncorroborated prices no longer keep all from firing, after 10 s"
+    assert found == [("all", begun), ("all", over), ("all", begun)]
 
 
 def test_c23_of_a_half_and_a_whole_only_the_whole_is_ordered() -> None:
@@ -384,7 +386,7 @@ def test_c23_of_a_half_and_a_whole_only_the_whole_is_ordered() -> None:
     half = close_all_policy(stages=(stage("half", 1, 0, actions=(close("both", "0.5"),)),), policy="a")
     whole = close_all_policy(stages=(stage("whole", 1, 0, actions=(close(),)),), policy="b")
     for policies in ((half, whole), (whole, half)):
-        decisions, _ = run(Interpreter(policy_set(*policies)), *calm(), at(3660, "-12000"))
+        decisions, _ = run(NotifyingInterpreter(policy_set(*policies)), *calm(), at(3660, "-12000"))
         ordered = {d.policy: sum(intent.contracts for intent in d.intents) for d in decisions}
         assert ordered == {"a": 0, "b": Decimal(20)}
 
@@ -393,7 +395,7 @@ def test_a_reset_during_an_outage_accepts_the_loss_found_when_the_venue_answers(
     """The reset comes while the equity is unknown: counting begins at the equity that is found afterwards."""
     start = SignalRef("equity.loss_from_start")
     policy = graph((start,), (trigger("loss", 0, 0.05),), (stage("s", 1, 0, cooldown=MINUTE, actions=(close(),)),))
-    interpreter = Interpreter(policy_set(policy))
+    interpreter = NotifyingInterpreter(policy_set(policy))
     down = account(None, None, quality="down", reason="timeout")
     reset = replace(snapshot(after(seconds=3710), down), events=(operator_event("reset", after()),))
     later = [at(3720, "-20000"), at(3730, "-21000")]
@@ -401,14 +403,14 @@ def test_a_reset_during_an_outage_accepts_the_loss_found_when_the_venue_answers(
     assert [d.kind for d in decisions] == [None, "reset"]
 
 
-def flapping() -> Interpreter:
+def flapping() -> NotifyingInterpreter:
     policy = graph(
         (SignalRef("venue.consecutive_failures"),),
         (trigger("failing", 0, 2.0),),
         (stage("halve", 3, 0, actions=(close("both", "0.5"),)),),
         scope=ScopeRule("portfolio", None, None, None, None),
     )
-    return Interpreter(policy_set(policy))
+    return NotifyingInterpreter(policy_set(policy))
 
 
 def test_a_stage_that_cannot_latch_acts_on_an_account_once_in_its_cooldown() -> None:
@@ -437,7 +439,7 @@ def test_an_account_that_answers_again_while_another_does_not_is_closed() -> Non
 def test_an_operator_reset_removes_a_missing_account_from_the_scope_without_a_latch_too() -> None:
     """The portfolio continues without it: no page about lost money, and a fall of the rest fires."""
     whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
-    interpreter = Interpreter(policy_set(whole))
+    interpreter = NotifyingInterpreter(policy_set(whole))
     both = [pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(13)]
     reset = replace(
         pair(3660, one_of_two("a", "100000"), None), events=(operator_event("reset", after(), "portfolio"),)
@@ -454,12 +456,12 @@ def test_a_reset_of_an_orphaned_latch_accepts_its_loss() -> None:
     loss = graph(
         (start,), (trigger("loss", 0, 0.10),), (stage("s", 1, 0, actions=(close(),)),), policy="breaker"
     )  # fmt: skip
-    interpreter = Interpreter(policy_set(loss))
+    interpreter = NotifyingInterpreter(policy_set(loss))
     run(interpreter, *calm(), at(3660, "-15000"))
-    without = Interpreter(policy_set(close_all_policy(policy="other")))
+    without = NotifyingInterpreter(policy_set(close_all_policy(policy="other")))
     without.restore(interpreter.states(), lambda _p, _s, _since: ())
     run(without, at(3670, "-15000", events=[operator_event("reset", after())]))
-    back = Interpreter(policy_set(loss))
+    back = NotifyingInterpreter(policy_set(loss))
     back.restore(without.states(), lambda _p, _s, _since: ())
     decisions, _ = run(back, at(3680, "-15000"), at(3690, "-15000"))
     assert decisions == []
@@ -473,7 +475,7 @@ def test_the_cost_of_a_closing_in_progress_is_no_new_loss() -> None:
         stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),),
         policy="p2",
     )
-    interpreter = Interpreter(policy_set(first, late))
+    interpreter = NotifyingInterpreter(policy_set(first, late))
     (one,), _ = run(interpreter, *calm(), at(3660, "-12000"))
     working = (Closing(one.id, "closing", cost=Decimal(100)),)
     (two_,), _ = run(interpreter, at(3670, "-12000", closings=working))
@@ -485,13 +487,13 @@ def test_the_cost_of_a_closing_in_progress_is_no_new_loss() -> None:
 
 def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
     """One tick at 1.5 times the price, index and last unmoved: back to normal nothing fell, also after a restart."""
-    interpreter = Interpreter(policy_set(corroborated()))
+    interpreter = NotifyingInterpreter(policy_set(corroborated()))
     rows = []
     steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
     for one in [*steady, stray("15000", "10000", "10000", seconds=3610)]:
         interpreter.tick(one)
         rows += interpreter.rows()
-    again = Interpreter(policy_set(corroborated()))
+    again = NotifyingInterpreter(policy_set(corroborated()))
     again.restore(interpreter.states(), lambda _p, _s, since: [row for row in rows if row.at >= since])
     for each in (interpreter, again):
         decisions, _ = run(each, stray("10000", "10000", "10000", seconds=3620))
@@ -503,7 +505,7 @@ def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
 def test_c16_one_absurd_number_does_not_stop_the_close_of_the_rest(contracts: str, notional: str | None) -> None:
     """A row that no market could hold: the valid positions are closed by the policy and by an operator."""
     bad = position("X", "long", "0", contracts=contracts, mark_price="1", notional=notional)
-    interpreter = Interpreter(policy_set(close_all_policy()))
+    interpreter = NotifyingInterpreter(policy_set(close_all_policy()))
 
     def snapshot_at(seconds: float, pnl: str, **more: Any) -> Snapshot:
         return at(

@@ -14,8 +14,8 @@ from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, ScopeRule,
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
-from killswitch.planning.interpreter import Interpreter
 from tests.graphs import close, graph, policy_set, stage, trigger
+from tests.notifying import NotifyingInterpreter
 from tests.worlds import account, after, operator_event, position, snapshot
 
 FAILURES = SignalRef("venue.consecutive_failures")
@@ -44,12 +44,12 @@ def down(name: str) -> AccountSnapshot:
     return account(None, None, name=name, quality="down", reason="timeout")
 
 
-def tick(interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any) -> list[Decision]:
+def tick(interpreter: NotifyingInterpreter, second: float, *accounts: AccountSnapshot, **more: Any) -> list[Decision]:
     return list(tick_with_notices(interpreter, second, *accounts, **more)[0])
 
 
 def tick_with_notices(
-    interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any
+    interpreter: NotifyingInterpreter, second: float, *accounts: AccountSnapshot, **more: Any
 ) -> tuple[list[Decision], list[Notice]]:
     polled: Snapshot = snapshot(after(seconds=second), *accounts, **more)
     outcome = interpreter.tick(polled)
@@ -60,9 +60,9 @@ def closed(decisions: list[Decision]) -> list[tuple[str, Decimal]]:
     return [(intent.account, intent.contracts) for decision in decisions for intent in decision.intents]
 
 
-def fired_during_outage(graph: Graph | None = None) -> Interpreter:
+def fired_during_outage(graph: Graph | None = None) -> NotifyingInterpreter:
     """One account that was read once and then failed three times: the stage fired at 3 s, and could close nothing."""
-    interpreter = Interpreter(policy_set(graph or failing()))
+    interpreter = NotifyingInterpreter(policy_set(graph or failing()))
     tick(interpreter, 0, up("main"))
     for second in (1, 2, 3):
         assert closed(tick(interpreter, second, down("main"))) == []
@@ -82,7 +82,7 @@ def test_the_close_is_carried_out_on_the_first_snapshot_after_the_outage() -> No
 
 def test_a_page_names_the_account_that_the_close_waits_for_and_the_time() -> None:
     """Once, and not at every tick of the outage."""
-    interpreter = Interpreter(policy_set(failing()))
+    interpreter = NotifyingInterpreter(policy_set(failing()))
     tick(interpreter, 0, up("main"))
     notices = [notice for second in range(1, 20) for notice in tick_with_notices(interpreter, second, down("main"))[1]]
     (page,) = [notice for notice in notices if notice.kind == "nothing_selected"]
@@ -92,7 +92,7 @@ def test_a_page_names_the_account_that_the_close_waits_for_and_the_time() -> Non
 
 def test_a_page_names_the_account_that_was_closed_and_the_one_that_is_waited_for() -> None:
     """`a` is halved in the tick of the page: the stage did fire there."""
-    interpreter = Interpreter(policy_set(failing("portfolio")))
+    interpreter = NotifyingInterpreter(policy_set(failing("portfolio")))
     tick(interpreter, 0, up("a"), up("b"))
     notices = [
         notice for second in (1, 2, 3) for notice in tick_with_notices(interpreter, second, up("a"), down("b"))[1]
@@ -112,9 +112,9 @@ def test_the_wait_is_measured_from_the_last_tick_with_true_triggers() -> None:
     assert closed(tick(interpreter, 1201, up("main"))) == [("main", Decimal(5))]
 
 
-def pair(**more: Any) -> Interpreter:
+def pair(**more: Any) -> NotifyingInterpreter:
     """Two accounts of one portfolio; `b` failed three times while `a` answered."""
-    interpreter = Interpreter(policy_set(failing("portfolio", **more)))
+    interpreter = NotifyingInterpreter(policy_set(failing("portfolio", **more)))
     tick(interpreter, 0, up("a"), up("b"))
     found = [closed(tick(interpreter, second, up("a"), down("b"))) for second in (1, 2, 3, 4)]
     assert found == [[], [], [("a", Decimal(5))], []]
@@ -140,7 +140,7 @@ def test_an_account_closed_at_once_is_not_closed_again_after_the_cooldown() -> N
 
 def test_each_of_two_unavailable_accounts_is_closed_when_it_answers() -> None:
     """Both failed; `a` answers after 20 s and `b` after 40 s: the stage latches with the second."""
-    interpreter = Interpreter(policy_set(failing("portfolio")))
+    interpreter = NotifyingInterpreter(policy_set(failing("portfolio")))
     tick(interpreter, 0, up("a"), up("b"))
     for second in (1, 2, 3):
         tick(interpreter, second, down("a"), down("b"))
@@ -182,7 +182,7 @@ def test_a_stage_without_a_close_does_not_wait() -> None:
 def test_a_close_that_waits_survives_a_restart() -> None:
     """Stored with the stage machine, and carried out by the next process."""
     before = fired_during_outage()
-    again = Interpreter(policy_set(failing()))
+    again = NotifyingInterpreter(policy_set(failing()))
     again.restore(before.states(), lambda *_: ())
     assert closed(tick(again, 60, up("main"))) == [("main", Decimal(5))]
 
@@ -216,7 +216,7 @@ def test_a_stage_that_fired_without_latching_is_in_force_until_it_is_reset() -> 
     interpreter = fired_during_outage(failing(close_within=0, actions=(LockTrading("all", None), close("both", "0.5"))))
     for second in range(60, 63):
         assert tick(interpreter, second, up("main")) == []
-    again = Interpreter(policy_set(failing(close_within=0)))
+    again = NotifyingInterpreter(policy_set(failing(close_within=0)))
     again.restore(interpreter.states(), lambda *_: ())
     tick(again, 70, up("main"))
     (machine,) = again.status()
@@ -238,7 +238,7 @@ def test_a_stage_that_fired_without_latching_resets_automatically() -> None:
 def test_a_stage_of_a_removed_policy_that_fired_without_latching_needs_a_reset() -> None:
     """As with a latch: an operator must be able to see it and to end it."""
     before = fired_during_outage(failing(close_within=0))
-    again = Interpreter(policy_set(replace(failing(close_within=0), policy="another")))
+    again = NotifyingInterpreter(policy_set(replace(failing(close_within=0), policy="another")))
     again.restore(before.states(), lambda *_: ())
     tick(again, 60, up("main"))
     assert [(each.policy, each.stage, each.level) for each in again.orphans()] == [("test", "halve", 2)]
@@ -246,7 +246,7 @@ def test_a_stage_of_a_removed_policy_that_fired_without_latching_needs_a_reset()
 
 def test_a_stage_that_only_locks_latches_although_no_account_is_readable() -> None:
     """It does not depend on the book. One decision, and no page that contradicts it."""
-    interpreter = Interpreter(policy_set(failing(actions=(LockTrading("all", None),))))
+    interpreter = NotifyingInterpreter(policy_set(failing(actions=(LockTrading("all", None),))))
     tick(interpreter, 0, up("main"))
     found = [tick_with_notices(interpreter, second, down("main")) for second in range(1, 6)]
     assert [each.lock is not None for decisions, _ in found for each in decisions] == [True]
@@ -278,7 +278,7 @@ def test_of_two_stages_that_could_wait_the_higher_one_waits(first: float, second
         ),
         scope=ScopeRule("portfolio", None, None, None, None),
     )
-    interpreter = Interpreter(policy_set(latency))
+    interpreter = NotifyingInterpreter(policy_set(latency))
     tick(interpreter, 0, slow(up("a"), 10), slow(up("b"), 10))
     tick(interpreter, 1, slow(up("a"), first), slow(down("b"), 10))
     tick(interpreter, 2, slow(up("a"), second), slow(down("b"), 10))
@@ -290,7 +290,7 @@ def test_a_stage_that_an_edit_removed_does_not_wait() -> None:
     """The close is dropped with a page."""
     before = fired_during_outage()
     edited = graph((LEVERAGE,), (trigger("geared", 0, 3.0),), (stage("trim", 1, 0, actions=(close(),)),))
-    again = Interpreter(policy_set(edited))
+    again = NotifyingInterpreter(policy_set(edited))
     again.restore(before.states(), lambda *_: ())
     decisions, notices = tick_with_notices(again, 60, up("main"))
     assert decisions == []
@@ -302,14 +302,14 @@ def test_a_stage_that_an_edit_removed_does_not_wait() -> None:
 FALL = SignalRef("equity.drawdown_from_peak")
 
 
-def falling(close_within: int, **more: Any) -> Interpreter:
+def falling(close_within: int, **more: Any) -> NotifyingInterpreter:
     """Everything is closed at a fall of 10% of the portfolio, which rests for a minute."""
     fields: dict[str, Any] = {"cooldown": MINUTE, "actions": (close(),), "close_within": close_within, **more}
     made = graph(
         (FALL,), (trigger("fall", 0, 0.10),), (stage("stop", 1, 0, **fields),),
         scope=ScopeRule("portfolio", None, None, None, None),
     )  # fmt: skip
-    interpreter = Interpreter(policy_set(made))
+    interpreter = NotifyingInterpreter(policy_set(made))
     tick(interpreter, 0, large(100), SMALL)
     return interpreter
 
@@ -349,7 +349,7 @@ def test_a_readable_account_is_closed_a_second_time_while_another_is_waited_for(
         found += [(second, closed([each])) for each in decisions]
         pages += [second for notice in notices if notice.kind == "nothing_selected"]
     assert found == [(10, [("a", Decimal(500))]), (280, [("a", Decimal(500))])]
-    assert pages == ([10] if close_within else [10, 280])
+    assert pages == ([10] if close_within else [10, 20, 280])  # at 20 s it is over
 
 
 @pytest.mark.parametrize("close_within", [0, HOUR])
@@ -381,8 +381,9 @@ def test_a_waiting_close_is_paged_once_although_the_triggers_toggle() -> None:
     pages = 0
     for second in range(10, 100):
         if second == 50:
-            again = Interpreter(interpreter._policies)
+            again = NotifyingInterpreter(interpreter._policies)
             again.restore(interpreter.states(), lambda *_: ())
+            again.alerts_known = interpreter.alerts_known
             interpreter = again
         _, notices = tick_with_notices(interpreter, second, large(60 if second // 10 % 2 else 100), down("b"))
         pages += sum(notice.kind == "nothing_selected" for notice in notices)

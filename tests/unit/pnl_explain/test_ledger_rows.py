@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.magnitude import sound_fill
@@ -286,7 +287,7 @@ def test_a_fill_in_an_untrusted_answer_is_counted_and_raises_nothing() -> None:
     past.see(after(), spot("100000", "1"))
     bought = fill("1", after(seconds=9), "BTC/USDT", "buy", "0.1", "50000", fee=Decimal("0.001"), fee_currency="BTC")
     bad = spot("100000", "Infinity", bought)
-    twice = msgspec.structs.replace(bad, positions=(*(bad.positions or ()), *(spot("1", "-Infinity").positions or ())))
+    twice = replace(bad, positions=(*(bad.positions or ()), *(spot("1", "-Infinity").positions or ())))
     past.see(after(seconds=10), twice)
     assert past.unknown is not None
     assert past.ledger.fills == [FillRow("main", bought, Decimal(-50))]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, SECOND
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Position
@@ -194,7 +195,7 @@ def test_a_deposit_with_a_row_is_no_settlement_that_no_position_shows() -> None:
     for second in range(5):
         observe(past, second, account(second, "100000", [held(1000, "100")]))
     blind = account(5, "112000", profit="-12000", flows=(deposit(4.5, "12000"),))
-    observe(past, 5, msgspec.structs.replace(blind, positions=None))
+    observe(past, 5, replace(blind, positions=None))
     for second in range(6, 60):
         observe(past, second, account(second, "112000", [held(1000, "88")]))
     assert fall(past) == pytest.approx(12_000 / 112_000)
@@ -205,7 +206,7 @@ def test_the_row_of_a_settlement_next_to_a_trade_is_used_up_by_it() -> None:
     past, other = history(), "Y/USDT:USDT"
 
     def both(price: str, entry: str) -> list[Position]:
-        return [held(1000, price, entry), msgspec.structs.replace(held(1000, price, entry), symbol=other)]
+        return [held(1000, price, entry), replace(held(1000, price, entry), symbol=other)]
 
     for second in range(5):
         observe(past, second, account(second, "100000", both("106", "100")))

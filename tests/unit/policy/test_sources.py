@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from killswitch.policy.diagnostics.diagnostic import as_json, render
+from killswitch.policy.diagnostics.diagnostic import as_json
 from killswitch.policy.loader import load
 from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import parse
 from killswitch.policy.yaml.source_map import SourceMap
+from tests.shown import diagnostics_text
 
 
 def source_of(text: str) -> SourceMap:
@@ -115,7 +116,7 @@ def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     file = tmp_path / "account.yaml"
     file.write_text(SECRETS)
     found = load([file]).diagnostics
-    output = render(found) + repr(as_json(found))
+    output = diagnostics_text(found) + repr(as_json(found))
     assert "hunter2" not in output
     literals = {each.line for each in found if each.code == "KS2106"}
     assert literals == {9, 12, 14, 15, 22}
@@ -129,7 +130,7 @@ def test_a_secret_in_a_file_that_is_not_yaml_is_not_shown(tmp_path: Path) -> Non
     file.write_text("spec:\n  credentials:\n    key: hunter2: x\n  mode: observe\n")
     (found,) = load([file]).diagnostics
     assert found.code == "KS1101"
-    assert "hunter2" not in render([found])
+    assert "hunter2" not in diagnostics_text([found])
 
 
 def test_a_long_line_costs_no_more_than_its_length(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_rendered_diagnostic_shows_place_line_caret_and_fix(tmp_path: Path) ->
     file.write_text("apiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: mine}\n"
                     "spec: {formula: normalised, window: 10}\n")  # fmt: skip
     (found,) = load([file]).diagnostics
-    assert render([found]) == (
+    assert diagnostics_text([found]) == (
         f"{file}:4:37: error KS2101: `10` is not a duration\n"
         "  4 | spec: {formula: normalised, window: 10}\n"
         "    |                                     ^^\n"
@@ -159,7 +160,7 @@ def test_a_line_too_wide_to_show_is_cut_around_the_caret(tmp_path: Path) -> None
     file.write_text("apiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: mine}\n"
                     f"spec: {{formula: normalised,{' ' * 300}window: 10}}\n")  # fmt: skip
     (found,) = load([file]).diagnostics
-    _, shown, caret, _ = render([found]).splitlines()
+    _, shown, caret, _ = diagnostics_text([found]).splitlines()
     assert shown[caret.index("^") : caret.rindex("^") + 1] == "10"
     assert len(shown) < 140
 
@@ -188,6 +189,6 @@ def test_a_secret_that_is_written_in_the_wrong_shape_is_not_repeated(text: str, 
     path.write_text(text)
     found = load([path]).diagnostics
     assert found
-    shown = render(found) + str(as_json(found))
+    shown = diagnostics_text(found) + str(as_json(found))
     assert "hunter2" not in shown
     assert "7777777777" not in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
@@ -102,7 +102,7 @@ def test_a_timer_blocked_by_a_resting_stop_is_a_warning_with_the_text_of_the_run
     desk: Desk, more: str, execution: str, orders: tuple[Order, ...], *, warned: bool
 ) -> None:
     """The text is that of the page and of Problems in `ksctl status`; the stop may be gone before the run."""
-    desk.add(Inspected(structs.replace(SOUND, orders=orders), traits=TIMED), execution=execution)
+    desk.add(Inspected(replace(SOUND, orders=orders), traits=TIMED), execution=execution)
     desk._documents.append(SWITCH % more)
     text = (
         "dead man: the dead-man timer of account main does not run: it may cancel the protective orders of BTC and "

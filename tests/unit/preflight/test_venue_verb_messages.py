@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.accounts import plug_ins as families_module
 from killswitch.cli import options, terminal
@@ -190,7 +190,7 @@ def test_timers_of_one_symbol_each_count_for_the_symbols_with_orders(desk: Desk)
         Order(str(number), symbol, "buy", Decimal(1))
         for number, symbol in enumerate(("BTC/USDT:USDT", "BTC/USDT:USDT", "ETH/USDT:USDT"))
     ]
-    desk.add(Inspected(structs.replace(SOUND, orders=tuple(orders)), traits=timed("symbol")))
+    desk.add(Inspected(replace(SOUND, orders=tuple(orders)), traits=timed("symbol")))
     desk._documents.append(SWITCH)
     (row,) = desk.checked("--interval", "4s")["reading"]
     assert (row["takes"], row["refreshes"]) == (48.0, 18.0)

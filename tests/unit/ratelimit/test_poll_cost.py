@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
@@ -43,8 +43,8 @@ def test_accounts_at_one_address_share_the_limit() -> None:
 
 
 def with_limits_by(poller: PolledAccount, by: str) -> PolledAccount:
-    limits = tuple(structs.replace(each, by=by) for each in poller.traits.limits)
-    return PolledAccount(poller.account, poller.venue, structs.replace(poller.traits, limits=limits), poller.share)
+    limits = tuple(replace(each, by=by) for each in poller.traits.limits)
+    return PolledAccount(poller.account, poller.venue, replace(poller.traits, limits=limits), poller.share)
 
 
 def test_accounts_at_two_venues_share_nothing() -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.poll_cost import PolledAccount
@@ -84,7 +84,7 @@ def test_a_whole_book_close_is_one_request_where_single_orders_would_wait() -> N
 
 def test_accounts_at_one_address_share_its_limit() -> None:
     """Ten orders each, ten a second for the address: one is through at 0.3 s, the other begins at 1.1 s."""
-    shared = structs.replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 1.0, by="address"),))
+    shared = replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 1.0, by="address"),))
     found = estimate_close([task(shared, 10, "a"), task(shared, 10, "b")], trip=TRIP, interval=math.inf)
     assert sorted(each.seconds or 0.0 for each in found.values()) == pytest.approx([0.3, 1.4], abs=0.01)
     apart = estimate_close([task(TEN_A_SECOND, 10, "a"), task(TEN_A_SECOND, 10, "b")], trip=TRIP, interval=math.inf)
@@ -139,7 +139,7 @@ def test_a_declared_pause_separates_two_orders_of_a_position() -> None:
 
 def test_a_close_that_takes_more_than_a_day_has_no_time() -> None:
     """Ten orders a day for a hundred of them."""
-    slow = structs.replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 86_400.0),))
+    slow = replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 86_400.0),))
     assert alone(task(slow, 100)).seconds is None
 
 
@@ -159,7 +159,7 @@ def test_it_is_never_less_than_the_floor_and_not_much_more(traits: VenueTraits, 
     found = alone(task(traits, count))
     assert found.seconds is not None
     assert found.seconds >= latest + 2 * TRIP - 0.001
-    unasked = structs.replace(traits, costs=tuple(each for each in traits.costs if each.call != "find_order"))
+    unasked = replace(traits, costs=tuple(each for each in traits.costs if each.call != "find_order"))
     plain = estimate_close([task(unasked, count)], trip=1e-6, interval=math.inf)["main"]
     assert plain.seconds == pytest.approx(latest, abs=0.25)
 

@@ -7,18 +7,21 @@ from pathlib import Path
 import pytest
 
 from killswitch.render.document import (
+    Code,
     Facts,
     Figure,
     Footnotes,
     Items,
     Page,
+    Prose,
     Section,
     Table,
-    html,
     markdown,
     section,
+    table_lines,
     text,
 )
+from killswitch.render.html import html
 from tests.browser import measured_in_browser
 
 HASH = "sha256:" + "0" * 64
@@ -126,6 +129,50 @@ def test_html_has_every_part_escaped_and_both_drawings() -> None:
                  "<svg>narrow</svg>", "<details><summary><h2>Every row</h2></summary>", "<p>Nothing else.</p>",
                  "<p>A note.</p>"):  # fmt: skip
         assert part in shown
+
+
+SOURCE = Page("Source", sections=(Section("p.yaml:4", (Code(("4 | a: <b>  ```", "  |    ^^^")), Items(("fix: c",)))),))
+
+
+def test_lines_of_a_file_keep_their_columns_in_every_form() -> None:
+    """Text cuts them at the edge and wraps none; Markdown fences them, with more backticks than they have."""
+    assert text(SOURCE) == "p.yaml:4\n  4 | a: <b>  ```\n    |    ^^^\n  fix: c"
+    assert text(SOURCE, 12) == "p.yaml:4\n  4 | a: <b…\n    |    ^^^\n  fix: c"
+    assert "````\n4 | a: <b>  ```\n  |    ^^^\n````" in markdown(SOURCE)
+    assert "<pre>4 | a: &lt;b&gt;  ```\n  |    ^^^</pre>" in html(SOURCE)
+
+
+def test_prose_has_its_own_heading_and_no_other_html() -> None:
+    """Its Markdown is text and Markdown as it is; as HTML its heading is the title, and HTML in it stays text."""
+    source = "# A *runbook*\n\n<b>x</b>\n\n- [x] done"
+    shown = Page("", sections=(Section("", (Prose(source),)),))
+    assert text(shown) == markdown(shown) == source
+    page = html(shown)
+    assert "<title>A runbook</title>" in page
+    assert page.count("<h1") == 1
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert '<li class="done">' in page
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_a_table_of_nine_columns_is_cut_neither_on_a_phone_nor_on_a_desktop(tmp_path: Path, width: int) -> None:
+    """On a phone each row is a card, in which each value has the name of its column; in prose as well."""
+    head = ("fired", "stage", "why", "loss", "closed", "gross", "verified", "hedge then", "cost")
+    row = ("2024-01-01T04:13:00Z", "2 close-losing-side", "equity.drawdown over 1h 13.07% >= 10%", "LONG",
+           "ETH_USDT long 28,983.20, ADA_USDT long 27,922.92, DOT_USDT long 13,950.14", "200,576.65 → 102,370.91",
+           "at once", "open (100%)", "75.92")  # fmt: skip
+    shown = Page(
+        "",
+        sections=(
+            Section(
+                "",
+                (Table(head, (row,), (8,)), Prose("\n".join(table_lines(Table(head, (row,)))))),
+            ),
+        ),
+    )
+    measured = measured_in_browser(html(shown), tmp_path, width)
+    assert (measured["page"] <= width, measured["cut"]) == (True, 0)
+    assert html(shown).count('data-label="hedge then"') == 2
 
 
 @pytest.mark.parametrize(("columns", "line"), [(120, " " * 8 + HASH), (79, " " * 8 + HASH), (75, "  " + HASH)])

@@ -106,7 +106,7 @@ def test_the_broker_suspends_once_nothing_is_left_to_close_and_resumes_when_the_
         venue.answer = book("850")
         await site.ticks(runner, 4)
         assert venue.suspended
-        assert site.seen.reports[-1].suspended == ("main",)
+        assert site.seen.reports[-1].runner.suspended == ("main",)
         site.command("reset", "looked at it")
         await site.ticks(runner, 3)
         await runner.finish()

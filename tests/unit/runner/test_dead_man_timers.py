@@ -18,10 +18,12 @@ from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import read_policies
+from killswitch.engine.alerts import read_state
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order
+from killswitch.model.store import ALERTS
 from killswitch.model.venue import (
     Cost,
     DeadManRule,
@@ -156,7 +158,7 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert site.notices() == [
         "the dead-man timer of account main is running (60 s, refreshed every 20 s, by the switch venue-timer)"
     ]
-    ((view),) = site.seen.reports[-1].timers
+    ((view),) = site.seen.reports[-1].runner.timers
     assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
     assert view.until is not None
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
@@ -184,7 +186,7 @@ def test_the_next_run_reports_what_a_clean_stop_did(site: Site) -> None:
 def test_after_a_clean_stop_the_status_shows_the_timer_as_off(site: Site) -> None:
     """The state of the last tick is no longer true: the runner has stopped the timer."""
     site.run(site.runner(TimerVenue(site.time, PLAIN, flat())), 3)
-    assert [each.state for each in site.seen.reports[-1].timers] == ["armed"]
+    assert [each.state for each in site.seen.reports[-1].runner.timers] == ["armed"]
     blob = site.store.live(STATUS)
     assert blob is not None
     (view,) = decode_view(blob).timers
@@ -479,7 +481,7 @@ def test_a_lost_answer_counts_as_a_timer_that_may_run(site: Site) -> None:
         report = await runner.tick()
         venue.fails = None
         await runner.finish()
-        return report.timers[0].state
+        return report.runner.timers[0].state
 
     assert site.time.run(story()) == "unknown"
     assert venue.calls[-1][1] == "disarm"
@@ -551,6 +553,34 @@ def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> N
     assert any(
         "the venue accepts no ordinary orders, as around its maintenance" in text for text in site.notices("page")
     )
+
+
+def test_each_reason_for_which_a_timer_does_not_run_is_an_alert_of_its_own(site: Site) -> None:
+    """A stop from 2 s to 30 s, and maintenance from 10 s to 20 s, which hides the stop and does not end it: two pages.
+
+    From 30 s on the timer runs, and nothing is wrong.
+    """
+    venue = TimerVenue(site.time, KRAKEN, flat())
+    runner = site.runner(venue)
+    active = dict[int, list[str]]()
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(40):
+            state = "cancel_only" if 10 <= second < 20 else "open"
+            answer = held(STOP) if 2 <= second < 30 else flat()
+            venue.answer = replace(answer, instruments=(Instrument("BTC", state=state),))  # type: ignore[arg-type] # a word
+            await runner.tick()
+            active[second] = [each.alert.key for each in read_state(site.store.live(ALERTS)).active]
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    unprotected, maintenance = "dead-man/main/off/unprotected", "dead-man/main/off/maintenance"
+    assert [active[second] for second in (0, 8, 18, 28, 38)] == [
+        [], [unprotected], [unprotected, maintenance], [unprotected], [],
+    ]  # fmt: skip
+    why = [text.partition("does not run: ")[2][:20] for text in site.notices("page") if "does not run: " in text]
+    assert why == ["it may cancel the pr", "the venue accepts no"]
 
 
 def test_a_venue_in_maintenance_is_queried_until_it_is_ok(site: Site) -> None:

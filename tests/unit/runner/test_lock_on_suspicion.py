@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
+from killswitch.engine.alerts import AlertState
 from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
@@ -359,8 +360,8 @@ def test_a_suspicion_pages_unless_the_fall_has_paged_already(
     if paged_before is not None:
         at = worlds.after(seconds=120 - paged_before)
         page = Notice(at, "crash", "account/main", "unexplained", "page", "equity fell")
-        notifier.outgoing(worlds.snapshot(at), (), (page,), ())
-    (sent,) = notifier.outgoing(worlds.snapshot(SUSPICION.as_of), (SUSPICION,), (), (SUSPICION,))
+        notifier.outgoing(worlds.snapshot(at), (), (page,), (), AlertState())
+    (sent,) = notifier.outgoing(worlds.snapshot(SUSPICION.as_of), (SUSPICION,), (), (SUSPICION,), AlertState())
     message = decode_message(sent.body)
     assert (message.event, message.severity, message.decision) == ("notice", severity, "s")
     assert message.title == (

@@ -15,6 +15,7 @@ from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import decode_message
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Residual, Snapshot
@@ -92,7 +93,7 @@ def test_a_close_that_leaves_more_than_at_its_end_is_notified(world: World) -> N
         closings = (Closing(ended.id, "residual", residual, Decimal(0), ended.scope),)
         at = replace(snapshot(START + timedelta(hours=1, seconds=second)), closings=closings)
         notices, state = advance(state, shortfalls(closings), to_micros(at.as_of))
-        sent.append(len(runner.observers.messages(at, (), notices, ())))
+        sent.append(len(runner.observers.messages(at, (), notices, (), AlertState())))
     asyncio.run(runner.shut_down())
     assert sent == [1, 0, 1, 1]
 
@@ -194,7 +195,7 @@ def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(wor
     for second in range(400):
         seen = Snapshot(START + timedelta(seconds=second), (), "killswitch.snapshot/v1")
         notices = [fallen(second)] if second < 159 else []
-        sent += [(second, decode_message(each.body)) for each in notifier.outgoing(seen, (), notices, ())]
+        sent += [(second, decode_message(each.body)) for each in notifier.outgoing(seen, (), notices, (), AlertState())]
     assert [(second, message.severity, message.count) for second, message in sent] == [
         (0, "page", 1), (300, "page", 158),
     ]  # fmt: skip
@@ -222,7 +223,7 @@ def test_a_runner_that_takes_over_sends_the_count_once(world: World) -> None:
         notifier = Notifier(routed(in_file(world)), store, world.clock)
         notifier.start()
         seen = Snapshot(START + timedelta(seconds=310), (), "killswitch.snapshot/v1")
-        (found,) = notifier.outgoing(seen, (), (), ())
+        (found,) = notifier.outgoing(seen, (), (), (), AlertState())
         assert decode_message(found.body).count == 9
         ids.append(found.id)
     assert ids[0] == ids[1]
@@ -231,14 +232,13 @@ def test_a_runner_that_takes_over_sends_the_count_once(world: World) -> None:
 def test_a_stage_that_fires_after_it_was_held_back_corrects_the_first_page(world: World) -> None:
     """A second poll held it back for two seconds: the page of the firing states that it replaces the first one."""
     notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
-    held = Notice(START, "crash", "account/main", "uncorroborated", "page", "close did not fire: stale", "close")
+    why = Alert("uncorroborated/crash/account/main/close", "page", "close did not fire: stale")
+    _, before = advance(AlertState(), Alerts((why,)), to_micros(START))
     decision = Decision(
         "d1", START + timedelta(seconds=2), "crash", "sha256:test", "account/main", "enforce", "close", 3, 0
     )
-    seen = Snapshot(START, (), "killswitch.snapshot/v1")
     later = Snapshot(START + timedelta(seconds=2), (), "killswitch.snapshot/v1")
-    assert len(notifier.outgoing(seen, (), (held,), ())) == 1
-    (fired,) = notifier.outgoing(later, (decision,), (), (decision,))
+    (fired,) = notifier.outgoing(later, (decision,), (), (decision,), before)
     assert decode_message(fired.body).body.splitlines()[0] == (
         "this corrects the messages since 2024-01-01T00:00:00Z: the stage has fired now"
     )

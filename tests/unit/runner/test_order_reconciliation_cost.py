@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.query.order_discrepancies import LAG
@@ -160,7 +160,7 @@ def test_a_comparison_that_fails_loses_no_finding() -> None:
     observers = Observers((), None, isolation, reconciled, None, None, None)  # type: ignore[arg-type] # without outputs
     reconciled.wrote(decode(entry("abandoned", 2)))
     one = account("1", orders=(resting(0),))
-    other = structs.replace(account("1", orders=(resting(1),)), account="other")
+    other = replace(account("1", orders=(resting(1),)), account="other")
     found = observers.findings(snapshot(later(40), one, other)).found
     assert {alert.key.split("/")[1] for alert in found} == {name_of(2), name_of(0)}
     assert [alert.key for alert in isolation.alerts.found] == ["part/orders to be confirmed"]

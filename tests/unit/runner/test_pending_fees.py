@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.model.snapshot import Fill
@@ -86,7 +86,7 @@ class LateFees(ScriptedVenue):
         super().__init__(book("1000"))
         self.lists = lists
         self.queries = 0
-        self.change("submit", lambda report: structs.replace(report, fee=None))
+        self.change("submit", lambda report: replace(report, fee=None))
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         self.queries += 1

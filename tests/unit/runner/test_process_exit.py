@@ -181,7 +181,7 @@ def test_the_second_close_of_a_partly_unreachable_stage_comes_before_the_exit(wo
 
     def observe() -> None:
         report = story.script.reports[-1]
-        seen.append((bool(one.sent), tuple(each.waits_for for each in report.pending_effects)))
+        seen.append((bool(one.sent), tuple(each.waits_for for each in report.runner.pending_effects or ())))
 
     end = story.run(wait, two_is_down, story.fall("one", to="100"), wait, wait, wait, observe, story.fall("two"))
     assert seen == [(True, ("the close of stage stop of breaker on two, which cannot be read",))]
@@ -224,7 +224,7 @@ def test_the_exit_waits_for_the_close_of_another_policy(world: World) -> None:
         story.fall()()
 
     def let_through() -> None:
-        pending.extend(each.waits_for for each in story.script.reports[-1].pending_effects)
+        pending.extend(each.waits_for for each in story.script.reports[-1].runner.pending_effects or ())
         other.is_filling = True
 
     end = story.run(hold, wait, wait, wait, let_through)
@@ -384,7 +384,7 @@ def test_the_exit_waits_for_an_operator_close_of_an_account_that_cannot_be_read(
         story.store.put_event(operator_event("close", "account/other", "ada", "drill", world.clock.now()))
 
     def answer() -> None:
-        pending.extend(each.waits_for for each in story.script.reports[-1].pending_effects)
+        pending.extend(each.waits_for for each in story.script.reports[-1].runner.pending_effects or ())
         other.answer = book("1100", "other")
 
     end = story.run(wait, close_other, story.fall("main"), wait, wait, answer)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import AccountSpec, OrderRequest
@@ -57,7 +57,7 @@ class OkxDesk:
             market = "spot" if self.exchange.mode == "spot" else "swap"
             document = spec(self.venue.address, clock=self.time, **({"market": market} | self._account))
             if stream:
-                document = structs.replace(document, endpoint_ws=self.venue.address_ws)
+                document = replace(document, endpoint_ws=self.venue.address_ws)
             venue: Any = adapter(document)
             try:
                 return await scenario(venue)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from msgspec import Struct, structs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, UnreadableError, object_at, optional_number, required_number, rows_at
@@ -105,7 +105,7 @@ class BinanceFutures(Binance):
 
     def refine_position(self, position: Position, info: Row) -> Position:
         rank = optional_number(info.get("adl"))
-        return position if rank is None else structs.replace(position, adl_rank=int(rank))
+        return position if rank is None else replace(position, adl_rank=int(rank))
 
     def in_own_currency(self, found: tuple[Position, ...], dollars: Mapping[str, Decimal]) -> tuple[Position, ...]:
         """Positions with the amounts of other coins converted at the venue's index in USD; unknown without it."""
@@ -144,7 +144,7 @@ class BinanceFutures(Binance):
         last = {it.asset: it.last for it in missing if it.last is not None} if is_known else {}
         prices = prices | {asset: price for asset, (price, _) in last.items()}
         balances = tuple(
-            structs.replace(it, price=last[it.asset][0], price_at=last[it.asset][1]) if it.asset in last else it
+            replace(it, price=last[it.asset][0], price_at=last[it.asset][1]) if it.asset in last else it
             for it in balances
         )
         return ValuedAssets(
@@ -192,7 +192,7 @@ class BinanceFutures(Binance):
         if (coin := self.settlement_coin(fill.symbol)) != self.spec.currency:
             price = self._prices.get(coin)
             profit = None if profit is None or price is None else profit * price
-        return structs.replace(fill, realized_pnl=profit, position_side=orders.SIDES.get(side))
+        return replace(fill, realized_pnl=profit, position_side=orders.SIDES.get(side))
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All pages, the oldest rows first."""
@@ -234,7 +234,7 @@ class BinanceFutures(Binance):
 
     def checked_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """The parameters of an order. OrderRejectedError where the venue's steps would change a number."""
-        self.create_arguments(structs.replace(request, trigger_price=None, trigger_when=None), mode)
+        self.create_arguments(replace(request, trigger_price=None, trigger_when=None), mode)
         return self.order_params(request, mode)
 
     def accepted_report(self, row: Row, request: OrderRequest) -> OrderReport:
@@ -361,7 +361,7 @@ class FillCauses:
         forced = await self._forced(unknown) if unknown else {}
         for fill in unknown:
             self.remember(fill.symbol, fill.order, forced.get((self._id_of(fill.symbol), fill.order)) or "trade")
-        return tuple(structs.replace(fill, cause=self._known.get((fill.symbol, fill.order), "trade")) for fill in found)
+        return tuple(replace(fill, cause=self._known.get((fill.symbol, fill.order), "trade")) for fill in found)
 
     async def _forced(self, found: Sequence[Fill]) -> dict[tuple[str, str | None], FillCause | None]:
         params = {"startTime": int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE, "limit": FORCED}

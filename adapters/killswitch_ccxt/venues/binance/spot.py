@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import (
     Row,
@@ -112,7 +112,7 @@ class BinanceSpot(Binance):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         found = super().traits_for(spec)
-        return structs.replace(found, costs=cls.margin_costs) if spec.market == "margin" else found
+        return replace(found, costs=cls.margin_costs) if spec.market == "margin" else found
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:

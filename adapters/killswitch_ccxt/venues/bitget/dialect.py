@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
@@ -103,7 +102,7 @@ class Bitget(Dialect):
         """Equity and positions. Without positions the unrealised profit is zero: Bitget leaves the field empty then."""
         equity, found = await super().account()
         if not found and equity.unrealized is None and equity.balances is not None:
-            flat = tuple(structs.replace(it, wallet=it.amount) for it in equity.balances)
+            flat = tuple(replace(it, wallet=it.amount) for it in equity.balances)
             equity = replace(equity, unrealized=Decimal(0), balances=flat)
         return equity, found
 
@@ -132,7 +131,7 @@ class Bitget(Dialect):
         return found
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        return structs.replace(
+        return replace(
             position,
             liquidation_price=positive(info.get("liquidationPrice")),  # never an estimate of ccxt
             margin=decimal(info.get("marginSize")),

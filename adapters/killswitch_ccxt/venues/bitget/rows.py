@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.parsing import (
@@ -59,7 +59,7 @@ def account_equity(rows: Any, currency: str) -> AccountEquity:
         equity = sum((required_number(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if is_union else [own]) if it is not None]
-    balances = tuple(found) if is_union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
+    balances = tuple(found) if is_union else tuple(replace(it, price=Decimal(1)) for it in found)
     return AccountEquity(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
@@ -138,7 +138,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
     """The fill with side, fee, profit and cause. A fee in several parts may be in two coins: it is unknown."""
     costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
     paid = [decimal(it.get("totalFee")) for it in costs]
-    refined = structs.replace(
+    refined = replace(
         fill,
         at=instant(info.get("cTime")) or fill.at,
         fee=-paid[0] if len(paid) == 1 and paid[0] is not None else None,
@@ -150,7 +150,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
     if hedge is None:
         return refined
     position_side, closes = hedge
-    return structs.replace(refined, position_side=position_side, side=_side(position_side, closes=closes))
+    return replace(refined, position_side=position_side, side=_side(position_side, closes=closes))
 
 
 def _cause(trade_side: str) -> FillCause:

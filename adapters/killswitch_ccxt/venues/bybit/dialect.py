@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.parsing import Row, value_at
@@ -53,7 +53,7 @@ class Bybit(BybitSnapshots):
         """The traits, without a dead-man timer in demo trading and where its stream would connect to another system."""
         found = super().traits_for(spec)
         has_no_timer = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
-        return structs.replace(found, dead_man=None) if has_no_timer else found
+        return replace(found, dead_man=None) if has_no_timer else found
 
     # Orders
 

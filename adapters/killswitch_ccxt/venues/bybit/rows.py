@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.parsing import (
@@ -185,7 +185,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each
     if closed is not None and closed in (0, fill.amount) and not spot:
         side = "long" if (fill.side == "sell") is (closed != 0) else "short"
     coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or paid_in
-    return structs.replace(
+    return replace(
         fill,
         at=instant(info.get("execTime")) or fill.at,
         fee=decimal(info.get("execFee")),

@@ -12,7 +12,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, decimal, every_page, positive, rows_at, value_at
@@ -183,7 +182,7 @@ class BybitSnapshots(Dialect):
 
     def refine_position(self, position: Position, info: Row) -> Position:
         rank = decimal(info.get("adlRankIndicator"))
-        return structs.replace(
+        return replace(
             position,
             # Contracts in USDC are settled every few hours: their profit counts from then, and `avgPrice` stays.
             entry_price=positive(info.get("sessionAvgPrice")) or position.entry_price,

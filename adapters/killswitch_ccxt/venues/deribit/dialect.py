@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability, KeyRights
@@ -221,7 +220,7 @@ class Deribit(Dialect):
             notional = positions.position_value(position, rule)
         elif rule.get("inverse") and (self._dollars or self.spec.currency == "USD"):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
-        return structs.replace(
+        return replace(
             position,
             entry_price=position.entry_price
             if rule.get("option")
@@ -274,7 +273,7 @@ class Deribit(Dialect):
         own_side = str(info.get("liquidity") or "")
         cause: FillCause = "liquidation" if own_side and own_side in str(info.get("liquidation") or "") else "trade"
         rule = self.rules.get(fill.symbol) or {}
-        return structs.replace(
+        return replace(
             fill,
             at=instant(info.get("timestamp")) or fill.at,
             fee=decimal(info.get("fee")),

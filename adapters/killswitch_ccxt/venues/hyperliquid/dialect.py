@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.parsing import (
@@ -164,7 +164,7 @@ class Hyperliquid(Dialect):
         state = await self._info("clearinghouseState")
         summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
         at = instant(state.get("time"))
-        found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
+        found = tuple(replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
             raise UnreadableError("the venue lists a position twice")
         equity = required_number(summary.get("accountValue"), "the account value")
@@ -310,7 +310,7 @@ class Hyperliquid(Dialect):
 
     async def _order(self, request: OrderRequest) -> dict[str, Any]:
         """The order in the form of the venue's documents; prices are text with at most five significant digits."""
-        self.create_arguments(structs.replace(request, price=None), "one_way")
+        self.create_arguments(replace(request, price=None), "one_way")
         market, at_market = self.client.ccxt.market(request.symbol), request.type == "market"
         price = (
             await self._market_limit_price(request) if at_market else required_number(request.price, "the limit price")

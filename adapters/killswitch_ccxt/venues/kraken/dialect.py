@@ -12,7 +12,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.parsing import (
@@ -120,7 +119,7 @@ class Kraken(CcxtTimer, KrakenOrders):
             RateLimit("matching", tier.points, tier.points_recovery, by="symbol"),
         )
         costs = (Cost("snapshot", "counter", units=tier.snapshot), *cls.costs)
-        return structs.replace(super().traits_for(spec), limits=limits, costs=costs)
+        return replace(super().traits_for(spec), limits=limits, costs=costs)
 
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
@@ -251,7 +250,7 @@ class Kraken(CcxtTimer, KrakenOrders):
 
 
 def _priced(position: Position, quote: Quote) -> Position:
-    return structs.replace(
+    return replace(
         position, mark_price=quote.last, last_price=quote.last, bid=quote.bid, ask=quote.ask,
         notional=None if quote.last is None or position.contracts is None else position.contracts * quote.last,
     )  # fmt: skip

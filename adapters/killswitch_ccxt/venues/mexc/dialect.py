@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
@@ -119,7 +119,7 @@ class Mexc(Dialect):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         batch = cls.batch if spec.options.get("batch_orders") is True else 1
-        return structs.replace(super().traits_for(spec), batch=batch, whole_book=spec.options.get("close_all") is True)
+        return replace(super().traits_for(spec), batch=batch, whole_book=spec.options.get("close_all") is True)
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("swap") is True and rule.get("settle") == self.spec.currency

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.parsing import (
@@ -141,7 +141,7 @@ class Okx(OkxOrderDialect):
         else:
             dollars = positive(info.get("notionalUsd"))
             notional = dollars / self._dollars if dollars and self._dollars else None
-        return structs.replace(
+        return replace(
             position,
             notional=notional,
             index_price=positive(info.get("idxPx")),
@@ -187,7 +187,7 @@ class Okx(OkxOrderDialect):
         fee = decimal(info.get("fee"))
         rule = self.rules.get(fill.symbol) or {}
         settled = rule.get("settle") or rule.get("quote")
-        return structs.replace(
+        return replace(
             fill,
             at=instant(info.get("ts")) or fill.at,
             fee=None if fee is None else -fee,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import (
     Row,
@@ -276,4 +276,4 @@ def _flow(bill: Row) -> Flow | None:
     flow = ledger_flow(
         kind, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
     )
-    return flow if flow is None or kind in FLOW_TYPES else structs.replace(flow, id=f"type {flow.id}")
+    return flow if flow is None or kind in FLOW_TYPES else replace(flow, id=f"type {flow.id}")

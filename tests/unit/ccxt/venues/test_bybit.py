@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from killswitch.model.parsing import UnreadableError
 from killswitch.model.snapshot import AccountSnapshot, Position, Rate
@@ -120,8 +120,8 @@ def test_a_timer_is_offered_only_where_its_stream_leads_to_the_same_system() -> 
     timer = Bybit.traits_for(plain).dead_man
     assert timer is not None
     assert (timer.reach, timer.shortest, timer.longest) == ("account", 6.0, 300.0)
-    assert Bybit.traits_for(structs.replace(plain, environment="demo")).dead_man is None
-    assert Bybit.traits_for(structs.replace(plain, endpoint="http://127.0.0.1:1")).dead_man is None
+    assert Bybit.traits_for(replace(plain, environment="demo")).dead_man is None
+    assert Bybit.traits_for(replace(plain, endpoint="http://127.0.0.1:1")).dead_man is None
 
 
 # Recorded answers

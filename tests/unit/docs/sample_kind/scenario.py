@@ -9,9 +9,9 @@ from pathlib import Path
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.diagram import mermaid
 from killswitch.model.decision import encode_decision
-from killswitch.operations.pages.wording import decision_lines
 from killswitch.policy.loader import load
 from tests.runner_world import ScriptedVenue, World, book
+from tests.shown import decision_lines
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
     asyncio.run(run())
     (decision,) = [stored.decision for stored in store.decisions(10)]
     assert b'"effects":[{"kind":"mark","text":"hello"}]' in encode_decision(decision)
-    assert decision_lines(decision)[-1] == "    set the mark hello"
+    assert decision_lines(decision)[-1] == "  set the mark hello"
     effect_entries = [(each.kind, each.data) for each in store.journal(decision.id) if "effect" in each.data]
     assert effect_entries == [("planned", {"effect": "mark"}), ("finished", {"effect": "mark", "status": "set"})], (
         effect_entries

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import client_order_id, planned_entries
@@ -76,8 +77,8 @@ def with_contracts(contracts: Decimal) -> Callable[[AccountSnapshot], AccountSna
     """The snapshot with this size of every position."""
 
     def resized(true: AccountSnapshot) -> AccountSnapshot:
-        sizes = tuple(msgspec.structs.replace(each, contracts=contracts) for each in true.positions or ())
-        return msgspec.structs.replace(true, positions=sizes)
+        sizes = tuple(replace(each, contracts=contracts) for each in true.positions or ())
+        return replace(true, positions=sizes)
 
     return resized
 
@@ -102,7 +103,7 @@ def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None
     """
 
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
-    venue.change("snapshot", lambda true: msgspec.structs.replace(true, positions=()))
+    venue.change("snapshot", lambda true: replace(true, positions=()))
     closer = close(venue, store, {"BTC": D(10)}, passes=60)
     assert "verified" not in kinds(store)
     assert "finished" not in kinds(store)
@@ -119,7 +120,7 @@ def test_c1_a_full_close_continues_on_the_last_known_positions_while_an_empty_bo
         if true.positions:
             assert "verified" not in kinds(store)
             assert "finished" not in kinds(store)
-        return msgspec.structs.replace(true, positions=())
+        return replace(true, positions=())
 
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
     venue.change("snapshot", empty)
@@ -134,7 +135,7 @@ def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality)
 
     bad = {"quality": quality, "reason": "r", "positions": (), "margin_used": D(0)}
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
-    venue.change("snapshot", lambda true: msgspec.structs.replace(true, **bad))
+    venue.change("snapshot", lambda true: replace(true, **bad))
     close(venue, store, {"BTC": D(0)}, passes=60)
     assert "finished" not in kinds(store)
     venue.recover()
@@ -148,7 +149,7 @@ def test_c1_missing_positions_are_not_flat(store: Store) -> None:
     """`positions: null` is unknown, not empty."""
 
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
-    venue.change("snapshot", lambda true: msgspec.structs.replace(true, positions=None))
+    venue.change("snapshot", lambda true: replace(true, positions=None))
     close(venue, store, {"BTC": D(0)}, passes=60)
     assert "finished" not in kinds(store)
 
@@ -188,7 +189,7 @@ def test_c4_a_close_that_cannot_finish_reports_the_residual(store: Store) -> Non
 def test_c5_an_observing_decision_touches_nothing(store: Store) -> None:
     """No planned entry, no order, no cancel: the venue gets no request."""
     venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
-    observed = msgspec.structs.replace(decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")}), mode="observe")
+    observed = replace(decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")}), mode="observe")
     assert planned_entries(observed) == ()
     closer = closer_for(venue, store)
     closer.adopt(commit(store, observed))
@@ -519,8 +520,8 @@ def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
     """An acknowledged order is queried until it is final; no second one is sent meanwhile."""
 
     venue = HonestVenue({"BTC": D(100)})
-    venue.change("submit", lambda report: msgspec.structs.replace(report, state="open", filled=D(0)))
-    venue.change("find_order", lambda report: report and msgspec.structs.replace(report, state="open"), times=5)
+    venue.change("submit", lambda report: replace(report, state="open", filled=D(0)))
+    venue.change("find_order", lambda report: report and replace(report, state="open"), times=5)
     close(venue, store, {"BTC": D(0)})
     assert kinds(store) == ["planned", "sending", "acknowledged", "filled", "verified", "finished"]
     assert len(venue.state["orders"]) == 1
@@ -552,9 +553,9 @@ def test_a_split_order_of_one_position_is_one_target(store: Store) -> None:
     """Planning splits at the venue's maximum; closing sends parts of that size until the target is reached."""
     venue = HonestVenue({"BTC": D(100)})
     whole = decide(venue, {"BTC": D(20)})
-    parts = tuple(msgspec.structs.replace(whole.intents[0], contracts=D(part)) for part in ("30", "30", "20"))
+    parts = tuple(replace(whole.intents[0], contracts=D(part)) for part in ("30", "30", "20"))
     closer = closer_for(venue, store)
-    closer.adopt(commit(store, msgspec.structs.replace(whole, intents=parts)))
+    closer.adopt(commit(store, replace(whole, intents=parts)))
     asyncio.run(drive(closer))
     assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(20), "flat")
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(30), D(30), D(20)]
@@ -565,10 +566,8 @@ def test_slippage_is_counted_against_the_mark_of_the_order_and_delay_against_the
     venue = HonestVenue({"BTC": D(10)})
     decision = decide(venue, {"BTC": D(0)})
     account = asyncio.run(venue.snapshot())
-    dearer = tuple(
-        msgspec.structs.replace(p, mark_price=D(110), notional=p.contracts * 110) for p in account.positions or ()
-    )
-    account = msgspec.structs.replace(account, positions=dearer)
+    dearer = tuple(replace(p, mark_price=D(110), notional=p.contracts * 110) for p in account.positions or ())
+    account = replace(account, positions=dearer)
     snapshot = Snapshot(NOW, (account,), "killswitch.snapshot/v1")
     (planned,) = planned_entries(decision, snapshot=snapshot)
     assert planned.data == {"contracts": "10", "target": "0", "mark": "110", "value": "110"}

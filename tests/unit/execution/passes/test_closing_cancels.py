@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
@@ -83,7 +82,7 @@ def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: 
 def test_the_cancels_of_a_suspicion_end_by_themselves_and_are_no_close(store: Store) -> None:
     """A run ends with them planned: the next one cancels, leaves the position alone, and shows no close meanwhile."""
     venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC", "o2": "BTC"})
-    decision = structs.replace(decide(venue, {}, cancels={"o1": ("BTC", "entry")}), kind="suspicion")
+    decision = replace(decide(venue, {}, cancels={"o1": ("BTC", "entry")}), kind="suspicion")
     dead = AccountExecutor("main", venue, store, VirtualClock())
     dead.adopt(commit(store, decision))
     assert dead.progress() == ()

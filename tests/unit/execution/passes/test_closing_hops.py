@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent
@@ -32,7 +31,7 @@ def sale(symbol: str, contracts: str, target: str = "0", *, after: int | None = 
 
 
 def with_intents(intents: Sequence[Intent]) -> Callable[[Decision], Decision]:
-    return lambda decision: structs.replace(decision, intents=tuple(intents))
+    return lambda decision: replace(decision, intents=tuple(intents))
 
 
 def scene_of(book: dict[Key, str | int], *rules: Rule) -> Scene:

@@ -6,8 +6,8 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.journal.codec import decode
@@ -34,8 +34,8 @@ def kinds(store: Store) -> list[str]:
 def garbling(wrong: dict[str, Any], queries: int = 2) -> HonestVenue:
     """Executes what it is sent; its answers to orders, and to the first queries, carry `wrong` fields."""
     venue = HonestVenue({"BTC": D(100)})
-    venue.change("submit", lambda true: msgspec.structs.replace(true, **wrong))
-    venue.change("find_order", lambda true: true and msgspec.structs.replace(true, **wrong), times=queries)
+    venue.change("submit", lambda true: replace(true, **wrong))
+    venue.change("find_order", lambda true: true and replace(true, **wrong), times=queries)
     return venue
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-import msgspec
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent
@@ -47,7 +47,7 @@ def held(desk: Desk) -> Decimal:
 
 def thin_market() -> Desk:
     """A market in which a tenth of the volume is available to us: 100 contracts a bar."""
-    rules = msgspec.structs.replace(FREE, participation=D("0.1"))
+    rules = replace(FREE, participation=D("0.1"))
     desk = Desk(wallet="1000000", rules=rules, volume="1000")
     desk.market.open_position("main", "A", "long", D(35_000))
     return desk

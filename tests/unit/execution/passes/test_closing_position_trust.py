@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
@@ -25,11 +25,11 @@ class Spot(HonestVenue):
         self.clock, self.lost, self.until = clock, lost, until
 
     async def snapshot(self) -> AccountSnapshot:
-        true = msgspec.structs.replace(await super().snapshot(), market="spot", margin_used=None)
+        true = replace(await super().snapshot(), market="spot", margin_used=None)
         if self.clock.monotonic() >= self.until or not self.state["orders"]:
             return true
         held = tuple(position for position in true.positions or () if position.symbol not in self.lost)
-        return msgspec.structs.replace(true, positions=held)
+        return replace(true, positions=held)
 
 
 @pytest.mark.parametrize("lost", [{"BTC"}, {"BTC", "ETH"}], ids=["a page of it", "all of it"])
@@ -69,8 +69,8 @@ def test_a_size_that_is_no_number_makes_every_position_unknown(store: Store, siz
     """Such an answer trims nothing, and the close continues at the next valid answer."""
 
     def malformed(true: AccountSnapshot) -> AccountSnapshot:
-        held = tuple(msgspec.structs.replace(each, contracts=D(size)) for each in true.positions or ())
-        return msgspec.structs.replace(true, positions=held)
+        held = tuple(replace(each, contracts=D(size)) for each in true.positions or ())
+        return replace(true, positions=held)
 
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
     venue.change("snapshot", malformed, times=30)
@@ -88,7 +88,7 @@ def test_a_full_close_continues_on_the_last_known_positions_while_sizes_are_no_n
 
     def malformed(true: AccountSnapshot) -> AccountSnapshot:
         (held,) = true.positions or (Position("BTC", "long", D(1)),)
-        return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
+        return replace(true, positions=(replace(held, contracts=D(size)),))
 
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.5",))
     venue.change("snapshot", malformed, when=lambda: venue.state["orders"])
@@ -107,7 +107,7 @@ def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:
 
     rules = (Instrument("BTC", amount_step=D("NaN"), min_amount=D("sNaN"), max_amount=D("Infinity")),)
     venue = HonestVenue({"BTC": D(100)})
-    venue.change("snapshot", lambda true: msgspec.structs.replace(true, instruments=rules))
+    venue.change("snapshot", lambda true: replace(true, instruments=rules))
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer))

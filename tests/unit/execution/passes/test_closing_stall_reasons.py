@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.store import Store
@@ -46,8 +46,8 @@ def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
 
     clock = VirtualClock()
     venue = HonestVenue({"BTC": D(100)})
-    venue.change("submit", lambda report: msgspec.structs.replace(report, state="open", filled=D(0)))
-    venue.change("find_order", lambda report: report and msgspec.structs.replace(report, state="open", filled=D(0)))
+    venue.change("submit", lambda report: replace(report, state="open", filled=D(0)))
+    venue.change("find_order", lambda report: report and replace(report, state="open", filled=D(0)))
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 5))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.engine.alerts import AlertState, advance, encode_state, read_state
 from killswitch.execution.client_order_id import client_order_id
@@ -20,6 +22,7 @@ from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
 from killswitch.model.store import ALERTS, JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
+from killswitch.store.errors import StoreError
 from tests import incidents, worlds
 from tests.incidents import FIRST, FilledStore, filled_store
 from tests.worlds import after
@@ -55,7 +58,7 @@ class ReconciliationBench(Struct):
 
     def notices_at(self, at: datetime, *orders: Order, fills: tuple[Fill, ...] = ()) -> list[str]:
         """The notices of a tick at `at`, which are kept as a tick keeps them."""
-        account = structs.replace(worlds.account("1000", ()), orders=orders, fills=fills)
+        account = replace(worlds.account("1000", ()), orders=orders, fills=fills)
         self.observer.compare(worlds.snapshot(at, account))
         notices, self.state = advance(self.state, self.observer.alerts(), to_micros(at))
         assert all(notice.severity == "page" for notice in notices)
@@ -112,6 +115,32 @@ def test_after_a_restart_the_journal_is_read_for_orders_at_the_venue(bench: Reco
     bench.journal_entry("sending", after(seconds=1), name, side="sell", amount="5")
     bench.restart()
     assert bench.notices_at(after(minutes=5), resting(name)) == []
+
+
+@pytest.mark.parametrize(("name", "answered"), [(OURS, 0), (HEX, 0), (HEX, 1)], ids=["plain", "hex", "hex-2nd-read"])
+def test_after_a_read_of_the_store_that_failed_the_order_is_looked_up_again(
+    bench: ReconciliationBench, monkeypatch: pytest.MonkeyPatch, name: str, answered: int
+) -> None:
+    """The search for its decision fails at one of its reads: the next tick finds it, and compares the side."""
+    bench.journal_entry("sending", after(seconds=1), name, side="sell", amount="5")
+    bench.restart()
+    store, reads = bench.written.store, count()
+
+    def failing(read: Callable[..., object]) -> Callable[..., object]:
+        def failed(*args: object) -> object:
+            if next(reads) >= answered:
+                raise StoreError("disk I/O error")
+            return read(*args)
+
+        return failed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "journal", failing(store.journal))
+        patched.setattr(store, "decisions", failing(store.decisions))
+        with pytest.raises(StoreError):
+            bench.notices_at(after(minutes=5), resting(name, side="buy"))
+    (text,) = bench.notices_at(after(minutes=5, seconds=1), resting(name, side="buy"))
+    assert "was sent as sell BTC" in text
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.graph.unwinding import (
     OF_CAUSE,
     PLAIN,
     ImpactRule,
-    LadderStepRule,
     SlippageRule,
     SpotRule,
     UnwindingRule,
@@ -118,7 +117,7 @@ def test_the_bound_of_the_first_matching_class_is_on_every_intent() -> None:
     book = [position(s, "long", contracts="1", mark_price="100", notional="100") for s in (BTC, ETH, "XRP/USDT:USDT")]
     view = scope_of(account("1", book), instruments=[rules(p.symbol) for p in book])
     classes = (SlippageRule((BTC,), D("0.005")), SlippageRule(("ETH", "BTC"), D("0.01")))
-    rule = UnwindingRule("u", slippage=classes, ladder=(LadderStepRule("market"),))
+    rule = UnwindingRule("u", slippage=classes, ladder=(Rung("market"),))
     assert [intent.band for intent in close_all(view, rule).intents] == [D("0.005"), D("0.01"), None]
     every = replace(rule, slippage=(*classes, SlippageRule(None, D("0.02"))))
     assert close_all(view, every).intents[2].band == D("0.02")
@@ -128,7 +127,7 @@ def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
     """As in the rule, a pause in seconds; None for market orders as fast as the venue permits."""
     rule = UnwindingRule(
         "careful", max_orders_per_minute=60, pause=2 * SECOND,
-        ladder=(LadderStepRule("limit_ioc", D(2), 3), LadderStepRule("market")),
+        ladder=(Rung("limit_ioc", D(2), 3), Rung("market")),
     )  # fmt: skip
     ladder = (Rung("limit_ioc", D(2), 3), Rung("market"))
     assert declared_unwinding(rule) == Unwinding("careful", ladder, 60, 2.0)
@@ -137,14 +136,9 @@ def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
     assert declared_unwinding(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
 
 
-def test_a_step_of_the_ladder_has_the_same_fields_in_a_decision() -> None:
-    """With the same types and defaults: a key of the document that a decision lacked would not reach the executor."""
-    assert fields(Rung) == fields(LadderStepRule)
-
-
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_applies() -> None:
     """Then the faster one, then the one with the shorter pause, then the first."""
-    ladder = (LadderStepRule("market"),)
+    ladder = (Rung("market"),)
     bounded, both = UnwindingRule("bounded", ladder=ladder), UnwindingRule("both", (), 60, ladder=ladder)
     slow, fast = UnwindingRule("slow", (), 10), UnwindingRule("fast", (), 600)
     assert most_urgent([both, bounded]) is bounded
@@ -165,7 +159,7 @@ def test_force_removes_delays_and_price_bounds_and_keeps_the_kept_assets() -> No
         5,
         BY_IMPACT,
         (SlippageRule(None, D("0.01")),),
-        (LadderStepRule("market"),),
+        (Rung("market"),),
         spot=kept,
     )
     assert without_pace(careful) == UnwindingRule("careful", ("market",), spot=kept)

@@ -11,12 +11,12 @@ from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
-from killswitch.operations.pages.wording import decision_lines
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
+from tests.shown import decision_lines
 from tests.worlds import START, account, after, position, snapshot
 
 
@@ -140,5 +140,5 @@ def test_replay_prints_positions_of_unknown_value_under_the_cap() -> None:
     for minute, pnl, equity in ((0, "0", "100000"), (1, "-10000", "90000")):
         outcome = interpreter.tick(snapshot(after(minutes=minute), account(equity, [position("A", "long", pnl)])))
     (decision,) = outcome.decisions
-    (note,) = [line for line in decision_lines(decision) if line.startswith("    note: ")]
-    assert note.startswith("    note: the value of A is unknown: closed completely because of the share cap")
+    (note,) = [line for line in decision_lines(decision) if line.startswith("  note: ")]
+    assert note.startswith("  note: the value of A is unknown: closed completely because of the share cap")

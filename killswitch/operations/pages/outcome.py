@@ -1,0 +1,154 @@
+"""The page of an operator command that was processed: its decisions, their results, its notices, and the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
+from killswitch.incident.record.results import Result
+from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
+from killswitch.model.instant import rfc3339
+from killswitch.model.legible import one_line
+from killswitch.operations.pages.wording import amount_in, headline
+from killswitch.operations.status import LockView
+from killswitch.render.document import Items, Page, Section, section
+from killswitch.render.formats import count_of
+
+
+class CommandOutcome(Struct, frozen=True):
+    """What an operator command resulted in."""
+
+    results: tuple[tuple[Decision, Result], ...]
+    notices: tuple[Notice, ...]
+    continuation: str
+    """Which process continues closes that are in progress."""
+    fired_again: Decision | None = None
+    """The decision that locked the scope again after its reset."""
+    lock: LockView | None = None
+    """The lock of the scope of a reset; None for other commands, and where no lock is written."""
+    closing: tuple[str, ...] = ()
+    """Ids of the decisions whose closes keep that lock."""
+    splits_notices: bool = False
+    """Whether each part of a notice has a line: an `apply` lists every change since its plan."""
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the command was refused, or a manual close did not reach its end."""
+        # A page about a wait for an account is no failure once the wait is over.
+        refused = any(notice.kind == "nothing_selected" for notice in self.notices)
+        return refused or any(_is_failed(*each) for each in self.results)
+
+
+def outcome_page(outcome: CommandOutcome) -> Page:
+    """One section per decision and notice; the lock of a reset comes last."""
+    return Page("Outcome", sections=tuple(_sections(outcome)))
+
+
+def outcome_record(outcome: CommandOutcome) -> dict[str, object]:
+    """The outcome as one JSON object."""
+    records = [{"decision": decision_record(decision), "result": result} for decision, result in outcome.results]
+    return {"decisions": records, "notices": outcome.notices, "lock": outcome.lock}
+
+
+def _sections(outcome: CommandOutcome) -> Iterator[Section]:
+    for decision, result in outcome.results:
+        yield from _decision(decision, *_result(decision, result, outcome.continuation))
+    for notice in outcome.notices:
+        if outcome.splits_notices:
+            first, *others = notice.text.split("; ")
+            yield Section(first, (Items(tuple(others)),))
+        else:
+            yield from section("", notice.text)
+    if outcome.fired_again is not None:
+        yield from _decision(outcome.fired_again, "it fired again: its triggers are still true")
+    if outcome.lock is not None:
+        is_unlock = any(decision.is_unlock for decision, _ in outcome.results)
+        yield from section("", _lock_text(outcome.lock, outcome.closing, is_unlock=is_unlock))
+
+
+def _decision(decision: Decision, *lines: str) -> Iterator[Section]:
+    yield from section(f"{headline(decision)}  [{decision.id}]", Items(lines))
+
+
+def _is_failed(decision: Decision, result: Result) -> bool:
+    if decision.is_manual_lock:
+        return result.locked_at is None
+    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
+
+
+def _result(decision: Decision, result: Result, continuation: str) -> list[str]:
+    if decision.kind == "reset":
+        return ["locks by hand are lifted" if decision.is_unlock else "back to normal"]
+    lines = [] if decision.is_manual_lock else result_lines(result)
+    if decision.lock is not None and result.standing != "recorded only":
+        lines.append(_lock_line(decision.lock, is_written=result.locked_at is not None))
+    return [*lines, *([f"in progress: {continuation}"] if result.standing == "closing" else [])]
+
+
+def _lock_line(order: LockOrder, *, is_written: bool) -> str:
+    """The lock of a command in one line, and the command that lifts it."""
+    if not is_written:
+        return (
+            f"the lock of {order.scope} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
+            "trade there"
+        )
+    end = f"until {rfc3339(order.until)}" if order.until else f"until `ksctl unlock {order.scope}`"
+    return f"{order.scope} is locked ({order.mode}) {end}"
+
+
+def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> str:
+    if not lock.ordered:
+        return f"{lock.scope} is not locked"
+    if not lock.has_own:
+        return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
+    if closing:
+        return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
+    remedy = f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope" if is_unlock else ""
+    return f"{lock.scope} is still locked: {lock.reason}{remedy}"
+
+
+def result_lines(result: Result) -> list[str]:
+    """Status of a close, what was reduced and paid, and why positions remain."""
+    positions = f"{count_of(result.closed, 'position')} reduced"
+    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
+    reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
+    if result.standing == "closing":
+        reasons += _remaining(result)
+    return [f"{result.standing}, {positions}, fees {amount_in(result.currencies, result.fees)}", *reasons]
+
+
+def _remaining(result: Result) -> Iterator[str]:
+    """Positions that are not at their target, the reason by their last order, and what an operator can do."""
+    hints: dict[str, None] = {}
+    ended = {ending.account for ending in result.endings}  # the ending has the reason
+    for each in result.positions:
+        held = each.start if each.left is None else each.left
+        if held <= each.target or each.account in ended:
+            continue
+        place = (each.account, each.symbol, each.side)
+        sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == place]
+        why, hint = _reason_and_hint(sent[-1]) if sent else ("no order sent yet", "")
+        yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
+        hints |= {hint: None} if hint else {}
+    yield from hints
+
+
+def _reason_and_hint(order: OrderOutcome) -> tuple[str, str]:
+    detail = f" ({one_line(order.text)})" if order.text else ""
+    if order.outcome in (RESTING, ACCEPTED):
+        return (
+            f"the venue holds the order and has not filled it{detail}",
+            "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
+        )
+    if order.outcome == f"rejected: {MARKET_CLOSED}":
+        return (
+            f"the venue accepts no orders for it now: the market is closed or trading is halted{detail}",
+            "rejected orders are sent again when trading resumes, while a runner is alive",
+        )
+    return f"its last order: {order.outcome}{detail}", ""
+
+
+MARKET_CLOSED = "market_closed"
+"""Rejection reason of a closed or halted market."""

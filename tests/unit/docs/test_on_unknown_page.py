@@ -1,0 +1,47 @@
+"""docs/on-unknown.md: its table has the choices that the program measures, and its claims hold in a few worlds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.compile import compile_loaded
+from killswitch.policy.loader import load
+from tests.evidence.on_unknown import AND_A_LOCK, CHOICES, COLUMNS, SITUATIONS, Seen, compiled, observe
+from tests.worlds.judge import seeded
+
+QUIET = "no loss, outage of 5 to 60 s"
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path) -> str:
+    return (repository / "docs" / "on-unknown.md").read_text(encoding="utf-8")
+
+
+def _worlds(choice: str) -> list[Seen]:
+    policies = compiled(choice)
+    return [observe(SITUATIONS[QUIET](seeded(QUIET, seed)), seed, policies) for seed in range(2)]
+
+
+def test_the_table_has_each_choice_in_each_situation(page: str) -> None:
+    """In the order in which the program prints them."""
+    assert f"| {' | '.join(COLUMNS)} |" in page
+    rows = [tuple(line.split(" | ")[:2]) for line in page.splitlines() if line.startswith(("| no loss", "| crash"))]
+    assert rows == [(f"| {situation}", choice) for situation in SITUATIONS for choice in CHOICES]
+
+
+def test_a_quiet_outage_closes_a_book_only_with_trip() -> None:
+    """`hold` does nothing; with a second stage on the silence trading is locked, and nothing is closed."""
+    assert all((each.ordered, each.locked) == (None, None) for each in _worlds("hold"))
+    assert all(each.ordered is None and each.locked is not None for each in _worlds(AND_A_LOCK))
+    assert all(each.false for each in _worlds("trip"))
+
+
+def test_its_policy_is_valid(page: str, tmp_path: Path) -> None:
+    """It can be copied."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
+    found, problems = compile_loaded(load([tmp_path / "policy.yaml"]))
+    assert found is not None, problems
