@@ -131,10 +131,11 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     `manual` for a manual close, and for an operator's lock, which has no `cause`,
     `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
     intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
-    that hedge others that cannot be closed, which are `covers`. `cause` is the declared reason of an operator command.
-    `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts of a manual close
-    that were unreachable: the same command closes them when they answer again. `effects` contains every effect;
-    `further`, the key `effects` of the record, only those without a key of their own.
+    that hedge others that cannot be closed, which are `covers`,
+    `breach` for what a stage takes back of what others opened under its lock. `cause` is the declared reason of an
+    operator command. `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts
+    of a manual close that were unreachable: the same command closes them when they answer again. `effects` contains
+    every effect; `further`, the key `effects` of the record, only those without a key of their own.
     """
 
     id: str
@@ -147,7 +148,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     level: int
     previous_level: int
     format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
-    kind: Literal["reset", "manual", "hedge", "suspicion"] | None = None
+    kind: Literal["reset", "manual", "hedge", "suspicion", "breach"] | None = None
     commit: str | None = None
     triggers: tuple[TriggerReading, ...] = ()
     attribution: Attribution | None = None
