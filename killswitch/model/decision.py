@@ -32,6 +32,7 @@ from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
 from killswitch.model.words import PolicyMode
+from killswitch.model.words import Rung as Rung
 from killswitch.model.words import Severity as Severity
 from killswitch.model.words import Source as Source
 
@@ -84,18 +85,6 @@ class BookChange(Struct, frozen=True):
 
     before: Book
     after: Book
-
-
-class Rung(Struct, frozen=True, omit_defaults=True):
-    """One step of the order ladder: `tries` orders of this kind, then the next step. The last one repeats without end.
-
-    `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
-    `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.
-    """
-
-    order: Literal["limit_ioc", "market", "limit"]
-    widen: Decimal = Decimal(1)
-    tries: int = 1
 
 
 class Unwinding(Struct, frozen=True, omit_defaults=True):
