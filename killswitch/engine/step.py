@@ -50,7 +50,6 @@ class StageMachine(Struct, frozen=True):
     all: int
     hold: int
     trip: int
-    warn: int
     confirm: tuple[int, ...]
     confirm_ticks: tuple[int, ...]
     grace: tuple[int, ...]
@@ -72,7 +71,6 @@ class StageMachine(Struct, frozen=True):
             all=(1 << len(graph.triggers)) - 1,
             hold=mask("hold"),
             trip=mask("trip"),
-            warn=mask("warn"),
             confirm=tuple(trigger.confirm for trigger in graph.triggers),
             confirm_ticks=tuple(trigger.confirm_ticks for trigger in graph.triggers),
             grace=tuple(trigger.grace or 0 for trigger in graph.triggers),
