@@ -33,7 +33,7 @@ def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None
     result = ksctl("validate", repository / "policies")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.count("warning KS5020: messages for `risk-desk` go nowhere") == 7
-    assert result.stdout.splitlines()[-1].startswith("7 documents, 7 warnings; sha256:")
+    assert result.stdout.splitlines()[-2:] == 0
 
 
 def test_mistakes_are_reported_with_place_caret_and_fix() -> None:
