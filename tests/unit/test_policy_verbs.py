@@ -30,8 +30,7 @@ def policy_with_warning(tmp_path: Path, repository: Path) -> Path:
 
 
 def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None:
-    """Exit 0, nothing on stderr; each set has the remark that it needs a route. The end is the result, then the digest.
-    """
+    """Exit 0, nothing on stderr; each set has the remark that it needs a route, and the digest is last."""
     result = ksctl("validate", repository / "policies")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.count("warning KS5020: messages for `risk-desk` go nowhere") == 7

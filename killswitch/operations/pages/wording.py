@@ -13,7 +13,7 @@ from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
-from killswitch.render.formats import duration_text, instant, interval, money, number
+from killswitch.render.formats import count_of, duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
@@ -108,6 +108,19 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
         for each in triggers
     )  # fmt: skip
     return Table(("trigger", "value", "threshold", "headroom", "state"), rows, notes=footnotes.notes)
+
+
+def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
+    """What a run watches, and the trigger that is nearest to its threshold; unknown triggers are counted."""
+    triggers = [(machine, each) for machine in machines for each in machine.triggers]
+    shares = [(share, *it) for it in triggers if it[1].truth is not None and (share := it[1].share) is not None]
+    unknown = sum(each.truth is None for _, each in triggers)
+    parts = [f"watching {count_of(accounts, 'account')} by {count_of(len(triggers), 'trigger')}"]
+    if shares:
+        share, machine, trigger = max(shares, key=lambda each: each[0])
+        where = f"{trigger.name} of {machine.policy} on {machine.scope}"
+        parts.append(f"nearest: {where}, {share:.0%} of its threshold")
+    return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
 
 
 def _is_young(trigger: TriggerStatus) -> bool:

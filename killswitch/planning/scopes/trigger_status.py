@@ -41,6 +41,23 @@ class TriggerStatus(Struct, frozen=True):
     true_since: datetime | None
     unknown_because: str | None
 
+    @property
+    def share(self) -> float | None:
+        """How much of its threshold the value has reached, 1 at the threshold; None where that is no proportion.
+
+        Of an interval, the end that is nearer to the threshold counts.
+        """
+        if self.value is None or self.headroom is None or self.threshold is None:
+            return None
+        is_rising, room = self.threshold.startswith(">"), self.headroom[0]
+        value = self.value[1 if is_rising else 0]
+        if value is None or room is None:
+            return None
+        limit = value + room if is_rising else value - room
+        if limit > 0.0 and not is_rising:  # a distance that shrinks
+            return limit / value if value > limit else 1.0
+        return max(0.0, value / limit) if (limit > 0.0) == is_rising and limit else None
+
 
 class WaitingStage(Struct, frozen=True):
     """A stage that fired while accounts could not be read, and whose close waits for them.
