@@ -12,6 +12,7 @@ from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
+from killswitch.planning.scopes.trigger_status import headroom_ratio
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
@@ -113,13 +114,13 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
 def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     """What a run watches, and the trigger that is nearest to its threshold; unknown triggers are counted."""
     triggers = [(machine, each) for machine in machines for each in machine.triggers]
-    shares = [(share, *it) for it in triggers if it[1].truth is not None and (share := it[1].share) is not None]
+    rooms = [(room, *it) for it in triggers if (room := headroom_ratio(it[1])) is not None]
     unknown = sum(each.truth is None for _, each in triggers)
-    parts = [f"watching {count_of(accounts, 'account')} by {count_of(len(triggers), 'trigger')}"]
-    if shares:
-        share, machine, trigger = max(shares, key=lambda each: each[0])
-        where = f"{trigger.name} of {machine.policy} on {machine.scope}"
-        parts.append(f"nearest: {where}, {share:.0%} of its threshold")
+    parts = [f"watching {count_of(accounts, 'account')}"]
+    if rooms:
+        room, machine, trigger = min(rooms, key=lambda each: each[0])
+        share = f"{max(0.0, 1.0 - room):.0%} of its threshold"
+        parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share}")
     return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
 
 

@@ -41,22 +41,22 @@ class TriggerStatus(Struct, frozen=True):
     true_since: datetime | None
     unknown_because: str | None
 
-    @property
-    def share(self) -> float | None:
-        """How much of its threshold the value has reached, 1 at the threshold; None where that is no proportion.
 
-        Of an interval, the end that is nearer to the threshold counts.
-        """
-        if self.value is None or self.headroom is None or self.threshold is None:
-            return None
-        is_rising, room = self.threshold.startswith(">"), self.headroom[0]
-        value = self.value[1 if is_rising else 0]
-        if value is None or room is None:
-            return None
-        limit = value + room if is_rising else value - room
-        if limit > 0.0 and not is_rising:  # a distance that shrinks
-            return limit / value if value > limit else 1.0
-        return max(0.0, value / limit) if (limit > 0.0) == is_rising and limit else None
+def headroom(observed: TriggerStatus) -> float | None:
+    """Smallest distance of the value from the threshold; None where it is unknown."""
+    return None if observed.truth is None or observed.headroom is None else observed.headroom[0]
+
+
+def headroom_ratio(observed: TriggerStatus) -> float | None:
+    """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
+    found, value, threshold = headroom(observed), observed.value, observed.threshold
+    if found is None or value is None or threshold is None:
+        return None
+    # The end of the value that the headroom was measured from, and from it the threshold.
+    low, high = value
+    end = high if threshold.startswith(">") else low
+    limit = None if end is None else end + found if threshold.startswith(">") else end - found
+    return found / abs(limit) if limit else None
 
 
 class WaitingStage(Struct, frozen=True):
