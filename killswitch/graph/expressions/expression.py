@@ -75,8 +75,6 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
     message = mistake.text.removeprefix("Syntax error: ")
     refused = _REFUSED.search(message)
     cannot = "CEL cannot read this" if refused is None else f"CEL cannot read `{refused[1].strip()}` here"
-    if (missing := _MISSING.search(message)) is not None:
-        return Problem("KS4001", f"a `{missing[1]}` is missing", "add it here or before", offset)
     for habit, fix in _HABITS:
         match = habit.match(text, offset)
         if match is not None:
@@ -86,7 +84,10 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
         return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
     if message == "invalid int literal":
         return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
-    return Problem("KS4001", cannot, "the language is CEL; `ksctl explain KS4001`", offset)
+    fix = "the language is CEL; `ksctl explain KS4001`"
+    if (missing := _MISSING.search(message)) is not None:
+        cannot, fix = f"a `{missing[1]}` is missing", "add it here or before"
+    return Problem("KS4001", cannot, fix, offset)
 
 
 def _value_of_a_policy(text: str) -> Problem | None:
