@@ -15,10 +15,11 @@ import aiohttp
 
 from killswitch.model.backoff import Backoff
 from killswitch.model.legible import legible, shortened
+from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import Push, VenueDownError
 from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
-from killswitch_alpaca.errors import redacted
+from killswitch_alpaca.errors import host_of, redacted
 from killswitch_alpaca.settings import AlpacaSettings
 
 HEARTBEAT = 10.0
@@ -52,7 +53,10 @@ async def listen(settings: AlpacaSettings, on_push: Callable[[Push], None], touc
         try:
             await _stream_once(settings, forward, touch)
         except (_StreamLostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = redacted(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
+            is_own = isinstance(error, _StreamLostError | RedirectRefusedError)
+            explained = None if is_own else why_unanswered(error, host_of(settings.stream))
+            text = explained or str(error) or type(error).__name__
+            why = redacted(text, settings.stream, settings.trading, settings.proxy)
             on_push(Push("lost", f"Alpaca's stream is down: {why}"))
         losses = 1 if has_received else losses + 1
         await asyncio.sleep(WAITS.after(losses))

@@ -30,6 +30,7 @@ from killswitch.model.snapshot import (
     Quality,
     Rate,
 )
+from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import (
     AccountSpec,
     Batching,
@@ -173,7 +174,8 @@ class HttpVenue(VenueAdapter):
             async with self._session.request(method, url, params=query, data=body, headers=request_headers) as answer:
                 status, headers, content = answer.status, answer.headers, await answer.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise VenueDownError(f"{self._base} cannot be reached: {error}") from error
+            why = why_unanswered(error, self._base) or f"{self._base} cannot be reached: {error}"
+            raise VenueDownError(why) from error
         except AnswerTooLargeError as error:
             raise MalformedAnswerError(f"{method} {path}: {self._base}: {error}") from error
         except (RedirectRefusedError, aiohttp.ClientError, TimeoutError) as error:

@@ -160,7 +160,7 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
     """
     factory = factory_of(spec.adapter)
     secrets = (*spec.credentials.values(), *_query_secrets(spec.endpoint))
-    redactor = Redactor(secrets)
+    redactor = Redactor(secrets, _hosts(spec.endpoint))
     try:
         adapter = factory(spec)
     except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
@@ -185,6 +185,14 @@ def _query_secrets(endpoint: str | None) -> tuple[str, ...]:
         return ()
     values = (value for _, value in parse_qsl(query) if len(value) >= SHORTEST_SECRET)
     return (query, *values) if query else ()
+
+
+def _hosts(endpoint: str | None) -> tuple[str, ...]:
+    """The host of an address: messages name it."""
+    try:
+        return (urlsplit(endpoint or "").hostname or "",)
+    except ValueError:
+        return ()
 
 
 def factory_of(name: str) -> AdapterFactory:

@@ -23,6 +23,8 @@ SHORTEST = 6
 """Characters of base64 that are hidden: fewer are in many words."""
 LEAST: Final = 4
 """Characters of a credential's beginning that are hidden where a text was cut off."""
+_PRIVATE: Final = 0xF0000
+"""The first code point of a private area of Unicode, whose characters represent hosts while credentials are hidden."""
 _ESCAPED: Final = re.compile("%[0-9A-F]{2}")
 _CUT: Final = re.compile(r"…|\.\.\.")
 _CLOSING: Final = " \n\t'\"`)]}>"
@@ -32,16 +34,26 @@ _Wording = Callable[..., Callable[..., object]]
 class Redactor:
     """Redacts the credentials of one account, as they are and in every form in which a client may write them."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], hosts: Iterable[str] = ()) -> None:
+        """`hosts`: names that no secret is: they stay readable where a credential is only a part of one."""
         written = {form for secret in secrets if secret for form in _forms(str(secret))}
         # Longer ones first: a credential that contains another one must not be left in pieces.
         self._written = sorted(written, key=len, reverse=True)
+        self._hosts = sorted({host for host in hosts if host}, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
         """`text` with every credential replaced."""
+        within = [each for each in self._written if any(each != host and host in each for host in self._hosts)]
+        for each in within:  # a credential that contains a host is hidden whole
+            text = text.replace(each, HIDDEN)
+        for number, host in enumerate(self._hosts):
+            text = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-]|\.\w)", chr(_PRIVATE + number), text)
         for each in self._written:
             text = text.replace(each, HIDDEN)
-        return self._without_beginnings(text)
+        text = self._without_beginnings(text)
+        for number, host in enumerate(self._hosts):
+            text = text.replace(chr(_PRIVATE + number), host)
+        return text
 
     def _without_beginnings(self, text: str) -> str:
         """Redact beginnings of credentials where the text was cut off."""

@@ -139,7 +139,7 @@ journal = click.option(
 lock_dir = click.option("--lock-dir", type=UncheckedPath(file_okay=False),
                         help="Folder of the lock files, one per scope. Default: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=UncheckedPath(dir_okay=False),
-                         help="One file for all scopes, for v6 readers. Default: none.")  # fmt: skip
+                         help="One file for all scopes, for bots that read a single path. Default: none.")  # fmt: skip
 
 
 def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

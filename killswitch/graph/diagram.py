@@ -10,6 +10,7 @@ from msgspec import Struct
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
+from killswitch.render.formats import count_of
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
@@ -97,7 +98,7 @@ def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
         shown = f"{trigger.threshold.op} {trigger.threshold.written}"
     confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
     if trigger.confirm_ticks:
-        confirmed = f"for {trigger.confirm_ticks} ticks"
+        confirmed = f"for {count_of(trigger.confirm_ticks, 'tick')}"
     return trigger.name, shown, f"{confirmed}; unknown: {trigger.on_unknown}"
 
 

@@ -22,6 +22,7 @@ from killswitch.lab.book import BacktestBook
 from killswitch.lab.families import FamilyBook
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
+from killswitch.render.formats import count_of
 
 STAGED: Final = "staged"
 NONE: Final = "none"
@@ -231,7 +232,8 @@ def _blocked_interrupt() -> Iterator[None]:
 
 def _died(campaign: Campaign, lost: list[str]) -> Iterator[BookRuns]:
     if lost:
-        text = f"a worker process died (killed, or out of memory?); {len(lost)} books were not run: fewer --jobs may do"
+        text = f"a worker process died (killed, or out of memory?); not run: {count_of(len(lost), 'book')}, "
+        text += "fewer --jobs may do"
         part = campaign.parts[0]
         yield BookRuns(part.market, part.member, (), (FailedRun("", f"{lost[0]} and what came after", None, text),))
 

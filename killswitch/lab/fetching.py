@@ -18,6 +18,7 @@ from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import one_line
 from killswitch.model.venue import CredentialsRefusedError, RateLimitedError, VenueDownError, VenueError
+from killswitch.render.formats import count_of
 
 TRIES = 8
 """Failed requests in a row after which the fetch ends; the next call resumes it."""
@@ -224,8 +225,8 @@ class Fetch:
                 requested = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
                 if tries == TRIES or requested > LONGEST_RETRY_AFTER:
                     raise self._error(
-                        f"gave no bars {tries} times in a row ({text}); those before {_instant(since)} are kept: "
-                        "run the same command again to resume"
+                        f"gave no bars {count_of(tries, 'time')} in a row ({text}); those before {_instant(since)} are "
+                        "kept: run the same command again to resume"
                     ) from error
                 pause = max(WAITS.after(tries), requested)
                 self.on_retry(f"{self.origin.symbol}: {text}; retry in {pause:g} s")

@@ -14,6 +14,7 @@ from msgspec import Struct
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.resting_orders import exits_of
 from killswitch.planning.rounding import CLOSED_STATES, Reduction, reduction, value_of_contracts, whole_steps
+from killswitch.render.formats import count_of
 from killswitch.valuation.position_measures import ZERO
 
 Obstacle = Literal[
@@ -103,7 +104,9 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
         yield Obstruction("wrong step", "warning", text, way_out)
     if len(found.parts) > 1:
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
-        yield Obstruction("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
+        yield Obstruction(
+            "above maximum", "note", f"{held:f} {symbol} takes {count_of(len(found.parts), 'order')}{most}"
+        )
     elif rules.max_amount is not None and rules.max_amount < held and found.parts:
         text = f"the venue's maximum of {rules.max_amount:f} cannot be satisfied by any order"
         yield Obstruction("above maximum", "warning", text, "check the venue's maximum order size")

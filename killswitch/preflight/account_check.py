@@ -25,6 +25,7 @@ from killswitch.preflight.findings import CheckRequirements, DocumentFacts, Find
 from killswitch.preflight.inspection import InspectedAccount
 from killswitch.preflight.worst_cases import WorstCase, identities, worst_cases
 from killswitch.ratelimit.poll_cost import PollCost, PolledAccount, TimerRefresh, poll_costs
+from killswitch.render.formats import count_of
 from killswitch.runner.dead_man.timer_rules import (
     TimerError,
     cancellable,
@@ -313,7 +314,7 @@ def _from_snapshot(seen: AccountSnapshot | None) -> Iterator[Capability]:
     if seen.positions:
         marks = sum(bool(position.mark_price) for position in seen.positions)
         can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"
-        yield Capability("prices", can, f"a mark for {marks} of {len(seen.positions)} positions")  # type: ignore[arg-type] # one of the three
+        yield Capability("prices", can, f"a mark for {marks} of {count_of(len(seen.positions), 'position')}")  # type: ignore[arg-type] # one of the three
     mode = seen.position_mode
     yield Capability("position mode", "yes" if mode else "no", mode or "this snapshot lacks it")
     skew = None if seen.health is None else seen.health.clock_skew_ms

@@ -22,6 +22,7 @@ from killswitch.preflight.inspection import InspectedAccount
 from killswitch.preflight.key_rights import WITHDRAWS, WITHDRAWS_WAY_OUT
 from killswitch.preflight.worst_cases import WorstCase
 from killswitch.ratelimit.poll_cost import PollCost
+from killswitch.render.formats import count_of
 
 MAX_SNAPSHOT_AGE = timedelta(minutes=1)
 """Maximum age of a current snapshot."""
@@ -359,7 +360,8 @@ def _closing(known: AccountSnapshot | None, closing: WorstCase | None, within: f
     bound = f", bound by {worst.bound_by}" if worst.bound_by else ""
     yield _warning(
         "closing",
-        f"closing everything takes {duration} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
+        f"closing everything takes {duration} at best ({count_of(worst.requests, 'request')}{bound}), "
+        f"more than {within:g} s",
         "ask the venue for higher limits, split the account, or run from separate addresses",
     )  # fmt: skip
 

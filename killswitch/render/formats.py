@@ -66,8 +66,9 @@ def rounded_duration(length: timedelta) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """A number with its noun: `1 order`, `1,200 orders`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number with its noun: `1 order`, `1,200 orders`, `2 policies`, `3 switches`."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun.endswith('ch') else 's'}"
+    return f"{number:,} {noun if number == 1 else several}"
 
 
 _RANGES = 6

@@ -58,7 +58,7 @@ from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_cloc
 
 
 class LockPaths(Struct, frozen=True):
-    """Where lock files are written: a folder with one file per scope, and optionally one file for all scopes (v6)."""
+    """Where lock files are written: a folder with one file per scope, and optionally one file for all scopes."""
 
     folder: Path
     union: Path | None

@@ -12,11 +12,12 @@ from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
-from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.planning.scopes.trigger_status import MachineStatus, headroom, headroom_ratio
+from killswitch.render.formats import count_of
 from killswitch.runner.observers import TickReport, outage_text
 from killswitch.telemetry import events
 from killswitch.telemetry.background_writer import BackgroundWriter
-from killswitch.telemetry.metrics import GaugeValues, NotificationCounts, gross, headroom, headroom_ratio
+from killswitch.telemetry.metrics import GaugeValues, NotificationCounts, gross
 
 if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
@@ -148,7 +149,7 @@ class EventEmitter:
     def _put(self, event: events.RunEvent) -> None:
         lost = self._writer.put(events.encode_event(event))
         if lost:
-            text = f"{lost} lines were lost before the last one, because the reader was too slow"
+            text = f"{count_of(lost, 'line')} lost before the last one, because the reader was too slow"
             warning = events.Warned(at=event.at, source="events", severity="warning", text=text)
             self._writer.put(events.encode_event(warning))
 

@@ -90,7 +90,7 @@ def unreadable_message(command: UnreadableCommand) -> str:
     """The message about a discarded command: cause and way out."""
     return (
         f"the command {_short(command.id)} cannot be read and is discarded: none of it is carried out "
-        f"({command.why[:_LONGEST]}): repeat it with the ksctl of this runner's version"
+        f"({command.why[:_LONGEST]}): repeat it with this runner's version of ksctl"
     )
 
 

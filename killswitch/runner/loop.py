@@ -26,6 +26,7 @@ from killswitch.model.store import ALERTS, LOCKED_BOOKS, Commands, JournalEntry,
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
@@ -142,7 +143,7 @@ class Runner:
             return end
         if stop.is_set():
             return RunEnd("stop", "stopped")
-        return RunEnd("ticks", f"all {ticks} ticks completed") if self.ticks == ticks else None
+        return RunEnd("ticks", f"{count_of(ticks, 'tick')} completed") if self.ticks == ticks else None
 
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""

@@ -105,4 +105,5 @@ def _shortfall_message(closing: Closing) -> str:
     residual = closing.residual
     left = ", ".join(f"{r.contracts.normalize():f} {r.symbol} {r.position_side} on {r.account}" for r in residual)
     end = f"the closing of decision {closing.decision} ended {closing.status}"
-    return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"
+    left = f"left: {left}" if left else "no position is known to miss its target; check them at the venue"
+    return f"{end}; {left} (ksctl explain {closing.decision} says why)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 from killswitch.model.store import OvertakenError, StoreTroubleError
@@ -63,6 +64,14 @@ class DamagedStoreError(StoreError):
         )
 
 
+class TextFileError(DamagedStoreError):
+    """The file is a text: another file was named, or a text was written over a store."""
+
+    def __init__(self, place: str) -> None:
+        cause = f"{place} is a text file and no store: name the store with --store"
+        StoreError.__init__(self, f"{cause}. If there was a store, restore a backup; {EMERGENCY}", cause)
+
+
 class DuplicateDecisionError(StoreError):
     """A decision with this id is already recorded: a tick was committed twice."""
 
@@ -93,6 +102,8 @@ _LOCKED: Final = (
     "`fuser` on the file and end its transaction"
 )
 _OTHER_FILE: Final = "this is another file (name the store with --store), or its beginning was overwritten"
+_BEGINNING: Final = 1_000
+"""Bytes of a file by which a text is recognised."""
 _PRIMARY: Final = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
@@ -110,10 +121,21 @@ def store_error(place: str, error: BaseException | None, failed: str = "could no
     if primary == sqlite3.SQLITE_BUSY:
         return WriteLockedError(place, failed, cause, _LOCKED)
     if primary == sqlite3.SQLITE_NOTADB:
-        return DamagedStoreError(place, f"{error}: {_OTHER_FILE}", "is no store, or is damaged")
+        return TextFileError(place) if _is_text(place) else DamagedStoreError(place, _OTHER_FILE, "is no store")
     if primary == sqlite3.SQLITE_CORRUPT or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
         return DamagedStoreError(place, str(error))
     return StoreError(f"the store {place} {failed}: {error}")
+
+
+def _is_text(path: str) -> bool:
+    """Whether the file begins with text, which no store does."""
+    try:
+        with Path(path).open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    # The last character may be cut.
+    return b"\0" not in beginning and "\ufffd" not in beginning.decode(errors="replace").rstrip("\ufffd")
 
 
 def _descriptors_are_used_up() -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from killswitch.model.snapshot import IN_PROGRESS
+from killswitch.planning.scopes.trigger_status import headroom, headroom_ratio
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -134,23 +135,6 @@ class Metrics:
         from opentelemetry.metrics import Observation
 
         return lambda _options: [Observation(value, labels) for value, labels in points(self._values)]
-
-
-def headroom(observed: TriggerStatus) -> float | None:
-    """Smallest distance of the value from the threshold; None where it is unknown."""
-    return None if observed.truth is None or observed.headroom is None else observed.headroom[0]
-
-
-def headroom_ratio(observed: TriggerStatus) -> float | None:
-    """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
-    found, value, threshold = headroom(observed), observed.value, observed.threshold
-    if found is None or value is None or threshold is None:
-        return None
-    # The end of the value that the headroom was measured from, and from it the threshold.
-    low, high = value
-    end = high if threshold.startswith(">") else low
-    limit = None if end is None else end + found if threshold.startswith(">") else end - found
-    return found / abs(limit) if limit else None
 
 
 def gross(account: AccountSnapshot) -> Decimal | None:

@@ -97,7 +97,7 @@ def test_journal_memory_closes_the_book_although_the_store_is_damaged(tmp_path: 
         close = ("close", *site.place, "--live", "--reason", "system-failure: disk", "--wait", "60s")
         refused = ksctl(*close)
         assert refused.returncode == 1
-        assert f"the store {site.store} is no store, or is damaged: file is not a database" in refused.stderr
+        assert f"{site.store} is a text file and no store" in refused.stderr
         assert "--journal memory" in refused.stderr
         assert len(site.venue().positions or ()) == 8
         closed = ksctl(*close, "--journal", "memory")

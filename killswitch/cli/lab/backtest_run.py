@@ -97,7 +97,11 @@ def watched_books(policies: PolicySet, books: BacktestBooks) -> BacktestBooks:
     if not parts:
         raise BookError(_unwatched_error(policies, books.parts[0].member.book))
     unwatched = [part.member.book.name for part in books.parts if part not in parts]
-    missing = (f"no policy watches {len(unwatched)} books, {unwatched[0]} for one: left out",) if unwatched else ()
+    missing = (
+        (f"no policy watches {count_of(len(unwatched), 'book')}, {unwatched[0]} for one: left out",)
+        if unwatched
+        else ()
+    )
     acting = any(graph.mode == "enforce" for graph in policies.graphs)
     observing = () if acting else ("every policy says mode: observe, so staging closes nothing; write mode: enforce",)
     return replace(books, parts=parts, missing=(*books.missing, *missing, *observing))
@@ -155,7 +159,7 @@ def _currency(book: BacktestBook) -> str:
 
 @contextmanager
 def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[OnProgress]:
-    title = f"{count_of(books, 'book')} under {rules} rules in {count_of(markets, 'market')}"
+    title = f"{count_of(books, 'book')} under {count_of(rules, 'rule')} in {count_of(markets, 'market')}"
     if quiet:
         yield lambda _: None
     elif terminal_width(sys.stderr) is None:

@@ -55,7 +55,9 @@ class DemoScreen:
         """Print the market, the book and the policies."""
         hours = bars.interval.total_seconds() * count / 3600
         click.secho(
-            f"Market {bars.name}: {len(bars.symbols)} symbols, {count} bars shown ({hours:.1f} hours)", bold=True
+            f"Market {bars.name}: {count_of(len(bars.symbols), 'symbol')}, {count_of(count, 'bar')} shown "
+            f"({hours:.1f} hours)",
+            bold=True,
         )
         for account in book.accounts:
             click.echo(f"Book {book.name}, account {account.account}: {money(account.equity, account.currency)}")
@@ -185,7 +187,7 @@ class DemoScreen:
         if decision.book is not None:
             before, after = decision.book.before.gross, decision.book.after.gross
             orders = sizes_of(decision.effects)[tag_of(Orders)]
-            self._print(f"  {orders} orders: gross {money(before)} → {money(after)}")
+            self._print(f"  {count_of(orders, 'order')}: gross {money(before)} → {money(after)}")
 
     def _journal(self, entry: Entry) -> None:
         symbol = entry.symbol

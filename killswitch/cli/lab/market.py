@@ -186,7 +186,7 @@ def _page(job: _FetchJob, done: Sequence[FetchResult]) -> Page:
     rows = [
         (
             each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
-            "none" if not each.gaps else f"{each.gaps:,} ({each.missing:,} bars)", str(each.requests),
+            "none" if not each.gaps else f"{each.gaps:,} ({count_of(each.missing, 'bar')})", str(each.requests),
         )
         for each in done
     ]  # fmt: skip

@@ -87,7 +87,7 @@ class TerminalProgress:
         rows = "\n".join(section_text(progress_section(each)) for each in closes).split("\n")
         text = [row[: width - 1] for row in rows]
         if len(text) > height - 1:
-            text = [*text[: height - 2], f"… {len(text) - height + 2} more lines"]
+            text = [*text[: height - 2], f"… {count_of(len(text) - height + 2, 'more line')}"]
         up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
         click.echo(up + "\n".join(text), color=True)
         self._drawn = len(text)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.observers import TickReport
     from killswitch.runner.policy_files import PolicyFiles
+
+
+WATCHING_EVERY = timedelta(minutes=1)
+"""Time between two lines on a terminal that say what is watched."""
 
 
 @options.verb(
@@ -306,6 +311,8 @@ class RunConsole:
         self._down: dict[str, str] = {}
         self._closing: Mapping[str, str] = {}
         self._has_begun = False
+        self._on_terminal = sys.stderr.isatty()
+        self._watching_at: datetime | None = None
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -316,6 +323,7 @@ class RunConsole:
         if not self._has_begun:
             self._has_begun = True
             self._print_orphans()
+        self._print_watching(report)
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -365,6 +373,16 @@ class RunConsole:
                 text = status if status in IN_PROGRESS else self._close_result(decision) or status
                 print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {text}")
         self._closing = current
+
+    def _print_watching(self, report: TickReport) -> None:
+        """On a terminal, print each minute that it watches: without an event, a run prints nothing else."""
+        from killswitch.operations.pages.wording import watch_line
+
+        at = report.snapshot.as_of
+        if not self._on_terminal or (self._watching_at is not None and at - self._watching_at < WATCHING_EVERY):
+            return
+        self._watching_at = at
+        print_note(f"{instant(at)}  {watch_line(report.machines(), len(report.snapshot.accounts))}")
 
     def _print_orphans(self) -> None:
         """Print latched stages whose policy or account is gone, as published in the store."""

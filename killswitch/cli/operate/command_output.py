@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import click
 from msgspec import Struct
@@ -13,7 +14,8 @@ from msgspec.structs import replace
 
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.terminal import encode_record, print_answer, print_note
-from killswitch.incident.record.results import read_result
+from killswitch.incident.record.results import read_decision, read_result
+from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -22,7 +24,9 @@ from killswitch.operations import commands
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
 from killswitch.operations.pages.wording import command_line
 from killswitch.operations.status import LockView, locks_at, runner_state
+from killswitch.planning.operator.closes import accounts_in
 from killswitch.planning.operator.plan_file import SavedPlan
+from killswitch.render.formats import money
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
@@ -126,7 +130,20 @@ def print_outcome(
 def outcome_of(answer: commands.CommandAnswer, store: Store) -> CommandOutcome:
     """The decisions and notices of an answer, with the results of the decisions."""
     results = tuple((decision, read_result(store, decision)) for decision in answer.decisions)
-    return CommandOutcome(results, answer.notices, continuation_text(store))
+    resets = (each for each in answer.decisions if each.kind == "reset" and not each.is_unlock)
+    bases = {each.id: equity for each in resets if (equity := _equity_at(store, each))}
+    return CommandOutcome(results, answer.notices, continuation_text(store), bases=bases)
+
+
+def _equity_at(store: Store, decision: Decision) -> str:
+    """The equity of the decision's scope when it was made, a sum per currency; empty where it is not known."""
+    snapshot = read_decision(store, decision).snapshot
+    sums: dict[str, Decimal] = {}
+    for account in () if snapshot is None else accounts_in(decision.scope, snapshot):
+        if account.equity is None:
+            return ""
+        sums[account.currency] = sums.get(account.currency, Decimal(0)) + account.equity
+    return " and ".join(money(amount, currency) for currency, amount in sums.items())
 
 
 def print_command_outcome(outcome: CommandOutcome, *, json: bool) -> None:

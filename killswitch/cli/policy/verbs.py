@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,12 +83,23 @@ def _page(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Seque
     from killswitch.policy.diagnostics.diagnostic import counts, diagnostics_page
 
     if policy_set is not None:
-        documents = count_of(len(loaded.documents), "document")
-        return diagnostics_page(problems, f"{documents}, {count_of(len(problems), 'warning')}; {policy_set.digest}")
+        return diagnostics_page(problems, _summary(loaded, policy_set, len(problems)), policy_set.digest)
     sums = [f"{counts(problems)}; `ksctl explain CODE` says more"]
     if _is_incomplete(loaded):
         sums.append("parts that cannot be read are not checked further: correct them and validate again")
     return diagnostics_page(problems, *sums)
+
+
+def _summary(loaded: LoadedDocuments, policy_set: PolicySet, warnings: int) -> str:
+    """What was checked: the documents by kind, and the stages and triggers that they compile to."""
+    kinds = Counter(each.kind for each in loaded.documents)
+    stages = sum(len(graph.stages) for graph in policy_set.graphs)
+    triggers = sum(len(graph.triggers) for graph in policy_set.graphs)
+    counted = [count_of(number, kind) for kind, number in kinds.items()]
+    return (
+        f"ok: {count_of(len(loaded.documents), 'document')} ({', '.join(counted)}), {count_of(stages, 'stage')}, "
+        f"{count_of(triggers, 'trigger')}, {count_of(warnings, 'warning')}"
+    )
 
 
 def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Instrument
+from killswitch.render.formats import count_of
 
 _RULED_OUT = frozenset({"below_minimum"})
 """Refusals that no further order changes."""
@@ -80,7 +81,7 @@ def evaluate_target(
     if target.attempts_without_fill >= attempts and not _goes_on(target):
         do = TargetAction.BLOCKED if target.refusal in _RULES else TargetAction.GIVE_UP
         why = "none of them filled" if target.refusal is None else f"the last one: {target.refusal}"
-        return ended(do, target, f"{target.attempts_without_fill} orders in a row closed nothing ({why})")
+        return ended(do, target, f"{count_of(target.attempts_without_fill, 'order')} in a row closed nothing ({why})")
     wanted = _held(target, shown, ledger, believe_venue=believe_venue) - target.target_size
     if target.target_size > ZERO:
         wanted = min(wanted, left_to_close(target, ledger))

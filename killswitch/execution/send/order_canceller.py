@@ -14,6 +14,7 @@ from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import Cancelled
 from killswitch.model.decision import Cancel
 from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
+from killswitch.render.formats import count_of
 
 Due = tuple[AccountJob, Cancel]
 
@@ -87,7 +88,9 @@ class OrderCanceller:
                 self._record_cancelled(job, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:
                 last = venue_text(error)
-                self._record_failed(job, cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
+                self._record_failed(
+                    job, cancel, f"{count_of(tries.failed, 'request')} in a row failed, the last one with {last}"
+                )
 
     def _record_cancelled(self, job: AccountJob, cancel: Cancel) -> None:
         place = (self._context.account, cancel.symbol)

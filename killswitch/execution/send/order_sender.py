@@ -31,6 +31,7 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch.ratelimit.budget import Reservation
+from killswitch.render.formats import count_of
 
 JOURNAL_WINDOW = 0.02
 """Real seconds for which an answer waits to be journaled with others. The order itself is already durable."""
@@ -214,7 +215,9 @@ class OrderSender:
             return [await self._context.venue.submit(request) for request in requests]
         found = tuple(await self._batches.submit(requests))
         if len(found) != len(requests):
-            raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
+            raise MalformedAnswerError(
+                f"the venue returned {count_of(len(found), 'answer')} to a batch of {count_of(len(requests), 'order')}"
+            )
         return found
 
     def _answered(self, queued: QueuedOrder, answer: OrderReport | VenueError) -> Entry:

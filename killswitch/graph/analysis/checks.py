@@ -8,10 +8,11 @@ from decimal import Decimal
 
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
-from killswitch.graph.analysis.reachability import check_reachable, condition_path
+from killswitch.graph.analysis.reachability import check_reachable, condition_path, ways
 from killswitch.graph.lowering import outcomes
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
+from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.yaml.source_map import Path
@@ -26,6 +27,7 @@ def check(spec: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence
     never = _never(spec, triggers, around)
     _position_conditions(around)
     check_reachable(spec, triggers, stages, never, found)
+    _trip_on_a_window(spec, triggers, stages, around)
 
 
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
@@ -83,6 +85,30 @@ def _position_conditions(around: Surroundings) -> None:
         fix = "write `fraction: 100%` instead" if path[-1] == "all_if" else "take it out"
         always = "this holds for every position", fix
         _warn_of_one(result, path, always, never, around.found)
+
+
+def _trip_on_a_window(
+    policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
+) -> None:
+    """Warn of a stage that closes on a new store: its triggers count as true until their windows are filled."""
+    signals = around.columns.signals
+    true_at_start = {
+        number
+        for number, trigger in enumerate(triggers)
+        if trigger is not None
+        and trigger.on_unknown == "trip"
+        and any(signals[each].window is not None for each in signals_of(trigger.condition))
+    }
+    for number, stage in enumerate(stages):
+        if around.found.gaps.has_flaw(("spec", "stages", number)) or "close" not in _keys(policy.stages[number]):
+            continue
+        names = tuple(policy.triggers)
+        for name in dict.fromkeys(names[min(way)] for way in ways(stage) if way and way <= true_at_start):
+            around.found.warning(
+                "KS5019", ("spec", "triggers", name, "on_unknown"),
+                f"`{name}` is unknown on a new store, so that `{stage.name}` closes a book that lost nothing",
+                "write `on_unknown: hold`, or use a signal without a window, such as `equity.drawdown_from_peak`",
+            )  # fmt: skip
 
 
 def _warn_of_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import isfinite
 from typing import Any, Literal, NoReturn
 
@@ -26,6 +27,7 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
+from killswitch.model.instant import SECOND
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -226,7 +228,10 @@ class ConditionReader:
     def _unsupported(self, node: Any) -> _RefusedError:
         """Report the problem; the caller raises the returned error."""
         start, width = self._tree.start(node), self._tree.width(node)
-        function, _ = operation(node)
+        function, operands = operation(node)
+        if function in ("duration", "timestamp"):
+            self._note("KS4004", f"`{function}` is not needed: times are numbers", _seconds_of(operands), start, width)
+            return _RefusedError()
         near = suggestion(function, signal_names(self._level)) if function.isidentifier() else ""
         if near:
             self._note("KS3001", f"there is no signal `{function}`", near, start, width)
@@ -240,6 +245,15 @@ class ConditionReader:
 
     def _note(self, code: str, message: str, fix: str, start: int, length: int = 1) -> None:
         self.problems.append(Problem(code, message, fix, start, max(1, length)))
+
+
+def _seconds_of(operands: list[Any]) -> str:
+    """How a CEL duration is written as a number; with an example where it cannot be read."""
+    example = "10.0"
+    if len(operands) == 1 and is_literal(operands[0], "string_value"):
+        with suppress(MistakeError):
+            example = f"{duration(operands[0].const_expr.string_value) / SECOND}"
+    return f"write the number of seconds, `{example}`; of milliseconds for a signal in ms"
 
 
 Dimension = Literal["a plain number", "money", "seconds", "milliseconds", "a compound of units"]

@@ -58,6 +58,12 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?=$|[)&|])")
 _BARE_WINDOW = re.compile(r"(?<=\()\s*((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\s*(?=\))")
 
 
+_BARE_TIME = re.compile(r"""(?<![\w."'(])(\d+(?:\.\d+)?)(?:ms|[smhd])\b(?!["'])""")
+_REFUSED = re.compile(r"(?:input|error at:) '([^']+)'")
+_MISSING = re.compile(r"missing '([^']+)' at")
+"""What the parser refuses and what it misses, in its own messages."""
+
+
 def syntax_problem(mistake: Mistake, text: str) -> Problem:
     """The problem of a CEL `mistake` in `text`, with a fix for habits of other languages."""
     if "recursion" in mistake.text or "nested" in mistake.text:
@@ -66,17 +72,22 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
     if value is not None:
         return value
     offset = min(mistake.offset or 0, len(text))
-    message = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
+    message = mistake.text.removeprefix("Syntax error: ")
+    refused = _REFUSED.search(message)
+    cannot = "CEL cannot read this" if refused is None else f"CEL cannot read `{refused[1].strip()}` here"
     for habit, fix in _HABITS:
         match = habit.match(text, offset)
         if match is not None:
             start = offset + len(match[0]) - len(match[0].lstrip())
-            return Problem("KS4001", f"CEL cannot read this: {message}", fix, start, len(match[0].lstrip()))
+            return Problem("KS4001", cannot, fix, start, len(match[0].lstrip()))
     if "'<EOF>'" in message and "mismatched input '<EOF>'" in message:
         return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
     if message == "invalid int literal":
         return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
-    return Problem("KS4001", f"CEL cannot read this: {message}", "the language is CEL; `ksctl explain KS4001`", offset)
+    fix = "the language is CEL; `ksctl explain KS4001`"
+    if (missing := _MISSING.search(message)) is not None:
+        cannot, fix = f"a `{missing[1]}` is missing", "add it here or before"
+    return Problem("KS4001", cannot, fix, offset)
 
 
 def _value_of_a_policy(text: str) -> Problem | None:
@@ -85,6 +96,10 @@ def _value_of_a_policy(text: str) -> Problem | None:
     if percent is not None:
         fix = f"an expression has no percent: write {float(percent[1]) / 100:.10g}"
         return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
+    time = _BARE_TIME.search(text)
+    if time is not None and text[: time.start()].count('"') % 2 == 0:
+        fix = "write it as a number, of seconds or of what the signal is in: `ksctl schema signals`"
+        return Problem("KS4001", f"CEL cannot read the time `{time[0]}`", fix, time.start(), len(time[0]))
     window = _BARE_WINDOW.search(text)
     if window is not None:
         message, fix = f"the window {window[1]} is not written as a text", f'write "{window[1]}", in quotes'

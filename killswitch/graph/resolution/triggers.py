@@ -23,6 +23,7 @@ from killswitch.model.instant import SECOND
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
 from killswitch.policy.yaml.source_map import Path
+from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import Level, SignalSpec, TextSignal, Unit
 
@@ -79,7 +80,7 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
     if written.confirm.ticks:
         found.warning(
             "KS5005", (*path, "confirm"),
-            f"{written.confirm.ticks} ticks last as long as the runner's interval makes them",
+            f"the duration of {count_of(written.confirm.ticks, 'tick')} depends on the runner's interval",
             "write a time, such as 2m: it means the same at every interval",
         )  # fmt: skip
     if condition is None or found.gaps.has_flaw(path):

@@ -12,7 +12,7 @@ from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.document import ChecklistItem, Command, Incident, ItemState, Money
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.journal.entries import Place
-from killswitch.render.formats import instant, money, order_numbers
+from killswitch.render.formats import count_of, instant, money, order_numbers
 
 _FOR_A_PERSON = (
     ("cause", "Root cause found", "for a person to find: write it below"),
@@ -49,7 +49,7 @@ def _closed(incident: Incident) -> _Found:
         return "open", why
     settled = incident.settled
     newest = max(each.verified_at for each in settled if each.verified_at is not None)
-    return "proved", f"the venue shows {_count(settled, 'position')} at target, last at {instant(newest)}"
+    return "proved", f"the venue shows {count_of(len(settled), 'position')} at target, last at {instant(newest)}"
 
 
 def _why_not_closed(incident: Incident) -> str | None:
@@ -62,9 +62,9 @@ def _why_not_closed(incident: Incident) -> str | None:
     if closing:
         return f"still closing on {_names(closing)}"
     if left:
-        return f"{_count(left, 'position')} not at target, see what is still open"
+        return f"{count_of(len(left), 'position')} not at target, see what is still open"
     if unclear:
-        return f"{_count(unclear, 'order')} of unknown status may still be filled"
+        return f"{count_of(len(unclear), 'order')} of unknown status may still be filled"
     if not any(firing.acted for firing in firings):
         return "nothing was sent: the account or the policy only observes"
     if unsent or partly:
@@ -81,7 +81,7 @@ def _reconciled(incident: Incident) -> _Found:
         return "open", "no order was sent: compare the venue's account with your own books"
     unclear = _unclear(orders)
     if unclear:
-        return "open", f"{_count(unclear, 'order')} of unknown status"
+        return "open", f"{count_of(len(unclear), 'order')} of unknown status"
     if incident.left or not settled:
         return "open", "the venue does not show every position at its target"
     verified: dict[Place, datetime | None] = {(it.account, it.symbol, it.side): it.verified_at for it in settled}
@@ -91,15 +91,15 @@ def _reconciled(incident: Incident) -> _Found:
         if shown is None or shown < (order.answered_at or order.sent_at):
             unseen.append(order)
     if unseen:
-        return "open", f"{_count(unseen, 'order')} answered after the position was last seen"
-    count = _count(orders, "order")
+        return "open", f"{count_of(len(unseen), 'order')} answered after the position was last seen"
+    count = count_of(len(orders), "order")
     return "proved", f"the venue reported the final status of all {count}, and showed the positions afterwards"
 
 
 def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
     unclear = _unclear(orders)
     if unclear:
-        return "open", f"what {_count(unclear, 'order')} of unknown status realised and cost is unknown"
+        return "open", f"what {count_of(len(unclear), 'order')} of unknown status realised and cost is unknown"
     if any(each.swept for each in totals.missing):
         return "open", "the result of the whole-book request is unknown: look it up in the venue's statement"
     if not any(order.filled for order in orders):
@@ -122,7 +122,7 @@ def _audited(incident: Incident) -> _Found:
         return "open", "; ".join(incident.doubts)
     if any(each.status == "closing" for each in incident.endings):
         return "open", "the closing is still being recorded"
-    decisions = _count(incident.firings, "decision")
+    decisions = count_of(len(incident.firings), "decision")
     return "proved", f"{decisions} with snapshot, policy line and every journaled order on record"
 
 
@@ -132,10 +132,6 @@ def _unclear(orders: Sequence[OrderOutcome]) -> list[OrderOutcome]:
 
 def _names(found: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(found))
-
-
-def _count(found: Sequence[object], word: str) -> str:
-    return f"{len(found)} {word}{'' if len(found) == 1 else 's'}"
 
 
 class StartedAs(Struct, frozen=True):

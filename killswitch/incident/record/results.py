@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -153,7 +153,7 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
         swept=whole_book_accounts,
         totals=count_orders(orders, [each.at for each in verified.values()], ended=status != "closing"),
         unsent=unsent,
-        currencies=_currencies(orders, snapshot),
+        currencies=_currencies({order.account for order in orders} or {*decision.accounts}, snapshot),
         **add_up(orders, has_whole_book=bool(by_request)),
     )
 
@@ -167,8 +167,7 @@ def _ending(decision: str, entry: Entry, account: str) -> AccountClose:
     return AccountClose(decision, account, status, entry.at, entry.reason, known(entry.cost), known(entry.delay))
 
 
-def _currencies(orders: Sequence[OrderOutcome], snapshot: Snapshot | None) -> tuple[str, ...]:
-    traded = {order.account for order in orders}
+def _currencies(traded: Collection[str | None], snapshot: Snapshot | None) -> tuple[str, ...]:
     accounts = () if snapshot is None else snapshot.accounts
     return tuple(sorted({each.currency for each in accounts if each.account in traded}))
 

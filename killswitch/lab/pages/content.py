@@ -15,7 +15,7 @@ from killswitch.lab.summary import Against, Figures, Group, Losers
 from killswitch.model.instant import to_micros
 from killswitch.render.chart import ChartMark, line_chart
 from killswitch.render.document import Facts, Figure, Page, Section, Table
-from killswitch.render.formats import duration_text, instant, interval, money
+from killswitch.render.formats import count_of, duration_text, instant, interval, money
 from killswitch.signals.catalogue import BY_NAME
 
 NOTES = (
@@ -212,8 +212,8 @@ def _in_turn(found: BacktestAnswer) -> Section:
     )  # fmt: skip
     head = ("book", "market", "first closed", "other side closed", "staged", "none")
     words = (
-        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone. This "
-        "happens when a fall turns into a rebound."
+        f"In {count_of(len(turns), 'book')} the losing side was closed first, and the side that had hedged it later, "
+        "alone. This happens when a fall turns into a rebound."
     )
     return Section(title, (words, _short(_table(head, rows, (4, 5)))), folded=len(rows) > 12)
 

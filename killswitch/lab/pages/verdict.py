@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Results
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import Against, Summary, in_turn
-from killswitch.render.formats import instant, listed, money
+from killswitch.render.formats import count_of, instant, listed, money
 
 NAMES = {
     STAGED: "staging",
@@ -33,7 +33,9 @@ def partial(results: Results, rules: Sequence[str]) -> str:
         return ""
     why = "stopped before its end" if results.is_stopped else "not everything could be run"
     done = sum(all((run := each.run(rule)) is not None and run.complete for rule in rules) for each in results.tried)
-    return f"This result is partial: {why}. {done} of {results.wanted} books were run to the end under every rule."
+    return (
+        f"This result is partial: {why}. {done} of {count_of(results.wanted, 'book')} run to the end under every rule."
+    )
 
 
 def percent(share: Decimal) -> str:
@@ -72,14 +74,14 @@ def _of_many(summary: Summary, currency: str | None) -> Iterator[str]:
         return
     kinds = [group for group in summary.groups if group.market is None and group.kind]
     for group in kinds or summary.groups[:1]:
-        of = f"Of {group.books} {group.kind} books" if group.kind else f"Of {group.books} books"
+        of = f"Of {count_of(group.books, f'{group.kind} book' if group.kind else 'book')}"
         for against in group.against:
             yield f"{of}, {_compared(against, currency)}."
     overall = summary.groups[0]
     if summary.in_turn:
         count = len(summary.in_turn)
         yield (
-            f"In {count} of {overall.books} books both sides were closed in turn: the losing side first, "
+            f"In {count} of {count_of(overall.books, 'book')} both sides were closed in turn: the losing side first, "
             "and later its hedge."
         )
 

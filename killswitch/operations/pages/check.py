@@ -150,7 +150,7 @@ def _of_several(
         if severity == shown_severity and len(outlooks) > 1:
             names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in outlooks)
             orders = str(sum(each.orders for each in outlooks))
-            yield (f"{len(outlooks)} positions", "", orders, _kind(severity, kind), f"{text}: {names}")
+            yield (count_of(len(outlooks), "position"), "", orders, _kind(severity, kind), f"{text}: {names}")
 
 
 def _kind(severity: str, kind: str) -> str:

@@ -104,13 +104,13 @@ def _account(account: AccountSnapshot) -> Part:
     if not account.positions:
         return line
     head = ("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L")
-    return Table(head, tuple(map(_position, account.positions)), caption=line)
+    return Table(head, tuple(_position(each, account.currency) for each in account.positions), caption=line)
 
 
-def _position(position: Position) -> tuple[str, ...]:
+def _position(position: Position, currency: str) -> tuple[str, ...]:
     return (
         position.symbol, position.side, f"{position.contracts:f}", exact(position.entry_price),
-        exact(position.mark_price), exact(position.liquidation_price), money(position.unrealized_pnl),
+        exact(position.mark_price), exact(position.liquidation_price), money(position.unrealized_pnl, currency),
     )  # fmt: skip
 
 
@@ -123,7 +123,10 @@ def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
 def _orders(history: DecisionHistory) -> Iterator[Section]:
     orders = history.result.orders
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    yield from section("Orders and fills", Table(head, tuple(map(_order, orders))))
+    accounts = () if history.snapshot is None else history.snapshot.accounts
+    currencies = {each.account: each.currency for each in accounts}
+    rows = tuple(_order(each, currencies.get(each.account, "")) for each in orders)
+    yield from section("Orders and fills", Table(head, rows))
     bounded = tuple(_bounded(number, it, it.bound) for number, it in enumerate(orders, 1) if it.bound is not None)
     columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
     yield from section("Bounds of slippage", Table(columns, bounded))
@@ -140,11 +143,12 @@ def _bounded(number: int, order: OrderOutcome, bound: Bound) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _order(order: OrderOutcome) -> tuple[str, ...]:
+def _order(order: OrderOutcome, currency: str) -> tuple[str, ...]:
     return (
         order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
-        exact(order.filled, "-"), exact(order.price, "-"), exact(order.fee, "-"),
+        exact(order.filled, "-"), exact(order.price, "-"),
+        "-" if order.fee is None else f"{exact(order.fee)} {currency}".rstrip(),
     )  # fmt: skip
 
 

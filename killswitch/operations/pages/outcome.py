@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from killswitch.model.legible import one_line
 from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
 from killswitch.render.document import Items, Page, Section, section
-from killswitch.render.formats import count_of
+from killswitch.render.formats import count_of, instant
 
 
 class CommandOutcome(Struct, frozen=True):
@@ -31,6 +31,8 @@ class CommandOutcome(Struct, frozen=True):
     """The lock of the scope of a reset; None for other commands, and where no lock is written."""
     closing: tuple[str, ...] = ()
     """Ids of the decisions whose closes keep that lock."""
+    bases: Mapping[str, str] = {}
+    """Id of a reset's decision → the equity of its scope, from which stages measure their losses then."""
     splits_notices: bool = False
     """Whether each part of a notice has a line: an `apply` lists every change since its plan."""
 
@@ -55,7 +57,10 @@ def outcome_record(outcome: CommandOutcome) -> dict[str, object]:
 
 def _sections(outcome: CommandOutcome) -> Iterator[Section]:
     for decision, result in outcome.results:
-        yield from _decision(decision, *_result(decision, result, outcome.continuation))
+        lines = _result(decision, result, outcome.continuation)
+        if decision.id in outcome.bases:
+            lines.append(_basis_line(outcome.bases[decision.id], decision))
+        yield from _decision(decision, *lines)
     for notice in outcome.notices:
         if outcome.splits_notices:
             first, *others = notice.text.split("; ")
@@ -87,6 +92,11 @@ def _result(decision: Decision, result: Result, continuation: str) -> list[str]:
     if lock is not None and result.standing != "recorded only":
         lines.append(_lock_line(lock.order, is_written=result.locked_at is not None))
     return [*lines, *([f"in progress: {continuation}"] if result.standing == "closing" else [])]
+
+
+def _basis_line(equity: str, reset: Decision) -> str:
+    """From what stages measure after a reset by an operator."""
+    return f"the next stage measures from {equity}, the equity at {instant(reset.as_of)}: start, peak and windows"
 
 
 def _lock_line(order: LockOrder, *, is_written: bool) -> str:

@@ -170,7 +170,7 @@ def _pace(decision: Decision) -> str:
     unwinding = decision.unwinding
     parts = []
     if unwinding is not None and unwinding.max_orders_per_minute is not None:
-        parts.append(f"at most {unwinding.max_orders_per_minute} orders a minute")
+        parts.append(f"at most {count_of(unwinding.max_orders_per_minute, 'order')} a minute")
     if unwinding is not None and unwinding.pause is not None:
         parts.append(f"{unwinding.pause:g} s between two slices of a position")
     return ", ".join(parts) or "as fast as the venue allows"

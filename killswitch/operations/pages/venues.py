@@ -11,7 +11,7 @@ from killswitch.accounts.plug_ins import AbsentPlugIn
 from killswitch.model.inspection import Capability
 from killswitch.model.venue import RateLimit, VenueListing
 from killswitch.render.document import Items, Page, Section, Table, section
-from killswitch.render.formats import duration_text
+from killswitch.render.formats import count_of, duration_text
 
 _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
 _BY = {"account": "", "symbol": " a symbol", "address": " an address"}
@@ -128,7 +128,7 @@ def dead_man(listing: VenueListing, *, full: bool = False) -> str:
     longest = "" if rule.longest is None else f" to {_time(rule.longest)}"
     parts = [f"one for each {rule.reach}, {_time(rule.shortest)}{longest or ' or more'}"]
     if rule.a_day is not None:
-        parts.append(f"triggers at most {rule.a_day} times a day")
+        parts.append(f"triggers at most {count_of(rule.a_day, 'time')} a day")
     stops = {True: "cancels stops too", False: "leaves stops untouched", None: "whether it cancels stops is unknown"}
     parts.append(stops[rule.takes_stops])
     if rule.quiet_for_maintenance:

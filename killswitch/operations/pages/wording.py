@@ -12,8 +12,9 @@ from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
+from killswitch.planning.scopes.trigger_status import headroom_ratio
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
-from killswitch.render.formats import duration_text, instant, interval, money, number
+from killswitch.render.formats import count_of, duration_text, instant, interval, money, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
@@ -109,6 +110,19 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
         for each in triggers
     )  # fmt: skip
     return Table(("trigger", "value", "threshold", "headroom", "state"), rows, notes=footnotes.notes)
+
+
+def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
+    """What a run watches, and the trigger that is nearest to its threshold; unknown triggers are counted."""
+    triggers = [(machine, each) for machine in machines for each in machine.triggers]
+    rooms = [(room, *it) for it in triggers if (room := headroom_ratio(it[1])) is not None]
+    unknown = sum(each.truth is None for _, each in triggers)
+    parts = [f"watching {count_of(accounts, 'account')}"]
+    if rooms:
+        room, machine, trigger = min(rooms, key=lambda each: each[0])
+        share = f"{max(0.0, 1.0 - room):.0%} of its threshold"
+        parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share}")
+    return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
 
 
 def _is_young(trigger: TriggerStatus) -> bool:

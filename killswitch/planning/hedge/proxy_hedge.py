@@ -21,6 +21,7 @@ from killswitch.planning.hedge.uncloseable import TickAccounts, UncloseablePosit
 from killswitch.planning.rounding import CLOSED_STATES, whole_steps
 from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.planning.stage_decision import duration
+from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Beta, least_squares_beta
 from killswitch.signals.history.marks import MarkKey, Marks
 from killswitch.valuation.position_measures import ZERO, notional
@@ -221,7 +222,9 @@ def _beta(uncloseable: UncloseablePosition, hedge: HedgeInstrument, rule: HedgeR
         most = max(most, found, key=lambda each: len(each[0]))
     count, window = len(most[0]), duration(rule.window)
     if count < LEAST_RETURNS:
-        raise _CannotError(f"its beta is unknown: {count} returns of both in {window}, and {LEAST_RETURNS} are needed")
+        raise _CannotError(
+            f"its beta is unknown: {count_of(count, 'return')} of both in {window}, and {LEAST_RETURNS} are needed"
+        )
     beta = least_squares_beta(*most)
     if beta is None:
         raise _CannotError(f"its beta is unknown: it has not moved in {window}")

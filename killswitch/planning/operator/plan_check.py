@@ -25,6 +25,7 @@ from killswitch.planning.orders.slices import TradedMarkets, cut_of
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
+from killswitch.render.formats import count_of
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments, ScopeView
 
@@ -160,7 +161,7 @@ def _differences(decision: Decision, view: ScopeView, rule: UnwindingRule) -> It
     for place, orders in _by_place(decision.intents).items():
         expected = again.get(place, [])
         if len(orders) != len(expected):
-            yield f"its basis gives {len(expected)} orders for {_where(place)}, and it has {len(orders)}"
+            yield f"its basis gives {count_of(len(expected), 'order')} for {_where(place)}, and it has {len(orders)}"
         for number, (order, other) in enumerate(zip(orders, expected, strict=False), start=1):
             for name, value in order.items():
                 if value != other[name]:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from killswitch.graph.nodes import RankingRule
 from killswitch.planning.targets.ranking import Candidate, Ranked
+from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
 from killswitch.signals.history.marks import MarkKey
 from killswitch.signals.history.scope import History
@@ -110,7 +111,7 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
     series = history.marks.returns(assets, history.last_at, rule.window, rule.sample)
     count = len(series[0]) if series else 0
     if count < max(rule.least, 2):
-        return f"only {count} returns of all its symbols together were recorded, and the ranking asks for {rule.least}"
+        return f"all its symbols together have only {count_of(count, 'return')}, and the ranking asks for {rule.least}"
     of_assets = shrunk_covariance(series)
     place = [assets.index(key) for key in keys]
     covariance = [[of_assets[i][j] for j in place] for i in place]

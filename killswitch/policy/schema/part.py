@@ -37,6 +37,11 @@ class Part(BaseModel):
         for key in cls.model_fields.values():
             key.description = None if key.description is None else " ".join(key.description.split())
 
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """The fix for the unknown `key`, where people expect it and another form works; else None."""
+        return None
+
 
 class MistakeError(ValueError):
     """An invalid value: the diagnostic code, the message, and the fix."""

@@ -134,6 +134,12 @@ class Target(Part):
     apprise: AppriseTarget | None = None
     """A service that Apprise supports. Left out: another key is the target."""
 
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """Services are not keys: Apprise sends to them, by a URL that is a secret."""
+        name = f"{key.upper().replace('-', '_')}_URL" if re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", key) else "SERVICE_URL"
+        return f"write `apprise: {{url: env:{name}}}`, and the service's Apprise URL in that environment variable"
+
 
 class RouteSpec(Part):
     """Which messages are sent to which targets."""

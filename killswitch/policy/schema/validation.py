@@ -227,6 +227,7 @@ class _Faults:
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
             keys = f"known keys: {', '.join(known)}" if known else "no key is known here: write `{}`"
             fix = f"write `{near}`" if near else f"remove it; {keys}"
+            fix = self._parts[path[:-1]].instead_of(key) or fix
             self._report("KS2001", path, message, fix, key=True)
         return near
 
@@ -255,6 +256,10 @@ class _Faults:
             what = "this" if is_hidden else quoted(value)
             message = f"{what} is not {wanted}" if wanted else f"{what} does not fit: {error['msg']}"
             fix = _FIXES[wanted] if wanted else f"see the values of `{path[-1]}` in the reference of documents"
+            keys = tuple(keys_of(unwrap(place.annotation)[0])) if is_part(place.annotation) else ()
+            if wanted is _MAPPING and len(keys) == 1:
+                inside = "…" if is_hidden or not str(value).isalnum() else value
+                fix = f"write it below its key: `{path[-1]}: {{{keys[0]}: {inside}}}`"
             self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 
     def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:

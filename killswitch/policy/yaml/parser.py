@@ -262,15 +262,43 @@ def _syntax(error: Any, text: str) -> YamlProblem:
     if at >= 0:
         span = TextSpan(line, at, line, at + 1)
         return YamlProblem("KS1102", span, "a tab where YAML requires spaces", "replace the tab with spaces")
-    problem = (error.problem or "this is not YAML").replace("\n", " ")
-    begun = error.context_mark
-    if begun is not None and begun.line < mark.line:
-        problem += f" ({error.context}, begun in line {begun.line + 1})"
+    message, fix = _explained(error.problem or "", error.context or "", (error.context_mark or mark).line + 1)
     column = mark.column if line == mark.line else len(written)
-    return YamlProblem("KS1101", TextSpan(line, column, line, column + 1), problem, _SYNTAX_FIX)
+    return YamlProblem("KS1101", TextSpan(line, column, line, column + 1), message, fix)
 
 
-_SYNTAX_FIX = "look for a missing colon, quote or bracket, or for inconsistent indentation, here or just above"
+def _explained(problem: str, context: str, begun: int) -> tuple[str, str]:
+    """Message and fix for a syntax error of ruamel: its `problem`, and the `context` that has `begun` in that line."""
+    for pattern, message, fix in _SYNTAX_ERRORS:
+        if (found := re.search(pattern, f"{problem}; {context}")) is not None:
+            return message.format(*found.groups(), line=begun), fix.format(*found.groups())
+    return "this is not valid YAML", "look for a missing colon, quote or bracket, or for inconsistent indentation"
+
+
+_SYNTAX_ERRORS = (
+    (r"mapping values are not allowed", "a `:` where no key can be",
+     "quote a value that contains `: `, or align the key with its neighbours"),
+    (r"(?:mapping keys|sequence entries) are not allowed", "an item of a list or mapping cannot begin here",
+     "begin it on a line of its own, below its key"),
+    (r"(?:end of stream|document separator).*quoted scalar",
+     "the text in quotes that begins in line {line} does not end", "add the closing quote"),
+    (r"expected ',' or '(\S)', but got '<stream end>'", "the bracket that opens in line {line} is not closed",
+     "add `{0}` at its end"),
+    (r"expected ',' or '(\S)'", "a comma or `{0}` is missing", "separate items with commas, and close with `{0}`"),
+    (r"<block end>, but found '(?:-|<block sequence start>)'", "a list item cannot begin here",
+     "align it with the other items, or put the list below a key of its own"),
+    (r"<block end>, but found '<scalar>'", "more text after the end of a value", "put the whole value in quotes"),
+    (r"<block end>", "the indentation fits no line above", "align the key with the keys that it belongs to"),
+    (r"character ['\"](.)['\"] that cannot start", "a value cannot begin with `{0}`", "put the value in quotes"),
+    (r"chomping or indentation|indentation indicator", "text behind `|` or `>`", "begin the text in the next line"),
+    (r"escape (?:character|sequence)|double-quoted scalar", "an escape that YAML does not have",
+     "write a backslash as `\\\\`, or use single quotes"),
+    (r"expected the node content", "a value is missing here", "write the value, or remove the bracket"),
+    (r"could not find expected ':'", "a key without a colon", "write `key: value`"),
+    (r"document (?:start|end)", "more text after the end of the document", "separate documents by a line with `---`"),
+)  # fmt: skip
+"""Pattern in a syntax error of ruamel → message, and fix; `{0}` is what the pattern captured, `{line}` where the
+context begins."""
 
 
 def _unprintable(position: int, text: str) -> YamlProblem:

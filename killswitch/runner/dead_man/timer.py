@@ -19,6 +19,7 @@ from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, VenueTimer
+from killswitch.render.formats import count_of
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timer_rules import (
     CLOSED_TO_ORDERS,
@@ -225,7 +226,9 @@ class DeadManTimer:
 
     def _obstacles(self, account: AccountSnapshot, fired: int) -> Iterator[Obstacle]:
         if self.venue.a_day is not None and fired >= self.venue.a_day:
-            yield Obstacle(f"it has fired {fired} times in 24 h, the most that the venue allows", page="fired")
+            yield Obstacle(
+                f"it has fired {count_of(fired, 'time')} in 24 h, the most that the venue allows", page="fired"
+            )
         if self.venue.quiet_for_maintenance:
             if self.maintenance is not None:
                 yield Obstacle(f"the venue announces {self.maintenance}", page="maintenance")

@@ -124,15 +124,22 @@ def _secret(to: str) -> str:
 
 def url_redaction(url: str) -> Callable[[str], str]:
     """A function that removes an Apprise URL, and every part of it, from a text: any part may be a token."""
-    parts = {url, unquote(url)}
+    parts, hosts = {url, unquote(url)}, set[str]()
     try:
         split = urlsplit(url)
         parts |= {split.netloc, split.path, split.query}
+        if split.scheme in _WITH_A_HOST:
+            hosts = {split.hostname or "", split.netloc.rpartition("@")[2]}
     except ValueError:
         pass  # not a URL: the pieces below are its only parts
     for each in tuple(parts):
         parts |= set(_pieces(each)) | set(_pieces(unquote(each)))
-    return Redactor(part for part in parts if len(part) >= SHORTEST_SECRET).hide
+    parts -= hosts
+    return Redactor((part for part in parts if len(part) >= SHORTEST_SECRET), hosts).hide
+
+
+_WITH_A_HOST = frozenset({"json", "jsons", "xml", "xmls", "form", "forms"})
+"""Schemes whose URL names a host; with others, that place may hold a token."""
 
 
 def _pieces(text: str) -> list[str]:

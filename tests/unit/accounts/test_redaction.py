@@ -100,6 +100,31 @@ def test_of_two_credentials_the_one_that_contains_the_other_is_hidden_whole() ->
     assert Redactor(["abc", "abcdef", ""]).hide("abcdef abc") == f"{HIDDEN} {HIDDEN}"
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("demo.venue.test refused the connection", "demo.venue.test refused the connection"),
+        ("GET http://demo.venue.test:8701/demo", f"GET http://demo.venue.test:8701/{HIDDEN}"),
+        ("cannot reach demo.venue.test", "cannot reach demo.venue.test"),
+        ("the key demo is refused by xdemo.venue.test", f"the key {HIDDEN} is refused by x{HIDDEN}.venue.test"),
+        ("login at demo.venue.test/T0KEN", f"login at {HIDDEN}"),
+    ],
+)
+def test_a_credential_that_is_a_part_of_a_host_leaves_the_host_readable(text: str, hidden: str) -> None:
+    """The host is written in the document of the account; a credential that contains it is hidden whole."""
+    assert Redactor(["demo", "demo.venue.test/T0KEN"], ["demo.venue.test"]).hide(text) == hidden
+
+
+def test_the_host_of_a_venue_is_named_although_a_credential_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of a demo is often a word of its address."""
+    spec = AccountSpec("main", "leaky", "swap", "USDT", "http://demo.venue.test:1", {}, {"key": "demo"})
+    error = VenueDownError("demo.venue.test refused the connection with key demo")
+    monkeypatch.setattr(plug_ins, "factory_of", lambda _: lambda _: Leaky(error))
+    with pytest.raises(VenueDownError) as raised:
+        asyncio.run(make_adapter(spec).snapshot())
+    assert str(raised.value) == f"demo.venue.test refused the connection with key {HIDDEN}"
+
+
 def test_a_credential_that_is_not_utf8_is_hidden_too() -> None:
     """The environment passes such bytes as surrogates; quoting them must not raise."""
     redactor = Redactor(["k\udcffy"])

@@ -92,7 +92,7 @@ DIFFERENT = {
     "a comparison": edited("at_least", "above"),
     "a time": edited("confirm: 2m", "confirm: 3m"),
     "ticks for a time": edited("confirm: 2m, on_unknown: hold}", "confirm: 2s, on_unknown: hold}"),
-    "an answer to unknown": edited("on_unknown: hold", "on_unknown: trip"),
+    "an answer to unknown": edited("on_unknown: hold", "on_unknown: warn"),
     "an expression": edited("venue.age > 30", "venue.age > 31"),
     "a label": edited("owner: desk", "owner: desc"),
     "the order of a list": edited("[fall, old]", "[old, fall]"),

@@ -136,6 +136,14 @@ def test_a_secret_never_appears_in_a_reason_or_on_a_stream(
     assert TOKEN not in out + err
 
 
+def test_the_host_of_a_webhook_is_named_and_its_token_is_not() -> None:
+    """Which machine does not answer is what one looks for; of a service, the same place of the URL is a token."""
+    reason = "desk.example:8080 refused the connection"
+    for url in (f"json://desk.example:8080/{TOKEN}", f"json://user:{TOKEN}@desk.example:8080/"):
+        assert url_redaction(url)(f"{reason}: {TOKEN} of user").startswith(f"{reason}: [hidden credential] of ")
+    assert TOKEN not in url_redaction(f"slack://{TOKEN}/b/c")(f"{TOKEN} refused the connection")
+
+
 def test_a_corrected_secret_is_used_at_the_next_attempt() -> None:
     """A reference is resolved for every message, so a run needs no restart."""
     answers = iter(["nothing://here", f"json://127.0.0.1:{free_port()}/"])

@@ -188,7 +188,7 @@ def test_a_partial_result_is_marked_in_every_form(policies: PolicySet) -> None:
     """With how much of it there is."""
     stopped = tried(run("staged", "1"), run("none", "1", complete=False), name="c")
     found, shown = answer_and_page(policies, Results((book_with_curve(), stopped), (), 70, False, True))
-    warning = "This result is partial: stopped before its end. 1 of 70 books were run to the end under every rule."
+    warning = "This result is partial: stopped before its end. 1 of 70 books run to the end under every rule."
     assert warning in text(shown)
     assert warning in markdown(shown)
     assert warning in html(shown)

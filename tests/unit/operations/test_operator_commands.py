@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
+from killswitch.planning.scopes.trigger_status import MachineStatus
+from killswitch.render.formats import instant
 from killswitch.runner.locks.lock_writer import LockWriter
 from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.errors import StoreError
@@ -32,6 +35,7 @@ from tests.runner_world import ScriptedVenue, World, crash_policy
 from tests.shown import status_text
 from tests.unit.operations.test_live_verbs import ACCOUNT, WATCH
 from tests.unit.runner.test_loop import crash
+from tests.unit.telemetry.test_headroom import observed_trigger
 from tests.worlds import START
 
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -220,6 +224,39 @@ def test_a_run_does_not_repeat_the_results_of_earlier_closes(
     terminal.ticked(report("closing"))
     assert "closing d1: closing" in capsys.readouterr().err
     store.close()
+
+
+def test_a_run_on_a_terminal_says_every_minute_that_it_watches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first tick and a minute later, with the trigger nearest to its threshold; nothing where it is no terminal.
+
+    Of 10%, a fall of 6.2% is 62%; 2% of 4% is less; an unknown trigger is counted, and never the nearest.
+    """
+    triggers = (
+        observed_trigger(">=", (0.02, 0.02), (0.02, 0.02), truth=False),
+        observed_trigger(">=", (0.062, 0.062), (0.038, 0.038), truth=False),
+        observed_trigger(">=", (0.0, 1.0), (-0.9, 0.1), truth=None),
+    )
+    machine = MachineStatus("p", "account/main", "enforce", 0, None, None, None, None, triggers)
+
+    def printed(*seconds: int) -> list[str]:
+        store = store_with(tmp_path, ())
+        terminal = RunConsole(store, json=False)
+        for second in seconds:
+            quiet = report("flat")
+            at = replace(quiet.snapshot, as_of=START + timedelta(seconds=second), accounts=(), closings=())
+            terminal.ticked(replace(quiet, snapshot=at, machines=lambda: (machine,)))
+        store.close()
+        return capsys.readouterr().err.splitlines()
+
+    assert printed(0, 60) == []
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    lines = "\n".join(printed(0, 1, 59, 61, 62)).replace("\n  ", " ").splitlines()  # wrapped by the width
+    line = "watching 0 accounts; nearest: fall of p on account/main, 62% of its threshold; 1 trigger unknown"
+    assert [" ".join(each.split()) for each in lines] == [
+        f"{instant(START + timedelta(seconds=at))} {line}" for at in (0, 61)
+    ]
 
 
 @pytest.mark.parametrize("decided_here", [True, False], ids=["decided in this run", "decided in an earlier run"])

@@ -10,6 +10,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page
 from killswitch.operations.status import LockView
 from killswitch.render.document import text
+from killswitch.render.formats import instant
 from tests.worlds import START
 
 RESET = Decision(
@@ -34,6 +35,14 @@ def test_a_reset_shows_what_fired_again_and_why_its_scope_is_locked() -> None:
         "reset from level 2 by ada: p on account/main  [r1]\n  back to normal\n\n"
         "level 1 trim: p on account/main  [f1]\n  it fired again: its triggers are still true\n\n"
         "account/main is still locked: p: loss"
+    )
+
+
+def test_a_reset_says_from_what_the_next_stage_measures() -> None:
+    """The equity of its scope when it was processed, with its time."""
+    assert text(outcome_page(outcome(bases={"r1": "93,500.00 USDT"}))) == (
+        "reset from level 2 by ada: p on account/main  [r1]\n  back to normal\n"
+        f"  the next stage measures from 93,500.00 USDT, the equity at {instant(START)}: start, peak and windows"
     )
 
 

@@ -140,14 +140,15 @@ def test_another_programs_database_is_refused(path: Path) -> None:
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    """A text file in its place is reported, not overwritten."""
-    path.write_text("apiVersion: killswitch.dev/v1\n" * 100)
-    before = path.read_bytes()
-    with pytest.raises(
-        StoreError,
-        match=r"is no store, or is damaged: file is not a database: this is another file \(name the store with",
-    ):
+    """Another file in its place is reported as what it is, not overwritten, and a text is not called damaged."""
+    path.write_bytes(b"\x7fELF\0" * 1000)
+    with pytest.raises(StoreError, match=r"is no store: this is another file \(name the store with --store\)"):
         open_store(str(path))
+    path.write_text("apiVersion: killswitch.dev/v1 ä\n" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="is a text file and no store: name the store with --store") as refused:
+        open_store(str(path))
+    assert "damaged" not in str(refused.value)
     assert path.read_bytes() == before
 
 

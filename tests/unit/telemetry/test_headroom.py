@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.planning.scopes.trigger_status import Span, TriggerStatus
-from killswitch.telemetry.metrics import headroom, headroom_ratio
+from killswitch.planning.scopes.trigger_status import Span, TriggerStatus, headroom, headroom_ratio
 
 
 def observed_trigger(op: str, value: Span | None, room: Span | None, truth: bool | None) -> TriggerStatus:

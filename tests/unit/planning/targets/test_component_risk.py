@@ -148,7 +148,7 @@ def test_too_little_history_cuts_every_position_alike_with_the_reason() -> None:
     assert set(left(decision, snapshots).values()) == {Decimal(5)}
     assert decision.intents[0].symbol == "A"  # the loser, by the formula `normalised`
     assert decision.reason == (
-        "the component risk is unknown (only 29 returns of all its symbols together were recorded, and the ranking "
+        "the component risk is unknown (all its symbols together have only 29 returns, and the ranking "
         "asks for 30): ranked as normalised; the same part of every position is closed, not the worst ranked first"
     )
 
