@@ -127,7 +127,8 @@ def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
 class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effects"}):
     """A decision of the stage machine or an operator: its effects and the reason.
 
-    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a manual close,
+    `kind` is absent for a stage that fires, `reset` for a return to a lower level and for an operator's unlock,
+    `manual` for a manual close, and for an operator's lock, which has no `cause`,
     `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
     intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
     that hedge others that cannot be closed, which are `covers`. `cause` is the declared reason of an operator command.
@@ -188,6 +189,17 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     def until(self) -> datetime | None:
         """The earliest time at which an effect expires, such as a lock; None if none does."""
         return min((end for effect in self.effects if (end := expiry_of(effect)) is not None), default=None)
+
+    @property
+    def is_manual_lock(self) -> bool:
+        """Whether it is the lock of an operator who closes nothing: a manual close has a cause."""
+        closes = bool(self.intents or self.cancels or self.waits_for)
+        return self.kind == "manual" and self.cause is None and self.lock is not None and not closes
+
+    @property
+    def is_unlock(self) -> bool:
+        """Whether it lifts the locks by hand of its scope; a reset of a stage has the level from which it returns."""
+        return self.kind == "reset" and self.previous_level == 0
 
     @property
     def is_suspicion(self) -> bool:

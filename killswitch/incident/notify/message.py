@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
-from killswitch.incident.record.close_causes import manual_close_text, order_texts
+from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.filters import percent
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Effect, Lock, Orders, in_record_order, kind_of
@@ -184,11 +184,11 @@ def _message(
 
 
 def _headline(decision: Decision) -> str:
+    if decision.kind == "manual" or decision.is_unlock:
+        return f"{command_text(decision)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
-    if decision.kind == "manual":
-        return f"{manual_close_text(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "hedge":
         return f"temporary hedge: {decision.policy} on {decision.scope}"
     if decision.is_withdrawal:
