@@ -194,7 +194,6 @@ def test_the_demo_writes_its_messages_to_a_file_and_pages_nobody_about_missing_r
     assert "nobody is notified" not in text
 
 
-
 @pytest.fixture
 def paper_commands(readme: str) -> str:
     """The commands of the section on the paper venue."""

@@ -26,6 +26,7 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
+from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -227,7 +228,9 @@ class ConditionReader:
         """Report the problem; the caller raises the returned error."""
         start, width = self._tree.start(node), self._tree.width(node)
         function, _ = operation(node)
-        near = suggestion(function, signal_names(self._level)) if function.isidentifier() else ""
+        near = nearest_of(function, "signal")
+        if not near and function.isidentifier():
+            near = suggestion(function, signal_names(self._level))
         if near:
             self._note("KS3001", f"there is no signal `{function}`", near, start, width)
         else:
