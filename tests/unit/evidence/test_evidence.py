@@ -49,7 +49,7 @@ def test_a_firing_is_false_if_the_book_was_worth_as_much_a_day_later(
 
 
 def of_one_book(repository: Path, name: str = "futures-degross", kind: str = "hedged") -> Evidence:
-    """A book in a crash, a hedged one in a calm month: 101,000 after 30% without protection, 95,000 after 12% with it."""
+    """A book in a crash, a hedged one in a calm month: 101,000 after 30% unprotected, 95,000 after 12% with it."""
     folder = repository / "policies" / name
     tested = (Candidate(name, folder.name, read_policies([folder]).policies),)
     runs = {(name, rule): run(rule, "95000", "0.12") for rule in (STAGED, CLOSE_ALL, IN_PROPORTION)}
