@@ -32,6 +32,7 @@ from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
 from killswitch.model.words import PolicyMode
+from killswitch.model.words import Rung as Rung
 from killswitch.model.words import Severity as Severity
 from killswitch.model.words import Source as Source
 
@@ -86,18 +87,6 @@ class BookChange(Struct, frozen=True):
     after: Book
 
 
-class Rung(Struct, frozen=True, omit_defaults=True):
-    """One step of the order ladder: `tries` orders of this kind, then the next step. The last one repeats without end.
-
-    `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
-    `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.
-    """
-
-    order: Literal["limit_ioc", "market", "limit"]
-    widen: Decimal = Decimal(1)
-    tries: int = 1
-
-
 class Unwinding(Struct, frozen=True, omit_defaults=True):
     """How the intents of a decision are executed: `name` of the document, ladder and rate.
 
@@ -131,10 +120,11 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     `manual` for a manual close, and for an operator's lock, which has no `cause`,
     `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
     intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
-    that hedge others that cannot be closed, which are `covers`. `cause` is the declared reason of an operator command.
-    `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts of a manual close
-    that were unreachable: the same command closes them when they answer again. `effects` contains every effect;
-    `further`, the key `effects` of the record, only those without a key of their own.
+    that hedge others that cannot be closed, which are `covers`,
+    `breach` for what a stage takes back of what others opened under its lock. `cause` is the declared reason of an
+    operator command. `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts
+    of a manual close that were unreachable: the same command closes them when they answer again. `effects` contains
+    every effect; `further`, the key `effects` of the record, only those without a key of their own.
     """
 
     id: str
@@ -147,7 +137,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     level: int
     previous_level: int
     format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
-    kind: Literal["reset", "manual", "hedge", "suspicion"] | None = None
+    kind: Literal["reset", "manual", "hedge", "suspicion", "breach"] | None = None
     commit: str | None = None
     triggers: tuple[TriggerReading, ...] = ()
     attribution: Attribution | None = None

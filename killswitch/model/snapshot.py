@@ -319,6 +319,8 @@ class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str
     since: Instant
     accounts: tuple[str, ...]
+    stage: str | None = None
+    """The stage that has fired; None for a lock on suspicion or by hand."""
 
 
 class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.terminal import encode_record, print_answer, print_note
 from killswitch.incident.record.results import read_result
+from killswitch.model.effects import Lock, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause, ChangeCause, LockMode
@@ -91,7 +92,7 @@ def _closing_on(scope: str | None, store: Store) -> list[str]:
 
 def is_lock_unwritten(store: Store, answer: commands.CommandAnswer) -> bool:
     """Whether the lock of a decision of the answer is not in its file yet."""
-    locks = (each for each in answer.decisions if each.lock is not None)
+    locks = (each for each in answer.decisions if of_kind(each.effects, Lock) is not None)
     return any(read_result(store, each).locked_at is None for each in locks)
 
 

@@ -183,14 +183,17 @@ def _message(
     )  # fmt: skip
 
 
+_ADDITIONAL = {"hedge": "temporary hedge", "breach": "answer to a lock breach"}
+
+
 def _headline(decision: Decision) -> str:
     if decision.kind == "manual" or decision.is_unlock:
         return f"{command_text(decision)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
-    if decision.kind == "hedge":
-        return f"temporary hedge: {decision.policy} on {decision.scope}"
+    if decision.kind in _ADDITIONAL:
+        return f"{_ADDITIONAL[decision.kind]}: {decision.policy} on {decision.scope}"
     if decision.is_withdrawal:
         return f"the suspicion has ended, its trading lock is lifted: {decision.policy} on {decision.scope}"
     if decision.is_suspicion:

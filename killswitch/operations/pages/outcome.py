@@ -9,6 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
+from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import one_line
 from killswitch.operations.pages.wording import amount_in, headline
@@ -82,8 +83,9 @@ def _result(decision: Decision, result: Result, continuation: str) -> list[str]:
     if decision.kind == "reset":
         return ["locks by hand are lifted" if decision.is_unlock else "back to normal"]
     lines = [] if decision.is_manual_lock else result_lines(result)
-    if decision.lock is not None and result.standing != "recorded only":
-        lines.append(_lock_line(decision.lock, is_written=result.locked_at is not None))
+    lock = of_kind(decision.effects, Lock)
+    if lock is not None and result.standing != "recorded only":
+        lines.append(_lock_line(lock.order, is_written=result.locked_at is not None))
     return [*lines, *([f"in progress: {continuation}"] if result.standing == "closing" else [])]
 
 

@@ -44,8 +44,9 @@ def _headline(decision: Decision) -> str:
         return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
-    if decision.kind == "hedge":
-        return f"temporary hedge: {where} ({decision.reason or 'no reason'})"
+    if decision.kind in ("hedge", "breach"):
+        what = "temporary hedge" if decision.kind == "hedge" else "answer to a lock breach"
+        return f"{what}: {where} ({decision.reason or 'no reason'})"
     if decision.is_withdrawal:
         return f"end of the suspicion of {decision.stage}: {where}"
     if decision.is_suspicion:

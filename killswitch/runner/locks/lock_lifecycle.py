@@ -169,6 +169,7 @@ class LockLifecycle:
             WrittenLock(
                 each.decision, each.policy, each.scope, self._since[each.decision],
                 tuple(sorted(self._arming.reached_by(each.policy, each.scope))),
+                None if each.on_suspicion else each.stage,
             )
             for each in self._wanted.values()
             if each.decision in self._since and each.in_force(now)
