@@ -49,6 +49,8 @@ class LockedAccount(Struct, frozen=True):
     """The time of the last snapshot: an account that was not polled repeats it, with its fills."""
     by_resting: bool = True
     """Whether all fills since were of such orders."""
+    is_blind: bool = False
+    """Whether fills were unknown in a snapshot since, so that nobody knows who enlarged a position."""
 
 
 class OwnOpening(Struct, frozen=True):
@@ -106,6 +108,7 @@ class LockBreaches:
         self.found: tuple[LockBreach, ...] = ()
         """The breaches of the last snapshot."""
         self._unknown: tuple[str, ...] = ()
+        self._growth: tuple[Alert, ...] = ()
 
     def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
         """Restore the books of an earlier run, and what its decisions opened; DamagedStateError if they are damaged."""
@@ -126,7 +129,8 @@ class LockBreaches:
     @property
     def alerts(self) -> Alerts:
         """A page for each position that was enlarged under a lock, as of the last snapshot."""
-        return Alerts(tuple({each.alert.key: each.alert for each in self.found}.values()), self._unknown)
+        found = {each.key: each for each in (*(breach.alert for breach in self.found), *self._growth)}
+        return Alerts(tuple(found.values()), self._unknown)
 
     def acted(self, decisions: Iterable[Decision]) -> None:
         """Remember what our own decisions open."""
@@ -151,7 +155,14 @@ class LockBreaches:
                 if book is not None:
                     books[lock.decision, name] = book
         self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
-        return bool(found or unknown)
+        self._growth = tuple(
+            alert
+            for lock in snapshot.locks
+            for name in lock.accounts
+            if (book := books.get((lock.decision, name))) is not None and book.is_blind and name in accounts
+            for alert in _unexplained_growth(book, accounts[name], lock)
+        )
+        return bool(found or unknown or self._growth)
 
 
 def _is_unknown(account: AccountSnapshot) -> bool:
@@ -185,7 +196,10 @@ def _followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) 
         positions.append(LockedPosition(*key, size) if size < before.least else replace(before, filled=filled))
     opening = [fill for fill in fills if any(sizes.get(key, ZERO) > ZERO for key in _sides(fill))]
     by_resting = book.by_resting and all(fill.order in book.resting for fill in opening)
-    return replace(book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting)
+    is_blind = book.is_blind or account.fills is None
+    return replace(
+        book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting, is_blind=is_blind
+    )
 
 
 def _sizes(account: AccountSnapshot) -> dict[tuple[str, Side], Decimal]:
@@ -226,6 +240,24 @@ def _breaches(
         if held is not None and more > ZERO and each.symbol not in converted:
             alert = _alert(held, more, each.least, account, lock, by_resting=book.by_resting)
             yield LockBreach(account, held, more, lock, alert)
+
+
+def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> Iterator[Alert]:
+    """A page for each position that grew while the account's fills were unknown: it is not known to be a breach."""
+    if _is_unknown(account):
+        return
+    least = {(each.symbol, each.side): each.least for each in book.positions}
+    for (symbol, side), size in _sizes(account).items():
+        more = size - least.get((symbol, side), ZERO)
+        if more > ZERO:
+            text = (
+                f"{account.account} is locked since {instant(lock.since)}, and its {symbol} {side} has grown by {more} "
+                "since; whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"
+            )
+            yield Alert(
+                f"breach-unknown/{account.account}/{symbol}/{side}", "page", text,
+                NoticeGroup(lock.policy, lock.scope, "warning", symbol), measure=(more,),
+            )  # fmt: skip
 
 
 def _alert(

@@ -26,7 +26,7 @@ INCIDENT_FORMAT = "killswitch.incident/v1"
 State = Literal["open", "closed"]
 MomentKind = Literal[
     "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "told", "reset", "hand",
-    "protection", "hedge", "suspicion",
+    "protection", "hedge", "suspicion", "breach",
 ]  # fmt: skip
 ItemState = Literal["proved", "open"]
 

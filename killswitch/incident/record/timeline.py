@@ -44,7 +44,7 @@ _NAMED = 6
 
 _ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
 """Kinds that are sorted after the others of the same instant."""
-_KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
+_KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge", "breach": "breach"}
 _ANSWER_TEXTS = {
     Acknowledged: "was accepted by the venue",
     Unknown: "has an unknown status",
@@ -126,6 +126,8 @@ def _fired(firing: Firing) -> str:
         return f"{manual_close_text(firing.cause)} by {firing.author or 'unknown'}: {why}"
     if firing.kind == "hedge":
         return f"a temporary hedge was decided on: {why}"
+    if firing.kind == "breach":
+        return f"the stage answers a breach of its lock: {why}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
     remark = "" if firing.acted else "; recorded only, nothing is sent"
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){remark}"

@@ -157,6 +157,15 @@ def test_a_finding_is_notified_once_and_never_resolved() -> None:
     assert course.tick(40_000, finding) == ["order 1 is still open"]
 
 
+def test_a_finding_that_becomes_worse_is_paged_once() -> None:
+    """A warning, then a page at every tick: the first of these pages, and no other."""
+    course = Course()
+    course.tick(0, Alert("order/1/open", "warning", "order 1 is late", lasts=False))
+    for second in range(1, 4):
+        course.tick(second, Alert("order/1/open", "page", "order 1 is lost", lasts=False))
+    assert course.notices == [(0, "warning", "order 1 is late"), (1, "page", "order 1 is lost")]
+
+
 def test_more_findings_than_are_remembered_are_notified_once() -> None:
     """Those that every tick finds, such as commands that cannot be read; once they are gone, the bound applies."""
     course = Course()

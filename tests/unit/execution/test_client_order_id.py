@@ -50,6 +50,19 @@ def test_ids_of_one_book_are_distinct(venue: str) -> None:
     assert len(names) == 10_000
 
 
+def test_a_decision_of_a_store_is_part_of_the_id_in_plain_form() -> None:
+    """A decision's id of twenty letters and digits, then the intent and the attempt to the base of 36."""
+    name = client_order_id("0123456789abcdefghij", 35, 36)
+    assert name == "ks" + "0123456789abcdefghij" + "000z" + "00010"
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_two_decisions_of_a_store_never_have_the_same_ids(venue: str) -> None:
+    """Twenty letters and digits that differ in the last: an order of the second is not taken for one of the first."""
+    rule, _ = VENUES[venue]
+    assert client_order_id("0123456789abcdefghij", 0, 1, rule) != client_order_id("0123456789abcdefghik", 0, 1, rule)
+
+
 def test_a_venue_whose_ids_are_too_short_is_refused() -> None:
     """Thirteen characters cannot distinguish the orders of one day: no order is better than two with one id."""
     with pytest.raises(ValueError, match="13 characters are too short"):

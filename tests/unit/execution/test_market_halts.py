@@ -248,6 +248,26 @@ def test_a_change_around_a_resting_order_is_queried_at_once(change: str) -> None
     assert queried[1] - queried[0] == {"position": 1, "order": 2}[change]
 
 
+def test_new_rules_of_a_market_that_stays_halted_are_no_opening() -> None:
+    """A snapshot shows another minimum amount with the market still halted: the resting order is not queried."""
+    key = STOCKS[0]
+    scene = Scene({key: 10}, markets=halted_markets(key), exchange=Broker)
+    queried: list[int] = []
+
+    def change_rules() -> None:
+        queried.append(scene.calls("find_order"))
+        scene.exchange.markets[key[0]].minimum = Decimal(1)
+        scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed)
+
+    # The last query was sent at 100 s, and the next one is due at 120 s.
+    scene.at(101.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed))
+    scene.at(105.0, change_rules)
+    scene.at(107.0, lambda: queried.append(scene.calls("find_order")))
+    scene.decide({key: 0})
+    scene.play(patience=110)
+    assert queried[1] == queried[0] > 0
+
+
 def test_a_limit_that_rests_in_a_halt_is_cancelled_and_queried() -> None:
     """Its cancel is not sent every second; once it is gone, the position waits for the opening with no open order."""
     key = STOCKS[0]

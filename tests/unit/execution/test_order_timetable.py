@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+from msgspec.structs import replace
+
 from killswitch.execution.state.account_job import Timetable
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import Unwinding
+from tests.faults.exchange import Key
+from tests.faults.scene import Scene
 
 D = Decimal
 
@@ -46,3 +51,14 @@ def test_without_a_declared_pace_everything_may_leave_at_once() -> None:
     table = Timetable(None)
     table.record_sent(target("A"), 10.0)
     assert (table.due(target("A")) <= 10.0, table.is_declared) == (True, False)
+
+
+def test_a_close_keeps_the_pace_that_its_policy_declares() -> None:
+    """Six orders a minute: three positions are closed ten seconds apart."""
+    positions: list[Key] = [("A", "long"), ("B", "long"), ("C", "long")]
+    scene = Scene(dict.fromkeys(positions, 10))
+    slow = Unwinding("slow", max_orders_per_minute=6)
+    scene.decide(dict.fromkeys(positions, 0), change=lambda decision: replace(decision, unwinding=slow))
+    assert scene.play() == {"d1": "flat"}
+    first, *others = (deed.at for deed in scene.exchange.deeds)
+    assert [at - first for at in others] == pytest.approx([10.0, 20.0], abs=0.5)

@@ -113,6 +113,18 @@ def test_an_account_that_cannot_be_read_is_unknown_and_keeps_its_book() -> None:
     assert page.measure == (Decimal(4),)
 
 
+def test_growth_while_fills_are_unknown_is_paged_as_unknown_and_is_no_breach() -> None:
+    """A venue without a list of fills: a deposit or a bot, nobody can tell."""
+    breaches = LockBreaches()
+    blind = replace(book(3, "4"), fills=None)
+    (page,) = found(breaches, at(2, book(2, "0")), at(3, blind))
+    assert (page.key, page.measure) == ("breach-unknown/main/BTC/long", (Decimal(4),))
+    assert page.text.endswith(
+        "whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"
+    )
+    assert breaches.found == ()
+
+
 def test_a_breach_is_over_when_the_lock_is_or_when_it_is_closed() -> None:
     """Without a lock anybody may trade."""
     breaches = LockBreaches()
