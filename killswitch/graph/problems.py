@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
+from killswitch.policy.diagnostics.unsupported import PAGE, nearest_of
 from killswitch.policy.schema.validation import NO_GAPS, Gaps, closest
 from killswitch.policy.yaml.source_map import Path, SourceMap
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -99,8 +100,8 @@ def signal_problem(name: str, level: Level) -> tuple[str, str, str] | None:
     """(code, message, fix) if `name` is no signal, or not a signal of this level; else None."""
     spec = BY_NAME.get(name)
     if spec is None:
-        near = suggestion(name, signal_names(level))
-        return "KS3001", f"there is no signal `{name}`", near or "`ksctl schema signals` lists them all"
+        near = nearest_of(name, "signal") or suggestion(name, signal_names(level))
+        return "KS3001", f"there is no signal `{name}`", near or f"`ksctl schema signals` lists them all; see {PAGE}"
     if spec.level == level:
         return None
     if level == "scope":

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
+from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.document import API_VERSION, VersionedPart
@@ -147,7 +148,8 @@ class _Loader:
             return kind
         near = closest(str(kind), list(KINDS))
         message = f"{quoted(kind)} is not a kind of document" + (f", did you mean `{near}`?" if near else "")
-        fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}"
+        missing = None if near else nearest_of(str(kind), "document")
+        fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}" + (f"; {missing}" if missing else "")
         self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
         return None
 

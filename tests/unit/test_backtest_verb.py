@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.cli import ksctl
+from killswitch.cli.lab.demo import POLICIES
 from killswitch.lab.crash import crash_bars
 
 BOOK = """\
@@ -74,9 +75,9 @@ def test_the_three_rules_are_compared_side_by_side(policies: str) -> None:
     assert read["complete"] is True
 
 
-def test_the_backtest_ends_with_the_equity_of_the_demo(policies: str, readme_equity: str) -> None:
+def test_the_backtest_ends_with_the_equity_of_the_demo(repository: Path, readme_equity: str) -> None:
     """The live run of the demo and the backtest of the same bars end with the same equity."""
-    result = ksctl_backtest("--policies", policies, "--crash", 7)
+    result = ksctl_backtest("--policies", str(repository / "policies" / POLICIES), "--crash", 7)
     assert readme_equity in result.output
 
 

@@ -30,14 +30,14 @@ def policy_with_warning(tmp_path: Path, repository: Path) -> Path:
 
 
 def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None:
-    """Exit 0, nothing on stderr; each set has the remark that it needs a route, and the digest is last."""
+    """Exit 0, nothing on stderr, and no warning: each set has a policy and a route to the log; the digest is last."""
     result = ksctl("validate", repository / "policies")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.count("warning KS5020: messages for `risk-desk` go nowhere") == 7
-    summary, digest = result.stdout.splitlines()[-2:]
-    written = "".join(path.read_text() for path in (repository / "policies").rglob("*.yaml"))
+    summary, digest = result.stdout.splitlines()
+    written = "".join(path.read_text() for path in (repository / "policies").rglob("policy.yaml"))
     stages = written.count(" cooldown: ")  # each stage has one
-    assert re.fullmatch(rf"ok: 7 documents \(7 Policies\), {stages} stages, \d+ triggers, 7 warnings", summary)
+    kinds = r"7 NotificationRoutes, 7 Policies|7 Policies, 7 NotificationRoutes"
+    assert re.fullmatch(rf"ok: 14 documents \(({kinds})\), {stages} stages, \d+ triggers, 0 warnings", summary)
     assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
 
 
@@ -84,11 +84,14 @@ def test_json_output_lists_valid_documents(repository: Path) -> None:
     """Kind, name and file of each document, and the digest of all."""
     answer = json.loads(ksctl("validate", repository / "policies", "--output", "json").stdout)
     assert (answer["valid"], answer["complete"]) == (True, True)
-    assert {(each["code"], each["severity"]) for each in answer["diagnostics"]} == {("KS5020", "warning")}
+    assert answer["diagnostics"] == []
     assert answer["digest"].startswith("sha256:")
-    assert [each["name"] for each in answer["documents"]] == sorted(
-        folder.name for folder in (repository / "policies").iterdir() if folder.is_dir()
-    )
+    assert [(each["name"], each["kind"]) for each in answer["documents"]] == [
+        (folder.name, kind)
+        for folder in sorted((repository / "policies").iterdir())
+        if folder.is_dir()
+        for kind in ("Policy", "NotificationRoute")
+    ]
 
 
 def test_warnings_fail_only_under_strict(policy_with_warning: Path) -> None:

@@ -13,6 +13,7 @@ from tools.reference.diagnostics import diagnostics_page
 from tools.reference.documents import policy_page
 from tools.reference.guarantees import guarantees_page
 from tools.reference.incident import incident_page
+from tools.reference.not_yet import not_yet_page
 from tools.reference.signals import signals_page
 
 
@@ -32,4 +33,5 @@ def reference() -> Mapping[str, str]:
         "cli.md": cli_page(),
         "incident.md": incident_page(),
         "guarantees.md": guarantees_page(),
+        "not-yet.md": not_yet_page(),
     }

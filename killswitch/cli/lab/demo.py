@@ -27,6 +27,8 @@ from killswitch.model.snapshot import Instrument
 from killswitch.render.document import table_text
 
 FOLDER = Path("demo-run")
+POLICIES = "futures-degross"
+"""The shipped set for the demo's book, which is long and short."""
 
 
 @verb("ksctl demo")
@@ -34,7 +36,7 @@ FOLDER = Path("demo-run")
 @click.option("--book", "book_at", type=IN_FILE,
               help="Positions of the account. Default: eight symbols of the market, long and short.")  # fmt: skip
 @click.option("--policies", "policies_at", type=click.Path(exists=True, path_type=Path),
-              help="Policies to run. Default: the shipped futures-drawdown.")  # fmt: skip
+              help="Policies to run. Default: the shipped futures-degross.")  # fmt: skip
 @option("--seed", type=int, default=7, help="Seed of the generated crash and the paper venue.")
 @option("--folder", type=OUT_FOLDER, default=FOLDER,
         help="Folder of the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
@@ -49,10 +51,10 @@ def demo(
     from killswitch.cli.session import load_policies
     from killswitch.content import policies_folder
 
-    loaded = load_policies([policies_at or policies_folder() / "futures-drawdown"])
+    loaded = load_policies([policies_at or policies_folder() / POLICIES])
     bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
-    screen = DemoScreen(pace)
+    screen = DemoScreen(pace, policies_at or Path("policies") / POLICIES)
     try:
         asyncio.run(run_demo(loaded, bars, book, seed, folder, screen))
         compare(loaded.policies, bars, book, worst_hours(bars, book), seed, folder)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +18,7 @@ from killswitch.cli.lab.backtest_run import paper_venue
 from killswitch.cli.lab.demo_screen import DemoScreen
 from killswitch.cli.live.run_outputs import open_reports
 from killswitch.cli.session import opened_store
+from killswitch.incident.notify.targets import LOGGER
 from killswitch.lab.bars import BarTable, read_market
 from killswitch.lab.book import BacktestBook, BookAccount, demo_book, read_book
 from killswitch.lab.crash import crash_bars
@@ -90,6 +94,7 @@ async def run_demo(
     recording = folder / "recording.jsonl"
     bars_between_reports = max(1, REPORT_INTERVAL // bars.interval)
     with (
+        _messages_in(folder / "messages.log"),
         opened_store(store_at, read_only=False) as store,
         open_reports(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
     ):
@@ -101,8 +106,7 @@ async def run_demo(
         await runner.start()
         for bars_left in reversed(range(shown.count)):
             await runner.tick()
-            screen.record_lowest("with the policies", feed)
-            screen.record_lowest("without", bystander.until(clock.now()))
+            screen.observe_unprotected(bystander.until(clock.now()))
             due = feed.due
             for _ in range(ROUNDS):
                 working = await runner.advance()
@@ -117,6 +121,18 @@ async def run_demo(
             await clock.sleep((due - clock.now()).total_seconds())
         await runner.finish()
     screen.end(feed, bystander, book, folder)
+
+
+@contextmanager
+def _messages_in(path: Path) -> Iterator[None]:
+    """Write messages of `log` targets to the file instead of between the lines of the screen."""
+    handler, logger = logging.FileHandler(path, encoding="utf-8"), logging.getLogger(LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def _account(account: BookAccount, market: PaperMarket, clock: VirtualClock) -> ArmedAccount:

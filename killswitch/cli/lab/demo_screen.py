@@ -32,18 +32,21 @@ MAX_SILENCE_SECONDS = 30 * 60
 """Seconds of market time after which a tick without events is printed."""
 PRINTED_MOVE = Decimal("0.01")
 """Relative move of equity that is printed."""
+WITH_THE_POLICIES, WITHOUT = "with the policies", "without"
 
 
 class DemoScreen:
-    """Print the run; `pace` is the pause after each line, in seconds."""
+    """Print the run of `policies_at`; `pace` is the pause after each line, in seconds."""
 
-    def __init__(self, pace: float) -> None:
+    def __init__(self, pace: float, policies_at: Path) -> None:
         self._pace = pace
+        self._policies_at = policies_at
         self._shown_equity: Decimal | None = None
         self._shown_at: datetime | None = None
         self._first_equity: Decimal | None = None
         self._triggers: dict[tuple[str, str, str], tuple[bool, bool]] = {}
         self._acting: list[str] = []
+        self._last_fired = "DECISION"
         self._journaled: dict[str, int] = {}
         self._store: Store | None = None
         self._at: datetime | None = None
@@ -78,7 +81,7 @@ class DemoScreen:
         for account in book.accounts:
             with_, without = (feed.market.snapshot(account.account) for feed in (protected, bystander))
             click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
-            for name, final in (("with the policies", with_), ("without", without)):
+            for name, final in ((WITH_THE_POLICIES, with_), (WITHOUT, without)):
                 lowest = self._lowest.get((name, account.account))
                 held = final.positions
                 open_text = "positions unknown" if held is None else f"{count_of(len(held), 'position')} open"
@@ -87,20 +90,22 @@ class DemoScreen:
                 )
         store = folder / "killswitch.sqlite"
         click.echo(
-            f"\nWritten to {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
-            "Next steps:"
+            f"\nWritten to {folder}/: the store, the reports, the locks, trading_lock.json, recording.jsonl and "
+            "messages.log. Next steps:"
         )
         ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
         click.echo(f"  {ksctl} report --store {store}")
         click.echo(f"  {ksctl} history --store {store}")
-        click.echo(f"  {ksctl} explain {self._acting[-1] if self._acting else 'DECISION'} --store {store}")
-        click.echo(f"  {ksctl} replay --policies policies/futures-drawdown --snapshots {folder / 'recording.jsonl'}")
+        click.echo(f"  {ksctl} explain {self._last_fired} --store {store}")
+        click.echo(f"  {ksctl} replay --policies {self._policies_at} --snapshots {folder / 'recording.jsonl'}")
 
     # -- as it happens ------------------------------------------------------------------------------------
 
     def ticked(self, report: TickReport) -> None:
         """Print the equity if it moved, triggers that changed, and stages that fired."""
         self._at = report.snapshot.as_of
+        for account in report.snapshot.accounts:
+            self._lower(WITH_THE_POLICIES, account.account, account.equity)
         equities = [account.equity for account in report.snapshot.accounts]
         equity = None if None in equities else sum((e for e in equities if e is not None), Decimal(0))
         changes = self._changes()
@@ -114,13 +119,14 @@ class DemoScreen:
             self._decision(decision)
         self._acting += report.acting_on
 
-    def record_lowest(self, name: str, feed: Feed) -> None:
-        """Record the lowest equity of the book with or without the policies."""
+    def observe_unprotected(self, feed: Feed) -> None:
+        """Record the lowest equity of the book without the policies."""
         for account in feed.market.accounts:
-            equity = feed.market.snapshot(account).equity
-            if equity is not None:
-                key = (name, account)
-                self._lowest[key] = min(equity, self._lowest.get(key, equity))
+            self._lower(WITHOUT, account, feed.market.snapshot(account).equity)
+
+    def _lower(self, name: str, account: str, equity: Decimal | None) -> None:
+        if equity is not None:
+            self._lowest[name, account] = min(equity, self._lowest.get((name, account), equity))
 
     def print_journal(self) -> None:
         """Print the journal entries since the previous call."""
@@ -181,6 +187,7 @@ class DemoScreen:
         if decision.is_suspicion:
             self._print(decision.reason or "suspicion", "yellow")
             return
+        self._last_fired = decision.id
         self._print(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
         if decision.attribution is not None and decision.attribution.window:
             self._print(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")

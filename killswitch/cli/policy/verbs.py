@@ -67,7 +67,7 @@ def _read(
     if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
     unrouted = unrouted_names(loaded.documents)
-    if policy_set.routes:
+    if any(target.kind != "log" for route in policy_set.routes for target in route.targets):  # a log always works
         from killswitch.runner.notify.target_check import target_warnings
 
         unrouted += target_warnings(policy_set)

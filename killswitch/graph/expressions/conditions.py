@@ -28,6 +28,7 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
 from killswitch.model.instant import SECOND
+from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -232,7 +233,9 @@ class ConditionReader:
         if function in ("duration", "timestamp"):
             self._note("KS4004", f"`{function}` is not needed: times are numbers", _seconds_of(operands), start, width)
             return _RefusedError()
-        near = suggestion(function, signal_names(self._level)) if function.isidentifier() else ""
+        near = nearest_of(function, "signal")
+        if not near and function.isidentifier():
+            near = suggestion(function, signal_names(self._level))
         if near:
             self._note("KS3001", f"there is no signal `{function}`", near, start, width)
         else:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.schema.cross_key_checks import COMPARISONS
 from killswitch.policy.schema.part import (
     EMPTY_LIST,
@@ -226,7 +227,8 @@ class _Faults:
         if not (path[:-1] in self._forms and key in _FORM_KEYS):
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
             keys = f"known keys: {', '.join(known)}" if known else "no key is known here: write `{}`"
-            fix = f"write `{near}`" if near else f"remove it; {keys}"
+            missing = None if near else nearest_of(key, "action", "key")
+            fix = f"write `{near}`" if near else f"remove it; {missing or keys}"
             fix = self._parts[path[:-1]].instead_of(key) or fix
             self._report("KS2001", path, message, fix, key=True)
         return near
@@ -269,7 +271,9 @@ class _Faults:
             message = f"{quoted(value)} is not `{allowed[0]}`"
         elif near is not None:
             message += f"; did you mean `{near}`?"
-        self._report("KS2004", path, message, f"write {' or '.join([near] if near else allowed)}")
+        missing = nearest_of(str(value), "scope") if near is None and path[-1] == "each" else None
+        fix = f"write {' or '.join([near] if near else allowed)}" + (f"; {missing}" if missing else "")
+        self._report("KS2004", path, message, fix)
 
     def _report(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
         on_key = key and bool(path) and isinstance(path[-1], str)

@@ -45,3 +45,16 @@ def test_its_policy_is_valid(page: str, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     found, problems = compile_loaded(load([tmp_path / "policy.yaml"]))
     assert found is not None, problems
+
+
+def test_each_shipped_set_names_its_choice_and_the_delay_that_the_page_measured(page: str, repository: Path) -> None:
+    """`hold` on every trigger, and the p50 and p90 of the page, in whole seconds."""
+    row = next(line for line in page.splitlines() if line.startswith("| crash, outage of 5 to 60 s | hold |"))
+    median, ninth = re.findall(r"(\d+)\.\d s", row.split(" | ")[5])
+    for policy in sorted((repository / "policies").glob("*/policy.yaml")):
+        choices = re.findall(r"on_unknown: (\w+)", policy.read_text(encoding="utf-8"))
+        readme = " ".join((policy.parent / "README.md").read_text(encoding="utf-8").split())
+        assert set(choices) == {"hold"}
+        assert "`on_unknown: hold`" in readme
+        assert f"within {median} s of the loss, nine of ten within {ninth} s" in readme
+        assert "(../../docs/on-unknown.md)" in readme

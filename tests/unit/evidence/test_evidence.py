@@ -48,16 +48,16 @@ def test_a_firing_is_false_if_the_book_was_worth_as_much_a_day_later(
     assert recovered(course(**path), to_micros(START + fired * HOUR)) is false
 
 
-def of_one_book(repository: Path) -> Evidence:
-    """A hedged book in a crash and in a calm month: 101,000 after 30% without protection, 95,000 after 12% with it."""
-    folder = repository / "policies" / "futures-degross"
-    tested = (Candidate("futures-degross", folder.name, read_policies([folder]).policies),)
-    member = tried(kind="hedged").member
-    runs = {("futures-degross", rule): run(rule, "95000", "0.12") for rule in (STAGED, CLOSE_ALL, IN_PROPORTION)}
+def of_one_book(repository: Path, name: str = "futures-degross", kind: str = "hedged") -> Evidence:
+    """A book in a crash, a hedged one in a calm month: 101,000 after 30% unprotected, 95,000 after 12% with it."""
+    folder = repository / "policies" / name
+    tested = (Candidate(name, folder.name, read_policies([folder]).policies),)
+    runs = {(name, rule): run(rule, "95000", "0.12") for rule in (STAGED, CLOSE_ALL, IN_PROPORTION)}
     cases = tuple(
-        Case(CampaignPart(market, member), run(NONE, "101000", "0.3"), runs) for market in ("crash", "calm-month")
+        Case(CampaignPart(market, tried(kind=of).member), run(NONE, "101000", "0.3"), runs)
+        for market, of in (("crash", kind), ("calm-month", "hedged"))
     )
-    calm = (Firings("futures-degross", "hedged", fired=3, false=1, cost=Decimal(6000)),)
+    calm = (Firings(name, "hedged", fired=3, false=1, cost=Decimal(6000)),)
     return Evidence(tested, cases, calm, ("crash: no splits",), seed=5, random=1)
 
 
@@ -90,6 +90,24 @@ def test_a_readme_gets_its_own_numbers_between_its_marks_and_keeps_the_rest(repo
     assert "| as shipped | 1 | 100% | 3 | 1 | 6,000 | 0 of 1 | - |" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "row"),
+    [
+        ("circuit-breaker", "hedged", "| as shipped | 1 | 100% | 3 | 1 | 6,000 | 0 of 1 | - |"),
+        ("futures-drawdown", "split", "| as shipped, hedged books | 1 | 100% | 3 | 1 | 6,000 | 0 of 0 | - |"),
+    ],
+)
+def test_a_policy_without_calm_books_of_its_own_kind_gets_those_of_the_others(
+    repository: Path, tmp_path: Path, name: str, kind: str, row: str
+) -> None:
+    """A policy for every book, and one for split books, of which no calm month has any."""
+    readme = tmp_path / name / "README.md"
+    readme.parent.mkdir()
+    readme.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    insert(of_one_book(repository, name, kind), tmp_path, command="make evidence", date="2026-01-31")
+    assert row in readme.read_text(encoding="utf-8")
+
+
 def test_a_readme_without_a_place_for_its_numbers_is_named(repository: Path, tmp_path: Path) -> None:
     """The marks are what a new policy must have."""
     readme = tmp_path / "futures-degross" / "README.md"
@@ -97,6 +115,17 @@ def test_a_readme_without_a_place_for_its_numbers_is_named(repository: Path, tmp
     readme.write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"futures-degross.README\.md has no place for its numbers"):
         insert(of_one_book(repository), tmp_path, command="make evidence", date="2026-01-31")
+
+
+def test_the_calm_month_of_each_readme_is_that_of_the_page(repository: Path) -> None:
+    """The numbers of every row with calm books are in a row of the page; each policy has such a row."""
+    page = (repository / "docs" / "evidence.md").read_text(encoding="utf-8")
+    for folder in [*MEANT, "circuit-breaker"]:
+        text = (repository / "policies" / folder / "README.md").read_text(encoding="utf-8")
+        table = text[text.index("| rule | calm books |") : text.index(END)]
+        rows = [line.split(" | ")[1:6] for line in table.splitlines()[2:] if line and "| - |" not in line]
+        assert rows
+        assert [row for row in rows if f"| {' | '.join(row)} |" not in page] == [], folder
 
 
 def test_every_policy_that_is_for_a_kind_of_book_has_its_place(repository: Path) -> None:

@@ -11,6 +11,7 @@ from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
 from killswitch.policy.schema.actions import Close
 from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage, ThresholdTrigger
+from killswitch.policy.schema.route import RouteDocument, RouteMatch
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -25,7 +26,7 @@ def spec(repository: Path, name: str) -> PolicySpec:
     """The one policy of a shipped folder."""
     loaded = load([repository / "policies" / name])
     assert loaded.diagnostics == ()
-    (document,) = loaded.documents
+    (document,) = [each for each in loaded.documents if each.kind == "Policy"]
     assert isinstance(document.model, PolicyDocument)
     assert document.name == name
     return document.model.spec
@@ -62,6 +63,18 @@ def test_every_shipped_folder_compiles_without_a_warning(repository: Path) -> No
         policy_set, diagnostics = compile_policies(loaded.documents)
         assert (loaded.diagnostics, diagnostics) == ((), ())
         assert policy_set is not None
+
+
+def test_every_shipped_folder_has_a_route_to_the_log_that_is_named_after_it(repository: Path) -> None:
+    """Each accepts every message. All sets together have a route each and one target, so nothing is logged twice."""
+    policies, _ = compile_policies(load([repository / "policies"]).documents)
+    assert policies is not None
+    assert sorted(route.name for route in policies.routes) == list(SETS)
+    assert {target.key for route in policies.routes for target in route.targets} == {"log warning"}
+    for name in SETS:
+        documents = load([repository / "policies" / name]).documents
+        (route,) = [each.model for each in documents if isinstance(each.model, RouteDocument)]
+        assert (route.metadata.name, route.spec.match) == (name, RouteMatch())
 
 
 @pytest.mark.parametrize("name", SETS)
