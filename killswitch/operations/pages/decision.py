@@ -104,7 +104,7 @@ def _account(account: AccountSnapshot) -> Part:
     if not account.positions:
         return line
     head = ("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L")
-    return Table(head, tuple(map(_position, account.positions)), caption=line)
+    return Table(head, tuple(map(_position, account.positions)), caption=line, expendable=(3, 5))
 
 
 def _position(position: Position) -> tuple[str, ...]:
@@ -123,10 +123,10 @@ def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
 def _orders(history: DecisionHistory) -> Iterator[Section]:
     orders = history.result.orders
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    yield from section("Orders and fills", Table(head, tuple(map(_order, orders))))
+    yield from section("Orders and fills", Table(head, tuple(map(_order, orders)), expendable=(4, 8, 1, 2)))
     bounded = tuple(_bounded(number, it, it.bound) for number, it in enumerate(orders, 1) if it.bound is not None)
     columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
-    yield from section("Bounds of slippage", Table(columns, bounded))
+    yield from section("Bounds of slippage", Table(columns, bounded, expendable=(1, 2)))
 
 
 def _bounded(number: int, order: OrderOutcome, bound: Bound) -> tuple[str, ...]:
