@@ -1,7 +1,7 @@
 """`ksctl`: one module per verb group, imported when its verb runs.
 
 Exit codes of every verb: 0 success, 1 failure, 2 changes or actions pending (with --detailed-exitcode), 3 warnings
-(with --strict), 64 wrong usage, 69 a run that could not start, 130 interrupted.
+(with --strict), 4 trouble (status --detailed-exitcode), 64 wrong usage, 69 a run that could not start, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_PENDING = 2
 EXIT_WARNINGS = 3
+EXIT_TROUBLE = 4
 EXIT_USAGE = 64
 EXIT_NOT_STARTED = 69
 

@@ -127,9 +127,24 @@ option = partial(click.option, show_default=True)
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip
-output = option("--output", type=click.Choice(["text", "json"]), default="text", help="Format of stdout.")
-PAGE_FORMS = ("text", "json", "markdown", "html")
-page_output = option("--output", type=click.Choice(PAGE_FORMS), default="text", help="Format of stdout.")
+
+
+def _output(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--output` with these formats, and `wide`, which is text as in a pipe and reaches the verb as `text`."""
+
+    def chosen(_context: click.Context, _param: click.Parameter, form: str) -> str:
+        from killswitch.cli.terminal import choose_wide
+
+        choose_wide(wide=form == "wide")
+        return "text" if form == "wide" else form
+
+    described = "Format of stdout; wide is text with every column, whole ids and dates, as in a pipe."
+    kinds = click.Choice(["text", "wide", *forms])
+    return option("--output", "-o", type=kinds, default="text", callback=chosen, help=described)
+
+
+output = _output("json")
+page_output = _output("json", "markdown", "html")
 """For a verb whose answer is a page."""
 journal = click.option(
     "--journal", metavar="memory|PATH",

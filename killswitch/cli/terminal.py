@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from killswitch.render.document import Page, Section
 
 _ALARMS: Final = re.compile(
-    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED \w+"
+    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED\b(?: \w+)?"
     r"|\bLOST\b|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
     r"|\bEMERGENCY\b|^Closes without a runner$)"
     r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ]))"
-    r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
+    r"|(?P<green>^all quiet(?=:)|(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
     re.MULTILINE,
 )
 """Coloured words. The pattern applies after the layout, because escape sequences have no width."""
 
 
-_chosen: dict[str, bool | None] = {"color": None}
-"""Value of `--color`: True forces colours, False disables them, None depends on the stream."""
+_chosen: dict[str, bool | None] = {"color": None, "wide": False}
+"""`color`: value of `--color`: True forces colours, False disables them, None depends on the stream. `wide`: whether
+the text for stdout ignores the width of the terminal."""
 
 
 def choose_color(choice: str) -> bool | None:
@@ -41,12 +42,21 @@ def choose_color(choice: str) -> bool | None:
     return _chosen["color"]
 
 
+def choose_wide(*, wide: bool) -> None:
+    """Print text on a terminal as in a pipe (`--output wide`), or within its width."""
+    _chosen["wide"] = wide
+
+
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line.
+    """Columns of the terminal of `stream` (default stdout); None for a pipe, a file and `--output wide` on stdout.
+
+    A row is one line there.
 
     A standard stream is None if the process started without it, and has no columns then.
     """
     shown_on: TextIO | None = stream or sys.stdout
+    if _chosen["wide"] and shown_on is sys.stdout:
+        return None
     return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
 
 

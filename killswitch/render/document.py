@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.legible import one_line
 from killswitch.render import layout
+from killswitch.render.formats import listed
 
 FOOTNOTE_FROM = 32
 """Longest reason in a table cell, in characters; longer ones become footnotes."""
@@ -30,7 +33,9 @@ class Facts(Struct, frozen=True):
 class Table(Struct, frozen=True):
     """Rows under their heads; `numbers` are the right-aligned columns, `notes` the footnotes.
 
-    `widest`: the most characters of a cell on one line of text; None: a row is one line where it fits.
+    `widest`: the most characters of a cell on one line of text; None: a row is one line where it fits. `expendable`:
+    the columns that a narrow terminal leaves out, the least important first. `ids`: the columns of ids, of which a
+    terminal shows what is unique on the page.
     """
 
     head: tuple[str, ...]
@@ -39,6 +44,28 @@ class Table(Struct, frozen=True):
     caption: str = ""
     notes: tuple[str, ...] = ()
     widest: int | None = None
+    expendable: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    def within(self, room: int) -> tuple[Table, tuple[str, ...]]:
+        """The table without the columns for which a terminal of `room` columns is too narrow, and their names."""
+        kept = layout.kept_columns(self.head, self.rows, room, self.expendable)
+        left_out = tuple(name for column, name in enumerate(self.head) if column not in kept)
+        shown = replace(
+            self,
+            head=tuple(self.head[column] for column in kept),
+            rows=tuple(tuple(row[column] for column in kept) for row in self.rows),
+            numbers=tuple(kept.index(column) for column in self.numbers if column in kept),
+            expendable=(),
+            ids=(),
+        )
+        return shown, left_out
+
+
+def left_out_line(names: Iterable[str]) -> str:
+    """The line below what was left out on a terminal; empty for nothing."""
+    found = list(dict.fromkeys(name for name in names if name))
+    return f"Left out: {listed(found)}; `-o wide` shows all." if found else ""
 
 
 class Figure(Struct, frozen=True):
@@ -136,10 +163,11 @@ def _is_empty(part: Part) -> bool:
 
 
 def text(page: Page, within: int | None = None) -> str:
-    """Return the page in text columns, no wider than `within`, without a final line break.
+    """Return the page in text columns, without a final line break; with `within`, as a terminal of that width shows it.
 
     Folded sections are omitted and named at the end; control characters are escaped.
     """
+    page = page if within is None else _narrowed(page, within)
     blocks = [
         one_line(page.warning),
         "\n".join(_fact_lines(page.facts, "", within)),
@@ -151,6 +179,84 @@ def text(page: Page, within: int | None = None) -> str:
         blocks.append(f"Omitted here, but included in --output json, markdown and html: {', '.join(folded)}.")
     lines = "\n\n".join(block for block in blocks if block)
     return lines if within is None else layout.fit(lines, within)
+
+
+MIN_ID = 8
+"""Minimum characters of an id on a terminal."""
+_INSTANT = re.compile(r"(?<![^\s(\[])(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\dZ)(?![\w-])")
+"""A time in a text of its own or in parentheses, but not one in a command."""
+
+
+def _narrowed(page: Page, within: int) -> Page:
+    """The page for a terminal: ids up to what is unique, no date of the commonest day, no columns that do not fit.
+
+    Its last line names what is missing.
+    """
+    shown = [each for each in page.sections if not each.folded]
+    found = [row[at] for each in shown for table in each.tables for row in table.rows for at in table.ids]
+    length = next((n for n in range(MIN_ID, 64) if len({id_[:n] for id_ in found}) == len(set(found))), 64)
+    cells = (cell for each in shown for table in each.tables for row in table.rows for cell in row)
+    days = Counter(day for cell in cells for day, _ in _INSTANT.findall(cell))
+    day = max(days, key=lambda it: (days[it], it), default="")
+
+    def undated(words: str) -> str:
+        return _INSTANT.sub(lambda it: it[2] if it[1] == day else it[0], words)
+
+    page = _mapped_page(page, undated) if day else page
+    sections, missing = [], list[str]()
+    for each in page.sections:
+        parts: list[Part] = []
+        for part in each.parts:
+            if isinstance(part, Table) and not each.folded:
+                indent = 2 * (bool(each.title) + bool(part.caption))
+                table, left_out = _with_short_ids(part, length).within(within - indent)
+                missing += left_out
+                parts.append(table)
+            else:
+                parts.append(part)
+        sections.append(replace(each, parts=tuple(parts)))
+    line = left_out_line((*missing, day and f"the date {day}"))
+    if line and sections and not sections[-1].title and not isinstance(sections[-1].parts[-1], str):
+        sections[-1] = replace(sections[-1], parts=(*sections[-1].parts, line))
+    else:
+        sections += section("", line)
+    return replace(page, sections=tuple(sections))
+
+
+def _with_short_ids(table: Table, length: int) -> Table:
+    rows = (tuple(cell[:length] if at in table.ids else cell for at, cell in enumerate(row)) for row in table.rows)
+    return replace(table, rows=tuple(rows)) if table.ids else table
+
+
+def _mapped_page(page: Page, change: Callable[[str], str]) -> Page:
+    """The page with its texts changed; figures, lines with a layout of their own and prose are as they are."""
+    sections = (
+        replace(each, title=change(each.title), parts=tuple(_mapped_part(part, change) for part in each.parts))
+        for each in page.sections
+        if not each.folded
+    )
+    return replace(
+        page,
+        warning=change(page.warning),
+        facts=Facts(tuple(tuple(map(change, row)) for row in page.facts.rows)),
+        summary=tuple(map(change, page.summary)),
+        sections=(*sections, *(each for each in page.sections if each.folded)),
+    )
+
+
+def _mapped_part(part: Part, change: Callable[[str], str]) -> Part:
+    match part:
+        case str():
+            return change(part)
+        case Items(lines):
+            return Items(tuple(map(change, lines)))
+        case Facts(rows):
+            return Facts(tuple(tuple(map(change, row)) for row in rows))
+        case Table():
+            rows = tuple(tuple(map(change, row)) for row in part.rows)
+            return replace(part, rows=rows, caption=change(part.caption), notes=tuple(map(change, part.notes)))
+        case _:
+            return part
 
 
 def section_text(shown: Section, within: int | None = None) -> str:

@@ -11,6 +11,8 @@ from killswitch.model.legible import one_line
 
 MIN_CELL_WIDTH = 10
 """Minimum columns of a cell, however narrow the terminal is."""
+MAX_CELL_LINES = 2
+"""Maximum lines of a cell while another column can be left out."""
 
 
 def table(
@@ -26,18 +28,15 @@ def table(
     Columns of `numbers` are right-aligned; cells longer than `widest` are wrapped.
 
     With `within`, the widest columns are narrowed until the rows fit, and words are never broken; if they do not fit,
-    each row becomes a paragraph with a line per column. Without it, each row is one line.
+    each row becomes a paragraph with a line per column: `kept_columns` prevents that for more than one row. Without
+    `within`, each row is one line.
 
     rich.table is not used: it narrows columns below their longest word, so fewer tables fit.
     """
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
-    columns = list(zip(*cells, strict=True))
-    widths = [max(_width(cell, widest) for cell in column) for column in columns]
-    if within is not None:
-        least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
-        over = _narrow(widths, least, within - len(indent) - 2 * (len(widths) - 1))
-        if over > 0:
-            return _paragraphs(cells[0], cells[1:], indent, within)
+    widths, is_fitting = _widths(cells, None if within is None else within - len(indent), widest)
+    if within is not None and not is_fitting:
+        return _paragraphs(cells[0], cells[1:], indent, within)
     lines = []
     for row in cells:
         parts = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -48,6 +47,44 @@ def table(
             )
             lines.append((indent + filled).rstrip())
     return "\n".join(lines)
+
+
+def kept_columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]], room: int, expendable: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """The columns that a terminal with `room` columns shows, in their order.
+
+    `expendable` ones are left out, those without a value and then the least important first, until no cell needs more
+    than `MAX_CELL_LINES` lines. If the rows still do not fit, the last column is left out, and so on; but a single row
+    keeps all others.
+    """
+    cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    kept = list(range(len(head)))
+    rest = sorted(expendable, key=lambda column: any(row[column] not in ("", "-") for row in rows))
+
+    def is_fitting(most_lines: int | None) -> bool:
+        shown = [[row[column] for column in kept] for row in cells]
+        widths, fits = _widths(shown, room, None)
+        return fits and (
+            most_lines is None
+            or all(len(wrapped(cell, at)) <= most_lines for row in shown for cell, at in zip(row, widths, strict=True))
+        )
+
+    while rest and not is_fitting(MAX_CELL_LINES):
+        kept.remove(rest.pop(0))
+    while len(rows) > 1 and len(kept) > 1 and not is_fitting(None):
+        kept.pop()
+    return tuple(kept)
+
+
+def _widths(cells: Sequence[Sequence[str]], room: int | None, widest: int | None) -> tuple[list[int], bool]:
+    """The width of each column, narrowed to `room`, and whether the rows fit."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(_width(cell, widest) for cell in column) for column in columns]
+    if room is None:
+        return widths, True
+    least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    return widths, _narrow(widths, least, room - 2 * (len(widths) - 1)) <= 0
 
 
 def _width(cell: str, widest: int | None) -> int:

@@ -107,8 +107,7 @@ def test_venues_and_diagnostics_fit_the_width(columns: int, tmp_path: Path) -> N
     """The table of venues and the messages of validate; the place of a mistake can still be copied."""
     listed = output_on_terminal(columns, "venues", "list", colour=False)
     assert max(map(len, listed.splitlines())) <= columns
-    left_out = "whole book and limits of orders" if columns == 80 else "limits of orders"
-    assert f"Left out for the width of the terminal: {left_out}." in listed
+    assert "Left out: batch, whole book and limits of orders; `-o wide` shows all." in listed
     (tmp_path / "bad.yaml").write_text(
         "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
         "spec: {adapter: paper, market: swapx, currency: USDT, execution: observe, endpoint: 'http://127.0.0.1:1'}\n"
@@ -128,13 +127,24 @@ def test_a_pipe_gets_markdown(store: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
-@pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"]])
-def test_no_line_is_wider_than_the_terminal(store: Path, verb: list[str], columns: int) -> None:
-    """Columns are narrowed, rows that are still too wide become paragraphs, and every word remains."""
-    output = re.sub(r"\x1b\[[0-9;]*m", "", output_on_terminal(columns, *verb, "--store", str(store)))
+@pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"], ["explain", "257b6b1d61a573490381"]])
+def test_tables_stay_tables_within_the_width_and_wide_shows_everything(
+    store: Path, verb: list[str], columns: int
+) -> None:
+    """Every column of the pipe is there or named in the last line; its words are all there with `-o wide`."""
+    output = output_on_terminal(columns, *verb, "--store", str(store), colour=False)
     assert max(map(len, output.splitlines())) <= columns
-    command = [sys.executable, "-c", PROGRAM, *verb, "--store", str(store)]
-    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert max(map(len, piped.splitlines())) > 110
+    piped = piped_output(*verb, "--store", str(store))
+    assert max(map(len, piped.splitlines())) > 100
+    last = " ".join(" ".join(output.splitlines()[-2:]).split())
+    assert "the date 2024-03-04; `-o wide` shows all." in last
+    assert "2024-03-04T" not in output
+    heads = [
+        line for line in piped.splitlines() if re.match(r" *(as of|opened|scope|account|decision|symbol) +\w", line)
+    ]
+    assert heads
+    shown = set(output.split()) | set(re.sub(r"[,;]", " ", last).split())
+    assert {word for head in heads for word in head.split()} <= shown
+    wide = output_on_terminal(columns, *verb, "--store", str(store), "-o", "wide", colour=False)
     words = {word for word in piped.split() if not re.fullmatch(r"[0-9]+[dhms]", word)}
-    assert words <= set(output.split())
+    assert words <= set(wide.split())

@@ -14,7 +14,9 @@ INTRODUCTION = """\
 `ksctl --help` and `ksctl VERB --help` show the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
 `--output json` is for programs: output with a format name is [a public format](formats.md).
 
-On a terminal, text is wrapped to its width, and states are colored: failures and firing triggers red, warnings
+On a terminal, text is wrapped to its width. A table that is too wide loses its least important columns, ids are
+shortened to what is unique on the page, and times of the commonest day have no date: the last line names what is left
+out, and `-o wide` shows it. States are colored: failures and firing triggers red, warnings
 yellow, normal states green. `ksctl --color auto|always|never VERB` overrides this; with `auto`, the default,
 `NO_COLOR` disables colors. A pipe or a file gets one line per row and no color, and JSON is never colored.
 
@@ -32,6 +34,7 @@ _KSCTL_COMPLETE=fish_source ksctl | source      # fish
 | 1 | failure; of `ksctl run`: an error after the first tick, or the action `exit_process` |
 | 2 | changes or actions pending; only with `--detailed-exitcode` |
 | 3 | warnings; only with `--strict` |
+| 4 | trouble: the answer of `ksctl status` is not `all quiet`; only with `--detailed-exitcode` |
 | 64 | wrong usage |
 | 69 | `ksctl run` could not start: it failed before its first tick was complete |
 | 130 | interrupted |"""

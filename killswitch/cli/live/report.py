@@ -93,7 +93,7 @@ def incidents_page(found: Sequence[Incident]) -> Page:
         for each in found
     )  # fmt: skip
     head = ("opened", "incident", "policy", "scope", "highest level", "state", "orders", "cost")
-    return Page("Incidents", sections=(Section("", (Table(head, rows),)),))
+    return Page("Incidents", sections=(Section("", (Table(head, rows, expendable=(6, 7, 2), ids=(1,)),)),))
 
 
 def _level(incident: Incident) -> str:

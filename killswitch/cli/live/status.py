@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import options
+from killswitch.cli import EXIT_TROUBLE, options
 from killswitch.cli.options import COUNT, option
 from killswitch.cli.session import opened_store
 from killswitch.cli.terminal import encode_record, print_answer, print_page, print_text, terminal_width
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 @options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
+@click.option(
+    "--scope", help="Show one scope and its accounts, such as account/main. Problems of others are shown as well."
+)
+@click.option("--brief", is_flag=True, help="Show the answer and the problems only.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 4 on trouble: unless the answer is `all quiet`.")
 @option("--notices", type=COUNT, default=5, help="Number of the newest notices to show.")
 @click.option("--watch", is_flag=True, help="Follow closes until all are finished; exit 1 if a target is not reached.")
 @click.option(
@@ -33,8 +38,15 @@ if TYPE_CHECKING:
     "if that is longer.",
 )
 @options.page_output
-def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within: float | None, output: str) -> int:
-    """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
+def status(
+    store_at: str, scope: str | None, brief: bool, detailed_exitcode: bool, notices: int, watch: bool,
+    probe: Probe | None, within: float | None, output: str,
+) -> int:  # fmt: skip
+    """Show whether all is quiet, problems, closes, stages and locks. Changes nothing, and sends no request to a venue.
+
+    The first line is the answer. On trouble it names what is wrong: a runner that does not tick, a stage that has
+    fired, a lock, a close in progress, an account that cannot be read, a trigger that is true or unknown, a problem,
+    an alert, a pending command.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner is
     shown with its date.
@@ -47,6 +59,8 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
         raise click.UsageError("--within limits the age of a tick for --probe: add --probe, or leave out --within")
     if output in ("markdown", "html") and (watch or probe is not None):
         raise click.UsageError(f"--output {output} is a page of the present state: leave out --watch and --probe")
+    if (probe is not None or watch) and (scope or brief or detailed_exitcode):
+        raise click.UsageError("--scope, --brief and --detailed-exitcode do not combine with --probe and --watch")
     if probe is not None:
         if watch:
             raise click.UsageError("--probe answers at once and --watch follows: use one of them")
@@ -58,6 +72,7 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
             return follow(store, json=output == "json", terminal=terminal_width() is not None)
     from killswitch.operations.pages.status import status_page
     from killswitch.operations.status import encode_status, store_status
+    from killswitch.operations.status_answer import of_scope, troubles
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
     from killswitch.store.errors import StoreError
@@ -72,8 +87,10 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
         if lives is None:
             raise
         raise click.ClickException(f"{error}. Its runner lives and goes on without it: {lives}") from error
-    print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at))
-    return 0
+    if scope is not None:
+        store_state = of_scope(store_state, scope)
+    print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at, is_brief=brief))
+    return EXIT_TROUBLE if detailed_exitcode and troubles(store_state) else 0
 
 
 def _living(store_at: str) -> str | None:

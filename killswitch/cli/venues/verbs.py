@@ -9,7 +9,7 @@ import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 from killswitch.cli.options import DURATION, option
-from killswitch.cli.terminal import print_answer, print_note, print_page, terminal_width
+from killswitch.cli.terminal import print_answer, print_note, print_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,7 @@ def list_(venue: str | None, output: str) -> int:
         click.echo(listings_json(listings, found.absent))
         return 0 if listings else EXIT_FAILED
     if listings:
-        within = terminal_width() if output == "text" else None
-        page = venue_page(listings) if venue is not None else venues_page(listings, found.others, within)
+        page = venue_page(listings) if venue is not None else venues_page(listings, found.others)
         print_page(page, output)
     for each in found.absent:
         print_note(str(each))

@@ -63,9 +63,10 @@ def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, dra
 
 
 def _table(
-    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = (), caption: str = ""
-) -> Table:
-    return Table(head, tuple(rows), numbers, caption, widest=WIDEST)
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = (), caption: str = "",
+    expendable: tuple[int, ...] = (),
+) -> Table:  # fmt: skip
+    return Table(head, tuple(rows), numbers, caption, widest=WIDEST, expendable=expendable)
 
 
 def _key(tried: BookRuns) -> tuple[str, str]:
@@ -113,7 +114,7 @@ def _side_by_side(runs: Sequence[Run]) -> Table:
         )
         for run in runs
     )  # fmt: skip
-    return _table(head, rows, tuple(range(1, len(head))))
+    return _table(head, rows, tuple(range(1, len(head))), expendable=(6, 5, 4))
 
 
 def _firings(run: Run, reasons: Reasons) -> Table:
@@ -127,7 +128,7 @@ def _firings(run: Run, reasons: Reasons) -> Table:
         )
         for firing in run.firings
     )  # fmt: skip
-    return _table(head, rows, (8,), f"Stages that fired ({run.rule})")
+    return _table(head, rows, (8,), f"Stages that fired ({run.rule})", (6, 7, 5, 4, 3))
 
 
 def _liquidations(run: Run) -> Table:

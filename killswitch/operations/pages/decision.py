@@ -104,7 +104,8 @@ def _account(account: AccountSnapshot) -> Part:
     if not account.positions:
         return line
     head = ("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L")
-    return Table(head, tuple(_position(each, account.currency) for each in account.positions), caption=line)
+    rows = tuple(_position(each, account.currency) for each in account.positions)
+    return Table(head, rows, caption=line, expendable=(3, 5))
 
 
 def _position(position: Position, currency: str) -> tuple[str, ...]:
@@ -126,10 +127,10 @@ def _orders(history: DecisionHistory) -> Iterator[Section]:
     accounts = () if history.snapshot is None else history.snapshot.accounts
     currencies = {each.account: each.currency for each in accounts}
     rows = tuple(_order(each, currencies.get(each.account, "")) for each in orders)
-    yield from section("Orders and fills", Table(head, rows))
+    yield from section("Orders and fills", Table(head, rows, expendable=(4, 8, 1, 2)))
     bounded = tuple(_bounded(number, it, it.bound) for number, it in enumerate(orders, 1) if it.bound is not None)
     columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
-    yield from section("Bounds of slippage", Table(columns, bounded))
+    yield from section("Bounds of slippage", Table(columns, bounded, expendable=(1, 2)))
 
 
 def _bounded(number: int, order: OrderOutcome, bound: Bound) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:
     rows = tuple((instant(each.as_of), each.id, headline(each), *_result(each, result)) for each, result in found)
     sums = ("realised", "fees", "slippage", "delay cost")
     head = ("as of", "decision", "what", "result", "traded", *sums, "took", "remarks")
-    return Section("", (Table(head, rows),))
+    return Section("", (Table(head, rows, expendable=(8, 7, 6, 9, 4, 10), ids=(1,)),))
 
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def _machine(machine: MachineStatus, shown: Preview) -> Iterator[Section]:
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     title = f"{machine.policy} on {machine.scope}: {latched}{cooling}"
     pending = Items(tuple(pending_lines(machine, shown.snapshot.as_of)))
-    yield from section(title, pending, trigger_table(machine.triggers, shown.accounts))
+    yield from section(title, pending, trigger_table((machine,), shown.accounts))
 
 
 def _decision(decision: Decision, shown: Preview) -> Section:

@@ -29,6 +29,7 @@ from killswitch.operations.pages.wording import (
     trigger_table,
 )
 from killswitch.operations.status import ActiveAlert, LockView, OpenClosing, StoreStatus
+from killswitch.operations.status_answer import answer
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant
@@ -40,19 +41,24 @@ LATE_FACTOR = 1.5
 """Ticks are late from this many intervals apart."""
 
 
-def status_page(status: StoreStatus, store_at: str) -> Page:
-    """The status, one section per subject."""
-    view, alive = status.view, status.runner.liveness == "alive"
-    is_dated = view is not None and not alive
+def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False) -> Page:
+    """The answer, what is wrong, and the closes in progress; then the rest. `is_brief`: the answer and the problems."""
+    view = status.view
+    problems = tuple(section("Problems", Items((() if view is None else view.problems) + status.problems)))
+    if is_brief:
+        return Page(f"Status of {store_at}", summary=(answer(status),), sections=problems)
+    is_dated = view is not None and status.runner.liveness != "alive"
+    dated = ("Accounts, stages and triggers are as of the last tick, not as of now.",) if is_dated else ()
+    alerts = section("Active alerts", _items(map(_active_alert, status.active_alerts)))
+    closings = _closings(status.closings, alive=status.runner.is_alive)
+    facts = section("", Facts(tuple(_run_facts(status))))
+    rest = (*_sections(status), *facts)
     return Page(
-        "Status",
-        facts=Facts(tuple(_run_facts(status, store_at))),
-        summary=("Accounts, stages and triggers are as of the last tick, not as of now.",) if is_dated else (),
-        sections=tuple(_sections(status)),
+        f"Status of {store_at}", summary=(answer(status), *dated), sections=(*problems, *alerts, *closings, *rest)
     )
 
 
-def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
+def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
     runner, view = status.runner, status.view
     who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
     state = {
@@ -62,21 +68,22 @@ def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
         f"({who}, lease until {instant(runner.lease_until)})",
         "gone": f"not running: {runner.why}",
     }[runner.liveness]
-    yield "Store", store_at
-    yield "Runner", state
-    if view is None:
-        return
-    yield "Mode", "started with --live" if view.live else "observes only (started without --live)"
-    differing = {"changed": "THE FILES DIFFER, see below", "broken": "THE FILES DO NOT COMPILE, see below"}
-    files = differing.get(status.policy_files or "")
-    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set, *([files] if files else [])
-    yield (
-        "Tick",
-        f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
-        f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
-    )
-    if view.run_end and not runner.is_alive:
-        yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
+    mode = () if view is None else ("--live" if view.live else "observes only (started without --live)",)
+    yield "Runner", "; ".join((state, *mode))
+    if view is not None:
+        yield (
+            "Tick",
+            f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
+            f"{instant(view.started_at)}, {view.duration_ms:.0f} ms, every {view.interval:g} s{_behind(view)}",
+        )
+        if view.lock_folder is not None and _are_open(status.locks):
+            alive = min((each.alive_until for each in status.locks if each.alive_until is not None), default=None)
+            yield "Locks", f"{len(status.locks)} open as read by bots, kept alive until {instant(alive)}"
+        if view.run_end and not runner.is_alive:
+            yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
+        differing = {"changed": ": THE FILES DIFFER", "broken": ": THE FILES DO NOT COMPILE"}
+        files = differing.get(status.policy_files or "", "")
+        yield "Policy", f"{', '.join(view.policies) or 'given in process'} ({view.policy_set[:19]}){files}"
 
 
 def _sections(status: StoreStatus) -> Iterator[Section]:
@@ -87,17 +94,14 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         yield from accounts_section(view.accounts)
         yield from _stages(view, status)
         yield from section("Latched stages without a policy", _items(map(orphan_line, view.orphans)))
-        for machine in view.machines:
-            title = f"Triggers of {machine.policy} on {machine.scope}"
-            yield from section(title, trigger_table(machine.triggers, view.accounts))
+        watching = [each for each in view.machines if each.triggers]
+        of_one = f" of {watching[0].policy} on {watching[0].scope}" if len(watching) == 1 else ""
+        yield from section(f"Triggers{of_one}", trigger_table(watching, view.accounts))
         yield from _locks(status.locks, view)
         yield from push_streams(view.streams, status.now)
         yield from dead_man_timers(view.timers, status.now)
         yield from suspended_accounts(view.suspended)
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
-    yield from section("Active alerts", _items(map(_active_alert, status.active_alerts)))
-    yield from section("Problems", Items((() if view is None else view.problems) + status.problems))
-    yield from _closings(status.closings, alive=status.runner.is_alive)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
@@ -123,22 +127,26 @@ def _behind(view: RunnerView) -> str:
 
 
 def _stages(view: RunnerView, status: StoreStatus) -> Iterator[Section]:
+    """The stages that are not normal; JSON has all."""
     if not view.machines:
         yield Section("", ("Stages: no policy scope matches an account",))
+    shown = [each for each in view.machines if each.level or each.stage or _cooldown(each, status) not in ("-", "over")]
     rows = tuple(
         (
             machine.scope, machine.policy, machine.mode, str(machine.level), stage_label(machine),
             instant(machine.fired_at), _cooldown(machine, status), machine.decision or "-",
         )
-        for machine in view.machines
+        for machine in shown
     )  # fmt: skip
     head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
-    pending = (
+    pending = tuple(
         f"{machine.policy} on {machine.scope}: {line}"
         for machine in view.machines
         for line in pending_lines(machine, status.now)
     )
-    yield from section("Stages", Table(head, rows), _items(pending))
+    others = len(view.machines) - len(shown)
+    normal = (f"{count_of(others, 'other scope')}: normal",) if others and (shown or pending) else ()
+    yield from section("Stages", Table(head, rows, expendable=(7, 2, 1, 6), ids=(7,)), Items((*normal, *pending)))
 
 
 def _cooldown(machine: MachineStatus, status: StoreStatus) -> str:
@@ -154,6 +162,8 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> Iterator[Section]:
         return
     if not locks:
         yield Section("", (f"Locks: no file in {view.lock_folder}; bots read a missing file as locked",))
+    if _are_open(locks):
+        return  # a line of the runner's facts
     rows = []
     for lock in locks:
         state = f"LOCKED {lock.mode}" if lock.locked else "open"
@@ -161,7 +171,11 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> Iterator[Section]:
         alive += " (stale)" if lock.stale else ""
         rows.append((lock.scope or "unknown", state, _until(lock), alive, lock.reason))
     head = ("scope", "state", "until", "kept alive until", "reason")
-    yield from section(f"Locks as read by bots in {view.lock_folder}", Table(head, tuple(rows)))
+    yield from section(f"Locks as read by bots in {view.lock_folder}", Table(head, tuple(rows), expendable=(3,)))
+
+
+def _are_open(locks: Sequence[LockView]) -> bool:
+    return bool(locks) and not any(lock.locked or lock.stale for lock in locks)
 
 
 def _until(lock: LockView) -> str:
@@ -181,7 +195,8 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> Iterator[Secti
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         rows.append((closing.decision, closing.account, orders, _remaining(closing)))
     title = "Closes in progress" if alive else "Closes without a runner"
-    yield from section(title, Table(("decision", "account", "orders", "left to close"), tuple(rows)))
+    head = ("decision", "account", "orders", "left to close")
+    yield from section(title, Table(head, tuple(rows), expendable=(0,), ids=(0,)))
 
 
 def _remaining(closing: OpenClosing) -> str:
@@ -218,7 +233,7 @@ def _notifications(status: StoreStatus) -> Iterator[Section]:
         for each in status.notifications
     )  # fmt: skip
     head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
-    yield from section("Notifications", Table(head, rows))
+    yield from section("Notifications", Table(head, rows, expendable=(3, 5)))
 
 
 def _waits_for(status: StoreStatus, event: Event) -> str:

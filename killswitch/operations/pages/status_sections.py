@@ -25,7 +25,7 @@ def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
         rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
         details += [f"{each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
-    yield from section("Closes by hand", Table(head, tuple(rows)), Items(tuple(details)))
+    yield from section("Closes by hand", Table(head, tuple(rows), ids=(4,)), Items(tuple(details)))
 
 
 def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:

@@ -16,31 +16,26 @@ from killswitch.render.formats import count_of, duration_text
 _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
 _BY = {"account": "", "symbol": " a symbol", "address": " an address"}
 
+EXPENDABLE = ("limits of orders", "whole book", "batch")
+"""Columns that a narrow terminal leaves out, the least important first."""
 
-WIDTHS = {"limits of orders": 140, "whole book": 100}
-"""Minimum terminal width for these columns."""
 
-
-def venues_page(listings: Sequence[VenueListing], others: Sequence[str], within: int | None) -> Page:
-    """One row per venue, and the legend. `others`: plug-ins that reach more venues than they list.
-
-    `within`: the columns of a terminal, which decide on the columns of the table; None: all are shown.
-    """
+def venues_page(listings: Sequence[VenueListing], others: Sequence[str]) -> Page:
+    """One row per venue, and the legend. `others`: plug-ins that reach more venues than they list."""
     rows = [_row(each) for each in listings]
     rows += [{"adapter": each, "exchange": f"any other exchange of {each}", "markets": "as it has"} for each in others]
-    head = tuple(name for name in rows[0] if within is None or within >= WIDTHS.get(name, 0))
-    table = Table(head, tuple(tuple(row.get(name, "") for name in head) for row in rows))
+    head = tuple(rows[0])
+    expendable = tuple(map(head.index, EXPENDABLE))
+    table = Table(head, tuple(tuple(row.get(name, "") for name in head) for row in rows), expendable=expendable)
     everywhere = set.intersection(*({c.name for c in each.capabilities if c.can == "yes"} for each in listings))
     shared = f"Supported everywhere: {', '.join(sorted(everywhere))}." if everywhere and len(listings) > 1 else ""
-    missing = [name for name in rows[0] if name not in head]
-    left_out = f"Left out for the width of the terminal: {' and '.join(missing)}." if missing else ""
     legend = Items(
         (
             "`ksctl venues list EXCHANGE` shows one of them in full, with its limits;",
             "capabilities in neither column are supported.",
         )
     )
-    parts = (table, shared, left_out, legend)
+    parts = (table, shared, legend)
     return Page("Venues", sections=tuple(each for part in parts for each in section("", part)))
 
 

@@ -15,7 +15,6 @@ from killswitch.model.legible import one_line
 from killswitch.planning.scopes.trigger_status import headroom_ratio
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant, interval, money, number
-from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -92,24 +91,31 @@ def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) 
     )  # fmt: skip
     head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
     end = None if is_dated else -1
-    yield from section("Accounts", Table(head[:end], tuple(row[:end] for row in rows), notes=footnotes.notes))
+    expendable = (2, 7, 1, 3) if is_dated else (2, 1, 3)  # market, observed, venue, acts
+    table = Table(head[:end], tuple(row[:end] for row in rows), notes=footnotes.notes, expendable=expendable)
+    yield from section("Accounts", table)
 
 
-def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountView]) -> Table:
+def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountView]) -> Table:
     """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
 
-    `accounts`: their reasons are shown elsewhere and not repeated.
+    Those of several machines have their scope and policy. `accounts`: their reasons are shown elsewhere and not
+    repeated.
     """
     footnotes = Footnotes()
     rows = tuple(
         (
-            each.name, _value(each), each.threshold or "expression",
-            "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
+            machine.scope, machine.policy, each.name, _value(each), each.threshold or "expression",
+            "-" if each.headroom is None or each.is_young else interval(each.headroom, each.unit),
             _truth(each, accounts, footnotes),
         )
-        for each in triggers
+        for machine in machines
+        for each in machine.triggers
     )  # fmt: skip
-    return Table(("trigger", "value", "threshold", "headroom", "state"), rows, notes=footnotes.notes)
+    head = ("scope", "policy", "trigger", "value", "threshold", "headroom", "state")
+    if len(machines) > 1:
+        return Table(head, rows, notes=footnotes.notes, expendable=(5, 1))
+    return Table(head[2:], tuple(row[2:] for row in rows), notes=footnotes.notes, expendable=(3,))
 
 
 def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
@@ -125,14 +131,10 @@ def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
 
 
-def _is_young(trigger: TriggerStatus) -> bool:
-    return trigger.truth is None and trigger.window is not None and trigger.unknown_because == TOO_YOUNG
-
-
 def _value(trigger: TriggerStatus) -> str:
     if trigger.threshold is None:
         return "-"
-    if _is_young(trigger) and trigger.value is not None and trigger.value[0] is not None:
+    if trigger.is_young and trigger.value is not None and trigger.value[0] is not None:
         return f"{number(trigger.value[0], trigger.unit)} or more"
     return interval(trigger.value, trigger.unit)
 
@@ -141,7 +143,7 @@ def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: F
     if trigger.truth is None:
         counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
-        if _is_young(trigger):
+        if trigger.is_young:
             why = f"short history, ready within {duration_text(timedelta(microseconds=trigger.window or 0))}"
         return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:

@@ -14,7 +14,7 @@ from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
+from killswitch.signals.history.windows import TOO_YOUNG, Interval, is_only_young, reason_partly_known
 from killswitch.valuation.position_measures import ZERO
 
 Span = tuple[float | None, float | None]
@@ -40,6 +40,24 @@ class TriggerStatus(Struct, frozen=True):
     confirmed: bool
     true_since: datetime | None
     unknown_because: str | None
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it is unknown only because the history is shorter than its window."""
+        return self.truth is None and self.window is not None and self.unknown_because == TOO_YOUNG
+
+    @property
+    def reached(self) -> float | None:
+        """How much of its threshold the value has reached: 0.62 of `>= 5%` at 3.1%; null if either is not known."""
+        if self.value is None or self.headroom is None or self.threshold is None:
+            return None
+        is_ceiling = self.threshold.startswith(">")
+        value, headroom = self.value[1 if is_ceiling else 0], self.headroom[0]
+        if value is None or headroom is None:
+            return None
+        limit = value + headroom if is_ceiling else value - headroom
+        part, whole = (value, limit) if is_ceiling else (limit, value)
+        return max(part / whole, 0.0) if whole > 0 else None
 
 
 def headroom(observed: TriggerStatus) -> float | None:

@@ -229,13 +229,18 @@ def test_text_tables_keep_their_columns() -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_text_keeps_to_a_terminal_and_loses_no_word(policies: PolicySet, columns: int) -> None:
-    """Prose is wrapped, and rows that are too wide get a line per column."""
+def test_text_keeps_to_a_terminal_and_names_the_columns_that_it_loses(policies: PolicySet, columns: int) -> None:
+    """Prose is wrapped, the last line names what is left out, and the cost of a firing never is."""
     _, shown = answer_and_page(policies, Results((book_with_curve(), book_with_curve("b")), (), 2, True, False))
     whole, fitted = text(shown), text(shown, columns)
     assert max(map(len, whole.splitlines())) > 120
     assert max(map(len, fitted.splitlines())) <= columns
-    assert set(whole.split()) <= set(fitted.split())
+    tables = [table for section in shown.sections if not section.folded for table in section.tables]
+    heads = {word for table in tables for name in table.head for word in name.split()}
+    assert heads <= set(fitted.replace(",", " ").replace(";", " ").split())
+    left_out = fitted[fitted.rindex("Left out: ") :]
+    assert "`-o wide` shows all." in " ".join(left_out.split())
+    assert "cost" not in left_out.split()
 
 
 @pytest.mark.parametrize("width", [360, 1280])

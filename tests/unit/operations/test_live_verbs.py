@@ -88,7 +88,11 @@ def test_a_page_is_printed_in_each_of_its_forms(crashed: World, form: str, title
     store = crashed.open(read_only=True)
     (stored,) = store.decisions(10)
     store.close()
-    for command, subject, name in ((status, (), "Status"), (history, (), "History"), (explain, ("3",), "Decision")):
+    for command, subject, name in (
+        (status, (), f"Status of {crashed.folder}/store.sqlite"),
+        (history, (), "History"),
+        (explain, ("3",), "Decision"),
+    ):
         shown = invoke(command, *(stored.decision.id for _ in subject), *store_option(crashed), "--output", form)
         assert title.format(name) in shown.stdout
         assert stored.decision.id in shown.stdout

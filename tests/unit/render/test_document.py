@@ -175,6 +175,42 @@ def test_a_table_of_nine_columns_is_cut_neither_on_a_phone_nor_on_a_desktop(tmp_
     assert html(shown).count('data-label="hedge then"') == 2
 
 
+IDS = ("aaaaaaaa1111", "aaaaaaaa1222", "bbbbbbbb1111")
+DAYS = ("2024-01-01", "2024-01-01", "2024-01-02")
+ORDERS = Table(
+    ("order", "at", "what", "remarks", "fee"),
+    tuple((id_, f"{day}T05:16:00Z", "sell the position", "-", "1.00 USDT") for id_, day in zip(IDS, DAYS, strict=True)),
+    expendable=(4, 3),
+    ids=(0,),
+)
+
+
+def test_a_narrow_terminal_leaves_out_columns_dates_and_the_rest_of_ids() -> None:
+    """First a column without a value, then the least important; ids keep what is unique, other days their date."""
+    shown = Page("", sections=(Section("", (ORDERS,)),))
+    assert (
+        text(shown, 63)
+        == """\
+order       at                    what               fee
+aaaaaaaa11  05:16:00Z             sell the position  1.00 USDT
+aaaaaaaa12  05:16:00Z             sell the position  1.00 USDT
+bbbbbbbb11  2024-01-02T05:16:00Z  sell the position  1.00 USDT
+Left out: remarks and the date 2024-01-01; `-o wide` shows all."""
+    )
+    assert "fee" not in text(shown, 45).splitlines()[0]
+    assert all(id_ in text(shown) for id_ in IDS)
+
+
+def test_only_a_single_row_becomes_a_line_per_column() -> None:
+    """Of several rows the last columns are left out, where no other is expendable; a word is never broken."""
+    long = ("a" * 20, "b" * 20, "c" * 20)
+    one, two = (Page("", sections=(Section("", (Table(("x", "y", "z"), (long,) * rows),)),)) for rows in (1, 2))
+    assert text(one, 50).splitlines() == [f"{name}  {word}" for name, word in zip("xyz", long, strict=True)]
+    assert text(two, 50).splitlines() == [
+        f"x{' ' * 21}y", *[f"{long[0]}  {long[1]}"] * 2, "Left out: z; `-o wide` shows all.",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("columns", "line"), [(120, " " * 8 + HASH), (79, " " * 8 + HASH), (75, "  " + HASH)])
 def test_a_word_that_does_not_fit_beside_its_name_is_moved_below_it(columns: int, line: str) -> None:
     """Other words are wrapped beside the name; none is broken or lost."""
