@@ -20,6 +20,7 @@ from killswitch.execution.effects.performing import EffectPerformers, Performer,
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
@@ -54,7 +55,7 @@ from killswitch.runner.performers import (
     performers,
     require_capabilities,
 )
-from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
+from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_view
 
 
 class LockPaths(Struct, frozen=True):
@@ -92,6 +93,7 @@ def assemble(
     live: bool,
     locks: LockPaths,
     paths: tuple[str, ...] = (),
+    store_at: str = "",
     recorder: SnapshotRecorder | None = None,
     observers: tuple[Observer, ...] = (),
     tracer: Tracer = NO_TRACER,
@@ -106,8 +108,8 @@ def assemble(
 
     Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
     timers; TimerError if it cannot. `is_run`: whether an effect may end the run; false in a command that ticks once
-    itself. `startup_notices`: reported by the first tick. `on_wait`: called with the reason for a wait. `on_acquired`:
-    called once the lease is held.
+    itself. `store_at`: the store as named, for the commands in messages. `startup_notices`: reported by the first
+    tick. `on_wait`: called with the reason for a wait. `on_acquired`: called once the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -138,7 +140,8 @@ def assemble(
         _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
+                  Notifier(policies, store, timeline, StartedAs(full_path(store_at), paths, live)),
+                  isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import group_orders, manual_close_text, order_texts
-from killswitch.incident.record.filters import percent
+from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
-from killswitch.render.formats import duration_text, instant, interval, money, number
-from killswitch.signals.history.windows import TOO_YOUNG
+from killswitch.render.formats import duration_text, instant, interval, money
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -67,10 +66,8 @@ def decision_section(decision: Decision, thresholds: TriggerTexts | None = None,
 def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:
     """Each trigger against its threshold, and which side lost."""
     yield from (f"{each.name}: {render_trigger(decision, each, thresholds)}" for each in decision.triggers)
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
-        yield f"the loss is {found.source}: {shares}, over {found.window}"
+    if decision.attribution is not None and decision.attribution.window:
+        yield attribution_text(decision.attribution)
 
 
 def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) -> Iterator[Section]:
@@ -101,8 +98,9 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
     footnotes = Footnotes()
     rows = tuple(
         (
-            each.name, _value(each), each.threshold or "expression",
-            "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
+            each.name, "-" if each.threshold is None else interval(each.value, each.unit),
+            each.threshold or "expression",
+            "-" if each.headroom is None or each.truth is None else interval(each.headroom, each.unit),
             _truth(each, accounts, footnotes),
         )
         for each in triggers
@@ -110,24 +108,10 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
     return Table(("trigger", "value", "threshold", "headroom", "state"), rows, notes=footnotes.notes)
 
 
-def _is_young(trigger: TriggerStatus) -> bool:
-    return trigger.truth is None and trigger.window is not None and trigger.unknown_because == TOO_YOUNG
-
-
-def _value(trigger: TriggerStatus) -> str:
-    if trigger.threshold is None:
-        return "-"
-    if _is_young(trigger) and trigger.value is not None and trigger.value[0] is not None:
-        return f"{number(trigger.value[0], trigger.unit)} or more"
-    return interval(trigger.value, trigger.unit)
-
-
 def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: Footnotes) -> str:
     if trigger.truth is None:
         counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
-        if _is_young(trigger):
-            why = f"short history, ready within {duration_text(timedelta(microseconds=trigger.window or 0))}"
         return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:
         return "false"

@@ -249,5 +249,10 @@ def trigger_reading(evaluator: ScopeEvaluator, index: int) -> TriggerReading:
         value=None if value is None else (number(value[0]), number(value[1])),
         threshold=None if threshold is None else number(threshold.value),
         true_since=shown.true_since,
-        reason=shown.unknown_because,
+        reason=shown.unknown_because or (None if _is_exact(value) else why_unknown(evaluator, trigger)),
     )
+
+
+def _is_exact(value: Interval | None) -> bool:
+    """Whether a value has nothing unknown; an expression has no value."""
+    return value is None or value[0] == value[1]
