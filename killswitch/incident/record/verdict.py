@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from decimal import Decimal
 
 from killswitch.incident.record.document import EquityCurve, Firing, Incident
-from killswitch.render.formats import count_of, money
+from killswitch.render.formats import count_of, money, rounded_duration
+
+UNIT = Decimal(100)
+"""The value of a unit at the first firing."""
 
 
 def verdict(incident: Incident) -> str:
@@ -51,16 +53,15 @@ def _loss(incident: Incident) -> Iterator[str]:
     if curve is None:
         yield "loss unknown: no equity curve was kept"
         return
-    measured = [
-        (value / (1 - each.loss.share), each)
-        for each in incident.firings
-        if each.loss is not None and each.loss.share is not None and each.loss.share < 1
-        and (value := _value_at(curve, each.at)) is not None
-    ]  # fmt: skip
-    peak, firing = max(measured, key=lambda each: each[0], default=(Decimal(str(curve.peak)), incident.firings[0]))
-    at_firing = _value_at(curve, firing.at)
-    if peak <= 0 or at_firing is None:
-        yield "loss unknown: the value at the firing is unknown"
+    measured = []
+    for each in incident.firings:
+        value = _value_at(curve, each, is_first=each is incident.firings[0])
+        if each.loss is not None and each.loss.share is not None and each.loss.share < 1 and value is not None:
+            measured.append((value / (1 - each.loss.share), value, each))
+    highest = (Decimal(str(curve.peak)), UNIT, incident.firings[0])
+    peak, at_firing, firing = max(measured, key=lambda each: each[0], default=highest)
+    if peak <= 0:
+        yield "loss unknown: the value was at or below zero"
         return
     share = Decimal(str(curve.last)) / peak - 1
     if firing.equity is None:
@@ -71,17 +72,19 @@ def _loss(incident: Incident) -> Iterator[str]:
     yield f"{share:.1%}"
 
 
-def _value_at(curve: EquityCurve, at: datetime) -> Decimal | None:
-    """Return the value of a unit at an instant; None where it is unknown then."""
-    values = [point.value for point in curve.points if point.at <= at]
-    return Decimal(str(values[-1])) if values and values[-1] > 0 else None
+def _value_at(curve: EquityCurve, firing: Firing, *, is_first: bool) -> Decimal | None:
+    """Return the value of a unit at a firing; None where none is known before it."""
+    if is_first:
+        return UNIT
+    values = [point.value for point in curve.points if point.at <= firing.at and point.value > 0]
+    return Decimal(str(values[-1])) if values else None
 
 
 def _time(incident: Incident) -> str:
     """Return the time from the first firing to the end of the last close."""
     ends = [each.at for each in incident.endings if each.at is not None]
     if any(each.standing == "closing" for each in incident.firings):
-        return f"{(incident.as_of - incident.opened_at).total_seconds():.0f} s so far"
+        return f"{rounded_duration(incident.as_of - incident.opened_at)} so far"
     if not ends:
         return "no close has ended"
-    return f"{(max(ends) - incident.opened_at).total_seconds():.0f} s"
+    return rounded_duration(max(ends) - incident.opened_at)
