@@ -11,7 +11,7 @@ from msgspec import Struct
 from killswitch.model.legible import one_line
 from killswitch.render import layout
 
-FOOTNOTE_FROM = 40
+FOOTNOTE_FROM = 37
 """Longest reason in a table cell, in characters; longer ones become footnotes."""
 
 

@@ -11,9 +11,8 @@ from killswitch.incident.record.source_places import TriggerText
 from killswitch.model.decision import Attribution, Decision
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.render.formats import listed, money
+from killswitch.signals.catalogue import BY_NAME
 
-_FALLS = ("equity.drawdown", "equity.drawdown_from_peak")
-"""The signals that measure a fall from a peak, as a fraction of the peak."""
 _PLACES = Decimal("1e-8")
 
 
@@ -44,7 +43,7 @@ def loss_of(
         (Decimal(each.value[0]), each, text)
         for each in decision.triggers
         if (text := texts.get(each.name)) is not None
-        and text.signal in _FALLS
+        and _is_fall(text)
         and each.value is not None
         and each.value[0] is not None
     ]
@@ -58,6 +57,12 @@ def loss_of(
         return Loss(share, is_least, text.window, unknown="equity is at or below zero")
     before = (equity / (1 - share)).quantize(_PLACES)
     return Loss(share, is_least, text.window, before, before - equity)
+
+
+def _is_fall(text: TriggerText) -> bool:
+    """Whether the trigger compares the fall of equity as a fraction of an earlier value."""
+    signal = None if text.signal is None else BY_NAME.get(text.signal)
+    return signal is not None and signal.is_loss_size and signal.unit == "fraction"
 
 
 def _why_unmeasured(decision: Decision) -> str:
