@@ -137,8 +137,11 @@ def decision_message(
     page = Page(
         title=_title(decision, context, *acts),
         facts=Facts((*facts, ("next", context.started.command("status")))),
+        warning=""
+        if corrects is None
+        else f"this corrects the messages since {instant(corrects)}: the stage has fired now",
         sections=(
-            *section("Why", Items(tuple(_reasons(decision, context.texts, corrects)))),
+            *section("Why", Items(tuple(_reasons(decision, context.texts)))),
             *section("Decided", Items(tuple(_effect_texts(decision, is_enforced=is_enforced)))),
             Section("", (f"see: {context.started.command('explain', decision.id)}",)),
         ),
@@ -364,10 +367,8 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
+def _reasons(decision: Decision, texts: TriggerTexts) -> Iterator[str]:
     """Yield the triggers with their values and thresholds, the side that lost, and the reason."""
-    if corrects is not None:
-        yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
         yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}"
     if decision.attribution is not None and decision.attribution.window:
