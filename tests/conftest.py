@@ -3,9 +3,12 @@ number of deferred tests."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +30,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # pytest for its tests, would compile everything again, which takes longer than the tests themselves.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tests that run next to each other may arm accounts of one name at one address.
+os.environ["KSCTL_RUN_DIR"] = RUN_DIR = tempfile.mkdtemp(prefix="killswitch-claims-")
+atexit.register(shutil.rmtree, RUN_DIR, ignore_errors=True)
 
 # No example fails because of its duration. In CI the examples are the same each time.
 settings.register_profile(

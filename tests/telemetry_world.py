@@ -53,7 +53,7 @@ class Exported:
         tracer = SpanRecorder(sink, lambda: to_micros(world.clock.now()) * 1000)
         self.telemetry = Telemetry(tracer, CloseSpans(sink, metrics), metrics)
         self.notifications: NotificationCounts | None = None
-        self.witness = MetricsRecorder(self.telemetry, lambda: self.notifications)
+        self.witness = MetricsRecorder(self.telemetry, lambda: self.notifications, lambda: "as loaded")
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
         return [span for span in self._kept.get_finished_spans() if name in (None, span.name)]

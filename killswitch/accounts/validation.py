@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Literal
 
 from killswitch.accounts.credentials import resolve
@@ -138,6 +139,17 @@ def armed_duplicates(documents: Iterable[AccountDocument]) -> Iterator[tuple[str
         if key in found:
             yield found[key], name
         found.setdefault(key, name)
+
+
+def account_identity(document: AccountDocument) -> str:
+    """A digest that is equal for two documents that act on one account, on whatever machine.
+
+    Without credentials, as at a paper venue, the name belongs to it. CredentialError for a missing secret.
+    """
+    name, spec = document.metadata.name, document.spec
+    keys = resolve(spec.credentials, account=name)
+    parts = (sorted(each) if isinstance(each, frozenset) else each for each in _book(spec, keys))
+    return blake2b(repr((*parts, "" if keys else name)).encode(), digest_size=16).hexdigest()
 
 
 def duplicate_message(first: str, second: str) -> str:

@@ -33,6 +33,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("live.status", "Show stages, locks and closes."),
     "history": ("live.status", "List past decisions and their results."),
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
+    "lock": ("operate.verbs", "Lock trading on a scope for the bots that read its lock file."),
+    "unlock": ("operate.verbs", "Lift the locks by hand on a scope."),
     "reset": ("operate.verbs", "Return a scope to normal."),
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),

@@ -143,9 +143,18 @@ def handle_stop_signals(on_signal: Callable[[str], None]) -> None:
     _handle(STOP_SIGNALS, on_signal)
 
 
-def ignore_foreign_signals() -> None:
-    """Ignore signals that have no meaning for a run, and print a message. Needs a running event loop."""
-    _handle(IGNORED_SIGNALS, _print_ignored)
+def ignore_foreign_signals(on_hangup: Callable[[], None] = lambda: None) -> None:
+    """Ignore signals that have no meaning for a run, and print a message. Needs a running event loop.
+
+    `on_hangup`: called as well for SIGHUP, by which other programs read their files again.
+    """
+
+    def ignore(name: str) -> None:
+        _print_ignored(name)
+        if name == "SIGHUP":
+            on_hangup()
+
+    _handle(IGNORED_SIGNALS, ignore)
 
 
 def _print_ignored(name: str) -> None:

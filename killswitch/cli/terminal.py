@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from killswitch.render.document import Page, Section
 
 _ALARMS: Final = re.compile(
-    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT RUNNING\b|\bLOCKED \w+|\bLOST\b"
-    r"|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )|\bEMERGENCY\b"
-    r"|^Closes without a runner$)"
+    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED \w+"
+    r"|\bLOST\b|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
+    r"|\bEMERGENCY\b|^Closes without a runner$)"
     r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ]))"
     r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
     re.MULTILINE,
@@ -48,6 +48,11 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
     """
     shown_on: TextIO | None = stream or sys.stdout
     return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
+
+
+def stdin_is_terminal() -> bool:
+    """Whether a person can answer a question on stdin, which is None if the process started without it."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def print_text(text: str, *, err: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -69,6 +70,8 @@ class LockOutcome(Struct, frozen=True):
     """Whether `held` has every lock, so that the union may open."""
     foreign: LockRecord | None = None
     """A lock that another program has left at the union file, for the lock folder to keep as a scope of its own."""
+    open_until: Mapping[str, datetime] | None = None
+    """Scope → when its file, which reads as open, goes stale and reads as locked. None if the files were not read."""
 
 
 class LockError(Exception):

@@ -150,6 +150,11 @@ class LockContents:
             and existing.expires_ts >= (request.order.until or FAR_FUTURE).timestamp()
         )
 
+    def is_explained(self, path: Path) -> bool:
+        """Whether decisions of this store alone locked the scope."""
+        lock = self.own.get(path)
+        return lock is not None and lock.locked and self._is_explained(lock)
+
     def _is_explained(self, lock: LockRecord) -> bool:
         """Whether decisions of this store alone explain the lock."""
         decisions = decisions_of(lock)

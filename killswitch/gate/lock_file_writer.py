@@ -45,8 +45,11 @@ class LockFileWriter:
         lives = left <= self.alive_for and (left >= self.alive_for / 2 or not kept)
         return lives and found == replace(lock, alive_until=found.alive_until, generation=self.generation)
 
-    def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
-        """Write the file; StaleGenerationError if a newer runner wrote it and `lock` is not stricter."""
+    def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> LockRecord:
+        """Write the file, and return its content.
+
+        StaleGenerationError if a newer runner wrote it and `lock` is not stricter.
+        """
         found = read_file(path).lock
         is_newer = found is not None and found.generation > self.generation
         if found is not None and is_newer and not tightens(found, lock, now):
@@ -55,13 +58,14 @@ class LockFileWriter:
                 "a newer runner has taken over, or this store is younger than the lock folder; if no other runner "
                 "keeps the file, remove it"
             )
-        self.replace(path, lock, now, kept=kept)
+        return self.replace(path, lock, now, kept=kept)
 
-    def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
+    def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> LockRecord:
         """Write the file, alive for `alive_for` seconds; if it is not `kept`, stale from the start."""
         alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
         fresh = replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
+        return fresh
 
 
 def cause_of(error: Exception) -> str:

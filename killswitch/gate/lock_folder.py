@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -118,6 +118,7 @@ class LockFolder:
             contents.join(self.path_of(FOREIGN_SCOPE), changes.foreign)
         outcome = self._apply(changes, contents, has_guard=has_guard)
         failed: dict[Path, str] = {}
+        on_disk = {file.path: file.lock for file in files if file.lock is not None}
         for path, lock in contents.required():
             found, is_kept = contents.file_lock(path), path in kept
             if self._writer.is_settled(found, lock, now, kept=is_kept) or not (has_guard or tightens(found, lock, now)):
@@ -125,7 +126,7 @@ class LockFolder:
             try:
                 if is_late():
                     raise TimeoutError("the lock folder is too slow")
-                self._writer.write(path, lock, now, kept=is_kept)
+                on_disk[path] = self._writer.write(path, lock, now, kept=is_kept)
             except (OSError, StaleGenerationError) as error:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
@@ -145,6 +146,11 @@ class LockFolder:
             problems=tuple(problems),
             held=(*held, *self._unmanaged_locks(unmanaged, now)),
             is_complete=has_guard and unmanaged is not None,
+            open_until={
+                scope_of(path): now + timedelta(seconds=lock.alive_until - self._writer.wall_at(now))
+                for path, lock in on_disk.items()
+                if not lock.locked
+            },
         )
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
@@ -173,6 +179,11 @@ class LockFolder:
         """
         locked = {request.order.scope for request in changes.requests if not request.on_suspicion}
         lifted = set()
+        for scope in sorted(changes.lift_known & locked) if has_guard else ():
+            # Another lock stays: the file is written again from the requests, without the one that is lifted.
+            if contents.is_explained(self.path_of(scope)):
+                contents.open(self.path_of(scope), scope, "lifted")
+            lifted.add(scope)
         for scope in sorted((changes.lift | changes.lift_known) - locked):
             path = self.path_of(scope)
             if scope not in changes.lift and contents.decision_of(path) not in changes.known:

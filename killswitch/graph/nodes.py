@@ -6,6 +6,7 @@ Times are whole microseconds. Conditions read *columns*: index `i` of the column
 
 from __future__ import annotations
 
+from decimal import Decimal
 from math import isfinite
 from typing import Literal
 
@@ -136,6 +137,15 @@ class Action(Struct, frozen=True):
     """Base of the actions of a stage. Each kind has its own node in `killswitch.graph.actions`."""
 
 
+@frozen_from(schema.BreachLimits)
+class BreachRule(Struct, frozen=True):
+    """The limits of closing what others open under a lock: fractions of the account's equity, and microseconds."""
+
+    ceiling: Decimal
+    cost_per_hour: Decimal
+    pause: int
+
+
 @frozen_from(schema.Stage, by_hand=["any", "all", "reset", "actions"], close_within="when_unreachable.close_within")
 class Stage(Struct, frozen=True):
     name: str
@@ -154,6 +164,9 @@ class Stage(Struct, frozen=True):
     place: Place
     close_within: int = 0
     """Microseconds for which the close of an unreadable account stays pending; 0: it does not."""
+    on_breach: Literal["page", "cancel", "close"] = "page"
+    breach: BreachRule | None = None
+    """None only if `on_breach` does not close."""
 
 
 Stages = tuple[Stage, ...]

@@ -12,8 +12,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
-from killswitch.model.decision import Rung
-from killswitch.model.words import Cause
+from killswitch.model.words import Cause, Rung
 from killswitch.policy.schema import unwinding as schema
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 

@@ -32,6 +32,7 @@ from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
 from killswitch.model.words import PolicyMode
+from killswitch.model.words import Rung as Rung
 from killswitch.model.words import Severity as Severity
 from killswitch.model.words import Source as Source
 
@@ -86,18 +87,6 @@ class BookChange(Struct, frozen=True):
     after: Book
 
 
-class Rung(Struct, frozen=True, omit_defaults=True):
-    """One step of the order ladder: `tries` orders of this kind, then the next step. The last one repeats without end.
-
-    `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
-    `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.
-    """
-
-    order: Literal["limit_ioc", "market", "limit"]
-    widen: Decimal = Decimal(1)
-    tries: int = 1
-
-
 class Unwinding(Struct, frozen=True, omit_defaults=True):
     """How the intents of a decision are executed: `name` of the document, ladder and rate.
 
@@ -127,13 +116,15 @@ def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
 class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effects"}):
     """A decision of the stage machine or an operator: its effects and the reason.
 
-    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a manual close,
+    `kind` is absent for a stage that fires, `reset` for a return to a lower level and for an operator's unlock,
+    `manual` for a manual close, and for an operator's lock, which has no `cause`,
     `suspicion` for the lock of a stage that has not fired while it is not known whether a fall was a loss (it has no
     intents and does not change the level; one whose lock ends at `as_of` withdraws earlier ones), `hedge` for positions
-    that hedge others that cannot be closed, which are `covers`. `cause` is the declared reason of an operator command.
-    `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts of a manual close
-    that were unreachable: the same command closes them when they answer again. `effects` contains every effect;
-    `further`, the key `effects` of the record, only those without a key of their own.
+    that hedge others that cannot be closed, which are `covers`,
+    `breach` for what a stage takes back of what others opened under its lock. `cause` is the declared reason of an
+    operator command. `fell_at` is the time of the newest fall that a suspicion refers to. `waits_for` are the accounts
+    of a manual close that were unreachable: the same command closes them when they answer again. `effects` contains
+    every effect; `further`, the key `effects` of the record, only those without a key of their own.
     """
 
     id: str
@@ -146,7 +137,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     level: int
     previous_level: int
     format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
-    kind: Literal["reset", "manual", "hedge", "suspicion"] | None = None
+    kind: Literal["reset", "manual", "hedge", "suspicion", "breach"] | None = None
     commit: str | None = None
     triggers: tuple[TriggerReading, ...] = ()
     attribution: Attribution | None = None
@@ -188,6 +179,17 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     def until(self) -> datetime | None:
         """The earliest time at which an effect expires, such as a lock; None if none does."""
         return min((end for effect in self.effects if (end := expiry_of(effect)) is not None), default=None)
+
+    @property
+    def is_manual_lock(self) -> bool:
+        """Whether it is the lock of an operator who closes nothing: a manual close has a cause."""
+        closes = bool(self.intents or self.cancels or self.waits_for)
+        return self.kind == "manual" and self.cause is None and self.lock is not None and not closes
+
+    @property
+    def is_unlock(self) -> bool:
+        """Whether it lifts the locks by hand of its scope; a reset of a stage has the level from which it returns."""
+        return self.kind == "reset" and self.previous_level == 0
 
     @property
     def is_suspicion(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from msgspec import json as msgjson
 
-from killswitch.model.words import Cause, ChangeCause
+from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.model.words import Market as Market
 
 SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
@@ -276,6 +276,10 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The id of the unexplained change that a `restate` settles."""
     restated_as: ChangeCause | None = field(default=None, name="as")
     """What a `restate` settles it as: the key `as`."""
+    lock: LockMode | None = None
+    """The lock that a `lock` writes on its scope, and a `close` before its first order."""
+    until: Instant | None = None
+    """The end of that lock; absent: none."""
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -315,6 +319,8 @@ class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str
     since: Instant
     accounts: tuple[str, ...]
+    stage: str | None = None
+    """The stage that has fired; None for a lock on suspicion or by hand."""
 
 
 class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):

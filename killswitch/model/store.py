@@ -281,7 +281,7 @@ class Store(Journal, Outbox, Protocol):
     def live(self, name: str) -> bytes | None: ...
 
     def leave_sign_of_life(self, blob: bytes) -> None:
-        """Leave `blob` for probes outside the store, while that takes no writes; does nothing otherwise."""
+        """Answer probes of this process with `blob`, without the store; does nothing where nobody can reach it."""
 
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Acquire or renew the lease; StoreBusyError if another owner's lease has not expired."""

@@ -1,4 +1,4 @@
-"""Enumerations shared by policies and decisions, and places in policy files.
+"""Enumerations shared by policies and decisions, the steps of a ladder, and places in policy files.
 
 They are separate from the message types because verbs that only read policies need no messages.
 """
@@ -38,6 +38,18 @@ class ReferenceCurrency(Struct, frozen=True):
     venues: int
     within: Decimal
     declared: tuple[tuple[str, Decimal], ...] = ()
+
+
+class Rung(Struct, frozen=True, omit_defaults=True):
+    """One step of the order ladder: `tries` orders of this kind, then the next step. The last one repeats without end.
+
+    `limit_ioc` has its limit at `widen` × the intent's band from the mark, and its unfilled part expires at once;
+    `market` has no limit; `limit` rests at `widen` × the band, for markets that accept no market orders.
+    """
+
+    order: Literal["limit_ioc", "market", "limit"]
+    widen: Decimal = Decimal(1)
+    tries: int = 1
 
 
 class Place(Struct, frozen=True):

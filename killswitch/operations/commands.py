@@ -20,7 +20,7 @@ from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.model.words import Cause, ChangeCause
+from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
@@ -29,7 +29,7 @@ from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate"]
+OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock"]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -65,11 +65,13 @@ def operator_event(
     decision: str | None = None,
     change: str | None = None,
     restated_as: ChangeCause | None = None,
+    lock: LockMode | None = None,
+    until: datetime | None = None,
 ) -> Event:
     """The event of an operator command issued at `at`."""
     return Event(
         id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force, decision=decision, change=change, restated_as=restated_as,
+        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until,
     )  # fmt: skip
 
 
@@ -174,7 +176,7 @@ def close_status(store: Store, decision: Decision) -> DecisionStatus:
     return fold_result(decision, decode_all(store.journal(decision.id)), None).standing
 
 
-def _closes(event: Event) -> Callable[[Decision], bool]:
+def _commands(event: Event) -> Callable[[Decision], bool]:
     return lambda decision: decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
 
 
@@ -192,7 +194,9 @@ def _applies(event: Event) -> Callable[[Decision], bool]:
 
 
 _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
-    "close": _closes,
+    "close": _commands,
+    "lock": _commands,
+    "unlock": _commands,
     "apply": _applies,
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it

@@ -62,9 +62,9 @@ def probe_of(
 def live_by_sign(
     sign: bytes | None, lease: Lease | None, now: datetime, within: float | None = None, clock: Clock | None = None
 ) -> ProbeResult | None:
-    """Whether a process whose store takes no writes is live, by the `sign` of life that it leaves next to the store.
+    """Whether the process that answers with `sign` is live. None where the answer proves nothing.
 
-    `lease`: the store's, if that can be read: its holder must be the process. None where the sign proves nothing.
+    `lease`: the store's, if that was read: its holder must be the process.
     """
     try:
         tick = None if sign is None else decode_last_tick(sign)
@@ -73,8 +73,7 @@ def live_by_sign(
     if tick is None or is_dead(tick.owner) or (lease is not None and lease.owner != tick.owner):
         return None
     result = _of_tick("live", tick, lease, now, within, clock)
-    why = f"the store takes no writes; by the sign of life next to it, {result.why}"
-    return ProbeResult(True, why) if result.passed else None
+    return ProbeResult(True, f"by the process itself, {result.why}") if result.passed else None
 
 
 def _of_tick(

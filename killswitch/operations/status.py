@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, Residual
 from killswitch.model.store import ALERTS, Lease, RouteCount, Store
 from killswitch.model.words import Severity
+from killswitch.operations.liveness_probe import live_by_sign
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
@@ -43,8 +44,9 @@ LOCK_FOLDER_TIMEOUT = 2.0
 MAX_LOCK_FILES = 5_000
 """Maximum lock files that are shown: a folder may be full of other files."""
 
-Liveness = Literal["alive", "silent", "gone"]
-"""`alive`: it holds the lease. `silent`: its lease expired, or its process is dead. `gone`: there is no lease."""
+Liveness = Literal["alive", "unrecorded", "silent", "gone"]
+"""`alive`: it holds the lease. `unrecorded`: its lease expired, because the store takes no writes, and its process
+answers that it ticks. `silent`: its lease expired, or its process is dead. `gone`: there is no lease."""
 
 
 class RunnerState(Struct, frozen=True):
@@ -56,6 +58,13 @@ class RunnerState(Struct, frozen=True):
     generation: int | None
     lease_until: datetime | None
     why: str
+    is_process_running: bool = False
+    """Whether its process is seen to run on this machine; it may hang."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it ticks, recorded or not."""
+        return self.liveness in ("alive", "unrecorded")
 
 
 class LockView(Struct, frozen=True):
@@ -134,24 +143,29 @@ class StoreStatus(Struct, frozen=True):
     """The newest locks on suspicion of the last hour, newest first."""
     active_alerts: tuple[ActiveAlert, ...] = ()
     """What is wrong and was notified, the oldest first."""
+    policy_files: Literal["as loaded", "changed", "broken"] | None = None
+    """Whether the policy files are those of the last run: `changed` ones compile. Null where no runner has ticked."""
     format: str = STATUS_FORMAT
 
 
 encode_status = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def store_status(store: Store, now: datetime, notices: int, tick_now: datetime | None = None) -> StoreStatus:
+def store_status(
+    store: Store, now: datetime, notices: int, tick_now: datetime | None = None, sign: bytes | None = None
+) -> StoreStatus:
     """Read everything once. StoreError if the store cannot be read; nothing else raises.
 
     `now` is the wall clock, which the lease and the locks go by. `tick_now`: the present time as ticks are
-    dated, for the ages of decisions; None: `now`.
+    dated, for the ages of decisions; None: `now`. `sign`: what the process that ticks on the store answers.
     """
     view, problem = _view(store)
-    runner = runner_state(store.lease(), now)
+    runner = runner_state(store.lease(), now, sign)
     open_work = open_closes(store)
+    alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
-    unattended = () if runner.liveness == "alive" else tuple(_no_runner_problem(*each) for each in open_work)
+    unattended = () if runner.is_alive else tuple(_no_runner_problem(*each) for each in open_work)
     return StoreStatus(
         now=tick_now or now,
         runner=runner,
@@ -167,13 +181,16 @@ def store_status(store: Store, now: datetime, notices: int, tick_now: datetime |
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, tick_now or now),
         active_alerts=tuple(
-            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text)
-            for each in read_state(store.live(ALERTS)).active
+            ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
         ),
-        by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=runner.liveness != "alive")),
-        problems=unattended
-        + tuple(unreadable_message(each) for each in commands.unreadable)
-        + tuple(lock.reason for lock in locks if lock.scope is None),
+        policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
+        by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
+        problems=(
+            *_not_recorded(runner),
+            *unattended,
+            *(unreadable_message(each) for each in commands.unreadable),
+            *(lock.reason for lock in locks if lock.scope is None),
+        ),
     )
 
 
@@ -191,6 +208,20 @@ def _no_runner_problem(account: str, decision: Decision) -> str:
     )
 
 
+def _policy_files(alerts: Collection[str]) -> Literal["as loaded", "changed", "broken"]:
+    """By the keys of the active alerts."""
+    return "broken" if "policies/broken" in alerts else "changed" if "policies/changed" in alerts else "as loaded"
+
+
+def _not_recorded(runner: RunnerState) -> Iterator[str]:
+    if runner.liveness == "unrecorded":
+        yield (
+            f"the runner (pid {runner.pid}) is alive, and its store takes no writes: its records since then are in its "
+            "memory only, and are lost if it ends. Let it run, and free the disk of the store; what is shown here is "
+            "as of the last write"
+        )
+
+
 def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
     newest = (stored.decision for stored in store.decisions(SUSPICION_LOOK_BACK))
     recent = (each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR)
@@ -198,15 +229,19 @@ def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
 
 
 def _operator_closes(store: Store, now: datetime, *, without_runner: bool) -> Iterator[OperatorCloseResult]:
-    closes = [each.decision for each in store.decisions(MANUAL_CLOSE_LOOK_BACK) if each.decision.kind == "manual"]
+    newest = (each.decision for each in store.decisions(MANUAL_CLOSE_LOOK_BACK))
+    closes = [each for each in newest if each.kind == "manual" and not each.is_manual_lock]
     recent = [each for each in closes if now - each.as_of <= A_DAY][:MAX_MANUAL_CLOSES]
     for each in recent or (closes[:1] if without_runner else []):
         result = read_result(store, each)
         yield OperatorCloseResult(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
 
 
-def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
-    """Whether the holder of `lease` is running, as far as this process can tell, and the reason."""
+def runner_state(lease: Lease | None, now: datetime, sign: bytes | None = None) -> RunnerState:
+    """Whether the holder of `lease` is running, as far as this process can tell, and the reason.
+
+    `sign`: what the process that ticks on the store answers.
+    """
     if lease is None:
         return RunnerState("gone", None, None, None, None, "no runner holds the lease")
     until = from_micros(lease.expires_at)
@@ -219,7 +254,12 @@ def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
         why = "its lease expired without renewal"
     else:
         liveness, why = "alive", "it holds the lease"
-    return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)
+    is_process_running = liveness == "alive" or is_running(lease.owner)
+    if liveness == "silent" and (proof := live_by_sign(sign, lease, now)) is not None:
+        liveness, why = "unrecorded", f"the store takes no writes; {proof.why}"
+    elif liveness == "silent" and is_process_running:
+        why = f"{why}; its process runs and does not answer, so it hangs, or is of an earlier version"
+    return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why, is_process_running)
 
 
 def _view(store: Store) -> tuple[RunnerView | None, str | None]:

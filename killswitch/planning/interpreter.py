@@ -23,6 +23,7 @@ from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
+from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
@@ -83,6 +84,7 @@ class Interpreter:
         self._commands = OperatorCommands(policies)
         self._hedging = HedgePlanner(policies, armed)
         self._breaches = LockBreaches()
+        self._answers = BreachAnswers(policies)
         self._now = 0
 
     def restore(
@@ -272,7 +274,9 @@ class Interpreter:
             made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known)
             fired += made
             issued += why
-        decisions = merge([*pending.decisions, *fired], least(self._active.values()))
+        answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
+        merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
+        decisions = tuple(each for each in merged if each.kind != "breach" or each.effects)
         self._share_costs(pending, fired, decisions)
         if reread is not None:  # its ledger rows are added, because an adapter may return rows only once
             for evaluator in self._evaluators:
@@ -286,7 +290,7 @@ class Interpreter:
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         self._breaches.acted(decisions)
-        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + self._alerts())
+        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + of_answers + self._alerts())
 
     def _alerts(self) -> Alerts:
         """What is wrong with the triggers and stages of every scope."""
@@ -305,7 +309,7 @@ class Interpreter:
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return (*self._hedging.judges, "breach")
+        return (*self._hedging.judges, "breach", "breach-cost")
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""

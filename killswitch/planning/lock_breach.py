@@ -15,12 +15,13 @@ from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
 from killswitch.render.formats import instant, money
-from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.position_measures import ZERO, merge_rows
+from killswitch.valuation.scope_view import PnlKey
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
 
@@ -76,6 +77,25 @@ def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
     )  # fmt: skip
 
 
+class LockBreach(Struct, frozen=True):
+    """What others have opened of a position under a lock: `more` contracts of `row`."""
+
+    account: AccountSnapshot
+    row: Position
+    more: Decimal
+    under: WrittenLock
+    alert: Alert
+
+    @property
+    def key(self) -> PnlKey:
+        return (self.account.account, *self.row.key)
+
+    @property
+    def value(self) -> Decimal | None:
+        """Its value in the currency of the account; None if the value of the position is unknown."""
+        return None if self.row.notional is None else self.row.notional * self.more / self.row.contracts
+
+
 class LockBreaches:
     """The accounts under a written lock, and what others have opened there."""
 
@@ -83,7 +103,9 @@ class LockBreaches:
         self._books: dict[tuple[str, str], LockedAccount] = {}
         self._stored = self._books
         self._openings: tuple[OwnOpening, ...] = ()
-        self._alerts = NO_ALERTS
+        self.found: tuple[LockBreach, ...] = ()
+        """The breaches of the last snapshot."""
+        self._unknown: tuple[str, ...] = ()
 
     def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
         """Restore the books of an earlier run, and what its decisions opened; DamagedStateError if they are damaged."""
@@ -104,7 +126,7 @@ class LockBreaches:
     @property
     def alerts(self) -> Alerts:
         """A page for each position that was enlarged under a lock, as of the last snapshot."""
-        return self._alerts
+        return Alerts(tuple({each.alert.key: each.alert for each in self.found}.values()), self._unknown)
 
     def acted(self, decisions: Iterable[Decision]) -> None:
         """Remember what our own decisions open."""
@@ -116,7 +138,7 @@ class LockBreaches:
             return False
         accounts = {each.account: each for each in snapshot.accounts}
         books: dict[tuple[str, str], LockedAccount] = {}
-        found: dict[str, Alert] = {}
+        found: list[LockBreach] = []
         unknown: dict[str, None] = {}
         for lock in snapshot.locks:
             for name in lock.accounts:
@@ -125,10 +147,10 @@ class LockBreaches:
                     unknown[f"breach/{name}"] = None
                 elif book is not None or not _may_be_older(account, lock):
                     book = _opened(lock, account) if book is None else _followed(book, account, lock)
-                    found |= {each.key: each for each in _breaches(book, account, lock, self._openings)}
+                    found += _breaches(book, account, lock, self._openings)
                 if book is not None:
                     books[lock.decision, name] = book
-        self._books, self._alerts = books, Alerts(tuple(found.values()), tuple(unknown))
+        self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
         return bool(found or unknown)
 
 
@@ -189,17 +211,21 @@ def _added(fills: Iterable[Fill]) -> dict[tuple[str, Side], Decimal]:
 
 def _breaches(
     book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
-) -> Iterator[Alert]:
-    """A page for each position that fills of others have enlarged beyond its least size since the lock."""
+) -> Iterator[LockBreach]:
+    """Each position that fills of others have enlarged beyond its least size since the lock."""
     own = [each for each in openings if each.account == account.account and each.at >= lock.since]
     converted = {each.symbol for each in own if each.contracts is None}
-    sizes, rows = _sizes(account), {row.key: row for row in account.positions or ()}
+    rows: dict[tuple[str, Side], Position] = {}
+    for row in account.positions or ():
+        rows[row.key] = merge_rows(rows[row.key], row) if row.key in rows else row
     for each in book.positions:
         key = (each.symbol, each.side)
         ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
-        more = min(sizes.get(key, ZERO) - each.least, each.filled) - ours
-        if more > ZERO and each.symbol not in converted:
-            yield _alert(rows[key], more, each.least, account, lock, by_resting=book.by_resting)
+        held = rows.get(key)
+        more = ZERO if held is None else min(held.contracts - each.least, each.filled) - ours
+        if held is not None and more > ZERO and each.symbol not in converted:
+            alert = _alert(held, more, each.least, account, lock, by_resting=book.by_resting)
+            yield LockBreach(account, held, more, lock, alert)
 
 
 def _alert(

@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 class MetricsRecorder:
     """Records the metrics of a run, and reports when telemetry is not delivered."""
 
-    def __init__(self, telemetry: Telemetry, notifications: Callable[[], NotificationCounts | None]) -> None:
-        """`notifications`: returns the counts of the outbox, without reading the store; None without a route."""
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        notifications: Callable[[], NotificationCounts | None],
+        policy_files: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`notifications`: returns the counts of the outbox, without reading the store; None without a route.
+
+        `policy_files`: returns whether the policy files are those that run; None where that is not known.
+        """
         self._telemetry = telemetry
         self._notifications = notifications
+        self._policy_files = policy_files
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -46,8 +55,9 @@ class MetricsRecorder:
             return
         snapshot = report.snapshot
         gauges = GaugeValues(
-            snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications()
-        )
+            snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications(),
+            self._policy_files(),
+        )  # fmt: skip
         decided = [_labels(decision, report) for decision in report.decisions]
         metrics.record_tick(report.seconds, gauges, decided, scheduled=snapshot.scheduled)
 

@@ -1,22 +1,29 @@
-"""Files next to the store: disk space reserved for it, and the sign of life of a run that cannot write to it.
+"""What is next to the store: disk space reserved for it, and the socket at which its run answers.
 
 The reserve lets the journal of a close be written on a full disk. It is released a slice at a time: the process that
 has filled the disk may go on writing, and would use all of it at once.
 
 While a run keeps its records in memory, the store shows an old tick and an expired lease, and a supervisor that reads
-them would end a process that closes positions. A locked or damaged database prevents no other file next to it.
+them would end a process that closes positions. So the process itself answers at a socket next to the store.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 RESERVE: Final = 16 * 1024 * 1024
 """Bytes. The write-ahead log restarts after 4 MiB, and the journal of a close of 100 positions takes under 1 MiB."""
 SLICE: Final = 1024 * 1024
+
+ANSWER_SECONDS: Final = 1.0
+LONGEST_ADDRESS: Final = 100
+"""Bytes of the path of a socket: systems allow 103 to 107."""
 
 
 class Reserve:
@@ -66,39 +73,83 @@ class Reserve:
 
 
 class SignOfLife:
-    """The file `STORE.alive`. Where it cannot be written or read, there is none."""
+    """The socket `STORE.alive`, by which a process answers when it last ticked, whatever its disk does.
+
+    A full, read-only or locked disk prevents no answer, as it would a file. Without a socket there is no answer.
+    """
 
     def __init__(self, store: Path) -> None:
         self.path = store.with_name(f"{store.name}.alive")
-        self._is_left = False
+        self._blob = b""
+        self._listener: socket.socket | None = None
 
     def leave(self, blob: bytes) -> None:
-        """Replace the sign of life, in one step."""
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(blob)
-            part.replace(self.path)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
-        else:
-            self._is_left = True
+        """Answer with `blob` from now on."""
+        self._blob = blob
+        if self._listener is None and hasattr(socket, "AF_UNIX"):
+            with suppress(OSError, RuntimeError):  # RuntimeError: the system refuses a thread
+                self._listen()
 
     def read(self) -> bytes | None:
-        """The last sign of life, of whatever age and process; None where there is none."""
+        """The answer of the process; None where there is none within a second."""
+        if not hasattr(socket, "AF_UNIX"):
+            return None
         try:
-            return self.path.read_bytes()
+            with _address(self.path) as address, socket.socket(socket.AF_UNIX) as caller:
+                caller.settimeout(ANSWER_SECONDS)
+                caller.connect(address)
+                return b"".join(iter(lambda: caller.recv(4096), b"")) or None
         except OSError:
             return None
 
     def remove(self) -> None:
-        """Remove the one that this object has left, if it has."""
-        if self._is_left:
+        """Answer no more."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
             with suppress(OSError):
                 self.path.unlink()
-            self._is_left = False
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # which wakes the thread
+            listener.close()
+
+    def _listen(self) -> None:
+        """Replace the socket of an earlier process: the caller holds the lease of the store."""
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with _address(self.path) as address:
+                listener.bind(address)
+            self.path.chmod(0o600)
+            listener.listen()
+            threading.Thread(target=self._answer, args=(listener,), name="sign-of-life", daemon=True).start()
+        except (OSError, RuntimeError):
+            listener.close()
+            raise
+        self._listener = listener
+
+    def _answer(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                caller, _ = listener.accept()
+            except OSError:
+                return  # closed
+            with caller, suppress(OSError):
+                caller.settimeout(ANSWER_SECONDS)
+                caller.sendall(self._blob)
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The address of the socket at `path`. A long path is reached through its folder: an address has 107 bytes."""
+    if len(os.fsencode(path)) <= LONGEST_ADDRESS:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def in_units(size: int) -> str:

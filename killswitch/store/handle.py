@@ -147,13 +147,9 @@ class StoreHandle:
         return None if self._fallback is None else self._fallback.displaced
 
     def leave_sign_of_life(self, blob: bytes) -> None:
-        """Leave `blob` next to the file while that takes no writes, and remove it once it does."""
-        if self._fallback is None:
-            return
-        if self._fallback.copy is not None:
+        """Answer with `blob` at the socket next to the file."""
+        if self._fallback is not None:
             self._fallback.sign.leave(blob)
-        else:
-            self._fallback.sign.remove()
 
     def renew_reserve(self) -> str | None:
         """Restore the reserve, where there is space for it; return why it could not be, else None."""

@@ -79,7 +79,7 @@ def _opened_as_copy(path: Path) -> SqlStore:
 
 
 def sign_of_life(url_or_path: str) -> bytes | None:
-    """What a run has left next to a store that takes no writes; None where there is nothing. Raises StoreError."""
+    """What the process that ticks on the store answers; None where none does. Raises StoreError."""
     return SignOfLife(_path(url_or_path)).read()
 
 

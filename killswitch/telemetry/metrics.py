@@ -43,6 +43,7 @@ class GaugeValues(Struct, frozen=True):
     closings: tuple[Closing, ...] = ()
     problems: int = 0
     notifications: NotificationCounts | None = None
+    policy_files: str | None = None
 
 
 class Metrics:
@@ -86,6 +87,12 @@ class Metrics:
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
             ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
             ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
+            (
+                "killswitch.policies.files",
+                "1",
+                "1 for the state of the policy files: as loaded, changed or broken",
+                _policy_files,
+            ),
             ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
         ):
             meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)
@@ -215,6 +222,11 @@ def _active(values: GaugeValues) -> Iterator[Point]:
 
 def _problems(values: GaugeValues) -> Iterator[Point]:
     yield values.problems, {}
+
+
+def _policy_files(values: GaugeValues) -> Iterator[Point]:
+    if values.policy_files is not None:
+        yield 1, {"killswitch.policies.state": values.policy_files}
 
 
 def _pending(values: GaugeValues) -> Iterator[Point]:

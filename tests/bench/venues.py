@@ -86,7 +86,7 @@ class SimulatedVenue(VenueAdapter):
         """The account's use of each limit that is not counted by symbol."""
         now = asyncio.get_running_loop().time()
         return {
-            name: self.used(name, "", now)
+            name: self._used(name, "", now)
             for name, limit in self._limits.items()
             if limit.by != "symbol" and (name, "") in self._counts
         }
@@ -187,7 +187,7 @@ class SimulatedVenue(VenueAdapter):
             else:
                 key = (cost.limit, "")
                 wanted[key] = wanted.get(key, 0) + cost.units + cost.each * len(requests)
-        if any(self.used(*key, at) + units > self._limits[key[0]].allowed for key, units in wanted.items()):
+        if any(self._used(*key, at) + units > self._limits[key[0]].allowed for key, units in wanted.items()):
             return False
         for key, units in wanted.items():
             self._counts.setdefault(key, deque()).append((at, units))

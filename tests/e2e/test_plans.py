@@ -62,6 +62,9 @@ def test_an_interrupt_of_status_watch_ends_the_watch_and_not_the_close(tmp_path:
                 watcher.send_signal(signal.SIGINT)
                 _, stderr = watcher.communicate(timeout=WAIT_LIMIT)
                 assert (watcher.returncode, stderr) == (130, "stopped watching; closing is not affected\n")
-            until(lambda: any(entry.kind == "finished" for entry in site.journal()), "the runner completes the close")
+            until(
+                lambda: any(entry.kind == "finished" and entry.account for entry in site.journal()),
+                "the runner completes the close",
+            )
             assert site.venue().positions == ()
             assert terminate(runner)[0] == 0

@@ -59,7 +59,6 @@ MANUAL_ONLY: Final = frozenset({
 """Minutes of an outage take thousands of requests."""
 AT_ONE_VENUE: Final = frozenset({
     "test_c3_killed_at_any_moment_the_close_continues_where_it_was",
-    "test_a_higher_level_does_not_wait_for_the_slices_of_another_position",
 })  # fmt: skip
 STALE: Final = "only an adapter marks an answer as stale; over a wire it looks like any other"
 NO_NUMBER: Final = "the wire-level venue itself cannot value the account at a price that is not a number"
@@ -100,9 +99,6 @@ QUERIED_DURING_THE_POLL: Final = (
     "the venue acknowledges an order with its id only: its fills are queried during the poll that shows flat, which is "
     "made after the order, and before they are known"
 )
-SLICE_BY_SLICE: Final = (
-    "the venue acknowledges an order with its id only: the fill of each slice is queried while the account is polled"
-)
 ONE_TICK_LATER: Final = (
     "acknowledged with its id only, the order is queried first, and flat falls into the next tick of 0.5 s"
 )
@@ -112,7 +108,6 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
         for venue in ("bybit", "okx", "bitget", "mexc")
         for case, why in {
             "test_c4_a_poll_that_waited_for_a_slow_query_is_not_taken_for_a_current_one": BOTH_QUERIED,
-            "test_slices_that_fill_follow_one_another_with_few_polls_in_between": SLICE_BY_SLICE,
         }.items()
     },
     ("bybit", "test_c4_flat_is_proved_by_a_poll_made_after_the_last_order"): QUERIED_DURING_THE_POLL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
+    from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.observers import TickReport
+    from killswitch.runner.policy_files import PolicyFiles
 
 
 @options.verb(
@@ -45,6 +48,11 @@ if TYPE_CHECKING:
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True, help="With --live: start even if a recipient cannot be notified.")
+@click.option(
+    "--another-runner",
+    is_flag=True,
+    help="With --live: start even if another runner with another store lives and acts on an account.",
+)
 @options.option("--interval", type=options.DURATION, default="1s", help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -58,9 +66,9 @@ if TYPE_CHECKING:
 @options.journal
 @options.output
 def run(
-    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
-    ticks: int | None, journal: str | None, output: str,
+    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, another_runner: bool, interval: float,
+    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None,
+    min_free: int, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -77,17 +85,22 @@ def run(
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
     write_in_background()
-    with StartFailures() as start:
+    from killswitch.runner.claims import ClaimHolder, RunClaims
+    from killswitch.runner.lease import this_process
+
+    with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
         from killswitch.cli.session import load_policies, lock_paths
         from killswitch.runner.loop import RunnerPace
 
+        loaded_at = time.time()
         loaded, locks = load_policies(policies_at), lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
+        found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before,
+            journal, output == "json", found_before, loaded_at,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -136,6 +149,8 @@ class _RunSettings(Struct, frozen=True):
     journal: str | None
     json: bool
     found_before: tuple[KeyWarning, ...]
+    loaded_at: float
+    """Unix seconds just before the policies were read."""
 
 
 def _run(
@@ -149,6 +164,7 @@ def _run(
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
+    from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
@@ -160,13 +176,14 @@ def _run(
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
+        files = PolicyFiles(it.policies_at, loaded.policies.digest, it.loaded_at, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
-            observers=(console, reports, FirstAnswers(), space, *outputs.observers),
+            observers=(console, reports, FirstAnswers(), space, files, *outputs.observers),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
@@ -174,8 +191,9 @@ def _run(
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
+        outputs.policy_files = lambda: files.state
         switch_threads_often()
-        end = process.run(_until_stopped(runner, it.ticks))
+        end = process.run(_until_stopped(runner, it.ticks, files))
         outputs.end_reason = end.reason
     if end.cause == "effect":
         print_note(end.reason)
@@ -213,6 +231,35 @@ def _checked_accounts(
     return accounts, (*key_warnings, *(("warning", warning) for warning in machine_warnings))
 
 
+def _absolute(store_at: str) -> str:
+    return str(Path(store_at.removeprefix("sqlite:///")).absolute())
+
+
+def _claimed(
+    claims: RunClaims, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], locks: LockPaths, *, is_forced: bool
+) -> tuple[KeyWarning, ...]:
+    """Claim the armed accounts and the lock folder; AnotherRunnerError if a living run with another store has one."""
+    from killswitch.accounts.validation import account_identity
+    from killswitch.deadline import DeadlineError, call_within
+    from killswitch.runner.assembly import FOLDER_TIMEOUT
+    from killswitch.runner.claims import IN_LOCK_FOLDER, account_claim
+
+    armed = [document for document in loaded.accounts if accounts[document.metadata.name].armed]
+    if not armed:
+        return ()
+    files = {f"account {it.metadata.name}": account_claim(account_identity(it)) for it in armed}
+    found = claims.take(files, is_forced=is_forced)
+    folder = {f"the lock folder {locks.folder}": locks.folder / IN_LOCK_FOLDER}
+    try:
+        what = f"the lock folder {locks.folder}"
+        found += call_within(FOLDER_TIMEOUT, what, lambda: claims.take(folder, is_forced=is_forced))
+    except DeadlineError as error:
+        found += (("warning", f"{error} Whether another runner uses it is unknown"),)
+    for _, text in found:
+        print_note(text)
+    return found
+
+
 def _require_notified(loaded: LoadedPolicies) -> None:
     """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
     from killswitch.policy.diagnostics.diagnostic import diagnostics_page
@@ -227,8 +274,8 @@ def _require_notified(loaded: LoadedPolicies) -> None:
         )
 
 
-async def _until_stopped(runner: Runner, ticks: int | None) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name."""
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
+    """Run until stopped; a stop by a signal has its name. SIGHUP reloads nothing: it says what the files are."""
     from msgspec.structs import replace
 
     stop = asyncio.Event()
@@ -239,7 +286,7 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> RunEnd:
         stop.set()
 
     handle_stop_signals(on_signal)
-    ignore_foreign_signals()
+    ignore_foreign_signals(on_hangup=lambda: files.ask(lambda text: print_note(f"SIGHUP reloads nothing: {text}")))
     end = await runner.run(stop, ticks)
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 

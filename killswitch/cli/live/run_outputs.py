@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from killswitch.runner.event_emitter import EventEmitter
     from killswitch.runner.notify.reports import ReportRenderer
     from killswitch.runner.observers import Observer
+    from killswitch.runner.policy_files import PolicyFilesState
     from killswitch.store.sql import SqlStore
     from killswitch.telemetry.background_writer import BackgroundWriter
     from killswitch.telemetry.metrics import NotificationCounts
@@ -39,6 +40,8 @@ class RunOutputs(Struct):
     """Results of all closes, including those that ended after the last tick."""
     notifications: Callable[[], NotificationCounts | None] = lambda: None
     """Delivery counts of the outbox, read at every tick; set once the outbox exists."""
+    policy_files: Callable[[], PolicyFilesState | None] = lambda: None
+    """Whether the policy files are those that run; set in a run."""
 
 
 @contextmanager
@@ -67,7 +70,9 @@ def open_outputs(
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import MetricsRecorder
 
-        outputs.observers.append(MetricsRecorder(telemetry, lambda: outputs.notifications()))  # noqa: PLW0108 - replaced later
+        notifications = lambda: outputs.notifications()  # noqa: E731, PLW0108 - replaced later
+        policy_files = lambda: outputs.policy_files()  # noqa: E731, PLW0108 - replaced later
+        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files))
     try:
         yield outputs
     except BaseException as error:

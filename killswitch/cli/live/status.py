@@ -60,11 +60,32 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
     from killswitch.operations.status import encode_status, store_status
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
+    from killswitch.store.errors import StoreError
+    from killswitch.store.sqlite import sign_of_life
 
-    with opened_store(store_at, read_only=True) as store:
-        store_state = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
+    try:
+        with opened_store(store_at, read_only=True) as store:
+            sign = sign_of_life(store_at)
+            store_state = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()), sign)
+    except StoreError as error:
+        lives = _living(store_at)
+        if lives is None:
+            raise
+        raise click.ClickException(f"{error}. Its runner lives and goes on without it: {lives}") from error
     print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at))
     return 0
+
+
+def _living(store_at: str) -> str | None:
+    """The last tick of the process that answers for a store that cannot be read; None if none does."""
+    from killswitch.operations.liveness_probe import live_by_sign
+    from killswitch.store.errors import StoreError
+    from killswitch.store.sqlite import sign_of_life
+
+    with suppress(StoreError):
+        found = live_by_sign(sign_of_life(store_at), None, datetime.now(UTC))
+        return None if found is None else found.why
+    return None
 
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
@@ -74,16 +95,16 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
     from killswitch.store.errors import StoreError
     from killswitch.store.sqlite import sign_of_life
 
-    now, clock, lease = datetime.now(UTC), SystemClock(), None
-    try:
-        with opened_store(store_at, read_only=True) as store:
-            lease = store.lease()
-            result = probe_of(store, probe, now, within, clock)
-    except StoreError as error:
-        result = ProbeResult(False, str(error))
-    if not result.passed and probe == "live":
+    now, clock, result = datetime.now(UTC), SystemClock(), None
+    if probe == "live":
         with suppress(StoreError):
-            result = live_by_sign(sign_of_life(store_at), lease, now, within, clock) or result
+            result = live_by_sign(sign_of_life(store_at), None, now, within, clock)
+    if result is None:  # it does not answer: another version, or it hangs
+        try:
+            with opened_store(store_at, read_only=True) as store:
+                result = probe_of(store, probe, now, within, clock)
+        except StoreError as error:
+            result = ProbeResult(False, str(error))
     if json:
         click.echo(encode_record({"probe": probe, "passed": result.passed, "why": result.why}))
     else:

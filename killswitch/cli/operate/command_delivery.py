@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,7 @@ from killswitch.cli.live.run_outputs import open_outputs, open_reports
 from killswitch.cli.operate.command_output import (
     CommandRequest,
     is_lock_pending,
+    is_lock_unwritten,
     print_outcome,
     print_pending,
     print_unfinished,
@@ -55,12 +56,18 @@ from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import sign_of_life
 
 POLL = 0.1
 """Seconds between two reads of the store while waiting for a runner."""
 
+LOCK_WAIT = 2.0
+"""Seconds to wait for the runner to write the lock of a command, or to lift locks by hand."""
+
 PAUSE_FACTOR = 4.0
 """Minimum pause after a read of the journal, in multiples of its duration."""
+
+_ARMING = "with --live, for accounts whose document says execution: live"
 
 DRAIN_SECONDS = 30.0
 """Seconds that the end of a command waits for pending output."""
@@ -108,18 +115,29 @@ def this_user() -> str:
         return "unknown"
 
 
-def deliver(request: CommandRequest, site: CommandSite, *, live: bool, journal: str | None = None) -> None:
+def deliver(
+    request: CommandRequest,
+    site: CommandSite,
+    *,
+    live: bool,
+    journal: str | None = None,
+    confirm: Callable[[], None] | None = None,
+) -> None:
     """Send the command to the running runner, or run one tick here. Never creates a store.
 
-    `journal`: in an emergency, where to journal in place of the store.
+    `journal`: in an emergency, where to journal in place of the store. `confirm`: asks before anything is changed, and
+    raises if the answer is no.
     """
-    write_in_background(DRAIN_SECONDS)
+    if confirm is None:
+        write_in_background(DRAIN_SECONDS)
     if journal is not None:
+        _ask(confirm)
         with acting_store(site.store_at, journal, site.locks(None)) as store:
             _tick_here(request, store, site, _last_view(store), live=live, queued=None, emergency=True)
         return
     _end_misdated(site.store_at)
     _require_executor(request, site.store_at, live=live)
+    _ask(confirm)
     with opened_store(site.store_at, read_only=False) as store:
         status = store_status(store, datetime.now(UTC), 0)
         with printing_unfinished(store):
@@ -130,6 +148,12 @@ def deliver(request: CommandRequest, site: CommandSite, *, live: bool, journal: 
                     return
                 _require_continuation(request, unprocessed, status, live=live)
             _tick_here(request, store, site, status.view, live=live, queued=unprocessed)
+
+
+def _ask(confirm: Callable[[], None] | None) -> None:
+    if confirm is not None:
+        confirm()
+        write_in_background(DRAIN_SECONDS)
 
 
 def _last_view(store: Store) -> RunnerView | None:
@@ -162,7 +186,7 @@ def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> 
     """Refuse a missing store, and orders that no process would send, before any change."""
     try:
         with opened_store(store_at, read_only=True) as store:
-            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+            runner = runner_state(store.lease(), datetime.now(UTC), sign_of_life(store_at))
             if request.plan is not None:
                 commands.require_unspent(store, request.plan)
     except StoreMissingError as error:
@@ -171,7 +195,12 @@ def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> 
         # A misspelled path must not create a second store; a new machine gets the command that creates one.
         remedy = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
         raise StoreMissingError(f"{error}. If no runner ever ran here, {remedy}; then repeat this command") from error
-    if request.has_orders and not live and liveness != "alive":
+    if request.has_orders and not live and runner.liveness == "unrecorded":
+        raise click.UsageError(
+            f"the runner (pid {runner.pid}) is alive, but its store takes no writes, so that no command reaches it: "
+            f"free the disk of the store and repeat this, or stop it first (kill -TERM {runner.pid}) and add --live"
+        )
+    if request.has_orders and not live and runner.liveness != "alive":
         raise click.UsageError(
             "no runner is alive on this store, so this command would send the orders itself: add --live"
             + (", or --dry-run to see them" if request.kind == "close" else "")
@@ -208,12 +237,12 @@ def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, 
     if request.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
         _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
-    elif request.kind == "close":
-        commands.require_scope(request.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
-        _require_armed_account(request, status, view)
     else:
-        commands.require_scope(request.scope, commands.watched_scopes(view) | locked)
-    if request.kind == "reset" and not any(account.armed for account in view.accounts):
+        closable = commands.closable_scopes((it.account, it.venue) for it in view.accounts)
+        commands.require_scope(request.scope, _scopes_of(request, closable, commands.watched_scopes(view) | locked))
+        if request.kind in ("close", "lock"):
+            _require_armed_account(request, status, view)
+    if request.lifts and not any(account.armed for account in view.accounts):
         print_note("locks stay unchanged: the runner is armed for no account")
     event = request.event(store)
     store.put_event(event)
@@ -236,9 +265,13 @@ def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, 
         while _is_closing(store, decision) and time.monotonic() < deadline and is_runner_alive(store):
             pass
     runner_locks = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
-    # The tick lifts the lock right after it recorded that it processed the command.
+    # The tick writes and lifts locks right after it recorded that it processed the command.
+    soon = min(deadline, time.monotonic() + LOCK_WAIT)
+    while is_lock_unwritten(store, answer) and time.monotonic() < soon:
+        time.sleep(POLL)
     lifts_lock = request.scope in locked and commands.fired_again(store, answer) is None
-    while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < deadline:
+    lifted_by = soon if request.kind == "unlock" else deadline  # another lock on the scope may stay
+    while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < lifted_by:
         time.sleep(POLL)
     print_outcome(request, store, answer, runner_locks, event)
     return None
@@ -277,7 +310,7 @@ def _tick_here(
         keep_runbooks(store, loaded.policies.digest, loaded.runbooks)
         print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
-        if request.kind == "reset" and not armed:
+        if request.lifts and not armed:
             print_note("locks stay unchanged: no account is armed")
         print_pending(store)
         event = queued or request.event(store)
@@ -309,13 +342,27 @@ def _require_scope_and_arming(
     if request.plan is not None:
         armed = {name: account.armed for name, account in opened.items()}
         _require_armed(request.plan, armed, "here: that takes --live and a")
-    elif request.kind == "close":
+    elif request.kind in ("close", "lock"):
         require_closable(request.scope, opened)
+        armed_scopes = (it for it in opened.values() if it.armed and is_in_scope(request.scope, it.name, it.venue))
+        if request.kind == "lock" and not any(armed_scopes):
+            raise click.ClickException(
+                f"no account of {request.scope} is armed, so no lock would be written: repeat it {_ARMING}"
+            )
     else:
         locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        commands.require_scope(request.scope, commands.machine_scopes(policies, opened) | locked | latched)
+        closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
+        watched = commands.machine_scopes(policies, opened) | locked | latched
+        commands.require_scope(request.scope, _scopes_of(request, closable, watched))
+
+
+def _scopes_of(request: CommandRequest, closable: set[str], watched: set[str]) -> set[str]:
+    """The scopes that the command accepts."""
+    if request.kind in ("close", "lock"):
+        return closable
+    return watched | closable if request.kind == "unlock" else watched
 
 
 def _print_other_decisions(
@@ -342,7 +389,7 @@ def _require_armed_account(request: CommandRequest, status: StoreStatus, view: R
     if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "
-            "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
+            f"{'no lock would be written' if request.kind == 'lock' else 'nothing would be sent'}: restart it {_ARMING}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 from msgspec import Struct
@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from killswitch.accounts.arming import open_closes
 from killswitch.cli.terminal import encode_record, print_answer, print_note
 from killswitch.incident.record.results import read_result
+from killswitch.model.effects import Lock, of_kind
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.model.words import Cause, ChangeCause
+from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations import commands
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
 from killswitch.operations.pages.wording import command_line
@@ -43,6 +44,9 @@ class CommandRequest(Struct, frozen=True):
     change: str | None = None
     restated_as: ChangeCause | None = None
     """The change of a `restate`, and what it is."""
+    lock: LockMode | None = None
+    lock_seconds: float | None = None
+    """The lock of a `lock` or a `close`, and its length; None: without end."""
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -54,30 +58,42 @@ class CommandRequest(Struct, frozen=True):
             return commands.apply_event(store, self.plan, self.author, now)
         return commands.operator_event(
             self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force,
-            change=self.change, restated_as=self.restated_as,
+            change=self.change, restated_as=self.restated_as, lock=self.lock,
+            until=None if self.lock_seconds is None else now + timedelta(seconds=self.lock_seconds),
         )  # fmt: skip
 
     @property
     def has_orders(self) -> bool:
         """Whether the command sends orders and needs an armed account."""
-        return self.kind not in ("reset", "restate")
+        return self.kind in ("close", "apply")
+
+    @property
+    def lifts(self) -> bool:
+        """Whether the command lifts locks of its scope."""
+        return self.kind in ("reset", "unlock")
 
 
 def lock_of(request: CommandRequest, locks: LockPaths | None) -> LockView | None:
-    """The lock file of the scope of a reset; None for a close, and where no lock is written."""
-    if request.kind != "reset" or locks is None:
+    """The lock file of the scope of a reset or unlock; None for a close, and where no lock is written."""
+    if not request.lifts or locks is None:
         return None
     return next((lock for lock in locks_at(locks.folder, None, datetime.now(UTC)) if lock.scope == request.scope), None)
 
 
 def is_lock_pending(request: CommandRequest, store: Store, locks: LockPaths | None) -> bool:
-    """Whether the lock of the scope of a reset still exists and no close keeps it."""
+    """Whether the lock of the scope of a reset or unlock still exists and no close keeps it."""
     lock = lock_of(request, locks)
     return lock is not None and lock.ordered and lock.has_own and not _closing_on(request.scope, store)
 
 
 def _closing_on(scope: str | None, store: Store) -> list[str]:
     return list(dict.fromkeys(each.id for _, each in open_closes(store) if each.scope == scope))
+
+
+def is_lock_unwritten(store: Store, answer: commands.CommandAnswer) -> bool:
+    """Whether the lock of a decision of the answer is not in its file yet."""
+    locks = (each for each in answer.decisions if of_kind(each.effects, Lock) is not None)
+    return any(read_result(store, each).locked_at is None for each in locks)
 
 
 def print_outcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from killswitch.cli.live.plan import require_new_file, save_plan
 from killswitch.cli.operate.command_delivery import CommandSite, require_closable
 from killswitch.cli.operate.command_output import CommandRequest
 from killswitch.cli.session import store_if_any
-from killswitch.cli.terminal import print_note, print_page
+from killswitch.cli.terminal import print_note, print_page, render_page, terminal_width
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
 from killswitch.operations.pages.decision import decided
@@ -35,6 +36,31 @@ def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) 
     `out`: file for the plan, which `ksctl apply` reads.
     """
     require_new_file(out)
+    decision, accounts, shown = _planned_close(request, site)
+    if request.json:
+        click.echo(encode_decision(decision))
+    else:
+        print_page(_preview_page(decision, accounts, shown))
+    if out is not None:
+        save_plan(plan_of(shown, [decision]), out)
+
+
+def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
+    """Show what a close of the whole portfolio would send, and ask once. ClickException if the answer is no.
+
+    A close must remain possible where the preview is not: an error of it is shown, and the question asked.
+    """
+    try:
+        print_note(render_page("text", _preview_page(*_planned_close(request, site)), terminal_width(sys.stderr)))
+    except Exception as error:  # noqa: BLE001 - a close must remain possible where its preview is not
+        why = error.format_message() if isinstance(error, click.ClickException) else str(error) or repr(error)
+        print_note(f"what would be closed cannot be shown: {why}")
+    if not click.confirm("Close every position of the portfolio? (--scope names less)", err=True):
+        raise click.ClickException("not confirmed: nothing was changed")
+
+
+def _planned_close(request: CommandRequest, site: CommandSite) -> tuple[Decision, dict[str, ArmedAccount], Preview]:
+    """The decision of a close on fresh snapshots; a note for each problem."""
     with store_if_any(site.store_at) as store:
         view = None if store is None else store_status(store, datetime.now(UTC), 0).view
         loaded = site.policies(view)
@@ -53,33 +79,26 @@ def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) 
         for notice in shown.notices
         if notice.policy == "operator"
     ]
-    if not closes:
+    if not closes or (closes[0].waits_for and not closes[0].accounts):
         raise click.ClickException("; ".join(command_notices) or "nothing to close")
     for text in command_notices:
         print_note(text)
-    _print_preview(closes[0], accounts, shown, as_json=request.json)
-    if out is not None:
-        save_plan(plan_of(shown, closes), out)
+    return closes[0], accounts, shown
 
 
-def _print_preview(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(encode_decision(decision))
-        return
+def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview) -> Page:
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
-    print_page(
-        Page(
-            "Dry run",
-            summary=(
-                f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",
-                f"Execution: {execution_text(decision)}.",
-            ),
-            sections=(
-                decided(decision, shown.snapshot),
-                *section("", f"Nothing would be sent to {', '.join(observed)}: the document says "
-                         "execution: observe." if observed else None),
-                *section("The same tick would also decide:", Items(tuple(others))),
-            ),
-        )
+    return Page(
+        "Dry run",
+        summary=(
+            f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",
+            f"Execution: {execution_text(decision)}.",
+        ),
+        sections=(
+            decided(decision, shown.snapshot),
+            *section("", f"Nothing would be sent to {', '.join(observed)}: the document says "
+                     "execution: observe." if observed else None),
+            *section("The same tick would also decide:", Items(tuple(others))),
+        ),
     )  # fmt: skip

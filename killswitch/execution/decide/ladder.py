@@ -8,8 +8,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec import Struct
 
 from killswitch.execution.report_validation import finite
-from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
+from killswitch.model.words import Rung
 
 MARKET = (Rung("market", tries=2), Rung("limit"))
 """The default ladder: at market, then at the best price of the other side if market orders do not fill."""

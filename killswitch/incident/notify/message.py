@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
-from killswitch.incident.record.close_causes import manual_close_text, order_texts
+from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
@@ -130,7 +130,7 @@ def decision_message(
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
     not fired.
     """
-    is_over = decision.kind == "reset" or decision.is_withdrawal
+    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_manual_lock
     is_live = is_enforced or decision.kind == "reset"
     acts = () if is_over else ("live",) if is_live else ("observed only: nothing was done",)
     facts = () if is_over else tuple(_first_facts(decision, context, is_enforced=is_enforced))
@@ -348,14 +348,17 @@ def _message(
     )  # fmt: skip
 
 
+_ADDITIONAL = {"hedge": "temporary hedge", "breach": "answer to a lock breach"}
+
+
 def _headline(decision: Decision) -> str:
+    if decision.kind == "manual" or decision.is_unlock:
+        return f"{command_text(decision)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
-    if decision.kind == "manual":
-        return f"{manual_close_text(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
-    if decision.kind == "hedge":
-        return f"temporary hedge: {decision.policy} on {decision.scope}"
+    if decision.kind in _ADDITIONAL:
+        return f"{_ADDITIONAL[decision.kind]}: {decision.policy} on {decision.scope}"
     if decision.is_withdrawal:
         return f"the suspicion has ended, its trading lock is lifted: {decision.policy} on {decision.scope}"
     if decision.is_suspicion:

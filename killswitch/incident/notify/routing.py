@@ -61,7 +61,9 @@ class NotificationRouter:
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         `incident` is the id of the decision's incident, where it is known.
         """
-        if decision.is_suspicion:
+        if decision.is_manual_lock:
+            subject = self._subject("notice", "warning", decision, None, lambda stage: True)
+        elif decision.is_suspicion:
             subject = self._suspicion_subject(decision, is_paged=is_paged)
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)

@@ -192,6 +192,10 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
             "Return the scope to normal, once the checklist is done",
             *("reset", incident.scope, "--reason", reason, *live, *policies, *store),
         )
+    opening = incident.firings[0]
+    if incident.by_hand and opening.lock is not None:
+        words = ("unlock", opening.lock.scope, "--reason", f"incident {incident.id} is dealt with", *store)
+        yield _ksctl("Lift the lock of the close, once bots may trade again", *words)
     page = ("--format", "html", "--out", f"incident-{incident.id}.html")
     yield _ksctl("This report again, as an HTML page", "report", incident.id, *page, *store)
 

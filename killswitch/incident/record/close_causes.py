@@ -12,7 +12,7 @@ from msgspec import Struct
 from killswitch.model.words import Cause
 
 if TYPE_CHECKING:
-    from killswitch.model.decision import Intent
+    from killswitch.model.decision import Decision, Intent
 
 _LEAST_GROUPED = 4
 """This many equal orders in a row become one line."""
@@ -97,6 +97,13 @@ CAUSES: Mapping[Cause, CauseText] = {
 def cause_text(cause: Cause | None) -> CauseText | None:
     """Return the texts of a declared reason; None where none was declared, or only `operator`."""
     return None if cause is None or cause == "operator" else CAUSES.get(cause)
+
+
+def command_text(decision: Decision) -> str:
+    """Return a manual close, lock or unlock in a few words for one line."""
+    if decision.is_unlock:
+        return "unlock by hand"
+    return "lock by hand" if decision.is_manual_lock else manual_close_text(decision.cause)
 
 
 def manual_close_text(cause: Cause | None) -> str:

@@ -10,8 +10,9 @@ from typing import Literal
 from msgspec.structs import replace
 
 from killswitch.journal.entries import Place
-from killswitch.model.decision import Decision, Intent, Rung
+from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import Position, Snapshot
+from killswitch.model.words import Rung
 
 Purpose = Literal["reduce", "hop", "hedge"]
 

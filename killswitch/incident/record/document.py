@@ -64,8 +64,9 @@ class Firing(Struct, frozen=True):
     reason: str | None
     unsent: bool = False
     """Whether orders were decided and none was sent: their positions are unchanged."""
-    kind: Literal["stage", "hand", "hedge"] = "stage"
-    """A stage that fired, a manual close, or a temporary hedge of what could not be closed."""
+    kind: Literal["stage", "hand", "hedge", "breach"] = "stage"
+    """A stage that fired, a manual close, a temporary hedge of what could not be closed, or the answer to a lock
+    breach."""
     cause: Cause | None = None
     """The declared reason of a manual close."""
     unwinding: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Literal
 
 from killswitch.incident.record.decision_basis import stage_text
 from killswitch.incident.record.document import Firing
@@ -16,6 +17,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 
+_KINDS: dict[str, Literal["hand", "hedge", "breach"]] = {"manual": "hand", "hedge": "hedge", "breach": "breach"}
 _OUTCOMES = {
     "recorded only": "recorded only, nothing was sent",
     "nothing to close": "nothing was to be closed",
@@ -63,7 +65,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         author=decision.author,
         reason=decision.reason,
         unsent=result.standing == "recorded only" and bool(sizes[tag_of(Orders)]),
-        kind="hand" if decision.kind == "manual" else "hedge" if decision.kind == "hedge" else "stage",
+        kind=_KINDS.get(decision.kind or "", "stage"),
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
         took=result.totals.took,

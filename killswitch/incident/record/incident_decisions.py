@@ -53,7 +53,7 @@ class UnknownIncidentError(LookupError):
 def group_decisions(oldest_first: Iterable[Decision]) -> list[IncidentDecisions]:
     """Return every incident among the decisions, oldest first.
 
-    A reset of what has not fired, and a suspicion, open none.
+    A reset of what has not fired, a suspicion, and a lock by hand open none.
     """
     found: list[IncidentDecisions] = []
     active: dict[tuple[str, str], IncidentDecisions] = {}
@@ -62,6 +62,8 @@ def group_decisions(oldest_first: Iterable[Decision]) -> list[IncidentDecisions]
         key = (decision.policy, decision.scope)
         if decision.is_suspicion:
             (active[key].suspicions if key in active else suspicions.setdefault(key, [])).append(decision)
+        elif decision.is_manual_lock:
+            continue
         elif decision.kind == "manual":
             found.append(IncidentDecisions([decision]))
         elif decision.kind == "reset":

@@ -70,6 +70,8 @@ def _why_unmeasured(decision: Decision) -> str:
         return "a close by hand measures no fall from a peak"
     if decision.kind == "hedge":
         return "a temporary hedge measures no fall from a peak"
+    if decision.kind == "breach":
+        return "an answer to a lock breach measures no fall from a peak"
     return "no trigger that fired measures a fall from a peak"
 
 

@@ -26,8 +26,9 @@ from killswitch.journal.entries import (
     known,
 )
 from killswitch.journal.orders import FINAL, JournaledOrder, JournaledOrders, Status
-from killswitch.model.decision import Decision, Rung
+from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Position, Snapshot
+from killswitch.model.words import Rung
 from killswitch.risk.trading_cost import MarkedContract, delay_cost, slippage
 
 ReportedStatus = Literal["final", "in flight", "set aside", "abandoned"]

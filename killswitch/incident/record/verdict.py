@@ -34,15 +34,19 @@ def _state(incident: Incident) -> str:
         return "NOTHING SENT: the account or the policy only observes"
     if "abandoned" in standings:
         return "UNKNOWN: a close was given up"
-    return _settled(incident.firings[-1], standings)
+    return _settled(incident, standings)
 
 
-def _settled(last: Firing, standings: list[str]) -> str:
+def _settled(incident: Incident, standings: list[str]) -> str:
     """Return how a close stands that has ended with nothing left: FLAT only where the whole book was to be closed."""
+    hedges = sum(order.purpose == "hedge" and bool(order.filled) for order in incident.orders)
+    if hedges:
+        return f"AT TARGET, {count_of(hedges, 'temporary hedge')} opened"
     if "partly recorded only" in standings:
         return "AT TARGET on armed accounts, nothing sent on the others"
     if set(standings) <= {"nothing to close", "recorded only"}:
         return "NOTHING TO CLOSE"
+    last = incident.firings[-1]
     is_whole = "flat" in standings and (last.book is None or last.book.after.gross == 0)
     return "FLAT" if is_whole else "AT TARGET"
 

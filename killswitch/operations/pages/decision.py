@@ -214,8 +214,11 @@ def _unprotected(exposure: Exposure) -> str:
 
 
 def _status(history: DecisionHistory) -> str:
-    if history.decision.kind == "reset":
-        return "the scope is back to normal"
+    decision = history.decision
+    if decision.kind == "reset":
+        return "locks by hand are lifted" if decision.is_unlock else "the scope is back to normal"
+    if decision.is_manual_lock and history.result.locked_at is not None:
+        return "the lock is written"
     return {
         "recorded only": "recorded only: no order was sent, because the account or the policy observes",
         "locked on suspicion": "on suspicion: no stage has fired, and no position is closed",

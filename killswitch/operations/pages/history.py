@@ -35,7 +35,8 @@ def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:
     if decision.kind == "reset" or not result.orders:
-        return ("reset" if decision.kind == "reset" else result.standing, *["-"] * 7)
+        of_lock = "locked" if decision.is_manual_lock and result.locked_at else result.standing
+        return ("reset" if decision.kind == "reset" else of_lock, *["-"] * 7)
     return (
         result.standing,
         count_of(result.closed, "position") if result.closed else "-",

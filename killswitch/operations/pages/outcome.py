@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
-from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
+from killswitch.model.effects import Lock, of_kind
+from killswitch.model.instant import rfc3339
 from killswitch.model.legible import one_line
 from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
@@ -36,10 +38,8 @@ class CommandOutcome(Struct, frozen=True):
     def is_failed(self) -> bool:
         """Whether the command was refused, or a manual close did not reach its end."""
         # A page about a wait for an account is no failure once the wait is over.
-        return any(notice.kind == "nothing_selected" for notice in self.notices) or any(
-            decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
-            for decision, result in self.results
-        )
+        refused = any(notice.kind == "nothing_selected" for notice in self.notices)
+        return refused or any(_is_failed(*each) for each in self.results)
 
 
 def outcome_page(outcome: CommandOutcome) -> Page:
@@ -65,28 +65,50 @@ def _sections(outcome: CommandOutcome) -> Iterator[Section]:
     if outcome.fired_again is not None:
         yield from _decision(outcome.fired_again, "it fired again: its triggers are still true")
     if outcome.lock is not None:
-        yield from section("", _lock_text(outcome.lock, outcome.closing))
+        is_unlock = any(decision.is_unlock for decision, _ in outcome.results)
+        yield from section("", _lock_text(outcome.lock, outcome.closing, is_unlock=is_unlock))
 
 
 def _decision(decision: Decision, *lines: str) -> Iterator[Section]:
     yield from section(f"{headline(decision)}  [{decision.id}]", Items(lines))
 
 
+def _is_failed(decision: Decision, result: Result) -> bool:
+    if decision.is_manual_lock:
+        return result.locked_at is None
+    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
+
+
 def _result(decision: Decision, result: Result, continuation: str) -> list[str]:
     if decision.kind == "reset":
-        return ["back to normal"]
-    in_progress = [f"in progress: {continuation}"] if result.standing == "closing" else []
-    return [*result_lines(result), *in_progress]
+        return ["locks by hand are lifted" if decision.is_unlock else "back to normal"]
+    lines = [] if decision.is_manual_lock else result_lines(result)
+    lock = of_kind(decision.effects, Lock)
+    if lock is not None and result.standing != "recorded only":
+        lines.append(_lock_line(lock.order, is_written=result.locked_at is not None))
+    return [*lines, *([f"in progress: {continuation}"] if result.standing == "closing" else [])]
 
 
-def _lock_text(lock: LockView, closing: tuple[str, ...]) -> str:
+def _lock_line(order: LockOrder, *, is_written: bool) -> str:
+    """The lock of a command in one line, and the command that lifts it."""
+    if not is_written:
+        return (
+            f"the lock of {order.scope} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
+            "trade there"
+        )
+    end = f"until {rfc3339(order.until)}" if order.until else f"until `ksctl unlock {order.scope}`"
+    return f"{order.scope} is locked ({order.mode}) {end}"
+
+
+def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> str:
     if not lock.ordered:
         return f"{lock.scope} is not locked"
     if not lock.has_own:
         return f"{lock.scope} has no lock of its own, but is locked by {', '.join(lock.wider)}: {lock.reason}"
     if closing:
         return f"{lock.scope} stays locked until the close of {', '.join(closing)} ends"
-    return f"{lock.scope} is still locked: {lock.reason}"
+    remedy = f"; `ksctl reset {lock.scope}` ends every lock and latch of the scope" if is_unlock else ""
+    return f"{lock.scope} is still locked: {lock.reason}{remedy}"
 
 
 def result_lines(result: Result) -> list[str]:

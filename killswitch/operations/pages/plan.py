@@ -8,8 +8,9 @@ from decimal import Decimal
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.wording import percent
 from killswitch.incident.notify.message import trigger_texts
-from killswitch.model.decision import Book, Decision, Rung
+from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
+from killswitch.model.words import Rung
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,

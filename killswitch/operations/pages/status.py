@@ -57,7 +57,9 @@ def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
     who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
     state = {
         "alive": f"alive ({who}), lease until {instant(runner.lease_until)}",
-        "silent": f"NOT RUNNING: {runner.why} ({who}, lease until {instant(runner.lease_until)})",
+        "unrecorded": f"alive ({who}), NOT RECORDED: {runner.why}",
+        "silent": f"{'NOT TICKING' if runner.is_process_running else 'NOT RUNNING'}: {runner.why} "
+        f"({who}, lease until {instant(runner.lease_until)})",
         "gone": f"not running: {runner.why}",
     }[runner.liveness]
     yield "Store", store_at
@@ -65,13 +67,15 @@ def _run_facts(status: StoreStatus, store_at: str) -> Iterator[tuple[str, ...]]:
     if view is None:
         return
     yield "Mode", "started with --live" if view.live else "observes only (started without --live)"
-    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set
+    differing = {"changed": "THE FILES DIFFER, see below", "broken": "THE FILES DO NOT COMPILE, see below"}
+    files = differing.get(status.policy_files or "")
+    yield "Policy", ", ".join(view.policies) or "given in process", view.policy_set, *([files] if files else [])
     yield (
         "Tick",
         f"{ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
         f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
     )
-    if view.run_end and runner.liveness != "alive":
+    if view.run_end and not runner.is_alive:
         yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
 
 
@@ -93,7 +97,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
     yield from section("Active alerts", _items(map(_active_alert, status.active_alerts)))
     yield from section("Problems", Items((() if view is None else view.problems) + status.problems))
-    yield from _closings(status.closings, alive=status.runner.liveness == "alive")
+    yield from _closings(status.closings, alive=status.runner.is_alive)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
@@ -233,7 +237,7 @@ def _suspicion(decision: Decision) -> str:
 
 def _pending_effect(pending: PendingEffect, status: StoreStatus) -> str:
     """An effect that is not performed yet; without a runner the next run goes on with it."""
-    waits_for = pending.waits_for if status.runner.liveness == "alive" else "the next run"
+    waits_for = pending.waits_for if status.runner.is_alive else "the next run"
     return (
         f"{pending.text}, by {pending.policy} on {pending.scope} (decision {pending.decision}): waits for {waits_for}"
     )

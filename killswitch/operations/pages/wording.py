@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from killswitch.incident.notify.message import render_trigger
-from killswitch.incident.record.close_causes import group_orders, manual_close_text, order_texts
+from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
 from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
@@ -38,13 +38,14 @@ def headline(decision: Decision) -> str:
 
 def _headline(decision: Decision) -> str:
     where = f"{decision.policy} on {decision.scope}"
+    if decision.kind == "manual" or decision.is_unlock:
+        what = command_text(decision)
+        return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
-    if decision.kind == "manual":
-        what = manual_close_text(decision.cause)
-        return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
-    if decision.kind == "hedge":
-        return f"temporary hedge: {where} ({decision.reason or 'no reason'})"
+    if decision.kind in ("hedge", "breach"):
+        what = "temporary hedge" if decision.kind == "hedge" else "answer to a lock breach"
+        return f"{what}: {where} ({decision.reason or 'no reason'})"
     if decision.is_withdrawal:
         return f"end of the suspicion of {decision.stage}: {where}"
     if decision.is_suspicion:

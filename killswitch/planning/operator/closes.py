@@ -13,7 +13,7 @@ from killswitch.engine.state import StoredState, initial, level_in_force, stage_
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id, with_effects
-from killswitch.model.effects import Orders
+from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
@@ -93,26 +93,57 @@ def plan_manual_close(
     if not accounts:
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     seen = _to_close(accounts, last, force=event.force)
+    record = replace(_command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
     if not seen.accounts:
-        return ManualClose(None, tuple(seen.problems), unreadable=seen.unreadable)
+        # The lock does not wait for the accounts: bots may trade there meanwhile.
+        locked = with_effects(record, _lock(event, scope)) if event.lock and only is None else None
+        return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [SelectedTarget(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     record = replace(
-        new_decision(policies, OPERATOR, scope, event.id, now),
-        kind="manual",
+        record,
         book=book_change(view, unwound.left),
-        author=event.author,
         reason=joined(event.reason, forced, *unwound.remarks),
-        cause=event.cause,
         unwinding=declared_unwinding(rule),
-        waits_for=tuple(sorted(seen.unreadable)),
     )
-    decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
+    decision = with_effects(record, (*_lock(event, scope), Orders(unwound.intents), cancels(view, "all")))
     problems = (*seen.problems, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
+
+
+def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet) -> Decision:
+    """The lock that an operator puts on a scope. RefusedCommandError if no account is in the scope."""
+    scope = event.scope or "portfolio"
+    if not accounts_in(event.scope, snapshot):
+        raise RefusedCommandError(f"{scope} names no account of this snapshot")
+    return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
+
+
+def manual_unlock(event: Event, now: int, policies: PolicySet) -> Decision:
+    """The end of every lock that operators put on the scope, also by manual closes. Latches and other locks stay."""
+    return replace(_command_record(event, event.scope or "portfolio", now, policies), kind="reset")
+
+
+def manual_lock_order(scope: str) -> LockOrder:
+    """The lock of a manual close: bots may only reduce, until an operator lifts it."""
+    return LockOrder(scope, "reduce_only", None)
+
+
+def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> Decision:
+    return replace(
+        new_decision(policies, OPERATOR, scope, event.id, now),
+        kind="manual",
+        author=event.author,
+        reason=event.reason,
+        cause=event.cause,
+    )
+
+
+def _lock(event: Event, scope: str) -> tuple[Lock, ...]:
+    return () if event.lock is None else (Lock(LockOrder(scope, event.lock, event.until)),)
 
 
 class _Selected(Struct):

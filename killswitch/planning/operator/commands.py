@@ -23,6 +23,8 @@ from killswitch.planning.operator.closes import (
     ManualClose,
     RefusedCommandError,
     accounts_in,
+    manual_lock,
+    manual_unlock,
     plan_manual_close,
 )
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
@@ -107,6 +109,10 @@ class OperatorCommands:
                 decisions += self._close(event, tick)
             elif event.kind == "apply":
                 decisions += self._apply(event, tick)
+            elif event.kind == "lock":
+                decisions += self._lock(event, tick)
+            elif event.kind == "unlock":
+                decisions.append(manual_unlock(event, tick.now, self._policies))
         return decisions, tick.issued
 
     def _close(self, event: Event, tick: _Tick) -> list[Decision]:
@@ -185,6 +191,15 @@ class OperatorCommands:
                 tick.issued.append(notices.manual_close_given_up(event, tick.now, named))
             if not waiting.accounts:
                 del self.unfinished[id_]
+
+    def _lock(self, event: Event, tick: _Tick) -> list[Decision]:
+        if event.until is not None and to_micros(event.until) <= tick.now:
+            over = f"it was to end at {instant(event.until)}, before this tick"
+            return tick.refuse(event, f"the lock by hand was not written: {over}")
+        try:
+            return [manual_lock(event, tick.snapshot, tick.now, self._policies)]
+        except RefusedCommandError as refused:
+            return tick.refuse(event, f"the lock by hand was not written: {refused}")
 
     def _apply(self, event: Event, tick: _Tick) -> list[Decision]:
         try:

@@ -18,7 +18,7 @@ from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
-from killswitch.planning.operator.closes import OPERATOR, accounts_in
+from killswitch.planning.operator.closes import OPERATOR, accounts_in, manual_lock_order
 from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, SavedPlan, decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
@@ -204,12 +204,19 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
     stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
     stage = next((stage for stage in stages if stage.name == decision.stage), None)
     at = to_micros(decision.as_of)
-    written = () if stage is None else certain_effects(decision.scope, stage, at)
+    written = (
+        (Lock(manual_lock_order(decision.scope)),)
+        if decision.kind == "manual"
+        else ()
+        if stage is None
+        else certain_effects(decision.scope, stage, at)
+    )
     for effect in (each for each in decision.effects if not has_basis(each)):
         if effect not in written or at - to_micros(plan.as_of) > AHEAD:
             yield (
-                f"its {_effect_name(effect)}{_terms(effect)} is not written by stage {decision.stage} of "
-                f"{decision.policy} for {decision.scope}"
+                f"its {_effect_name(effect)}{_terms(effect)} is not written by "
+                f"{'a close by hand' if decision.kind == 'manual' else f'stage {decision.stage} of {decision.policy}'} "
+                f"for {decision.scope}"
             )
 
 

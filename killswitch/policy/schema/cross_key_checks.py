@@ -124,6 +124,7 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
         message = f"stage `{name}` has no trigger, so it can never fire"
         yield Breach("KS2203", where, message, "list triggers under `any` or `all`")
+    yield from _breach(at, stage)
     for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
@@ -142,6 +143,21 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
         yield Breach("KS2204", at, "the action is empty", f"write one of {', '.join(ACTIONS)}")
     fix = "write it as a list item of its own: each action has one key"
     yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
+
+
+def _breach(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
+    """Check that the answer to a breach of the lock has a lock, and limits if it closes."""
+    wanted, name = stage.get("on_breach"), stage.get("name", at[-1])
+    locks = any("lock_trading" in mapping(action) for action in items(stage.get("actions")))
+    if wanted in ("cancel", "close") and not locks:
+        message, fix = f"stage `{name}` writes no lock that could be breached", "add `lock_trading`, or take it out"
+        yield Breach("KS2208", (*at, "on_breach"), message, fix)
+    if wanted == "close" and "breach" not in stage:
+        fix = "add `breach: {ceiling: 5%, cost_per_hour: 1%}` with your own limits"
+        yield Breach("KS2208", (*at, "on_breach"), "`close` has no limits of exposure and cost", fix)
+    if wanted != "close" and "breach" in stage:
+        fix = "write `on_breach: close`, or take it out"
+        yield Breach("KS2208", (*at, "breach"), "`breach` has no effect without `on_breach: close`", fix)
 
 
 def _where(at: Path, close: dict[str, object]) -> Iterator[Breach]:

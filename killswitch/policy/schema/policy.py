@@ -20,6 +20,7 @@ from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import (
     AT_ONCE,
+    BreachPause,
     Confirmation,
     Duration,
     DurationOrZero,
@@ -43,6 +44,7 @@ DEFAULT_FLOW_GRACE = 60 * SECOND
 DEFAULT_GRACE = 60 * SECOND
 DEFAULT_AGREEMENT = Decimal("0.01")
 DEFAULT_CLOSE_WITHIN = 10 * MINUTE
+DEFAULT_BREACH_PAUSE = 10 * SECOND
 DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
 OnUnknown = Literal["hold", "trip", "warn"]
@@ -202,6 +204,20 @@ class WhenUnreachable(Part):
     the stage's triggers held. `0s`: only triggers that hold then close the positions. Left out: 10m."""
 
 
+class BreachLimits(Part):
+    """The limits of `on_breach: close`: between them the answers to a bot that trades against the lock are paused."""
+
+    ceiling: Fraction
+    """The exposure that others have opened, as a fraction of the equity of its account, above which it is closed at
+    once, without a pause."""
+    cost_per_hour: Fraction
+    """The cost of the answers within an hour, as a fraction of the equity of the account, above which the longest pause
+    applies, and a page is sent. It never ends the closing."""
+    pause: BreachPause = DEFAULT_BREACH_PAUSE
+    """The longest pause between two answers, at most 60s. The first pause is 1s, and each is twice the one before; it
+    starts again after ten quiet minutes. Left out: 10s."""
+
+
 class Stage(Part):
     """A level of response: when it fires, what it does, and how it ends."""
 
@@ -233,6 +249,11 @@ class Stage(Part):
     """The runbook to render. Left out: none."""
     when_unreachable: WhenUnreachable = WhenUnreachable()
     """What happens to a close on unreachable accounts. Left out: close_within 10m."""
+    on_breach: Literal["page", "cancel", "close"] = "page"
+    """What happens when others open risk under the lock of the stage. It is always paged. `cancel` also cancels the
+    entries of the account; `close` also closes what they opened, within the limits of `breach`. Left out: page."""
+    breach: BreachLimits | None = None
+    """The limits of `on_breach: close`, which requires them. Left out: there is no such close."""
 
 
 class Override(Part):

@@ -89,6 +89,14 @@ def duration(value: object) -> int:
     return micros
 
 
+def breach_pause(value: object) -> int:
+    """The microseconds of a duration of at most a minute."""
+    micros = duration(value)
+    if micros > MINUTE:
+        raise MistakeError("KS2103", f"{quoted(value)} is longer than 60s", "write at most 60s")
+    return micros
+
+
 def duration_or_zero(value: object) -> int:
     """The microseconds of a duration, which may be `0s`."""
     return 0 if written_micros(value) == 0 else duration(value)
@@ -330,6 +338,7 @@ _CONFIRMATION_JSON = pattern_json(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m"
 _DURATION_JSON = pattern_json(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", "1h30m")
 
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
+BreachPause = Annotated[int, Scalar(breach_pause, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
 Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]

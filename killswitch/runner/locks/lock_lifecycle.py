@@ -6,7 +6,7 @@ ended; the scope's file is opened when no lock on it is left.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -71,6 +71,8 @@ class LockLifecycle:
         self._to_lift: set[str] = set()
         self._by_operator: set[str] = set()
         """Scopes that an operator has reset, whatever their files contain."""
+        self._open_until: Mapping[str, datetime] | None = None
+        """Scope → when its file, as the last turn left it, reads as locked; None before the first turn."""
         self._to_watch = frozenset(f"account/{name}" for name in arming.names)
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
@@ -157,8 +159,9 @@ class LockLifecycle:
             self._written(self._unwritten.pop(decision), now)
         self._to_lift -= outcome.lifted
         self._by_operator -= outcome.lifted
+        self._open_until = self._open_until if outcome.open_until is None else outcome.open_until
         failed = any(not each.is_warning for each in outcome.problems)
-        return outcome.problems + self.missing() if failed else outcome.problems
+        return outcome.problems + self.missing(now) if failed else outcome.problems
 
     def written(self, now: datetime) -> tuple[WrittenLock, ...]:
         """The locks in force at `now` that are in their files."""
@@ -166,16 +169,27 @@ class LockLifecycle:
             WrittenLock(
                 each.decision, each.policy, each.scope, self._since[each.decision],
                 tuple(sorted(self._arming.reached_by(each.policy, each.scope))),
+                None if each.on_suspicion else each.stage,
             )
             for each in self._wanted.values()
             if each.decision in self._since and each.in_force(now)
         )  # fmt: skip
 
-    def missing(self) -> tuple[LockProblem, ...]:
+    def missing(self, now: datetime) -> tuple[LockProblem, ...]:
         """A problem for each lock that is ordered and not written yet."""
         scopes = sorted({each.scope for each in self._unwritten.values()})
-        text = "is not written yet: bots may still trade there"
-        return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {text}") for scope in scopes)
+        texts = {scope: f"the lock of {scope} is not written yet{self._read_as(scope, now)}" for scope in scopes}
+        return tuple(LockProblem(f"missing: {scope}", text) for scope, text in texts.items())
+
+    def _read_as(self, scope: str, now: datetime) -> str:
+        """What bots read meanwhile in the files that a lock of `scope` reaches: a stale file reads as locked."""
+        if self._open_until is None:
+            return ": bots may still trade there"
+        reached = {scope, *(each for each, wider in self._arming.wider().items() if scope in wider)}
+        last = max((end for each, end in self._open_until.items() if each in reached), default=now)
+        if last <= now:
+            return ", and its files are stale or locked already: bots that read them are locked out"
+        return f": bots may still trade there until {last:%H:%M:%S}, when their files are stale, which reads as locked"
 
     def fully_locked(self, now: datetime) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`; a lock on suspicion suspends no broker."""

@@ -253,7 +253,7 @@ class LockWriter(Performer):
                 "lifted or kept alive there; closing continues. It is written as soon as its file system answers; if "
                 "that is lost, restart with another --lock-dir, and point the bots to it"
             )
-            found += (LockProblem("folder hangs", text), *self.lifecycle.missing())
+            found += (LockProblem("folder hangs", text), *self.lifecycle.missing(self.clock.now()))
         if (since := self._union.hangs_since) is not None and self.lock_folder.union is not None:
             text = (
                 f"the lock file {self.lock_folder.union.path} for all scopes has not answered since "

@@ -273,7 +273,8 @@ def test_the_orders_missing_in_a_sum_are_named_as_a_range(written: FilledStore) 
 def test_a_hedge_belongs_to_the_incident_whose_close_it_replaces() -> None:
     """To the latched stage; after a manual close, to that close; without either it is its own incident."""
     hedge = replace(decision(), id="hh" * 10, kind="hedge", stage=None, level=0)
-    fired, by_hand = decision(), replace(decision(), id="mm" * 10, kind="manual", policy="operator")
+    fired = decision()
+    by_hand = replace(fired, id="mm" * 10, kind="manual", policy="operator", cause="drill")
     assert [[each.id for each in life.decisions] for life in group_decisions([fired, hedge])] == [[FIRST, hedge.id]]
     assert [[each.id for each in life.decisions] for life in group_decisions([by_hand, hedge])] == [
         [by_hand.id, hedge.id]

@@ -25,9 +25,11 @@ ABOUT_ONE_KIND = {
 }
 """Module → the one kind of effect that is its very subject."""
 
-NO_DECISIONS = {"orders", "cancels", "lock", "outcome", "unwound", "suspected", "found", "read_file(path)"}
+NO_DECISIONS = {
+    "orders", "cancels", "lock", "outcome", "event", "opening", "unwound", "suspected", "found", "read_file(path)",
+}  # fmt: skip
 """What else has such an attribute: the effects themselves by their names, unwound targets, suspicions, lock files,
-the outcome of a command."""
+the outcome of a command, its event, and the opening of an incident."""
 
 KINDS = ("killswitch/planning/actions/", "killswitch/execution/effects/")
 """Folders with one file for each kind of action and of effect, which is about its own effects."""

@@ -17,7 +17,6 @@ from killswitch.cli.policy.explain import explain
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.operations.commands import operator_event
 from killswitch.operations.pages.wording import amount_in
-from killswitch.runner.lease import this_process
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
 from tests.worlds import START
@@ -126,9 +125,10 @@ def test_status_as_json_is_one_object_with_its_format(crashed: World) -> None:
 def test_status_distinguishes_a_living_runner_from_one_whose_lease_expired(world: World) -> None:
     """A lease in force means a living runner; an expired one means a runner that died without releasing it."""
     store = world.open()
-    store.acquire(this_process(), to_micros(START), 10 * SECOND)
+    elsewhere = "host-7/0b5e4f1a/4026531836/1/8127"
+    store.acquire(elsewhere, to_micros(START), 10 * SECOND)
     assert "NOT RUNNING: its lease expired without renewal" in invoke(status, *store_option(world)).stdout
-    store.acquire(this_process(), to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
+    store.acquire(elsewhere, to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
     assert "Runner  alive (pid " in invoke(status, *store_option(world)).stdout
     store.close()
 

@@ -1,10 +1,13 @@
-"""`ksctl status --probe live` of a run whose store takes no writes: it goes by the file next to the store."""
+"""`ksctl status` and its probe of a run whose store takes no writes: its process answers next to the store."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -14,15 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from killswitch.cli.live.status import status
+from killswitch.cli.operate.verbs import close
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.runner.lease import this_process
 from killswitch.store import fallback
+from killswitch.store.adjacent_files import SignOfLife
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests.runner_world import ScriptedVenue, Seen, World, book
 
-OF_ANOTHER = "host-7/0b5e4f1a/4026531836/1/8127"
 DEAD = this_process().rpartition("/")[0] + "/1"
 """This process id with another start time."""
 
@@ -75,28 +79,77 @@ def test_a_run_whose_store_stays_locked_is_live_and_not_ready(store: SqlStore, p
         tick_of(store, 1.0, this_process())
         passed, why = probed(path)
         assert passed
-        assert "the store takes no writes; by the sign of life next to it, tick 7" in why
+        assert "by the process itself, tick 7" in why
         assert not probed(path, "ready")[0]
 
 
-def test_the_sign_of_life_goes_with_the_lock(store: SqlStore, path: Path) -> None:
-    """From then on the store says when the last tick was; nothing is left next to it, nor at a normal end."""
-    shell = lock(path)
+def test_status_says_of_a_runner_in_memory_that_it_lives(store: SqlStore, path: Path) -> None:
+    """Its lease has expired in the store; nobody is advised to start another runner."""
+    with closing(lock(path)):
+        tick_of(store, 1.0, this_process())
+        shown = CliRunner().invoke(status, ["--store", str(path)], catch_exceptions=False).stdout
+        found = json.loads(CliRunner().invoke(status, ["--store", str(path), "--output", "json"]).stdout)
+    assert "NOT RUNNING" not in shown
+    assert f"alive (pid {os.getpid()}, generation 1), NOT RECORDED: the store takes no writes; by the process" in shown
+    assert "Let it run, and free the disk of the store" in shown
+    assert (found["runner"]["liveness"], found["runner"]["is_process_running"]) == ("unrecorded", True)
+
+
+def test_status_of_a_process_that_runs_and_does_not_answer_is_not_that_of_a_dead_one(
+    store: SqlStore, path: Path
+) -> None:
+    """It hangs, or cannot answer: it is there, and a second runner next to it would do harm."""
+    shown = CliRunner().invoke(status, ["--store", str(path)], catch_exceptions=False).stdout
+    assert "NOT TICKING: its lease expired without renewal; its process runs and does not answer" in shown
+
+
+def test_status_of_a_store_that_cannot_be_read_says_that_its_runner_lives(store: SqlStore, path: Path) -> None:
+    """The file was overwritten during the run."""
     tick_of(store, 1.0, this_process())
-    assert path.with_name("store.sqlite.alive").exists()
-    shell.close()
+    path.write_bytes(b"garbage" * 4096)
+    for log in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{log}").unlink(missing_ok=True)
+    found = CliRunner().invoke(status, ["--store", str(path)])
+    assert found.exit_code == 1
+    assert "Its runner lives and goes on without it: by the process itself, tick 7" in found.stderr
+
+
+def test_the_answer_ends_with_the_process_that_gives_it(store: SqlStore, path: Path) -> None:
+    """A normal end leaves nothing next to the store; what a killed process leaves answers nothing and is replaced."""
     tick_of(store, 1.0, this_process())
-    assert not path.with_name("store.sqlite.alive").exists()
+    sign = path.with_name("store.sqlite.alive")
+    assert sign.is_socket()
+    assert stat.S_IMODE(sign.stat().st_mode) == 0o600
+    assert probed(path)[0]
+    store.close()
+    assert not sign.exists()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(sign))
     assert not probed(path)[0]
+    again = SignOfLife(path)
+    again.leave(tick(1.0, this_process()))
+    assert probed(path)[0]
+    again.remove()
 
 
-@pytest.mark.parametrize(
-    ("age", "owner"), [(61.0, this_process()), (1.0, OF_ANOTHER), (1.0, DEAD)], ids=["hung", "of another", "dead"]
-)
+def test_a_long_path_prevents_no_answer(tmp_path: Path) -> None:
+    """The address of a socket is shorter than a path may be."""
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    sign = SignOfLife(folder / "store.sqlite")
+    sign.leave(b"tick")
+    assert sign.read() == b"tick"
+    sign.leave(b"next")
+    assert sign.read() == b"next"
+    sign.remove()
+    assert sign.read() is None
+
+
+@pytest.mark.parametrize(("age", "owner"), [(61.0, this_process()), (1.0, DEAD)], ids=["hung", "dead"])
 def test_a_sign_of_life_that_proves_nothing_fails_the_probe(
     store: SqlStore, path: Path, age: float, owner: str
 ) -> None:
-    """Older than a minute, not by the holder of the lease, or of a process that has ended."""
+    """Older than a minute, or of a process that has ended."""
     with closing(lock(path)):
         tick_of(store, age, owner)
         passed, why = probed(path)
@@ -114,44 +167,48 @@ def test_a_run_whose_store_is_unreadable_is_live(store: SqlStore, path: Path) ->
     assert probed(path)[0]
 
 
-def test_a_sign_of_life_that_cannot_be_read_fails_the_probe(store: SqlStore, path: Path) -> None:
+def test_an_answer_that_cannot_be_understood_fails_the_probe(store: SqlStore, path: Path) -> None:
     """The verdict is that of the store alone."""
-    path.with_name("store.sqlite.alive").write_bytes(b'{"owner": 1}')
+    store.leave_sign_of_life(b'{"owner": 1}')
     assert "over 60 s" in probed(path)[1]
 
 
-def test_a_sign_of_life_that_cannot_be_written_disturbs_no_tick(store: SqlStore, path: Path) -> None:
+def test_a_place_that_takes_no_socket_disturbs_no_tick(store: SqlStore, path: Path) -> None:
     """A folder is in its place."""
     path.with_name("store.sqlite.alive").mkdir()
     with closing(lock(path)):
         tick_of(store, 1.0, this_process())
         assert not probed(path)[0]
-    assert [each.name for each in path.parent.glob("*.alive.*")] == []
 
 
-def test_each_tick_of_a_run_in_memory_leaves_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the owner of the lease and the instant of the tick; a tick that the store takes leaves none."""
-    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+def test_each_tick_of_a_run_changes_what_its_process_answers(tmp_path: Path) -> None:
+    """With the owner of the lease and the instant of the tick; nothing is left after a clean end."""
     world = World(tmp_path)
     store, seen = world.open(), Seen()
-    sign = tmp_path / "store.sqlite.alive"
+    sign = SignOfLife(tmp_path / "store.sqlite")
 
     async def run() -> None:
         runner = world.runner(store, [ScriptedVenue(book("1100"))], witnesses=(seen,))
-        store.allow_memory(lambda _: None)
         await runner.start()
-        await runner.tick()
-        assert not sign.exists()
-        with closing(lock(tmp_path / "store.sqlite")):
-            for _ in range(2):
-                await world.clock.sleep(1.0)
-                await runner.tick()
-                left = json.loads(sign.read_bytes())
-                assert datetime.fromisoformat(left["as_of"]) == seen.reports[-1].snapshot.as_of
-                assert (holder := store.lease()) is not None
-                assert left["owner"] == holder.owner
+        for _ in range(2):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+            left = json.loads(sign.read() or b"{}")
+            assert datetime.fromisoformat(left["as_of"]) == seen.reports[-1].snapshot.as_of
+            assert (holder := store.lease()) is not None
+            assert left["owner"] == holder.owner
         await runner.finish()
 
     asyncio.run(run())
     world.close()
-    assert not sign.exists()
+    assert sign.read() is None
+    assert not sign.path.exists()
+
+
+def test_a_close_that_cannot_reach_a_living_runner_names_it(store: SqlStore, path: Path) -> None:
+    """It does not claim that no runner is alive, after which an operator would start a second one."""
+    with closing(lock(path)):
+        tick_of(store, 1.0, this_process())
+        found = CliRunner().invoke(close, ["--store", str(path), "--scope", "account/main", "--reason", "drill"])
+    assert found.exit_code == 2
+    assert f"the runner (pid {os.getpid()}) is alive, but its store takes no writes" in found.stderr

@@ -654,3 +654,29 @@ def test_an_applied_stage_is_an_operator_command_and_latches_nothing() -> None:
     assert (found.kind, found.stage, found.level, found.triggers, found.cooldown_until) == ("manual", None, 0, (), None)
     assert (found.lock, found.intents, found.cause) == (stage.lock, stage.intents, "operator")
     assert found.reason == f"plan {again.digest[:19]}: trim of calm"
+
+
+@pytest.mark.parametrize(
+    ("lock", "message"),
+    [
+        (LockOrder("portfolio", "reduce_only", None), None),
+        (None, None),
+        (LockOrder("portfolio", "all", None), "its lock of portfolio (all, without end) is not written by a close by"),
+        (LockOrder("portfolio", "reduce_only", after(hours=9)), "its lock of portfolio (reduce_only, until 2024"),
+        (LockOrder("account/main", "reduce_only", None), "its lock of account/main (reduce_only, without end)"),
+    ],
+)
+def test_a_plan_of_a_manual_close_has_its_own_lock_or_none(lock: LockOrder | None, message: str | None) -> None:
+    """The lock is saved with the plan and written before its orders; a plan that was altered to lock otherwise is not
+    applied."""
+    event = replace(operator_event("close", after(), None), cause="drill", lock="reduce_only")
+    (decision,) = Interpreter(POLICIES).tick(book(after(), events=(event,))).decisions
+    assert decision.lock == LockOrder("portfolio", "reduce_only", None)
+    decision = replace(decision, lock=lock)
+    plan = make_plan(after(), POLICIES.digest, None, (decision,), basis_of((decision,), book(after()), POLICIES))
+    outcome = applied(plan, book(after(minutes=1)))
+    if message is None:
+        assert [each.lock for each in outcome.decisions] == [lock]
+    else:
+        assert outcome.decisions == ()
+        assert message in outcome.notices[0].text

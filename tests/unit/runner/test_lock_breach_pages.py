@@ -1,16 +1,20 @@
-"""A bot that does not obey the lock: its purchases are paged at the next tick, once, also over a restart."""
+"""A bot that does not obey the lock: what it buys is paged at the next tick, and closed where a stage declares it."""
 
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from killswitch.graph.nodes import BreachRule
 from killswitch.model.decision import Notice
+from killswitch.model.instant import SECOND
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.runner.loop import Runner
-from tests import worlds
-from tests.runner_world import ScriptedVenue, World, book
+from tests import graphs, worlds
+from tests.runner_world import ScriptedVenue, World, book, crash_policy
 
 
 def seen_now(world: World, venue: ScriptedVenue, number: int, bought: str = "", mark: str = "950") -> None:
@@ -69,3 +73,36 @@ def test_a_bot_that_buys_back_under_the_lock_is_paged_once_over_a_restart(tmp_pa
     assert bought[0].startswith("page crash account/main: lock breached: main is locked since")
     assert restarted == []
     assert len(gone) == 1
+
+
+def test_what_the_bot_buys_under_the_lock_is_closed_again_and_again(tmp_path: Path) -> None:
+    """The stage declares `on_breach: close`: ten contracts are sold each time; the journal has each order once."""
+    world = World(tmp_path)
+    made = crash_policy()
+    limits = BreachRule(ceiling=Decimal("0.1"), cost_per_hour=Decimal(1), pause=10 * SECOND)
+    stages = tuple(replace(each, on_breach="close", breach=limits) for each in made.stages)
+    policies = graphs.policy_set(replace(made, stages=stages))
+
+    async def run() -> tuple[list[tuple[str, Decimal]], list[str | None]]:
+        venue = ScriptedVenue(book("1100"))
+        runner = world.runner(store := world.open(), [venue], policies=policies)
+        await runner.start()
+        await notices_of(runner, world, venue, 2)
+        seen_now(world, venue, 0, mark="850")
+        await notices_of(runner, world, venue, 4)
+        for number in (1, 2, 3):
+            seen_now(world, venue, number, bought="10")
+            await notices_of(runner, world, venue, 4)
+            assert isinstance(venue.answer, AccountSnapshot)
+            assert venue.answer.positions == ()
+        await runner.finish()
+        await runner.shut_down()
+        sent = [(order.side, order.amount) for order in venue.sent]
+        return sent, [stored.decision.kind for stored in reversed(store.decisions(10))]
+
+    try:
+        sent, kinds = asyncio.run(run())
+    finally:
+        world.close()
+    assert sent == [("sell", Decimal(10))] * 4
+    assert kinds == [None, "breach", "breach", "breach"]

@@ -87,7 +87,10 @@ def test_l3_a_close_starts_in_the_tick_that_decides_it_though_the_lock_folder_ha
     asyncio.run(story())
     (hangs, missing) = seen.reports[-1].problems
     assert "locks has not answered since 2024-01-01 00:00:02" in hangs
-    assert missing == "the lock of account/main is not written yet: bots may still trade there"
+    assert missing == (
+        "the lock of account/main is not written yet: bots may still trade there until 00:00:15, when their files are "
+        "stale, which reads as locked"
+    ), "a file lives for 15 s, and was written at the start"
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
     assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
     assert mount.writes == 1, "one thread hangs, however many ticks go by"
@@ -157,7 +160,9 @@ def test_the_union_locks_though_the_lock_folder_hangs(world: World, mount: Mount
 def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two minutes of ticks in which the stage fires: the firing is reported separately, at once."""
+    """Two minutes of ticks in which the stage fires: the firing is reported separately, at once.
+
+    The files are stale by then, since they could not be renewed for a minute: no page says that bots may trade."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
 
     def refuse(path: Path, _: bytes) -> None:
@@ -182,7 +187,8 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
     assert sorted(pages) == sorted([
         f"{unwritten}: account/main",
         f"the lock file {world.locks.union} could not be written and is retried: Permission denied",
-        "the lock of account/main is not written yet: bots may still trade there",
+        "the lock of account/main is not written yet, and its files are stale or locked already: bots that read them "
+        "are locked out",
         *(page for page in pages if page.removeprefix(f"{unwritten}: ").startswith("over since 2024-01-01T00:02:0")),
     ])  # fmt: skip
     assert len(pages) == 6

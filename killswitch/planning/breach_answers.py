@@ -1,0 +1,189 @@
+"""Answers to lock breaches: a stage with `on_breach` cancels entries, and closes what others have opened.
+
+A bot that does not obey opens again what was closed. So each answer is followed by a pause, which doubles up to a
+declared length and bounds what the fight costs; above a declared exposure there is no pause, since the pause bounds
+nothing but cost. Only the end of the breach or of the lock ends the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.graph.actions.close import whole_close
+from killswitch.graph.nodes import BreachRule, PolicySet, RankingRule, Stage
+from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
+from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.decision import Decision, with_effects
+from killswitch.model.effects import Effect, Orders
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.model.magnitude import sane
+from killswitch.model.snapshot import IN_PROGRESS, Snapshot
+from killswitch.planning.actions.cancel_orders import cancels
+from killswitch.planning.lock_breach import LockBreach
+from killswitch.planning.orders.unwind import declared_unwinding, unwind
+from killswitch.planning.stage_decision import book_change, joined, new_decision
+from killswitch.planning.targets.ranking import candidates, rank
+from killswitch.planning.targets.selection import SelectedTarget
+from killswitch.render.formats import money
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.scope_view import Instruments, ScopeView
+
+FIRST_PAUSE = SECOND
+QUIET = 10 * MINUTE
+"""After this time without a breach the pauses begin anew."""
+_BY_LOSS = RankingRule("default", "normalised", (("loss", 1.0),), 0)
+
+
+class Answers(Struct, frozen=True):
+    """The answers so far to the breaches of one lock on one account. Times in microseconds.
+
+    `costs`: id of an answer → its time, and what its orders have cost so far.
+    """
+
+    seen: int
+    """The newest snapshot with a breach."""
+    next: int
+    """The next answer may be made from then on."""
+    pause: int
+    """The pause after the next answer."""
+    costs: Mapping[str, tuple[int, Decimal]] = {}
+
+    def cost_since(self, start: int) -> Decimal:
+        """The known cost of the answers since `start`."""
+        return sum((cost for at, cost in self.costs.values() if at >= start), ZERO)
+
+
+class BreachAnswers:
+    """Answers the breaches of the locks of stages, as their `on_breach` declares."""
+
+    def __init__(self, policies: PolicySet) -> None:
+        self._policies = policies
+        self._stages = {
+            (graph.policy, stage.name): stage
+            for graph in policies.graphs
+            for stage in graph.stages
+            if stage.on_breach != "page"
+        }
+        self._answers: dict[tuple[str, str], Answers] = {}
+
+    def plan(
+        self, breaches: Iterable[LockBreach], snapshot: Snapshot, now: int, instruments: Instruments
+    ) -> tuple[list[Decision], Alerts]:
+        """The decisions that answer the breaches of this snapshot, and a page for each fight that costs too much."""
+        if not (self._stages and (breaches or self._answers)):
+            return [], Alerts()
+        self._count_costs(snapshot, now)
+        working = {closing.decision for closing in snapshot.closings if closing.status in IN_PROGRESS}
+        decisions: list[Decision] = []
+        dear: list[Alert] = []
+        for key, found in _by_account(breaches).items():
+            lock = found[0].under
+            stage = self._stages.get((lock.policy, lock.stage or ""))
+            if stage is None:
+                continue
+            before = self._answers.get(key)
+            answers = Answers(now, now, FIRST_PAUSE) if before is None else replace(before, seen=now)
+            longest, expense = _longest_pause(stage.breach, answers, found[0], now)
+            dear += [] if expense is None else [expense]
+            decision = None
+            is_due = now >= answers.next or _is_above_ceiling(stage.breach, found)
+            if is_due and answers.costs.keys().isdisjoint(working):  # a close continues until its target is reached
+                decision = self._answer(stage, found, snapshot, now, instruments)
+            if decision is not None:
+                decisions.append(decision)
+                pause = longest if expense is not None else min(answers.pause, longest)
+                costs = {**answers.costs, decision.id: (now, ZERO)}
+                answers = replace(answers, next=now + pause, pause=min(2 * pause, longest), costs=costs)
+            self._answers[key] = answers
+        return decisions, Alerts(tuple(dear))
+
+    def _count_costs(self, snapshot: Snapshot, now: int) -> None:
+        """Add what closings have cost so far; forget fights that have been quiet."""
+        paid = {closing.decision: closing.cost for closing in snapshot.closings if closing.cost is not None}
+        self._answers = {
+            key: replace(
+                each,
+                costs={id_: (at, paid.get(id_, cost)) for id_, (at, cost) in each.costs.items() if now - at < HOUR},
+            )
+            for key, each in self._answers.items()
+            if now - each.seen < QUIET or each.cost_since(now - HOUR)
+        }
+        for key, each in self._answers.items():
+            if now - each.seen >= QUIET:
+                self._answers[key] = replace(each, next=now, pause=FIRST_PAUSE)
+
+    def _answer(
+        self, stage: Stage, found: Sequence[LockBreach], snapshot: Snapshot, now: int, instruments: Instruments
+    ) -> Decision | None:
+        """Cancel the account's entries, and close what others opened if the stage declares that; None: nothing to do.
+
+        An account executor cancels entries before it closes, so that no order of theirs fills in between.
+        """
+        lock, account = found[0].under, found[0].account
+        view = ScopeView(now, snapshot.scheduled, (account,), instruments, None)
+        opened = {each.key: each.more for each in found} if stage.on_breach == "close" else {}
+        targets = [
+            SelectedTarget(each, each.candidate.position.contracts - opened[each.candidate.key])
+            for each in rank(_BY_LOSS, candidates(view, None))
+            if each.candidate.key in opened
+        ]
+        rule = self._unwinding_of(stage)
+        unwound = unwind(view, targets, rule)
+        effects: tuple[Effect, ...] = (Orders(unwound.intents), cancels(view, "entry"))
+        what = ", ".join(f"{each.more} {each.row.symbol} {each.row.side}" for each in found)
+        record = replace(
+            new_decision(self._policies, lock.policy, lock.scope, f"breach/{lock.decision}/{account.account}", now),
+            kind="breach",
+            stage=stage.name,
+            level=stage.level,
+            previous_level=stage.level,
+            book=book_change(view, unwound.left),
+            reason=joined(f"lock breached: others opened {what} on {account.account}", *unwound.remarks),
+            unwinding=declared_unwinding(rule),
+        )
+        decision = with_effects(record, effects)
+        return decision if decision.effects else None
+
+    def _unwinding_of(self, stage: Stage) -> UnwindingRule:
+        """The unwinding of the stage's own close; without one, market orders."""
+        close = whole_close(stage.actions, ())
+        return PLAIN if close is None else unwinding_named(close.unwinding, self._policies.unwindings)
+
+
+def _by_account(breaches: Iterable[LockBreach]) -> dict[tuple[str, str], list[LockBreach]]:
+    """(decision of the lock, account) → its breaches."""
+    found: dict[tuple[str, str], list[LockBreach]] = {}
+    for each in breaches:
+        found.setdefault((each.under.decision, each.account.account), []).append(each)
+    return found
+
+
+def _is_above_ceiling(rule: BreachRule | None, found: Sequence[LockBreach]) -> bool:
+    """Whether what others opened is above the declared fraction of the equity; true while either is unknown."""
+    if rule is None:
+        return False
+    equity, values = found[0].account.equity, [each.value for each in found]
+    known = [value for value in values if value is not None]
+    if equity is None or not sane(equity) or equity <= ZERO or len(known) < len(values):
+        return True
+    return bool(sum(known, ZERO) > rule.ceiling * equity)
+
+
+def _longest_pause(rule: BreachRule | None, answers: Answers, breach: LockBreach, now: int) -> tuple[int, Alert | None]:
+    """The longest pause between two answers, and a page if those of the last hour have cost more than declared."""
+    if rule is None:
+        return 10 * SECOND, None
+    equity, cost = breach.account.equity, answers.cost_since(now - HOUR)
+    if equity is None or cost <= rule.cost_per_hour * max(equity, ZERO):
+        return rule.pause, None
+    name, currency = breach.account.account, breach.account.currency
+    text = (
+        f"closing what others open on {name} under its lock has cost {money(cost, currency)} within an hour, more than "
+        f"declared; it continues with the longest pause. Stop the bot"
+    )
+    group = NoticeGroup(breach.under.policy, breach.under.scope)
+    return rule.pause, Alert(f"breach-cost/{name}", "page", text, group, measure=None)

@@ -1,0 +1,147 @@
+"""Whether the policy files are still those that a run has loaded. They are not reloaded.
+
+The files are read on a thread of their own: their disk may hang, and compiling takes longer than a tick should wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.accounts.opening import PolicyProblemsError, read_policies
+from killswitch.deadline import DaemonThreadExecutor
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts
+from killswitch.policy.diagnostics.diagnostic import counts
+from killswitch.runner.observers import TickReport
+
+CHECK_EVERY = 10.0
+"""Seconds between two looks at the files."""
+MOST_FILES = 10_000
+
+PolicyFilesState = Literal["as loaded", "changed", "broken"]
+_Stamps = tuple[tuple[str, int, int, int], ...]
+"""Path, inode, size and change time of every file."""
+
+
+class _Found(Struct, frozen=True):
+    """The files at one look: what identifies their content, and what they are compared with the run."""
+
+    stamps: _Stamps
+    state: PolicyFilesState
+    text: str | None = None
+
+
+class PolicyFiles:
+    """An observer that compares the policy files with the policies of the run."""
+
+    def __init__(self, paths: Sequence[Path], running: str, loaded_at: float, monotonic: Callable[[], float]) -> None:
+        """`running`: the digest of the policies of the run, which were read after `loaded_at` (Unix seconds)."""
+        self._paths = tuple(paths)
+        self._running = running
+        self._loaded_at = loaded_at
+        self._monotonic = monotonic
+        self._threads = DaemonThreadExecutor("policy files", most=1)
+        self._look: Future[_Found] | None = None
+        self._found: _Found | None = None
+        self._next = monotonic()
+        self._asked: list[Callable[[str], None]] = []
+        """Who is answered by the next look."""
+        self._awaiting: list[Callable[[str], None]] = []
+        """Who is answered by the look under way."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return ("policies",)
+
+    @property
+    def state(self) -> PolicyFilesState | None:
+        """None before the first look has ended."""
+        return None if self._found is None else self._found.state
+
+    @property
+    def alerts(self) -> Alerts:
+        """A warning while the files differ from what runs; a page while they do not compile."""
+        found = self._found
+        if found is None:
+            return Alerts(unknown=("policies",))
+        if found.text is None:
+            return NO_ALERTS
+        over = "the policy files are those that run again"
+        if found.state == "broken":
+            return Alerts((Alert("policies/broken", "page", found.text, over="the policy files compile again"),))
+        return Alerts((Alert("policies/changed", "warning", found.text, over=over),))
+
+    def ticked(self, _report: TickReport) -> None:
+        """Take the result of a look that has ended, and begin the next one when it is due."""
+        if self._look is not None and self._look.done():
+            look, self._look = self._look, None
+            self._found = look.result()
+            for answer in self._awaiting:
+                answer(self._found.text or "the policy files are those that run")
+        if self._look is None and (self._asked or self._monotonic() >= self._next):
+            self._awaiting, self._asked = self._asked, []
+            self._next = self._monotonic() + CHECK_EVERY
+            self._look = self._threads.submit(self._compared, self._found)
+
+    def ask(self, answer: Callable[[str], None]) -> None:
+        """Look at the files at a later tick, and call `answer` with the result in words."""
+        self._asked.append(answer)
+
+    def _compared(self, before: _Found | None) -> _Found:
+        """Compile the files if they have changed since the last look, or since they were loaded."""
+        stamps = tuple(_stamps(self._paths))
+        if before is None:
+            is_same = bool(stamps) and all(changed / 1e9 < self._loaded_at for *_, changed in stamps)
+            before = _Found(stamps if is_same else (), "as loaded")
+        if stamps == before.stamps and stamps:
+            return before
+        try:
+            found = read_policies(self._paths).policies.digest
+        except PolicyProblemsError as error:
+            return _Found(stamps, "broken", self._broken_text(error))
+        return _Found(stamps, "as loaded") if found == self._running else _Found(stamps, "changed", self._text(found))
+
+    def _text(self, found: str) -> str:
+        return (
+            f"the policy files have changed: {self._running[:19]} runs, and the files are {found[:19]}, which compile. "
+            f"Restart the run to apply them, or restore the files; `ksctl plan {self._named}` shows what they would do"
+        )
+
+    def _broken_text(self, error: PolicyProblemsError) -> str:
+        first = next((f"{it.file}:{it.line}: {it.code} {it.message}" for it in error.diagnostics), "")
+        return (
+            f"the policy files have changed and do not compile ({counts(error.diagnostics)}; {first}): this run goes "
+            f"on with {self._running[:19]}, and a restart would fail. Correct them, as `ksctl validate {self._files}` "
+            "shows, or restore them"
+        )
+
+    @property
+    def _files(self) -> str:
+        return " ".join(map(str, self._paths))
+
+    @property
+    def _named(self) -> str:
+        return " ".join(f"--policies {path}" for path in self._paths)
+
+
+def _stamps(paths: Sequence[Path]) -> Iterator[tuple[str, int, int, int]]:
+    """A stamp for each file at or below `paths`; none for one that cannot be looked at."""
+    left = MOST_FILES
+    for path in paths:
+        files = [str(path)] if path.is_file() else [
+            os.path.join(folder, name)  # noqa: PTH118 # thousands of files, and os.walk gives texts
+            for folder, _, names in os.walk(path, followlinks=True)
+            for name in names
+        ]  # fmt: skip
+        for file in sorted(files)[:left]:
+            left -= 1
+            try:
+                found = os.stat(file)  # noqa: PTH116 # as above
+            except OSError:
+                continue
+            yield file, found.st_ino, found.st_size, found.st_ctime_ns

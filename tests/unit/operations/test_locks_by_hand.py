@@ -1,0 +1,186 @@
+"""Locks by hand: a close locks its scope before its first order, and operators lock and unlock scopes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.gate.lock_reader import LockVerdict, read_lock
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Event
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
+from tests.runner_world import PACE, ScriptedVenue, World, book
+
+
+class Site:
+    """A world whose one venue notes, with each order, what a bot reads in the lock file of the account."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.store = world, world.open()
+        self.file = world.folder / "locks" / "account__main.json"
+        self.at_orders: list[LockVerdict] = []
+        site = self
+
+        class Watched(ScriptedVenue):
+            async def submit(self, request: OrderRequest) -> OrderReport:
+                site.at_orders.append(site.lock())
+                return await super().submit(request)
+
+        self.venue = Watched(book("1000"))
+
+    def lock(self, file: Path | None = None) -> LockVerdict:
+        return read_lock(file or self.file, self.world.clock.now())
+
+    def command(self, kind: str, scope: str | None = "account/main", **more: object) -> Event:
+        """Store a command of an operator."""
+        event = operator_event(kind, scope, "risk-desk", "seen", self.world.clock.now(), **more)  # type: ignore[arg-type] # one of the kinds
+        self.store.put_event(event)
+        return event
+
+    def ticked(self, *events: dict[str, object], ticks: int = 1) -> list[CommandAnswer]:
+        """A run that processes each command at a tick of its own; the answers."""
+
+        async def run() -> list[CommandAnswer]:
+            runner = self.world.runner(self.store, [self.venue])
+            await runner.start()
+            stored = []
+            for each in events or ({},) * ticks:
+                stored += [self.command(**each)] if each else []  # type: ignore[arg-type] # as `command` takes them
+                await self.world.clock.sleep(1.0)
+                await runner.tick()
+                assert await runner.close_within(60.0)
+                await self.world.clock.sleep(1.0)
+                await runner.tick()
+            answers = [answer_to(self.store, each) for each in stored]
+            await runner.finish()
+            return answers
+
+        return asyncio.run(run())
+
+
+CLOSE: dict[str, object] = {"kind": "close", "cause": "operator", "lock": "reduce_only"}
+
+
+@pytest.fixture
+def site(world: World) -> Site:
+    return Site(world)
+
+
+def only(answer: CommandAnswer) -> Decision:
+    (decision,) = answer.decisions
+    return decision
+
+
+def test_a_close_by_hand_locks_its_scope_before_its_first_order(site: Site) -> None:
+    """No bot may buy back what is being closed; the lock has no end and outlives the close."""
+    (answer,) = site.ticked(CLOSE)
+    assert [(each.locked, each.mode) for each in site.at_orders] == [(True, "reduce_only")]
+    assert site.lock().reason == "seen"
+    lock = only(answer).lock
+    assert lock is not None
+    assert (lock.scope, lock.mode, lock.until) == ("account/main", "reduce_only", None)
+
+
+def test_a_close_by_hand_without_a_lock_leaves_trading_open(site: Site) -> None:
+    """The operator has declined the lock."""
+    site.ticked({"kind": "close", "cause": "operator"})
+    assert [each.locked for each in site.at_orders] == [False]
+    assert not site.lock().locked
+
+
+def test_a_close_of_the_portfolio_locks_every_account_file(site: Site) -> None:
+    """A bot reads the file of its account only."""
+    site.ticked(CLOSE | {"scope": None})
+    assert site.at_orders[0].locked
+    assert site.lock().locked
+    assert site.lock(site.file.with_name("portfolio.json")).locked
+
+
+@pytest.mark.parametrize("kind", ["reset", "unlock"])
+def test_the_lock_of_a_close_by_hand_survives_a_restart_until_it_is_lifted(site: Site, kind: str) -> None:
+    """`reset` and `unlock` of its scope both lift it, for good."""
+    site.ticked(CLOSE)
+    site.ticked(ticks=2)
+    assert site.lock().locked
+    site.ticked({"kind": kind})
+    assert not site.lock().locked
+    site.ticked(ticks=2)
+    assert not site.lock().locked
+
+
+def test_a_close_that_waits_for_every_account_locks_them_meanwhile(site: Site) -> None:
+    """The accounts cannot be read, and bots may trade on them; the close follows when they can be, across a restart."""
+    site.venue.answer = VenueDownError("no route")
+    site.ticked(CLOSE)
+    assert site.venue.sent == []
+    assert site.lock().locked
+    site.venue.answer = book("1000")
+    site.ticked(ticks=2)
+    assert len(site.venue.sent) == 1
+    assert site.lock().locked
+
+
+def test_a_lock_folder_that_is_in_the_way_delays_a_close_by_hand_no_longer_than_that_of_a_stage(world: World) -> None:
+    """The file cannot be written at all: the order leaves all the same, and the lock is reported as missing."""
+    site = Site(world)
+    world.locks.folder.write_text("in the way", encoding="utf-8")
+
+    async def run() -> tuple[str, ...]:
+        runner = world.runner(site.store, [site.venue], pace=replace(PACE, lock_timeout=0.1))
+        await runner.start()
+        site.command(**CLOSE)  # type: ignore[arg-type] # as `command` takes them
+        report = await runner.tick()
+        assert await runner.close_within(60.0)
+        await runner.finish()
+        return report.problems
+
+    problems = asyncio.run(run())
+    assert len(site.venue.sent) == 1
+    assert any("the lock of account/main is not written yet" in each for each in problems)
+
+
+def test_an_operator_locks_and_unlocks_a_scope(site: Site) -> None:
+    """Nothing is closed; lock and unlock are decisions with author and reason."""
+    locked, unlocked = site.ticked({"kind": "lock", "lock": "all"}, {"kind": "unlock"})
+    assert site.venue.sent == []
+    assert not site.lock().locked
+    assert [(each.kind, each.author, each.reason) for each in (only(locked), only(unlocked))] == [
+        ("manual", "risk-desk", "seen"),
+        ("reset", "risk-desk", "seen"),
+    ]
+
+
+def test_a_lock_by_hand_ends_at_its_time(site: Site) -> None:
+    """`--for` bounds it; the runner opens the file."""
+    until = site.world.clock.now() + timedelta(seconds=30)
+    site.ticked({"kind": "lock", "lock": "all", "until": until})
+    assert site.lock().mode == "all"
+    asyncio.run(site.world.clock.sleep(30.0))
+    site.ticked(ticks=1)
+    assert not site.lock().locked
+
+
+def test_a_lock_by_hand_that_is_over_before_a_tick_is_refused(site: Site) -> None:
+    """It would be recorded and never written."""
+    (answer,) = site.ticked({"kind": "lock", "lock": "all", "until": site.world.clock.now()})
+    assert answer.decisions == ()
+    assert [each.text[:36] for each in answer.notices] == ["the lock by hand was not written: it"]
+
+
+def test_an_unlock_leaves_the_lock_of_a_stage_as_the_stage_ordered_it(site: Site) -> None:
+    """The lock by hand was stricter: the file is as strict as the lock that is left."""
+    site.ticked({"kind": "lock", "lock": "all"})
+    site.venue.answer = book("900")
+    site.ticked(ticks=2)
+    assert (site.lock().mode, len(site.venue.sent)) == ("all", 1)
+    site.ticked({"kind": "unlock"})
+    assert site.lock().mode == "reduce_only"
+    assert json.loads(site.file.read_bytes())["stage"] == "close-everything"
+    site.ticked({"kind": "reset"})
+    assert not site.lock().locked

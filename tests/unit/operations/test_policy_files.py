@@ -1,0 +1,75 @@
+"""The comparison of the policy files with those of a run sits in no tick."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from killswitch.accounts.opening import read_policies
+from killswitch.model.snapshot import Snapshot
+from killswitch.runner.observers import TickReport
+from killswitch.runner.policy_files import PolicyFiles
+from tests.e2e.processes import POLICY, until
+from tests.worlds import START
+
+REPORT = TickReport(Snapshot(START, (), "killswitch.snapshot/v1"), (), (), (), (), 0.0)
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "p" / "policy.yaml"
+    path.parent.mkdir()
+    path.write_text(POLICY, encoding="utf-8")
+    return path
+
+
+def watched(policy: Path, loaded_at: float) -> PolicyFiles:
+    """The files of a run that loaded them after `loaded_at`, looked at whenever a tick has none under way."""
+    hours = iter(range(10**6))
+    digest = read_policies((policy.parent,)).policies.digest
+    return PolicyFiles((policy.parent,), digest, loaded_at, lambda: 3600.0 * next(hours))
+
+
+def shown(files: PolicyFiles) -> str | None:
+    files.ticked(REPORT)
+    return files.state
+
+
+def test_a_file_that_was_edited_while_the_run_started_is_found(policy: Path) -> None:
+    """Between the load and the first look: the first look compares by content, unless no file is newer."""
+    files = watched(policy, loaded_at=0.0)
+    policy.write_text(POLICY.replace("2%", "3%"), encoding="utf-8")
+    until(lambda: shown(files) == "changed", "the edit is found")
+    assert [(each.key, each.severity) for each in files.alerts.found] == [("policies/changed", "warning")]
+
+
+def test_a_deleted_folder_is_no_policy_that_a_restart_could_load(policy: Path) -> None:
+    """A restart would fail, and is the first moment at which anybody noticed."""
+    files = watched(policy, loaded_at=time.time() + 60)
+    until(lambda: shown(files) == "as loaded", "they are the same")
+    policy.unlink()
+    until(lambda: shown(files) == "broken", "the loss is found")
+    (alert,) = files.alerts.found
+    assert (alert.key, alert.severity) == ("policies/broken", "page")
+    assert "a restart would fail" in alert.text
+
+
+def test_files_on_a_disk_that_hangs_delay_no_tick(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is unknown, which ends no alert; one thread hangs, however many ticks go by."""
+    answers, looks = threading.Event(), []
+
+    def hang(_: object) -> None:
+        looks.append(threading.current_thread())
+        answers.wait()
+
+    monkeypatch.setattr("killswitch.runner.policy_files._stamps", hang)
+    files = watched(policy, loaded_at=0.0)
+    for _ in range(5):
+        assert shown(files) is None
+    until(lambda: looks, "the look has begun")
+    assert (len(looks), looks[0] is threading.main_thread()) == (1, False)
+    assert (files.alerts.found, files.alerts.unknown) == ((), ("policies",))
+    answers.set()

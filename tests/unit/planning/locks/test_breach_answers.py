@@ -1,0 +1,176 @@
+"""Answers to lock breaches: what they take back, when, and what they never touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.graph.actions.lock_trading import LockTrading
+from killswitch.graph.nodes import BreachRule, Graph, SignalRef
+from killswitch.model.decision import Decision
+from killswitch.model.instant import SECOND
+from killswitch.model.snapshot import AccountSnapshot, Closing, Fill, Order, Position, Snapshot, WrittenLock
+from killswitch.planning.interpreter import Interpreter
+from tests.graphs import close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, fill, position, rules, snapshot
+
+LOCK = WrittenLock("d1", "desk", "account/main", after(seconds=1), ("main",), "stop")
+LIMITS = BreachRule(ceiling=Decimal("0.5"), cost_per_hour=Decimal("0.01"), pause=10 * SECOND)
+
+
+def desk(on_breach: Literal["page", "cancel", "close"], limits: BreachRule | None = LIMITS) -> Graph:
+    """A stage whose trigger is never true here: its lock was written before."""
+    acts = stage("stop", 3, 0, actions=(LockTrading("reduce_only", None), close("both", "1")))
+    return graph(
+        (SignalRef("exposure.leverage"),), (trigger("geared", 0, 1000.0, rearms=True),),
+        (replace(acts, on_breach=on_breach, breach=limits if on_breach == "close" else None),), policy="desk",
+    )  # fmt: skip
+
+
+def held(contracts: str, side: str = "long") -> list[Position]:
+    worth = str(100 * Decimal(contracts))
+    return [position("BTC", side, "0", contracts=contracts, mark_price="100", notional=worth)]
+
+
+def book(second: float, positions: Sequence[Position], *fills: Fill, **more: Any) -> AccountSnapshot:
+    """An account with an equity of 10,000."""
+    return account(
+        "10000", positions, fills=fills, instruments=(rules("BTC"),), observed_at=after(seconds=second), **more
+    )
+
+
+def bought(second: float, amount: str) -> Fill:
+    return fill(f"b{second}", after(seconds=second), "BTC", "buy", amount, "100")
+
+
+def sold(second: float, amount: str) -> Fill:
+    return fill(f"s{second}", after(seconds=second), "BTC", "sell", amount, "100")
+
+
+class Fight:
+    """An interpreter with a lock of the stage `stop` on disk, and an account that was flat at the first snapshot."""
+
+    def __init__(self, policy: Graph, start: Sequence[Position] = (), lock: WrittenLock = LOCK) -> None:
+        self.interpreter = Interpreter(policy_set(policy))
+        self.lock = lock
+        self.at(2, book(2, start))
+
+    def at(self, second: float, polled: AccountSnapshot, closings: Sequence[Closing] = ()) -> list[Decision]:
+        """The decisions of a tick."""
+        taken: Snapshot = replace(snapshot(after(seconds=second), polled, closings=closings), locks=(self.lock,))
+        return list(self.interpreter.tick(taken).decisions)
+
+    def bot_buys(self, second: float, amount: str) -> list[Decision]:
+        """The bot has bought this much, and the last answer has ended flat."""
+        ended = [Closing(id_, "flat") for id_ in self.answered]
+        made = self.at(second, book(second, held(amount), bought(second, amount)), ended)
+        self.answered = [decision.id for decision in made]
+        return made
+
+    def is_flat(self, second: float, amount: str) -> None:
+        """Our close has sold it."""
+        assert (
+            self.at(second, book(second, [], sold(second, amount)), [Closing(i, "flat") for i in self.answered]) == []
+        )
+
+    answered: Sequence[str] = ()
+
+
+def traded(decisions: Sequence[Decision]) -> list[tuple[str, str, Decimal, Decimal]]:
+    return [(i.symbol, i.side, i.contracts, i.target) for decision in decisions for i in decision.intents]
+
+
+def test_close_takes_back_what_others_opened_and_nothing_that_was_held_before() -> None:
+    """Ten were held, four sold, seven bought: six was the least, so that three over ten and four below it go."""
+    fight = Fight(desk("close"), held("10"))
+    fight.at(3, book(3, held("6"), sold(3, "4")))
+    (answer,) = fight.at(4, book(4, held("13"), bought(4, "7")))
+    assert traded([answer]) == [("BTC", "sell", Decimal(7), Decimal(6))]
+    assert (answer.kind, answer.policy, answer.scope, answer.stage) == ("breach", "desk", "account/main", "stop")
+    assert answer.reason == "lock breached: others opened 7 BTC long on main"
+
+
+def test_a_position_that_was_turned_around_is_closed_to_zero_and_never_through_it() -> None:
+    """Long ten, fifteen sold by the bot: buy five."""
+    fight = Fight(desk("close"), held("10"))
+    answer = fight.at(3, book(3, held("5", "short"), sold(3, "15")))
+    assert traded(answer) == [("BTC", "buy", Decimal(5), Decimal(0))]
+
+
+@pytest.mark.parametrize("on_breach", ["page", "cancel", "close"])
+def test_what_happens_is_what_the_stage_declares(on_breach: Literal["page", "cancel", "close"]) -> None:
+    """`page` decides nothing; `cancel` cancels the bot's next entry, and no exit; `close` closes as well."""
+    orders = (
+        Order("entry", "BTC", "buy", Decimal(1), price=Decimal(90), reduce_only=False),
+        Order("exit", "BTC", "sell", Decimal(4), trigger_price=Decimal(80), reduce_only=True),
+    )
+    fight = Fight(desk(on_breach))
+    answers = fight.at(3, book(3, held("4"), bought(3, "4"), orders=orders))
+    cancelled = [each.order for answer in answers for each in answer.cancels]
+    assert cancelled == ([] if on_breach == "page" else ["entry"])
+    assert len(traded(answers)) == (on_breach == "close")
+
+
+@pytest.mark.parametrize("lock", [replace(LOCK, stage=None), replace(LOCK, policy="operator", stage=None)])
+def test_a_lock_on_suspicion_or_by_hand_is_only_paged(lock: WrittenLock) -> None:
+    """Nothing has fired there."""
+    fight = Fight(desk("close"), lock=lock)
+    assert fight.at(3, book(3, held("4"), bought(3, "4"))) == []
+
+
+def test_the_pauses_double_up_to_the_declared_one_and_begin_anew_after_ten_quiet_minutes() -> None:
+    """A bot that is back in every second is answered at once, then after 1, 2, 4, 8, 10 and 10 s; 4% of the equity is
+    below the ceiling of 50%."""
+    fight = Fight(desk("close"))
+    answered = []
+    for second in range(3, 60):
+        if fight.bot_buys(second, "4"):
+            answered.append(second)
+            fight.is_flat(second + 0.5, "4")
+    assert [later - earlier for earlier, later in pairwise(answered)][:6] == [1, 2, 4, 8, 10, 10]
+    assert fight.bot_buys(900, "4") != []
+    fight.is_flat(900.5, "4")
+    assert fight.bot_buys(901, "4") != []
+
+
+@pytest.mark.parametrize(("amount", "price"), [("51", "100"), ("1", None)])
+def test_above_the_ceiling_and_where_the_value_is_unknown_there_is_no_pause(amount: str, price: str | None) -> None:
+    """5,100 of 10,000 is above half; a position without a value may be."""
+    fight = Fight(desk("close"))
+    worth = None if price is None else str(Decimal(amount) * 100)
+    row = [position("BTC", "long", "0", contracts=amount, mark_price=price, notional=worth)]
+    for second in range(3, 9):
+        closed = [Closing(id_, "flat") for id_ in fight.answered]
+        made = fight.at(second, book(second, row, bought(second, amount)), closed)
+        assert len(made) == 1, second
+        fight.answered = [made[0].id]
+        fight.is_flat(second + 0.5, amount)
+
+
+def test_an_answer_in_progress_is_not_repeated() -> None:
+    """Its target is absolute, so that the executor closes what is added meanwhile."""
+    fight = Fight(desk("close"))
+    (answer,) = fight.bot_buys(3, "60")
+    working = [Closing(answer.id, "closing")]
+    assert fight.at(4, book(4, held("70"), bought(4, "10")), working) == []
+
+
+def test_a_fight_that_costs_more_than_declared_is_paged_and_goes_on_with_the_longest_pause() -> None:
+    """150 of 10,000 within an hour, with 1% declared."""
+    fight = Fight(desk("close"))
+    (answer,) = fight.bot_buys(3, "4")
+    fight.is_flat(3.5, "4")
+    paid = [Closing(answer.id, "flat", cost=Decimal(150))]
+    taken = replace(snapshot(after(seconds=5), book(5, held("4"), bought(5, "4")), closings=paid), locks=(LOCK,))
+    outcome = fight.interpreter.tick(taken)
+    assert len(outcome.decisions) == 1
+    assert [each.key for each in outcome.alerts.found] == ["breach/main/BTC/long", "breach-cost/main"]
+    ended = [Closing(outcome.decisions[0].id, "flat"), *paid]
+    fight.at(5.5, book(5.5, [], sold(5.5, "4")), ended)
+    assert fight.at(14, book(14, held("4"), bought(14, "4")), ended) == []
+    assert len(fight.at(16, book(16, held("4")), ended)) == 1
