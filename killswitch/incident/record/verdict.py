@@ -47,7 +47,7 @@ def _settled(incident: Incident, standings: list[str]) -> str:
     if set(standings) <= {"nothing to close", "recorded only"}:
         return "NOTHING TO CLOSE"
     last = incident.firings[-1]
-    is_whole = "flat" in standings and (last.book is None or last.book.after.gross == 0)
+    is_whole = "flat" in standings and last.book is not None and last.book.after.gross == 0
     return "FLAT" if is_whole else "AT TARGET"
 
 
