@@ -9,8 +9,9 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.graph.actions.close import Close
 from killswitch.graph.actions.registry import action_kind, needs_the_book
-from killswitch.graph.nodes import Graph, PolicySet, Stage
+from killswitch.graph.nodes import Fallback, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Source, decision_id, with_effects
@@ -23,7 +24,7 @@ from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, u
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
-from killswitch.planning.targets.selection import SelectedTarget
+from killswitch.planning.targets.selection import SelectedTarget, fallback
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
 from killswitch.valuation.position_measures import ZERO
@@ -86,13 +87,31 @@ def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
     """Attribution of the loss over the window of the trigger that fired the stage; unknown if none has a window."""
     window, named = attribution_window(evaluator, stage)
     found = _NO_WINDOW if window is None else shares(evaluator.history, window)
+    source = found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS)
     return Attribution(
-        source=found.source(stage.attribution.source_at_least if stage.attribution else TWO_THIRDS),
+        source=source,
         long_share=None if found.long is None else number(found.long),
         short_share=None if found.short is None else number(found.short),
         window=named,
-        reason=found.reason,
+        reason=joined(found.reason, _without_a_losing_side(stage, source)),
     )
+
+
+_FALLBACKS: dict[Fallback, str] = {
+    "both": "therefore positions of both sides are selected",
+    "worst_ranked": "therefore the worst ranked positions of both sides are selected",
+    "none": "therefore no position is selected",
+}
+
+
+def _without_a_losing_side(stage: Stage, source: Source) -> str | None:
+    """What the stage does because no single side has lost; None where one has, or it closes nothing."""
+    sides = {action.side for action in stage.actions if isinstance(action, Close)}
+    if source in ("LONG", "SHORT"):
+        return None
+    if "losing" in sides:
+        return _FALLBACKS[fallback(stage.attribution, source)]
+    return "what the stage closes does not depend on it" if sides else None
 
 
 def known_book(

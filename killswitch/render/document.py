@@ -14,7 +14,7 @@ from killswitch.model.legible import one_line
 from killswitch.render import layout
 from killswitch.render.formats import listed
 
-FOOTNOTE_FROM = 32
+FOOTNOTE_FROM = 37
 """Longest reason in a table cell, in characters; longer ones become footnotes."""
 
 

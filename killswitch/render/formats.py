@@ -29,12 +29,18 @@ def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> 
 
 
 def interval(span: NumberRange | None, unit: str | None) -> str:
-    """Format an interval: `4.51%` if exact, `[4.51%, ∞]` if partly known, `unknown` if not."""
-    if span is None or span == (None, None):
-        return "unknown"
-    least, most = (None if end is None else float(end) for end in span)
-    low, high = number(least, unit, "-" + INFINITY), number(most, unit)
-    return low if least == most else f"[{low}, {high}]"
+    """Format an interval in words: `4.51%` if exact, `at least 4.51%`, `at most 3 s`, `between 1% and 3%`, `unknown`.
+
+    A fraction that may be as much as 1 has no known upper end.
+    """
+    least, most = (None, None) if span is None else (None if end is None else float(end) for end in span)
+    if most == 1.0 and least != most and unit == "fraction":
+        most = None
+    if least is None:
+        return "unknown" if most is None else f"at most {number(most, unit)}"
+    if most is None:
+        return f"at least {number(least, unit)}"
+    return number(least, unit) if least == most else f"between {number(least, unit)} and {number(most, unit)}"
 
 
 def money(amount: Decimal | None, currency: str | None = None) -> str:
@@ -60,9 +66,10 @@ def duration_text(length: timedelta) -> str:
 
 
 def rounded_duration(length: timedelta) -> str:
-    """Format a duration roughly: `45 s`, and from two minutes on `12 min`."""
+    """Format a duration roughly: `76 s`, and from two minutes, hours and days on `12 min`, `30 h`, `3 d`."""
     seconds = round(length.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    units = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
+    return next((f"{seconds // size} {name}" for least, size, name in units if seconds >= least), f"{seconds} s")
 
 
 def count_of(number: int, noun: str) -> str:

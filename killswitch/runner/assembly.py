@@ -20,6 +20,7 @@ from killswitch.execution.effects.performing import EffectPerformers, Performer,
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
@@ -54,7 +55,7 @@ from killswitch.runner.performers import (
     performers,
     require_capabilities,
 )
-from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
+from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_view
 
 
 class LockPaths(Struct, frozen=True):
@@ -92,6 +93,7 @@ def assemble(
     live: bool,
     locks: LockPaths,
     paths: tuple[str, ...] = (),
+    store_at: str = "",
     recorder: SnapshotRecorder | None = None,
     observers: tuple[Observer, ...] = (),
     tracer: Tracer = NO_TRACER,
@@ -104,10 +106,10 @@ def assemble(
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
-    Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
-    timers; TimerError if it cannot. `is_run`: whether an effect may end the run; false in a command that ticks once
-    itself. `startup_notices`: reported by the first tick. `on_wait`: called with the reason for a wait. `on_acquired`:
-    called once the lease is held.
+    Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
+    `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
+    the run; false in a command that ticks once itself. `startup_notices`: reported by the first tick. `on_wait`: called
+    with the reason for a wait. `on_acquired`: called once the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -120,11 +122,9 @@ def assemble(
     restore_adapters(store, accounts)
     store_places(store, policies)
     arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
-    interpreter = Interpreter(policies, arming.names)
-    unfinished = left_to_do(store)
+    interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
-    within = min(pace.read_timeout, pace.stop_timeout)
-    meters = request_meters(accounts, timeline, pace.interval)
+    within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
     observed = CombinedClosingObserver(closing_observer, reconciliation)
@@ -138,7 +138,8 @@ def assemble(
         _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
+                  Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
+                  isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip

@@ -148,12 +148,16 @@ def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
     """The store, policies and recording for the commands in a report. `store_at`: the store as named."""
-    view = last_view(store)
-    path = store_at if "://" in store_at else str(Path(store_at).resolve())
+    view, path = last_view(store), full_path(store_at)
     recording = (store.live(_RECORDING) or b"").decode()
     # A packed recording cannot be read while it is written, so it is not offered.
     replayed = recording if recording.endswith(".jsonl") else None
     return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
+
+
+def full_path(store_at: str) -> str:
+    """The store as it can be named from every folder; empty for none."""
+    return store_at if "://" in store_at or not store_at else str(Path(store_at).resolve())
 
 
 def last_tick(store: Store) -> datetime | None:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import LoadedPolicies, read_policies
-from killswitch.incident.report.rendering import incidents_folder
+from killswitch.incident.record.checklist import incidents_folder
 from killswitch.lab.recording import RecordingWriter
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
@@ -255,7 +255,8 @@ class Site:
         try:
             runner = assemble(
                 self.written.policies, self._armed(), store, self.time, RunnerPace(self.interval, read_timeout=2.0),
-                live=True, locks=self.locks, paths=(str(self.policies),), observers=observers,
+                live=True, locks=self.locks, store_at=str(self.store_at), paths=(str(self.policies),),
+                observers=observers,
                 recorder=None if self.recording is None else RecordingWriter(self.recording,
                 append=self.recording.exists()),
             )  # fmt: skip

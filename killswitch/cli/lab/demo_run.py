@@ -100,7 +100,8 @@ async def run_demo(
     ):
         runner = assemble(
             policies, accounts, store, clock, pace,
-            live=True, locks=locks, recorder=RecordingWriter(recording), observers=(screen.observe(store), reports),
+            live=True, locks=locks, store_at=store_at, recorder=RecordingWriter(recording),
+            observers=(screen.observe(store), reports),
         )  # fmt: skip
         keep_start(store, policies.digest, loaded.runbooks, recording)
         await runner.start()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.record.loss import attribution_text
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry, Filled, Finished, Locked, Rejected, Verified, text_of
 from killswitch.model.decision import Decision
@@ -190,7 +191,7 @@ class DemoScreen:
         self._last_fired = decision.id
         self._print(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
         if decision.attribution is not None and decision.attribution.window:
-            self._print(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
+            self._print(f"  {attribution_text(decision.attribution)}")
         if decision.book is not None:
             before, after = decision.book.before.gross, decision.book.after.gross
             orders = sizes_of(decision.effects)[tag_of(Orders)]

@@ -186,7 +186,7 @@ def _run(
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
-            live=it.live, locks=it.locks,
+            live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(console, reports, FirstAnswers(), space, files, *outputs.observers),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,

@@ -95,7 +95,7 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
 
     `pauses` (`pause`, `pause_for_work`) override those of `ReportRenderer`.
     """
-    from killswitch.incident.report.rendering import incidents_folder
+    from killswitch.incident.record.checklist import incidents_folder
     from killswitch.runner.notify.reports import STOP_TIMEOUT, ReportRenderer
     from killswitch.runner.process import freeze_garbage_collection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,24 +13,32 @@ from msgspec.structs import replace
 
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
+from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import command_text, order_texts
-from killswitch.incident.record.filters import percent
+from killswitch.incident.record.firing import scope_accounts, scope_equity
+from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Effect, Lock, Orders, in_record_order, kind_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened
-from killswitch.model.snapshot import Closing, Instant
+from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.words import NotificationEvent, Severity
-from killswitch.render.formats import instant, money
+from killswitch.render.document import Facts, Items, Page, Section, section, text
+from killswitch.render.formats import count_of, instant, money, order_numbers
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
+    from killswitch.incident.record.results import RecordedDecision, Result
     from killswitch.incident.record.source_places import TriggerText
     from killswitch.model.decision import TriggerReading
 
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
+LONGEST_TITLE_TEXT = 100
+"""The most characters of a notice in the title of its message."""
+MOST_IN_A_LINE = 3
+"""The most positions left that one line names."""
 MOST_LINES = 15
 """The most lines for orders, and for positions left: a phone shows no more, and a command shows all of them."""
 
@@ -91,27 +100,110 @@ def fit_message(message: Message, most: int, measure: Callable[[str], int] = len
     return shortened(short, max(1, most))
 
 
+class MessageContext(Struct, frozen=True):
+    """What a text needs besides its subject: how the run was started, and what the tick has seen.
+
+    `texts` has the triggers as the policies write them, `currency` is that of the decision's book, and `incident` the
+    id of the incident of the decision. Each is empty where it is unknown.
+    """
+
+    started: StartedAs = UNKNOWN_START
+    texts: TriggerTexts = {}
+    snapshot: Snapshot | None = None
+    currency: str | None = None
+    incident: str | None = None
+
+
+NO_CONTEXT: Final = MessageContext()
+
+
 def decision_message(
     decision: Decision,
     subject: MessageAttributes,
+    context: MessageContext = NO_CONTEXT,
     *,
     is_enforced: bool,
     corrects: Instant | None = None,
-    texts: TriggerTexts | None = None,
-    currency: str | None = None,
 ) -> Message:
     """Return the message about a stage that fires, a manual close, or a reset.
 
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
-    not fired. `texts` has the triggers as the policies write them. `currency` is that of the book, where it is known.
+    not fired.
     """
-    return _message(
-        digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_headline(decision)
-        + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*_reasons(decision, texts or {}, corrects), *_effect_texts(decision, currency, is_enforced=is_enforced),
-               f"see: ksctl explain {decision.id}"),
-    )  # fmt: skip
+    is_over = decision.kind == "reset" or decision.is_withdrawal or decision.is_manual_lock
+    is_live = is_enforced or decision.kind == "reset"
+    acts = () if is_over else ("live",) if is_live else ("observed only: nothing was done",)
+    facts = () if is_over else tuple(_first_facts(decision, context, is_enforced=is_enforced))
+    page = Page(
+        title=_title(decision, context, *acts),
+        facts=Facts((*facts, ("next", context.started.command("status")))),
+        warning=""
+        if corrects is None
+        else f"this corrects the messages since {instant(corrects)}: the stage has fired now",
+        sections=(
+            *section("Why", Items(tuple(_reasons(decision, context.texts)))),
+            *section("Decided", Items(tuple(_effect_texts(decision, is_enforced=is_enforced)))),
+            Section("", (f"see: {context.started.command('explain', decision.id)}",)),
+        ),
+    )
+    return _message(digest(subject.event, decision.id), subject, page, at=decision.as_of, decision=decision.id)
+
+
+def _title(decision: Decision, context: MessageContext, *acts: str) -> str:
+    """Return the headline, with the venues of its scope where they are known."""
+    accounts = () if context.snapshot is None else scope_accounts(decision.scope, context.snapshot)
+    places = (*dict.fromkeys(each.venue for each in accounts), *acts)
+    return f"{_headline(decision)} ({', '.join(places)})" if places else _headline(decision)
+
+
+def _first_facts(decision: Decision, context: MessageContext, *, is_enforced: bool) -> Iterator[tuple[str, str]]:
+    """Yield what the first lines answer: how much, what is being done, what is left, and where to read on."""
+    texts = {name: text for (policy, name), text in context.texts.items() if policy == decision.policy}
+    equity, currency = scope_equity(decision.scope, context.snapshot)
+    accounts = () if context.snapshot is None else scope_accounts(decision.scope, context.snapshot)
+    why = "no snapshot was read" if context.snapshot is None else why_equity_is_unknown(accounts)
+    yield "loss", loss_text(loss_of(decision, texts, equity, why), equity, currency, why)
+    yield "doing", _work_text(decision, is_enforced=is_enforced)
+    yield "left", _exposure_text(decision, context.currency, is_enforced=is_enforced)
+    if decision.is_suspicion:
+        return
+    folder = incidents_folder(context.started.store)
+    if context.incident is None or not context.started.store:
+        yield "report", context.started.command("report", decision.id)
+    else:
+        runbook = f"{file_name(f'runbook-{decision.stage}')}.md, " if decision.level and decision.stage else ""
+        yield "read", f"{runbook}report.md (or .html) in {folder / file_name(context.incident)}"
+
+
+def _work_text(decision: Decision, *, is_enforced: bool) -> str:
+    """Return what is being done, and how far it is: a message is written before the first order is sent."""
+    parts = []
+    for effect in in_record_order(decision.effects):
+        match effect:
+            case Orders(intents):
+                positions = {(each.account, each.symbol, each.position_side) for each in intents}
+                sent = ", none is sent yet" if is_enforced else ""
+                parts.append(f"{count_of(len(intents), 'order')} for {count_of(len(positions), 'position')}{sent}")
+            case Lock(order):
+                until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
+                parts.append(f"lock {order.scope} {order.mode} {until}")
+            case Cancels(cancels):
+                parts.append(f"cancel {count_of(len(cancels), 'resting order')}")
+            case _:
+                parts.append(kind_of(effect).text(effect))
+    what = "; ".join(parts) or "nothing is closed, cancelled or locked"
+    return what if is_enforced else f"nothing, this run only observes; the policy would do: {what}"
+
+
+def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: bool) -> str:
+    """Return the exposure after the decision and before it."""
+    if decision.book is None:
+        return "net exposure unknown: the decision was made without a book"
+    before, after = decision.book.before, decision.book.after
+    now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
+    if not is_enforced:
+        return f"{now}: unchanged"
+    return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
 
 def trial_message(severity: Severity, at: Instant) -> Message:
@@ -124,61 +216,134 @@ def trial_message(severity: Severity, at: Instant) -> Message:
 
 
 def closing_message(
-    closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant, currency: str | None = None
+    closing: Closing,
+    decision: Decision,
+    subject: MessageAttributes,
+    context: MessageContext = NO_CONTEXT,
+    *,
+    at: Instant,
+    recorded: RecordedDecision | None = None,
 ) -> Message:
-    """Return the message about the end of a close: at target, or with what it has left.
+    """Return the message about the end of a close: flat, at target, or with what it has left.
 
-    `currency` is that of its cost, where it is known.
+    `recorded` is the decision with its journal, where the store has it.
     """
-    outcome = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
-    left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
+    result = None if recorded is None else recorded.result
+    left = [f"{each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
-    if closing.status != "flat" and not left:
-        left = ["left: unknown; check the positions at the venue"]
-    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost, currency)}"]
-    return _message(
-        digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
-        title=f"the close {outcome}: {_headline(decision)}",
-        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, f"see: ksctl explain {decision.id}"),
+    held = _positions_held(decision, context.snapshot)
+    is_at_target = closing.status == "flat"
+    following = ("report", decision.id) if is_at_target else ("status",)
+    before = None if recorded is None else recorded.snapshot
+    page = Page(
+        title=f"{_end_title(closing, left, held)}: {_title(decision, context)}",
+        facts=Facts((
+            ("end", _end_text(closing, decision, result)),
+            ("result", _money_text(closing, result, context.currency)),
+            ("equity", _equity_text(decision, context.snapshot, before)),
+            ("left", _left_text(closing, left, held)),
+            ("next", context.started.command(*following)),
+        )),
+        sections=(
+            *section("Left", Items(tuple(_bounded(left)) if left[MOST_IN_A_LINE:] else ())),
+            Section("", (f"see: {context.started.command('explain', decision.id)}",)),
+        ),
     )  # fmt: skip
+    return _message(digest("closing", decision.id, closing.status), subject, page, at=at, decision=decision.id)
 
 
-def notice_message(notice: Notice, subject: MessageAttributes) -> Message:
+def _positions_held(decision: Decision, snapshot: Snapshot | None) -> int | None:
+    """Return how many positions the scope holds; None where one of its accounts has not shown them."""
+    accounts = () if snapshot is None else scope_accounts(decision.scope, snapshot)
+    if not accounts or any(each.positions is None for each in accounts):
+        return None
+    return sum(bool(position.contracts) for each in accounts for position in each.positions or ())
+
+
+def _end_title(closing: Closing, left: Sequence[str], held: int | None) -> str:
+    if closing.status == "flat":
+        return "FLAT" if held == 0 else "AT TARGET"
+    what = left[0] if len(left) == 1 else f"{len(left)} positions" if left else "unknown"
+    return f"LEFT {what} ({closing.status})"
+
+
+def _end_text(closing: Closing, decision: Decision, result: Result | None) -> str:
+    outcome = "at its target" if closing.status == "flat" else closing.status
+    if result is None:
+        return f"{outcome}; decided {instant(decision.as_of)}"
+    totals = result.totals
+    took = "" if totals.took is None else f" in {totals.took:.1f} s"
+    orders = f"{count_of(totals.orders, 'order')}, {totals.filled} filled{took}"
+    return f"{outcome}: {orders}; decided {instant(decision.as_of)}"
+
+
+def _money_text(closing: Closing, result: Result | None, currency: str | None) -> str:
+    """Return what the close realised and cost; an unknown sum with its reason."""
+    if result is None:
+        return f"realised unknown: its journal was not read; cost {money(closing.cost, currency)}"
+    why = {each.what: each.why or f"not known of {order_numbers(each.orders)}" if each.orders else
+           each.why or "the venue closed the whole book at once" for each in result.missing}  # fmt: skip
+    realised = money(result.realised, currency) if result.realised is not None else f"unknown ({why.get('realised')})"
+    if closing.cost is not None:
+        return f"this close realised {realised} before fees, cost {money(closing.cost, currency)} (fees and slippage)"
+    reason = why.get("fees") or why.get("slippage") or "a fill has no known fee or mark"
+    return f"this close realised {realised} before fees, cost unknown ({reason})"
+
+
+def _equity_text(decision: Decision, snapshot: Snapshot | None, before: Snapshot | None) -> str:
+    """Return the equity now and at the decision, unknown ones with their reason."""
+    parts = []
+    for seen, when in ((snapshot, "now"), (before, "when it was decided")):
+        equity, currency = scope_equity(decision.scope, seen)
+        why = "no snapshot" if seen is None else why_equity_is_unknown(scope_accounts(decision.scope, seen))
+        parts.append(f"{money(equity, currency)} {when}" + (f" ({why})" if equity is None else ""))
+    return ", ".join(parts)
+
+
+def _left_text(closing: Closing, left: Sequence[str], held: int | None) -> str:
+    others = "positions of the scope unknown" if held is None else f"the scope holds {count_of(held, 'position')}"
+    if closing.status == "flat":
+        return f"nothing that was to be closed; {others}"
+    if not left:
+        return f"unknown: check the positions at the venue; {others}"
+    more = f" and {len(left) - MOST_IN_A_LINE} more" if left[MOST_IN_A_LINE:] else ""
+    return f"{', '.join(left[:MOST_IN_A_LINE])}{more}; {others}"
+
+
+def notice_message(notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
-    return _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}",
-        lines=(notice.text, "see: ksctl status"),
-    )  # fmt: skip
+    page = Page(_notice_title(notice), sections=(Section("", (notice.text, f"next: {started.command('status')}")),))
+    return _message(about, subject, page, at=notice.as_of)
 
 
-def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Message:
+def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
     """Return the message about a repeated notice: the count since the last message, and the newest notice."""
     notice = repeats.newest
     group = (notice.policy, notice.scope, notice.kind, notice.subject or "")
     # By count and not by time, so that a run that continues after a crash does not send it again.
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
-    made = _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}: {repeats.count} more",
-        lines=(
-            f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
-            notice.text,
-            "see: ksctl status",
-        ),
-    )  # fmt: skip
-    return replace(made, count=repeats.count)
+    counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
+    page = Page(
+        f"{repeats.count} more: {_notice_title(notice)}",
+        sections=(Section("", (counts, notice.text, f"next: {started.command('status')}")),),
+    )
+    return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
 
 
-def _notice_place(notice: Notice) -> str:
-    return "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
+def _notice_title(notice: Notice) -> str:
+    """Return whose notice it is, and the beginning of its text in whole words."""
+    whose = "runner" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
+    return f"{whose}: {shorten(notice.text, LONGEST_TITLE_TEXT, placeholder=CUT)}"
 
 
 def _message(
-    about: str, subject: MessageAttributes, *, at: Instant, decision: str | None, title: str, lines: Sequence[str]
+    about: str, subject: MessageAttributes, page: Page, *, at: Instant, decision: str | None = None
 ) -> Message:
     return Message(
         id=about, at=at, event=subject.event, severity=subject.severity, policy=subject.policy, scope=subject.scope,
-        title=safe_line(f"[{subject.severity}] {title}"), body="\n".join(safe_line(line) for line in lines),
+        title=safe_line(f"[{subject.severity}] {page.title}"),
+        body="\n".join(shortened(legible(line), LONGEST_LINE) for line in text(page).split("\n")),
         level=subject.level, decision=decision, labels=dict(subject.labels),
     )  # fmt: skip
 
@@ -205,23 +370,17 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
+def _reasons(decision: Decision, texts: TriggerTexts) -> Iterator[str]:
     """Yield the triggers with their values and thresholds, the side that lost, and the reason."""
-    if corrects is not None:
-        yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
-        since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
-        why = "" if trigger.reason is None else f" ({trigger.reason})"
-        yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}{since}{why}"
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
-        yield f"the loss is {found.source} ({shares}, over {found.window})"
+        yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}"
+    if decision.attribution is not None and decision.attribution.window:
+        yield attribution_text(decision.attribution)
     if decision.reason:
         yield f"reason: {decision.reason}"
 
 
-def _effect_texts(decision: Decision, currency: str | None, *, is_enforced: bool) -> Iterator[str]:
+def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:
     """Yield what is closed, cancelled and locked, or would be."""
     if decision.kind == "reset" or decision.is_withdrawal:
         return
@@ -231,10 +390,6 @@ def _effect_texts(decision: Decision, currency: str | None, *, is_enforced: bool
         yield from _lines_of(effect)
     if not decision.effects:
         yield "nothing is closed, cancelled or locked"
-    if decision.book is not None:
-        before, after = decision.book.before, decision.book.after
-        gross = f"{money(before.gross)} → {money(after.gross, currency)}"
-        yield f"gross {gross}, net {money(before.net)} → {money(after.net, currency)}"
 
 
 def _lines_of(effect: Effect) -> Iterator[str]:
@@ -271,8 +426,9 @@ def trigger_texts(policies: PolicySet) -> TriggerTexts:
 
 
 def render_trigger(decision: Decision, trigger: TriggerReading, texts: TriggerTexts) -> str:
-    """Render a trigger: `20.00% against >= 10%`; `true` for an expression."""
+    """Render a trigger: `20.00% against >= 10%`, `at least 10.2% against >= 10%: REASON`; `true` for an expression."""
     from killswitch.incident.record.source_places import trigger_fact
 
     fact = trigger_fact(trigger, texts.get((decision.policy, trigger.name)))
-    return "true" if fact.value == "true" else f"{fact.value} against {fact.threshold}"
+    shown = "true" if fact.value == "true" else f"{fact.value} against {fact.threshold}"
+    return shown if fact.reason is None else f"{shown}: {fact.reason}"

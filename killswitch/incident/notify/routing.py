@@ -11,6 +11,7 @@ from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.message import (
     Message,
+    MessageContext,
     closing_message,
     decision_message,
     digest,
@@ -19,7 +20,9 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
+from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
 from killswitch.incident.record.firing import common_currency, scope_accounts
+from killswitch.incident.record.results import RecordedDecision
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing, Instant, Snapshot
@@ -30,7 +33,9 @@ from killswitch.model.words import NotificationEvent, Severity
 class NotificationRouter:
     """Addresses messages under one policy set."""
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(self, policies: PolicySet, started: StartedAs = UNKNOWN_START) -> None:
+        """`started` is how the run was started, so that the commands of messages are complete."""
+        self._started = started
         self._routes = policies.routes
         self._texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
@@ -48,11 +53,13 @@ class NotificationRouter:
         is_enforced: bool,
         corrects: Instant | None = None,
         is_paged: bool = False,
+        incident: str | None = None,
     ) -> Iterator[Outgoing]:
         """Yield the messages about a stage that fires, a manual close, a reset or a suspicion.
 
         `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
         `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
+        `incident` is the id of the decision's incident, where it is known.
         """
         if decision.is_manual_lock:
             subject = self._subject("notice", "warning", decision, None, lambda stage: True)
@@ -60,31 +67,42 @@ class NotificationRouter:
             subject = self._suspicion_subject(decision, is_paged=is_paged)
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
-        currency = self._book_currency(decision, snapshot)
-        message = decision_message(
-            decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._texts, currency=currency
+        context = MessageContext(
+            self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident
         )
+        message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
         yield from self._route(message, subject)
 
     def route_closing(
-        self, closing: Closing, decision: Decision, at: Instant, snapshot: Snapshot | None = None
+        self,
+        closing: Closing,
+        decision: Decision,
+        at: Instant,
+        snapshot: Snapshot | None = None,
+        recorded: RecordedDecision | None = None,
     ) -> Iterator[Outgoing]:
-        """Yield the messages about a close that has ended; none about one under way. `snapshot` has the currencies."""
+        """Yield the messages about a close that has ended; none about one under way.
+
+        `snapshot` has the currencies and positions, `recorded` the results.
+        """
         if closing.status not in IN_PROGRESS:
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
             currency = None if snapshot is None else common_currency(_accounts_at_work(decision, snapshot))
-            yield from self._route(closing_message(closing, decision, subject, at=at, currency=currency), subject)
+            context = MessageContext(self._started, self._texts, snapshot, currency)
+            yield from self._route(
+                closing_message(closing, decision, subject, context, at=at, recorded=recorded), subject
+            )
 
     def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
         """Yield the messages about a notice of severity warning or page."""
         if notice.severity != "info":
             subject = self._notice_subject(notice)
-            yield from self._route(notice_message(notice, subject), subject)
+            yield from self._route(notice_message(notice, subject, self._started), subject)
 
     def route_repeats(self, repeats: RepeatedNotice) -> Iterator[Outgoing]:
         """Yield the messages about notices that have repeated since the last message."""
         subject = self._notice_subject(repeats.newest)
-        yield from self._route(repeats_message(repeats, subject), subject)
+        yield from self._route(repeats_message(repeats, subject, self._started), subject)
 
     def _book_currency(self, decision: Decision, snapshot: Snapshot | None) -> str | None:
         """Return the currency of the decision's book: the policy's reference currency, or that of all its accounts."""

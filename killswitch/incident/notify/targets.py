@@ -53,7 +53,8 @@ class LogSender:
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
-        line = f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
+        body = "; ".join(line.strip() for line in message.body.split("\n") if line.strip())
+        line = f"{message.title}: {body} [notification {message.id}]"
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)

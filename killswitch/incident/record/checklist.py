@@ -1,10 +1,13 @@
-"""The checklist of a report, and the next commands."""
+"""The checklist of a report, the next commands, and the files of an incident."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -141,6 +144,25 @@ class StartedAs(Struct, frozen=True):
     policies: tuple[str, ...] = ()
     live: bool = False
     recording: str | None = None
+
+    def command(self, *words: str) -> str:
+        """Return a line of `ksctl` for a shell, with the store."""
+        return shlex.join(("ksctl", *words, *(("--store", self.store) if self.store else ())))
+
+
+UNKNOWN_START: Final = StartedAs("")
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def incidents_folder(store_at: str) -> Path:
+    """Return the folder for the incidents of the store at this path or `sqlite:///` URL."""
+    return Path(store_at.removeprefix("sqlite:///") + ".incidents")
+
+
+def file_name(name: str) -> str:
+    """Return a name that is one part of a path, whatever the store contains."""
+    return _UNSAFE.sub("-", name).lstrip(".") or "unnamed"
 
 
 def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) -> Iterator[Command]:

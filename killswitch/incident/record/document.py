@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.results import AccountClose
 from killswitch.incident.record.source_places import TriggerFact
@@ -73,6 +74,8 @@ class Firing(Struct, frozen=True):
     took: float | None = None
     """Seconds from its first order to the last snapshot that showed one of its positions; None while the close is
     under way, and where no order was sent."""
+    loss: Loss | None = None
+    """The fall of the scope's equity from its peak, by the triggers."""
 
 
 class PositionLeft(Struct, frozen=True):

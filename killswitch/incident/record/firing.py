@@ -9,6 +9,7 @@ from typing import Literal
 from killswitch.incident.record.decision_basis import stage_text
 from killswitch.incident.record.document import Firing
 from killswitch.incident.record.incident_decisions import IncidentNote
+from killswitch.incident.record.loss import loss_of, why_equity_is_unknown
 from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.incident.record.source_places import trigger_fact
 from killswitch.journal.entries import is_plan
@@ -68,7 +69,14 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
         took=result.totals.took,
+        loss=loss_of(decision, texts, equity, None if equity is not None else _why_no_equity(recorded)),
     )
+
+
+def _why_no_equity(recorded: RecordedDecision) -> str:
+    if recorded.snapshot is None:
+        return "no readable snapshot was kept"
+    return why_equity_is_unknown(scope_accounts(recorded.decision.scope, recorded.snapshot))
 
 
 def _outcome(decision: Decision, result: Result) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.graph.nodes import Graph, PolicySet, Trigger
+from killswitch.graph.wording import span
 from killswitch.model.decision import TriggerReading
 from killswitch.model.store import Store
 from killswitch.model.words import Place
@@ -25,12 +26,13 @@ class WrittenAt(Struct, frozen=True):
 
 
 class TriggerText(Struct, frozen=True):
-    """A trigger as written. Signal, unit and threshold are null for an expression."""
+    """A trigger as written. Signal, unit, threshold and window are null for an expression."""
 
     at: WrittenAt
     signal: str | None
     unit: str | None
     threshold: str | None
+    window: str | None = None
 
 
 class TriggerFact(Struct, frozen=True):
@@ -97,8 +99,11 @@ def trigger_text(graph: Graph, trigger: Trigger) -> TriggerText:
     threshold = trigger.threshold
     if threshold is None:
         return TriggerText(_written(trigger.place), None, None, None)
-    name = graph.signals[threshold.index].name
-    return TriggerText(_written(trigger.place), name, BY_NAME[name].unit, f"{threshold.op} {threshold.written}")
+    signal = graph.signals[threshold.index]
+    return TriggerText(
+        _written(trigger.place), signal.name, BY_NAME[signal.name].unit, f"{threshold.op} {threshold.written}",
+        None if signal.window is None else span(signal.window),
+    )  # fmt: skip
 
 
 def trigger_fact(trigger: TriggerReading, text: TriggerText | None) -> TriggerFact:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from killswitch.incident.record.checklist import file_name
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
@@ -92,31 +93,18 @@ def equity_figure(incident: Incident) -> Figure | None:
     return Figure("", *drawn)
 
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-def incidents_folder(store_at: str) -> Path:
-    """Return the folder for the incidents of the store at this path or `sqlite:///` URL."""
-    return Path(store_at.removeprefix("sqlite:///") + ".incidents")
-
-
 def write_document(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
     """Write `name.md` and `name.html` of an incident unless they are up to date; return whether anything was written.
 
     Readers find the old or the new file, whole. OSError if it cannot be written.
     """
-    incident_folder = folder / _file_name(incident)
+    incident_folder = folder / file_name(incident)
     incident_folder.mkdir(parents=True, exist_ok=True)
     written = [
-        _replace(incident_folder / f"{_file_name(name)}{suffix}", text.encode("utf-8", "backslashreplace"))
+        _replace(incident_folder / f"{file_name(name)}{suffix}", text.encode("utf-8", "backslashreplace"))
         for suffix, text in ((".md", rendered.markdown), (".html", rendered.html))
     ]
     return any(written)
-
-
-def _file_name(name: str) -> str:
-    """Return a name that is one part of a path, whatever the store contains."""
-    return _UNSAFE.sub("-", name).lstrip(".") or "unnamed"
 
 
 def _replace(path: Path, content: bytes) -> bool:

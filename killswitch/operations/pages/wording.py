@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
-from killswitch.incident.record.filters import percent
+from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.planning.scopes.trigger_status import headroom_ratio
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
-from killswitch.render.formats import count_of, duration_text, instant, interval, money, number
+from killswitch.render.formats import count_of, duration_text, instant, interval, money
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -68,10 +67,8 @@ def decision_section(decision: Decision, thresholds: TriggerTexts | None = None,
 def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:
     """Each trigger against its threshold, and which side lost."""
     yield from (f"{each.name}: {render_trigger(decision, each, thresholds)}" for each in decision.triggers)
-    found = decision.attribution
-    if found is not None and found.window:
-        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
-        yield f"the loss is {found.source}: {shares}, over {found.window}"
+    if decision.attribution is not None and decision.attribution.window:
+        yield attribution_text(decision.attribution)
 
 
 def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) -> Iterator[Section]:
@@ -105,8 +102,10 @@ def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountV
     footnotes = Footnotes()
     rows = tuple(
         (
-            machine.scope, machine.policy, each.name, _value(each), each.threshold or "expression",
-            "-" if each.headroom is None or each.is_young else interval(each.headroom, each.unit),
+            machine.scope, machine.policy, each.name,
+            "-" if each.threshold is None else interval(each.value, each.unit),
+            each.threshold or "expression",
+            "-" if each.headroom is None or each.truth is None else interval(each.headroom, each.unit),
             _truth(each, accounts, footnotes),
         )
         for machine in machines
@@ -121,30 +120,19 @@ def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountV
 def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     """What a run watches, and the trigger that is nearest to its threshold; unknown triggers are counted."""
     triggers = [(machine, each) for machine in machines for each in machine.triggers]
-    rooms = [(room, *it) for it in triggers if (room := headroom_ratio(it[1])) is not None]
+    reached = [(each.reached, machine, each) for machine, each in triggers if each.reached is not None]
     unknown = sum(each.truth is None for _, each in triggers)
     parts = [f"watching {count_of(accounts, 'account')}"]
-    if rooms:
-        room, machine, trigger = min(rooms, key=lambda each: each[0])
-        share = f"{max(0.0, 1.0 - room):.0%} of its threshold"
-        parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share}")
+    if reached:
+        share, machine, trigger = max(reached, key=lambda each: each[0])
+        parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share:.0%} of its threshold")
     return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
-
-
-def _value(trigger: TriggerStatus) -> str:
-    if trigger.threshold is None:
-        return "-"
-    if trigger.is_young and trigger.value is not None and trigger.value[0] is not None:
-        return f"{number(trigger.value[0], trigger.unit)} or more"
-    return interval(trigger.value, trigger.unit)
 
 
 def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: Footnotes) -> str:
     if trigger.truth is None:
         counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
-        if trigger.is_young:
-            why = f"short history, ready within {duration_text(timedelta(microseconds=trigger.window or 0))}"
         return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:
         return "false"

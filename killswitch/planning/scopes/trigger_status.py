@@ -14,7 +14,7 @@ from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.history.windows import TOO_YOUNG, Interval, is_only_young, reason_partly_known
+from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
 from killswitch.valuation.position_measures import ZERO
 
 Span = tuple[float | None, float | None]
@@ -40,11 +40,8 @@ class TriggerStatus(Struct, frozen=True):
     confirmed: bool
     true_since: datetime | None
     unknown_because: str | None
-
-    @property
-    def is_young(self) -> bool:
-        """Whether it is unknown only because the history is shorter than its window."""
-        return self.truth is None and self.window is not None and self.unknown_because == TOO_YOUNG
+    is_young: bool = False
+    """Whether it is unknown only because the history is shorter than the windows that it reads."""
 
     @property
     def reached(self) -> float | None:
@@ -173,6 +170,7 @@ def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
         confirmed=bool(triggers.confirmed >> index & 1),
         true_since=from_micros(triggers.since[index]) if held else None,
         unknown_because=why_unknown(evaluator, trigger) if unknown else None,
+        is_young=unknown and has_only_young_windows(evaluator, trigger),
     )
 
 
@@ -284,5 +282,10 @@ def trigger_reading(evaluator: ScopeEvaluator, index: int) -> TriggerReading:
         value=None if value is None else (number(value[0]), number(value[1])),
         threshold=None if threshold is None else number(threshold.value),
         true_since=shown.true_since,
-        reason=shown.unknown_because,
+        reason=shown.unknown_because or (None if _is_exact(value) else why_unknown(evaluator, trigger)),
     )
+
+
+def _is_exact(value: Interval | None) -> bool:
+    """Whether a value has nothing unknown; an expression has no value."""
+    return value is None or value[0] == value[1]

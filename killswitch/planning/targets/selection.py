@@ -166,10 +166,15 @@ def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRu
         return [r for r in pool if r.candidate.position.side == action.side], False
     if source in ("LONG", "SHORT"):
         return [r for r in pool if r.candidate.position.side == source.lower()], False
-    fallback: Fallback = "worst_ranked"
-    if rule is not None:
-        fallback = rule.if_mixed if source == "MIXED" else rule.if_unknown
-    return ([] if fallback == "none" else pool), fallback == "worst_ranked"
+    chosen = fallback(rule, source)
+    return ([] if chosen == "none" else pool), chosen == "worst_ranked"
+
+
+def fallback(rule: AttributionRule | None, source: Source) -> Fallback:
+    """What an action on the losing side selects where neither side has lost alone."""
+    if rule is None:
+        return "worst_ranked"
+    return rule.if_mixed if source == "MIXED" else rule.if_unknown
 
 
 def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:

@@ -13,11 +13,14 @@ from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
+from killswitch.incident.record.incident_decisions import group_decisions
+from killswitch.incident.record.results import read_decision
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
-from killswitch.model.snapshot import Closing, Instant, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long messages to a target without a route wait for the route to return."""
+SEARCHED_DECISIONS = 20
+"""Number of the newest decisions that are searched for the beginning of an incident."""
 RECALLED = 1_000
 """Number of the newest notices from which a start restores groups."""
 
@@ -34,8 +39,9 @@ RECALLED = 1_000
 class Notifier:
     """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
-    def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
-        self._router = NotificationRouter(policies)
+    def __init__(self, policies: PolicySet, store: Store, clock: Clock, started: StartedAs = UNKNOWN_START) -> None:
+        """`started` is how the run was started: messages have complete commands."""
+        self._router = NotificationRouter(policies, started)
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
@@ -76,7 +82,7 @@ class Notifier:
         for decision in decisions:
             messages += self._router.route_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
-                is_paged=self._has_paged(decision),
+                is_paged=self._has_paged(decision), incident=self._incident_of(decision),
             )  # fmt: skip
         messages += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
@@ -86,6 +92,15 @@ class Notifier:
                 messages += self._router.route_notice(notice)
         self._fresh |= bool(messages)
         return tuple(messages)
+
+    def _incident_of(self, decision: Decision) -> str | None:
+        """The id of the incident of a decision that is not committed yet; None where it began too long ago."""
+        if decision.kind in ("reset", "suspicion"):
+            return None
+        before = [each.decision for each in reversed(self._store.decisions(SEARCHED_DECISIONS))]
+        opening = next(each for each in reversed(group_decisions((*before, decision))) if decision in each.decisions)
+        begins = opening.decisions[0]
+        return begins.id if begins.kind == "manual" or begins.previous_level == 0 else None
 
     def _has_paged(self, decision: Decision) -> bool:
         """Whether the unexplained falls behind a suspicion were paged."""
@@ -170,7 +185,8 @@ class Notifier:
         for closing in self.newly_ended(snapshot):
             stored = self._store.decision(closing.decision)
             if stored is not None:
-                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot)
+                ended = read_decision(self._store, stored.decision) if closing.status not in IN_PROGRESS else None
+                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot, ended)
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 

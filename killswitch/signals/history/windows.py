@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+
+from killswitch.render.formats import rounded_duration
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation
@@ -33,16 +36,14 @@ def known(value: float | Decimal | None) -> Interval:
     return UNKNOWN if math.isnan(number) else (number, number)
 
 
-TOO_YOUNG = "history does not reach back to the window's start"
-
-
 def reason_partly_known(history: History, window: int) -> str | None:
     """The reason why the window is not completely known, or None."""
     if history.begun_at is None or history.last_at is None:
         return "nothing was observed yet"
     edge = history.last_at - window
     if _begins_after(history, edge):
-        return TOO_YOUNG
+        reach = timedelta(microseconds=history.last_at - history.begun_at)
+        return f"history reaches back {rounded_duration(reach)} of {rounded_duration(timedelta(microseconds=window))}"
     if _has_gap(history, edge):
         return f"a gap of {(history.gaps[-1][1] - history.gaps[-1][0]) / 1e6:.0f} s lies in the window"
     return None

@@ -9,11 +9,20 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
-from killswitch.incident.notify.message import Message, decision_message, decode_message, safe_line, trigger_texts
+from killswitch.incident.notify.message import (
+    Message,
+    MessageContext,
+    decision_message,
+    decode_message,
+    safe_line,
+    trigger_texts,
+)
 from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
+from killswitch.incident.record.source_places import TriggerText, WrittenAt
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
-from killswitch.model.snapshot import Closing, Residual, Snapshot
+from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.operations.pages.decision import DecisionHistory
 from tests import graphs, worlds
@@ -38,14 +47,75 @@ def decision(**more: object) -> Decision:
 def test_the_message_of_a_firing_names_value_threshold_and_orders() -> None:
     """The whole text, with the command that shows more."""
     message = decision_message(decision(), SUBJECT, is_enforced=True)
-    assert message.title == "[page] level 2 trim: p on account/main"
+    assert message.title == "[page] level 2 trim: p on account/main (live)"
     assert message.body.splitlines() == [
-        "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
-        "the loss is LONG (long 80.0%, short 20.0%, over 15m)",
-        "sell 0.75 BTC (long) on main, leaving 0.25",
-        "lock account/main for reduce_only, until it is lifted",
+        "loss    unknown: no trigger that fired measures a fall from a peak; equity unknown: no snapshot was read",
+        "doing   1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
+        "left    net exposure unknown: the decision was made without a book",
+        "report  ksctl report d1",
+        "next    ksctl status",
+        "",
+        "Why",
+        "  fall: 10.20% against >= 10%",
+        "  the loss is LONG: long 80.0%, short 20.0%, over 15m",
+        "",
+        "Decided",
+        "  sell 0.75 BTC (long) on main, leaving 0.25",
+        "  lock account/main for reduce_only, until it is lifted",
+        "",
         "see: ksctl explain d1",
     ]
+
+
+FALL = TriggerText(WrittenAt("p.yaml", 1, ""), "equity.drawdown", "fraction", ">= 10%", "15m")
+
+
+def first_lines(message: Message) -> dict[str, str]:
+    """The lines above the first empty one, by their labels."""
+    lines = message.body.split("\n\n")[0].splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> None:
+    """A fall of 20% to 800 was one from 1,000; the commands and the files are complete with their store."""
+    context = MessageContext(
+        StartedAs("/var/ks.sqlite"), {("p", "fall"): FALL}, worlds.snapshot(START, worlds.account("800")), "USDT", "d0"
+    )
+    book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(300), Decimal(-20), None))
+    fall = (TriggerReading("fall", ("0.2", "0.2"), "0.1", START),)
+    message = decision_message(decision(triggers=fall, book=book), SUBJECT, context, is_enforced=True)
+    assert message.title == "[page] level 2 trim: p on account/main (paper, live)"
+    assert first_lines(message) == {
+        "loss": "20.00% in 15m, 200.00 USDT: equity 1,000.00 before, 800.00 USDT now",
+        "doing": "1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
+        "left": "net -20.00, gross 300.00 USDT once every order is filled; now net 500.00, gross 900.00 USDT",
+        "read": "runbook-trim.md, report.md (or .html) in /var/ks.sqlite.incidents/d0",
+        "next": "ksctl status --store /var/ks.sqlite",
+    }
+    observed = decision_message(decision(triggers=fall, book=book), SUBJECT, context, is_enforced=False)
+    assert first_lines(observed)["doing"].startswith("nothing, this run only observes; the policy would do: 1 order")
+    assert first_lines(observed)["left"] == "net 500.00, gross 900.00 USDT: unchanged"
+
+
+@pytest.mark.parametrize(
+    ("value", "equity", "loss"),
+    [
+        (("0.2", "1"), "800", "at least 20.00% in 15m, 200.00 USDT or more: equity 1,000.00 before, 800.00 USDT now"),
+        (("0.2", "0.2"), None, "20.00% in 15m, in money unknown; equity unknown: main is unreachable: timeout"),
+        ((None, None), "800", "unknown: no trigger that fired measures a fall from a peak; equity 800.00 USDT now"),
+    ],
+)
+def test_an_unknown_part_of_the_loss_has_its_reason(
+    value: tuple[str | None, str | None], equity: str | None, loss: str
+) -> None:
+    """It is not left out, and not 0."""
+    account = worlds.account("800")
+    if equity is None:
+        account = replace(account, equity=None, quality="unreachable", reason="timeout")
+    context = MessageContext(texts={("p", "fall"): FALL}, snapshot=worlds.snapshot(START, account))
+    fall = (TriggerReading("fall", value, "0.1", START),)
+    message = decision_message(decision(triggers=fall), SUBJECT, context, is_enforced=True)
+    assert first_lines(message)["loss"] == loss
 
 
 def test_trigger_values_are_formatted_like_the_thresholds_of_the_policy() -> None:
@@ -56,15 +126,11 @@ def test_trigger_values_are_formatted_like_the_thresholds_of_the_policy() -> Non
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
         TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
     )
-    message = decision_message(
-        decision(triggers=readings),
-        SUBJECT,
-        is_enforced=True,
-        texts={("p", "fall"): replace(known, threshold=">= 10%")},
-    )
-    assert message.body.splitlines()[:2] == [
-        "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
-        "fall: [0.00%, 100.00%] against >= 10%, true since 2021-05-19T12:00:00Z (nothing was observed before)",
+    context = MessageContext(texts={("p", "fall"): replace(known, threshold=">= 10%")})
+    message = decision_message(decision(triggers=readings), SUBJECT, context, is_enforced=True)
+    assert [line for line in message.body.splitlines() if line.startswith("  fall")] == [
+        "  fall: 10.20% against >= 10%",
+        "  fall: at least 0.00% against >= 10%: nothing was observed before",
     ]
     assert known.unit == "fraction"
 
@@ -82,10 +148,10 @@ def test_a_stage_without_a_window_has_no_attribution_of_the_loss() -> None:
 @pytest.mark.parametrize(
     ("cause", "title"),
     [
-        (None, "[page] close by hand by ada: account/main"),
-        ("operator", "[page] close by hand by ada: account/main"),
-        ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main"),
-        ("drill", "[page] DRILL: close by hand by ada: account/main"),
+        (None, "[page] close by hand by ada: account/main (live)"),
+        ("operator", "[page] close by hand by ada: account/main (live)"),
+        ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main (live)"),
+        ("drill", "[page] DRILL: close by hand by ada: account/main (live)"),
     ],
 )
 def test_the_title_of_a_manual_close_names_its_declared_cause(cause: str | None, title: str) -> None:
@@ -99,7 +165,7 @@ def test_hedges_and_hops_are_not_described_as_closes() -> None:
     first = decision().intents[0]
     hedge = replace(first, purpose="hedge", target=Decimal(0))
     message = decision_message(decision(kind="hedge", stage=None, intents=(hedge,)), SUBJECT, is_enforced=True)
-    assert message.title == "[page] temporary hedge: p on account/main"
+    assert message.title == "[page] temporary hedge: p on account/main (live)"
     assert "sell 0.75 BTC (long) on main, as a temporary hedge" in message.body
     hop = replace(first, purpose="hop", after=0)
     assert (
@@ -226,9 +292,9 @@ def test_each_target_of_each_route_gets_one_message_with_a_stable_id() -> None:
 def test_the_message_of_a_close_names_the_remaining_position() -> None:
     """Contracts, symbol, side and account; a close at its target says so."""
     (left,), (flat,) = messages_of(router(RULE), "residual"), messages_of(router(RULE), "closed")
-    assert left.title == "[page] the close ended blocked: level 2 trim: p on account/main"
-    assert "left: 1 BTC long on main" in left.body
-    assert flat.title == "[info] the close is at its target: level 2 trim: p on account/main"
+    assert left.title == "[page] LEFT 1 BTC long on main (blocked): level 2 trim: p on account/main"
+    assert first_lines(left)["left"] == "1 BTC long on main; positions of the scope unknown"
+    assert flat.title == "[info] AT TARGET: level 2 trim: p on account/main"
 
 
 def test_an_info_notice_is_not_sent() -> None:
@@ -248,27 +314,42 @@ def test_amounts_have_the_currency_of_the_accounts_or_of_the_policy() -> None:
     mixed = replace(snapshot, accounts=(*snapshot.accounts, worlds.account("5", name="b", currency="EUR")))
     portfolio = replace(decided, scope="portfolio/all")
 
-    def last_lines(
-        routes: NotificationRouter, closed_decision: Decision, snapshot_at_end: Snapshot | None
-    ) -> list[str]:
+    def amounts(routes: NotificationRouter, closed_decision: Decision, snapshot_at_end: Snapshot | None) -> list[str]:
         fired = routes.route_decision(closed_decision, snapshot_at_end, is_enforced=True)
         ended = routes.route_closing(
             Closing("d1", "flat", cost=Decimal("1.5")), closed_decision, START, snapshot_at_end
         )
-        return [decode_message(each.body).body.splitlines()[-2] for each in (*fired, *ended)]
+        lines = first_lines(decode_message(next(fired).body))
+        return [lines["left"], first_lines(decode_message(next(ended).body))["result"].rpartition("; ")[2]]
 
-    assert last_lines(routes, decided, snapshot) == [
-        "gross 1,000.00 → 900.00 USDT, net -50.00 → unknown",
-        "fees and slippage so far: 1.50 USDT",
-    ]
+    left = "net unknown, gross 900.00{0} once every order is filled; now net -50.00, gross 1,000.00{0}"
+    assert amounts(routes, decided, snapshot) == [left.format(" USDT"), "cost 1.50 USDT"]
     in_euros = router(RULE, reference=ReferenceCurrency("EUR", 1, Decimal("0.01"), ()))
-    assert last_lines(in_euros, decided, snapshot) == [
-        "gross 1,000.00 → 900.00 EUR, net -50.00 → unknown",
-        "fees and slippage so far: 1.50 USDT",
+    assert amounts(in_euros, decided, snapshot) == [left.format(" EUR"), "cost 1.50 USDT"]
+    assert amounts(routes, decided, None) == [left.format(""), "cost 1.50"]
+    assert amounts(routes, portfolio, mixed) == [left.format(""), "cost 1.50 USDT"]
+
+
+def test_the_end_of_a_close_is_flat_only_where_the_scope_holds_nothing() -> None:
+    """What the venue shows decides: no position, one that was to stay, or none that could be read."""
+    nothing = replace(worlds.account("800"), positions=())
+    held = replace(nothing, positions=(Position("BTC", "long", Decimal(1)),))
+    unread = replace(nothing, positions=None)
+    titles = [
+        decode_message(each.body).title
+        for account in (nothing, held, unread)
+        for each in router(RULE).route_closing(
+            Closing("d1", "flat"), decision(), START, worlds.snapshot(START, account)
+        )
     ]
-    assert last_lines(routes, decided, None) == [
-        "gross 1,000.00 → 900.00, net -50.00 → unknown", "fees and slippage so far: 1.50",
-    ]  # fmt: skip
-    assert last_lines(routes, portfolio, mixed) == [
-        "gross 1,000.00 → 900.00, net -50.00 → unknown", "fees and slippage so far: 1.50 USDT",
-    ]  # fmt: skip
+    assert titles == [f"[info] {end}: level 2 trim: p on account/main (paper)" for end in ("FLAT", *["AT TARGET"] * 2)]
+
+
+def test_a_notice_has_the_beginning_of_its_text_as_title() -> None:
+    """In whole words, with whose it is: eight notices of the program in a log can be told apart."""
+    (own,) = messages_of(router(RULE), "own")
+    assert own.title == "[page] runner: no lock"
+    long = Notice(START, "p", "account/main", "warning", "page", "word " * 40)
+    (message,) = [decode_message(each.body) for each in router(RULE).route_notice(long)]
+    assert message.title == f"[page] p on account/main: {'word ' * 19}word…"
+    assert message.body.splitlines()[-1] == "next: ksctl status"

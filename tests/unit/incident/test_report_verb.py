@@ -41,12 +41,12 @@ def cells(section: str) -> list[list[str]]:
 
 
 def test_a_report_has_every_section_that_the_on_call_engineer_needs(ended_incident: FilledStore) -> None:
-    """The eleven sections, the policy's line, every order, the proved checklist items, and the next commands."""
+    """The verdict, the sections, the policy's line, every order, the proved checklist items, and the next commands."""
     markdown = invoke(ended_incident).stdout
     found = sections(markdown)
     assert list(found) == [
-        "What happened and why", "Equity", "Timeline", "Orders", "Still open", "Checklist", "Next commands",
-        "Contacts", "Findings",
+        "Still open", "In short", "What happened and why", "Equity", "Timeline", "Orders", "Checklist",
+        "Next commands", "Contacts", "Findings",
     ]  # fmt: skip
     assert markdown.startswith(f"# Incident {FIRST}: close-everything on account/main\n")
     assert "`- name: close-everything` (policies/p.yaml:20)" in found["What happened and why"]

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import EquityCurve, Incident, RunbookFacts
 from killswitch.incident.record.filters import percent
+from killswitch.incident.record.loss import Loss
 from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.templates import template_variables
@@ -49,13 +50,14 @@ def known(found: Incident) -> Incident:
         worth=None,
     )  # fmt: skip
     book = BookChange(Book(D(30_000), D(0), None), Book(D(12_000), D(0), None))
-    firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book)
+    firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book, loss=Loss(D("0.2")))
     money = replace(found.money, realised=D(-200), fees=D(15), cost=D(50), currency="USDT")
     course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=95.0, sparkline="")
     return replace(found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course)
 
 
 SHOWN: dict[str, tuple[str, str]] = {
+    "100 to 95 after a fall from 125": ("{{ incident.verdict }}", "AT TARGET, -3,000.00 USDT, -24.0%, 1 order, 69 s"),
     "50 of 10,000": ("{{ incident.cost_share|percent(2) }}", "0.50%"),
     "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),
     "30,000 of 10,000": ("{{ incident.firings[0].leverage|fixed(1) }}", "3.0"),

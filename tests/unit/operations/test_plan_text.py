@@ -81,8 +81,8 @@ def test_a_fraction_is_printed_in_per_cent_in_table_and_reason(tmp_path: Path) -
     """A fifth of equity is lost in a window whose start was not observed: both places show the same interval."""
     text = plan_text(previewed(tmp_path, account_of("1000"), account_of("800")))
     (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
-    assert "[20.00%, 100.00%]" in row
-    assert "  because fall: [20.00%, 100.00%] against >= 10%" in text
+    assert "  at least 20.00%  " in row
+    assert "  because fall: at least 20.00% against >= 10%: history reaches back" in text
     assert "0.2" not in text
 
 
@@ -107,13 +107,13 @@ def test_the_reason_of_an_unavailable_account_is_printed_once(tmp_path: Path) ->
     assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
 
 
-def test_a_trigger_with_a_window_longer_than_the_history_shows_when_it_is_ready(tmp_path: Path) -> None:
+def test_a_trigger_with_a_window_longer_than_the_history_shows_how_far_it_reaches(tmp_path: Path) -> None:
     """A first plan has no headroom to show, and the value is a lower bound."""
     text = plan_text(previewed(tmp_path, account_of("1000"), account_of("950"))).splitlines()
-    rows = [line.split() for line in text if "ready within" in line]
-    assert [(row[0], row[1:4], row[-1]) for row in rows] == [
-        ("fall", ["5.00%", "or", "more"], "15m"), ("deep", ["5.00%", "or", "more"], "15m"),
-    ]  # fmt: skip
+    rows = [line.split("  ") for line in text if "history reaches back" in line]
+    shown = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    why = "unknown: history reaches back 60 s of 15 min"
+    assert shown == [["fall", "at least 5.00%", ">= 10%", "-", why], ["deep", "at least 5.00%", ">= 30%", "-", why]]
     assert not [line for line in text if "100.00%]" in line]
 
 

@@ -121,7 +121,9 @@ def test_d7_a_first_cycle_attributes_nothing_from_zero() -> None:
     (decision,) = fired(outcomes)
     assert decision.attribution is not None
     assert decision.attribution.source == "UNKNOWN"
-    assert decision.attribution.reason == "history does not reach back to the window's start"
+    assert decision.attribution.reason == (
+        "history reaches back 60 s of 15 min; therefore the worst ranked positions of both sides are selected"
+    )
 
 
 def restarted(interpreter: NotifyingInterpreter, rows: list[HistoryRow]) -> NotifyingInterpreter:

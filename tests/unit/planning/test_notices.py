@@ -47,7 +47,7 @@ def test_a_long_unknown_pages_unless_its_trigger_only_warns(answer: OnUnknown, s
     assert (found.key, found.severity, found.since) == ("trigger/p/account/main/fall", severity, NOW)
     assert found.group == NoticeGroup("p", "account/main", "unknown", "fall")
     assert found.text.startswith(f"fall is unknown ({answer}): ")
-    assert "history does not reach back" in found.text
+    assert "history reaches back 0 s of 15 min" in found.text
 
 
 @pytest.mark.parametrize(

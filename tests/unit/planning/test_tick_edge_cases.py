@@ -231,7 +231,9 @@ def test_a_position_that_vanished_without_a_fill_makes_attribution_unknown_and_n
     (decision,) = decisions
     assert decision.attribution is not None
     assert decision.attribution.source == "UNKNOWN"
-    assert decision.attribution.reason == "the profit or loss of closed B is unknown"
+    assert decision.attribution.reason == (
+        "the profit or loss of closed B is unknown; therefore the worst ranked positions of both sides are selected"
+    )
 
 
 def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:

@@ -96,7 +96,7 @@ def test_a_trigger_status_has_the_value_its_truth_and_its_confirmation() -> None
     assert true.headroom == pytest.approx((0.05 - 1.0, 0.05 - 0.06))
     assert (true.true_since, true.unknown_because) == (from_micros(NOW), None)
     assert (unknown.truth, unknown.held, unknown.true_since) == (None, False, None)
-    assert unknown.unknown_because == "history does not reach back to the window's start"
+    assert unknown.unknown_because == "history reaches back 60 s of 60 min"
 
 
 def test_a_possible_withdrawal_is_reported_in_addition_to_the_short_history() -> None:
@@ -111,7 +111,7 @@ def test_a_possible_withdrawal_is_reported_in_addition_to_the_short_history() ->
     shown = status_of_trigger(evaluator, 1)
     assert (shown.value, shown.truth) == ((0.0, 1.0), None)
     assert shown.unknown_because == (
-        "history does not reach back to the window's start; a change of -150 that no row explains yet leaves two "
+        "history reaches back 60 s of 60 min; a change of -150 that no row explains yet leaves two "
         "values possible: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
     )
 
@@ -128,12 +128,12 @@ def test_an_unexplained_rise_is_not_reported_as_a_possible_loss() -> None:
 
 
 def test_a_trigger_reading_has_its_numbers_as_text() -> None:
-    """Both ends, the threshold, since when, and why it is unknown; an end at one is written as 1."""
+    """Both ends, the threshold, since when, and why it is not exact; an end at one is written as 1."""
     evaluator = evaluator_after("1000", "940")
     since = from_micros(NOW)
-    why = "history does not reach back to the window's start"
-    assert trigger_reading(evaluator, 0) == TriggerReading("short", ("0.06", "1"), "0.05", since, None)
-    assert trigger_reading(evaluator, 1) == TriggerReading("long", ("0.06", "1"), "0.1", None, why)
+    short, long = ("history reaches back 60 s of 15 min", "history reaches back 60 s of 60 min")
+    assert trigger_reading(evaluator, 0) == TriggerReading("short", ("0.06", "1"), "0.05", since, short)
+    assert trigger_reading(evaluator, 1) == TriggerReading("long", ("0.06", "1"), "0.1", None, long)
 
 
 def test_without_a_snapshot_a_trigger_has_no_value() -> None:
@@ -160,7 +160,7 @@ def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_comp
         view = ScopeView(NOW + minute * MINUTE, True, [account("1000")], {}, None)
         evaluator.observe(view, ())
         evaluator.step(view)
-    assert why_unknown(evaluator, bare) == "history does not reach back to the window's start"
+    assert why_unknown(evaluator, bare) == "history reaches back 30 min of 60 min"
     shown = trigger_reading(evaluator, 0)
     assert (shown.value, shown.threshold) == (None, None)
 

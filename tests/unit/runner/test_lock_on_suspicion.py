@@ -366,7 +366,7 @@ def test_a_suspicion_pages_unless_the_fall_has_paged_already(
     assert (message.event, message.severity, message.decision) == ("notice", severity, "s")
     assert message.title == (
         f"[{severity}] suspicion: trading locked for 20 s while it is not known whether a fall of equity was a loss: "
-        "crash on account/main"
+        "crash on account/main (live)"
     )
 
 

@@ -122,7 +122,7 @@ def test_an_observing_run_notifies_that_nothing_was_done(world: World) -> None:
     """It notifies people all the same."""
     asyncio.run(crash(world, world.open(), routed(in_file(world)), armed=False))
     (fired,) = [line for line in lines(world) if line["event"] == "fired"]
-    assert fired["title"].endswith("(observed only: nothing was done)")
+    assert fired["title"].endswith("observed only: nothing was done)")
     assert "this run only observes" in fired["body"]
 
 
@@ -199,11 +199,11 @@ def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(wor
     assert [(second, message.severity, message.count) for second, message in sent] == [
         (0, "page", 1), (300, "page", 158),
     ]  # fmt: skip
-    assert sent[1][1].title == "[page] notice: crash on account/main: 158 more"
+    assert sent[1][1].title == "[page] 158 more: crash on account/main: a fall of 158 counts as loss"
     assert sent[1][1].body.splitlines() == [
         "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
         "a fall of 158 counts as loss",
-        "see: ksctl status",
+        "next: ksctl status",
     ]
 
 

@@ -77,7 +77,7 @@ def test_with_a_short_history_a_fall_is_at_least_the_observed_one() -> None:
     observe(past, 0, 100_000)
     observe(past, 1, 95_000)
     assert drawdown(past, QUARTER) == (pytest.approx(0.05), 1.0)
-    assert reason_partly_known(past, QUARTER) == "history does not reach back to the window's start"
+    assert reason_partly_known(past, QUARTER) == "history reaches back 60 s of 15 min"
 
 
 def test_d15_a_fall_across_an_outage_counts() -> None:

@@ -1,0 +1,94 @@
+"""The verdict of an incident: how it stands, what was lost, with how many orders, and in which time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from killswitch.incident.record.document import EquityCurve, Firing, Incident
+from killswitch.render.formats import count_of, money, rounded_duration
+
+UNIT = Decimal(100)
+"""The value of a unit at the first firing."""
+
+
+def verdict(incident: Incident) -> str:
+    """Return the answer in one line: `FLAT, -7,105.97 USDT, -7.2%, 13 orders, 15 s`; an unknown part with its reason.
+
+    The loss is that from the peak that the triggers measured to the end of the curve; where none measured one, from the
+    highest value of the hour before.
+    """
+    return ", ".join((_state(incident), *_loss(incident), count_of(len(incident.orders), "order"), _time(incident)))
+
+
+def _state(incident: Incident) -> str:
+    standings = [each.standing for each in incident.firings]
+    unclear = sum(not order.final for order in incident.orders)
+    if "closing" in standings:
+        return f"CLOSING, {count_of(len(incident.left), 'position')} not at target yet"
+    if incident.left:
+        return f"NOT CLOSED: {count_of(len(incident.left), 'position')} left"
+    if unclear:
+        return f"UNKNOWN: {count_of(unclear, 'order')} of unknown status"
+    if not any(each.acted for each in incident.firings):
+        return "NOTHING SENT: the account or the policy only observes"
+    if "abandoned" in standings:
+        return "UNKNOWN: a close was given up"
+    return _settled(incident, standings)
+
+
+def _settled(incident: Incident, standings: list[str]) -> str:
+    """Return how a close stands that has ended with nothing left: FLAT only where the whole book was to be closed."""
+    hedges = sum(order.purpose == "hedge" and bool(order.filled) for order in incident.orders)
+    if hedges:
+        return f"AT TARGET, {count_of(hedges, 'temporary hedge')} opened"
+    if "partly recorded only" in standings:
+        return "AT TARGET on armed accounts, nothing sent on the others"
+    if set(standings) <= {"nothing to close", "recorded only"}:
+        return "NOTHING TO CLOSE"
+    last = incident.firings[-1]
+    is_whole = "flat" in standings and last.book is not None and last.book.after.gross == 0
+    return "FLAT" if is_whole else "AT TARGET"
+
+
+def _loss(incident: Incident) -> Iterator[str]:
+    """Yield the loss in money, and as a fraction of the peak."""
+    curve = incident.course
+    if curve is None:
+        yield "loss unknown: no equity curve was kept"
+        return
+    measured = []
+    for each in incident.firings:
+        value = _value_at(curve, each, is_first=each is incident.firings[0])
+        if each.loss is not None and each.loss.share is not None and each.loss.share < 1 and value is not None:
+            measured.append((value / (1 - each.loss.share), value, each))
+    highest = (Decimal(str(curve.peak)), UNIT, incident.firings[0])
+    peak, at_firing, firing = max(measured, key=lambda each: each[0], default=highest)
+    if peak <= 0:
+        yield "loss unknown: the value was at or below zero"
+        return
+    share = Decimal(str(curve.last)) / peak - 1
+    if firing.equity is None:
+        why = "unknown" if firing.loss is None or firing.loss.unknown is None else firing.loss.unknown
+        yield f"in money unknown ({why})"
+    else:
+        yield money(firing.equity * (Decimal(str(curve.last)) - peak) / at_firing, firing.currency)
+    yield f"{share:.1%}"
+
+
+def _value_at(curve: EquityCurve, firing: Firing, *, is_first: bool) -> Decimal | None:
+    """Return the value of a unit at a firing; None where none is known before it."""
+    if is_first:
+        return UNIT
+    values = [point.value for point in curve.points if point.at <= firing.at and point.value > 0]
+    return Decimal(str(values[-1])) if values else None
+
+
+def _time(incident: Incident) -> str:
+    """Return the time from the first firing to the end of the last close."""
+    ends = [each.at for each in incident.endings if each.at is not None]
+    if any(each.standing == "closing" for each in incident.firings):
+        return f"{rounded_duration(incident.as_of - incident.opened_at)} so far"
+    if not ends:
+        return "no close has ended"
+    return rounded_duration(max(ends) - incident.opened_at)
