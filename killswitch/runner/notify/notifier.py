@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ class Notifier:
         self._unusable: dict[str, str] = {}
         """Target → why it was unusable when the run began."""
         self._policies = policies
+        # Read before the ticks: a firing must not wait for the store to find the incident that it belongs to.
+        newest_first = store.decisions(SEARCHED_DECISIONS) if self._router.has_routes else ()
+        self._recent = deque((each.decision for each in reversed(newest_first)), SEARCHED_DECISIONS)
+        """The newest decisions, oldest first."""
         self._sender = NotificationSender(
             {target.key: TargetDelivery(target.key, sender(target), store, clock, give_up_after)
              for target, give_up_after in _targets(policies)}
@@ -94,13 +99,15 @@ class Notifier:
         return tuple(messages)
 
     def _incident_of(self, decision: Decision) -> str | None:
-        """The id of the incident of a decision that is not committed yet; None where it began too long ago."""
+        """The id of the incident of a new decision; None without one, and where it began too long ago."""
+        self._recent.append(decision)
         if decision.kind in ("reset", "suspicion"):
             return None
-        before = [each.decision for each in reversed(self._store.decisions(SEARCHED_DECISIONS))]
-        opening = next(each for each in reversed(group_decisions((*before, decision))) if decision in each.decisions)
-        begins = opening.decisions[0]
-        return begins.id if begins.kind == "manual" or begins.previous_level == 0 else None
+        for incident in reversed(group_decisions(self._recent)):
+            if any(each is decision for each in incident.decisions):
+                begins = incident.decisions[0]
+                return begins.id if begins.kind == "manual" or begins.previous_level == 0 else None
+        return None  # a lock by hand
 
     def _has_paged(self, decision: Decision) -> bool:
         """Whether the unexplained falls behind a suspicion were paged."""

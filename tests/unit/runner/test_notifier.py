@@ -16,7 +16,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import decode_message
 from killswitch.model.alert import Alert, Alerts
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Residual, Snapshot
 from killswitch.model.store import TickRecord
@@ -242,6 +242,19 @@ def test_a_stage_that_fires_after_it_was_held_back_corrects_the_first_page(world
     assert decode_message(fired.body).body.splitlines()[0] == (
         "this corrects the messages since 2024-01-01T00:00:00Z: the stage has fired now"
     )
+
+
+def test_a_lock_by_hand_is_notified_and_belongs_to_no_incident(world: World) -> None:
+    """So is the close by hand after it, which is an incident of its own."""
+    lock = Decision(
+        id="l", as_of=START, policy="operator", policy_set="sha256:test", scope="account/main", mode="enforce",
+        stage=None, level=0, previous_level=0, kind="manual", author="desk", reason="news",
+        lock=LockOrder("account/main", "reduce_only", None),
+    )  # fmt: skip
+    close = replace(lock, id="c", lock=None, cause="operator")
+    notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
+    messages = notifier.outgoing(snapshot(START), (lock, close), (), (lock, close), AlertState())
+    assert [decode_message(each.body).decision for each in messages] == ["l", "c"]
 
 
 def test_without_a_route_the_outbox_stays_empty(world: World) -> None:
