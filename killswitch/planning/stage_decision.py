@@ -9,7 +9,7 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.graph.actions.close import Close
+from killswitch.graph.actions.close import sides_closed
 from killswitch.graph.actions.registry import action_kind, needs_the_book
 from killswitch.graph.nodes import Fallback, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
@@ -106,7 +106,7 @@ _FALLBACKS: dict[Fallback, str] = {
 
 def _without_a_losing_side(stage: Stage, source: Source) -> str | None:
     """What the stage does because no single side has lost; None where one has, or it closes nothing."""
-    sides = {action.side for action in stage.actions if isinstance(action, Close)}
+    sides = sides_closed(stage.actions)
     if source in ("LONG", "SHORT"):
         return None
     if "losing" in sides:

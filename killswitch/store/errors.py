@@ -121,7 +121,11 @@ def store_error(place: str, error: BaseException | None, failed: str = "could no
     if primary == sqlite3.SQLITE_BUSY:
         return WriteLockedError(place, failed, cause, _LOCKED)
     if primary == sqlite3.SQLITE_NOTADB:
-        return TextFileError(place) if _is_text(place) else DamagedStoreError(place, _OTHER_FILE, "is no store")
+        return (
+            TextFileError(place)
+            if _is_text(place)
+            else DamagedStoreError(place, f"{_OTHER_FILE} ({cause})", "is no store")
+        )
     if primary == sqlite3.SQLITE_CORRUPT or (primary == sqlite3.SQLITE_ERROR and "no such" in str(error)):
         return DamagedStoreError(place, str(error))
     return StoreError(f"the store {place} {failed}: {error}")

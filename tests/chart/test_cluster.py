@@ -184,7 +184,7 @@ def test_the_pods_command_ticks_with_its_mounts_and_ends_within_the_grace_period
         with pod.running() as runner:
             until(lambda: runner.poll() is not None or passed(pod, "readinessProbe"), "the pod is ready")
             assert [pod.probe(name).returncode for name in PROBES] == [0, 0, 0], runner.poll()
-            assert pod.probe("livenessProbe").stdout.startswith("live: tick ")
+            assert pod.probe("livenessProbe").stdout.startswith("live: by the process itself, tick ")
             union = pod.at("/var/lib/killswitch-locks/trading_lock.json")
             assert read_lock(union, datetime.now(UTC)).locked is False
             assert (union.parent / "account__main.json").exists()

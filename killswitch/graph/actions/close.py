@@ -154,6 +154,11 @@ KIND: ActionKind[actions.Close, Close] = ActionKind(
 )
 
 
+def sides_closed(actions: Iterable[Action]) -> frozenset[str]:
+    """The sides that the `close` actions among these close."""
+    return frozenset(action.side for action in actions if isinstance(action, Close))
+
+
 def whole_close(actions: Iterable[Action], rankings: Iterable[str]) -> Close | None:
     """A close of everything that the `close` actions among these may sell, with the first unwinding; None without one.
 

@@ -120,7 +120,8 @@ def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountV
 def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     """What a run watches, and the trigger that is nearest to its threshold; unknown triggers are counted."""
     triggers = [(machine, each) for machine in machines for each in machine.triggers]
-    reached = [(each.reached, machine, each) for machine, each in triggers if each.reached is not None]
+    known = [it for it in triggers if it[1].truth is not None]
+    reached = [(each.reached, machine, each) for machine, each in known if each.reached is not None]
     unknown = sum(each.truth is None for _, each in triggers)
     parts = [f"watching {count_of(accounts, 'account')}"]
     if reached:

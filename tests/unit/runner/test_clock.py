@@ -255,7 +255,7 @@ def test_the_clock_difference_is_paged_once_and_so_is_its_end(world: JumpingWorl
     world.ticks(runner, 3)
     pages = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
     assert [severity for severity, _ in pages] == ["page", "page"]
-    assert "is 120 min behind the dates of the ticks" in pages[0][1]
+    assert "is 2 h behind the dates of the ticks" in pages[0][1]
     assert "is no longer behind the dates of the ticks" in pages[1][1]
 
 
@@ -269,7 +269,7 @@ def test_a_clock_difference_that_changes_is_reported_anew(clock: JumpingClock) -
         check.check(check.timeline.now())
         problems.append(check.problem)
     assert problems[0] == problems[1] != problems[2] == problems[3]
-    assert "120 min ahead of" in (problems[2] or "")
+    assert "2 h ahead of" in (problems[2] or "")
 
 
 # Windows, snapshots
@@ -485,7 +485,7 @@ def test_a_boot_with_a_clock_that_is_ahead_ends_no_cooldown_and_is_paged(world: 
     world.ticks(runner, 5)
     assert len(store.decisions(9)) == 1, "it acted a second time"
     (page,) = [each.text for each in store.notices(20) if "no runner has run" in each.text]
-    assert page.startswith("by the wall clock alone, no runner has run on this store for 120 min (since 2024-")
+    assert page.startswith("by the wall clock alone, no runner has run on this store for 2 h (since 2024-")
     world.clock.passes(HOUR / SECOND - 20)
     world.ticks(runner, 2)
     assert len(store.decisions(9)) == 1
