@@ -266,7 +266,7 @@ def section_text(shown: Section, within: int | None = None) -> str:
     for part in shown.parts:
         match part:
             case Items(items):
-                lines += [indent + one_line(line) for line in items]
+                lines += (_wrapped(indent + one_line(line), f"{indent}  ", within) for line in items)
             case Code(code):
                 lines += [layout.cut(indent + one_line(line), within) for line in code]
             case Prose(source):
@@ -280,8 +280,12 @@ def section_text(shown: Section, within: int | None = None) -> str:
                     )
                 lines += table_text(part, f"{indent}  " if part.caption else indent, within).split("\n")
             case str():
-                lines.append(indent + one_line(part))
+                lines.append(_wrapped(indent + one_line(part), indent, within))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _wrapped(line: str, below: str, within: int | None) -> str:
+    return line if within is None else layout.hanging(line, below, within)
 
 
 def table_text(table: Table, indent: str = "  ", within: int | None = None) -> str:
