@@ -45,8 +45,8 @@ DEFAULT_RANKING = RankingRule(
     ),
     15 * MINUTE,
 )
-FALL_15M = SignalRef("equity.drawdown", 15 * MINUTE)
-FALL_1H = SignalRef("equity.drawdown", HOUR)
+FALL_15M = SignalRef("equity.drawdown", (15 * MINUTE,))
+FALL_1H = SignalRef("equity.drawdown", (HOUR,))
 
 
 def trigger(

@@ -213,11 +213,11 @@ def _loopback(spec: AccountSpec) -> str:
     return endpoint.rstrip("/")
 
 
-_NO_FAILURES = dict.fromkeys(("errors", "timeouts", "malformed", "rate_limited"), 0)
+_SOUND = Health(requests=1, errors=0, timeouts=0, malformed=0, rate_limited=0)
 
 
 def _health(latency_ms: float | None, **counts: int) -> Health:
-    return Health(latency_ms=latency_ms, requests=1, **_NO_FAILURES | counts)
+    return replace(_SOUND, latency_ms=latency_ms, **counts)
 
 
 def _batch_answer(request: OrderRequest, answer: BatchAnswer) -> OrderReport | VenueError:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
+from killswitch.graph.expressions.arguments import Declarations
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -39,7 +40,7 @@ from killswitch.graph.resolution.references import (
     of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
-from killswitch.graph.resolution.triggers import expression, trigger
+from killswitch.graph.resolution.triggers import SignalIndex, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
@@ -51,6 +52,7 @@ from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
+from killswitch.signals.arguments import SymbolGroup
 
 
 def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
@@ -160,6 +162,8 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
+    by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
+    declared = Declarations({"CorrelationGroup": by_name}, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
@@ -171,7 +175,8 @@ def _compiled(
             check_reference(document.model.spec, documents, others, found)
             check_idle(document.model.spec, found)
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
-            around = Surroundings(numbers, rankings, unwinding_names, others, found)
+            columns, of_positions = SignalIndex(declared), SignalIndex(declared)
+            around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
             graph = _graph(document.model, around, groups, content)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)

@@ -19,20 +19,29 @@ from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
-from killswitch.policy.schema.policy import COMPARISONS
 from killswitch.policy.schema.policy import Fallback as Fallback
-from killswitch.policy.schema.policy import OnUnknown as OnUnknown
 from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
+from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
+from killswitch.signals.arguments import Value
+from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
 
 
 class SignalRef(Struct, frozen=True):
-    """A signal in use: its catalogue name, and its window if it has one (microseconds)."""
+    """A signal in use: its catalogue name, and the values of its arguments in the order declared."""
 
     name: str
-    window: int | None = None
+    arguments: tuple[Value, ...] = ()
+
+    @property
+    def window(self) -> int | None:
+        """The argument `window` (microseconds); None for a signal without one."""
+        declared = zip(BY_NAME[self.name].arguments, self.arguments, strict=True)
+        given = (value for argument, value in declared if argument.key == "window")
+        return next((value for value in given if isinstance(value, int)), None)
 
 
 class SignalRead(Struct, frozen=True):
@@ -86,6 +95,11 @@ class Constant(Struct, frozen=True):
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
+def is_true(index: int, wanted: bool = True) -> Compare:
+    """The condition that column `index` of a signal that is true or false is so."""
+    return Compare(">=" if wanted else "<", SignalRead(index), Number(1.0))
+
+
 class Threshold(Struct, frozen=True):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
@@ -97,7 +111,7 @@ class Threshold(Struct, frozen=True):
 
 
 @frozen_from(
-    schema.ThresholdTrigger, schema.ExpressionTrigger, by_hand=["when", "signal", "window", *COMPARISONS],
+    ThresholdTrigger, ExpressionTrigger, by_hand=["when", "signal", "is", *ARGUMENTS, *COMPARISONS],
     confirm="confirm.micros", confirm_ticks="confirm.ticks",
 )  # fmt: skip
 class Trigger(Struct, frozen=True):

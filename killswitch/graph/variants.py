@@ -16,7 +16,8 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Severity
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
+from killswitch.policy.schema.policy import Override, PolicyDocument, PolicySpec
+from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger
 from killswitch.policy.yaml.source_map import Path
 
 P = TypeVar("P", bound=Part)
@@ -108,10 +109,10 @@ def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: F
         return True
     if isinstance(written, ExpressionTrigger):
         message = f"`{path[-1]}` is an expression, and has no threshold that a variant could change"
-        fix = "write it in the threshold form (`signal`, `window`, `at_least`), or change its confirmation only"
+        fix = "write it in the threshold form (`signal`, its arguments, `at_least`), or change its confirmation only"
         found.error("KS3016", (*path, key), message, fix, key=True)
         return False
-    own = next(each for each in COMPARISONS if getattr(written, each) is not None)
+    own = written.comparison
     if own != key:
         found.error("KS3016", (*path, key), f"`{path[-1]}` compares with `{own}`", f"write `{own}`", key=True)
     return own == key

@@ -19,19 +19,9 @@ from killswitch.graph.nodes import (
     SignalRef,
     TextIs,
 )
-from killswitch.model.instant import HOUR, MINUTE, SECOND
-
-_UNITS = (("d", 24 * HOUR), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", SECOND // 1000), ("us", 1))
-
-
-def span(micros: int) -> str:
-    """Format a time as in policies: `1h30m`, `1m30s`, `0s`."""
-    parts = []
-    for unit, size in _UNITS:
-        count, micros = divmod(micros, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
+from killswitch.signals.arguments import call_text
+from killswitch.signals.arguments import span as span
+from killswitch.signals.catalogue import BY_NAME
 
 
 def percent(share: Decimal) -> str:
@@ -41,7 +31,7 @@ def percent(share: Decimal) -> str:
 
 def signal_text(signal: SignalRef) -> str:
     """Format a signal as in expressions: `equity.drawdown("15m")`."""
-    return signal.name if signal.window is None else f'{signal.name}("{span(signal.window)}")'
+    return call_text(signal.name, BY_NAME[signal.name].arguments, signal.arguments)
 
 
 def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
@@ -53,6 +43,8 @@ def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
         name = signal_text(signals[node.index])
         return f"{name} == {values}" if len(node.values) == 1 else f"{name} in [{values}]"
     if isinstance(node, Compare):
+        if isinstance(node.left, SignalRead) and BY_NAME[signals[node.left.index].name].type == "bool":
+            return ("" if node.op == ">=" else "!") + signal_text(signals[node.left.index])
         return f"{_number(node.left, signals)} {node.op} {_number(node.right, signals)}"
     if isinstance(node, Not):
         return f"!({condition_text(node.part, signals)})"

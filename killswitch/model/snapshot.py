@@ -95,6 +95,11 @@ class Fill(Struct, frozen=True, gc=False, omit_defaults=True):
     fee_currency: str | None = None
     realized_pnl: Decimal | None = None
     cause: FillCause = "trade"
+    client_order_id: str | None = None
+    """The client order id of its order: whose order it was, also of one that never rested."""
+    strategy: str | None = None
+    trigger_price: Decimal | None = None
+    """The trigger price of its order, if that was a stop, a take-profit or another conditional order."""
 
 
 class Flow(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -142,6 +147,39 @@ class Mark(Struct, frozen=True, gc=False, omit_defaults=True):
 
     symbol: str
     mark_price: Decimal
+
+
+class WatchedPrice(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The prices of a symbol on the account's watch list, whether or not it is held; `at` is the venue time of them.
+
+    `reference_price` is the price from which the venue's price limits are counted, `price_limit` their distance from
+    it as a fraction.
+    """
+
+    symbol: str
+    mark_price: Decimal | None = None
+    index_price: Decimal | None = None
+    last_price: Decimal | None = None
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    at: Instant | None = None
+    reference_price: Decimal | None = None
+    price_limit: Decimal | None = None
+
+
+class LimitUse(Struct, frozen=True, gc=False, omit_defaults=True):
+    """How much of one of the venue's rate limits is used, in the venue's own units; `limit` is above 0."""
+
+    name: str
+    used: Decimal
+    limit: Decimal
+
+
+class Withdrawals(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Whether the venue has suspended withdrawals of an asset, on all of its chains."""
+
+    asset: str
+    suspended: bool
 
 
 class Rate(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -192,6 +230,8 @@ class Health(Struct, frozen=True, gc=False, omit_defaults=True):
     malformed: int | None = None
     rate_limited: int | None = None
     clock_skew_ms: float | None = None
+    limits: tuple[LimitUse, ...] | None = None
+    """The venue's rate limits with what is used of them; absent if the venue does not state it."""
 
 
 class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -239,6 +279,12 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     rates: tuple[Rate, ...] | None = None
     corporate_actions: tuple[CorporateAction, ...] | None = None
     """Splits and the like that became known since the last snapshot; absent if unknown."""
+    watched: tuple[WatchedPrice, ...] | None = None
+    """The prices of the account's watch list; absent without one, and if they were not read."""
+    withdrawals: tuple[Withdrawals, ...] | None = None
+    """The assets of which the venue states whether they can be withdrawn; absent if it does not."""
+    adl_ranks: int | None = None
+    """The highest rank in the venue's queue of automatic deleveraging; `Position.adl_rank` counts from 0 to it."""
 
 
 EventKind = Literal[
@@ -279,7 +325,44 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     lock: LockMode | None = None
     """The lock that a `lock` writes on its scope, and a `close` before its first order."""
     until: Instant | None = None
-    """The end of that lock; absent: none."""
+    """The end of that lock, or of the `flag`; absent: none."""
+    flag: str | None = None
+    """The name of the flag that a `flag` sets or clears."""
+    is_set: bool | None = field(default=None, name="set")
+    """Whether a `flag` sets it or clears it: the key `set`."""
+
+
+class ExternalAlert(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An alert of a monitoring system, as its last notification states it (Alertmanager's webhook, version 4)."""
+
+    name: str
+    status: Literal["firing", "resolved"]
+    received_at: Instant
+    labels: dict[str, str] = {}
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    """When it ends unless it is notified again; absent: not before it is resolved."""
+
+
+OrderFate = Literal["pending", "unconfirmed", "accepted", "rejected", "done"]
+"""The fate of an order of ours: `pending` waits for the answer to its request, `unconfirmed` has had none in time."""
+
+
+class OwnOrder(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An order that the runner itself sent, by its journal: every unfinished one, and each whose fate became known
+    since the last snapshot.
+
+    `reason` says why the venue refused it. A refusal of a reduce-only order because nothing is left to close is `done`.
+    """
+
+    client_order_id: str
+    account: str
+    symbol: str
+    fate: OrderFate
+    sent_at: Instant
+    at: Instant
+    """When the fate became known, or the time of the snapshot while it has not."""
+    reason: str | None = None
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -330,8 +413,14 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     accounts: tuple[AccountSnapshot, ...]
     format: Literal["killswitch.snapshot/v1"]
     scheduled: bool = True
+    due: Instant | None = None
+    """When the scheduled tick was due; absent of other snapshots and in recordings of a version without it."""
     heartbeats: dict[str, Instant] = {}
-    alerts: tuple[object, ...] = ()
+    alerts: tuple[ExternalAlert, ...] = ()
+    alerts_as_of: Instant | None = None
+    """When the receiver of alerts was last known to work; absent: there is none, so that no alert is known."""
+    own_orders: tuple[OwnOrder, ...] | None = None
+    """Absent in a recording of a version without it."""
     events: tuple[Event, ...] = ()
     closings: tuple[Closing, ...] = ()
     locks: tuple[WrittenLock, ...] = ()

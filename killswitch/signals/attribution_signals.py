@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from killswitch.model.words import Source
-from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, SignalSpec, TextSignal, WindowSignal
+from killswitch.signals.arguments import WINDOW
+from killswitch.signals.declaration import FRACTION, NO_AXIOMS, NO_LOOK_AHEAD, ScopeSignal, SignalSpec, TextSignal
 from killswitch.signals.history.windows import known, pnl_change_by_side
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from killswitch.model.snapshot import Side
     from killswitch.signals.history.scope import History
+    from killswitch.valuation.scope_view import ScopeView
 
 TWO_THIRDS = 2 / 3
 """The minimum share for `attribution.source` to name a side; stages declare their own minimum."""
@@ -55,14 +57,15 @@ def shares(history: History, window: int) -> Shares:
     return Shares(float(long / total), float(short / total))
 
 
-def _source(history: History, window: int) -> str | None:
+def _source(history: History, _: ScopeView, window: int) -> str | None:
     source = shares(history, window).source(TWO_THIRDS)
     return None if source == "UNKNOWN" else source
 
 
-def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> WindowSignal:
-    return WindowSignal(
+def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> ScopeSignal:
+    return ScopeSignal(
         name=name,
+        arguments=(WINDOW,),
         unit="fraction",
         measures="loss",
         meaning=(
@@ -72,11 +75,14 @@ def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None])
         partly_known="never",
         unknown="positions are unknown at either end; the window is not complete; neither side lost",
         range=FRACTION,
-        reader=lambda history, window: known(reader(shares(history, window))),
+        axioms=NO_AXIOMS,
+        reader=lambda history, _, window: known(reader(shares(history, window))),
         look_ahead=NO_LOOK_AHEAD,
         is_loss_size=False,
+        counts_unexplained=False,
         keeps_highest=True,
         reads_pnl=True,
+        collects=(),
     )
 
 
@@ -85,7 +91,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     _side_share("attribution.short_share", "short", lambda found: found.short),
     TextSignal(
         name="attribution.source",
-        unit="source",
+        arguments=(WINDOW,),
         measures="loss",
         meaning="LONG or SHORT where that side's share is at least two thirds, else MIXED.",
         partly_known="never",
@@ -93,5 +99,6 @@ SIGNALS: tuple[SignalSpec, ...] = (
         values=("LONG", "SHORT", "MIXED"),
         reader=_source,
         reads_pnl=True,
+        collects=(),
     ),
 )

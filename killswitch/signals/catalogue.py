@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from killswitch.signals import attribution_signals, equity_signals, exposure_signals, position_signals, venue_signals
+from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
 
 
 def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
-    """The signals of all subjects, in order. TypeError if two have the same name."""
+    """The signals of all subjects, in order. TypeError if two have the same name, or a key two meanings."""
     found: dict[str, SignalSpec] = {}
+    keys: dict[str, Argument] = {}
     for spec in (spec for subject in subjects for spec in subject):
         if spec.name in found:
             raise TypeError(f"the signal {spec.name} is declared twice")
         found[spec.name] = spec
+        for argument in spec.arguments:
+            known = keys.setdefault(argument.key, argument)
+            if (argument.kind, argument.meaning) != (known.kind, known.meaning):
+                raise TypeError(f"the signal {spec.name}: its argument {argument.key} has another meaning elsewhere")
     return tuple(found.values())
 
 
@@ -29,3 +35,10 @@ BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}
 
 TRIGGER_SIGNALS: dict[str, str] = {spec.name: spec.meaning for spec in CATALOGUE if spec.level == "scope"}
 """Signals allowed in triggers → their description."""
+
+ARGUMENTS: dict[str, tuple[Argument, ...]] = {}
+"""Key → the argument as each signal declares it that takes one, all of one type and meaning."""
+for _spec in CATALOGUE:
+    for _argument in _spec.arguments:
+        if _argument not in ARGUMENTS.setdefault(_argument.key, ()):
+            ARGUMENTS[_argument.key] += (_argument,)

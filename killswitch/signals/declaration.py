@@ -1,8 +1,9 @@
 """Declarations of signals. Every part is required and has no default.
 
-A declaration is one of four kinds, by the arguments of its reader: `ScopeSignal` (a current number of the scope),
-`WindowSignal` (a number over a window), `TextSignal` (a text over a window), `PositionSignal` (a number of one
-position). Every property of a signal is a part of its declaration; no other code depends on its name.
+A declaration is one of four kinds, by the result of its reader: `ScopeSignal` (a number of the scope), `BoolSignal`
+(whether something is so), `TextSignal` (a text), `PositionSignal` (a number of one position). Each has typed arguments
+in an order, which follow the history and the view when its reader is called. Every property of a signal is a part of
+its declaration; no other code depends on its name.
 
 Importing the catalogue must be fast, because `ksctl validate` does so at every save: histories, views and arrays are
 imported only for type checking.
@@ -18,22 +19,27 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
+from killswitch.signals.arguments import Argument
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from killswitch.signals.history.scope import History
+    from killswitch.signals.history.collector import Collector
     from killswitch.signals.history.windows import Interval
-    from killswitch.valuation.scope_view import ScopeView
 
     Floats = NDArray[np.float64]
     Bounds = tuple[Floats, Floats]
-    ScopeReader = Callable[[History, ScopeView], Interval]
-    WindowReader = Callable[[History, int], Interval]
-    TextReader = Callable[[History, int], str | None]
+    CollectorClass = type[Collector]
+    # The history of the scope, its view, and the arguments in their order.
+    ScopeReader = Callable[..., Interval]
+    BoolReader = Callable[..., bool | None]
+    TextReader = Callable[..., str | None]
 
-SignalType = Literal["number", "text"]
-Unit = Literal["fraction", "money", "seconds", "milliseconds", "count", "ratio", "score", "source"]
+SignalType = Literal["number", "bool", "text"]
+Unit = Literal[
+    "fraction", "money", "money per hour", "seconds", "milliseconds", "count", "ratio", "score", "word", "truth"
+]
 Level = Literal["scope", "position"]
 Measures = Literal["loss", "condition"]
 """Whether a signal measures a loss, or a condition of the book or the venue."""
@@ -47,13 +53,15 @@ UNBOUNDED: Range = (-math.inf, math.inf)
 PARTS: Mapping[str, str] = {
     "name": "SUBJECT.QUANTITY, as written in policies; the subject of a position signal is `position`",
     "unit": "the unit of its values, which determines how a threshold is written",
-    "windowed": "whether it is computed over a window",
+    "arguments": "its arguments in the order in which an expression gives them, or ()",
     "measures": "`loss`: fires again only after a new loss; `condition`: when it was false and is true again",
     "meaning": "its description for the reference, one or two sentences with the formula",
     "partly_known": "when only bounds of it are known, or `never`",
     "unknown": "when it is unknown, or `never`",
     "range": "least and greatest value: FRACTION, NOT_NEGATIVE, UNBOUNDED or a pair of numbers",
     "values": "its possible texts",
+    "collects": "the collectors of what its reader needs beyond equity and the current view, or ()",
+    "axioms": "what a proof may assume of it besides its range: `Axioms(…)`, or NO_AXIOMS",
     "reader": "the function that computes it; returns UNKNOWN, or None for a text or a position, if it is unknown",
     "look_ahead": "its values at future bars of a backtest: NO_LOOK_AHEAD, UNCHANGED or a function of an EquityPath",
     "is_loss_size": "whether its value is the size of a loss, so that half a threshold is half the loss",
@@ -64,6 +72,22 @@ PARTS: Mapping[str, str] = {
 """Every part with its description, which the message about a missing part quotes."""
 
 _NAME = re.compile(r"[a-z]+\.[a-z_]+")
+
+
+class Axioms(Struct, frozen=True, kw_only=True):
+    """What a proof may assume of a signal besides its range. Each holds for both ends of the interval.
+
+    `grows_with`: keys of arguments; with a larger one and all others equal, neither end is lower. `falls_with`: neither
+    end is higher. `at_most`: names of signals that it never exceeds, with the arguments of equal keys.
+    `tests/property/test_signal_axioms.py` compares them with the readers.
+    """
+
+    grows_with: tuple[str, ...] = ()
+    falls_with: tuple[str, ...] = ()
+    at_most: tuple[str, ...] = ()
+
+
+NO_AXIOMS = Axioms()
 
 
 class LookAhead(Enum):
@@ -159,12 +183,23 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
     unknown: str = _REQUIRED
     type: SignalType = _REQUIRED
     level: Level = _REQUIRED
-    windowed: bool = _REQUIRED
+    arguments: tuple[Argument, ...] = _REQUIRED
     range: Range = _REQUIRED
+    axioms: Axioms = _REQUIRED
     is_loss_size: bool = _REQUIRED
     counts_unexplained: bool = _REQUIRED
     keeps_highest: bool = _REQUIRED
     reads_pnl: bool = _REQUIRED
+    collects: tuple[CollectorClass, ...] = _REQUIRED
+
+    @property
+    def windowed(self) -> bool:
+        """Whether it is computed over a window."""
+        return any(each.key == "window" for each in self.arguments)
+
+    def argument(self, key: str) -> Argument | None:
+        """The argument with this key, or None."""
+        return next((each for each in self.arguments if each.key == key), None)
 
     @classmethod
     def parts(cls) -> tuple[str, ...]:
@@ -174,7 +209,11 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         name, wanted = self.name or "without a name", self.parts()
-        lacking = [part for part in wanted if getattr(self, part) in (None, "", ())]
+        lacking = [
+            part
+            for part in wanted
+            if getattr(self, part) in (None, "") or (part == "values" and getattr(self, part) == ())
+        ]
         if lacking:
             missing = "; ".join(f"`{part}` ({PARTS[part]})" for part in lacking)
             raise TypeError(f"the signal {name} lacks {missing}")
@@ -192,41 +231,51 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
             return f"its `name` is not {PARTS['name']}"
         if not self.range[0] < self.range[1]:
             return f"its `range` {self.range} is empty"
-        return None
+        keys = [each.key for each in self.arguments]
+        if len(set(keys)) < len(keys):
+            return f"two of its `arguments` have one key: {', '.join(keys)}"
+        assumed = {*self.axioms.grows_with, *self.axioms.falls_with} - set(keys)
+        return f"its `axioms` name {', '.join(sorted(assumed))}, which is no argument" if assumed else None
 
 
 class ScopeSignal(SignalSpec, frozen=True, kw_only=True):
-    """A number of the scope, computed from its history and its current view."""
+    """A number of the scope, computed from its history, its current view and the arguments.
+
+    `look_ahead` as a function takes an `EquityPath` and the arguments.
+    """
 
     type: SignalType = "number"
     level: Level = "scope"
-    windowed: bool = False
+
+    reader: ScopeReader = _REQUIRED
+    look_ahead: LookAhead | Callable[..., Bounds] = _REQUIRED
+
+
+class BoolSignal(SignalSpec, frozen=True, kw_only=True):
+    """Whether something is so; None means unknown. Its column is 1 if it is, 0 if not. It has no look-ahead."""
+
+    type: SignalType = "bool"
+    level: Level = "scope"
+    unit: Unit = "truth"
+    measures: Measures = "condition"
+    range: Range = FRACTION
+    axioms: Axioms = NO_AXIOMS
+    is_loss_size: bool = False
+    counts_unexplained: bool = False
     keeps_highest: bool = False
     reads_pnl: bool = False
 
-    reader: ScopeReader = _REQUIRED
-    look_ahead: LookAhead | Callable[[EquityPath], Bounds] = _REQUIRED
-
-
-class WindowSignal(SignalSpec, frozen=True, kw_only=True):
-    """A number of the scope over a window (microseconds), computed from its history."""
-
-    type: SignalType = "number"
-    level: Level = "scope"
-    windowed: bool = True
-    counts_unexplained: bool = False
-
-    reader: WindowReader = _REQUIRED
-    look_ahead: LookAhead | Callable[[EquityPath, int], Bounds] = _REQUIRED
+    reader: BoolReader = _REQUIRED
 
 
 class TextSignal(SignalSpec, frozen=True, kw_only=True):
-    """One of a fixed set of texts, over a window (microseconds); None means unknown. It has no look-ahead."""
+    """One of a fixed set of texts; None means unknown. It has no look-ahead."""
 
     type: SignalType = "text"
     level: Level = "scope"
-    windowed: bool = True
+    unit: Unit = "word"
     range: Range = UNBOUNDED  # the numeric column of a text is not used
+    axioms: Axioms = NO_AXIOMS
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False
@@ -240,9 +289,11 @@ class PositionSignal(SignalSpec, frozen=True, kw_only=True):
 
     type: SignalType = "number"
     level: Level = "position"
+    axioms: Axioms = NO_AXIOMS
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False
     reads_pnl: bool = False
+    collects: tuple[CollectorClass, ...] = ()
 
     reader: Callable[[RankedPosition], float | None] = _REQUIRED

@@ -6,7 +6,16 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, UNBOUNDED, ScopeSignal, SignalSpec, WindowSignal
+from killswitch.signals.arguments import WINDOW
+from killswitch.signals.declaration import (
+    FRACTION,
+    NO_AXIOMS,
+    NO_LOOK_AHEAD,
+    UNBOUNDED,
+    Axioms,
+    ScopeSignal,
+    SignalSpec,
+)
 from killswitch.signals.history.windows import UNKNOWN, drawdown, drawdown_from_peak, known, loss_from_start
 
 if TYPE_CHECKING:
@@ -63,8 +72,12 @@ def _drawdown_ahead(path: EquityPath, window: int) -> Bounds:
     return path.within(window, path.fall_from(path.highest_in(window)), most=1.0)
 
 
+_equity_signal = partial(ScopeSignal, keeps_highest=False, reads_pnl=False, collects=(), arguments=())
+"""A number of the scope's equity that keeps nothing else."""
+
 _unexplained_change = partial(
-    ScopeSignal,
+    _equity_signal,
+    axioms=NO_AXIOMS,
     measures="condition",
     partly_known="never",
     unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
@@ -75,8 +88,9 @@ _unexplained_change = partial(
 """A condition of the changes of equity that are unexplained."""
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    ScopeSignal(
+    _equity_signal(
         name="equity.value",
+        axioms=NO_AXIOMS,
         unit="money",
         measures="loss",
         meaning="Equity in the scope's currency, as reported by the venue.",
@@ -90,8 +104,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
         is_loss_size=False,
         counts_unexplained=False,
     ),
-    WindowSignal(
+    ScopeSignal(
         name="equity.drawdown",
+        arguments=(WINDOW,),
         unit="fraction",
         measures="loss",
         meaning=(
@@ -104,14 +119,18 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         unknown=_NO_EQUITY,
         range=FRACTION,
-        reader=drawdown,
+        axioms=Axioms(grows_with=("window",)),
+        reader=lambda history, _, window: drawdown(history, window),
         look_ahead=_drawdown_ahead,
         is_loss_size=True,
+        counts_unexplained=False,
         keeps_highest=True,
         reads_pnl=False,
+        collects=(),
     ),
-    ScopeSignal(
+    _equity_signal(
         name="equity.drawdown_from_peak",
+        axioms=NO_AXIOMS,
         unit="fraction",
         measures="loss",
         meaning="Fall of the unit value from its highest since the start or the last reset by hand.",
@@ -123,8 +142,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
         is_loss_size=True,
         counts_unexplained=False,
     ),
-    ScopeSignal(
+    _equity_signal(
         name="equity.loss_from_start",
+        axioms=Axioms(at_most=("equity.drawdown_from_peak",)),
         unit="fraction",
         measures="loss",
         meaning=(

@@ -11,12 +11,24 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, NOT_NEGATIVE, UNBOUNDED, ScopeSignal, SignalSpec
+from killswitch.signals.arguments import GROUP, Argument
+from killswitch.signals.declaration import (
+    FRACTION,
+    NO_AXIOMS,
+    NO_LOOK_AHEAD,
+    NOT_NEGATIVE,
+    UNBOUNDED,
+    Axioms,
+    ScopeSignal,
+    SignalSpec,
+)
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
+    from killswitch.signals.arguments import SymbolGroup
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.held_positions import BookExposure
+    from killswitch.valuation.position_columns import PositionColumns
     from killswitch.valuation.scope_view import ScopeView
 
 
@@ -43,6 +55,56 @@ def _largest_share(view: ScopeView) -> Interval:
     return known(exposure.largest / exposure.gross if exposure.gross else 0.0)
 
 
+def _imbalance(view: ScopeView) -> Interval:
+    exposure = _exposure(view)
+    if exposure is None:
+        return UNKNOWN
+    return known(exposure.net / exposure.gross if exposure.gross else 0.0)
+
+
+def _herfindahl(view: ScopeView) -> Interval:
+    columns = view.columns
+    if columns is None:
+        return UNKNOWN
+    gross = float(columns.notional.sum())
+    return known(float((columns.notional**2).sum()) / gross**2 if gross else 0.0)
+
+
+def _group_share(view: ScopeView, group: SymbolGroup) -> Interval:
+    columns = view.columns
+    if columns is None:
+        return UNKNOWN
+    gross = float(columns.notional.sum())
+    return known(float(columns.notional[_members(columns, group)].sum()) / gross if gross else 0.0)
+
+
+def _group_net(view: ScopeView, group: SymbolGroup) -> Interval:
+    columns = view.columns
+    if columns is None:
+        return UNKNOWN
+    return known(float((columns.sign * columns.notional)[_members(columns, group)].sum()))
+
+
+def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
+    columns = view.columns
+    if columns is None:
+        return UNKNOWN
+    distances = columns.liquidation_distance.clip(0.0, 1.0)  # keeps NaN
+    if not len(distances):
+        return 1.0, 1.0
+    if pick == "worst":
+        seen = [each for each in distances.tolist() if not math.isnan(each)]
+        least = min(seen, default=1.0)
+        return (least, least) if len(seen) == len(distances) else (0.0, least)
+    gross = float(columns.notional.sum())
+    return known(float((columns.notional * distances).sum()) / gross if gross else float(distances.min()))
+
+
+def _members(columns: PositionColumns, group: SymbolGroup) -> list[bool]:
+    """Which positions are in symbols of the group."""
+    return [symbol in group.symbols for symbol in columns.symbols]
+
+
 def _maintenance(view: ScopeView) -> Decimal | None:
     return None if view.unknown is not None else view.maintenance()
 
@@ -58,6 +120,14 @@ def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
 
 _UNKNOWN = "positions are unknown, or a price is missing"
 
+PICK = Argument(
+    key="pick",
+    kind="word",
+    words=("worst", "weighted"),
+    meaning="Of several positions, the nearest one, or the mean by notional.",
+    example="worst",
+)
+
 _condition = partial(
     ScopeSignal,
     measures="condition",
@@ -65,6 +135,11 @@ _condition = partial(
     look_ahead=NO_LOOK_AHEAD,
     is_loss_size=False,
     counts_unexplained=False,
+    keeps_highest=False,
+    reads_pnl=False,
+    collects=(),
+    arguments=(),
+    axioms=NO_AXIOMS,
 )
 """A condition of the book."""
 
@@ -100,6 +175,58 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=FRACTION,
         reader=lambda _, view: _largest_share(view),
+    ),
+    _condition(
+        name="exposure.imbalance",
+        unit="fraction",
+        meaning="Long minus short notional ÷ gross notional: 1 if all of it is long, −1 if short; 0 for an empty book.",
+        unknown=_UNKNOWN,
+        range=(-1.0, 1.0),
+        reader=lambda _, view: _imbalance(view),
+    ),
+    _condition(
+        name="exposure.herfindahl",
+        axioms=Axioms(at_most=("exposure.largest_share",)),
+        unit="fraction",
+        meaning=(
+            "Sum of the squared shares of the positions in the gross notional (Herfindahl index): 1 for one position, "
+            "1/n for n equal ones; 0 for an empty book. It is at least 1/n for every book of n positions."
+        ),
+        unknown=_UNKNOWN,
+        range=FRACTION,
+        reader=lambda _, view: _herfindahl(view),
+    ),
+    _condition(
+        name="exposure.group_share",
+        arguments=(GROUP,),
+        unit="fraction",
+        meaning="Share of the gross notional that is in symbols of the group; 0 for an empty book.",
+        unknown=_UNKNOWN,
+        range=FRACTION,
+        reader=lambda _, view, group: _group_share(view, group),
+    ),
+    _condition(
+        name="exposure.group_net",
+        arguments=(GROUP,),
+        unit="money",
+        meaning="Long minus short notional in symbols of the group.",
+        unknown=_UNKNOWN,
+        range=UNBOUNDED,
+        reader=lambda _, view, group: _group_net(view, group),
+    ),
+    _condition(
+        name="exposure.liquidation_distance",
+        arguments=(PICK,),
+        unit="fraction",
+        meaning=(
+            "Distance of the marks from the liquidation prices ÷ mark, at most 1: of the nearest position (`worst`), "
+            "or the mean by notional (`weighted`); 1 for an empty book. With cross margin a liquidation price moves "
+            "with every other position: `exposure.liquidation_buffer` is the signal for that."
+        ),
+        partly_known="the liquidation price of a position is unknown: the worst is at most that of the others",
+        unknown="positions are unknown; for `weighted` also if a price or a liquidation price is missing",
+        range=FRACTION,
+        reader=lambda _, view, pick: _liquidation_distance(view, pick),
     ),
     _condition(
         name="exposure.margin_ratio",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from killswitch.signals.arguments import WINDOW
 from killswitch.signals.declaration import FRACTION, NOT_NEGATIVE, UNBOUNDED, PositionSignal, SignalSpec
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ def _loss(ranked: RankedPosition) -> float | None:
     return None if pnl is None else max(0.0, -pnl)
 
 
-_current = partial(PositionSignal, windowed=False, partly_known="never")
+_current = partial(PositionSignal, arguments=(), partly_known="never")
 """A number of a position without a window."""
 
 SIGNALS: tuple[SignalSpec, ...] = (
     PositionSignal(
         name="position.pnl_delta",
         unit="money",
-        windowed=True,
+        arguments=(WINDOW,),
         measures="loss",
         meaning=(
             "Change of the position's P&L, realised and unrealised, since the unit value was highest in the window."

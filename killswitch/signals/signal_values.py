@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.declaration import LookAhead, PositionSignal, ScopeSignal, TextSignal, WindowSignal
+from killswitch.signals.declaration import BoolSignal, LookAhead, PositionSignal, ScopeSignal, TextSignal
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, known
 from killswitch.valuation.scope_view import ScopeView
 
 if TYPE_CHECKING:
-    from killswitch.signals.declaration import Bounds, EquityPath, RankedPosition, ScopeReader, TextReader, WindowReader
+    from killswitch.signals.arguments import Value
+    from killswitch.signals.declaration import BoolReader, Bounds, EquityPath, RankedPosition, ScopeReader, TextReader
+    from killswitch.signals.history.collector import Collector
 
 
 class SignalReference(Protocol):
-    """The graph's reference to a signal: its catalogue name and its window (microseconds)."""
+    """The graph's reference to a signal: its catalogue name, and the values of its arguments."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def window(self) -> int | None: ...
+    def arguments(self) -> tuple[Value, ...]: ...
 
 
 class SignalColumns(Struct):
@@ -41,17 +43,18 @@ class ColumnReader:
 
     def __init__(self, references: Sequence[SignalReference]) -> None:
         self._size = len(references)
-        self._windowed: list[tuple[int, WindowReader, int]] = []
-        self._numbers: list[tuple[int, ScopeReader]] = []
-        self._texts: list[tuple[int, TextReader, int]] = []
+        self._numbers: list[tuple[int, ScopeReader, tuple[Value, ...]]] = []
+        self._truths: list[tuple[int, BoolReader, tuple[Value, ...]]] = []
+        self._texts: list[tuple[int, TextReader, tuple[Value, ...]]] = []
         for index, reference in enumerate(references):
+            values = _values(reference)
             match BY_NAME[reference.name]:
-                case WindowSignal() as spec:
-                    self._windowed.append((index, spec.reader, _window(reference)))
                 case TextSignal() as spec:
-                    self._texts.append((index, spec.reader, _window(reference)))
+                    self._texts.append((index, spec.reader, values))
+                case BoolSignal() as spec:
+                    self._truths.append((index, spec.reader, values))
                 case ScopeSignal() as spec:
-                    self._numbers.append((index, spec.reader))
+                    self._numbers.append((index, spec.reader, values))
                 case _:
                     raise TypeError(f"{reference.name} is not a scope signal")
 
@@ -59,12 +62,13 @@ class ColumnReader:
         """The current columns. `history` has observed `view`, or assumes another equity for it."""
         lo, hi = [-math.inf] * self._size, [math.inf] * self._size
         text: list[str | None] = [None] * self._size if self._texts else []
-        for index, windowed, window in self._windowed:
-            lo[index], hi[index] = windowed(history, window)
-        for index, number in self._numbers:
-            lo[index], hi[index] = number(history, view)
-        for index, reader, window in self._texts:
-            text[index] = reader(history, window)
+        for index, number, values in self._numbers:
+            lo[index], hi[index] = number(history, view, *values)
+        for index, truth, values in self._truths:
+            found = truth(history, view, *values)
+            lo[index], hi[index] = (0.0, 1.0) if found is None else (float(found), float(found))
+        for index, reader, values in self._texts:
+            text[index] = reader(history, view, *values)
         return SignalColumns(lo, hi, text)
 
 
@@ -84,25 +88,43 @@ def _of_position(reference: SignalReference, ranked: RankedPosition) -> Interval
 def bounds_ahead(reference: SignalReference, path: EquityPath) -> Bounds | LookAhead:
     """The signal's bounds at each bar of the path, or its declared look-ahead."""
     match BY_NAME[reference.name]:
-        case WindowSignal(look_ahead=look_ahead):
-            return look_ahead if isinstance(look_ahead, LookAhead) else look_ahead(path, _window(reference))
         case ScopeSignal(look_ahead=look_ahead):
-            return look_ahead if isinstance(look_ahead, LookAhead) else look_ahead(path)
+            return look_ahead if isinstance(look_ahead, LookAhead) else look_ahead(path, *_values(reference))
         case _:
             return LookAhead.NO_LOOK_AHEAD
 
 
-def _window(reference: SignalReference) -> int:
-    if reference.window is None:
-        raise LookupError(f"{reference.name} requires a window, and none is given")
-    return reference.window
+def _values(reference: SignalReference) -> tuple[Value, ...]:
+    wanted = len(BY_NAME[reference.name].arguments)
+    if len(reference.arguments) != wanted:
+        raise LookupError(f"{reference.name} takes {wanted} arguments, and {len(reference.arguments)} are given")
+    return reference.arguments
+
+
+def _durations(reference: SignalReference) -> Iterator[int]:
+    """The durations that the history of the scope must reach back."""
+    for argument, value in zip(BY_NAME[reference.name].arguments, _values(reference), strict=True):
+        if argument.looks_back and isinstance(value, int):
+            yield value
 
 
 def kept_highest(references: Iterable[SignalReference]) -> tuple[int, ...]:
     """The windows whose highest unit value the history keeps, in microseconds, each once."""
-    return tuple(sorted({_window(each) for each in references if BY_NAME[each.name].keeps_highest}))
+    kept = (each for each in references if BY_NAME[each.name].keeps_highest)
+    return tuple(sorted({window for each in kept for window in _durations(each)}))
 
 
 def longest_window(references: Iterable[SignalReference]) -> int:
     """The longest window of the references, microseconds; 0 without any."""
-    return max((reference.window or 0 for reference in references), default=0)
+    return max((window for each in references for window in _durations(each)), default=0)
+
+
+def collector_needs(references: Iterable[SignalReference]) -> dict[type[Collector], list[Mapping[str, Value]]]:
+    """The collectors that the references read, with the arguments of each."""
+    found: dict[type[Collector], list[Mapping[str, Value]]] = {}
+    for each in references:
+        spec = BY_NAME[each.name]
+        keys = [argument.key for argument in spec.arguments]
+        for kind in spec.collects:
+            found.setdefault(kind, []).append(dict(zip(keys, _values(each), strict=True)))
+    return found

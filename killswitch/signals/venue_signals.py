@@ -8,7 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.declaration import NOT_NEGATIVE, UNBOUNDED, UNCHANGED, ScopeSignal, SignalSpec
+from killswitch.signals.declaration import (
+    NO_AXIOMS,
+    NOT_NEGATIVE,
+    UNBOUNDED,
+    UNCHANGED,
+    BoolSignal,
+    ScopeSignal,
+    SignalSpec,
+)
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
@@ -41,8 +49,25 @@ def _error_rate(_: History, view: ScopeView) -> Interval:
     return known(failed / requests) if requests and failed is not None else UNKNOWN
 
 
+def _withdrawals_suspended(view: ScopeView) -> bool | None:
+    """True if one account states it of an asset; false only if every account states that it is not so."""
+    stated = [None if account.quality != "ok" else account.withdrawals for account in view.accounts]
+    if any(asset.suspended for assets in stated for asset in assets or ()):
+        return True
+    return None if not stated or None in stated else False
+
+
 _condition = partial(
-    ScopeSignal, measures="condition", look_ahead=UNCHANGED, is_loss_size=False, counts_unexplained=False
+    ScopeSignal,
+    measures="condition",
+    look_ahead=UNCHANGED,
+    is_loss_size=False,
+    counts_unexplained=False,
+    keeps_highest=False,
+    reads_pnl=False,
+    collects=(),
+    arguments=(),
+    axioms=NO_AXIOMS,
 )
 """A condition of a venue."""
 
@@ -85,6 +110,18 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="the count is missing",
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_health_sum(view, "malformed")),
+    ),
+    BoolSignal(
+        name="venue.withdrawals_suspended",
+        arguments=(),
+        meaning=(
+            "Whether a venue has suspended withdrawals of an asset on all its chains. Maintenance of wallets is "
+            "routine: confirm it for hours."
+        ),
+        partly_known="never",
+        unknown="an account does not state it",
+        collects=(),
+        reader=lambda _, view: _withdrawals_suspended(view),
     ),
     _condition(
         name="venue.consecutive_failures",

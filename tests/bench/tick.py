@@ -93,7 +93,7 @@ def _graph(conditions: list[ConditionNode]) -> Graph:
     return Graph(
         policy="bench", digest="sha256:0", mode="observe", scope=ScopeRule("account", None, None, None, None),
         equity=EquityRule(10 * MINUTE, 0.001, MINUTE, None),
-        signals=tuple(SignalRef("equity.drawdown", (i + 1) * MINUTE) for i in range(SIGNALS)),
+        signals=tuple(SignalRef("equity.drawdown", ((i + 1) * MINUTE,)) for i in range(SIGNALS)),
         position_signals=(),
         triggers=triggers, conditions=tuple(conditions), stages=(), rankings=(), groups=(), place=NOWHERE,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from killswitch.lab.book import BacktestBook
 from killswitch.lab.outcome import Run, RunCurve
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.signals.catalogue import CATALOGUE
-from killswitch.signals.declaration import NO_LOOK_AHEAD, ScopeSignal, SignalSpec, Unit, WindowSignal
+from killswitch.signals.declaration import NO_LOOK_AHEAD, ScopeSignal, SignalSpec, Unit
 from tests.backtests import book, run, series, shipped, written
 
 FROM_PEAK = """
@@ -147,12 +147,12 @@ def test_fast_forward_does_not_change_a_run(
     [
         pytest.param(spec, id=spec.name)
         for spec in CATALOGUE
-        if isinstance(spec, ScopeSignal | WindowSignal) and spec.look_ahead is not NO_LOOK_AHEAD
+        if isinstance(spec, ScopeSignal) and spec.look_ahead is not NO_LOOK_AHEAD
     ],
 )
 def test_a_signal_looked_ahead_equals_the_ticked_one(spec: SignalSpec) -> None:
     """Alone, so that no other signal has the bars ticked: a slow fall, a rise, a fast fall, and noise."""
-    signal = f"{spec.name}, window: 15m" if spec.windowed else spec.name
+    signal = ", ".join([spec.name, *(f"{each.key}: {each.example}" for each in spec.arguments)])
     policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=THRESHOLDS[spec.unit]))
     for seed in range(3):
         falls = [(40 + seed, (40, -0.002)), (110, (40, 0.003)), (190, (5, -0.02))]

@@ -9,23 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health, Position
 from killswitch.planning.targets.ranking import Ranked, candidates
-from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
-from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.signal_values import ColumnReader, SignalColumns, kept_highest, position_columns
+from killswitch.signals.signal_values import ColumnReader, SignalColumns, position_columns
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after
+from tests.worlds.signals import WINDOW, arguments_of, history_of
 
-WINDOW = 2 * MINUTE  # of four answers a minute apart the last two have a whole window
 AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
 SIZES = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 100)
 COUNTS = st.integers(0, 5)
 SCOPE, POSITION = (
-    [SignalRef(spec.name, WINDOW if spec.windowed else None) for spec in CATALOGUE if spec.level == level]
+    [SignalRef(spec.name, arguments_of(spec)) for spec in CATALOGUE if spec.level == level]
     for level in ("scope", "position")
 )
 
@@ -72,7 +70,7 @@ def out_of_range(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]
 @given(st.tuples(*(accounts(minute) for minute in range(4))))
 def test_every_known_value_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
     """The compiler reports "can never hold" by the range; a value out of it would fire what was called impossible."""
-    history = History(kept_highest(SCOPE), HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
+    history = history_of(SCOPE)  # of four answers a minute apart the last two have a whole window
     reader = ColumnReader(SCOPE)
     for minute, answer in enumerate(answers):
         view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)

@@ -159,7 +159,7 @@ def test_the_signal_catalogue_is_printed_as_text_and_json() -> None:
     assert 'equity.drawdown("15m")  (fraction, of a scope)' in text
     signals = json.loads(ksctl("schema", "signals", "--output", "json").stdout)
     described = {"meaning", "partly_known", "unknown"}
-    assert {"name", "type", "unit", "windowed", "level", "measures", *described} == set(signals[0])
+    assert {"name", "type", "unit", "arguments", "level", "measures", *described} == set(signals[0])
     assert all(signal["name"] in text and signal["unknown"] in text for signal in signals)
 
 

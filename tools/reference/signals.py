@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isinf
 
+from killswitch.signals.arguments import argument_text, example_text
 from killswitch.signals.catalogue import CATALOGUE
 from killswitch.signals.declaration import SignalSpec
 from tools.reference.markdown import page, sentence
@@ -16,7 +17,9 @@ UNITS = {
     "count": "a count, written as a plain number",
     "ratio": "a ratio, written as a plain number",
     "score": "a score, written as a plain number",
-    "source": "one of the words `LONG`, `SHORT`, `MIXED`",
+    "money per hour": "money of the scope's currency per hour, written as a plain number",
+    "word": "one of its words",
+    "truth": "true or false, written `is: true` in a threshold trigger",
 }
 
 INTRODUCTION = """\
@@ -24,10 +27,10 @@ A signal is a quantity computed from the history of snapshots, and it is an inte
 known**: between two bounds, with a reason. **Unknown**: any value, with a reason. A comparison is true or false only
 if its result is the same for the whole interval; otherwise the trigger's [`on_unknown`](policy.md) applies.
 
-`ksctl schema signals` prints the same catalogue. In a threshold trigger the window of a windowed signal is a separate
-key (`{signal: equity.drawdown, window: 15m, …}`), in an expression it is in brackets (`equity.drawdown("15m")`). A
-window of 15m at the time t covers [t − 15m, t], both ends included. [Semantics](../semantics.md) has worked
-examples."""
+`ksctl schema signals` prints the same catalogue. In a threshold trigger each argument of a signal is a separate key
+(`{signal: equity.drawdown, window: 15m, …}`), in an expression the arguments are in brackets, in their order
+(`equity.drawdown("15m")`). No argument has a default. A window of 15m at the time t covers [t − 15m, t], both ends
+included. [Semantics](../semantics.md) has worked examples."""
 
 LEVELS = {
     "scope": (
@@ -56,13 +59,14 @@ def signals_page() -> str:
 
 
 def _entry(signal: SignalSpec) -> str:
-    written = f'{signal.name}("15m")' if signal.windowed else signal.name
+    written = example_text(signal.name, signal.arguments)
+    arguments = [argument_text(each) for each in signal.arguments]
     facts = [f"- **Unit**: {UNITS.get(signal.unit, signal.unit)}"]
     if signal.level == "scope":
         facts.append(f"- **The same level again**: {AGAIN[signal.measures]}")
     facts += [
         *([f"- **Range**: {_range(signal)}"] if signal.type == "number" else ()),
-        f"- **Window**: {'required, such as 15m' if signal.windowed else 'none'}",
+        *(f"- **Argument** `{each.partition(': ')[0]}`: {each.partition(': ')[2]}" for each in arguments),
         f"- **Partly known**: {_when(signal.partly_known)}",
         f"- **Unknown**: {_when(signal.unknown)}",
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
 from killswitch.cli.terminal import print_json, print_page
@@ -146,20 +147,26 @@ def schema(what: str, output: str) -> None:
     print_json(document)
 
 
-_SIGNAL = ("name", "type", "unit", "windowed", "level", "measures", "meaning", "partly_known", "unknown")
+_SIGNAL = ("name", "type", "unit", "arguments", "level", "measures", "meaning", "partly_known", "unknown")
 """Fields of a signal in `schema signals`."""
 
 
 def _show_signals(output: str) -> None:
+    from killswitch.signals.arguments import argument_text, example_text
     from killswitch.signals.catalogue import CATALOGUE
 
     if output == "json":
-        print_json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
+        print_json([{part: msgspec.to_builtins(getattr(signal, part)) for part in _SIGNAL} for signal in CATALOGUE])
         return
     sections = []
     for signal in CATALOGUE:
-        use = f'{signal.name}("15m")' if signal.windowed else signal.name
-        lines = (signal.meaning, f"partly known: {signal.partly_known}", f"unknown: {signal.unknown}")
+        use = example_text(signal.name, signal.arguments)
+        lines = (
+            signal.meaning,
+            *map(argument_text, signal.arguments),
+            f"partly known: {signal.partly_known}",
+            f"unknown: {signal.unknown}",
+        )
         sections.append(Section(f"{use}  ({signal.unit}, of a {signal.level})", (Items(lines),)))
     print_page(Page("Signals", sections=tuple(sections)))
 

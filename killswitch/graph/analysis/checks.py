@@ -13,8 +13,9 @@ from killswitch.graph.lowering import outcomes
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
 from killswitch.graph.wording import signals_of
-from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
+from killswitch.policy.schema.policy import PolicySpec
 from killswitch.policy.schema.policy import Stage as WrittenStage
+from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 
@@ -97,7 +98,7 @@ def _trip_on_a_window(
         for number, trigger in enumerate(triggers)
         if trigger is not None
         and trigger.on_unknown == "trip"
-        and any(signals[each].window is not None for each in signals_of(trigger.condition))
+        and any(BY_NAME[signals[each].name].windowed for each in signals_of(trigger.condition))
     }
     for number, stage in enumerate(stages):
         if around.found.gaps.has_flaw(("spec", "stages", number)) or "close" not in _keys(policy.stages[number]):

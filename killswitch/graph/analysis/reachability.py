@@ -18,7 +18,8 @@ from msgspec import Struct
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import OnUnknown, Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
+from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.trigger import ExpressionTrigger
 from killswitch.policy.yaml.source_map import Path
 
 Way = frozenset[int]
@@ -29,7 +30,7 @@ def condition_path(policy: PolicySpec, name: str) -> Path:
     written = policy.triggers[name]
     if isinstance(written, ExpressionTrigger):
         return ("spec", "triggers", name, "when")
-    return ("spec", "triggers", name, next(key for key in COMPARISONS if getattr(written, key) is not None))
+    return ("spec", "triggers", name, written.comparison or "signal")
 
 
 def check_reachable(

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 
 from msgspec import Struct
 
+from killswitch.graph.expressions.arguments import Declarations, InvalidCall, arguments_of_call
 from killswitch.graph.expressions.tree import Tree, construct, dotted, is_literal, operation
 from killswitch.graph.nodes import (
     AllOf,
@@ -25,14 +26,16 @@ from killswitch.graph.nodes import (
     SignalRead,
     SignalRef,
     TextIs,
+    is_true,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
 from killswitch.model.instant import SECOND
 from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
+from killswitch.signals.arguments import example_text
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
-from killswitch.signals.declaration import Level, SignalSpec, SignalType, TextSignal, Unit
+from killswitch.signals.declaration import BoolSignal, Level, SignalSpec, SignalType, TextSignal, Unit
 
 ColumnOf = Callable[[SignalRef], int]
 """Signal → its column; equal signals have the same column."""
@@ -65,11 +68,12 @@ class _Value(Struct, frozen=True):
 class ConditionReader:
     """Converts one tree. `problems` collects its problems; conversion continues after a problem if possible."""
 
-    def __init__(self, tree: Tree, level: Level, column: ColumnOf) -> None:
+    def __init__(self, tree: Tree, level: Level, column: ColumnOf, declared: Declarations) -> None:
         self.problems: list[Problem] = []
         self._tree = tree
         self._level = level
         self._column = column
+        self._declared = declared
 
     def read(self, node: Any) -> ConditionNode | None:
         """Convert `node` to a condition; None if it has problems."""
@@ -90,6 +94,9 @@ class ConditionReader:
             return self._comparison(node, _COMPARISONS[function], operands[0], operands[1])
         if function == "@in":
             return self._membership(node, operands[0], operands[1])
+        spec = BY_NAME.get(dotted(node) or "")
+        if isinstance(spec, BoolSignal) and self._level == "scope":
+            return is_true(self._signal(node, "bool")[1])
         if function in _ARITHMETIC or function == "-_" or dotted(node) is not None or is_literal(node):
             message, fix = "this is a value, where a condition is needed", "compare it: `… >= 0.05`"
             self._refuse("KS4003", message, fix, self._tree.start(node), self._tree.width(node))
@@ -193,7 +200,7 @@ class ConditionReader:
         return value
 
     def _signal(self, node: Any, wanted: SignalType) -> tuple[SignalSpec, int]:
-        """Declaration and column of a signal, after checking its name, type and window."""
+        """Declaration and column of a signal, after checking its name, type and arguments."""
         name = dotted(node) or ""
         start = self._tree.start(node)
         problem = signal_problem(name, self._level)
@@ -204,17 +211,17 @@ class ConditionReader:
             fix = "compare it with a number"
             if isinstance(spec, TextSignal):
                 fix = f'compare it with a text: `== "{spec.values[0]}"`'
-            self._refuse("KS4002", f"`{name}` is a {spec.type}", fix, start, len(name))
-        is_call = node.WhichOneof("expr_kind") == "call_expr"
-        arguments = list(node.call_expr.args) if is_call else []
-        texts = [arg.const_expr.string_value for arg in arguments if is_literal(arg, "string_value")]
-        written = texts[0] if len(texts) == len(arguments) == 1 else ("" if is_call else None)
-        window = window_of(spec, written)
-        if isinstance(window, Problem):
-            shown = arguments[0] if arguments and spec.windowed else node
-            at, width = self._tree.start(shown), self._tree.width(shown)
-            self._refuse(window.code, window.message, window.fix, at, width)
-        return spec, self._column(SignalRef(name, window))
+            elif isinstance(spec, BoolSignal):
+                fix = f"it is true or false: write `{spelled(spec)}` or `!{spelled(spec)}`"
+            kind = "condition" if spec.type == "bool" else spec.type
+            self._refuse("KS4002", f"`{name}` is a {kind}", fix, start, len(name))
+        nodes = list(node.call_expr.args) if node.WhichOneof("expr_kind") == "call_expr" else None
+        values = arguments_of_call(spec, nodes, self._declared)
+        if isinstance(values, InvalidCall):
+            shown = node if values.index is None or nodes is None else nodes[values.index]
+            code, message, fix = values.problem.code, values.problem.message, values.problem.fix
+            self._refuse(code, message, fix, self._tree.start(shown), self._tree.width(shown))
+        return spec, self._column(SignalRef(name, values))
 
     def _is_text(self, node: Any) -> bool:
         spec = BY_NAME.get(dotted(node) or "")
@@ -294,24 +301,9 @@ def quotient(left: Dimension | None, right: Dimension | None) -> Dimension | Non
 
 def spelled(spec: SignalSpec) -> str:
     """Example of the signal in an expression."""
-    return f'{spec.name}("15m")' if spec.windowed else spec.name
+    return example_text(spec.name, spec.arguments)
 
 
 def text_condition(spec: TextSignal) -> str:
     """Example of a condition on the signal."""
     return f'{spelled(spec)} == "{spec.values[0]}"'
-
-
-def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
-    """Parse a window to microseconds, or return its problem; `written` is None without a window."""
-    if not spec.windowed:
-        if written is None:
-            return None
-        return Problem("KS3003", f"`{spec.name}` takes no window", f"write `{spec.name}`")
-    if written is None:
-        return Problem("KS3002", f"`{spec.name}` needs a window", f"write `{spelled(spec)}`")
-    try:
-        return duration(written)
-    except MistakeError:  # its message is about a document value; here the fix is the whole call
-        fix = f"a window is one text with a number and its unit: `{spelled(spec)}`"
-        return Problem("KS4005", f"this is no window for `{spec.name}`", fix)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations
 from killswitch.graph.expressions.cel import CelError, Mistake, parse
 from killswitch.graph.expressions.conditions import ColumnOf, ConditionReader
 from killswitch.graph.expressions.tree import Tree
@@ -22,10 +23,13 @@ _COMMENTS = re.compile(r"""(//[^\n]*)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 _SPLIT = "split it into several triggers"
 
 
-def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode | None, tuple[Problem, ...]]:
+def condition(
+    text: str, level: Level, column: ColumnOf, declared: Declarations = NO_DECLARATIONS
+) -> tuple[ConditionNode | None, tuple[Problem, ...]]:
     """Compile `text` to a condition, or None with all problems.
 
-    `level`: the level of the signals that it may read, a scope or (in `close.all_if`) a position.
+    `level`: the level of the signals that it may read, a scope or (in `close.all_if`) a position. `declared`: what
+    their arguments may name.
     """
     if len(text) > LONGEST:
         return None, (Problem("KS4006", f"the expression is longer than {LONGEST} characters", _SPLIT),)
@@ -33,7 +37,7 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
         parsed = parse(text)
     except CelError as refusal:
         return None, (syntax_problem(refusal.mistakes[0], text),)
-    reader = ConditionReader(Tree(text, parsed.positions), level, column)
+    reader = ConditionReader(Tree(text, parsed.positions), level, column, declared)
     node = reader.read(parsed.tree)
     if reader.problems or node is None:
         return None, tuple(reader.problems)

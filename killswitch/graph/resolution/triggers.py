@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations, arguments_of_keys
 from killswitch.graph.expressions.conditions import text_condition
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
@@ -15,17 +16,19 @@ from killswitch.graph.nodes import (
     SignalRef,
     Threshold,
     Trigger,
+    is_true,
     step_of,
 )
 from killswitch.graph.problems import Findings, Problem, signal_problem
 from killswitch.graph.wording import percent, signals_of
 from killswitch.model.instant import SECOND
-from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec, ThresholdTrigger
+from killswitch.policy.schema.policy import PolicySpec
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
+from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.declaration import Level, SignalSpec, TextSignal, Unit
+from killswitch.signals.declaration import BoolSignal, Level, SignalSpec, TextSignal, Unit
 
 OPERATORS: dict[str, ComparisonOp] = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
 
@@ -35,6 +38,7 @@ _FITTING: dict[Unit, tuple[QuantityUnit, ...]] = {
     "count": ("plain",),
     "score": ("plain",),
     "money": ("money",),
+    "money per hour": ("plain",),
     "seconds": ("time",),
     "milliseconds": ("time",),
 }
@@ -43,6 +47,7 @@ _EXAMPLES: dict[Unit, str] = {
     "ratio": "2.5",
     "count": "3",
     "score": "0.5",
+    "money per hour": "500",
     "seconds": "30s",
     "milliseconds": "250ms",
 }
@@ -74,7 +79,11 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
         held = None if condition is None else expression_threshold(condition, written.when)
     else:
-        held = threshold(written, path, policy, columns, found)
+        spec, held = _signal(written, path, found), None
+        if isinstance(spec, BoolSignal):
+            condition = truth(spec, written, path, columns, found)
+        elif spec is not None:
+            held = threshold(spec, written, path, policy, columns, found)
     if held is not None:
         condition = Compare(held.op, SignalRead(held.index), Number(held.value))
     if written.confirm.ticks:
@@ -106,7 +115,7 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
         condition,
     )
 
-    node, problems = condition(text, level, columns.of)
+    node, problems = condition(text, level, columns.of, columns.declared)
     swallowed = [
         Problem("KS4010", "this comment swallows the lines below it", _FOLDED, start, end - start)
         for start, end in comments(text)
@@ -117,20 +126,21 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
 
 
 def threshold(
-    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
+    spec: SignalSpec, written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
 ) -> Threshold | None:
-    """Compile the threshold of the trigger at `path`; None if its signal, window or unit is wrong."""
-    spec = _signal(written, path, found)
-    if spec is None:
-        return None
-    key = next((each for each in COMPARISONS if getattr(written, each) is not None), None)
-    if key is None:
+    """Compile the threshold of the trigger at `path`; None if its arguments or its unit are wrong."""
+    key, values = written.comparison, arguments_of_keys(spec, written, path, columns.declared, found)
+    if key is None or values is None:
         return None  # the trigger is only partly readable
+    if key == "is":
+        fix = f"write one of {', '.join(COMPARISONS)}, with a number"
+        found.error("KS3007", (*path, "is"), f"`{spec.name}` is a {spec.unit}, and not true or false", fix, key=True)
+        return None
     quantity: Quantity = getattr(written, key)
     if not _unit_fits(spec, quantity, (*path, key), policy, found):
         return None
     scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
-    index = columns.of(SignalRef(spec.name, written.window))
+    index = columns.of(SignalRef(spec.name, values))
     return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
 
 
@@ -146,7 +156,7 @@ def expression_threshold(condition: ConditionNode, text: str) -> Threshold | Non
 
 
 def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
-    """The signal of the trigger, if it is a number of the scope with a valid window; else None."""
+    """The signal of the trigger, if it is one of the scope that has no text; else None."""
     if found.gaps.is_hole((*path, "signal")):
         return None
     problem = signal_problem(written.signal, "scope")
@@ -158,15 +168,21 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
         fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
         return None
-    if spec.windowed and written.window is None and not found.gaps.is_hole((*path, "window")):
-        message = f"`{spec.name}` is taken over a window, and none is given"
-        found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
-        return None
-    if not spec.windowed and written.window is not None:
-        message = f"`{spec.name}` takes no window"
-        found.error("KS3003", (*path, "window"), message, "take `window` out", key=True)
-        return None
     return spec
+
+
+def truth(
+    spec: SignalSpec, written: ThresholdTrigger, path: Path, columns: SignalIndex, found: Findings
+) -> ConditionNode | None:
+    """The condition on a signal that is true or false; None if its key or its arguments are wrong."""
+    key, values = written.comparison, arguments_of_keys(spec, written, path, columns.declared, found)
+    if key != "is" and key is not None:
+        message = f"`{spec.name}` is true or false, and compared with no number"
+        found.error("KS3007", (*path, key), message, "write `is: true`, or `is: false`", key=True)
+        return None
+    if values is None or written.is_ is None:
+        return None
+    return is_true(columns.of(SignalRef(spec.name, values)), written.is_)
 
 
 def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
@@ -216,9 +232,10 @@ def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
 
 
 class SignalIndex:
-    """Assigns columns to signals, in the order of their first use."""
+    """Assigns columns to signals, in the order of their first use. `declared`: what their arguments may name."""
 
-    def __init__(self) -> None:
+    def __init__(self, declared: Declarations = NO_DECLARATIONS) -> None:
+        self.declared = declared
         self._index: dict[SignalRef, int] = {}
 
     def of(self, signal: SignalRef) -> int:

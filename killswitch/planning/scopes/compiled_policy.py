@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -14,7 +14,8 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
+from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 
@@ -29,6 +30,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Windows whose highest unit value is tracked (microseconds)."""
     keep: int
     """Length of the history: the longest window in use (microseconds)."""
+    collectors: Mapping[type[Collector], Needs]
+    """What signals need of past snapshots beyond unit values, with their arguments."""
     terms: EquityTerms
     position_conditions: dict[tuple[str, int], PositionConditions]
     """(stage, index of the action) → its compiled conditions on positions."""
@@ -54,6 +57,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
         reader=ColumnReader(graph.signals),
         windows=kept_highest(graph.signals),
         keep=keep,
+        collectors=collector_needs(graph.signals),
         terms=EquityTerms(equity.max_gap, equity.tolerance, equity.flow_grace, equity.closes_unexplained),
         position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),

@@ -130,7 +130,7 @@ class ScopeEvaluator:
         self.scope = scope
         every = compiled.sample
         marks = None if every is None else Marks(every, compiled.keep, compiled.terms.max_gap)
-        self.history = History(compiled.windows, compiled.keep, compiled.terms, marks)
+        self.history = History(compiled.windows, compiled.keep, compiled.terms, marks, compiled.collectors)
         self.state: StageMachineState = initial()
         self.columns: SignalColumns | None = None
         self._before_step = self.state.triggers

@@ -99,25 +99,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "exposure.imbalance imbalance",
-        "the net exposure as a part of the gross",
-        "an expression: `exposure.net / exposure.gross > 0.6`",
-    ),
-    _entry(
-        "signal",
-        "exposure.herfindahl exposure.concentration herfindahl concentration",
-        "the concentration of all positions in one number",
-        "`exposure.largest_share`, the share of the largest position",
-    ),
-    _entry(
-        "signal",
-        "exposure.group_share exposure.group_net exposure.sector",
-        "the share or the net of a group of symbols",
-        "`exposure.largest_share` and `exposure.net`, of all positions of the scope",
-    ),
-    _entry(
-        "signal",
-        "exposure.liquidation_distance exposure.liquidation_buffer account.liquidation_distance",
+        "exposure.liquidation_buffer account.liquidation_distance",
         "the distance of the account to liquidation",
         "`exposure.margin_ratio` in triggers; of one position `position.liquidation_distance` in "
         "`close.where` and `close.all_if`",
@@ -162,8 +144,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "venue.equity_share venue.withdrawals_suspended",
-        "the share of equity at a venue, or suspended withdrawals",
+        "venue.equity_share",
+        "the share of equity at a venue",
         "`scope: {each: venue}` with `equity.value`",
     ),
     _entry(

@@ -14,6 +14,7 @@ from msgspec import Struct
 from killswitch.policy.schema.actions import ACTIONS
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import name, plain_number
+from killswitch.signals.catalogue import ARGUMENTS
 
 COMPARISONS = ("at_least", "at_most", "above", "below")
 FORMULA_KEYS = {
@@ -91,7 +92,7 @@ _TRIGGER = ("spec", "triggers", "name")
 
 def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
     """Check that a trigger is either a threshold with exactly one comparison, or an expression without one."""
-    written = [key for key in COMPARISONS if key in trigger]
+    written = [key for key in (*COMPARISONS, "is") if key in trigger]
     if "when" in trigger:
         yield from _mixed(at, trigger, written)
     elif "signal" not in trigger and not written:
@@ -106,11 +107,11 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
     fix = "keep one comparison here, and write a separate trigger for each other"
-    return only_one("KS2202", at, trigger, COMPARISONS, "comparison", fix)
+    return only_one("KS2202", at, trigger, (*COMPARISONS, "is"), "comparison", fix)
 
 
 def _mixed(at: Path, trigger: dict[str, object], written: list[str]) -> Iterator[Breach]:
-    others = [key for key in ("signal", "window", *written) if key in trigger]
+    others = [key for key in ("signal", *ARGUMENTS, *written) if key in trigger]
     if others:
         fix = "keep one of the two forms: `signal` with a threshold, or `when` with an expression"
         message = f"`when` cannot be combined with {', '.join(f'`{key}`' for key in others)}"

@@ -10,7 +10,8 @@ from pydantic_core import core_schema
 
 from killswitch.policy.schema.document import API_VERSION
 from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import ThresholdTrigger
+from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 Schema = dict[str, Any]
 Signals = Mapping[str, str]
@@ -72,4 +73,17 @@ def _generate(documents: Iterable[type[Part]], signals: Signals) -> Schema:
     if trigger := made["$defs"].get(ThresholdTrigger.__name__):
         names = {"enum": list(signals), "markdownEnumDescriptions": list(signals.values())}
         trigger["properties"]["signal"] |= names
+        trigger["allOf"] = [_with_arguments(name) for name in signals]
     return made
+
+
+def _with_arguments(signal: str) -> Schema:
+    """The rule that a signal has its arguments and no others, with the words that each takes."""
+    arguments = BY_NAME[signal].arguments
+    keys = {each.key for each in arguments}
+    then: Schema = {"required": [each.key for each in arguments]} if arguments else {}
+    if others := [key for key in ARGUMENTS if key not in keys]:
+        then["properties"] = dict.fromkeys(others, False)
+    if words := {each.key: {"enum": list(each.words)} for each in arguments if each.words}:
+        then["properties"] = then.get("properties", {}) | words
+    return {"if": {"properties": {"signal": {"const": signal}}}, "then": then}

@@ -14,12 +14,10 @@ from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import PolicyMode
 from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.actions import Action
-from killswitch.policy.schema.cross_key_checks import COMPARISONS as COMPARISONS
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import (
-    AT_ONCE,
     BreachPause,
     Confirmation,
     Duration,
@@ -38,39 +36,17 @@ from killswitch.policy.schema.scalars import (
     Word,
     Words,
 )
+from killswitch.policy.schema.trigger import Trigger
 
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
-DEFAULT_GRACE = 60 * SECOND
 DEFAULT_AGREEMENT = Decimal("0.01")
 DEFAULT_CLOSE_WITHIN = 10 * MINUTE
 DEFAULT_BREACH_PAUSE = 10 * SECOND
 DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
-OnUnknown = Literal["hold", "trip", "warn"]
 Fallback = Literal["worst_ranked", "both", "none"]
 """Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
-
-WhenUnknown = Annotated[
-    OnUnknown,
-    Field(
-        description=(
-            "What unknown data does: `hold` keeps what the trigger was and its confirmation clock, `trip` counts "
-            "as true, `warn` counts as false and notifies."
-        )
-    ),
-]
-Confirming = Annotated[
-    Confirmation,
-    Field(
-        description=(
-            "How long the condition must be true at each evaluation: a duration, or scheduled ticks. Left out: at once."
-        )
-    ),
-]
-Grace = Annotated[
-    Duration, Field(description="How long the condition may be unknown before that is reported. Left out: 60s.")
-]
 
 
 class Match(Part):
@@ -117,49 +93,6 @@ class Reference(Part):
     """How far apart the prices of venues that agree may be. Left out: 1%."""
     otherwise: dict[str, Price] = {}  # noqa: RUF012 # pydantic copies it
     """The rate of a currency to use where too few venues agree. Left out: none; the scope is unknown then."""
-
-
-class ThresholdTrigger(Part):
-    """A signal compared with a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in COMPARISONS]})
-
-    signal: Text
-    """A signal of the catalogue; `ksctl schema signals` lists it."""
-    window: Duration | None = None
-    """The window of the signal, if it has one."""
-    at_least: Threshold | None = None
-    """True at or above this value."""
-    at_most: Threshold | None = None
-    """True at or below this value."""
-    above: Threshold | None = None
-    """True above this value."""
-    below: Threshold | None = None
-    """True below this value."""
-    confirm: Confirming = AT_ONCE
-    on_unknown: WhenUnknown
-    grace: Grace = DEFAULT_GRACE
-
-
-class ExpressionTrigger(Part):
-    """A condition written in CEL."""
-
-    when: Expression
-    confirm: Confirming = AT_ONCE
-    on_unknown: WhenUnknown
-    grace: Grace = DEFAULT_GRACE
-
-
-def trigger_form(written: object) -> str:
-    """The form of a trigger: `expression` if `when` is given without `signal`, else `threshold`."""
-    is_expression = isinstance(written, dict) and "when" in written and "signal" not in written
-    return "expression" if is_expression else "threshold"
-
-
-Trigger = Annotated[
-    Annotated[ThresholdTrigger, Tag("threshold")] | Annotated[ExpressionTrigger, Tag("expression")],
-    Discriminator(trigger_form),
-]
 
 
 class Auto(Part):

@@ -153,6 +153,11 @@ def weight(value: object) -> Decimal:
     return number_within(value, lambda number: number >= 0, "a weight", fix)
 
 
+def number(value: object) -> Decimal:
+    """A plain number."""
+    return number_within(value, lambda _: True, "a plain number", "write a number without a unit, such as 2.5")
+
+
 def price(value: object) -> Decimal:
     """A plain number above zero."""
     return number_within(value, lambda number: number > 0, "a price", "write a plain number above 0, such as 1.08")
@@ -344,6 +349,7 @@ Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]
 Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
 Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
+Number = Annotated[Decimal, Scalar(number, {"type": "number"})]
 Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 0})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _CONFIRMATION_JSON)]

@@ -37,8 +37,9 @@ from killswitch.policy.schema.part import (
 from killswitch.policy.schema.scalars import quoted
 from killswitch.policy.yaml.parser import Node, plain_value
 from killswitch.policy.yaml.source_map import Path, SourceMap
+from killswitch.signals.catalogue import ARGUMENTS
 
-_FORM_KEYS = frozenset({"signal", "window", "when", *COMPARISONS})
+_FORM_KEYS = frozenset({"signal", "when", "is", *ARGUMENTS, *COMPARISONS})
 
 _MAPPING, _LIST = "a mapping", "a list"
 _SORTS = {

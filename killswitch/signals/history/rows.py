@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from killswitch.pnl_explain.account_trail import AccountTrailState
@@ -74,6 +74,8 @@ class HistoryState(Struct):
     """When `peak` was observed, microseconds."""
     arrived: list[Arrival] = []
     """Money that arrived in an account a short time ago, and may come from another one of the scope."""
+    collected: dict[str, Raw] = {}
+    """The state of each collector, by its name."""
 
 
 def corrected(row: UnitValueRow, correction: Correction) -> UnitValueRow:

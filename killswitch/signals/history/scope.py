@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
 from decimal import Decimal
 from operator import attrgetter
@@ -31,6 +31,7 @@ from killswitch.pnl_explain.pending_changes import (
     suspicious,
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
+from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
 from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
 from killswitch.signals.history.rows import (
     Correction,
@@ -70,8 +71,16 @@ class _Emptying(Struct, frozen=True):
 class History:
     """The history of one scope. Windows are in microseconds; intervals are (lo, hi) floats."""
 
-    def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms, marks: Marks | None = None) -> None:
+    def __init__(
+        self,
+        windows: Iterable[int],
+        keep: int,
+        terms: EquityTerms,
+        marks: Marks | None = None,
+        collectors: Mapping[type[Collector], Needs] = NO_COLLECTORS,
+    ) -> None:
         self._keep = keep
+        self.collectors = Collectors(collectors, terms.max_gap)
         self.marks = marks
         """Samples of marks if a ranking uses returns, else None."""
         self._terms = terms
@@ -123,6 +132,7 @@ class History:
         """Observe one snapshot of the scope; returns the events of unexplained changes."""
         before, self.view = self.view, view
         self.corrected_now = []
+        self.collectors.observe(view, before)
         self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
@@ -144,7 +154,7 @@ class History:
         self.last_at = at
         self._forget_before(at - self._keep)
         if self._rebase_due is not None:
-            self.rebase(accept=self._rebase_due)
+            self._rebase(accept=self._rebase_due)
         return events
 
     def _bound_equity(self, view: ScopeView) -> None:
@@ -438,8 +448,13 @@ class History:
     def rebase(self, *, accept: bool) -> None:
         """Reset the history: windows begin now and count as complete; with `accept`, the peak and the start as well.
 
-        While equity is unknown, they begin with the next known one.
+        While equity is unknown, those of equity begin with the next known one.
         """
+        if self.view is not None:
+            self.collectors.restart(self.view.as_of, accept=accept)
+        self._rebase(accept=accept)
+
+    def _rebase(self, *, accept: bool) -> None:
         self._rebase_due = accept if self.unknown is not None else None
         self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
         self._by_side.clear()
@@ -479,6 +494,7 @@ class History:
             corrections=self._corrections, equity=self._equity,
             failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
             observed=self.last_observed.at, awaited=self.last_observed.awaited, arrived=arrived,
+            collected=self.collectors.state(),
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredUnitValueRow]) -> None:
@@ -496,6 +512,7 @@ class History:
             state.ledger, trails, UnexplainedChanges(state.changes, state.peak, state.peak_at), state.arrived
         )
         self.track.restore(state.track)
+        self.collectors.restore(state.collected)
         for row in rows:
             if self.marks is not None and row.marks is not None:  # resets do not affect marks
                 self.marks.add(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})

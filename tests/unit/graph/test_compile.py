@@ -57,7 +57,7 @@ def test_no_documents_make_an_empty_policy_set() -> None:
 @pytest.mark.parametrize("value", [-0.5, 0.0, 0.5, 1.0, 1.5])
 def test_plain_comparisons_have_the_outcomes_of_the_lowered_code(op: ComparisonOp, value: float) -> None:
     """The shortcut for plain conditions gives the result of the lowered code."""
-    signals = [SignalRef("equity.drawdown", 1)]
+    signals = [SignalRef("equity.drawdown", (1,))]
     step: ConditionNode = Compare(op, SignalRead(0), Number(value))
     plainly, composed, negated = outcomes([step, AllOf((step, step)), Not(step)], signals)
     assert plainly == composed

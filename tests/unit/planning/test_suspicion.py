@@ -353,7 +353,7 @@ def test_nearness_to_a_threshold_from_below_does_not_count_as_loss() -> None:
         (SignalRef("exposure.leverage"), 0.9, (0, 1), ()),
         (SignalRef("exposure.leverage"), 0.6, (0,), (1,)),
         (SignalRef("equity.value"), 60_000, (0,), (1,)),
-        (SignalRef("attribution.long_share", 15 * MINUTE), 0.65, (0,), (1,)),
+        (SignalRef("attribution.long_share", (15 * MINUTE,)), 0.65, (0,), (1,)),
         (SignalRef("equity.unexplained_share"), 0.2, (0,), (1,)),
     ],
 )

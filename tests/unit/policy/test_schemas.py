@@ -14,7 +14,7 @@ from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema import json_schema
 from killswitch.policy.schema.actions import ACTIONS
 from killswitch.policy.schema.part import keys_of
-from killswitch.signals.catalogue import TRIGGER_SIGNALS
+from killswitch.signals.catalogue import ARGUMENTS, TRIGGER_SIGNALS
 
 Schema = dict[str, Any]
 
@@ -30,9 +30,10 @@ def schema_of_all() -> Schema:
 
 
 def objects(schema: Any) -> list[dict[str, Any]]:
-    """Every object schema with keys of its own, however deep."""
+    """Every object schema with keys of its own, however deep; no rule that refines one."""
     found = [schema] if isinstance(schema, dict) and "properties" in schema else []
-    below = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    keyed = {key: part for key, part in schema.items() if key != "allOf"} if isinstance(schema, dict) else {}
+    below = keyed.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
     return found + [each for part in below for each in objects(part)]
 
 
@@ -57,7 +58,7 @@ def test_optional_keys_describe_their_default() -> None:
         for key, value in each["properties"].items()
         if key not in each.get("required", ()) and "Left out" not in value.get("description", "")
     ]
-    explained_together = ("at_least", "at_most", "above", "below", "window", *ACTIONS)
+    explained_together = ("at_least", "at_most", "above", "below", "is", *ARGUMENTS, *ACTIONS)
     weights = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
     match = ("account", "venue", "market", "currency")
     assert [each for each in silent if each.split()[0] not in (*explained_together, *weights, *match)] == []

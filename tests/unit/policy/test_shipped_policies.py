@@ -10,8 +10,9 @@ import pytest
 from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
 from killswitch.policy.schema.actions import Close
-from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage, ThresholdTrigger
+from killswitch.policy.schema.policy import AutoReset, PolicyDocument, PolicySpec, Stage
 from killswitch.policy.schema.route import RouteDocument, RouteMatch
+from killswitch.policy.schema.trigger import ThresholdTrigger
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

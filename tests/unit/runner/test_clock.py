@@ -335,7 +335,7 @@ def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timede
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
 def test_a_fall_is_confirmed_across_a_jump(world: JumpingWorld, jump: timedelta) -> None:
     """The window still holds the peak, and the confirmation lasts its seconds: no fewer, and none of the jump's."""
-    fall = SignalRef("equity.drawdown", window=15 * MINUTE)
+    fall = SignalRef("equity.drawdown", (15 * MINUTE,))
     stage = graphs.stage("close-everything", 3, 0, actions=(graphs.close(),))
     trigger = graphs.trigger("fall", 0, 0.10, confirm=5 * SECOND)
     venue, store = ScriptedVenue(book("1100")), world.open()

@@ -13,7 +13,6 @@ import pytest
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import SignalRef
 from killswitch.lab.price_matrix import PriceMatrix
-from killswitch.model.instant import MINUTE
 from killswitch.policy.loader import load
 from killswitch.signals import exposure_signals
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE, catalogue
@@ -21,11 +20,11 @@ from killswitch.signals.declaration import (
     NO_LOOK_AHEAD,
     PARTS,
     UNCHANGED,
+    BoolSignal,
     PositionSignal,
     ScopeSignal,
     SignalSpec,
     TextSignal,
-    WindowSignal,
 )
 from killswitch.signals.signal_values import bounds_ahead
 from tests.backtests import book, market, run, written
@@ -34,7 +33,7 @@ from tests.worlds import position
 from tests.worlds.signals import held, values_of
 
 INF = float("inf")
-KINDS: tuple[type[SignalSpec], ...] = (ScopeSignal, WindowSignal, TextSignal, PositionSignal)
+KINDS: tuple[type[SignalSpec], ...] = (ScopeSignal, BoolSignal, TextSignal, PositionSignal)
 NAME = "exposure.net_share"
 
 
@@ -70,7 +69,7 @@ def test_a_signal_that_lacks_a_part_cannot_be_imported(
         ({"name": "position.net_share"}, "its `name` is not SUBJECT.QUANTITY"),
         ({"range": (1.0, 0.0)}, r"its `range` \(1.0, 0.0\) is empty"),
         ({"range": (float("nan"), 1.0)}, "its `range` .* is empty"),
-        ({"windowed": True}, "is a ScopeSignal, which has no part windowed"),
+        ({"level": "position"}, "is a ScopeSignal, which has no part level"),
         ({"values": ("LONG",)}, "Unexpected keyword argument 'values'"),
     ],
 )
@@ -209,4 +208,4 @@ def ticks_with(spec: SignalSpec, look_ahead: object, monkeypatch: pytest.MonkeyP
 def test_texts_and_positions_have_no_look_ahead(name: str) -> None:
     """Their kinds have no part for it."""
     path: Any = None
-    assert bounds_ahead(SignalRef(name, 15 * MINUTE), path) is NO_LOOK_AHEAD
+    assert bounds_ahead(SignalRef(name), path) is NO_LOOK_AHEAD

@@ -1,0 +1,188 @@
+"""Arguments of signals as policies write them: by key in threshold triggers, by position in expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+from msgspec import Struct
+
+from killswitch.graph.expressions.tree import is_literal
+from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, Problem, unknown_name
+from killswitch.policy.schema.part import MistakeError
+from killswitch.policy.schema.scalars import Quantity, duration, venue_name
+from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.policy.yaml.source_map import Path
+from killswitch.render.formats import count_of
+from killswitch.signals.arguments import Argument, Declared, Value, example_text, in_key
+from killswitch.signals.declaration import SignalSpec
+
+Written = int | float | str | Decimal
+"""A value before its name is resolved."""
+
+
+class Declarations(Struct, frozen=True):
+    """What the documents of a policy set declare that arguments may name: kind of document → name → declaration."""
+
+    by_kind: Mapping[str, Mapping[str, Declared]] = {}
+    others: FaultyDocuments = NO_FAULTY_DOCUMENTS
+
+    def resolve(self, argument: Argument, name: str) -> Declared | Problem:
+        """The declaration, or the problem that there is none."""
+        kind = argument.document or ""
+        known = self.by_kind.get(kind, {})
+        if name in known:
+            return known[name]
+        if self.others.can_have(kind, name):
+            return Declared(name)  # that document has a mistake of its own, which is reported there
+        return Problem("KS3038", *unknown_name(kind, name, known))
+
+
+NO_DECLARATIONS = Declarations()
+
+
+def arguments_of_keys(
+    spec: SignalSpec, written: ThresholdTrigger, path: Path, declared: Declarations, found: Findings
+) -> tuple[Value, ...] | None:
+    """The values of the arguments of `spec`; None if one is missing, superfluous or invalid, which is reported."""
+    given = dict(written.given())
+    values: list[Value] = []
+    is_complete = True
+    for argument in spec.arguments:
+        if argument.key not in given:
+            if not found.gaps.is_hole((*path, argument.key)):
+                found.error("KS3002", (*path, "signal"), *_missing(spec, argument))
+            is_complete = False
+            continue
+        value = _resolved(argument, _internal(argument, given.pop(argument.key)), declared)
+        if isinstance(value, Problem):
+            found.error(value.code, (*path, argument.key), value.message, value.fix)
+            is_complete = False
+        else:
+            values.append(value)
+    for key in given:
+        found.error(
+            "KS3003", (*path, key), f"`{spec.name}` takes no `{key}`", _without(spec, f"take `{key}` out"), key=True
+        )
+    return None if given or not is_complete else tuple(values)
+
+
+class InvalidCall(Struct, frozen=True):
+    """A problem of a call, and the index of the argument that has it; None for the whole call."""
+
+    problem: Problem
+    index: int | None = None
+
+
+def arguments_of_call(
+    spec: SignalSpec, nodes: list[Any] | None, declared: Declarations
+) -> tuple[Value, ...] | InvalidCall:
+    """The values of the arguments that a call gives.
+
+    `nodes`: the syntax trees of the arguments; None if the signal is written without brackets.
+    """
+    example, wanted = example_text(spec.name, spec.arguments), spec.arguments
+    if nodes is not None and not wanted:
+        return InvalidCall(Problem("KS3003", f"`{spec.name}` takes no arguments", f"write `{spec.name}`"))
+    given = nodes or []
+    if len(given) < len(wanted):
+        message, _ = _missing(spec, wanted[len(given)])
+        return InvalidCall(Problem("KS3002", message, f"write `{example}`"))
+    if len(given) > len(wanted):
+        message = f"`{spec.name}` takes {count_of(len(wanted), 'argument')}, and {len(given)} are given"
+        return InvalidCall(Problem("KS3003", message, f"write `{example}`"), len(wanted))
+    values: list[Value] = []
+    for index, (argument, node) in enumerate(zip(wanted, given, strict=True)):
+        literal = _of_literal(argument, node)
+        if literal is None:
+            fix = f"{_kind_words(argument)}: `{example}`"
+            return InvalidCall(Problem("KS4005", f"this is no {argument.key} for `{spec.name}`", fix), index)
+        value = _resolved(argument, literal, declared)
+        if isinstance(value, Problem):
+            return InvalidCall(value, index)
+        values.append(value)
+    return tuple(values)
+
+
+def _missing(spec: SignalSpec, argument: Argument) -> tuple[str, str]:
+    if argument.key == "window":
+        return f"`{spec.name}` is taken over a window, and none is given", f"add `window: {argument.example}`"
+    return f"`{spec.name}` needs `{argument.key}`, and none is given", f"add `{argument.key}: {argument.example}`"
+
+
+def _without(spec: SignalSpec, fix: str) -> str:
+    keys = ", ".join(f"`{each.key}`" for each in spec.arguments)
+    return f"{fix}; it takes {keys}" if keys else fix
+
+
+def _internal(argument: Argument, written: object) -> Written | None:
+    """A value of a document as the reader of a signal gets it; None if it is of another kind."""
+    match written:
+        case Quantity(unit="money", value=value):
+            return value
+        case Quantity():
+            return None
+        case Decimal():
+            return float(written)
+        case int() | str():
+            return written
+        case _:
+            return None
+
+
+def _of_literal(argument: Argument, node: Any) -> Written | None:
+    """A value of an expression; None if it is of another kind."""
+    if argument.kind in ("duration", "word", "name", "reference"):
+        if not is_literal(node, "string_value"):
+            return None
+        text = str(node.const_expr.string_value)
+        try:
+            return duration(text) if argument.kind == "duration" else venue_name(text)
+        except MistakeError:  # its message is about a document value; here the fix is the whole call
+            return None
+    sign = 1
+    if node.WhichOneof("expr_kind") == "call_expr" and node.call_expr.function == "-_":
+        sign, node = -1, node.call_expr.args[0]
+    if not is_literal(node, "double_value", "int64_value"):
+        return None
+    number = sign * getattr(node.const_expr, node.const_expr.WhichOneof("constant_kind"))
+    if not isfinite(number):
+        return None
+    return Decimal(str(number)) if argument.kind == "money" else float(number)
+
+
+def _resolved(argument: Argument, written: Written | None, declared: Declarations) -> Value | Problem:
+    """The value that the reader of a signal gets, or the problem of what is written."""
+    if written is None:
+        return Problem("KS3037", f"this is no value of `{argument.key}`", f"write it as {argument.example}")
+    if mistake := _mistake(argument, written):
+        return Problem("KS3037", *mistake)
+    return declared.resolve(argument, written) if argument.document and isinstance(written, str) else written
+
+
+def _mistake(argument: Argument, value: Written) -> tuple[str, str] | None:
+    """Message and fix for a value that is not one of the argument's words, or out of its range."""
+    if argument.words and value not in argument.words:
+        return unknown_name(argument.key, str(value), argument.words)
+    if argument.range is not None and not isinstance(value, str):
+        least, most = argument.range
+        if not least <= value <= most:
+            kind: type[int] | type[float] = int if argument.kind == "duration" else float
+            bounds = [in_key(argument, kind(end)) for end in argument.range if isfinite(end)]
+            words = f"from {bounds[0]} to {bounds[1]}" if len(bounds) == 2 else f"at least {bounds[0]}"
+            return f"`{in_key(argument, value)}` is out of the range of `{argument.key}`", f"write a value {words}"
+    return None
+
+
+def _kind_words(argument: Argument) -> str:
+    match argument.kind:
+        case "duration":
+            return f"a {argument.key} is one text with a number and its unit"
+        case "word":
+            return f"a {argument.key} is one of {', '.join(argument.words)}, in quotes"
+        case "name" | "reference":
+            return f"a {argument.key} is a name in quotes"
+        case _:
+            return f"a {argument.key} is a number"

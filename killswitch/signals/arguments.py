@@ -1,0 +1,156 @@
+"""Typed arguments of signals: declared once, written by position in expressions and by key in threshold triggers.
+
+A key has one type and one meaning in the whole catalogue; which of the declared words it takes depends on the signal.
+None has a default.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import isinf
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+
+ArgumentKind = Literal["duration", "fraction", "number", "money", "word", "name", "reference"]
+
+
+class Declared(Struct, frozen=True):
+    """What a document declares under a name, as signals read it: a group of symbols, a session."""
+
+    name: str
+
+
+class SymbolGroup(Declared, frozen=True):
+    """A correlation group: symbols as the venues write them."""
+
+    symbols: tuple[str, ...]
+
+
+Value = int | float | str | Decimal | Declared
+"""A duration in microseconds (int), a fraction or number (float), money (Decimal), a word or a name (str), or what the
+document of a reference declares."""
+
+
+class Argument(Struct, frozen=True, kw_only=True):
+    """One argument of a signal.
+
+    `key`: its key in a threshold trigger. `kind`: `word` is one of `words`, `name` any name without spaces, `reference`
+    the name of a document of the kind `document`. `example`: as written in a threshold trigger. `range`: least and
+    greatest number, both included, microseconds of a duration; None for texts. `looks_back`: a duration over which the
+    scope's history is kept.
+    """
+
+    key: str
+    kind: ArgumentKind
+    meaning: str
+    example: str
+    words: tuple[str, ...] = ()
+    document: str | None = None
+    range: tuple[float, float] | None = None
+    looks_back: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind == "word") != bool(self.words):
+            raise TypeError(f"the argument {self.key}: `words` belong to the kind `word`, and to no other")
+        if (self.kind == "reference") != (self.document is not None):
+            raise TypeError(f"the argument {self.key}: `document` belongs to the kind `reference`, and to no other")
+
+
+_UNITS = (("d", 24 * HOUR), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", SECOND // 1000), ("us", 1))
+
+
+def span(micros: int) -> str:
+    """Format a time as in policies: `1h30m`, `1m30s`, `0s`."""
+    parts = []
+    for unit, size in _UNITS:
+        count, micros = divmod(micros, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def in_expression(argument: Argument, value: Value) -> str:
+    """The value as an expression takes it: texts and durations in quotes, numbers as they are."""
+    match value:
+        case int() if argument.kind == "duration":
+            return f'"{span(value)}"'
+        case Declared():
+            return f'"{value.name}"'
+        case str():
+            return f'"{value}"'
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return f"{value:.12g}"
+
+
+def in_key(argument: Argument, value: Value) -> str:
+    """The value as the key of a threshold trigger takes it."""
+    match value:
+        case int() if argument.kind == "duration":
+            return span(value)
+        case Declared():
+            return value.name
+        case _:
+            return f"{value}"
+
+
+def call_text(name: str, arguments: tuple[Argument, ...], values: tuple[Value, ...]) -> str:
+    """A signal as in expressions: `equity.drawdown("15m")`."""
+    written = [in_expression(argument, value) for argument, value in zip(arguments, values, strict=True)]
+    return f"{name}({', '.join(written)})" if written else name
+
+
+def example_text(name: str, arguments: tuple[Argument, ...]) -> str:
+    """An example of the signal in an expression: `market.move("BTC_USDT", "1h")`."""
+    written = [
+        each.example if each.kind in ("fraction", "number", "money") else f'"{each.example}"' for each in arguments
+    ]
+    return f"{name}({', '.join(written)})" if written else name
+
+
+def argument_text(argument: Argument) -> str:
+    """An argument with its meaning, its words or its range, and an example."""
+    text = f"{argument.key}: {argument.meaning}"
+    if argument.words:
+        return f"{text} One of {', '.join(argument.words)}."
+    if argument.range is not None:
+        kind: type[int] | type[float] = int if argument.kind == "duration" else float
+        least, most = (None if isinf(end) else in_key(argument, kind(end)) for end in argument.range)
+        limits = [least and f"at least {least}", most and f"at most {most}"]
+        text = " ".join([text, *(f"{each.capitalize()}." for each in limits if each)])
+    return f"{text} Such as {argument.example}."
+
+
+WINDOW = Argument(
+    key="window",
+    kind="duration",
+    meaning="The time [t − window, t] that it covers, both ends included.",
+    example="15m",
+    looks_back=True,
+)
+EVERY = Argument(
+    key="every",
+    kind="duration",
+    meaning=(
+        "The grid of samples, from the Unix epoch: the first price at or after each point. In a backtest a multiple of "
+        "the bars' length."
+    ),
+    example="1m",
+)
+GROUP = Argument(
+    key="group",
+    kind="reference",
+    document="CorrelationGroup",
+    meaning="A CorrelationGroup of the policy set; its symbols are the venues'.",
+    example="majors",
+)
+SYMBOL = Argument(
+    key="symbol",
+    kind="name",
+    meaning="A symbol as the venue writes it, held or on the account's watch list.",
+    example="BTC_USDT",
+)

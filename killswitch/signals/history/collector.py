@@ -1,0 +1,88 @@
+"""Collectors: what signals need of past snapshots beyond unit values, folded once for all signals of a scope."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+
+from msgspec import Raw
+from msgspec import json as msgjson
+
+from killswitch.signals.arguments import Value
+
+if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no views
+    from killswitch.valuation.scope_view import ScopeView
+
+Needs = Sequence[Mapping[str, Value]]
+"""The arguments, by key, of each signal in use that reads a collector."""
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+
+
+class Collector(ABC):
+    """Something that is collected from the snapshots of a scope, such as its round trips or samples of prices.
+
+    A signal declares in `collects` what it reads; a scope has one collector of a class, made with the arguments of all
+    signals that read it. It observes every snapshot, also those in which equity is unknown.
+    """
+
+    name: ClassVar[str]
+    """The key of its stored state."""
+
+    @abstractmethod
+    def __init__(self, needs: Needs, max_gap: int) -> None:
+        """`max_gap`: the longest gap between observations within which nothing is missed (microseconds)."""
+
+    @abstractmethod
+    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
+        """Add a snapshot. `before`: the snapshot observed last, in this run."""
+
+    @abstractmethod
+    def restart(self, now: int, *, accept: bool) -> None:
+        """A reset: windows begin at `now` and count as complete; with `accept` (by an operator) bases are renewed."""
+
+    @abstractmethod
+    def state(self) -> object:
+        """What `restore` needs, in types that msgspec encodes as JSON."""
+
+    @abstractmethod
+    def restore(self, stored: bytes) -> None:
+        """Restore an encoded state, also of another version or with other arguments. MsgspecError if damaged."""
+
+
+C = TypeVar("C", bound=Collector)
+
+
+class Collectors:
+    """The collectors of one scope, by class."""
+
+    def __init__(self, needs: Mapping[type[Collector], Needs], max_gap: int) -> None:
+        self._by_class = {kind: kind(arguments, max_gap) for kind, arguments in needs.items()}
+
+    def of(self, kind: type[C]) -> C:
+        """The collector of this class; KeyError if no signal in use declares it."""
+        return cast(C, self._by_class[kind])
+
+    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
+        """Add a snapshot to each."""
+        for each in self._by_class.values():
+            each.observe(view, before)
+
+    def restart(self, now: int, *, accept: bool) -> None:
+        """Restart the windows of each."""
+        for each in self._by_class.values():
+            each.restart(now, accept=accept)
+
+    def state(self) -> dict[str, Raw]:
+        """The state of each, by its name."""
+        return {each.name: Raw(_ENCODER.encode(each.state())) for each in self._by_class.values()}
+
+    def restore(self, stored: Mapping[str, Raw]) -> None:
+        """Restore those that are stored; the others begin now. msgspec.MsgspecError if one is damaged."""
+        for each in self._by_class.values():
+            if (state := stored.get(each.name)) is not None:
+                each.restore(bytes(state))
+
+
+NO_COLLECTORS: Mapping[type[Collector], Needs] = {}

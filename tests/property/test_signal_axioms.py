@@ -1,0 +1,86 @@
+"""What a proof may assume of a signal holds for every book, history and argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.graph.nodes import SignalRef
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.arguments import Argument, Value
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE
+from killswitch.signals.declaration import ScopeSignal, SignalSpec
+from killswitch.signals.signal_values import ColumnReader, SignalColumns
+from killswitch.valuation.scope_view import ScopeView
+from tests.property.test_signal_ranges import accounts
+from tests.worlds import after
+from tests.worlds.signals import WINDOW, arguments_of, history_of, some_value
+
+ASSUMING = [
+    spec
+    for spec in CATALOGUE
+    if isinstance(spec, ScopeSignal) and (spec.axioms.grows_with or spec.axioms.falls_with or spec.axioms.at_most)
+]
+
+
+def larger(argument: Argument) -> Value:
+    """A larger value of the argument than `some_value`."""
+    small = some_value(argument)
+    if argument.kind == "duration":
+        return WINDOW + WINDOW // 2
+    if isinstance(small, str):
+        raise TypeError(f"{argument.key} is a {argument.kind}, which has no order")
+    most = argument.range[1] if argument.range is not None else 2.0
+    return small + (type(small)(min(most, 10.0)) - small) / 2
+
+
+def claims(spec: SignalSpec) -> Iterator[tuple[SignalRef, SignalRef]]:
+    """Pairs of which the first is never greater than the second, at either end."""
+    small = arguments_of(spec)
+    keys = [each.key for each in spec.arguments]
+    for key in (*spec.axioms.grows_with, *spec.axioms.falls_with):
+        place = keys.index(key)
+        moved = (*small[:place], larger(spec.arguments[place]), *small[place + 1 :])
+        pair = SignalRef(spec.name, small), SignalRef(spec.name, moved)
+        yield pair if key in spec.axioms.grows_with else (pair[1], pair[0])
+    given_by = dict(zip(keys, small, strict=True))
+    for name in spec.axioms.at_most:
+        greater = BY_NAME[name]
+        yield (
+            SignalRef(spec.name, small),
+            SignalRef(name, tuple(given_by.get(each.key, some_value(each)) for each in greater.arguments)),
+        )
+
+
+def broken(pairs: Sequence[tuple[SignalRef, SignalRef]], columns: SignalColumns) -> list[str]:
+    """The pairs of which an end of the first is greater; values differ by rounding of floats at most."""
+    found = []
+    for place, (lesser, greater) in enumerate(pairs):
+        for ends in (columns.lo, columns.hi):
+            one, other = ends[2 * place], ends[2 * place + 1]
+            if one > other and one - other > 1e-9 * max(1.0, abs(other)):
+                found.append(f"{lesser} is {one}, and {greater} is {other}")
+    return found
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=spec.name) for spec in ASSUMING])
+@settings(max_examples=60)
+@given(answers=st.tuples(*(accounts(minute) for minute in range(5))))
+def test_what_a_proof_may_assume_of_a_signal_holds(spec: SignalSpec, answers: tuple[AccountSnapshot, ...]) -> None:
+    """A wrong axiom would prove a policy that is wrong: each is compared with the reader at every snapshot."""
+    pairs = list(claims(spec))
+    references = [each for pair in pairs for each in pair]
+    history, reader = history_of(references), ColumnReader(references)
+    for minute, answer in enumerate(answers):
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        history.observe(view)
+        assert broken(pairs, reader.read(history, view)) == []
+
+
+def test_signals_named_in_axioms_exist() -> None:
+    """An axiom about a signal that does not exist assumes nothing."""
+    assert {name for spec in CATALOGUE for name in spec.axioms.at_most} <= BY_NAME.keys()
