@@ -160,9 +160,9 @@ class Interpreter:
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         if events or self._commands.unfinished:
-            commanded, more = self._commands.apply(events, snapshot, now, self._instruments)
-            decisions += commanded
-            issued += more
+            commanded = self._commands.apply(events, snapshot, now, self._instruments)
+            decisions += commanded.decisions
+            issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         is_breached = self._breaches.observe(snapshot)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
