@@ -16,15 +16,16 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts
+from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 from killswitch.render.formats import rounded_duration
 
+PAUSES = Backoff(first=MINUTE, longest=32 * MINUTE)
+"""Between two notices of an alert that comes and goes (microseconds)."""
 FIRST_PAUSE = MINUTE
-"""The pause between two notices of an alert that comes and goes; it doubles with each (microseconds)."""
-LONGEST_PAUSE = 32 * MINUTE
 LATEST = 1 << 62
 """After every instant (microseconds)."""
 REMEMBERED = HOUR
@@ -150,14 +151,14 @@ def _found(known: KnownAlert, alert: Alert, now: int) -> tuple[str | None, Known
         return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
     if known.is_resolved:
         _, new = _appeared(alert, now)
-        return _returned(alert.text, 1, known.notified), replace(new, pause=min(known.pause * 2, LONGEST_PAUSE))
+        return _returned(alert.text, 1, known.notified), replace(new, pause=int(PAUSES.longer(known.pause)))
     returns = known.returns + (known.gone is not None)
     after = replace(known, alert=_with_largest(known, alert), gone=None, returns=returns)
     if _is_worse(known, alert):
         return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
     if returns and now - known.notified >= known.pause:
         text = _returned(alert.text, returns, known.notified)
-        return text, replace(after, notified=now, returns=0, pause=min(known.pause * 2, LONGEST_PAUSE))
+        return text, replace(after, notified=now, returns=0, pause=int(PAUSES.longer(known.pause)))
     return None, after
 
 

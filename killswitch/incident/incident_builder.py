@@ -64,12 +64,13 @@ def incident_of(
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
+    currencies = dict.fromkeys((each.account for each in found.positions), found.money.currency)
     found = replace(
         found,
         as_of=as_of,
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
-        remarks=remarks(found, hops, unsent),
+        remarks=remarks(found, hops, unsent, currencies),
     )
     return replace(
         found,

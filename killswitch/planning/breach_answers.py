@@ -17,6 +17,7 @@ from killswitch.graph.actions.close import whole_close
 from killswitch.graph.nodes import BreachRule, PolicySet, RankingRule, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision, with_effects
 from killswitch.model.effects import Effect, Orders
 from killswitch.model.instant import HOUR, MINUTE, SECOND
@@ -96,8 +97,9 @@ class BreachAnswers:
             if decision is not None:
                 decisions.append(decision)
                 pause = longest if expense is not None else min(answers.pause, longest)
+                pauses = Backoff(FIRST_PAUSE, longest)
                 costs = {**answers.costs, decision.id: (now, ZERO)}
-                answers = replace(answers, next=now + pause, pause=min(2 * pause, longest), costs=costs)
+                answers = replace(answers, next=now + pause, pause=int(pauses.longer(pause)), costs=costs)
             self._answers[key] = answers
         return decisions, Alerts(tuple(dear))
 

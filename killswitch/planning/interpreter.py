@@ -48,11 +48,15 @@ ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
 
 
 class Outcome(Struct, frozen=True):
-    """Result of a tick: decisions, notices of what has happened, and what is wrong now."""
+    """Result of a tick: decisions, notices of what has happened, and what is wrong now.
+
+    `paged`: the ids of the suspicions whose falls a page was about.
+    """
 
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
     alerts: Alerts = NO_ALERTS
+    paged: frozenset[str] = frozenset()
 
 
 NO_OUTCOME = Outcome()
@@ -156,9 +160,9 @@ class Interpreter:
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         if events or self._commands.unfinished:
-            commanded, more = self._commands.apply(events, snapshot, now, self._instruments)
-            decisions += commanded
-            issued += more
+            commanded = self._commands.apply(events, snapshot, now, self._instruments)
+            decisions += commanded.decisions
+            issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         is_breached = self._breaches.observe(snapshot)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
@@ -290,7 +294,15 @@ class Interpreter:
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         self._breaches.acted(decisions)
-        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + of_answers + self._alerts())
+        alerts = alerts + self._breaches.alerts + of_answers + self._alerts()
+        return Outcome(decisions, tuple(issued), alerts, self._paged(decisions))
+
+    def _paged(self, decisions: Iterable[Decision]) -> frozenset[str]:
+        falls = {(each.policy, each.scope): (each.id, each.fell_at) for each in decisions if each.fell_at is not None}
+        scopes = (
+            (evaluator, falls.get((evaluator.policy, evaluator.scope))) for evaluator in self._evaluators if falls
+        )
+        return frozenset(fall[0] for evaluator, fall in scopes if fall and evaluator.has_paged(to_micros(fall[1])))
 
     def _alerts(self) -> Alerts:
         """What is wrong with the triggers and stages of every scope."""

@@ -178,7 +178,7 @@ def suspected(
     It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
     """
     locks = evaluator.compiled.graph.equity.locks_on_suspicion
-    paged = evaluator.paged is not None and all(change.at <= evaluator.paged.at for change in falls)
+    paged = all(evaluator.has_paged(change.at) for change in falls)
     fallen = sum((change.converted_amount for change in falls), ZERO)
     why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
     text = (

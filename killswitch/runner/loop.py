@@ -335,7 +335,9 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
+                messages=self.observers.messages(
+                    snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged
+                ),
                 live=self._changed_blobs(alerts),
             )
         )

@@ -123,14 +123,15 @@ class Observers:
         notices: Sequence[Notice],
         acting: Sequence[Decision],
         before: AlertState,
+        paged: frozenset[str] = frozenset(),
     ) -> tuple[Outgoing, ...]:
-        """The notifications of a tick, to be committed with it. `before`: the alerts before it.
+        """The notifications of a tick, to be committed with it. `before` and `paged`: as in `Notifier.outgoing`.
 
         A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
         own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
-        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before)
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged)
         return self.isolation.call("what is to be notified", outgoing, ())
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:

@@ -279,6 +279,10 @@ class ScopeEvaluator:
         self.suspicions.append(now)
         return len(self.suspicions) <= most
 
+    def has_paged(self, at: int) -> bool:
+        """Whether the last page about an unexplained fall was made at `at` (microseconds) or later."""
+        return self.paged is not None and at <= self.paged.at
+
     def record_not_fired(self, stage: str, why: str) -> bool:
         """Record that `stage` could not latch; True the first time, so that it acts once."""
         new = not self.has_not_fired(stage, why)

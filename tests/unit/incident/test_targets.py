@@ -12,6 +12,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from apprise import Apprise
 from msgspec.structs import replace
 
 from killswitch.incident.notify import apprise_target
@@ -238,9 +239,9 @@ def test_no_message_is_longer_than_the_limit_of_its_service(
     """It is cut at the end of a line, and names the omitted lines, the command that shows them, and its id."""
     posted: list[str] = []
     sender = AppriseSender("env:URL", lambda: url, lambda _: str)
-    service = sender._service(url)[0]
+    service = Apprise.instantiate(url)
     assert service.body_maxlen == most
-    monkeypatch.setattr(service, "send", lambda body, **_: posted.append(body) or True)
+    monkeypatch.setattr(type(service), "send", lambda _, body, **__: posted.append(body) or True)
     sender.send(replace(message("m1", body=LONG), decision="d0123"))
     (body,) = posted
     assert len(body) <= most
