@@ -22,7 +22,7 @@ from killswitch.graph.nodes import (
 from killswitch.graph.problems import Findings, Problem, signal_problem
 from killswitch.graph.wording import percent, signals_of
 from killswitch.model.instant import SECOND
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
@@ -68,7 +68,7 @@ _NUMBERS = re.compile(
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
 
-def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings) -> Trigger | None:
+def trigger(name: str, policy: AnyPolicy, columns: SignalIndex, found: Findings) -> Trigger | None:
     """Compile the trigger `name`; None if it has a mistake, which is reported in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
@@ -94,9 +94,10 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
         )  # fmt: skip
     if condition is None or found.gaps.has_flaw(path):
         return None
+    shares = written.warn_at if isinstance(written, ThresholdTrigger) else ()
     return freeze(
         written, Trigger, name=name, condition=condition, threshold=held, place=found.place(path, key=True),
-        rearms=_rearms(condition, columns),
+        rearms=_rearms(condition, columns), warn_at=tuple(sorted({float(share) for share in shares})),
     )  # fmt: skip
 
 
@@ -126,7 +127,12 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
 
 
 def threshold(
-    spec: SignalSpec, written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
+    spec: SignalSpec,
+    written: ThresholdTrigger,
+    path: Path,
+    policy: AnyPolicy,
+    columns: SignalIndex,
+    found: Findings,
 ) -> Threshold | None:
     """Compile the threshold of the trigger at `path`; None if its arguments or its unit are wrong."""
     key, values = written.comparison, arguments_of_keys(spec, written, path, columns.declared, found)
@@ -185,7 +191,7 @@ def truth(
     return is_true(columns.of(SignalRef(spec.name, values)), written.is_)
 
 
-def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings) -> bool:
     if quantity.unit not in _FITTING.get(spec.unit, ()):
         message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_unit_name(spec.unit)}"
         found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
@@ -201,7 +207,7 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
     return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
 
 
-def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _currency_fits(quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings) -> bool:
     """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
     reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.has_flaw
     if reference is not None:
@@ -223,7 +229,7 @@ def _unit_name(unit: Unit) -> str:
     return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
 
 
-def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
+def _way_out(unit: Unit, quantity: Quantity, policy: AnyPolicy) -> str:
     currencies = policy.scope.match.currency
     units = {"money": f" {currencies[0] if currencies else 'USDT'}", "seconds": "s", "milliseconds": "ms"}
     if quantity.unit == "plain" and unit in units:

@@ -75,6 +75,7 @@ class StoredEvaluator(Struct):
     suspicions: list[int] = []
     suspected: ActiveSuspicion | None = None
     paged: LastPage | None = None
+    warned: dict[str, int] = {}
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -141,6 +142,10 @@ class ScopeEvaluator:
         self.cost = 0.0
         self.unknown = NO_ALERTS
         """The triggers that were unknown at the last step."""
+        self.near = NO_ALERTS
+        """The warnings of shares of thresholds, and that recoveries are used up."""
+        self.warned: dict[str, int] = {}
+        """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
         self.unfired: dict[str, tuple[Alert, ...]] = {}
         """Stage → why it did not fire, or did not latch, though its triggers are confirmed."""
         self.paged: LastPage | None = None
@@ -309,6 +314,11 @@ class ScopeEvaluator:
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
+    def resets_accepting(self) -> bool:
+        """Whether the automatic reset of the stage in force also accepts the loss."""
+        stage = self.compiled.machine.in_force(self.state)
+        return stage is not None and stage.reset is not None and stage.reset.accept
+
     def cooling_down(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, within its cooldown."""
         current = [key for key, until in self.state.acted.items() if until > now]
@@ -325,7 +335,9 @@ class ScopeEvaluator:
         """What is wrong since the last step; unknown is what a pending close waits for while its stage may not fire."""
         waiting = self.state.waiting
         unknown = () if waiting is None else (f"unfired/{self.policy}/{self.scope}/{waiting.stage}",)
-        return self.unknown + Alerts(tuple(each for found in self.unfired.values() for each in found), unknown)
+        return (
+            self.unknown + self.near + Alerts(tuple(each for found in self.unfired.values() for each in found), unknown)
+        )
 
     # Serialising
 
@@ -335,7 +347,7 @@ class ScopeEvaluator:
         return _ENCODER.encode(
             StoredEvaluator(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
-                self.suspicions, self.suspected, self.paged,
+                self.suspicions, self.suspected, self.paged, self.warned,
             )
         )  # fmt: skip
 
@@ -364,6 +376,7 @@ class ScopeEvaluator:
             raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
+        self.warned = dict(kept.warned)
 
 
 class Quiescence(Struct, frozen=True):
@@ -384,6 +397,8 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
+    if evaluator.compiled.warns or evaluator.compiled.is_disabled(now):
+        return None  # a warning begins, and an end of the time comes, between changes of conditions
     true, unknown = evaluator.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
     until = quiescent_until(evaluator.compiled.machine, evaluator.state, true, unknown, now)
     return Quiescence(evaluator, places, until, true, unknown) if until > now else None

@@ -20,6 +20,7 @@ from killswitch.policy.schema.scalars import (
     Expression,
     Fraction,
     Number,
+    ProperShare,
     Quantity,
     Text,
     Threshold,
@@ -72,6 +73,9 @@ class ThresholdTrigger(Part):
     """True below this value."""
     is_: Annotated[StrictBool | None, Field(alias="is")] = None
     """True if the signal, which is true or false, is so."""
+    warn_at: tuple[ProperShare, ...] = ()
+    """Shares of the threshold at which a warning is sent, once until the value is below 90% of the share for 5 min,
+    such as [60%, 80%]. A warning neither pages nor fires. Left out: none."""
     confirm: Confirming = AT_ONCE
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
