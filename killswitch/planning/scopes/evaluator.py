@@ -156,6 +156,11 @@ class ScopeEvaluator:
         """The current suspicion."""
 
     @property
+    def now(self) -> int:
+        """The instant of the last view (microseconds); 0 before the first."""
+        return 0 if self.history.view is None else self.history.view.as_of
+
+    @property
     def policy(self) -> str:
         return self.compiled.graph.policy
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Literal
 
 from msgspec import Struct
 
 from killswitch.engine.state import level_in_force, partial_in_force, stage_in_force
-from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
+from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
@@ -117,6 +118,26 @@ class MachineStatus(Struct, frozen=True):
     """False for a stage that fired without latching: see `held_back`, else accounts could not be read."""
     held_back: bool = False
     """Whether the stage fired and its `where` was true for no position, so that nothing of it is closed."""
+    breaker: BreakerState | None = None
+    """The state of a circuit breaker; None for a policy with stages."""
+    disabled: Disabled | None = None
+    """Why and until when the policy does not fire; None if it is on."""
+
+
+BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled"]
+
+
+def breaker_state(evaluator: ScopeEvaluator) -> BreakerState | None:
+    """The state of a circuit breaker; None for a policy with stages. A tripped one stays so while it is disabled."""
+    if not evaluator.compiled.graph.is_breaker:
+        return None
+    state, now = evaluator.state, evaluator.now
+    if level_in_force(state):
+        rested = state.cooldown_until is None or now >= state.cooldown_until
+        return "recovering" if rested and state.reset_since is not None and not state.by_hand else "tripped"
+    if evaluator.compiled.is_disabled(now):
+        return "disabled"
+    return "warning" if evaluator.warned else "active"
 
 
 def status(evaluator: ScopeEvaluator) -> MachineStatus:
@@ -146,6 +167,8 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         ),
         latched=partial is None,
         held_back=partial is not None and partial.held_back,
+        breaker=breaker_state(evaluator),
+        disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
     )  # fmt: skip
 
 
