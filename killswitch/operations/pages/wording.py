@@ -225,9 +225,8 @@ def stage_label(machine: MachineStatus) -> str:
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
     """What a policy does on a scope without a latch: nothing, a close that waits, or a lock on suspicion."""
     if machine.disabled is not None:
-        yield one_line(
-            f"disabled until {instant(from_micros(machine.disabled.until))}, it fires nothing: {machine.disabled.reason}"
-        )
+        until = instant(from_micros(machine.disabled.until))
+        yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(

@@ -205,7 +205,7 @@ class Stage(Response, Level):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["any"]}, {"required": ["all"]}]})
 
 
-class Breaker(Response):
+class CircuitBreaker(Response):
     """A circuit breaker: active, tripped while its trigger has fired, recovering, and active again."""
 
     trip: Trigger
@@ -301,7 +301,7 @@ TRIPPED = "tripped"
 class BreakerSpec(Watch):
     """A circuit breaker: a policy with a single stage, which warns, trips and recovers."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     """The circuit breaker, in place of `triggers` and `stages`."""
 
     @property
