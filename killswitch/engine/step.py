@@ -24,9 +24,8 @@ from killswitch.engine.state import (
     stage_in_force,
 )
 from killswitch.graph.nodes import Graph, Stage
-from killswitch.model.instant import HOUR
+from killswitch.model.instant import DAY
 
-DAY = 24 * HOUR
 SAME = 1e-9
 """Relative tolerance within which unit values are equal."""
 

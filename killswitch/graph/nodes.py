@@ -100,6 +100,27 @@ def is_true(index: int, wanted: bool = True) -> Compare:
     return Compare(">=" if wanted else "<", SignalRead(index), Number(1.0))
 
 
+class AdaptiveRule(Struct, frozen=True):
+    """A threshold that is computed: a quantile of the signal's own past, or a multiple of another signal.
+
+    Times are microseconds. It lies between `floor` and `cap`; `initial` applies until it can be computed.
+    """
+
+    floor: float
+    cap: float
+    initial: float
+    quantile: float | None = None
+    history: int = 0
+    """How far back the quantile looks."""
+    block: int = 0
+    """One sample is the maximum of a block of this length: the window of the signal, 15m if it has none."""
+    times: float | None = None
+    column: int | None = None
+    """The column of the signal that the threshold is a multiple of."""
+    identity: str = ""
+    """What is stored with a computed threshold: after an edit of the trigger it begins again."""
+
+
 class Threshold(Struct, frozen=True):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
@@ -108,6 +129,8 @@ class Threshold(Struct, frozen=True):
     value: float
     written: str
     """Text of the value in the policy: `4.5%`."""
+    adaptive: AdaptiveRule | None = None
+    """How it is computed; then `value` is the initial one."""
 
 
 @frozen_from(

@@ -56,7 +56,7 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
     A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
     """
     found, early = [], []
-    late = overdue(evaluator.compiled.machine, evaluator.state.triggers, now)
+    late = overdue(evaluator.machine, evaluator.state.triggers, now)
     for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
         key = f"trigger/{evaluator.policy}/{evaluator.scope}/{trigger.name}"
@@ -86,11 +86,12 @@ def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
     graph, columns = evaluator.compiled.graph, evaluator.columns
     found: list[Alert] = []
     may_begin = evaluator.state.level == 0 and not evaluator.eligible
-    for trigger in graph.triggers if columns is not None else ():
+    for i, trigger in enumerate(graph.triggers if columns is not None else ()):
+        limit = evaluator.limit_of(i)
         for share in trigger.warn_at:
-            if trigger.threshold is None or columns is None:
+            if trigger.threshold is None or columns is None or limit is None:
                 continue
-            level, index = share * trigger.threshold.value, trigger.threshold.index
+            level, index = share * limit, trigger.threshold.index
             key = f"{trigger.name}/{share:g}"
             is_warned = key in evaluator.warned
             begins = may_begin and columns.lo[index] >= level

@@ -16,6 +16,7 @@ from killswitch.graph.problems import Findings
 from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.policy import Stage as WrittenStage
+from killswitch.policy.schema.scalars import Quantity
 from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
@@ -179,7 +180,7 @@ def _unexplained(policy: AnyPolicy, found: Findings) -> None:
             continue
         for comparison, holds in _HOLD_AT_ZERO.items():
             written = getattr(trigger, comparison)
-            if written is not None and holds(written.value):
+            if isinstance(written, Quantity) and holds(written.value):
                 message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
                 fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
                 found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)

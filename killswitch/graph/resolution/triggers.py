@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations, arguments_of_keys
 from killswitch.graph.expressions.conditions import text_condition
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
+    AdaptiveRule,
     Compare,
     ComparisonOp,
     ConditionNode,
@@ -21,10 +23,10 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import Findings, Problem, signal_problem
 from killswitch.graph.wording import percent, signals_of
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import MINUTE, SECOND
 from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
-from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
+from killswitch.policy.schema.trigger import COMPARISONS, Adaptive, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
@@ -79,7 +81,7 @@ def trigger(name: str, policy: AnyPolicy, columns: SignalIndex, found: Findings)
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
         held = None if condition is None else expression_threshold(condition, written.when)
     else:
-        spec, held = _signal(written, path, found), None
+        spec, held = _signal(written.signal, path, found), None
         if isinstance(spec, BoolSignal):
             condition = truth(spec, written, path, columns, found)
         elif spec is not None:
@@ -142,12 +144,56 @@ def threshold(
         fix = f"write one of {', '.join(COMPARISONS)}, with a number"
         found.error("KS3007", (*path, "is"), f"`{spec.name}` is a {spec.unit}, and not true or false", fix, key=True)
         return None
-    quantity: Quantity = getattr(written, key)
-    if not _unit_fits(spec, quantity, (*path, key), policy, found):
-        return None
+    limit: Quantity | Adaptive = getattr(written, key)
     scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
-    index = columns.of(SignalRef(spec.name, values))
-    return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+    reference = SignalRef(spec.name, values)
+    if isinstance(limit, Adaptive):
+        bounds = (limit.floor, limit.initial, limit.cap)
+        names = ("floor", "initial", "cap")
+        if not all(
+            _unit_fits(spec, each, (*path, key, name), policy, found) for each, name in zip(bounds, names, strict=True)
+        ):
+            return None
+        index = columns.of(reference)
+        rule = adaptive_rule(
+            limit, [float(each.value * scale) for each in bounds], reference, (*path, key), columns, found
+        )
+        written_as = f"adaptive, {limit.floor.written} to {limit.cap.written}"
+        return None if rule is None else Threshold(index, OPERATORS[key], rule.initial, written_as, rule)
+    if not _unit_fits(spec, limit, (*path, key), policy, found):
+        return None
+    return Threshold(columns.of(reference), OPERATORS[key], float(limit.value * scale), limit.written)
+
+
+DEFAULT_BLOCK = 15 * MINUTE
+"""The block of a signal without a window (microseconds)."""
+
+
+def adaptive_rule(
+    written: Adaptive, bounds: Sequence[float], signal: SignalRef, path: Path, columns: SignalIndex, found: Findings
+) -> AdaptiveRule | None:
+    """The rule of a computed threshold; None if its bounds are out of order, or its other signal is wrong.
+
+    `bounds`: floor, initial and cap in the unit of the signal.
+    """
+    floor, initial, cap = bounds
+    if not 0 < floor <= initial <= cap:
+        message, fix = "floor, initial and cap are not above 0 and in this order", "write 0 < floor <= initial <= cap"
+        found.error("KS3072", path, message, fix, key=True)
+        return None
+    if written.quantile is not None and written.history is not None:
+        identity = f"{signal}/{written.quantile}/{written.history}/{bounds}"
+        block = signal.window or DEFAULT_BLOCK
+        return AdaptiveRule(floor, cap, initial, float(written.quantile), written.history, block, identity=identity)
+    if written.of is None or written.times is None:
+        return None  # the document is only partly readable
+    spec = _signal(written.of.signal, (*path, "of"), found)
+    values = None if spec is None else arguments_of_keys(spec, written.of, (*path, "of"), columns.declared, found)
+    if spec is None or values is None:
+        return None
+    other = SignalRef(spec.name, values)
+    identity = f"{signal}/{written.times}/{other}/{bounds}"
+    return AdaptiveRule(floor, cap, initial, times=float(written.times), column=columns.of(other), identity=identity)
 
 
 def expression_threshold(condition: ConditionNode, text: str) -> Threshold | None:
@@ -161,15 +207,15 @@ def expression_threshold(condition: ConditionNode, text: str) -> Threshold | Non
     return Threshold(step.index, op, step.value, written)
 
 
-def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
-    """The signal of the trigger, if it is one of the scope that has no text; else None."""
+def _signal(name: str, path: Path, found: Findings) -> SignalSpec | None:
+    """The signal that is named below `path`, if it is one of the scope that has no text; else None."""
     if found.gaps.is_hole((*path, "signal")):
         return None
-    problem = signal_problem(written.signal, "scope")
+    problem = signal_problem(name, "scope")
     if problem is not None:
-        found.error(problem[0], (*path, "signal"), problem[1], problem[2])
+        found.error(problem[0], (*path, "signal"), *problem[1:])
         return None
-    spec = BY_NAME[written.signal]
+    spec = BY_NAME[name]
     if isinstance(spec, TextSignal):
         fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)

@@ -117,6 +117,19 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
         yield Breach("KS2202", at, f"trigger `{at[-1]}` compares its signal with nothing", fix)
     if "when" not in trigger:
         yield from _one_comparison(at, trigger)
+        for key in written:
+            yield from _adaptive((*at, key), trigger[key])
+
+
+def _adaptive(at: Path, threshold: object) -> Iterator[Breach]:
+    """Check that a computed threshold is either a quantile of a history, or a multiple of a signal."""
+    if not isinstance(threshold, dict):
+        return
+    quantile, multiple = {"quantile", "history"} & threshold.keys(), {"times", "of"} & threshold.keys()
+    if len(quantile) + len(multiple) != 2 or len(quantile) == 1:
+        fix = "write `quantile: 99%, history: 30d`, or `times: 6.5, of: {signal: …}`"
+        message = "a computed threshold is either a quantile of a history or a multiple of a signal"
+        yield Breach("KS2211", at, message, fix)
 
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
