@@ -25,6 +25,7 @@ from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, re
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder
+from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, MachineState, decoded
 from killswitch.model.words import ChangeCause, Severity
@@ -80,6 +81,7 @@ class StoredEvaluator(Struct):
     paged: LastPage | None = None
     warned: dict[str, int] = {}
     adaptive: dict[str, StoredThreshold] = {}
+    counted: list[tuple[int, int]] = []
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -158,6 +160,8 @@ class ScopeEvaluator:
         """The warnings of shares of thresholds, and that recoveries are used up."""
         self.warned: dict[str, int] = {}
         """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
+        self.counted: list[tuple[int, int]] = []
+        """When closes with a daily cap selected positions (microseconds), and how many."""
         self.unfired: dict[str, tuple[Alert, ...]] = {}
         """Stage → why it did not fire, or did not latch, though its triggers are confirmed."""
         self.paged: LastPage | None = None
@@ -215,6 +219,15 @@ class ScopeEvaluator:
         value = restated(fired_at, fired, correction)
         self.state = replace(self.state, fired_value=value)
         self.cost *= value / fired if fired > 0.0 else 1.0
+
+    def left_today(self, cap: int, now: int) -> int:
+        """How many positions closes with this daily cap may still select at `now`."""
+        return max(0, cap - sum(count for at, count in self.counted if now - at < DAY))
+
+    def count_today(self, positions: int, now: int) -> None:
+        """Count the positions that a capped close has selected at `now`; those of more than a day ago are dropped."""
+        if positions:
+            self.counted = [*(each for each in self.counted if now - each[0] < DAY), (now, positions)]
 
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""
@@ -401,7 +414,7 @@ class ScopeEvaluator:
             StoredEvaluator(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
                 self.suspicions, self.suspected, self.paged, self.warned,
-                {names[i]: each.state() for i, each in self.adaptive.items()},
+                {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted,
             )
         )  # fmt: skip
 
@@ -430,7 +443,7 @@ class ScopeEvaluator:
             raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
-        self.warned = dict(kept.warned)
+        self.warned, self.counted = dict(kept.warned), kept.counted
         for i, threshold in self.adaptive.items():
             if (stored_threshold := kept.adaptive.get(self.compiled.trigger_names[i])) is not None:
                 threshold.restore(stored_threshold)
