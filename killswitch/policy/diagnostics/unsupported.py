@@ -229,7 +229,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "key",
-        "recovery ramp resume reopen",
+        "ramp resume reopen",
         "trading again in steps after a stage",
         "`reset: {auto: {when: …, for: …}}`, which ends the stage and its lock at once",
     ),
