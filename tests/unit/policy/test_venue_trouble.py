@@ -57,7 +57,7 @@ def test_an_outage_of_half_a_minute_does_nothing(policies: PolicySet) -> None:
 
 
 def test_an_outage_of_two_minutes_locks_and_ends_by_itself(policies: PolicySet) -> None:
-    """45 s after the last answer it locks, with the first answer it cancels entries too, and ten minutes later it ends."""
+    """45 s after the last answer it locks, with the next answer it cancels entries, and it ends ten minutes later."""
     assert course(policies, outage(120), 1200) == [
         ("lock-venue", 90, 0), ("lock-venue", 180, 0), ("reset", 795, 0),
     ]  # fmt: skip
