@@ -48,7 +48,7 @@ from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
-from killswitch.policy.schema.policy import PolicyDocument
+from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
@@ -220,6 +220,8 @@ def _graph(
         groups=groups,
         place=found.place(("metadata", "name")),
         labels=tuple(sorted(document.metadata.labels.items())),
+        variant=policy.variant,
+        is_breaker=isinstance(policy, BreakerSpec),
     )
 
 

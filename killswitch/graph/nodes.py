@@ -100,6 +100,27 @@ def is_true(index: int, wanted: bool = True) -> Compare:
     return Compare(">=" if wanted else "<", SignalRead(index), Number(1.0))
 
 
+class AdaptiveRule(Struct, frozen=True):
+    """A threshold that is computed: a quantile of the signal's own past, or a multiple of another signal.
+
+    Times are microseconds. It lies between `floor` and `cap`; `initial` applies until it can be computed.
+    """
+
+    floor: float
+    cap: float
+    initial: float
+    quantile: float | None = None
+    history: int = 0
+    """How far back the quantile looks."""
+    block: int = 0
+    """One sample is the maximum of a block of this length: the window of the signal, 15m if it has none."""
+    times: float | None = None
+    column: int | None = None
+    """The column of the signal that the threshold is a multiple of."""
+    identity: str = ""
+    """What is stored with a computed threshold: after an edit of the trigger it begins again."""
+
+
 class Threshold(Struct, frozen=True):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
@@ -108,10 +129,12 @@ class Threshold(Struct, frozen=True):
     value: float
     written: str
     """Text of the value in the policy: `4.5%`."""
+    adaptive: AdaptiveRule | None = None
+    """How it is computed; then `value` is the initial one."""
 
 
 @frozen_from(
-    ThresholdTrigger, ExpressionTrigger, by_hand=["when", "signal", "is", *ARGUMENTS, *COMPARISONS],
+    ThresholdTrigger, ExpressionTrigger, by_hand=["when", "signal", "is", "warn_at", *ARGUMENTS, *COMPARISONS],
     confirm="confirm.micros", confirm_ticks="confirm.ticks",
 )  # fmt: skip
 class Trigger(Struct, frozen=True):
@@ -130,6 +153,8 @@ class Trigger(Struct, frozen=True):
     place: Place
     rearms: bool = False
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
+    warn_at: tuple[float, ...] = ()
+    """Shares of the threshold at which a warning is sent, ascending."""
 
 
 @frozen_from(schema.Auto, by_hand=["when"], hold="for")
@@ -138,6 +163,10 @@ class AutoReset(Struct, frozen=True):
 
     condition: int
     hold: int
+    at_most: int | None = None
+    """Automatic resets within 24 hours, after which a firing is reset by hand; None: any number."""
+    accept: bool = False
+    """Whether start and peak become the present unit value."""
 
 
 @frozen_from(schema.AttributionRule, source_at_least=("source_at_least", float))
@@ -181,6 +210,14 @@ class Stage(Struct, frozen=True):
     on_breach: Literal["page", "cancel", "close"] = "page"
     breach: BreachRule | None = None
     """None only if `on_breach` does not close."""
+
+
+@frozen_from(schema.Disabled)
+class Disabled(Struct, frozen=True):
+    """Why a policy does not fire, and the instant (microseconds) from which it does again."""
+
+    reason: str
+    until: int
 
 
 Stages = tuple[Stage, ...]
@@ -234,6 +271,7 @@ frozen_from(schema.Reference, venues="rates_from", declared="otherwise")(Referen
 
 @frozen_from(
     schema.PolicySpec,
+    schema.BreakerSpec,
     tolerance=("unexplained.tolerance", float),
     flow_grace="unexplained.flow_grace",
     closes_unexplained=("on_unexplained", lambda written: written == "close"),
@@ -258,7 +296,7 @@ class EquityRule(Struct, frozen=True):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-@frozen_from(schema.PolicySpec, by_hand=["triggers", "stages", "variants"])
+@frozen_from(schema.PolicySpec, schema.BreakerSpec, by_hand=["triggers", "stages", "variant", "variants", "breaker"])
 class Graph(Struct, frozen=True):
     """One policy, compiled."""
 
@@ -282,6 +320,10 @@ class Graph(Struct, frozen=True):
     """Selected variant of the policy; None: the triggers as written."""
     labels: tuple[tuple[str, str], ...] = ()
     """The policy's labels, sorted by key."""
+    disabled: Disabled | None = None
+    """Why and until when it does not fire; None: it is on."""
+    is_breaker: bool = False
+    """Whether it is a circuit breaker: a policy with a single stage."""
 
 
 class PolicySet(Struct, frozen=True):

@@ -84,6 +84,7 @@ def fire(
         decision = last.remarked(
             with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
         )
+        evaluator.count_today(proposal.counted, view.as_of)
         evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
         evaluator.fired(decision.id)
         return [*made, decision], issued
@@ -140,6 +141,7 @@ def _fire_partly(
     if not is_new:
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
+    evaluator.count_today(proposal.counted, now)
     evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued

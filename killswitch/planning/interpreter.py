@@ -198,7 +198,11 @@ class Interpreter:
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
-        stages, no_longer = stages_due(evaluator, view, moved.eligible)
+        is_disabled = evaluator.compiled.is_disabled(view.as_of)
+        evaluator.near = notices.recoveries_used_up(evaluator)
+        if evaluator.compiled.warns and not is_disabled:
+            evaluator.near += notices.warnings(evaluator, view.as_of)
+        stages, no_longer = stages_due(evaluator, view, () if is_disabled else moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         known = self._commands.last_known
@@ -246,8 +250,9 @@ class Interpreter:
             evaluator.state = replace(evaluator.state, waiting=None)
             return decisions, issued
         decisions.append(reset_record(evaluator, now, self._policies, event))
-        evaluator.state = reset()
-        evaluator.history.rebase(accept=event is not None)
+        accepts = event is not None or evaluator.resets_accepting()
+        evaluator.state = reset(evaluator.state, now, automatic=event is None)
+        evaluator.history.rebase(accept=accepts)
         return decisions, issued
 
     def _reset_orphans(self, event: Event, now: int) -> tuple[list[Decision], list[Notice]]:
@@ -309,7 +314,10 @@ class Interpreter:
         return together(
             evaluator.alerts
             for evaluator in self._evaluators
-            if evaluator.unknown is not NO_ALERTS or evaluator.unfired or evaluator.state.waiting
+            if evaluator.unknown is not NO_ALERTS
+            or evaluator.near != NO_ALERTS
+            or evaluator.unfired
+            or evaluator.state.waiting
         )
 
     @property

@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.engine.state import PendingClose
 from killswitch.engine.step import bits, overdue
 from killswitch.graph.wording import signals_of, span
-from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
@@ -17,7 +17,7 @@ from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
-from killswitch.render.formats import instant
+from killswitch.render.formats import count_of, instant
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 
@@ -56,7 +56,7 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
     A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
     """
     found, early = [], []
-    late = overdue(evaluator.compiled.machine, evaluator.state.triggers, now)
+    late = overdue(evaluator.machine, evaluator.state.triggers, now)
     for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
         key = f"trigger/{evaluator.policy}/{evaluator.scope}/{trigger.name}"
@@ -69,6 +69,55 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
         since = evaluator.state.triggers.unknown_since[i]
         found.append(Alert(key, severity, text, group, f"{trigger.name} is no longer unknown", since))
     return Alerts(tuple(found), tuple(early))
+
+
+WARNED_BELOW = 0.9
+"""The part of a warning's share below which the value must stay for the warning to be over."""
+WARNED_FOR = 300 * SECOND
+"""How long it must stay there (microseconds)."""
+
+
+def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
+    """The shares of thresholds (`warn_at`) that are reached, each a warning of its own.
+
+    A share counts as reached from the lower end of the value, and is over once the upper end has been below 90% of it
+    for five minutes. What trips at the same evaluation, or has, sends no new warning.
+    """
+    graph, columns = evaluator.compiled.graph, evaluator.columns
+    found: list[Alert] = []
+    may_begin = evaluator.state.level == 0 and not evaluator.eligible
+    for i, trigger in enumerate(graph.triggers if columns is not None else ()):
+        limit = evaluator.limit_of(i)
+        for share in trigger.warn_at:
+            if trigger.threshold is None or columns is None or limit is None:
+                continue
+            level, index = share * limit, trigger.threshold.index
+            key = f"{trigger.name}/{share:g}"
+            is_warned = key in evaluator.warned
+            begins = may_begin and columns.lo[index] >= level
+            if begins or (is_warned and columns.hi[index] >= WARNED_BELOW * level):
+                evaluator.warned[key] = now
+            elif not is_warned:
+                continue
+            elif now - evaluator.warned[key] >= WARNED_FOR:
+                del evaluator.warned[key]
+                continue
+            text = f"{trigger.name} has reached {share:.0%} of its threshold ({trigger.threshold.written})"
+            over = f"{trigger.name} is below {WARNED_BELOW * share:.0%} of its threshold again"
+            alert_key = f"near/{evaluator.policy}/{evaluator.scope}/{key}"
+            found.append(Alert(alert_key, "warning", text, _group(evaluator, "warning", trigger.name), over))
+    return Alerts(tuple(found))
+
+
+def recoveries_used_up(evaluator: ScopeEvaluator) -> Alerts:
+    """A stage that is not reset automatically any more, because it was as often as it may be within 24 hours."""
+    state = evaluator.state
+    if not state.by_hand:
+        return NO_ALERTS
+    times = count_of(len(state.recovered), "automatic reset")
+    text = f"{state.stage} has fired after {times} within 24 hours: it stays until it is reset by hand"
+    key = f"recoveries/{evaluator.policy}/{evaluator.scope}"
+    return Alerts((Alert(key, "page", text, _group(evaluator, "warning", state.stage or "")),))
 
 
 def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:

@@ -45,6 +45,8 @@ class Proposal(Struct, frozen=True):
     is_held_back: bool
     is_partial: bool
     blocked: tuple[Blocked, ...]
+    counted: int = 0
+    """The number of positions that count for a daily cap."""
 
 
 _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
@@ -79,7 +81,13 @@ def propose(
     decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
     selects_none = combined.should_select and not combined.targets
     return Proposal(
-        stage, decision, selects_none, selects_none and combined.is_held_back, book.is_partial, unwound.blocked
+        stage,
+        decision,
+        selects_none,
+        selects_none and combined.is_held_back,
+        book.is_partial,
+        unwound.blocked,
+        len(combined.counted),
     )
 
 
@@ -228,6 +236,7 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
+        frozenset[PnlKey]().union(*(each.counted for each in planned)),
     )
 
 

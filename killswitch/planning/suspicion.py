@@ -151,7 +151,7 @@ def _suspected_stage(evaluator: ScopeEvaluator, view: ScopeView, *, locks: bool)
     `locks`: consider only stages with a lock; None while the lock of the latched stage holds. Triggers that confirm
     over time count only if they are confirmed already: a suspicion ends before they would be.
     """
-    machine, state = evaluator.compiled.machine, evaluator.state
+    machine, state = evaluator.machine, evaluator.state
     if locks and _is_locked(evaluator, view.as_of):
         return None
     true = evaluator.conditions_if_lost(view)

@@ -85,6 +85,8 @@ class Axioms(Struct, frozen=True, kw_only=True):
     grows_with: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
     at_most: tuple[str, ...] = ()
+    is_kept: bool = False
+    """Whether closing cannot lower it: a loss from a start, a capital or a peak stays until an operator resets."""
 
 
 NO_AXIOMS = Axioms()

@@ -130,7 +130,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _equity_signal(
         name="equity.drawdown_from_peak",
-        axioms=NO_AXIOMS,
+        axioms=Axioms(is_kept=True),
         unit="fraction",
         measures="loss",
         meaning="Fall of the unit value from its highest since the start or the last reset by hand.",
@@ -144,7 +144,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _equity_signal(
         name="equity.loss_from_start",
-        axioms=Axioms(at_most=("equity.drawdown_from_peak",)),
+        axioms=Axioms(at_most=("equity.drawdown_from_peak",), is_kept=True),
         unit="fraction",
         measures="loss",
         meaning=(

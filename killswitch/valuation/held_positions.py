@@ -7,7 +7,7 @@ object serves later snapshots for as long as they report the same positions and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -22,10 +22,8 @@ from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
     PnlKey,
-    liquidation_distance,
     merge_rows,
     notional,
-    sign,
     unrealized,
 )
 from killswitch.valuation.trust import are_open
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Booleans = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
 SizeKey = tuple[str, Side]
@@ -85,6 +84,20 @@ class PositionSizes:
     def keys(self) -> list[PnlKey]:
         """The key of every row, in order."""
         return [*zip(repeat(self._account), self.symbols, self.sides, strict=False)]
+
+    @computed_once
+    def _members(self) -> dict[tuple[str, ...], Booleans]:
+        return {}
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which rows are in one of these symbols."""
+        import numpy as np
+
+        found = self._members.get(symbols)
+        if found is None:
+            wanted = frozenset(symbols)
+            found = self._members[symbols] = np.array([symbol in wanted for symbol in self.symbols], dtype=np.bool_)
+        return found
 
     @computed_once
     def contracts(self) -> Mapping[SizeKey, Decimal]:
@@ -211,23 +224,50 @@ class HeldPositions:
         """One of `COLUMNS` as float64, a number for each merged position; NaN is unknown."""
         found = self._floats.get(column)
         if found is None:
-            found = self._floats[column] = _float_column(self._values(column))
+            made = self._liquidation_distances() if column == "liquidation_distance" else self._values(column)
+            found = self._floats[column] = _float_column(made)
         return found
+
+    def _rows_with(self, *numbers: Callable[[Position], Decimal | None]) -> Sequence[Position]:
+        """The merged positions; as reported, which is faster, where all of them have these numbers, and sane ones."""
+        if self.sizes.are_plain and all(are_sane([read(row) for row in self.reported]) for read in numbers):
+            return self.reported
+        return self.merged
+
+    def _liquidation_distances(self) -> Sequence[float]:
+        """The distance of each merged position, as `liquidation_distance` computes it, in float64."""
+        import numpy as np
+
+        rows = self._rows_with(lambda row: row.mark_price, lambda row: row.liquidation_price)
+        marks = np.array([_float(row.mark_price) for row in rows])
+        prices = np.array([_float(row.liquidation_price) for row in rows])
+        signs = self.floats("sign")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = signs * (marks - prices) / marks
+        away[~(marks > 0.0) | ((signs < 0.0) & (prices <= 0.0))] = np.nan  # no short has such a liquidation price
+        found: list[float] = np.maximum(away, 0.0).tolist()  # keeps NaN
+        return found
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which merged positions are in one of these symbols; the same array for as long as nothing is traded."""
+        import numpy as np
+
+        if self.sizes.are_plain:
+            return self.sizes.members(symbols)
+        return np.array([position.symbol in symbols for position in self.merged], dtype=np.bool_)
 
     def _values(self, column: str) -> Sequence[Decimal | int | None]:
         match column:
             case "sign":
-                return [*map(sign, self.merged)]
+                return [1 if side == "long" else -1 for side in self._sides()]
             case "contracts":
-                return [position.contracts for position in self.merged]
+                return self.sizes.rows if self.sizes.are_plain else [position.contracts for position in self.merged]
             case "notional":
                 return self.notionals
             case "unrealised":
                 if self.sizes.are_plain and self.pnl is not None:
                     return [*self.pnl.values()]
                 return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
-            case "liquidation_distance":
-                return [*map(liquidation_distance, self.merged)]
             case _:
                 raise LookupError(f"there is no column {column}")
 
@@ -235,7 +275,11 @@ class HeldPositions:
         return self.rules.get((self.name, position.symbol))
 
 
-def _float_column(values: Sequence[Decimal | int | None]) -> Floats:
+def _float(value: Decimal | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _float_column(values: Sequence[Decimal | float | None]) -> Floats:
     import numpy as np
 
     column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)

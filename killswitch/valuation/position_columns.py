@@ -19,7 +19,7 @@ from killswitch.valuation.held_positions import BookExposure, HeldPositions
 from killswitch.valuation.position_measures import ZERO
 
 if TYPE_CHECKING:
-    from killswitch.valuation.held_positions import Floats
+    from killswitch.valuation.held_positions import Booleans, Floats
 
 ONE = Decimal(1)
 _MONEY = frozenset({"notional", "unrealised"})
@@ -78,6 +78,13 @@ class PositionColumns:
         """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
         gross = self.notional.sum()
         return self.notional / (gross or float("nan"))
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which positions are in one of these symbols."""
+        import numpy as np
+
+        found = [held.members(symbols) for held, _ in self._parts]
+        return found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, dtype=np.bool_)
 
     def reason(self, column: str) -> str | None:
         """The first position whose number in `column` is unknown, as a text; None if all are known."""

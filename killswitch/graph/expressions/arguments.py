@@ -13,7 +13,7 @@ from killswitch.graph.expressions.tree import is_literal
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, Problem, unknown_name
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import Quantity, duration, venue_name
-from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.policy.schema.trigger import SignalOf, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
 from killswitch.signals.arguments import Argument, Declared, Value, example_text, in_key
@@ -44,7 +44,7 @@ NO_DECLARATIONS = Declarations()
 
 
 def arguments_of_keys(
-    spec: SignalSpec, written: ThresholdTrigger, path: Path, declared: Declarations, found: Findings
+    spec: SignalSpec, written: ThresholdTrigger | SignalOf, path: Path, declared: Declarations, found: Findings
 ) -> tuple[Value, ...] | None:
     """The values of the arguments of `spec`; None if one is missing, superfluous or invalid, which is reported."""
     given = dict(written.given())

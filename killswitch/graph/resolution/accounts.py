@@ -12,7 +12,7 @@ from killswitch.graph.resolution.references import Documents, diagnostics_of, ma
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy
 
 
 def check_accounts(everything: Documents) -> list[Diagnostic]:
@@ -83,9 +83,7 @@ _SETTLED: Final = ("swap", "future")
 """Markets whose positions settle in one currency."""
 
 
-def check_reference(
-    policy: PolicySpec, documents: Sequence[Document], others: FaultyDocuments, found: Findings
-) -> None:
+def check_reference(policy: AnyPolicy, documents: Sequence[Document], others: FaultyDocuments, found: Findings) -> None:
     """Warn of a reference currency without possible rates, or with parts that have no effect."""
     written, each = policy.reference, policy.scope.each
     if written is None or found.gaps.has_flaw(("spec", "scope")) or found.gaps.has_flaw(("spec", "reference")):
@@ -120,7 +118,7 @@ def check_reference(
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
 
 
-def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
+def check_currencies(policy: AnyPolicy, documents: Sequence[Document], found: Findings) -> None:
     """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
     flawed = any(found.gaps.has_flaw(("spec", key)) for key in ("scope", "reference"))

@@ -11,6 +11,7 @@ from killswitch.incident.record.close_causes import command_text, group_orders, 
 from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
+from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant, interval, money
@@ -213,14 +214,19 @@ def orphan_line(orphan: Orphan) -> str:
 
 
 def stage_label(machine: MachineStatus) -> str:
-    """The stage that fired and was not reset, and whether it latched."""
+    """The stage that fired and was not reset, and whether it latched; of a circuit breaker its state."""
+    if machine.breaker is not None:
+        return f"breaker {machine.breaker}"
     if machine.held_back:
         return f"{machine.stage} (fired, not latched: its `where` was true for no position)"
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
-    """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
+    """What a policy does on a scope without a latch: nothing, a close that waits, or a lock on suspicion."""
+    if machine.disabled is not None:
+        until = instant(from_micros(machine.disabled.until))
+        yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(

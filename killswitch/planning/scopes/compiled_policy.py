@@ -43,6 +43,15 @@ class CompiledPolicy(Struct, frozen=True):
     """Mask of the triggers that only stages which corroborate use."""
 
     @property
+    def warns(self) -> bool:
+        """Whether a trigger warns at shares of its threshold."""
+        return any(trigger.warn_at for trigger in self.graph.triggers)
+
+    def is_disabled(self, now: int) -> bool:
+        """Whether the policy is switched off at `now` (microseconds)."""
+        return self.graph.disabled is not None and now < self.graph.disabled.until
+
+    @property
     def trigger_names(self) -> tuple[str, ...]:
         return tuple(trigger.name for trigger in self.graph.triggers)
 

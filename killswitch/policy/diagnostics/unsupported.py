@@ -229,27 +229,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "key",
-        "disabled enabled disable mute snooze silence until",
-        "a rule that is switched off for a time",
-        "`mode: observe`, which records what the policy would have done",
-    ),
-    _entry(
-        "key",
-        "recovery ramp resume reopen",
+        "ramp resume reopen",
         "trading again in steps after a stage",
         "`reset: {auto: {when: …, for: …}}`, which ends the stage and its lock at once",
-    ),
-    _entry(
-        "key",
-        "warn_at warning warning_at warn",
-        "a warning at a part of the threshold",
-        "a stage of a lower level with `actions: []` and `notify`, as in `policies/circuit-breaker`",
-    ),
-    _entry(
-        "key",
-        "quantile adaptive times dynamic multiplier",
-        "a threshold computed from history",
-        "a fixed threshold, and `variants` for another regime",
     ),
     _entry(
         "key",
@@ -261,7 +243,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "key",
         "max_per_day max_trips max_fires repeat max_closes",
         "a limit on how often a stage fires",
-        "`cooldown`, or `reset: manual`, with which it fires once until a person resets it",
+        "`daily_cap` of a close, `at_most` of an automatic reset, or `reset: manual`, with which it fires once until a "
+        "person resets it",
     ),
     _entry(
         "key",
@@ -290,8 +273,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "document",
         "CircuitBreaker Breaker",
-        "a circuit breaker with states of its own",
-        "a `Policy` as in `policies/circuit-breaker`",
+        "a document kind for circuit breakers",
+        "`kind: Policy` with the key `breaker`",
     ),
     _entry(
         "document",

@@ -35,6 +35,10 @@ class Close(Part):
     """The ranking that orders the positions. Left out: `default`."""
     top: RankCount | None = None
     """The maximum number of positions, by rank. Left out: all selected positions."""
+    daily_cap: RankCount | None = None
+    """How many positions the closes of this policy that have a cap select on one scope within 24 hours. What is beyond
+    is not closed, and pages. A close without the key neither counts nor is limited: leave it out of the last level.
+    Left out: no cap."""
     worst: Fraction | None = None
     """The share of the positions, by rank and at least one, to select when attribution falls back to `worst_ranked`.
     Left out: all of them, or `top`."""

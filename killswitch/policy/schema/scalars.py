@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal, TypeVar, get_args
 
 from msgspec import Struct
 from pydantic import Discriminator, Field, Tag
 
-from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.words import Market
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Scalar
 
@@ -100,6 +101,18 @@ def breach_pause(value: object) -> int:
 def duration_or_zero(value: object) -> int:
     """The microseconds of a duration, which may be `0s`."""
     return 0 if written_micros(value) == 0 else duration(value)
+
+
+def moment(value: object) -> int:
+    """The microseconds since 1970 of a time with its zone, such as `2026-12-01T08:00:00Z`."""
+    fix = "write a date and time with its zone, such as 2026-12-01T08:00:00Z"
+    try:
+        found = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise MistakeError("KS2108", f"{quoted(value)} is not a time with its zone", fix)
+    return to_micros(found)
 
 
 def written_micros(value: object) -> int | None:
@@ -345,6 +358,7 @@ _DURATION_JSON = pattern_json(_DURATION.pattern, "90s", "15m", "6h", "2d", "250m
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
 BreachPause = Annotated[int, Scalar(breach_pause, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
+Moment = Annotated[int, Scalar(moment, {"type": "string", "format": "date-time"})]
 Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]
 Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]

@@ -7,7 +7,7 @@ documents with mistakes contain fillers, and no policy set is compiled from them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -61,6 +61,10 @@ _FIXES = {
 }
 
 
+def _as_it_is(path: Path) -> Path:
+    return path
+
+
 class Gaps(Struct, frozen=True):
     """The faulty places of a document: `holes` are the paths of fillers, `flaws` those of other mistakes."""
 
@@ -68,15 +72,19 @@ class Gaps(Struct, frozen=True):
     flaws: frozenset[Path] = frozenset()
     is_sound: bool = True
     """False when the YAML text itself has a problem, such as a duplicate key: names may then be missing anywhere."""
+    as_written: Callable[[Path], Path] = _as_it_is
+    """The path at which a value is written."""
 
     def is_hole(self, path: Path) -> bool:
         """Whether the value at `path` is a filler, or inside one."""
+        path = self.as_written(path)
         return any(path[:depth] in self.holes for depth in range(len(path) + 1))
 
     def has_flaw(self, path: Path) -> bool:
         """Whether there is a mistake in the value at `path`, inside it, or in a value that contains it."""
         if not self.is_sound or self.is_hole(path):
             return True
+        path = self.as_written(path)
         return any(hole[: len(path)] == path for hole in self.holes) or any(
             flaw[: len(path)] == path or path[: len(flaw)] == flaw for flaw in self.flaws
         )

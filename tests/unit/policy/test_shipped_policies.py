@@ -19,7 +19,7 @@ HOUR = 60 * MINUTE
 
 SETS = (
     "circuit-breaker", "futures-component-risk", "futures-concentrated", "futures-degross", "futures-directional",
-    "futures-drawdown", "spot-drawdown",
+    "futures-drawdown", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
 
 

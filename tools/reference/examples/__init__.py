@@ -46,8 +46,9 @@ def read_examples() -> Examples:
         path = FOLDER / f"{kind}.yaml"
         if path.exists():
             texts[kind] = path.read_text(encoding="utf-8")
-            for part, key, value in walk(document, YAML(typ="safe", pure=True).load(texts[kind])):
-                values.setdefault(part, {}).setdefault(key, value)
+            for written in YAML(typ="safe", pure=True).load_all(texts[kind]):
+                for part, key, value in walk(document, written):
+                    values.setdefault(part, {}).setdefault(key, value)
     return Examples(texts, values)
 
 
