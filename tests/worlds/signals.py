@@ -34,6 +34,8 @@ def some_value(argument: Argument) -> Value:
             return "A"
         case "reference":
             return SymbolGroup("majors", ("A", "B"))
+        case "time" | "zone" | "days" | "labels":
+            return argument.example
         case _:
             return (least + most) / 2 if most < math.inf else max(least, 1.0)
 
