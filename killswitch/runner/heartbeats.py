@@ -11,8 +11,11 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec import json as msgjson
 
+from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Instant
 from killswitch.model.store import HEARTBEAT, Store, decoded
+from killswitch.runner.clock import ClockState, now_after
+from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True):
@@ -38,6 +41,12 @@ def beat(store: Store, name: str, at: datetime, progress: int | None) -> Heartbe
     found = Heartbeat(at, before.moved_at if before is not None and is_stuck else at, progress)
     store.put_live(HEARTBEAT + name, _ENCODER.encode(found))
     return found
+
+
+def tick_time_of(store: Store, clock: Clock) -> datetime:
+    """Now, as the next tick on the store would be dated, from the least of the last tick that says it."""
+    last = decoded(decode_last_tick, store.live(LIVE_NAME))
+    return now_after(None if last is None else last.clock or ClockState(last.as_of), clock)
 
 
 def last_heartbeats(store: Store) -> dict[str, Heartbeat]:

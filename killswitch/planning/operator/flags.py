@@ -13,6 +13,9 @@ from killswitch.planning.operator.closes import OPERATOR
 from killswitch.render.formats import instant
 from killswitch.signals.system_signals import flags_read
 
+FLAG_CHANGE = "flag-"
+"""How the subject of every notice about a flag begins: the id of its command, or of its end."""
+
 
 class OperatorFlags:
     """The flags in force. They belong to no policy, so that one which is added later reads them too."""
@@ -47,29 +50,35 @@ class OperatorFlags:
             if event.kind == "flag":
                 issued.append(self._applied(event, now))
         self.flags, expired = self.flags.without_expired(from_micros(now))
-        over = (_notice(now, it.scope, f"{_name(it)} is over: it was set {_until(it)}") for it in expired)
+        over = (
+            _notice(now, it.scope, f"{_name(it)} is over: it was set {_until(it)}", f"{FLAG_CHANGE}over/{it.name}")
+            for it in expired
+        )
         return [*issued, *over]
 
     def _applied(self, event: Event, now: int) -> Notice:
         before, scope = self.flags, event.scope or "portfolio"
         by = f"by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
         if event.flag is None or event.is_set is None:
-            return _notice(now, scope, "a flag was neither set nor cleared: the command names none", event, failed=True)
+            text = "a flag was neither set nor cleared: the command names none"
+            return _notice(now, scope, text, event.id, failed=True)
         if event.is_set and event.until is not None and to_micros(event.until) <= now:
             text = f"the flag {event.flag} was not set: it was to end at {instant(event.until)}, before this tick"
-            return _notice(now, scope, text, event, failed=True)
+            return _notice(now, scope, text, event.id, failed=True)
         self.flags = before.after(event)
         if event.is_set:
             flag = self.flags.in_force[-1]
-            return _notice(now, scope, f"{_name(flag)} is set {_until(flag)} {by}; {self._readers(flag.name)}", event)
+            return _notice(
+                now, scope, f"{_name(flag)} is set {_until(flag)} {by}; {self._readers(flag.name)}", event.id
+            )
         cleared = [flag for flag in before.in_force if flag not in self.flags.in_force]
         if not cleared:
             where = "" if event.scope is None else f" for {event.scope}"
             known = ", ".join(sorted({flag.name for flag in before.in_force})) or "none"
             text = f"the flag {event.flag} was not cleared: it is not set{where}. Set now: {known}"
-            return _notice(now, scope, text, event, failed=True)
+            return _notice(now, scope, text, event.id, failed=True)
         what = " and ".join(map(_name, cleared))
-        return _notice(now, scope, f"{what} {'are' if len(cleared) > 1 else 'is'} cleared {by}", event)
+        return _notice(now, scope, f"{what} {'are' if len(cleared) > 1 else 'is'} cleared {by}", event.id)
 
     def _readers(self, name: str) -> str:
         """Which policies read the flag: a name that none reads has no effect."""
@@ -85,7 +94,6 @@ def _until(flag: Flag) -> str:
     return "until it is cleared" if flag.until is None else f"until {instant(flag.until)}"
 
 
-def _notice(now: int, scope: str, text: str, event: Event | None = None, *, failed: bool = False) -> Notice:
+def _notice(now: int, scope: str, text: str, subject: str, *, failed: bool = False) -> Notice:
     kind: NoticeKind = "nothing_selected" if failed else "warning"
-    subject = None if event is None else event.id
     return Notice(from_micros(now), OPERATOR, scope, kind, "warning" if failed else "info", text, subject)
