@@ -17,7 +17,6 @@ from killswitch.signals.declaration import (
     NOT_NEGATIVE,
     UNBOUNDED,
     UNCHANGED,
-    Axioms,
     BoolSignal,
     ScopeSignal,
     SignalSpec,
@@ -176,7 +175,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         name="venue.latency_quantile",
         unit="milliseconds",
         arguments=(QUANTILE, WINDOW),
-        axioms=Axioms(grows_with=("q",)),
+        axioms=NO_AXIOMS,  # it grows with q only while both are known: a larger one needs more polls
         meaning=(
             "The quantile q of the latencies of an account's polls in the window, of the slowest account; by linear "
             "interpolation (type 7, NumPy's default). A poll without an answer counts with the time that it was waited "

@@ -50,9 +50,9 @@ def weekdays(text: str) -> frozenset[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         ends = [first, last] if dash else [first]
-        if wrong := [each for each in ends if each not in WEEKDAYS]:
+        if any(each not in WEEKDAYS for each in ends):
             fix = f"write {', '.join(WEEKDAYS)}, ranges such as mon-fri, several as sat,sun, or {ANY}"
-            raise FormError(f"`{wrong[0]}` is no weekday", fix)
+            raise FormError(f"`{text}` is no list of weekdays", fix)
         begin = WEEKDAYS.index(first)
         length = (WEEKDAYS.index(last) - begin) % 7 if dash else 0
         found.update((begin + day) % 7 for day in range(length + 1))
