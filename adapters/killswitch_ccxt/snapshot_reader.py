@@ -222,6 +222,7 @@ class SnapshotReader:
             complete=account_equity.is_complete,
             marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
             rates=account_equity.rates,
+            adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
         )
 
     async def _equity_alone(self) -> AccountEquity | None:
@@ -371,4 +372,5 @@ class SnapshotReader:
         )
 
     def _health(self, counters: RequestCounters, began: float) -> Health:
-        return counters.health(asyncio.get_running_loop().time() - began, self._skew.value)
+        seconds = asyncio.get_running_loop().time() - began
+        return counters.health(seconds, self._skew.value, self._client.limits(began))

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet, ScopeRule
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import AccountSnapshot, Market, Quality
+from killswitch.model.snapshot import AccountSnapshot, Health, Market, Quality
 from killswitch.model.store import Store
 from killswitch.model.venue import VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
@@ -33,11 +33,14 @@ class ArmedAccount(Struct, frozen=True):
     suspends: bool = False
     """Whether trading is suspended at the broker while a lock of mode `all` is in force."""
 
-    def unreadable(self, quality: Quality, reason: str) -> AccountSnapshot:
-        """The snapshot of this account when its venue could not be polled: no data, and the reason."""
+    def unreadable(self, quality: Quality, reason: str, health: Health | None = None) -> AccountSnapshot:
+        """The snapshot of this account when its venue could not be polled: no data, and the reason.
+
+        `health`: what is known of the poll nevertheless.
+        """
         return AccountSnapshot(
             account=self.name, venue=self.venue, market=self.market, currency=self.currency,
-            quality=quality, reason=reason,
+            quality=quality, reason=reason, health=health,
         )  # fmt: skip
 
 

@@ -48,6 +48,12 @@ def _record_text(text: str) -> str:
     return one_line(text)
 
 
+def _word(text: str) -> str:
+    from killswitch.policy.schema.scalars import venue_name
+
+    return venue_name(_record_text(text))
+
+
 def _size(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", text.strip())
     if found is None or (not found[2] and int(found[1])):
@@ -110,6 +116,8 @@ def file_errors(what: str) -> Iterator[None]:
 
 DURATION = ParsedParam("duration", _duration)
 """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
+WORD = ParsedParam("name", _word)
+"""A name as policies write it: no spaces."""
 SIZE = ParsedParam("size", _size)
 """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
 RECORD_TEXT = ParsedParam("text", _record_text)

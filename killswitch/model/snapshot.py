@@ -350,7 +350,7 @@ OrderFate = Literal["pending", "unconfirmed", "accepted", "rejected", "done"]
 
 class OwnOrder(Struct, frozen=True, gc=False, omit_defaults=True):
     """An order that the runner itself sent, by its journal: every unfinished one, and each whose fate became known
-    since the last snapshot.
+    since the last scheduled snapshot, so that passes between two ticks may repeat it.
 
     `reason` says why the venue refused it. A refusal of a reduce-only order because nothing is left to close is `done`.
     """

@@ -76,6 +76,10 @@ ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
 LOCKED_BOOKS = "locked_books"
 """The live blob with the books of locked accounts (`killswitch.planning.lock_breach`)."""
+FLAGS = "flags"
+"""The live blob with the flags that operators have set (`killswitch.model.flags`)."""
+HEARTBEAT = "heartbeat/"
+"""How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.heartbeats`)."""
 
 
 class TickRecord(Struct, frozen=True):
@@ -96,7 +100,7 @@ class TickRecord(Struct, frozen=True):
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
-    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`."""
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -279,6 +283,9 @@ class Store(Journal, Outbox, Protocol):
         """Replace a small named blob that `status` reads (last tick, health)."""
 
     def live(self, name: str) -> bytes | None: ...
+
+    def live_under(self, prefix: str) -> Mapping[str, bytes]:
+        """The live blobs whose names begin with `prefix`, without it; with what other processes have written."""
 
     def leave_sign_of_life(self, blob: bytes) -> None:
         """Answer probes of this process with `blob`, without the store; does nothing where nobody can reach it."""

@@ -17,6 +17,7 @@ from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import Graph, PolicySet, Stages
 from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
@@ -30,6 +31,7 @@ from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
+from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.scopes.compiled_policy import view_of
 from killswitch.planning.scopes.corroboration import PricesOf
@@ -86,6 +88,7 @@ class Interpreter:
         self._active: dict[str, Targets] = {}
         self._seen_events: dict[str, int] = {}
         self._commands = OperatorCommands(policies)
+        self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
         self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
@@ -99,12 +102,14 @@ class Interpreter:
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
         locked_books: bytes | None = None,
+        flags: bytes | None = None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
+        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last;
+        `flags`: what `changed_flags()` did.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -112,6 +117,7 @@ class Interpreter:
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
+        self._flags.restore(flags, outage)
         self._breaches.restore(locked_books, (*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
@@ -126,12 +132,12 @@ class Interpreter:
         now = self._now = to_micros(snapshot.as_of)
         self._remember_instruments(snapshot)
         self._keep_active_targets(snapshot)
-        facts = self._facts = self._facts.next(now, snapshot.accounts)
-        self._commands.observe(facts)
         events = self._new_events(snapshot) if snapshot.events else ()
+        issued = self._flags.observe(events, now)
+        facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
+        self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
-        issued: list[Notice] = []
         views: dict[ViewKey, ScopeView] = {}
         for evaluator, places in self._evaluators.in_snapshot(snapshot, now):
             view = _shared_view(views, evaluator, snapshot, facts, places)
@@ -354,7 +360,9 @@ class Interpreter:
 
     def _second_view(self, evaluator: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
-        facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
+        facts = SnapshotFacts(
+            to_micros(reread.as_of), reread.accounts, self._instruments, tick=reread, flags=self._flags.flags
+        )
         return view_of(
             reread, facts, self._evaluators.places(evaluator), None, evaluator.compiled.graph.equity.reference
         )
@@ -369,6 +377,14 @@ class Interpreter:
     def locked_books(self) -> bytes | None:
         """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
         return self._breaches.changed()
+
+    def changed_flags(self) -> bytes | None:
+        """The flags of operators, to be stored with the tick's decisions; None if they have not changed."""
+        return self._flags.changed()
+
+    def flags(self) -> tuple[Flag, ...]:
+        """The flags of operators that are in force."""
+        return self._flags.flags.in_force
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""

@@ -47,6 +47,7 @@ from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
+from killswitch.runner.own_orders import OwnOrders
 from killswitch.runner.performers import (
     ClosingPerformer,
     Effects,
@@ -55,7 +56,7 @@ from killswitch.runner.performers import (
     performers,
     require_capabilities,
 )
-from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_view
+from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_tick, last_view
 
 
 class LockPaths(Struct, frozen=True):
@@ -127,7 +128,7 @@ def assemble(
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
-    observed = CombinedClosingObserver(closing_observer, reconciliation)
+    observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders := OwnOrders(last_tick(store)))
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
@@ -139,7 +140,7 @@ def assemble(
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
-                  isolation, reconciliation, tracer, dead_man, recorder),
+                  isolation, reconciliation, own_orders, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip

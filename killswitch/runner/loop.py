@@ -22,7 +22,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, FLAGS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -30,6 +30,7 @@ from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
+from killswitch.runner.heartbeats import last_heartbeats
 from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
@@ -132,6 +133,7 @@ class Runner:
         while (end := self._end(stop, ticks)) is None:
             due = self.clock.monotonic() + self.pace.interval
             await self.tick()
+            self._scheduler.next_due = due
             self.ticks += 1
             while self._end(stop, ticks) is None and await self._scheduler.until(due, stop, self.poller):
                 await self.woken()
@@ -155,8 +157,8 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        books = self.store.live(LOCKED_BOOKS)
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
+        books, flags = self.store.live(LOCKED_BOOKS), self.store.live(FLAGS)
+        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books, flags)
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
         alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
@@ -271,6 +273,9 @@ class Runner:
             accounts=tuple(on_timeline(account, self.clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
+            due=self._scheduler.due_at(as_of) if scheduled else None,
+            heartbeats={name: each.moved_at for name, each in last_heartbeats(self.store).items()},
+            own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
@@ -345,8 +350,8 @@ class Runner:
     def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
         """The live blobs that this tick changes."""
         found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
-        books = self.interpreter.locked_books()
-        return found if books is None else found | {LOCKED_BOOKS: books}
+        kept = {LOCKED_BOOKS: self.interpreter.locked_books(), FLAGS: self.interpreter.changed_flags()}
+        return found | {name: blob for name, blob in kept.items() if blob is not None}
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""

@@ -24,6 +24,7 @@ from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
 from killswitch.runner.order_reconciliation import OrderReconciliation
+from killswitch.runner.own_orders import OwnOrders
 
 
 class SnapshotRecorder(Protocol):
@@ -45,6 +46,7 @@ class Observers:
         notifier: Notifier,
         isolation: FaultIsolation,
         reconciliation: OrderReconciliation,
+        own_orders: OwnOrders,
         tracer: Tracer,
         dead_man: DeadManTimers | None,
         recorder: SnapshotRecorder | None,
@@ -53,6 +55,8 @@ class Observers:
         self.notifier = notifier
         self.isolation = isolation
         self.reconciliation = reconciliation
+        self.own_orders = own_orders
+        """The fates of our own orders, which the next snapshot contains."""
         self.tracer = tracer
         self.dead_man = dead_man
         """The venues' dead-man timers, if the run refreshes any."""

@@ -13,8 +13,9 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.signals.written_forms import Form
 
-ArgumentKind = Literal["duration", "fraction", "number", "money", "word", "name", "reference"]
+ArgumentKind = Literal["duration", "fraction", "number", "money", "word", "name", "reference"] | Form
 
 
 class Declared(Struct, frozen=True):
@@ -38,7 +39,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     """One argument of a signal.
 
     `key`: its key in a threshold trigger. `kind`: `word` is one of `words`, `name` any name without spaces, `reference`
-    the name of a document of the kind `document`. `example`: as written in a threshold trigger. `range`: least and
+    the name of a document of the kind `document`; a `Form` is a text that `written_forms` can parse.
+    `example`: as written in a threshold trigger. `range`: least and
     greatest number, both included, microseconds of a duration; None for texts. `looks_back`: a duration over which the
     scope's history is kept.
     """
@@ -153,4 +155,10 @@ SYMBOL = Argument(
     kind="name",
     meaning="A symbol as the venue writes it, held or on the account's watch list.",
     example="BTC_USDT",
+)
+NAME = Argument(
+    key="name",
+    kind="name",
+    meaning="The name of a heartbeat, an external alert or a flag, as its sender writes it.",
+    example="market-maker",
 )

@@ -134,7 +134,7 @@ class HeldPositions:
         own = self.account
         if account.positions is not own.positions and not _are_equal(account.positions, own.positions):
             return False
-        same = account.currency == own.currency and account.market == own.market
+        same = (account.currency, account.market, account.adl_ranks) == (own.currency, own.market, own.adl_ranks)
         return same and _are_equal(account.balances, own.balances) and _are_equal(account.rates, own.rates)
 
     @computed_once
@@ -256,20 +256,24 @@ class HeldPositions:
             return self.sizes.members(symbols)
         return np.array([position.symbol in symbols for position in self.merged], dtype=np.bool_)
 
-    def _values(self, column: str) -> Sequence[Decimal | int | None]:
+    def _values(self, column: str) -> Sequence[Decimal | int | float | None]:
+        found: Sequence[Decimal | int | float | None]
         match column:
             case "sign":
-                return [1 if side == "long" else -1 for side in self._sides()]
+                found = [1 if side == "long" else -1 for side in self._sides()]
             case "contracts":
-                return self.sizes.rows if self.sizes.are_plain else [position.contracts for position in self.merged]
+                found = self.sizes.rows if self.sizes.are_plain else [position.contracts for position in self.merged]
             case "notional":
-                return self.notionals
+                found = self.notionals
+            case "unrealised" if self.sizes.are_plain and self.pnl is not None:
+                found = [*self.pnl.values()]
             case "unrealised":
-                if self.sizes.are_plain and self.pnl is not None:
-                    return [*self.pnl.values()]
-                return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+                found = [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+            case "adl_rank":
+                found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
             case _:
                 raise LookupError(f"there is no column {column}")
+        return found
 
     def _instrument(self, position: Position) -> Instrument | None:
         return self.rules.get((self.name, position.symbol))
@@ -279,7 +283,12 @@ def _float(value: Decimal | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _float_column(values: Sequence[Decimal | float | None]) -> Floats:
+def _rank_share(rank: int | None, most: int | None) -> float | None:
+    """A rank as a share of the venue's highest, 0…1; None if one of the two is unknown."""
+    return None if rank is None or most is None or rank < 0 or most < 1 else min(1.0, rank / most)
+
+
+def _float_column(values: Sequence[Decimal | int | float | None]) -> Floats:
     import numpy as np
 
     column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)

@@ -74,6 +74,11 @@ class PositionColumns:
         return self._column("liquidation_distance")
 
     @computed_once
+    def adl_rank(self) -> Floats:
+        """Rank in the venue's queue of automatic deleveraging ÷ its highest rank: 1 is deleveraged first."""
+        return self._column("adl_rank")
+
+    @computed_once
     def share(self) -> Floats:
         """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
         gross = self.notional.sum()

@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.model.computed_once import computed_once
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.currency_conversion import ONE, Conversion
@@ -69,6 +69,15 @@ class ScopeView:
     @property
     def all_accounts(self) -> Sequence[AccountSnapshot]:
         return self._around.accounts
+
+    @property
+    def tick(self) -> Snapshot | None:
+        """The snapshot, for what it contains besides accounts; None if that is unknown."""
+        return self._around.tick
+
+    def has_flag(self, name: str) -> bool:
+        """Whether a flag of this name is set for every account of the scope."""
+        return self._around.flags.is_set(name, ((each.account, each.venue) for each in self.accounts))
 
     def is_repetition_of(self, before: ScopeView | None) -> bool:
         """Whether an unscheduled pass repeats every account of `before`, because none of them was polled for it."""

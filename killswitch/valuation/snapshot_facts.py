@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.flags import NO_FLAGS, Flags
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.currency_conversion import Conversion, conversion, prices_by_venue
@@ -26,10 +27,18 @@ class SnapshotFacts:
         accounts: Sequence[AccountSnapshot],
         rules: Instruments,
         before: Mapping[str, AccountFacts] | None = None,
+        *,
+        tick: Snapshot | None = None,
+        flags: Flags = NO_FLAGS,
     ) -> None:
-        """`before`: facts of the accounts in the last snapshot, by name."""
+        """`before`: facts of the accounts in the last snapshot, by name.
+
+        `tick`: the snapshot, for what it contains besides accounts; None if that is unknown. `flags`: those in force.
+        """
         self.as_of = as_of
         self.accounts = accounts
+        self.tick = tick
+        self.flags = flags
         self.rules = rules
         """The rules of all instruments, which later snapshots extend."""
         earlier = before or {}
@@ -38,9 +47,9 @@ class SnapshotFacts:
         self._available: dict[int | None, Mapping[str, AccountSnapshot]] = {}
         self._conversions: dict[tuple[str, ReferenceCurrency, int | None], Conversion] = {}
 
-    def next(self, as_of: int, accounts: Sequence[AccountSnapshot]) -> SnapshotFacts:
+    def next(self, as_of: int, tick: Snapshot, flags: Flags = NO_FLAGS) -> SnapshotFacts:
         """Facts of the next snapshot, whose new rules are in `rules` already. What did not change is shared."""
-        return SnapshotFacts(as_of, accounts, self.rules, self.by_name)
+        return SnapshotFacts(as_of, tick.accounts, self.rules, self.by_name, tick=tick, flags=flags)
 
     def of(self, account: AccountSnapshot) -> AccountFacts:
         """Facts of an account of the snapshot, or of one that is valued differently."""

@@ -88,6 +88,7 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
+    from killswitch.runner.heartbeats import last_heartbeats
     from killswitch.runner.status_blob import tick_time
 
     accounts = open_accounts(loaded.accounts, live=True)
@@ -95,7 +96,12 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
     snapshot = Snapshot(
-        now, account_snapshots, "killswitch.snapshot/v1", events=events, closings=closes_under_way(store)
+        now,
+        account_snapshots,
+        "killswitch.snapshot/v1",
+        events=events,
+        closings=closes_under_way(store),
+        heartbeats={} if store is None else {name: it.moved_at for name, it in last_heartbeats(store).items()},
     )
     interpreter, memory = from_store(loaded.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)

@@ -360,7 +360,7 @@ def _require_scope_and_arming(
 
 def _scopes_of(request: CommandRequest, closable: set[str], watched: set[str]) -> set[str]:
     """The scopes that the command accepts."""
-    if request.kind in ("close", "lock"):
+    if request.kind in ("close", "lock", "flag"):
         return closable
     return watched | closable if request.kind == "unlock" else watched
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.execution.client_order_id import is_ours
 from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
+from killswitch.model.own_orders import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 
 JournalStatus = Literal["sent", "final", "nothing", "abandoned"]

@@ -11,8 +11,10 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
+    bot_heartbeats,
     dead_man_timers,
     manual_closes,
+    operator_flags,
     push_streams,
     suspended_accounts,
     unexplained_changes,
@@ -105,6 +107,8 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
+    yield from operator_flags(status.flags)
+    yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
     yield from section("Pending commands", _items(pending))

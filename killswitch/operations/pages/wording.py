@@ -198,6 +198,8 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     kind = f"{event.kind} by force" if event.force else event.kind
     if event.change is not None:
         kind = f"{kind} {event.change} as {event.restated_as or 'unknown'} on"
+    if event.flag is not None:
+        kind = f"flag {'set' if event.is_set else 'clear'} {event.flag} for"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "

@@ -78,6 +78,8 @@ def _annotation(arguments: tuple[Argument, ...]) -> Any:
             return Threshold
         case "word" | "name" | "reference":  # the signal decides which words it takes
             return Word
+        case "time" | "zone" | "days" | "labels":  # the graph checks their form
+            return Word
 
 
 P = TypeVar("P", bound=_Arguments)

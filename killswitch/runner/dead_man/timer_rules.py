@@ -7,9 +7,9 @@ from math import ceil
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.client_order_id import is_ours
 from killswitch.graph.nodes import PolicySet, TimerRule
 from killswitch.model.instant import SECOND
+from killswitch.model.own_orders import is_ours
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position
 from killswitch.model.venue import DeadManRule
 from killswitch.ratelimit.poll_cost import PolledAccount, TimerRefresh, poll_costs

@@ -1,0 +1,106 @@
+"""The fates of our own orders by the journal, as the rows of a snapshot: `Snapshot.own_orders`.
+
+A fate is reported from when it becomes known until a scheduled tick has contained it: a pass woken by a push skips the
+scopes whose accounts it did not poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from killswitch.journal.entries import Entry, Finished, Rejected
+from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import OrderFate, OwnOrder
+from killswitch.model.venue import RejectReason
+
+ALREADY_FLAT: Final[RejectReason] = "already_flat"
+"""The refusal that is a success: nothing is left to close."""
+
+_FATES: Final[Mapping[Status, OrderFate]] = {
+    "sent": "pending",
+    "acknowledged": "accepted",
+    "unknown": "unconfirmed",
+    "set aside": "unconfirmed",
+    "abandoned": "unconfirmed",
+    "filled": "done",
+    "rejected": "rejected",
+    "absent": "done",
+}
+
+
+class OwnOrders:
+    """A ClosingObserver that receives every durable entry. After a restart it continues from the journal."""
+
+    def __init__(self, since: datetime | None = None) -> None:
+        """`since`: the last tick of the run before, which has reported what was known then."""
+        self._since = since
+        self._orders: dict[tuple[str, str], JournaledOrders] = {}
+        """Decision and account → its orders, until the work has ended."""
+        self._open: dict[tuple[str, str], OwnOrder] = {}
+        """Account and client order id → the order, while it has not ended."""
+        self._ended: list[OwnOrder] = []
+        """Those that have ended, until a scheduled tick has contained them."""
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
+        """Restore what an earlier run has journaled: an order that it sent without an answer is not confirmed."""
+        entries = [entry for entry in journal if entry.account == account]
+        orders = self._orders[decision.id, account] = JournaledOrders(entries)
+        for order in orders.newest.values():
+            row = own_order(order)
+            if row is None:
+                continue
+            if row.fate == "pending":
+                row = replace(row, fate="unconfirmed")
+            if row.fate in ("rejected", "done"):
+                if self._since is None or row.at > self._since:
+                    self._ended.append(row)
+            else:
+                self._open[account, row.client_order_id] = row
+
+    def wrote(self, entry: Entry) -> None:
+        """Apply a new entry of a close."""
+        account = entry.account
+        if account is None:
+            return
+        key = (entry.decision, account)
+        orders = self._orders.setdefault(key, JournaledOrders())
+        if isinstance(entry, Finished):
+            for name in orders.newest:
+                self._open.pop((account, name), None)  # an abandoned one, for which nobody waits any longer
+            del self._orders[key]
+            return
+        order = orders.apply(entry)
+        row = None if order is None else own_order(order)
+        if row is None:
+            return
+        if row.fate in ("rejected", "done"):
+            self._open.pop((account, row.client_order_id), None)
+            self._ended.append(row)
+        else:
+            self._open[account, row.client_order_id] = row
+
+    def rows(self, as_of: datetime, *, scheduled: bool) -> tuple[OwnOrder, ...]:
+        """The rows of the snapshot of `as_of`: fates that became known, then unfinished orders."""
+        ended = self._ended
+        if scheduled:
+            self._ended = []
+        waiting = (replace(row, at=as_of) if row.fate != "accepted" else row for row in self._open.values())
+        return (*ended, *waiting)
+
+
+def own_order(order: JournaledOrder) -> OwnOrder | None:
+    """The row of an order; None for one of a row without account, symbol or client order id."""
+    first, answer = order.first, order.answer
+    if first.account is None or first.symbol is None or not order.name:
+        return None
+    fate, reason = _FATES[order.status], None
+    if isinstance(answer, Rejected):
+        reason = answer.text or answer.reason
+        if answer.reason == ALREADY_FLAT:
+            fate = "done"
+    return OwnOrder(order.name, first.account, first.symbol, fate, order.sent_at, order.at, reason)
