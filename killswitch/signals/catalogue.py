@@ -10,6 +10,7 @@ from killswitch.signals import (
     exposure_signals,
     order_signals,
     position_signals,
+    profit_signals,
     system_signals,
     venue_signals,
 )
@@ -34,6 +35,7 @@ def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
 
 CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     equity_signals.SIGNALS,
+    profit_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
     venue_signals.SIGNALS,

@@ -269,10 +269,27 @@ class HeldPositions:
                 found = [*self.pnl.values()]
             case "unrealised":
                 found = [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+            case "entry_notional":
+                found = self._entry_notionals()
+            case "margin":
+                found = [position.margin for position in self.merged]
             case "adl_rank":
                 found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
             case _:
                 raise LookupError(f"there is no column {column}")
+        return found
+
+    def _entry_notionals(self) -> Sequence[float]:
+        """The notional of each merged position at its entry price: that at the mark, moved back."""
+        rows = self.merged
+        found = []
+        for row, now in zip(rows, self.floats("notional").tolist(), strict=True):
+            if not row.entry_price or not row.mark_price:
+                found.append(math.nan)
+                continue
+            rules = self._instrument(row)
+            moved = float(row.entry_price) / float(row.mark_price)
+            found.append(now / moved if rules is not None and rules.inverse else now * moved)
         return found
 
     def _instrument(self, position: Position) -> Instrument | None:

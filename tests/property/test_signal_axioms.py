@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from math import isinf
 
@@ -32,8 +33,8 @@ def larger(argument: Argument) -> Value:
         return WINDOW + WINDOW // 2
     if isinstance(small, str):
         raise TypeError(f"{argument.key} is a {argument.kind}, which has no order")
-    most = argument.range[1] if argument.range is not None else 2.0
-    return small + (type(small)(min(most, 10.0)) - small) / 2
+    most = argument.range[1] if argument.range is not None else math.inf
+    return small * 2 if small * 2 <= most else small + (type(small)(most) - small) / 2
 
 
 def claims(spec: SignalSpec) -> Iterator[tuple[SignalRef, SignalRef]]:

@@ -30,41 +30,15 @@ def _entry(subject: Subject, names: str, wanted: str, nearest: str) -> Unsupport
 UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "signal",
-        "equity.loss_since pnl.daily pnl.day equity.daily_loss daily_loss",
-        "the loss since midnight or since the open of a session",
-        "`equity.drawdown` over 24h, which measures from the highest of the last 24 hours and does not "
-        "restart at midnight",
-    ),
-    _entry(
-        "signal",
-        "equity.loss_from_capital",
-        "the loss against a declared capital",
-        "`equity.loss_from_start`, which measures from the first observation or the last reset by hand",
+        "equity.loss_since_session pnl.session session_loss",
+        "the loss since the open of a session",
+        "`equity.loss_since` with `anchor: utc_day`, which counts from 00:00 UTC",
     ),
     _entry(
         "signal",
         "equity.loss_sum",
         "the sum of the losses of several accounts, without their gains",
         "`scope: {each: account}`, with a threshold that each account keeps for itself",
-    ),
-    _entry(
-        "signal",
-        "equity.above_floor equity.trailing_floor",
-        "the distance to a trailing floor, as in rules of funded accounts",
-        "`equity.drawdown_from_peak`, or `equity.value` with `below` for a floor that does not move",
-    ),
-    _entry(
-        "signal",
-        "equity.profit equity.best_profit equity.given_back pnl.total profit given_back",
-        "a profit, the best profit, or the part of it that was given back",
-        "`equity.drawdown_from_peak`, the fall from the highest value whether or not that was a profit",
-    ),
-    _entry(
-        "signal",
-        "pnl.unrealised pnl.unrealized pnl.unrealised_share pnl.open unrealised unrealized pnl",
-        "the unrealised P&L of a scope",
-        "`equity.drawdown`, which has realised and unrealised losses together; of one position "
-        "`position.loss` in `close.where`",
     ),
     _entry(
         "signal",
@@ -80,7 +54,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "positions.worst_loss position.stop positions.worst_bleed position.bleed_rate",
+        "positions.worst_bleed position.bleed_rate position.stop",
         "the worst loss of a single position as a trigger",
         "a trigger on `equity.drawdown` with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`",
     ),

@@ -12,6 +12,8 @@ from msgspec import json as msgjson
 from killswitch.signals.arguments import Value
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no views
+    from killswitch.signals.history.rows import Correction
+    from killswitch.signals.history.scope import History
     from killswitch.valuation.scope_view import ScopeView
 
 Needs = Sequence[Mapping[str, Value]]
@@ -37,6 +39,12 @@ class Collector(ABC):
     @abstractmethod
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add a snapshot. `before`: the snapshot observed last, in this run."""
+
+    def record(self, history: History) -> None:  # noqa: B027 - most collectors need no unit values
+        """Add the unit value of the snapshot, after its equity was explained; not called while equity is unknown."""
+
+    def correct(self, correction: Correction) -> None:  # noqa: B027 - as above
+        """Apply a correction of earlier unit values."""
 
     @abstractmethod
     def restart(self, now: int, *, accept: bool) -> None:
@@ -68,6 +76,18 @@ class Collectors:
         """Add a snapshot to each."""
         for each in self._by_class.values():
             each.observe(view, before)
+
+    def record(self, history: History) -> None:
+        """Add the unit value of the snapshot to each, and its corrections of earlier ones."""
+        for correction in history.corrected_now:
+            self.correct(correction)
+        for each in self._by_class.values():
+            each.record(history)
+
+    def correct(self, correction: Correction) -> None:
+        """Apply a correction of earlier unit values to each."""
+        for each in self._by_class.values():
+            each.correct(correction)
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""

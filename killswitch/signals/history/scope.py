@@ -114,6 +114,11 @@ class History:
         self._unavailable_accounts = UnavailableAccounts()
 
     @property
+    def current_equity(self) -> Decimal | None:
+        """The last known equity of the scope, in its currency; None before the first."""
+        return self._equity
+
+    @property
     def max_gap(self) -> int:
         """The maximum gap in a window that counts as known (microseconds)."""
         return self._terms.max_gap
@@ -153,6 +158,7 @@ class History:
             self.begun_at = at
         self.last_at = at
         self._forget_before(at - self._keep)
+        self.collectors.record(self)
         if self._rebase_due is not None:
             self._rebase(accept=self._rebase_due)
         return events
@@ -443,6 +449,8 @@ class History:
         before = len(self.corrected_now)
         for each in self.explanation.restate(change, cause).resolved:
             self._correct(now, each)
+        for correction in self.corrected_now[before:]:
+            self.collectors.correct(correction)
         return self.corrected_now[before:]
 
     def rebase(self, *, accept: bool) -> None:
