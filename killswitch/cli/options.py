@@ -48,7 +48,7 @@ def _record_text(text: str) -> str:
     return one_line(text)
 
 
-def _word(text: str) -> str:
+def _name(text: str) -> str:
     from killswitch.policy.schema.scalars import venue_name
 
     return venue_name(_record_text(text))
@@ -116,7 +116,7 @@ def file_errors(what: str) -> Iterator[None]:
 
 DURATION = ParsedParam("duration", _duration)
 """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
-WORD = ParsedParam("name", _word)
+WORD = ParsedParam("name", _name)
 """A name as policies write it: no spaces."""
 SIZE = ParsedParam("size", _size)
 """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.signals.arguments import NAME, Argument, Value
 from killswitch.signals.declaration import (
@@ -109,7 +111,7 @@ _condition = partial(
 
 FLAG_SET = BoolSignal(
     name="flag.set",
-    arguments=(NAME,),
+    arguments=(replace(NAME, example="maintenance"),),
     meaning=(
         "Whether an operator has set the flag of this name for the scope or a wider one, with `ksctl flag set`, and it "
         "has neither ended nor been cleared. It outlives restarts. A flag of one account is not set for the portfolio."
@@ -148,7 +150,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     BoolSignal(
         name="alert.active",
-        arguments=(NAME, LABELS),
+        arguments=(replace(NAME, example="HostDown"), LABELS),
         meaning=(
             "Whether an alert of this name with these labels fires and has not ended, by the last notification of a "
             "monitoring system (Alertmanager's webhook, version 4). A silence there is no resolution."

@@ -67,9 +67,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "positions.adl_rank fills.closed_by_venue",
-        "deleveraging by the venue, its rank or what it closed",
-        "`exposure.margin_ratio`, which rises before a liquidation",
+        "fills.closed_by_venue",
+        "what the venue closed, by a liquidation or by deleveraging",
+        "`exposure.margin_ratio`, which rises before a liquidation, and `positions.adl_rank`",
     ),
     _entry(
         "signal",
@@ -112,39 +112,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "venue.latency_quantile venue.clock_skew venue.limit_headroom",
-        "a quantile of latency, a clock's skew, or what is left of a rate limit",
-        "`venue.latency` and `venue.error_rate`, of the last snapshot",
-    ),
-    _entry(
-        "signal",
         "venue.equity_share",
         "the share of equity at a venue",
         "`scope: {each: venue}` with `equity.value`",
-    ),
-    _entry(
-        "signal",
-        "orders.unconfirmed orders.rejected orders.rate orders.largest_share",
-        "the number, rate, size or rejection of orders",
-        "`exposure.gross` and `exposure.leverage`, once they are filled",
-    ),
-    _entry(
-        "signal",
-        "heartbeat.age heartbeat bot.alive runner.tick_lateness",
-        "the heartbeat of a bot",
-        "`venue.age` for a silent venue; a `DeadMan` is the venue's own timer against a silent runner",
-    ),
-    _entry(
-        "signal",
-        "alert.active flag.set",
-        "an alert or a flag of another program",
-        "`ksctl lock` and `ksctl close`, which another program may start",
-    ),
-    _entry(
-        "signal",
-        "clock.within time.hour clock.hour",
-        "the time of day",
-        "a `variant` of the policy, selected when the runner starts",
     ),
     _entry(
         "scope",

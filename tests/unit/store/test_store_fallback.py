@@ -14,7 +14,7 @@ import pytest
 from killswitch.cli.session import acting_store
 from killswitch.model.alert import NO_ALERTS
 from killswitch.model.snapshot import Event
-from killswitch.model.store import Delivery, JournalEntry, Outgoing, TickRecord
+from killswitch.model.store import HEARTBEAT, Delivery, JournalEntry, Outgoing, TickRecord
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
 from killswitch.runner.lease import this_process
@@ -87,6 +87,24 @@ def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(
     assert len(reported) == 2
     assert '"number":"2"' in reported[1]
     assert "in memory only" in (store.trouble or "")
+
+
+def test_heartbeats_of_other_processes_are_read_from_the_disk_and_never_overwritten(
+    store: SqlStore, path: Path
+) -> None:
+    """While the run is in memory its copy of a heartbeat grows old; bots write to the disk, where they can."""
+    store.allow_memory(lambda _: None)
+    store.put_live(f"{HEARTBEAT}bot", b"old")
+    full(store)
+    store.append(large(1))
+    other = open_store(str(path))
+    other.put_live(f"{HEARTBEAT}bot", b"new")
+    other.put_live(f"{HEARTBEAT}maker", b"first")
+    assert store.live_under(HEARTBEAT) == {"bot": b"new", "maker": b"first"}
+    store.release("me")
+    assert store.trouble is None
+    assert other.live_under(HEARTBEAT) == {"bot": b"new", "maker": b"first"}
+    other.close()
 
 
 def test_the_content_of_memory_is_written_back_whole_once_there_is_space(
