@@ -90,12 +90,12 @@ def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(
 
 
 def test_heartbeats_of_other_processes_are_read_from_the_disk_and_never_overwritten(
-    store: SqlStore, path: Path
+    store: SqlStore, path: Path, connections: list[sqlite3.Connection]
 ) -> None:
     """While the run is in memory its copy of a heartbeat grows old; bots write to the disk, where they can."""
     store.allow_memory(lambda _: None)
     store.put_live(f"{HEARTBEAT}bot", b"old")
-    full(store)
+    full(connections)
     store.append(large(1))
     other = open_store(str(path))
     other.put_live(f"{HEARTBEAT}bot", b"new")
