@@ -76,6 +76,8 @@ ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
 LOCKED_BOOKS = "locked_books"
 """The live blob with the books of locked accounts (`killswitch.planning.lock_breach`)."""
+OWN_QUANTITIES = "own_quantities"
+"""The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
 
 
 class TickRecord(Struct, frozen=True):
@@ -96,7 +98,7 @@ class TickRecord(Struct, frozen=True):
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
-    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`."""
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `OWN_QUANTITIES`."""
 
 
 class Outgoing(Struct, frozen=True):

@@ -31,7 +31,8 @@ from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
-from killswitch.planning.scopes.compiled_policy import view_of
+from killswitch.planning.owners import Owners
+from killswitch.planning.scopes.compiled_policy import part_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
@@ -41,10 +42,11 @@ from killswitch.planning.targets.merge import Targets, have_common_position, lea
 from killswitch.planning.unreachable import stages_due
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
-ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
-"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, and the currency."""
+ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None, BookPart | None]
+"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, the currency, and the part of
+their books."""
 
 
 class Outcome(Struct, frozen=True):
@@ -85,6 +87,7 @@ class Interpreter:
         self._hedging = HedgePlanner(policies, armed)
         self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
+        self._owners = Owners(policies.strategies)
         self._now = 0
 
     def restore(
@@ -95,12 +98,14 @@ class Interpreter:
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
         locked_books: bytes | None = None,
+        own_quantities: bytes | None = None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
+        in microseconds, of the time without measurements. `locked_books`, `own_quantities`: what the
+        methods of these names returned last.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -109,6 +114,7 @@ class Interpreter:
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
         self._breaches.restore(locked_books, (*past, *unfinished))
+        self._owners.restore(own_quantities, (*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -123,6 +129,7 @@ class Interpreter:
         self._remember_instruments(snapshot)
         self._keep_active_targets(snapshot)
         facts = self._facts = self._facts.next(now, snapshot.accounts)
+        facts.ownership = self._owners.observe(snapshot, now)
         self._commands.observe(facts)
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
@@ -198,7 +205,9 @@ class Interpreter:
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         known = self._commands.last_known
-        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
+        stages = tuple(
+            s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
+        )
         evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
@@ -271,8 +280,10 @@ class Interpreter:
         fired: list[Decision] = []
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
-            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known)
+            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
+            for each in made:
+                self._owners.plan(each)
             issued += why
         answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
@@ -289,6 +300,7 @@ class Interpreter:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
+                self._owners.remember(decision)
         self._breaches.acted(decisions)
         return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + of_answers + self._alerts())
 
@@ -335,9 +347,11 @@ class Interpreter:
     def _second_view(self, evaluator: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
         facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
-        return view_of(
-            reread, facts, self._evaluators.places(evaluator), None, evaluator.compiled.graph.equity.reference
-        )
+        graph = evaluator.compiled.graph
+        part = part_of(graph.scope, evaluator.scope)
+        if part is not None:  # its fills are not folded, so that what they change is unknown
+            facts.ownership = self._owners.preview(reread.accounts)
+        return view_of(reread, facts, self._evaluators.places(evaluator), None, graph.equity.reference, part)
 
     # State and status
 
@@ -349,6 +363,10 @@ class Interpreter:
     def locked_books(self) -> bytes | None:
         """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
         return self._breaches.changed()
+
+    def own_quantities(self) -> bytes | None:
+        """What strategies hold of shared positions, to be stored with the tick's decisions; None if unchanged."""
+        return self._owners.changed()
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
@@ -398,10 +416,11 @@ def _shared_view(
 ) -> ScopeView:
     """The view of the scope, the same for all policies that evaluate equity of the same accounts in the same way."""
     rule = evaluator.compiled.graph.equity
-    key = (places, rule.stale_after, rule.reference)
+    part = part_of(evaluator.compiled.graph.scope, evaluator.scope)
+    key = (places, rule.stale_after, rule.reference, part)
     view = views.get(key)
     if view is None:
-        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference)
+        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference, part)
     return view
 
 

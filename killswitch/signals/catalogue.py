@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from killswitch.signals import attribution_signals, equity_signals, exposure_signals, position_signals, venue_signals
+from killswitch.signals import (
+    attribution_signals,
+    equity_signals,
+    exposure_signals,
+    ownership_signals,
+    position_signals,
+    venue_signals,
+)
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
 
@@ -29,6 +36,7 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
     venue_signals.SIGNALS,
+    ownership_signals.SIGNALS,
     position_signals.SIGNALS,
 )
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}

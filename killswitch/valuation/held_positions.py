@@ -22,6 +22,7 @@ from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
     PnlKey,
+    base_quantity,
     liquidation_distance,
     merge_rows,
     notional,
@@ -222,10 +223,11 @@ class HeldPositions:
                 return [position.contracts for position in self.merged]
             case "notional":
                 return self.notionals
-            case "unrealised":
-                if self.sizes.are_plain and self.pnl is not None:
-                    return [*self.pnl.values()]
-                return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+            case "unrealised" if self.sizes.are_plain and self.pnl is not None:
+                return [*self.pnl.values()]
+            case "unrealised" | "base":
+                measure = unrealized if column == "unrealised" else base_quantity
+                return [measure(it, self.account, self._instrument(it)) for it in self.merged]
             case "liquidation_distance":
                 return [*map(liquidation_distance, self.merged)]
             case _:
