@@ -110,6 +110,12 @@ def scopes_of(rule: ScopeRule, accounts: Sequence[Identity], symbols: Iterable[s
     return found
 
 
+def members_of(rule: ScopeRule, scope: str, accounts: Iterable[Identity]) -> tuple[str, ...]:
+    """The names of the accounts in a scope of the rule."""
+    symbols = (scope.partition("/")[2],) if rule.each == "symbol" else ()
+    return tuple(each[0] for each in accounts if _matches(rule, each) and scope in _scopes_of(rule, each, symbols))
+
+
 def part_of(rule: ScopeRule, scope: str) -> BookPart | None:
     """The part of its accounts' books that the scope is; None if it is the whole."""
     if rule.has_equity(scope):
@@ -125,10 +131,8 @@ def symbols_in(snapshot: Snapshot) -> tuple[str, ...]:
 
 def indexes_of(rule: ScopeRule, scope: str, names: list[str], accounts: Sequence[Identity]) -> tuple[int, ...] | None:
     """Indexes of the scope's accounts in the snapshot; None if one of `names` is missing."""
-    symbols = (scope.partition("/")[2],) if rule.each == "symbol" else ()
-    places = tuple(
-        i for i, each in enumerate(accounts) if _matches(rule, each) and scope in _scopes_of(rule, each, symbols)
-    )
+    members = frozenset(members_of(rule, scope, accounts))
+    places = tuple(i for i, each in enumerate(accounts) if each[0] in members)
     return places if {accounts[i][0] for i in places} >= set(names) else None
 
 
