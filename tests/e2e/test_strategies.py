@@ -73,7 +73,7 @@ def held(site: Site) -> dict[str, Decimal]:
 
 
 def test_only_the_watched_one_of_two_strategies_in_a_position_is_closed(tmp_path: Path) -> None:
-    """Both are long of the same symbol in one net position; 0.04 of 0.10 are closed, and no order of the other is cancelled.
+    """Both are long of the same symbol in one net position; 0.04 of 0.10 are closed, and orders of the other stay.
 
     D9: the switch of one bot does not act on the other's trades, and fires once.
     """

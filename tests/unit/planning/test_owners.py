@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Fill, Order, Position, Snapshot
+from killswitch.model.snapshot import Closing, Fill, Order, Position, Snapshot
 from killswitch.planning.interpreter import Interpreter
 from tests.backtests import written
 from tests.worlds import account, after, fill, position, rules, snapshot
@@ -229,3 +230,60 @@ def test_a_label_draws_a_scope_for_each_of_its_values() -> None:
     found = decisions(one, snapshot(after(minutes=0), *both))
     assert [each.scope for each in found] == ["label/desk=beta"]
     assert {intent.account for intent in found[0].intents} == {"c"}
+
+
+def test_a_close_that_is_planned_while_another_is_in_progress_continues_below_it() -> None:
+    """Of 10, 4 are being closed for one strategy, of which 1 is done: the other's 6 come to the 3 that are left."""
+    both = policies(policy("grid"), policy("trend", "signal: exposure.gross, above: 650 USDT"))
+    interpreter = Interpreter(both)
+    interpreter.tick(book(0, []))
+    (first,) = interpreter.tick(book(1, net("10"), buy("1", "4", "grid-1"), buy("2", "6", "trend-1"))).decisions
+    ours = f"ks{first.id}000000001"
+    working = (Closing(first.id, "closing", scope=first.scope),)
+    now = book(2, net("10"), sell("3", "1", ours), buy("4", "1", "trend-2"))
+    (second,) = interpreter.tick(replace(now, closings=working)).decisions
+    assert orders_of(second) == [("BTC_USDT", "sell", "10", "0")]
+    assert {(part.strategy, part.contracts) for part in second.intents[0].parts} == {("grid", 3), ("trend", 7)}
+
+
+def test_the_fills_of_our_closes_reduce_the_parts_that_they_close() -> None:
+    """After 4 of the strategy's own are sold by us it has nothing, and the other has what it had."""
+    interpreter = Interpreter(policies(policy("grid"), policy("trend", "signal: exposure.gross, above: 650 USDT")))
+    interpreter.tick(book(0, []))
+    (first,) = interpreter.tick(book(1, net("10"), buy("1", "4", "grid-1"), buy("2", "6", "trend-1"))).decisions
+    interpreter.tick(book(2, net("6"), sell("3", "4", f"ks{first.id}000000001")))
+    (second,) = interpreter.tick(book(3, net("7"), buy("4", "1", "trend-2"))).decisions
+    assert orders_of(second) == [("BTC_USDT", "sell", "7", "0")]
+    assert [(part.strategy, part.contracts) for part in second.intents[0].parts] == [("trend", 7)]
+
+
+CARRY = """
+apiVersion: killswitch.dev/v1
+kind: Strategy
+metadata: {name: grid}
+spec: {match: {account: [spot, perp]}, whole: true}
+"""
+
+
+def carry(minute: int, mark: str) -> Snapshot:
+    """A bitcoin held, and a short perpetual of one, both from 100: what one gains the other loses."""
+    moved = Decimal(mark) - 100
+    held = position("BTC/USDT", "long", str(moved), contracts="1", entry_price="100", mark_price=mark, notional=mark)
+    short = position("BTC_USDT", "short", str(-moved), contracts="1", entry_price="100", mark_price=mark, notional=mark)
+    spot = account(mark, [held], name="spot", market="spot", instruments=[rules("BTC/USDT")])
+    perp = account(str(100 - moved), [short], name="perp", instruments=[rules("BTC_USDT")])
+    return snapshot(after(minutes=minute), spot, perp)
+
+
+def test_d19_the_short_leg_of_a_cash_and_carry_is_not_stripped_from_its_spot() -> None:
+    """In a rally of 20% the short leg loses a fifth of its account, and the strategy that owns both legs nothing.
+
+    A policy for each account closes the short leg, and leaves the spot naked; one for the strategy closes nothing.
+    """
+    rally = [carry(minute, mark) for minute, mark in enumerate(("100", "105", "110", "120"))]
+    fall = "signal: equity.drawdown, window: 15m, at_least: 10%"
+    of_strategy = written(policy(trigger=fall) + CARRY)
+    assert decisions(of_strategy, *rally) == []
+    of_account = policy(trigger=fall).replace("each: strategy, strategy: grid,", "each: account,")
+    stripped = decisions(written(of_account + CARRY), *rally)
+    assert {intent.account for each in stripped for intent in each.intents} == {"perp"}
