@@ -24,6 +24,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
+from killswitch.planning.exposures import Exposures, exposures
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
@@ -401,6 +402,10 @@ class Interpreter:
         if self._active or self._commands.unfinished:
             return None
         return self._evaluators.quiescences(self._now)
+
+    def exposures(self) -> Exposures:
+        """Exposure and P&L after the last tick, by account, strategy and asset."""
+        return exposures(self._facts, self._policies.graphs, self._policies.strategies, self._evaluators)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""

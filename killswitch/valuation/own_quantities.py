@@ -33,7 +33,7 @@ from killswitch.valuation.ownership import (
     merged_rows,
     owner_named,
     owner_of,
-    owner_of_symbol,
+    resident_of,
 )
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, base_of
 
@@ -182,7 +182,7 @@ class OwnQuantities:
         known = {key[1:]: book for key, book in self._books.items() if key[0] == account.account}
         found: dict[tuple[str, str], SharedBook] = {}
         for key in dict.fromkeys((*net, *known)):
-            held, resident, book = net.get(key, ZERO), owner_of_symbol(rules, key[0]), known.get(key)
+            held, resident, book = net.get(key, ZERO), resident_of(rules, key[0]), known.get(key)
             if book is None:
                 book = self._books[account.account, *key] = SharedBook(account.account, *key)
                 if account.account not in self._seen and held and resident is None:
@@ -220,7 +220,7 @@ class OwnQuantities:
             parts[owner] = parts.get(owner, OwnPart(ZERO)).after(size if change > ZERO else -size, fill.price)
         book.parts = {owner: part for owner, part in parts.items() if part.contracts}
         is_forced = fill.cause != "trade" or is_ours(fill.client_order_id)
-        has_resident = owner_of_symbol(rules, fill.symbol) is not None
+        has_resident = resident_of(rules, fill.symbol) is not None
         is_flat = net is not None and not net.get((fill.symbol, side)) and (has_resident or not sum_of(book))
         if is_forced and is_flat and all(owner == NOBODY for owner, _ in owners):
             book.parts = {}  # a close of the whole account, or a liquidation, took what everybody owned
@@ -236,7 +236,7 @@ class OwnQuantities:
             return [(owner, size)]
         closed = self._owners_of_close(account.account, fill) if fill.cause == "trade" else ()
         if not closed:  # of a single owner, whatever reduces the position reduces its part
-            resident = owner_of_symbol(rules, fill.symbol)
+            resident = resident_of(rules, fill.symbol)
             owners = {*book.parts, *([] if resident is None else [resident])}
             return [(owners.pop() if len(owners) == 1 else NOBODY, size)]
         found, left = [], size
@@ -284,7 +284,7 @@ def _by_rows(account: AccountSnapshot, found: AccountOwnership) -> AccountOwners
     for row in account.positions or ():
         if not row.contracts:
             continue
-        resident = owner_of_symbol(found.rules, row.symbol)
+        resident = resident_of(found.rules, row.symbol)
         if row.strategy is None and resident is None:
             unknown[row.key] = f"it is unknown whose {row.contracts} {row.symbol} are: the venue states no strategy"
             continue

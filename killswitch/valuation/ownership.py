@@ -99,6 +99,17 @@ def owner_of_symbol(rules: Iterable[StrategyRule], symbol: str) -> str | None:
     return next((rule.name for rule in rules if symbol in rule.symbols), None)
 
 
+def resident_of(rules: Sequence[StrategyRule], symbol: str) -> str | None:
+    """Who owns what is held in the symbol unless others are seen to trade it: the strategy that declares it.
+
+    NOBODY if no strategy is told by anything but symbols; None if any of the strategies may own it.
+    """
+    declared = owner_of_symbol(rules, symbol)
+    if declared is not None or any(rule.order_prefixes or rule.named for rule in rules):
+        return declared
+    return NOBODY
+
+
 class OwnPart(Struct, frozen=True):
     """An owner's part of a net position: contracts, negative for short, and its average entry price if known."""
 
