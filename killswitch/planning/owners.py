@@ -20,7 +20,7 @@ from killswitch.model.own_order_ids import decision_in
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Fill, Snapshot
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.own_quantities import DAY, OwnQuantities
-from killswitch.valuation.ownership import AccountOwnership, StrategyRule, merged_rows
+from killswitch.valuation.ownership import AccountOwnership, BookKey, StrategyRule, merged_rows
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 
@@ -47,6 +47,17 @@ class OwnTargets(Struct, frozen=True):
     remarks: tuple[str, ...] = ()
 
 
+class NotClosed(Struct, frozen=True):
+    """Contracts of a position that a close which has ended has left of the parts of these strategies."""
+
+    decision: str
+    policy: str
+    scope: str
+    position: PnlKey
+    contracts: Decimal
+    strategies: tuple[str, ...]
+
+
 class Owners:
     """The owners of positions and orders, and the closes of ours that take parts of strategies."""
 
@@ -56,18 +67,27 @@ class Owners:
         """Position → decision → when it was made, and the parts that it closes (none: nobody's)."""
         self._working: frozenset[str] = frozenset()
         self._planned: set[str] = set()
+        self._scopes: dict[str, tuple[str, str]] = {}
+        """Decision → its policy and scope."""
+        self._to_judge: set[str] = set()
+        """Decisions whose close has ended, and of which it is not known yet whether it closed every part."""
 
     def observe(self, snapshot: Snapshot, now: int) -> Mapping[str, AccountOwnership]:
         """Fold a snapshot; account → the owners in it."""
         if not self._quantities.rules:
             return {}
         self._planned.clear()
-        self._working = frozenset(each.decision for each in snapshot.closings if each.status in IN_PROGRESS)
+        working = frozenset(each.decision for each in snapshot.closings if each.status in IN_PROGRESS)
+        self._to_judge |= self._working - working
+        self._working = working
         self._closes = {
             key: kept
             for key, closes in self._closes.items()
             if (kept := {id_: each for id_, each in closes.items() if id_ in self._working or each[0] > now - DAY})
         }
+        known = {id_ for closes in self._closes.values() for id_ in closes}
+        self._scopes = {id_: each for id_, each in self._scopes.items() if id_ in known}
+        self._to_judge &= known
         found = self._quantities.observe(snapshot.accounts, now)
         for event in snapshot.events:
             for account in snapshot.accounts if event.kind == "reset" else ():
@@ -95,6 +115,7 @@ class Owners:
 
     def remember(self, decision: Decision) -> None:
         """Remember whose parts the decision closes."""
+        self._scopes[decision.id] = (decision.policy, decision.scope)
         for intent in decision.intents if self._quantities.rules else ():
             key = (intent.account, intent.symbol, intent.position_side)
             self._closes.setdefault(key, {})[decision.id] = (to_micros(decision.as_of), intent.parts)
@@ -149,18 +170,53 @@ class Owners:
     @staticmethod
     def _left(view: ScopeView, key: PnlKey, part: OwnClose) -> Decimal:
         """What is left of a part that a close of ours takes: not more than its owner still has."""
-        parts = view.owned(key[0]).parts
-        held = next((own for (symbol, side), own in parts.items() if (symbol, side) == key[1:]), {}).get(part.strategy)
-        size = ZERO if held is None or held.side != key[2] else abs(held.contracts)
-        return min(part.contracts, size)
+        return min(part.contracts, _held({key[0]: view.owned(key[0])}, key, part.strategy))
 
-    def _owners_of_close(self, account: str, fill: Fill) -> Sequence[tuple[str, Decimal]]:
-        """The parts that a fill of ours closes: those of the decision in its id, else of the newest on the position."""
+    def _owners_of_close(self, account: str, fill: Fill) -> tuple[str, Sequence[tuple[str, Decimal]]]:
+        """The decision in the id of a fill of ours, else the newest on the position, and the parts that it closes."""
         side = "long" if fill.side == "sell" else "short"
         closes = self._closes.get((account, fill.symbol, side), {})
-        named = closes.get(decision_in(fill.client_order_id or "") or "")
-        newest = named or max(closes.values(), key=lambda each: each[0], default=(0, ()))
-        return [(part.strategy, part.contracts) for part in newest[1]]
+        named = decision_in(fill.client_order_id or "")
+        if named not in closes:
+            named = max(closes, key=lambda id_: closes[id_][0], default=None)
+        if named is None:
+            return "", ()
+        return named, [(part.strategy, part.contracts) for part in closes[named][1]]
+
+    def not_closed(self, owned: Mapping[str, AccountOwnership]) -> list[NotClosed]:
+        """What closes that have ended have left of the parts that they were to close, each once.
+
+        The position may be at its target because another strategy has reduced its own part meanwhile.
+        """
+        found: list[NotClosed] = []
+        for decision in sorted(self._to_judge):
+            keys = [key for key, closes in self._closes.items() if decision in closes and closes[decision][1]]
+            if any((key[1], key[2]) in _unknown_in(owned, key[0]) for key in keys):
+                continue  # a fill is missing
+            self._to_judge.discard(decision)
+            for key in keys:
+                parts = self._closes[key][decision][1]
+                left = sum((part.contracts for part in parts), ZERO)
+                left -= self._quantities.closed(decision, key[0], _book_key(key))
+                own = sum((_held(owned, key, part.strategy) for part in parts), ZERO)
+                if min(left, own) > ZERO:
+                    names = tuple(part.strategy for part in parts)
+                    found.append(NotClosed(decision, *self._scopes[decision], key, min(left, own), names))
+        return found
+
+
+def _book_key(key: PnlKey) -> BookKey:
+    return key[1], "long" if key[2] == "long" else "short"
+
+
+def _unknown_in(owned: Mapping[str, AccountOwnership], account: str) -> Mapping[BookKey, str]:
+    return owned[account].unknown if account in owned else {}
+
+
+def _held(owned: Mapping[str, AccountOwnership], key: PnlKey, strategy: str) -> Decimal:
+    """The contracts that a strategy has of the position, in its direction."""
+    part = None if key[0] not in owned else owned[key[0]].parts.get(_book_key(key), {}).get(strategy)
+    return ZERO if part is None or part.side != key[2] else abs(part.contracts)
 
 
 def with_owners(intents: Sequence[Intent], closable: Mapping[PnlKey, Closable]) -> tuple[Intent, ...]:

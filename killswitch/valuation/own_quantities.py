@@ -43,8 +43,9 @@ DAY: Final = 24 * HOUR
 Net = Mapping[tuple[str, str], Decimal]
 """(symbol, side of the book) → contracts, negative for short."""
 
-OwnersOfClose = Callable[[str, Fill], Sequence[tuple[str, Decimal]]]
-"""(account, a fill of ours) → the owners whose parts it closes, with the contracts of each; empty: nobody's."""
+OwnersOfClose = Callable[[str, Fill], tuple[str, Sequence[tuple[str, Decimal]]]]
+"""(account, a fill of ours) → the decision, and the owners whose parts it closes with the contracts of each; empty:
+nobody's."""
 
 
 class SharedBook(Struct, omit_defaults=True):
@@ -63,7 +64,7 @@ class SharedBook(Struct, omit_defaults=True):
 
 class StoredQuantities(Struct):
     """The fold as it is stored. `orders`: account and order id → (owner, last seen). `fills`: account and fill id →
-    when it was folded.
+    when it was folded. `closed`: decision, account, symbol and side → (contracts that its orders have closed, when).
 
     `seen`: the accounts observed so far. `named`: those whose positions the venue splits by strategy.
     """
@@ -73,6 +74,7 @@ class StoredQuantities(Struct):
     named: list[str]
     orders: dict[str, tuple[str, int]]
     fills: dict[str, int]
+    closed: dict[str, tuple[Decimal, int]]
 
 
 _DECODER = msgjson.Decoder(StoredQuantities)
@@ -83,7 +85,7 @@ class OwnQuantities:
     """The parts of all owners in all accounts; one for a run."""
 
     def __init__(
-        self, rules: Sequence[StrategyRule], owners_of_close: OwnersOfClose = lambda _account, _fill: ()
+        self, rules: Sequence[StrategyRule], owners_of_close: OwnersOfClose = lambda _account, _fill: ("", ())
     ) -> None:
         self.rules = rules
         self._owners_of_close = owners_of_close
@@ -92,6 +94,7 @@ class OwnQuantities:
         self._named: set[str] = set()
         self._orders: dict[str, tuple[str, int]] = {}
         self._fills: dict[str, int] = {}
+        self._closed: dict[str, tuple[Decimal, int]] = {}
         self._now = 0
         self._stored: bytes | None = None
 
@@ -102,6 +105,7 @@ class OwnQuantities:
         self._now = now
         self._orders = {name: each for name, each in self._orders.items() if each[1] > now - DAY}
         self._fills = {name: at for name, at in self._fills.items() if at > now - DAY}
+        self._closed = {name: each for name, each in self._closed.items() if each[1] > now - DAY}
         return {account.account: self._of_account(account) for account in accounts}
 
     def accept(self, account: str) -> None:
@@ -118,7 +122,7 @@ class OwnQuantities:
             return None
         books = [*self._books.values()]
         blob = _ENCODER.encode(
-            StoredQuantities(books, sorted(self._seen), sorted(self._named), self._orders, self._fills)
+            StoredQuantities(books, sorted(self._seen), sorted(self._named), self._orders, self._fills, self._closed)
         )
         if blob == self._stored:
             return None
@@ -135,7 +139,7 @@ class OwnQuantities:
             raise DamagedStateError(f"the stored own quantities cannot be read ({error})") from error
         self._books = {(each.account, each.symbol, each.side): each for each in stored.books}
         self._seen, self._named, self._stored = set(stored.seen), set(stored.named), blob
-        self._orders, self._fills = stored.orders, stored.fills
+        self._orders, self._fills, self._closed = stored.orders, stored.fills, stored.closed
 
     # One account
 
@@ -234,18 +238,30 @@ class OwnQuantities:
             if owner == UNKNOWN_OWNER and fill.order is not None:
                 owner = self._orders.get(f"{account.account}/{fill.order}", (owner, 0))[0]
             return [(owner, size)]
-        closed = self._owners_of_close(account.account, fill) if fill.cause == "trade" else ()
-        if not closed:  # of a single owner, whatever reduces the position reduces its part
+        decision, parts = self._owners_of_close(account.account, fill) if fill.cause == "trade" else ("", ())
+        if not parts:  # of a single owner, whatever reduces the position reduces its part
             resident = resident_of(rules, fill.symbol)
             owners = {*book.parts, *([] if resident is None else [resident])}
             return [(owners.pop() if len(owners) == 1 else NOBODY, size)]
+        before = self.closed(decision, account.account, fill)
+        self._closed[_close_name(decision, account.account, fill)] = (before + size, self._now)
         found, left = [], size
-        for owner, most in closed:
-            part = min(left, most)
-            left -= part
+        for owner, most in parts:  # in their order, after what earlier fills of the decision have closed
+            done = min(before, most)
+            part = min(left, most - done)
+            before, left = before - done, left - part
             if part > ZERO:
                 found.append((owner, part))
         return [*found, (NOBODY, left)] if left else found
+
+    def closed(self, decision: str, account: str, of: Fill | BookKey) -> Decimal:
+        """The contracts of a position that the orders of a decision have closed, by their fills."""
+        return self._closed.get(_close_name(decision, account, of), (ZERO, 0))[0]
+
+
+def _close_name(decision: str, account: str, of: Fill | BookKey) -> str:
+    symbol, side = of if isinstance(of, tuple) else (of.symbol, "long" if of.side == "sell" else "short")
+    return f"{decision}/{account}/{symbol}/{side}"
 
 
 def sum_of(book: SharedBook) -> Decimal:

@@ -287,3 +287,33 @@ def test_d19_the_short_leg_of_a_cash_and_carry_is_not_stripped_from_its_spot() -
     of_account = policy(trigger=fall).replace("each: strategy, strategy: grid,", "each: account,")
     stripped = decisions(written(of_account + CARRY), *rally)
     assert {intent.account for each in stripped for intent in each.intents} == {"perp"}
+
+
+def closing(decision: Decision, snapshot_: Snapshot, status: str = "closing") -> Snapshot:
+    """The snapshot while the decision is closed, or after it has ended with another status."""
+    return replace(snapshot_, closings=(Closing(decision.id, status, scope=decision.scope),))  # type: ignore[arg-type] # a status
+
+
+def test_a_part_that_another_strategys_exit_hid_from_the_close_is_paged() -> None:
+    """The other sells its 6 itself before our order fills: the position is below the target, and the part is still
+    held. The venue shows what was left to others, so that the close ends; that is not success.
+    """
+    interpreter = Interpreter(policies())
+    interpreter.tick(book(0, []))
+    (made,) = interpreter.tick(book(1, net("10"), buy("1", "4", "grid-1"), buy("2", "6", "trend-1"))).decisions
+    interpreter.tick(closing(made, book(2, net("4"), sell("3", "6", "trend-2"))))
+    late = interpreter.tick(closing(made, book(3, net("4")), "flat")).notices
+    (page,) = [each for each in late if each.severity == "page"]
+    assert (page.policy, page.scope) == ("of-grid", "strategy/grid")
+    assert "grid still own 4 of BTC_USDT long in main" in page.text
+    assert interpreter.tick(book(4, net("4"))).notices == ()
+
+
+def test_a_close_that_closes_its_part_is_not_paged() -> None:
+    """Two fills of our orders close all of it; their rows may come after the end of the close."""
+    interpreter = Interpreter(policies())
+    interpreter.tick(book(0, []))
+    (made,) = interpreter.tick(book(1, net("10"), buy("1", "4", "grid-1"), buy("2", "6", "trend-1"))).decisions
+    interpreter.tick(closing(made, book(2, net("9"), sell("3", "1", f"ks{made.id}000000001"))))
+    assert interpreter.tick(closing(made, book(3, net("6")), "flat")).notices == ()
+    assert interpreter.tick(book(4, net("6"), sell("4", "3", f"ks{made.id}000000002"))).notices == ()
