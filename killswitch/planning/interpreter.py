@@ -287,6 +287,7 @@ class Interpreter:
             for each in made:
                 self._owners.plan(each)
             issued += why
+        self._owners.forget_planned()
         answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
         decisions = tuple(each for each in merged if each.kind != "breach" or each.effects)

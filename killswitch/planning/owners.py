@@ -113,6 +113,13 @@ class Owners:
             self.remember(decision)
             self._planned.add(decision.id)
 
+    def forget_planned(self) -> None:
+        """Forget what was planned in this tick, before its decisions are merged and remembered as they are."""
+        for closes in self._closes.values():
+            for id_ in self._planned & closes.keys():
+                del closes[id_]
+        self._planned.clear()
+
     def remember(self, decision: Decision) -> None:
         """Remember whose parts the decision closes."""
         self._scopes[decision.id] = (decision.policy, decision.scope)
