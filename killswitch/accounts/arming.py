@@ -12,7 +12,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Health, Market, Quality
 from killswitch.model.store import Store
 from killswitch.model.venue import VenueAdapter
-from killswitch.planning.scopes.compiled_policy import scopes_of
+from killswitch.planning.scopes.compiled_policy import Identity, members_of, scopes_of
 
 
 class ArmedAccount(Struct, frozen=True):
@@ -57,28 +57,61 @@ class Arming:
         """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
         return self.names & self._members(policy, scope)
 
+    def locked_by(self, policy: str, scope: str) -> frozenset[str]:
+        """The armed accounts that a lock of `policy` on `scope` locks.
+
+        A strategy that shares its accounts, and a symbol, have a lock file of their own, which locks nothing else of
+        these accounts.
+        """
+        return self.reached_by(policy, scope) if self._has_whole_accounts(policy, scope) else frozenset()
+
     def narrower(self, policy: str, scope: str) -> frozenset[str]:
-        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues."""
+        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues if
+        the scope is wider than those.
+        """
+        if not self._has_whole_accounts(policy, scope):
+            return frozenset()
         reached = [self._accounts[name] for name in self._members(policy, scope)]
-        venues = {f"venue/{each.venue}" for each in reached}
+        rule = self._rules.get(policy)
+        has_venues = rule is None or rule.each in ("portfolio", "venue")
+        venues = {f"venue/{each.venue}" for each in reached} if has_venues else set()
         return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
 
     def wider(self) -> dict[str, tuple[str, ...]]:
-        """Scope → the wider scopes that contain it, for every account and venue."""
+        """Scope → the wider scopes that contain it, for every account and venue.
+
+        The scopes of labels, and of strategies that own whole accounts, contain accounts and no venue.
+        """
         accounts = self._accounts.values()
-        scopes = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
+        groups: dict[str, dict[str, None]] = {}
+        for rule in self._rules.values():
+            for scope, names in scopes_over(rule, accounts).items() if rule.each in ("label", "strategy") else ():
+                for name in names if rule.has_equity(scope) else ():
+                    groups.setdefault(name, {})[scope] = None
+        scopes = {
+            f"account/{each.name}": (*groups.get(each.name, ()), f"venue/{each.venue}", "portfolio")
+            for each in accounts
+        }
         return scopes | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+
+    def _has_whole_accounts(self, policy: str, scope: str) -> bool:
+        rule = self._rules.get(policy)
+        return rule is None or rule.has_equity(scope)
 
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
-            return frozenset(scopes_over(rule, self._accounts.values()).get(scope, ()))
+            return frozenset(members_of(rule, scope, map(_identity, self._accounts.values())))
         return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
 
 
 def scopes_over(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[str, tuple[str, ...]]:
     """Every scope that a policy's rule draws over these accounts, with the names of those in it."""
-    return scopes_of(rule, [(each.name, each.venue, each.market, each.currency) for each in accounts])
+    return scopes_of(rule, [*map(_identity, accounts)])
+
+
+def _identity(account: ArmedAccount) -> Identity:
+    return (account.name, account.venue, account.market, account.currency)
 
 
 def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:

@@ -47,6 +47,11 @@ def choose_wide(*, wide: bool) -> None:
     _chosen["wide"] = wide
 
 
+def is_wide() -> bool:
+    """Whether `--output wide` was chosen."""
+    return _chosen["wide"] is True
+
+
 def terminal_width(stream: TextIO | None = None) -> int | None:
     """Columns of the terminal of `stream` (default stdout); None for a pipe, a file and `--output wide` on stdout.
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.backoff import Backoff
-from killswitch.model.own_orders import HEX_MARK, MARK, PLAIN_LENGTH, SHORTEST
+from killswitch.model.own_order_ids import HEX_MARK, MARK, PLAIN_LENGTH, SHORTEST
 from killswitch.model.venue import ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()

@@ -21,10 +21,12 @@ from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
 from killswitch.policy.schema.policy import Fallback as Fallback
 from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
 from killswitch.signals.arguments import Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
+from killswitch.valuation.ownership import StrategyRule as StrategyRule
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
@@ -253,17 +255,36 @@ class CorrelationGroupRule(Struct, frozen=True):
     order: int
 
 
-@frozen_from(
-    schema.Scope, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency"
-)
-class ScopeRule(Struct, frozen=True):
-    """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
+frozen_from(
+    StrategySpec, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency",
+    order_prefixes="order_ids",
+)(StrategyRule)  # fmt: skip
 
-    each: Literal["account", "venue", "portfolio"]
+
+@frozen_from(
+    schema.Scope, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency",
+    by_hand=["label", "strategy"], symbols="symbol",
+)  # fmt: skip
+class ScopeRule(Struct, frozen=True):
+    """Scopes with a stage machine, of the matching accounts: each account, venue, strategy, symbol or label, or all."""
+
+    each: Literal["account", "venue", "portfolio", "strategy", "symbol", "label"]
     accounts: tuple[str, ...] | None
     venues: tuple[str, ...] | None
     markets: tuple[str, ...] | None
     currencies: tuple[str, ...] | None
+    strategies: tuple[StrategyRule, ...] = ()
+    """With `each: strategy`: which; else empty."""
+    symbols: tuple[str, ...] | None = None
+    """With `each: symbol`: which; None: every symbol that is held or has an order."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """With `each: label`: the accounts that have the label, and its value as the name of a scope: `desk=alpha`."""
+
+    def has_equity(self, scope: str) -> bool:
+        """Whether a scope of this rule has an equity of its own, which is that of whole accounts."""
+        if self.each == "symbol":
+            return False
+        return self.each != "strategy" or any(it.whole for it in self.strategies if f"strategy/{it.name}" == scope)
 
 
 frozen_from(schema.Reference, venues="rates_from", declared="otherwise")(ReferenceCurrency)
@@ -338,6 +359,8 @@ class PolicySet(Struct, frozen=True):
     """Unwindings, by name."""
     timers: tuple[TimerRule, ...] = ()
     """Dead-man switches, by name; an account has at most one."""
+    strategies: tuple[StrategyRule, ...] = ()
+    """Strategies, by name: what belongs to each."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

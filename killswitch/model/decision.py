@@ -27,6 +27,7 @@ from killswitch.model.effects import (
 from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
 from killswitch.model.effects import LockOrder as LockOrder
+from killswitch.model.effects import OwnClose as OwnClose
 from killswitch.model.snapshot import Instant, Residual
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause

@@ -20,6 +20,13 @@ from killswitch.model.snapshot import Instant, OrderSide, Side
 from killswitch.model.words import CancelWhy, LockMode
 
 
+class OwnClose(Struct, frozen=True):
+    """Contracts of a shared position that belong to `strategy` and are closed."""
+
+    strategy: str
+    contracts: Decimal
+
+
 class Intent(Struct, frozen=True, omit_defaults=True):
     """One intended order towards a target, exact in venue units.
 
@@ -28,7 +35,8 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     as a fraction of the mark. A `hop` sells what the intent at index `after` of the same decision has bought, and
     nothing held before: its `contracts` are an estimate, and its `target` is the earlier holding. A hop without `after`
     sells `contracts` of a holding on another market than the one that it is listed on. A `hedge` opens `contracts`
-    instead of reducing. Hops and hedges are counted by their own fills.
+    instead of reducing. Hops and hedges are counted by their own fills. `parts`: the strategies whose parts of the
+    position the decision closes; nothing is then closed beyond them, whatever the position becomes meanwhile.
     """
 
     account: str
@@ -44,6 +52,7 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     band: Decimal | None = None
     purpose: Literal["reduce", "hop", "hedge"] = "reduce"
     after: int | None = None
+    parts: tuple[OwnClose, ...] = ()
 
 
 class Cancel(Struct, frozen=True):

@@ -80,6 +80,8 @@ FLAGS = "flags"
 """The live blob with the flags that operators have set (`killswitch.model.flags`)."""
 HEARTBEAT = "heartbeat/"
 """How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.heartbeats`)."""
+OWN_QUANTITIES = "own_quantities"
+"""The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
 
 
 class TickRecord(Struct, frozen=True):
@@ -100,7 +102,7 @@ class TickRecord(Struct, frozen=True):
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
-    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`."""
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`."""
 
 
 class Outgoing(Struct, frozen=True):

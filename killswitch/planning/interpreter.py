@@ -25,6 +25,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
+from killswitch.planning.exposures import Exposures, exposures
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
@@ -33,7 +34,8 @@ from killswitch.planning.operator.closes import Orphan, applies, orphans_in, res
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
-from killswitch.planning.scopes.compiled_policy import view_of
+from killswitch.planning.owners import Owners
+from killswitch.planning.scopes.compiled_policy import part_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
@@ -43,10 +45,11 @@ from killswitch.planning.targets.merge import Targets, have_common_position, lea
 from killswitch.planning.unreachable import stages_due
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
-ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
-"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, and the currency."""
+ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None, BookPart | None]
+"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, the currency, and the part of
+their books."""
 
 
 class Outcome(Struct, frozen=True):
@@ -92,6 +95,7 @@ class Interpreter:
         self._hedging = HedgePlanner(policies, armed)
         self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
+        self._owners = Owners(policies.strategies)
         self._now = 0
 
     def restore(
@@ -103,13 +107,14 @@ class Interpreter:
         outage: tuple[int, int] | None = None,
         locked_books: bytes | None = None,
         flags: bytes | None = None,
+        own_quantities: bytes | None = None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last;
-        `flags`: what `changed_flags()` did.
+        in microseconds, of the time without measurements. `locked_books`, `own_quantities`: what the methods of these
+        names returned last; `flags`: what `changed_flags()` did.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -119,6 +124,7 @@ class Interpreter:
         self._commands.restore(past, outage)
         self._flags.restore(flags, outage)
         self._breaches.restore(locked_books, (*past, *unfinished))
+        self._owners.restore(own_quantities, (*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -135,6 +141,7 @@ class Interpreter:
         events = self._new_events(snapshot) if snapshot.events else ()
         issued = self._flags.observe(events, now)
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
+        facts.ownership = self._owners.observe(snapshot, now)
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
@@ -165,6 +172,7 @@ class Interpreter:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
+        issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         if events or self._commands.unfinished:
             commanded = self._commands.apply(events, snapshot, now, self._instruments)
             decisions += commanded.decisions
@@ -212,7 +220,9 @@ class Interpreter:
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         known = self._commands.last_known
-        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
+        stages = tuple(
+            s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
+        )
         evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
@@ -286,9 +296,12 @@ class Interpreter:
         fired: list[Decision] = []
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
-            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known)
+            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
+            for each in made:
+                self._owners.plan(each)
             issued += why
+        self._owners.forget_planned()
         answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
         decisions = tuple(each for each in merged if each.kind != "breach" or each.effects)
@@ -304,6 +317,7 @@ class Interpreter:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
+                self._owners.remember(decision)
         self._breaches.acted(decisions)
         alerts = alerts + self._breaches.alerts + of_answers + self._alerts()
         return Outcome(decisions, tuple(issued), alerts, self._paged(decisions))
@@ -363,9 +377,11 @@ class Interpreter:
         facts = SnapshotFacts(
             to_micros(reread.as_of), reread.accounts, self._instruments, tick=reread, flags=self._flags.flags
         )
-        return view_of(
-            reread, facts, self._evaluators.places(evaluator), None, evaluator.compiled.graph.equity.reference
-        )
+        graph = evaluator.compiled.graph
+        part = part_of(graph.scope, evaluator.scope)
+        if part is not None:  # its fills are not folded, so that what they change is unknown
+            facts.ownership = self._owners.preview(reread.accounts)
+        return view_of(reread, facts, self._evaluators.places(evaluator), None, graph.equity.reference, part)
 
     # State and status
 
@@ -385,6 +401,10 @@ class Interpreter:
     def flags(self) -> tuple[Flag, ...]:
         """The flags of operators that are in force."""
         return self._flags.flags.in_force
+
+    def own_quantities(self) -> bytes | None:
+        """What strategies hold of shared positions, to be stored with the tick's decisions; None if unchanged."""
+        return self._owners.changed()
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
@@ -420,6 +440,10 @@ class Interpreter:
             return None
         return self._evaluators.quiescences(self._now)
 
+    def exposures(self) -> Exposures:
+        """Exposure and P&L after the last tick, by account, strategy and asset."""
+        return exposures(self._facts, self._policies.graphs, self._policies.strategies, self._evaluators)
+
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
         return tuple(status(evaluator) for evaluator in self._evaluators)
@@ -434,10 +458,11 @@ def _shared_view(
 ) -> ScopeView:
     """The view of the scope, the same for all policies that evaluate equity of the same accounts in the same way."""
     rule = evaluator.compiled.graph.equity
-    key = (places, rule.stale_after, rule.reference)
+    part = part_of(evaluator.compiled.graph.scope, evaluator.scope)
+    key = (places, rule.stale_after, rule.reference, part)
     view = views.get(key)
     if view is None:
-        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference)
+        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference, part)
     return view
 
 

@@ -12,6 +12,7 @@ from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
+from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
@@ -248,7 +249,7 @@ def nothing_selected(
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if evaluator.history.view is None else evaluator.history.view.positions_unknown
-    why = evaluator.history.unknown or missing or f"with the loss {source}, its close selects no position"
+    why = evaluator.history.why_unknown or missing or f"with the loss {source}, its close selects no position"
     if proposal.is_without_selection and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
@@ -366,6 +367,17 @@ def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> 
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
     return _operator_notice(event, now, "warning", "warning", text)
+
+
+def part_not_closed(now: int, left: NotClosed) -> Notice:
+    """Notice of a close for a strategy that has ended while a part that it was to close is still held."""
+    account, symbol, side = left.position
+    owners, amount = " and ".join(left.strategies), f"{left.contracts} of {symbol} {side} in {account}"
+    text = (
+        f"the close {left.decision} has ended, and {owners} still own {amount}: others have reduced the position "
+        "meanwhile, or the venue closed less. No order closes it any more: close it with its bot, or at the venue"
+    )
+    return Notice(from_micros(now), left.policy, left.scope, "warning", "page", text, f"{symbol} {side}")
 
 
 def forced_close(event: Event, now: int, text: str) -> Notice:

@@ -22,7 +22,16 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, FLAGS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import (
+    ALERTS,
+    FLAGS,
+    LOCKED_BOOKS,
+    OWN_QUANTITIES,
+    Commands,
+    JournalEntry,
+    Store,
+    TickRecord,
+)
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -157,8 +166,10 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        books, flags = self.store.live(LOCKED_BOOKS), self.store.live(FLAGS)
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books, flags)
+        self.interpreter.restore(
+            self.store.states(), self.store.rows, unfinished, past, outage, self.store.live(LOCKED_BOOKS),
+            self.store.live(FLAGS), self.store.live(OWN_QUANTITIES),
+        )  # fmt: skip
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
         alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
@@ -350,7 +361,11 @@ class Runner:
     def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
         """The live blobs that this tick changes."""
         found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
-        kept = {LOCKED_BOOKS: self.interpreter.locked_books(), FLAGS: self.interpreter.changed_flags()}
+        kept = {
+            LOCKED_BOOKS: self.interpreter.locked_books(),
+            FLAGS: self.interpreter.changed_flags(),
+            OWN_QUANTITIES: self.interpreter.own_quantities(),
+        }
         return found | {name: blob for name, blob in kept.items() if blob is not None}
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:

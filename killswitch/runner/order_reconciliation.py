@@ -26,7 +26,7 @@ from killswitch.journal.entries import Abandoned, ClosingObserver, Entry, OrderD
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision
-from killswitch.model.own_orders import is_ours
+from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
 

@@ -19,6 +19,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Store, decoded
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
@@ -89,6 +90,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
+    exposures: Exposures | UnsetType = UNSET
+    """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
 
 
 class LastTick(Struct, frozen=True):
@@ -213,6 +216,7 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
+                exposures=self.interpreter.exposures(),
                 **asdict(report.runner),
             )
         )

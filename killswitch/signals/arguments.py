@@ -30,6 +30,20 @@ class SymbolGroup(Declared, frozen=True):
     symbols: tuple[str, ...]
 
 
+class HedgeLeg(Struct, frozen=True):
+    """One leg of a hedge; `ratio`: base units of the hedge in one base unit of the leg."""
+
+    account: str
+    symbol: str
+    ratio: Decimal
+
+
+class HedgeLegs(Declared, frozen=True):
+    """A hedge group: the positions that hedge each other."""
+
+    legs: tuple[HedgeLeg, ...]
+
+
 Value = int | float | str | Decimal | Declared
 """A duration in microseconds (int), a fraction or number (float), money (Decimal), a word or a name (str), or what the
 document of a reference declares."""
@@ -149,6 +163,13 @@ GROUP = Argument(
     document="CorrelationGroup",
     meaning="A CorrelationGroup of the policy set; its symbols are the venues'.",
     example="majors",
+)
+HEDGE = Argument(
+    key="hedge",
+    kind="reference",
+    document="HedgeGroup",
+    meaning="A HedgeGroup of the policy set.",
+    example="cash-and-carry",
 )
 SYMBOL = Argument(
     key="symbol",

@@ -9,6 +9,7 @@ from killswitch.signals import (
     equity_signals,
     exposure_signals,
     order_signals,
+    ownership_signals,
     position_signals,
     profit_signals,
     system_signals,
@@ -41,6 +42,7 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     venue_signals.SIGNALS,
     order_signals.SIGNALS,
     system_signals.SIGNALS,
+    ownership_signals.SIGNALS,
     position_signals.SIGNALS,
 )
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}

@@ -131,6 +131,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(),
     arguments=(),
     axioms=NO_AXIOMS,
@@ -156,6 +157,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.leverage",
+        needs_equity=True,
         unit="ratio",
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
         unknown="positions are unknown, a price is missing, or equity is unknown",
@@ -224,6 +226,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.margin_ratio",
+        needs_equity=True,
         unit="ratio",
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
         unknown="maintenance margin or equity is unknown",

@@ -92,6 +92,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     range=NOT_NEGATIVE,
 )
 """A condition of orders."""
@@ -143,6 +144,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     _condition(
         name="orders.largest_share",
         unit="ratio",
+        needs_equity=True,
         arguments=(),
         axioms=NO_AXIOMS,
         meaning=(

@@ -214,6 +214,7 @@ _signal = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=True,
     collects=(),
 )
 _by_unit = partial(_signal, unit="fraction", partly_known="an unexplained change of equity leaves two values possible")

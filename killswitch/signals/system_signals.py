@@ -105,6 +105,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     range=NOT_NEGATIVE,
 )
 """A condition of a system, in seconds."""
@@ -119,6 +120,7 @@ FLAG_SET = BoolSignal(
     partly_known="never",
     unknown="never",
     collects=(),
+    needs_equity=False,
     reader=lambda _, view, name: view.has_flag(name),
 )
 
@@ -158,6 +160,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         partly_known="never",
         unknown="no receiver of alerts is running, or it was not known to work for longer than `max_gap`",
         collects=(),
+        needs_equity=False,
         reader=_alert_active,
     ),
     FLAG_SET,
@@ -171,6 +174,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         partly_known="never",
         unknown="never",
         collects=(),
+        needs_equity=False,
         reader=lambda _, view, begin, end, zone, days: is_within(view.as_of, begin, end, zone, days),
     ),
 )

@@ -22,6 +22,7 @@ from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
     PnlKey,
+    base_quantity,
     merge_rows,
     notional,
     unrealized,
@@ -267,8 +268,9 @@ class HeldPositions:
                 found = self.notionals
             case "unrealised" if self.sizes.are_plain and self.pnl is not None:
                 found = [*self.pnl.values()]
-            case "unrealised":
-                found = [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+            case "unrealised" | "base":
+                measure = unrealized if column == "unrealised" else base_quantity
+                found = [measure(it, self.account, self._instrument(it)) for it in self.merged]
             case "entry_notional":
                 found = self._entry_notionals()
             case "margin":

@@ -11,7 +11,7 @@ import click
 from killswitch.cli import EXIT_TROUBLE, options
 from killswitch.cli.options import COUNT, option
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import encode_record, print_answer, print_page, print_text, terminal_width
+from killswitch.cli.terminal import encode_record, is_wide, print_answer, print_page, print_text, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
@@ -47,6 +47,8 @@ def status(
     The first line is the answer. On trouble it names what is wrong: a runner that does not tick, a stage that has
     fired, a lock, a close in progress, an account that cannot be read, a trigger that is true or unknown, a problem,
     an alert, a pending command.
+
+    As JSON and with --output wide it also shows exposure and unrealised P&L by account, strategy and asset.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner is
     shown with its date.
@@ -89,7 +91,11 @@ def status(
         raise click.ClickException(f"{error}. Its runner lives and goes on without it: {lives}") from error
     if scope is not None:
         store_state = of_scope(store_state, scope)
-    print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at, is_brief=brief))
+    wide = is_wide()
+    print_answer(
+        output, lambda: encode_status(store_state),
+        lambda: status_page(store_state, store_at, is_brief=brief, is_wide=wide),
+    )  # fmt: skip
     return EXIT_TROUBLE if detailed_exitcode and troubles(store_state) else 0
 
 

@@ -83,7 +83,7 @@ def evaluate_target(
         why = "none of them filled" if target.refusal is None else f"the last one: {target.refusal}"
         return ended(do, target, f"{count_of(target.attempts_without_fill, 'order')} in a row closed nothing ({why})")
     wanted = _held(target, shown, ledger, believe_venue=believe_venue) - target.target_size
-    if target.target_size > ZERO:
+    if target.target_size > ZERO or target.is_own_part:
         wanted = min(wanted, left_to_close(target, ledger))
     if wanted <= ZERO:
         return _left_over(target, shown, ledger, believe_venue=believe_venue)
@@ -92,7 +92,7 @@ def evaluate_target(
 
 def _goes_on(target: PositionTarget) -> bool:
     """Whether the target is zero: a full close never ends while the venue shows a position, even if refused."""
-    return target.target_size == ZERO and not target.is_counted_by_fills
+    return target.target_size == ZERO and not target.is_counted_by_fills and not target.is_own_part
 
 
 def left_to_close(target: PositionTarget, ledger: PositionLedger) -> Decimal:

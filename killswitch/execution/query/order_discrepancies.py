@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
-from killswitch.model.own_orders import is_ours
+from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 
 JournalStatus = Literal["sent", "final", "nothing", "abandoned"]

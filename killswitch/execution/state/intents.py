@@ -68,6 +68,7 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
                 band=intent.band,
                 urgency=urgency,
                 kept_holding=Decimal(0) if intent.after is None else intent.target,
+                is_own_part=bool(intent.parts),
             )
         elif intent.purpose == target.purpose:
             target.decided += _decided(intent)

@@ -7,8 +7,10 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from killswitch.graph.nodes import ScopeRule
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
+from killswitch.graph.resolution.strategies import scopes_of_account
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
@@ -118,7 +120,7 @@ def check_reference(policy: AnyPolicy, documents: Sequence[Document], others: Fa
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
 
 
-def check_currencies(policy: AnyPolicy, documents: Sequence[Document], found: Findings) -> None:
+def check_currencies(policy: AnyPolicy, rule: ScopeRule, documents: Sequence[Document], found: Findings) -> None:
     """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
     flawed = any(found.gaps.has_flaw(("spec", key)) for key in ("scope", "reference"))
@@ -127,8 +129,8 @@ def check_currencies(policy: AnyPolicy, documents: Sequence[Document], found: Fi
     scopes: dict[str, dict[str, str]] = {}
     for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):
         if matches(policy.scope.match, account):
-            scope = "the portfolio" if each == "portfolio" else f"the venue {venue_of(account.spec)}"
-            scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
+            for scope in scopes_of_account(policy, account, venue_of(account.spec), rule):
+                scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
     for scope, currencies in scopes.items():
         if len(currencies) > 1:
             held = " and ".join(f"{currency} (`{account}`)" for currency, account in sorted(currencies.items()))

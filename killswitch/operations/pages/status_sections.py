@@ -11,6 +11,7 @@ from killswitch.model.flags import Flag
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
@@ -62,6 +63,23 @@ def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterat
         for each in heartbeats
     )
     yield from section("Heartbeats", Table(("name", "counts from", "last sent", "progress"), rows))
+
+
+def exposure_table(found: Exposures | None) -> Iterator[Section]:
+    """Exposure and unrealised P&L of the portfolio, and by account, strategy and asset."""
+    if found is None:
+        return
+    currency, profit = found.currency or "unknown currency", found.profit
+    since = "unknown, because no policy watches the portfolio, or its equity is unknown"
+    if profit is not None:
+        since = f"{profit:+.2%} of its start, or of its last reset by an operator"
+    rows = tuple(
+        (each.of, each.name, money(each.gross), money(each.net), money(each.unrealised), each.unknown or "-")
+        for each in found.parts
+    )
+    head = ("of", "name", "gross", "net", "unrealised P&L", "unknown")
+    title = f"Exposure and P&L in {currency} (profit of the portfolio: {since})"
+    yield from section(title, Table(head, rows, expendable=(5,)))
 
 
 def push_streams(streams: Sequence[StreamView], now: datetime) -> Iterator[Section]:

@@ -242,8 +242,8 @@ def _span(interval: Interval | None) -> Span | None:
 
 def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
     """Why a trigger's condition is unknown."""
-    if evaluator.history.unknown is not None:
-        return evaluator.history.unknown
+    if evaluator.history.why_unknown is not None:
+        return evaluator.history.why_unknown
     reference = signal_of(evaluator, trigger)
     window = None if reference is None else reference.window
     reasons = (
@@ -269,7 +269,9 @@ def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:
 def has_only_young_windows(evaluator: ScopeEvaluator, trigger: Trigger) -> bool:
     """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
     graph, history, columns = evaluator.compiled.graph, evaluator.history, evaluator.columns
-    if columns is None or history.unknown is not None or history.begun_at is None or _pending_changes_text(evaluator):
+    if columns is None or history.why_unknown is not None or history.begun_at is None:
+        return False
+    if _pending_changes_text(evaluator):
         return False
     found = False
     for i in signals_of(trigger.condition):

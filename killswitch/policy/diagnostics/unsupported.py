@@ -86,12 +86,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "hedge.broken ownership.unowned_orders ownership.unowned_share",
-        "a broken hedge, or positions and orders that no strategy owns",
-        "`exposure.net` of the scope",
-    ),
-    _entry(
-        "signal",
         "market.volatility market.volatility_ratio market.move market.jump market.correlation market.atr "
         "price.change volatility atr correlation",
         "the volatility, the move or the correlation of a market",
@@ -118,15 +112,15 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "scope",
-        "strategy bot tag",
-        "a stage machine for each strategy of one account",
-        "a sub-account for each strategy, and `each: account`",
+        "bot tag",
+        "a stage machine for each bot of one account",
+        "`each: strategy`, with a `Strategy` for each bot, or `each: label` for accounts",
     ),
     _entry(
         "scope",
-        "symbol position asset group",
-        "a stage machine for each symbol, position or group",
-        "`each: account`, with `close: {symbols: […], …}` or `close: {where: …, where_unknown: …, …}`",
+        "position asset group",
+        "a stage machine for each position, asset or group",
+        "`each: symbol`, or `each: account` with `close: {symbols: […], …}`",
     ),
     _entry(
         "action",
@@ -210,9 +204,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "HedgeGroup Hedge Pair",
-        "legs that belong together across accounts",
-        "`scope: {each: portfolio}` with `close: {side: both, …}`, which reduces all legs by the same part",
+        "Hedge Pair",
+        "legs that are netted and cut together",
+        "a `HedgeGroup` with the signal `hedge.broken`, and `close: {side: both, …}`, which reduces all legs",
     ),
     _entry(
         "document",
@@ -228,9 +222,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Strategy Bot",
-        "which positions of an account belong to which strategy",
-        "an `Account` for each strategy's sub-account",
+        "Bot",
+        "which positions of an account belong to which bot",
+        "a `Strategy` for each bot",
     ),
     _entry(
         "document",

@@ -40,6 +40,7 @@ class Breach(Struct, frozen=True):
 def policy(written: object) -> Iterator[Breach]:
     """Check the keys of one `Policy` against each other."""
     spec = spec_of(written)
+    yield from _scope(mapping(spec.get("scope")))
     for key, trigger in mapping(spec.get("triggers")).items():
         yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
@@ -65,6 +66,16 @@ def _breaker(at: Path, breaker: dict[str, object]) -> Iterator[Breach]:
         message = "nothing limits how often the breaker recovers, and trips again, in a day"
         fix = "add `at_most: 2` with your own number of recoveries in 24 hours"
         yield Breach("KS2209", (*at, "recovery", "auto"), message, fix)
+
+
+def _scope(written: dict[str, object]) -> Iterator[Breach]:
+    """A scope has the keys of its `each`: the label, or names of strategies or symbols."""
+    each, path = written.get("each"), ("spec", "scope")
+    if each == "label" and "label" not in written:
+        yield Breach("KS2274", (*path, "each"), "it does not say which label", "add `label`, such as `label: desk`")
+    for key in ("label", "strategy", "symbol"):
+        if key in written and isinstance(each, str) and each != key:
+            yield Breach("KS2275", (*path, key), f"`{key}` has no meaning with `each: {each}`", f"write `each: {key}`")
 
 
 def ranking(written: object) -> Iterator[Breach]:

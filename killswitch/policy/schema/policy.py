@@ -66,10 +66,19 @@ class Match(Part):
 class Scope(Part):
     """The scopes of a policy; each has its own stage machine."""
 
-    each: Literal["account", "venue", "portfolio"]
-    """One stage machine for each matching account, for each venue, or one for all of them together."""
+    each: Literal["account", "venue", "portfolio", "strategy", "symbol", "label"]
+    """One stage machine for each matching account, for each venue, or one for all of them together; for each `Strategy`
+    or each symbol, which has no equity of its own unless the accounts are the strategy's alone; or for each value of a
+    label of the accounts."""
     match: Match
     """Which accounts; `{}` is every account."""
+    label: Word | None = None
+    """The label of the Account documents whose values are the scopes; an account without it is in none. Required by
+    `each: label`. Left out: not used."""
+    strategy: Words | None = None
+    """Names of `Strategy` documents, with `each: strategy`. Left out: every one of the policy set."""
+    symbol: Words | None = None
+    """Symbols as the venues write them, with `each: symbol`. Left out: every symbol that is held or has an order."""
 
 
 class Unexplained(Part):

@@ -168,7 +168,7 @@ class LockLifecycle:
         return tuple(
             WrittenLock(
                 each.decision, each.policy, each.scope, self._since[each.decision],
-                tuple(sorted(self._arming.reached_by(each.policy, each.scope))),
+                tuple(sorted(self._arming.locked_by(each.policy, each.scope))),
                 None if each.on_suspicion else each.stage,
             )
             for each in self._wanted.values()
@@ -198,7 +198,7 @@ class LockLifecycle:
             for each in self._wanted.values()
             if each.order.mode == "all" and not each.on_suspicion and each.in_force(now)
         ]
-        return frozenset(name for each in locks for name in self._arming.reached_by(each.policy, each.scope))
+        return frozenset(name for each in locks for name in self._arming.locked_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> WantedLock:
         if order.until is not None:

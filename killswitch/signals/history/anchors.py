@@ -14,11 +14,10 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.instant import DAY
-from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.collector import Collector, EquityRecord, Needs
 from killswitch.signals.history.rows import Correction, restated
 
 if TYPE_CHECKING:
-    from killswitch.signals.history.scope import History
     from killswitch.valuation.scope_view import ScopeView
 
 
@@ -64,7 +63,7 @@ class DayOpen(Collector):
         last, self._open_at = self._last, opened
         self._value = last if last is not None and opened - last.at <= self._max_gap else None
 
-    def record(self, history: History) -> None:
+    def record(self, history: EquityRecord) -> None:
         """Keep the newest observation; one at the very open is that of the new day."""
         at = history.last_at
         if at is None or history.unknown is not None:
@@ -111,7 +110,7 @@ class FirstObservation(Collector):
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """The values are taken when the equity of the snapshot is explained."""
 
-    def record(self, history: History) -> None:
+    def record(self, history: EquityRecord) -> None:
         if history.unknown is not None or history.last_at is None or history.current_equity is None:
             return
         seen = self._last = KeptValue(history.last_at, history.track.value, float(history.current_equity))
@@ -168,7 +167,7 @@ class TrailingFloor(Collector):
                 state.closed = max(state.last, state.closed if state.closed is not None else state.last)
             state.day = day
 
-    def record(self, history: History) -> None:
+    def record(self, history: EquityRecord) -> None:
         state, track = self._state, history.track
         if history.unknown is not None or history.current_equity is None:
             return

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.execution.client_order_id import client_order_id
-from killswitch.model.own_orders import is_ours
+from killswitch.model.own_order_ids import is_ours
 from killswitch.model.venue import ClientIdRule
 
 # As the venues document them: Binance and Bybit up to 36, OKX up to 32 letters and digits, Kraken a UUID or up to 18
