@@ -13,6 +13,7 @@ from killswitch.signals import (
     position_signals,
     profit_signals,
     system_signals,
+    trade_signals,
     venue_signals,
 )
 from killswitch.signals.arguments import Argument
@@ -43,6 +44,7 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     order_signals.SIGNALS,
     system_signals.SIGNALS,
     ownership_signals.SIGNALS,
+    trade_signals.SIGNALS,
     position_signals.SIGNALS,
 )
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}

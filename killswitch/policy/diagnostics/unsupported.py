@@ -60,19 +60,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "trades.count trades.losing_streak trades.profit trades.drawdown trades.since_close trades.losses "
-        "losing_streak",
-        "closed trades: their number, streaks of losses, or time since the last",
-        "`equity.drawdown`, which also sees losses that are still open",
-    ),
-    _entry(
-        "signal",
-        "fills.closed_by_venue",
-        "what the venue closed, by a liquidation or by deleveraging",
-        "`exposure.margin_ratio`, which rises before a liquidation, and `positions.adl_rank`",
-    ),
-    _entry(
-        "signal",
         "exposure.liquidation_buffer account.liquidation_distance",
         "the distance of the account to liquidation",
         "`exposure.margin_ratio` in triggers; of one position `position.liquidation_distance` in "
@@ -80,8 +67,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "exposure.margin_ratio_change exposure.turnover turnover",
-        "a change of the margin ratio, or the turnover, over a window",
+        "exposure.margin_ratio_change",
+        "a change of the margin ratio over a window",
         "`exposure.margin_ratio` and `exposure.gross`, as they are now",
     ),
     _entry(
