@@ -14,8 +14,7 @@ from uuid import UUID
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.backoff import Backoff
-from killswitch.model.own_order_ids import HEX_MARK, MARK, PLAIN_LENGTH, SHORTEST
-from killswitch.model.venue import ClientIdRule, OrderLife
+from killswitch.model.venue import OWN_HEX_MARK, OWN_LENGTH, OWN_MARK, OWN_SHORTEST, ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -34,10 +33,10 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
         digest = blake2b(decision_id.encode(), digest_size=10).hexdigest()
     origin = f"{digest}{_base36(intent_index, 4)}{_base36(attempt, 5)}"
     match rule.form:
-        case "plain" if rule.longest >= PLAIN_LENGTH:
-            return MARK + origin
+        case "plain" if rule.longest >= OWN_LENGTH:
+            return OWN_MARK + origin
         case "plain":
-            return MARK + _short(origin, rule.longest - len(MARK))
+            return OWN_MARK + _short(origin, rule.longest - len(OWN_MARK))
         case "hex":
             return "0x" + _hex(origin)
         case "uuid":
@@ -47,14 +46,14 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
 
 
 def _short(origin: str, width: int) -> str:
-    if width < SHORTEST - len(MARK):
-        raise ValueError(f"client order ids of {width + len(MARK)} characters are too short to be unique")
+    if width < OWN_SHORTEST - len(OWN_MARK):
+        raise ValueError(f"client order ids of {width + len(OWN_MARK)} characters are too short to be unique")
     number = int.from_bytes(blake2b(origin.encode(), digest_size=20).digest())
     return _base36(number % 36**width, width)
 
 
 def _hex(origin: str) -> str:
-    return HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
+    return OWN_HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
 
 
 def _base36(number: int, width: int) -> str:

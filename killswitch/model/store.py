@@ -79,7 +79,7 @@ LOCKED_BOOKS = "locked_books"
 FLAGS = "flags"
 """The live blob with the flags that operators have set (`killswitch.model.flags`)."""
 HEARTBEAT = "heartbeat/"
-"""How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.heartbeats`)."""
+"""How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.tick_inputs`)."""
 OWN_QUANTITIES = "own_quantities"
 """The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
 

@@ -26,9 +26,9 @@ from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, deco
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import live_by_sign
 from killswitch.runner.give_up_commands import unreadable_message
-from killswitch.runner.heartbeats import last_heartbeats
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.tick_inputs import last_heartbeats
 
 STATUS_FORMAT = "killswitch.status/v1"
 

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, OwnClose
 from killswitch.model.instant import to_micros
-from killswitch.model.own_order_ids import decision_in
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Fill, Snapshot
+from killswitch.model.venue import decision_in
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.own_quantities import DAY, OwnQuantities
 from killswitch.valuation.ownership import AccountOwnership, BookKey, StrategyRule, merged_rows

@@ -47,7 +47,6 @@ from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
-from killswitch.runner.own_orders import OwnOrders
 from killswitch.runner.performers import (
     ClosingPerformer,
     Effects,
@@ -57,6 +56,7 @@ from killswitch.runner.performers import (
     require_capabilities,
 )
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_tick, last_view
+from killswitch.runner.tick_inputs import OwnOrders
 
 
 class LockPaths(Struct, frozen=True):

@@ -39,13 +39,13 @@ from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.heartbeats import last_heartbeats
 from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
+from killswitch.runner.tick_inputs import last_heartbeats
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts

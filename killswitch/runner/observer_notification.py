@@ -24,7 +24,7 @@ from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
 from killswitch.runner.order_reconciliation import OrderReconciliation
-from killswitch.runner.own_orders import OwnOrders
+from killswitch.runner.tick_inputs import OwnOrders
 
 
 class SnapshotRecorder(Protocol):

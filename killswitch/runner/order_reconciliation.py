@@ -26,9 +26,9 @@ from killswitch.journal.entries import Abandoned, ClosingObserver, Entry, OrderD
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision
-from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
+from killswitch.model.venue import is_ours
 
 KEPT = 64
 """Number of decisions whose orders are kept in memory; the orders of others are read again when needed."""

@@ -9,7 +9,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.model.own_order_ids import is_ours
+from killswitch.model.venue import is_ours
 from killswitch.signals.arguments import HEDGE, Argument
 from killswitch.signals.declaration import (
     FRACTION,

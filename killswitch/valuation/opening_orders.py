@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Order
+from killswitch.model.venue import is_ours
 from killswitch.valuation.position_measures import ZERO, Instruments, contract_value, is_inverse, is_option
 
 Bounds = tuple[float, float]

@@ -20,9 +20,9 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
-from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, Position
 from killswitch.model.store import DamagedStateError
+from killswitch.model.venue import is_ours
 from killswitch.valuation.ownership import (
     NOBODY,
     UNKNOWN_OWNER,

@@ -88,8 +88,8 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
-    from killswitch.runner.heartbeats import last_heartbeats
     from killswitch.runner.status_blob import tick_time
+    from killswitch.runner.tick_inputs import last_heartbeats
 
     accounts = open_accounts(loaded.accounts, live=True)
     account_snapshots = process.run(read_once(accounts, read_timeout))

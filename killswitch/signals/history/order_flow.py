@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import MINUTE, to_micros
-from killswitch.model.own_order_ids import is_ours
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import is_ours
 from killswitch.signals.arguments import Value
 from killswitch.signals.history.collector import Collector, Needs
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import to_micros
-from killswitch.model.own_order_ids import is_ours
+from killswitch.model.venue import is_ours
 from killswitch.signals.history.collector import Collector, Needs
 from killswitch.signals.history.order_flow import WindowCoverage, longest
 

@@ -22,8 +22,7 @@ from killswitch.journal.entries import (
 from killswitch.model.snapshot import OrderFate, OwnOrder
 from killswitch.model.store import HEARTBEAT
 from killswitch.model.venue import OrderRejectedError
-from killswitch.runner.heartbeats import beat, last_heartbeats
-from killswitch.runner.own_orders import OwnOrders
+from killswitch.runner.tick_inputs import OwnOrders, beat, last_heartbeats
 from tests.decisions import cut
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, refusing
 from tests.worlds import START, after

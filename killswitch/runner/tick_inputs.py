@@ -1,7 +1,10 @@
-"""The fates of our own orders by the journal, as the rows of a snapshot: `Snapshot.own_orders`.
+"""What the runner adds to a snapshot beyond its accounts: the fates of our own orders, and heartbeats of bots.
 
-A fate is reported from when it becomes known until a scheduled tick has contained it: a pass woken by a push skips the
-scopes whose accounts it did not poll.
+The fate of an order (`Snapshot.own_orders`) comes from the journal. It is reported from when it becomes known until a
+scheduled tick has contained it: a pass woken by a push skips the scopes whose accounts it did not poll.
+
+Heartbeats are sent often, so that they take a light path: no event that waits for a tick, and no row for each beat, but
+a small row in the store for each name. They are stored, and outlive a restart of the runner.
 """
 
 from __future__ import annotations
@@ -10,13 +13,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from msgspec import Struct
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
+from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import OrderFate, OwnOrder
+from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
+from killswitch.model.store import HEARTBEAT, Store, decoded
 from killswitch.model.venue import RejectReason
+from killswitch.runner.clock import ClockState, now_after
+from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick
 
 ALREADY_FLAT: Final[RejectReason] = "already_flat"
 """The refusal that is a success: nothing is left to close."""
@@ -104,3 +113,40 @@ def own_order(order: JournaledOrder) -> OwnOrder | None:
         if answer.reason == ALREADY_FLAT:
             fate = "done"
     return OwnOrder(order.name, first.account, first.symbol, fate, order.sent_at, order.at, reason)
+
+
+class Heartbeat(Struct, frozen=True, omit_defaults=True):
+    """The last heartbeat of a name. `moved_at`: the last one that counts.
+
+    A heartbeat that declares its `progress`, a counter of the bot's loops, counts only if that differs from the one
+    before: a thread may go on beating next to a loop that hangs.
+    """
+
+    at: Instant
+    moved_at: Instant
+    progress: int | None = None
+
+
+_ENCODER = msgjson.Encoder()
+_DECODER = msgjson.Decoder(Heartbeat)
+
+
+def beat(store: Store, name: str, at: datetime, progress: int | None) -> Heartbeat:
+    """Store a heartbeat that was sent at `at`, as ticks are dated; returns it as it counts."""
+    before = decoded(_DECODER.decode, store.live(HEARTBEAT + name))
+    is_stuck = before is not None and progress is not None and before.progress == progress
+    found = Heartbeat(at, before.moved_at if before is not None and is_stuck else at, progress)
+    store.put_live(HEARTBEAT + name, _ENCODER.encode(found))
+    return found
+
+
+def tick_time_of(store: Store, clock: Clock) -> datetime:
+    """Now, as the next tick on the store would be dated, from the least of the last tick that says it."""
+    last = decoded(decode_last_tick, store.live(LIVE_NAME))
+    return now_after(None if last is None else last.clock or ClockState(last.as_of), clock)
+
+
+def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
+    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
+    found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())
+    return {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}
