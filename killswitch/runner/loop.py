@@ -213,6 +213,7 @@ class Runner:
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
+                self.interpreter.exposures,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()

@@ -17,6 +17,7 @@ from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 
@@ -53,6 +54,8 @@ class TickReport(Struct, frozen=True):
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
     """The state of every policy on every scope after the tick; computed on call, valid until the next tick."""
     runner: RunnerFacts = RunnerFacts()
+    exposures: Callable[[], Exposures | None] = lambda: None
+    """Exposure and P&L of the book after the tick; computed on call, valid until the next tick."""
 
 
 class Observer(Protocol):

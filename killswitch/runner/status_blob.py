@@ -216,7 +216,7 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
-                exposures=self.interpreter.exposures(),
+                exposures=report.exposures() or UNSET,
                 **asdict(report.runner),
             )
         )
