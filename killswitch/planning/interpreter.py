@@ -20,7 +20,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
-from killswitch.model.store import HistoryRow, MachineState
+from killswitch.model.store import HistoryRow, HistoryTrim, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
@@ -349,6 +349,10 @@ class Interpreter:
     def locked_books(self) -> bytes | None:
         """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
         return self._breaches.changed()
+
+    def trim(self) -> HistoryTrim | None:
+        """The history rows that only samples of prices are kept of."""
+        return self._evaluators.trim(self._now)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""

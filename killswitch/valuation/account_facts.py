@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from killswitch.model.computed_once import computed_once
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane, sound_account
-from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.model.magnitude import sane, sound_account, sound_watched
+from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, sign
 from killswitch.valuation.trust import (
@@ -24,6 +24,9 @@ from killswitch.valuation.trust import (
 )
 
 T = TypeVar("T")
+
+PriceRow = Position | WatchedPrice
+"""A row with prices of one symbol, all of one answer."""
 
 
 class AccountFacts:
@@ -125,6 +128,17 @@ class AccountFacts:
         if self.unrealised is not None:
             return None
         return self.positions_missing or f"a position of {self.name} gives neither its P&L nor the prices to compute it"
+
+    # Prices
+
+    @computed_once
+    def watched(self) -> tuple[WatchedPrice, ...]:
+        """The prices of the watch list with every insane number unknown; empty without one, and if it was not read."""
+        return sound_watched(self.account.watched) or ()
+
+    def priced(self, symbol: str) -> tuple[PriceRow, ...]:
+        """The rows with prices of `symbol`: its positions, then the watch list."""
+        return tuple([each for rows in (self.held.merged, self.watched) for each in rows if each.symbol == symbol])
 
     # Changes
 

@@ -7,7 +7,7 @@ object serves later snapshots for as long as they report the same positions and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from killswitch.valuation.position_measures import (
     merge_rows,
     notional,
     sign,
+    spread,
     unrealized,
 )
 from killswitch.valuation.trust import are_open
@@ -215,24 +216,25 @@ class HeldPositions:
         return found
 
     def _values(self, column: str) -> Sequence[Decimal | int | None]:
-        match column:
-            case "sign":
-                return [*map(sign, self.merged)]
-            case "contracts":
-                return [position.contracts for position in self.merged]
-            case "notional":
-                return self.notionals
-            case "unrealised":
-                if self.sizes.are_plain and self.pnl is not None:
-                    return [*self.pnl.values()]
-                return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
-            case "liquidation_distance":
-                return [*map(liquidation_distance, self.merged)]
-            case _:
-                raise LookupError(f"there is no column {column}")
+        if column == "notional":
+            return self.notionals
+        if column == "unrealised" and self.sizes.are_plain and self.pnl is not None:
+            return [*self.pnl.values()]
+        if column == "unrealised":
+            return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
+        return [*map(_OF_ONE[column], self.merged)]
 
     def _instrument(self, position: Position) -> Instrument | None:
         return self.rules.get((self.name, position.symbol))
+
+
+_OF_ONE: Mapping[str, Callable[[Position], Decimal | int | None]] = {
+    "sign": sign,
+    "contracts": lambda position: position.contracts,
+    "liquidation_distance": liquidation_distance,
+    "spread": lambda position: spread(position.bid, position.ask),
+}
+"""Column → the number of one position, for columns that need no rules."""
 
 
 def _float_column(values: Sequence[Decimal | int | None]) -> Floats:
