@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from killswitch.signals import attribution_signals, equity_signals, exposure_signals, position_signals, venue_signals
+from killswitch.signals import (
+    attribution_signals,
+    equity_signals,
+    exposure_signals,
+    market_signals,
+    position_signals,
+    venue_price_signals,
+    venue_signals,
+    volatility_signals,
+)
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
 
@@ -28,6 +37,9 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     equity_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
+    volatility_signals.SIGNALS,
+    market_signals.SIGNALS,
+    venue_price_signals.SIGNALS,
     venue_signals.SIGNALS,
     position_signals.SIGNALS,
 )

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import AccountSnapshot, Health, Position
+from killswitch.model.snapshot import AccountSnapshot, Health, Liquidity, Position, WatchedPrice
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.signal_values import ColumnReader, SignalColumns, position_columns
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import account, after
+from tests.worlds import account, after, rules
 from tests.worlds.signals import WINDOW, arguments_of, history_of
 
 AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
@@ -26,6 +26,9 @@ SCOPE, POSITION = (
     [SignalRef(spec.name, arguments_of(spec)) for spec in CATALOGUE if spec.level == level]
     for level in ("scope", "position")
 )
+
+
+RULES = {("main", "A"): rules("A")}
 
 
 def maybe(values: st.SearchStrategy[Decimal]) -> st.SearchStrategy[Decimal | None]:
@@ -46,6 +49,20 @@ def positions(draw: st.DrawFn) -> list[Position]:
 
 
 @st.composite
+def watched(draw: st.DrawFn, minute: int) -> tuple[WatchedPrice, ...]:
+    """A and B with or without each of their prices, also negative ones, and with a fresh or an old time."""
+    at = after(minutes=draw(st.sampled_from([minute, minute, minute, 0])))
+    return tuple(
+        WatchedPrice(
+            symbol, draw(maybe(SIZES)), draw(maybe(SIZES)), draw(maybe(AMOUNTS)), draw(maybe(AMOUNTS)),
+            draw(maybe(SIZES)), at=draw(st.sampled_from([at, None])),
+            reference_price=draw(maybe(AMOUNTS)), price_limit=draw(maybe(SIZES)),
+        )
+        for symbol in draw(st.lists(st.sampled_from("AB"), unique=True))
+    )  # fmt: skip
+
+
+@st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
     """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
     health = Health(float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS))
@@ -53,6 +70,8 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
         quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
         maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
+        watched=draw(st.none() | watched(minute)),
+        liquidity=draw(st.sampled_from([None, (Liquidity("A", draw(SIZES), draw(AMOUNTS), Decimal("0.5")),)])),
     )  # fmt: skip
 
 
@@ -73,7 +92,7 @@ def test_every_known_value_is_in_range(answers: tuple[AccountSnapshot, ...]) -> 
     history = history_of(SCOPE)  # of four answers a minute apart the last two have a whole window
     reader = ColumnReader(SCOPE)
     for minute, answer in enumerate(answers):
-        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), RULES, None)
         history.observe(view)
         assert out_of_range(SCOPE, reader.read(history, view)) == []
         change = pnl_change(history, WINDOW)

@@ -7,20 +7,23 @@ and the moves of markets remain what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, field
 from msgspec import json as msgjson
 
 from killswitch.signals.history.collector import Collector, Needs
-from killswitch.signals.history.samples import PriceKey, Series, common_returns
+from killswitch.signals.history.samples import PriceKey, Returns, SampleSeries, common_returns
 
 if TYPE_CHECKING:
     from killswitch.valuation.account_facts import AccountFacts
     from killswitch.valuation.held_positions import PositionSizes
     from killswitch.valuation.scope_view import ScopeView
+
+T = TypeVar("T")
 
 EACH_OBSERVATION = 1
 """The grid, in microseconds, on which every observation is a sample."""
@@ -76,7 +79,7 @@ class PriceSamples(Collector):
     def __init__(self, needs: Needs, max_gap: int) -> None:
         """Each need is the arguments of a signal or a ranking: a `window` (or `short` and `long`), an `every`, and a
         `symbol`, or none for all that is held or watched. Without an `every` each observation is a sample."""
-        self._max_gap = max_gap
+        self.max_gap = max_gap
         self._grids: dict[str | None, dict[int, int]] = {}
         """Symbol, or None for all → `every` → how far its samples reach back."""
         for need in needs:
@@ -91,13 +94,16 @@ class PriceSamples(Collector):
         self._everies = {every for grids in self._grids.values() for every in grids}
         self.keep = max((keep for grids in self._grids.values() for keep in grids.values()), default=0)
         """How far back stored samples are read (microseconds)."""
-        self._series: dict[PriceKey, dict[int, Series]] = {}
+        self._series: dict[PriceKey, dict[int, SampleSeries]] = {}
         self._by_symbol: dict[str, list[PriceKey]] = {}
         self._split_at: dict[PriceKey, int] = {}
         self._accounts: dict[str, _Account] = {}
         self._cuts: set[PriceKey] = set()
         """The prices from whose newest stored sample no return is taken."""
         self._new: list[StoredSamples] = []
+        self._samples: dict[int, int] = {}
+        """`every` → the number of samples that were added."""
+        self._computed: dict[Hashable, tuple[int, float, Sequence[SampleSeries], Any]] = {}
 
     # Reading
 
@@ -105,7 +111,7 @@ class PriceSamples(Collector):
         """The accounts that have had a price of this symbol."""
         return [account for account, _ in self._by_symbol.get(symbol, ())]
 
-    def series(self, key: PriceKey, every: int) -> Series | None:
+    def series(self, key: PriceKey, every: int) -> SampleSeries | None:
         """The samples of (account, symbol) at `every`; None without any."""
         return self._series.get(key, {}).get(every)
 
@@ -120,6 +126,20 @@ class PriceSamples(Collector):
         if len(known) < len(keys):
             return [[] for _ in keys]
         return [[float(value) for value in row] for row in common_returns(known)]
+
+    def once(
+        self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[list[Returns]], T]
+    ) -> T:
+        """`compute` of the returns of `series`, all of one `every`, over [now − window, now]: once for a set of
+        samples. `of` identifies what is computed."""
+        count = self._samples.get(series[0].every, 0) if series else 0
+        known = self._computed.get(of)
+        if known is None or known[0] != count or now > known[1] or known[2] != series:
+            found = compute([each.returns(now, window) for each in series])
+            until = min((each.expires(now, window) for each in series), default=math.inf)
+            known = self._computed[of] = count, until, series, found
+        result: T = known[3]
+        return result
 
     # Observing
 
@@ -136,7 +156,7 @@ class PriceSamples(Collector):
                 self._observe(account, facts, at)
 
     def _observe(self, account: _Account, facts: AccountFacts, at: int) -> None:
-        if account.at is not None and at - account.at > self._max_gap:
+        if account.at is not None and at - account.at > self.max_gap:
             self._cut(facts.name, self._sampled(facts.name))
         watched = tuple([each.symbol for each in facts.watched])
         has_changed = facts.held.sizes is not account.sizes or watched != account.watched
@@ -158,7 +178,7 @@ class PriceSamples(Collector):
         if account.at is not None:
             account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
         for symbol in known & account.gone.keys():
-            if at - account.gone.pop(symbol) > self._max_gap:
+            if at - account.gone.pop(symbol) > self.max_gap:
                 self._cut(facts.name, (symbol,))
         account.priced = known
         account.is_waiting = not known.issuperset(watched) or not known.issuperset(facts.held.sizes.symbols)
@@ -175,20 +195,21 @@ class PriceSamples(Collector):
         """Add the price to each series that is due. Whether it is cut off from what was before; None if none was."""
         due = [each for each in self._series_of(key).values() if each.is_due(at)]
         for each in due:
-            each.add(at, price, printed, self._max_gap)
+            each.add(at, price, printed, self.max_gap)
+            self._samples[each.every] = self._samples.get(each.every, 0) + 1
         if not due:
             return None
         is_cut = key in self._cuts
         self._cuts.discard(key)
         return is_cut
 
-    def _series_of(self, key: PriceKey) -> dict[int, Series]:
+    def _series_of(self, key: PriceKey) -> dict[int, SampleSeries]:
         found = self._series.get(key)
         if found is None:
             grids = {**self._grids.get(None, {})}
             for every, keep in self._grids.get(key[1], {}).items():
                 grids[every] = max(keep, grids.get(every, 0))
-            found = self._series[key] = {every: Series(every, keep) for every, keep in grids.items()}
+            found = self._series[key] = {every: SampleSeries(every, keep) for every, keep in grids.items()}
             self._by_symbol.setdefault(key[1], []).append(key)
         return found
 
@@ -208,7 +229,7 @@ class PriceSamples(Collector):
         """Add prices observed at one time, for whoever observes accounts without a scope."""
         for key, price in marks.items():
             last = max((each.last_at or 0 for each in self._series_of(key).values()), default=0)
-            if at - last > self._max_gap:
+            if at - last > self.max_gap:
                 self._cut(key[0], (key[1],))
             self._add(key, at, price, None)
             self._accounts.setdefault(key[0], _Account()).at = at

@@ -43,13 +43,13 @@ def are_enough(count: int, now: int, window: int, every: int) -> bool:
     return count >= 2 and count >= LEAST_SHARE * expected_returns(now, window, every)
 
 
-class Series:
+class SampleSeries:
     """The samples of one price at one `every` (microseconds), of the last `keep` microseconds.
 
     With `every` 1 each observation is a sample.
     """
 
-    __slots__ = ("_at", "_begin", "_cache", "_is_cut", "_joined", "_price", "_printed", "every", "keep")
+    __slots__ = ("_at", "_begin", "_deviations", "_is_cut", "_joined", "_price", "_printed", "every", "keep")
 
     def __init__(self, every: int, keep: int) -> None:
         self.every = every
@@ -62,7 +62,7 @@ class Series:
         """The index of the first sample that is not forgotten."""
         self._printed: int | None = None
         self._is_cut = False
-        self._cache: tuple[tuple[int, int, int], float] | None = None
+        self._deviations: dict[tuple[int, bool], tuple[tuple[int, int, int], float]] = {}
 
     @property
     def last_at(self) -> int | None:
@@ -88,7 +88,8 @@ class Series:
         if self._begin > _SLACK and self._begin * 2 > len(self._at):
             for column in (self._at, self._price, self._joined):
                 del column[: self._begin]
-            self._begin, self._cache = 0, None
+            self._begin = 0
+            self._deviations.clear()
 
     def cut(self) -> None:
         """Take no return from the newest sample to the next one."""
@@ -116,17 +117,26 @@ class Series:
         joined = np.frombuffer(bytes(self._joined[first + 1 : end]), dtype=np.bool_)
         return Returns(np.array(self._at[first:end], dtype=np.int64) // self.every, price, joined)
 
-    def deviation(self, now: int, window: int) -> float:
-        """The standard deviation (ddof 1) of the returns of the window; NaN if they are too few."""
+    def deviation(self, now: int, window: int, *, before_last: bool = False) -> float:
+        """The standard deviation (ddof 1) of the returns of the window; NaN if they are too few.
+
+        `before_last`: of a window that ends at the sample before the last. Both are computed once for a set of samples.
+        """
         import numpy as np
 
         first, end = self._span(now, window)
-        expected = expected_returns(now, window, self.every)
-        if self._cache is None or self._cache[0] != (first, end, expected):
+        asked, of = (first, end, expected_returns(now, window, self.every)), (window, before_last)
+        known = self._deviations.get(of)
+        if known is None or known[0] != asked:
             values = self.returns(now, window).values
-            enough = are_enough(len(values), now, window, self.every)
-            self._cache = (first, end, expected), float(np.std(values, ddof=1)) if enough else math.nan
-        return self._cache[1]
+            is_enough = are_enough(len(values), now, window, self.every)
+            known = self._deviations[of] = asked, float(np.std(values, ddof=1)) if is_enough else math.nan
+        return known[1]
+
+    def expires(self, now: int, window: int) -> float:
+        """The time until which the samples of the window are the same ones unless one is added; +∞ without any."""
+        first, end = self._span(now, window)
+        return self._at[first] + window if first < end else math.inf
 
     def last_return(self, now: int) -> tuple[float, int] | None:
         """The return of the newest sample at or before `now`, and the time of the sample before it; None if it has
