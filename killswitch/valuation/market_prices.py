@@ -37,7 +37,10 @@ def printed_at(row: PriceRow, account: AccountSnapshot) -> int | None:
 
 
 def marks_of(facts: AccountFacts) -> dict[str, tuple[float, int | None]]:
-    """Symbol → mark and its venue time: of positions first, then of the watch list, then of what was closed lately."""
+    """Symbol → mark and its venue time: of positions first, then of the watch list, then of what was closed lately.
+
+    The watch list is before a position whose mark has no time.
+    """
     account = facts.account
     found: dict[str, tuple[float, int | None]] = {}
     common = None if account.marked_at is None else to_micros(account.marked_at)
@@ -47,7 +50,8 @@ def marks_of(facts: AccountFacts) -> dict[str, tuple[float, int | None]]:
             at = common if position.mark_at is None else to_micros(position.mark_at)
             found[position.symbol] = float(mark), at
     for row in facts.watched:
-        if row.mark_price is not None and row.mark_price > ZERO and row.symbol not in found:
+        is_timed = row.at is not None and found.get(row.symbol, (0.0, 0))[1] is None
+        if row.mark_price is not None and row.mark_price > ZERO and (is_timed or row.symbol not in found):
             found[row.symbol] = float(row.mark_price), None if row.at is None else to_micros(row.at)
     for closed in account.marks or ():
         if ZERO < closed.mark_price < _HIGHEST and closed.symbol not in found:

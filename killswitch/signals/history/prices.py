@@ -173,7 +173,7 @@ class PriceSamples(Collector):
         from killswitch.valuation.market_prices import marks_of
 
         marks = marks_of(facts)
-        known = frozenset(marks)
+        known = frozenset(symbol for symbol in marks if not _is_shut(facts, symbol))
         before = self._sampled(facts.name) if account.priced is None else account.priced
         if account.at is not None:
             account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
@@ -266,6 +266,12 @@ class PriceSamples(Collector):
 
 
 _STATE = msgjson.Decoder(StoredPrices)
+
+
+def _is_shut(facts: AccountFacts, symbol: str) -> bool:
+    """Whether nothing trades in the market, so that its mark carries no information."""
+    rule = facts.rules.get((facts.name, symbol))
+    return rule is not None and rule.state in ("halted", "delisted")
 
 
 def _split_symbols(account: _Account, facts: AccountFacts) -> Iterator[str]:
