@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from killswitch.model.parsing import UnreadableError
-from killswitch.model.snapshot import Instrument, Order, Position
+from killswitch.model.snapshot import Instrument, Position, WatchedPrice
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_alpaca.client import TOO_LATE, Client
 from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
-from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, SnapshotPart
+from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, WATCH, SnapshotPart
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.queries import BestQuote, Queries
 from killswitch_alpaca.settings import AlpacaSettings
@@ -28,6 +28,8 @@ class MarketData:
         self._extended = extended
         self.quotes = SnapshotPart(QUOTES, QUOTES)
         self._quotes: dict[str, BestQuote] = {}
+        self.watch = SnapshotPart(WATCH, 2 * WATCH)
+        self._watched: tuple[WatchedPrice, ...] = ()
         self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
         self._returned: dict[str, Instrument] = {}
@@ -39,6 +41,22 @@ class MarketData:
     async def read_quotes(self, symbols: Sequence[str]) -> None:
         """Read bid and ask of shares."""
         self._quotes = await self._queries.quotes(symbols)
+
+    async def read_watched(self, symbols: Sequence[str]) -> None:
+        """Read the last trades, and bid and ask, of these symbols: two requests for shares, and two for coins."""
+        try:
+            trades, quotes = await asyncio.gather(self._queries.trades(symbols), self._queries.quotes(symbols))
+        except RateLimitedError as error:
+            # Market data has a separate limit: the account can still be read.
+            raise VenueDownError(str(error)) from error
+        self._watched = tuple(
+            WatchedPrice(symbol, price, None, price, *quotes.get(symbol, (None, None)), at)
+            for symbol, (price, at) in trades.items()
+        )
+
+    def watched(self, now: float) -> tuple[WatchedPrice, ...] | None:
+        """The prices of the watch list; the mark is the last trade, which values shares, and has its time."""
+        return self._watched if self.watch.is_usable(now) else None
 
     async def read_rules(self, symbols: Collection[str], now: float) -> int:
         """Read the rules of these symbols that are unknown or old; return the number of requests."""
@@ -63,11 +81,19 @@ class MarketData:
         return position if quote is None else replace(position, bid=quote[0], ask=quote[1])
 
     def changed_instruments(
-        self, positions: Iterable[Position], orders: Iterable[Order], session: Session | None, *, barred: bool
+        self,
+        positions: Iterable[Position],
+        others: Iterable[str],
+        session: Session | None,
+        *,
+        barred: bool,
     ) -> tuple[Instrument, ...]:
-        """The rules that are new or changed since the last snapshot. `barred`: the account accepts no orders."""
+        """The rules that are new or changed since the last snapshot, of what is held and of `others`.
+
+        `barred`: the account accepts no orders.
+        """
         held = {position.symbol: position for position in positions}
-        wanted = dict.fromkeys((*held, *(order.symbol for order in orders)))
+        wanted = dict.fromkeys((*held, *others))
         found = {
             symbol: instrument(self._assets[symbol], held.get(symbol), session, extended=self._extended, barred=barred)
             for symbol in wanted

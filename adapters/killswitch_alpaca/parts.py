@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from killswitch.model.snapshot import Fill
 
-ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES, MARKS = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0, 1.0
+ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES, MARKS, WATCH = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0, 1.0, 10.0
 CALENDAR, ASSETS = 6 * 3600.0, 3600.0
 """Seconds after which each part is read again."""
 SAVED: Final = 6.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -139,34 +139,31 @@ class Queries:
         return read_calendar(rows_at(await self._client.get("/v2/calendar", query), what="the calendar"), clock.offset)
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, BestQuote]:
-        """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
-        query = {"symbols": ",".join(symbols), **self._feed}
-        answer = await self._client.get_data("/v2/stocks/quotes/latest", query)
-        found = object_at(object_at(answer, what="quotes").get("quotes") or {}, what="quotes")
-        now = self._settings.now()
-        return {symbol: _book(object_at(each, what=f"the quote of {symbol}"), now) for symbol, each in found.items()}
+        """Best bid and ask of shares and coins; None where there is none, or it is older than a minute."""
+        now, requests = self._settings.now(), self._requests(symbols, "/v2/stocks/quotes/latest", "quotes")
+        return {
+            symbol: _book(object_at(each, what=f"the quote of {symbol}"), now)
+            for answer in await asyncio.gather(*requests)
+            for symbol, each in object_at(object_at(answer, what="quotes").get("quotes") or {}, what="quotes").items()
+        }
 
     async def trades(self, symbols: Sequence[str]) -> dict[str, tuple[Decimal, datetime]]:
         """Last trade price and time of each share or coin; symbols without one are left out."""
+        requests = self._requests(symbols, "/v2/stocks/trades/latest", "trades")
+        found = [_trades_of(answer) for answer in await asyncio.gather(*requests)]
+        return {symbol: each for answer in found for symbol, each in answer.items()}
+
+    def _requests(self, symbols: Sequence[str], of_shares: str, what: str) -> list[Coroutine[Any, Any, Any]]:
+        """One request for all shares, and one for all coins."""
         coins = [symbol for symbol in symbols if is_crypto(symbol)]
         shares = [symbol for symbol in symbols if not is_crypto(symbol)]
         requests = []
         if shares:
-            requests.append(self._trades("/v2/stocks/trades/latest", {"symbols": ",".join(shares), **self._feed}))
+            requests.append(self._client.get_data(of_shares, {"symbols": ",".join(shares), **self._feed}))
         if coins:
-            requests.append(self._trades("/v1beta3/crypto/us/latest/trades", {"symbols": ",".join(coins)}))
-        return {symbol: each for found in await asyncio.gather(*requests) for symbol, each in found.items()}
-
-    async def _trades(self, path: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
-        answer = await self._client.get_data(path, query)
-        found = object_at(object_at(answer, what="trades").get("trades") or {}, what="trades")
-        prices = {}
-        for symbol, each in found.items():
-            last = object_at(each, what=f"the last trade of {symbol}")
-            price, at = positive(last.get("p")), written_instant(last.get("t"))
-            if price is not None and at is not None:
-                prices[symbol] = price, at
-        return prices
+            path = f"/v1beta3/crypto/us/latest/{what}"
+            requests.append(self._client.get_data(path, {"symbols": ",".join(coins)}))
+        return requests
 
     async def assets(self, symbols: Collection[str]) -> tuple[list[Asset], int]:
         """The assets of these symbols, and the number of requests: one for each, or one for each whole list."""
@@ -190,6 +187,18 @@ class Queries:
         return read_asset(
             object_at(await self._client.get(f"/v2/assets/{quote(name, safe='')}"), what=f"asset {symbol}")
         )
+
+
+def _trades_of(answer: Any) -> dict[str, tuple[Decimal, datetime]]:
+    """Symbol → price and time of its last trade."""
+    found = object_at(object_at(answer, what="trades").get("trades") or {}, what="trades")
+    prices = {}
+    for symbol, each in found.items():
+        last = object_at(each, what=f"the last trade of {symbol}")
+        price, at = positive(last.get("p")), written_instant(last.get("t"))
+        if price is not None and at is not None:
+            prices[symbol] = price, at
+    return prices
 
 
 def _book(found: Row, now: datetime) -> BestQuote:

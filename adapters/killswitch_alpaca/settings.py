@@ -51,6 +51,7 @@ class AlpacaSettings(Struct, frozen=True):
     requests_per_minute: int
     proxy: str | None
     now: Callable[[], datetime]
+    watch: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Without the keys, which a log or a traceback would otherwise contain."""
@@ -87,6 +88,7 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
         requests_per_minute=max(1, int(limit)),
         proxy=_proxy(where, text_option(spec, "proxy")),
         now=clock_option(spec) or (lambda: datetime.now(UTC)),
+        watch=spec.watch,
     )
 
 

@@ -137,6 +137,7 @@ class SnapshotReader:
         await self._read_out_of_turn(now, traded=bool(reads_after_trade))
         await self._read_rules(now)
         await self._read_quotes(now)
+        await self._read_watched(now)
         if self._first:
             self._first, self._credit = False, SAVED
         return self._current_snapshot(now)
@@ -290,9 +291,15 @@ class SnapshotReader:
         if self._markets.quotes.is_due(now):
             await self._part(self._markets.quotes, lambda: self._markets.read_quotes(names), now)
 
+    async def _read_watched(self, now: float) -> None:
+        """Read the prices of the watch list. Market data has a separate limit, so it uses no saved requests."""
+        symbols = self._settings.watch
+        if symbols and self._markets.watch.is_due(now):
+            await self._part(self._markets.watch, lambda: self._markets.read_watched(symbols), now)
+
     async def _read_rules(self, now: float) -> None:
         """Read the rules of held and ordered symbols that are unknown or old."""
-        wanted = {p.symbol for p in self.positions} | {o.symbol for o in self.open_orders}
+        wanted = {p.symbol for p in self.positions} | set(self._named())
         requests = await self._markets.read_rules(wanted, now)
         self._credit = max(OWED, self._credit - requests)
 
@@ -324,7 +331,7 @@ class SnapshotReader:
             orders=self.open_orders if self.orders.is_usable(now) else None,
             fills=self.ledger.trades.new_rows(now),
             instruments=self._markets.changed_instruments(
-                self.positions, self.open_orders, self.sessions.now(), barred=self.bar_reason is not None
+                self.positions, self._named(), self.sessions.now(), barred=self.bar_reason is not None
             )
             or None,
             health=self._health(),
@@ -338,7 +345,12 @@ class SnapshotReader:
             marks=tuple(self._marks.values()) if self._marks else None,
             corporate_actions=self.ledger.new_corporate_actions(now),
             withdrawals=withdrawals(base.account, settings.currency),
+            watched=self._markets.watched(now) if settings.watch else None,
         )
+
+    def _named(self) -> list[str]:
+        """The symbols of orders, and of the watch list."""
+        return [*(order.symbol for order in self.open_orders), *self._settings.watch]
 
     def _reason(self, now: float) -> str | None:
         """What is unknown and why, and what bars the account."""
@@ -347,6 +359,7 @@ class SnapshotReader:
             ("fills", self.ledger.trades),
             ("flows", self.ledger.flows),
             ("the clock", self.sessions.clock),
+            ("watch", self._markets.watch),
         )
         found = [f"{name}: {part.failure}" for name, part in parts if part.failure and not part.is_usable(now)]
         if self._base is not None and self._base.why_unknown is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from killswitch.model.parsing import Row, flag, instant, optional_number, positive, value_at
-from killswitch.model.snapshot import Instrument, InstrumentState
+from killswitch.model.snapshot import Instrument, InstrumentState, WatchedPrice
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
@@ -145,6 +145,12 @@ def valuation_price(quote: Quote) -> Decimal | None:
     if quote.last is not None or quote.bid is None or quote.ask is None:
         return quote.last
     return (quote.bid + quote.ask) / 2
+
+
+def watched_price(symbol: str, quote: Quote, *, is_spot: bool) -> WatchedPrice:
+    """The prices of a watched symbol; the mark of a spot market is the price that values a holding."""
+    mark = valuation_price(quote) if is_spot else quote.mark
+    return WatchedPrice(symbol, mark, quote.index, quote.last, quote.bid, quote.ask, quote.at)
 
 
 CLOSE_BOOK: Final = Decimal("0.05")

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from killswitch.model.parsing import UnreadableError, not_negative
-from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality
+from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality, WatchedPrice
 from killswitch.model.venue import (
     AccountSpec,
     CredentialsRefusedError,
@@ -31,7 +31,7 @@ from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_te
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity, check_margin, without_contradicted_equity, without_contradicted_profit
-from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
+from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments, watched_price
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.parts import (
     CLOSED_MARKET_RULES_INTERVAL,
@@ -48,6 +48,8 @@ from killswitch_ccxt.rules import Rules
 T = TypeVar("T")
 ONE_MOMENT: Final = 1.0
 """Largest age, in seconds, of a price relative to the mark of the same position."""
+WATCH_KEPT: Final = 2.0
+"""Intervals after which watched prices are unknown, if they cannot be fetched again."""
 MARKS_TIMEOUT: Final = 0.5
 """Timeout, in seconds, of the marks of positions that were closed lately."""
 
@@ -74,7 +76,8 @@ class SnapshotReader:
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._changes = ChangeDetector()
         self._marks: SnapshotPart[Mapping[str, Decimal]] = SnapshotPart(ONE_MOMENT)
-        self._quotes: SnapshotPart[Mapping[str, Quote]] = SnapshotPart(ages.quotes or 0.0, phase)
+        quotes_age = ages.watch if ages.quotes is None and spec.watch else ages.quotes or 0.0
+        self._quotes: SnapshotPart[Mapping[str, Quote]] = SnapshotPart(quotes_age, phase)
         self._mode: SnapshotPart[PositionMode | None] = SnapshotPart(ages.mode, phase)
         self._states: SnapshotPart[States] = SnapshotPart(ages.states, phase)
         self._instrument_changes = InstrumentChanges()
@@ -223,6 +226,7 @@ class SnapshotReader:
             marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
             rates=account_equity.rates,
             adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
+            watched=self._watched(now),
         )
 
     async def _equity_alone(self) -> AccountEquity | None:
@@ -281,13 +285,18 @@ class SnapshotReader:
         )
         # Requests start when they are awaited: one that is cancelled before has no effect.
         fetches += [self._read(part, fetch) for part, fetch in parts if part.due <= now]
-        if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
-            symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
-            fetches.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
+        if self._quotes.due <= now and (symbols := self._quoted_symbols(positions)):
+            fetch_quotes = dialect.watched if self._spec.watch else dialect.quotes
+            fetches.append(self._read(self._quotes, partial(fetch_quotes, symbols)))
         closed = self._changes.recently_closed(now)
         if set(closed) - set(self._marks_since(requested)):
             fetches.append(self._read_marks(closed))
         await asyncio.gather(*fetches)
+
+    def _quoted_symbols(self, positions: Iterable[Position]) -> list[str]:
+        """The symbols whose quotes are fetched together: the watch list, and what is held where positions lack them."""
+        held = () if self._dialect.ages.quotes is None else (it.symbol for it in positions)
+        return sorted({*held, *self._spec.watch} & self._dialect.rules.keys())
 
     async def _read(self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]]) -> bool:
         """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
@@ -319,6 +328,8 @@ class SnapshotReader:
             for name, part in parts.items()
             if part.failure and (part in rows or part.recent_value(now) is None)
         ]
+        if self._spec.watch:
+            remarks += self._watch_remarks()
         if self._no_positions is not None:
             remarks.insert(0, self._no_positions)
         if self._rules.why_old is not None:
@@ -326,6 +337,12 @@ class SnapshotReader:
         if self._equity_remark is not None:
             remarks.append(self._equity_remark)
         return "; ".join(remarks) or None
+
+    def _watch_remarks(self) -> list[str]:
+        """Why prices of the watch list are unknown."""
+        unknown = [symbol for symbol in self._spec.watch if symbol not in self._dialect.rules]
+        remarks = [f"watch: the venue's rules have no {', '.join(unknown)}"] if unknown else []
+        return [*remarks, *([f"watch: {self._quotes.failure}"] if self._quotes.failure else [])]
 
     def _detect_changes(self, account_equity: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
@@ -335,6 +352,14 @@ class SnapshotReader:
         elif changes.symbols or changes.has_wallet_change:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
             self._ledger.note_change(changes.symbols, held, now)
+
+    def _watched(self, now: float) -> tuple[WatchedPrice, ...] | None:
+        """The prices of the watch list; None without one, and while they are older than twice their interval."""
+        if not self._spec.watch or now - self._quotes.at > WATCH_KEPT * self._quotes.every:
+            return None
+        found, is_spot = self._quotes.value or {}, self._dialect.is_spot
+        symbols = (symbol for symbol in self._spec.watch if symbol in found)
+        return tuple(watched_price(symbol, found[symbol], is_spot=is_spot) for symbol in symbols)
 
     def _marks_since(self, requested: float) -> Mapping[str, Decimal]:
         """Marks of positions that were closed lately, fetched in this snapshot."""

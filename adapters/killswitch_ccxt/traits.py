@@ -31,13 +31,15 @@ class Ages(Struct, frozen=True):
     """How often each part of a snapshot is fetched, in seconds; equity and positions every time. See `snapshot_reader`.
 
     They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are not
-    fetched, since the positions bring the prices.
+    fetched, since the positions bring the prices; `watch`: how often a watch list is fetched there. Elsewhere it is
+    fetched together with the quotes.
     """
 
     orders: float = 5.0
     fills: float = 15.0
     flows: float = 20.0
     quotes: float | None = 10.0
+    watch: float = 10.0
     mode: float = 60.0
     states: float = 60.0
     clock: float = 300.0

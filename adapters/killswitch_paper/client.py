@@ -29,6 +29,7 @@ from killswitch.model.snapshot import (
     Position,
     Quality,
     Rate,
+    WatchedPrice,
 )
 from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import (
@@ -81,6 +82,7 @@ class HttpVenue(VenueAdapter):
         self.account = spec.account
         self._market = _market(spec)
         self._currency = spec.currency
+        self._watch = spec.watch
         self._base = _loopback(spec)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, sock_connect=timeout, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
@@ -100,7 +102,8 @@ class HttpVenue(VenueAdapter):
         """A failure is returned as quality `down` or `malformed`, with the reason and without numbers."""
         began = time.monotonic()
         try:
-            status, headers, body = await self._call("GET", "snapshot", {"rules": self._rules})
+            query = [("rules", self._rules), *(("watch", symbol) for symbol in self._watch)]
+            status, headers, body = await self._call("GET", "snapshot", query)
             seen = _decoded(status, body, AccountSnapshot)
         except MalformedAnswerError as error:
             return self._failed("malformed", str(error), malformed=1)
@@ -292,6 +295,7 @@ def _faults(answer: object) -> Iterator[str]:
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     Balance: ("asset",), Flow: ("id",), Position: ("symbol", "side"), Order: ("id",), Fill: ("id",),
     Instrument: ("symbol",), Mark: ("symbol",), Rate: ("currency",), Liquidity: ("symbol",),
+    WatchedPrice: ("symbol",),
 }  # fmt: skip
 """Kind of a row → the fields that name it: no list has two rows of one name."""
 

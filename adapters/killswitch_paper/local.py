@@ -26,7 +26,7 @@ class LocalVenue(VenueAdapter):
     """One account of a `PaperMarket`, as a VenueAdapter. `submit` may raise OrderRejectedError; before the first bar
     the venue is down; where its terms have limits, any call may raise RateLimitedError. Nothing else fails."""
 
-    def __init__(self, account: str, market: PaperMarket, clock: Clock | None) -> None:
+    def __init__(self, account: str, market: PaperMarket, clock: Clock | None, watch: Sequence[str] = ()) -> None:
         """Without a clock the account is observed at the close of the last bar. Raises ValueError for an unknown
         account."""
         if account not in market.accounts:
@@ -34,6 +34,7 @@ class LocalVenue(VenueAdapter):
         self.account = account
         self._market = market
         self._clock = clock
+        self._watch = watch
         self._known_rules = 0
         self.traits = market.terms.traits
         self.close_book = self._close_book if self.traits.whole_book else None
@@ -52,7 +53,7 @@ class LocalVenue(VenueAdapter):
         fresh = self._known_rules != self._market.rules_version
         self._known_rules = self._market.rules_version
         at = self._clock.now() if self._clock else None
-        return self._market.snapshot(self.account, at, instruments=fresh)
+        return self._market.snapshot(self.account, at, instruments=fresh, watch=self._watch)
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """Prices of the market. They cost nothing of any limit."""

@@ -185,7 +185,8 @@ class _Handlers:
         version = str(self._market.rules_version)
         fresh = request.query.get("rules") != version
         self._require_begun()
-        answer = _json(self._market.snapshot(account, self._now(), instruments=fresh))
+        watch = dict.fromkeys(request.query.getall("watch", []))
+        answer = _json(self._market.snapshot(account, self._now(), instruments=fresh, watch=watch))
         answer.headers[RULES_HEADER] = version
         self._snapshots += 1
         self._answered.set()

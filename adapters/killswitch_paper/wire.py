@@ -1,7 +1,8 @@
 """The JSON format between the paper server and its client.
 
-    GET    /v1/accounts/{account}/snapshot?rules=N          AccountSnapshot; instruments unless N is the rules' version,
-                                                            which the header Rules-Version states
+    GET    /v1/accounts/{account}/snapshot?rules=N&watch=…  AccountSnapshot; instruments unless N is the rules' version,
+                                                            which the header Rules-Version states; `watched` has the
+                                                            prices of each symbol of a `watch`
     GET    /v1/accounts/{account}/prices?symbol=&symbol=…   {symbol: Prices}; it costs nothing of any limit
     POST   /v1/accounts/{account}/orders                    OrderRequest → OrderReport
     GET    /v1/accounts/{account}/orders?symbol=&client_order_id=   OrderReport, or 404 `no_such_order`

@@ -154,6 +154,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             endpoint_ws=spec.endpoint_ws,
             environment=environment_of(spec),
             outside_hours=spec.outside_hours,
+            watch=tuple(dict.fromkeys(spec.watch)),
         )
     )
     venue = venue_of(spec)

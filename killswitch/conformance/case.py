@@ -96,7 +96,11 @@ def guarantee(
 
         async def opened(self: object, harness: VenueHarness, *values: object, **named: object) -> None:
             positions = book(harness)
-            async with closed_after(harness), closed_after(await harness.open(positions, hedge=hedge)) as venue:
+            watching = {"watch": True} if "watch" in needed else {}  # harnesses without the offer need not know it
+            async with (
+                closed_after(harness),
+                closed_after(await harness.open(positions, hedge=hedge, **watching)) as venue,
+            ):
                 await body(self, ConformanceCase(harness, venue, positions), *values, **named)
 
         # pytest reads the fixtures and parameters of the test from this signature: `harness` replaces the case.

@@ -28,7 +28,7 @@ Mishap = Literal[
     "mispacked",  # it is done, and the answer claims to be compressed, but is not
     "huge",  # it is done, and the answer, a good one, unpacks to more than 64 MB
 ]
-Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"]
+Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers", "watch"]
 
 
 class VenueHarness(Protocol):
@@ -58,8 +58,11 @@ class VenueHarness(Protocol):
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, in the harness's event loop and with its clock."""
 
-    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
-        """Start the venue with this book and nothing else, and connect the adapter to it."""
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False, watch: bool = False) -> VenueAdapter:
+        """Start the venue with this book and nothing else, and connect the adapter to it.
+
+        `watch`: with `symbols` as the account's watch list. Needs the offer `watch`.
+        """
 
     async def connect(self, change: Change) -> VenueAdapter:
         """Connect another adapter of the account, as a new process would: without the state of the first one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -100,6 +101,19 @@ class SnapshotGuarantees:
         await case.venue.snapshot()
         await case.harness.trade(case.key, Decimal(-1))
         await case.until(lambda seen: sizes(seen) == {case.key: case.size - 1})
+
+    @guarantee("G32", "watch", book=flat)
+    async def test_watched_prices_are_shown_without_a_position(self, case: ConformanceCase) -> None:
+        """Every snapshot has the prices of each symbol of the account's watch list, whether or not it is held: as mark
+        or last price that of the market, and a bid and an ask that do not cross, where the venue publishes them."""
+        for _ in range(3):
+            seen = await case.venue.snapshot()
+            assert {row.symbol for row in seen.watched or ()} == set(case.harness.symbols)
+            for row in seen.watched or ():
+                assert {row.mark_price, row.last_price} - {None} == {Decimal(100)}
+                assert (row.bid or ZERO) <= 100 <= (row.ask or Decimal(100))
+                assert row.at is None or row.at <= case.harness.now()
+            await asyncio.sleep(1.0)
 
     @guarantee("G08", "flows")
     @pytest.mark.parametrize("amount", ["5000", "-700"])

@@ -16,7 +16,7 @@ from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
 from killswitch.market.order_checks import OrderChecks
 from killswitch.market.rules import MarketRules, lots_down
-from killswitch.market.snapshot import MarketActivity, snapshot_of
+from killswitch.market.snapshot import MarketActivity, snapshot_of, watched_prices
 from killswitch.market.tape import MarketBar, tape_of
 from killswitch.market.terms import VenueTerms
 from killswitch.market.walk import BarWalk
@@ -248,9 +248,11 @@ class PaperMarket:
     def instruments(self) -> tuple[Instrument, ...]:
         return tuple(tape.instrument for tape in self._tapes.values())
 
-    def snapshot(self, account: str, at: datetime | None = None, *, instruments: bool = True) -> AccountSnapshot:
+    def snapshot(
+        self, account: str, at: datetime | None = None, *, instruments: bool = True, watch: Iterable[str] = ()
+    ) -> AccountSnapshot:
         """The current state of the account; observed at `at`, or at the venue's time where that is later or `at` is
-        None.
+        None. `watch`: symbols whose prices it has in `watched`.
 
         Later events are dated no earlier. Raises KeyError for an unknown account; ValueError before the first bar.
         """
@@ -259,7 +261,9 @@ class PaperMarket:
         now = self._time()
         activity = self._activity if self.terms.shows_liquidity else None
         lag = max(self.terms.fill_lag, self.terms.flow_lag)
-        return snapshot_of(self._account(account), self._matching, now, instruments, activity, lag)
+        found = snapshot_of(self._account(account), self._matching, now, instruments, activity, lag)
+        watched = watched_prices(self._tapes, self.rules, watch, now)
+        return replace(found, watched=watched) if watched else found
 
     def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
         """The price of each symbol at the venue's time; unknown symbols and symbols without a price are left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import log, sqrt
@@ -14,7 +14,7 @@ from killswitch.market.matching import Matching
 from killswitch.market.order_checks import free_money
 from killswitch.market.rules import MarketRules, base_asset
 from killswitch.market.tape import MarketBar, Tape
-from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position
+from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position, WatchedPrice
 
 _ONE = Decimal(1)
 _MOMENT = timedelta.resolution
@@ -73,6 +73,18 @@ def snapshot_of(
         complete=True,
         marks=_marks_of(account.vanished_since(at), tapes),
         rates=quotes.rates(account.currency) or None,
+    )
+
+
+def watched_prices(
+    tapes: Mapping[str, Tape], rules: MarketRules, symbols: Iterable[str], at: datetime
+) -> tuple[WatchedPrice, ...]:
+    """The prices of these symbols as of `at`, without those that the market does not have or that have no price."""
+    found = ((symbol, tapes[symbol]) for symbol in symbols if symbol in tapes)
+    return tuple(
+        WatchedPrice(symbol, tape.last, tape.last, tape.last, tape.bid(rules), tape.ask(rules), at)
+        for symbol, tape in found
+        if tape.last is not None
     )
 
 

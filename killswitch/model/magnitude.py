@@ -15,7 +15,7 @@ from typing import TypeGuard, TypeVar, cast, get_args
 from msgspec import Struct
 from msgspec.structs import asdict, fields, replace
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position
+from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position, WatchedPrice
 
 MOST_POWER = 30
 """Sums use numbers below 10**30 and not nearer to zero than 10**-30; the smallest unit of a coin is 10**-18."""
@@ -75,6 +75,7 @@ def _decimals(record: type[Struct], *but: str) -> tuple[str, ...]:
 _of_account = attrgetter(*_decimals(AccountSnapshot))
 _of_position = attrgetter(*_decimals(Position, "contracts"))
 _of_order = attrgetter(*_decimals(Order))
+_of_watched = attrgetter(*_decimals(WatchedPrice))
 
 
 def sound_account(account: AccountSnapshot) -> AccountSnapshot:
@@ -83,12 +84,12 @@ def sound_account(account: AccountSnapshot) -> AccountSnapshot:
     Contracts are not checked: an account with insane contracts is not trusted at all.
     """
     sound = account if _are_sane_or_none(_of_account(account)) else _sound(account)
-    positions, orders = sound_positions(account.positions), account.orders
+    positions, orders, watched = sound_positions(account.positions), account.orders, sound_watched(account.watched)
     if orders and not _are_sane_or_none(chain.from_iterable(map(_of_order, orders))):
         orders = tuple(_sound(order, "amount") for order in orders if sane(order.amount))
-    if positions is account.positions and orders is account.orders:
+    if positions is account.positions and orders is account.orders and watched is account.watched:
         return sound
-    return replace(sound, positions=positions, orders=orders)
+    return replace(sound, positions=positions, orders=orders, watched=watched)
 
 
 def sound_positions(positions: tuple[Position, ...] | None) -> tuple[Position, ...] | None:
@@ -96,6 +97,13 @@ def sound_positions(positions: tuple[Position, ...] | None) -> tuple[Position, .
     if not positions or _are_sane_or_none(chain.from_iterable(map(_of_position, positions))):
         return positions
     return tuple(_sound(position, "contracts") for position in positions)
+
+
+def sound_watched(watched: tuple[WatchedPrice, ...] | None) -> tuple[WatchedPrice, ...] | None:
+    """The watched prices with every insane number unknown; the same tuple if there is none."""
+    if not watched or _are_sane_or_none(chain.from_iterable(map(_of_watched, watched))):
+        return watched
+    return tuple(map(_sound, watched))
 
 
 def _are_sane_or_none(values: Iterable[Decimal | None]) -> bool:

@@ -72,6 +72,18 @@ class HistoryRow(Struct, frozen=True):
     blob: bytes
 
 
+SAMPLES = "#prices"
+"""The end of the `scope` of history rows that are samples of prices. They are kept for longer than other rows."""
+
+
+class HistoryTrim(Struct, frozen=True):
+    """Rows from `since` on and before `before` (microseconds) that may be deleted unless they are samples of
+    prices."""
+
+    since: int
+    before: int
+
+
 ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
 LOCKED_BOOKS = "locked_books"
@@ -103,6 +115,8 @@ class TickRecord(Struct, frozen=True):
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
     """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`."""
+    trim: HistoryTrim | None = None
+    """None where no sample is kept for longer than other rows."""
 
 
 class Outgoing(Struct, frozen=True):

@@ -365,6 +365,8 @@ class AccountSpec(Struct, frozen=True):
     endpoint_ws: str | None = None
     environment: Literal["production", "sandbox", "demo"] = "production"
     outside_hours: Literal["queue", "extended"] | None = None
+    watch: tuple[str, ...] = ()
+    """The symbols whose prices a snapshot has in `watched`, whether or not they are held."""
 
 
 class AdapterFactory(Protocol):

@@ -21,7 +21,7 @@ from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
-from killswitch.model.store import HistoryRow, MachineState
+from killswitch.model.store import HistoryRow, HistoryTrim, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
@@ -405,6 +405,10 @@ class Interpreter:
     def own_quantities(self) -> bytes | None:
         """What strategies hold of shared positions, to be stored with the tick's decisions; None if unchanged."""
         return self._owners.changed()
+
+    def trim(self) -> HistoryTrim | None:
+        """The history rows that only samples of prices are kept of."""
+        return self._evaluators.trim(self._now)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""

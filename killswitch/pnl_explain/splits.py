@@ -57,6 +57,21 @@ def may_be_share_split(before: AccountSnapshot, after: AccountSnapshot, traded: 
     return any(_share_ratio(one, other) is not None for one, other in _untraded(before, after, traded))
 
 
+def split_symbols(before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str]) -> Iterator[str]:
+    """The symbols whose position changed in size and price as by a split, whether or not the venue reports one.
+
+    It is for returns of prices: money is restated only for splits that are certain, see `restated_for_splits`.
+    """
+    ratio_of = _share_ratio if after.market == "equity" else _split_ratio
+    return (one.symbol for one, other in _untraded(before, after, traded) if ratio_of(one, other) is not None)
+
+
+def is_redenominated(ratio: Decimal, before: Decimal, after: Decimal) -> bool:
+    """Whether a contract that is `ratio` times as large has the same value: its price moved inversely, apart from what
+    a market moves in the same interval."""
+    return abs(after * ratio / before - 1) <= REAL_MOVE and abs(after / before - 1) > abs(after * ratio / before - 1)
+
+
 def _untraded(
     before: AccountSnapshot, after: AccountSnapshot, traded: Collection[str]
 ) -> Iterator[tuple[Position, Position]]:

@@ -352,6 +352,7 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self.interpreter.keep_since(now),
+                trim=self.interpreter.trim(),
                 messages=self.observers.messages(
                     snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged
                 ),

@@ -6,6 +6,7 @@ None has a default.
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from math import isinf
 from typing import Literal
@@ -110,6 +111,8 @@ def in_key(argument: Argument, value: Value) -> str:
             return span(value)
         case Declared():
             return value.name
+        case float():
+            return f"{value:.12g}"
         case _:
             return f"{value}"
 
@@ -122,10 +125,16 @@ def call_text(name: str, arguments: tuple[Argument, ...], values: tuple[Value, .
 
 def example_text(name: str, arguments: tuple[Argument, ...]) -> str:
     """An example of the signal in an expression: `market.move("BTC_USDT", "1h")`."""
-    written = [
-        each.example if each.kind in ("fraction", "number", "money") else f'"{each.example}"' for each in arguments
-    ]
+    written = [_example(each) for each in arguments]
     return f"{name}({', '.join(written)})" if written else name
+
+
+def _example(argument: Argument) -> str:
+    """The example as an expression takes it: `0.005` for `0.5%`."""
+    if argument.kind == "fraction":
+        percent = argument.example.removesuffix("%")
+        return argument.example if percent == argument.example else f"{Decimal(percent) / 100:f}"
+    return argument.example if argument.kind in ("number", "money") else f'"{argument.example}"'
 
 
 def argument_text(argument: Argument) -> str:
@@ -156,6 +165,7 @@ EVERY = Argument(
         "the bars' length."
     ),
     example="1m",
+    range=(SECOND, math.inf),
 )
 GROUP = Argument(
     key="group",

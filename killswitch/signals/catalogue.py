@@ -8,13 +8,16 @@ from killswitch.signals import (
     attribution_signals,
     equity_signals,
     exposure_signals,
+    market_signals,
     order_signals,
     ownership_signals,
     position_signals,
     profit_signals,
     system_signals,
     trade_signals,
+    venue_price_signals,
     venue_signals,
+    volatility_signals,
 )
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
@@ -40,6 +43,9 @@ CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     profit_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
+    volatility_signals.SIGNALS,
+    market_signals.SIGNALS,
+    venue_price_signals.SIGNALS,
     venue_signals.SIGNALS,
     order_signals.SIGNALS,
     system_signals.SIGNALS,

@@ -15,6 +15,7 @@ from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
     MOST_POSTPONED,
+    SAMPLES,
     Commands,
     Delivery,
     EquityCurvePoint,
@@ -92,6 +93,9 @@ class SqlStore(StoreHandle):
                     connection.execute(statement, parameters)
             _put_journal(connection, record.journal)
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
+            if record.trim is not None:
+                values = {**asdict(record.trim), "length": len(SAMPLES), "samples": SAMPLES}
+                connection.execute(sql.TRIM_ROWS, values)
         self._is_under_way = self._log_entry is not None
         self._log_entries(record.journal)
 

@@ -20,6 +20,8 @@ STATES = text("SELECT policy, scope, body FROM states ORDER BY policy, scope")
 PUT_ROW = _insert("history", "at", "policy", "scope", "body", key="at, policy, scope", replace="body")
 ROWS = text("SELECT at, body FROM history WHERE at >= :since AND policy = :policy AND scope = :scope ORDER BY at")
 PRUNE_ROWS = text("DELETE FROM history WHERE at < :before")
+# A range of the key's first column, which each tick continues: it is short but for the first tick of a run.
+TRIM_ROWS = text("DELETE FROM history WHERE at >= :since AND at < :before AND substr(scope, -:length) <> :samples")
 
 PUT_DECISION = _insert("decisions", "id", "as_of", "policy", "scope", "body", "snapshot")
 DECISIONS = text("SELECT body FROM decisions ORDER BY sequence DESC LIMIT :limit")

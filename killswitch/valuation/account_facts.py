@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from killswitch.model.computed_once import computed_once
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane, sound_account
-from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.model.magnitude import sane, sound_account, sound_watched
+from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
 from killswitch.valuation.opening_orders import largest_opening_order
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, sign
@@ -25,6 +25,9 @@ from killswitch.valuation.trust import (
 )
 
 T = TypeVar("T")
+
+PriceRow = Position | WatchedPrice
+"""A row with prices of one symbol, all of one answer."""
 
 
 class AccountFacts:
@@ -131,6 +134,17 @@ class AccountFacts:
     def largest_order(self) -> tuple[float, float]:
         """Bounds of the value of its largest resting order that may add risk, in its own currency."""
         return largest_opening_order(self.sound, self.rules)
+
+    # Prices
+
+    @computed_once
+    def watched(self) -> tuple[WatchedPrice, ...]:
+        """The prices of the watch list with every insane number unknown; empty without one, and if it was not read."""
+        return sound_watched(self.account.watched) or ()
+
+    def priced(self, symbol: str) -> tuple[PriceRow, ...]:
+        """The rows with prices of `symbol`: its positions, then the watch list."""
+        return tuple([each for rows in (self.held.merged, self.watched) for each in rows if each.symbol == symbol])
 
     # Changes
 

@@ -25,6 +25,7 @@ from killswitch.valuation.position_measures import (
     base_quantity,
     merge_rows,
     notional,
+    spread,
     unrealized,
 )
 from killswitch.valuation.trust import are_open
@@ -275,6 +276,8 @@ class HeldPositions:
                 found = self._entry_notionals()
             case "margin":
                 found = [position.margin for position in self.merged]
+            case "spread":
+                found = [spread(position.bid, position.ask) for position in self.merged]
             case "adl_rank":
                 found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
             case _:

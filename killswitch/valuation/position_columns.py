@@ -89,6 +89,11 @@ class PositionColumns:
         return self._column("adl_rank")
 
     @computed_once
+    def spread(self) -> Floats:
+        """(ask − bid) ÷ their middle, at least 0."""
+        return self._column("spread")
+
+    @computed_once
     def share(self) -> Floats:
         """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
         gross = self.notional.sum()

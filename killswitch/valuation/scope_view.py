@@ -12,7 +12,7 @@ from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
-from killswitch.valuation.currency_conversion import ONE, Conversion
+from killswitch.valuation.currency_conversion import ONE, Conversion, agreed_price
 from killswitch.valuation.ownership import AccountOwnership
 from killswitch.valuation.position_columns import PositionColumns
 from killswitch.valuation.position_measures import ZERO
@@ -188,6 +188,18 @@ class ScopeView:
             )
             self._conversions[currency] = found
         return found
+
+    def agreed_price(self, currency: str) -> Decimal | None:
+        """The price of `currency` in the reference currency on which at least two venues agree, or more if the
+        reference declares more; None if they are too few.
+
+        Neither a declared rate nor an account's price of its own currency is a source.
+        """
+        reference = self.reference
+        if reference is None or currency == reference.currency:
+            return None
+        prices = self._around.prices(currency, reference.currency, self.stale_after)
+        return agreed_price(prices, replace(reference, venues=max(2, reference.venues)))
 
     @computed_once
     def _by_name(self) -> dict[str, AccountSnapshot]:

@@ -8,6 +8,7 @@ them itself would read all accounts of the snapshot, and a tick would take the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
@@ -61,6 +62,7 @@ class SnapshotFacts:
         self._conversions: dict[tuple[str, ReferenceCurrency, int | None], Conversion] = {}
         self.ownership: Mapping[str, AccountOwnership] = {}
         """Account → the owners of its positions and orders; empty if no strategy is declared."""
+        self._prices: dict[tuple[str, str, int | None], Mapping[str, Decimal]] = {}
 
     def next(self, as_of: int, tick: Snapshot, flags: Flags = NO_FLAGS) -> SnapshotFacts:
         """Facts of the next snapshot, whose new rules are in `rules` already. What did not change is shared."""
@@ -100,6 +102,15 @@ class SnapshotFacts:
         found = self._conversions.get(key)
         if found is None:
             found = self._conversions[key] = self._by_venues(currency, reference, stale_after)
+        return found
+
+    def prices(self, currency: str, other: str, stale_after: int | None) -> Mapping[str, Decimal]:
+        """Venue → the price of one unit of `currency` in `other`, by accounts that are fresh enough."""
+        key = (currency, other, stale_after)
+        found = self._prices.get(key)
+        if found is None:
+            fresh = (each for each in self.accounts if reason_stale(each, self.as_of, stale_after) is None)
+            found = self._prices[key] = prices_by_venue(currency, other, fresh)
         return found
 
     def _by_venues(self, currency: str, reference: ReferenceCurrency, stale_after: int | None) -> Conversion:

@@ -64,6 +64,7 @@ class WireHarness:
         self.symbols = wired.symbols
         self.more = wired.more
         self.contract_size, self.amount_step = wired.contract_size, wired.amount_step
+        self._watch: tuple[str, ...] = ()
         self.offers = wired.offers
         self.secrets = tuple(wired.credentials.values())
 
@@ -75,11 +76,12 @@ class WireHarness:
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         return self.time.run(main)
 
-    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False, watch: bool = False) -> VenueAdapter:
         markets = [
             Market(symbol, minimum=Decimal("0.002"), maximum=Decimal(200), price=Decimal(100))
             for symbol in (*self.symbols, *self.more)
         ]
+        self._watch = self.symbols if watch else ()
         exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
         self._wire = await self._wired.server(exchange, mishaps=self.script, latency=0.02).start()
         return self._adapter()
@@ -97,6 +99,7 @@ class WireHarness:
                 account="main", adapter=self._wired.adapter, market=self._wired.market, currency=self._wired.currency,
                 endpoint=self.wire.address, options=options, credentials=dict(self._wired.credentials),
                 exchange=self._wired.exchange, endpoint_ws=self.wire.address_ws,
+                watch=self._watch,
             )
         )  # fmt: skip
 
@@ -159,7 +162,7 @@ class PaperHarness:
     patience = 5.0
     mutations = 24
     signed: frozenset[str] = frozenset()
-    offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum"})
+    offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum", "watch"})
 
     def __init__(self, *, http: bool) -> None:
         self._http = http
@@ -174,16 +177,20 @@ class PaperHarness:
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         return VirtualTime().run(main)
 
-    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False, watch: bool = False) -> VenueAdapter:
         rules = [instrument(symbol, min_amount="0.002", max_amount="200") for symbol in (*self.symbols, *self.more)]
         self._desk = Desk(*rules, wallet="10000000", volume="100000", terms=read_terms(BATCHES))
+        symbols = self.symbols if watch else ()
         for key, amount in book.items():
             for _ in range(10):  # the venue takes no order of more than 200
                 await self.trade(key, amount / 10)
         if not self._http:
-            return paper(AccountSpec("main", "paper", "swap", "USDT", None, {"market": self.desk.market}, {}))
+            options = {"market": self.desk.market}
+            return paper(AccountSpec("main", "paper", "swap", "USDT", None, options, {}, watch=symbols))
         self._server = await serve(self.desk.market, port=0, now=lambda: self.desk.market.now or START)
-        return paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, dict(BATCHES), {}))
+        return paper(
+            AccountSpec("main", "paper", "swap", "USDT", self._server.address, dict(BATCHES), {}, watch=symbols)
+        )
 
     async def close(self) -> None:
         if self._server is not None:

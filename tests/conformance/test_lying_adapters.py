@@ -160,8 +160,8 @@ class LyingHarness(WireHarness):
         self.mutations = 24
         self._liar = liar
 
-    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
-        liar: VenueAdapter = self._liar(await super().open(book, hedge=hedge))
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False, watch: bool = False) -> VenueAdapter:
+        liar: VenueAdapter = self._liar(await super().open(book, hedge=hedge, watch=watch))
         return liar
 
     async def connect(self, change: Change) -> VenueAdapter:

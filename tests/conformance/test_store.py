@@ -15,9 +15,11 @@ from msgspec.structs import replace
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    SAMPLES,
     Delivery,
     EquityCurvePoint,
     HistoryRow,
+    HistoryTrim,
     IncidentStore,
     JournalEntry,
     JournalKind,
@@ -171,6 +173,14 @@ def test_rows_older_than_the_given_instant_are_pruned(store: Store) -> None:
     store.commit_tick(tick(rows=tuple(HistoryRow("p", "a", at, b"x") for at in (10, 20, 30))))
     store.commit_tick(tick(prune_before=20))
     assert [row.at for row in store.rows("p", "a", 0)] == [20, 30]
+
+
+def test_samples_of_prices_are_kept_where_other_rows_are_trimmed(store: Store) -> None:
+    """A policy samples prices for 30 days and unit values for one hour: only the samples are kept for 30 days."""
+    scopes = ("account/a", f"account/a{SAMPLES}")
+    store.commit_tick(tick(rows=tuple(HistoryRow("p", scope, at, b"x") for at in (10, 20, 30) for scope in scopes)))
+    store.commit_tick(replace(tick(prune_before=15), trim=HistoryTrim(15, 30)))
+    assert [[row.at for row in store.rows("p", scope, 0)] for scope in scopes] == [[30], [20, 30]]
 
 
 def test_the_journal_numbers_its_entries(opener: Opener) -> None:

@@ -71,7 +71,7 @@ class TypedHarness:
     def now(self) -> datetime:
         return self.time.now()
 
-    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False, watch: bool = False) -> VenueAdapter:
         return await self.connect(lambda _, answer: answer)
 
     async def connect(self, change: Change) -> VenueAdapter:

@@ -25,7 +25,7 @@ KEYS: Final = {"key": KEY, "secret": SECRET}
 WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
 IN_BASE64: Final = {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}
 EVERYTHING: Final[frozenset[Offer]] = frozenset(
-    {"faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"}
+    {"faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers", "watch"}
 )
 NO_HEDGE: Final[frozenset[Offer]] = EVERYTHING - {"hedge"}
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")

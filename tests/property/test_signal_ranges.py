@@ -14,10 +14,12 @@ from killswitch.model.snapshot import (
     ExternalAlert,
     Health,
     LimitUse,
+    Liquidity,
     Order,
     OwnOrder,
     Position,
     Snapshot,
+    WatchedPrice,
     Withdrawals,
 )
 from killswitch.planning.targets.ranking import Ranked, candidates
@@ -55,6 +57,20 @@ def positions(draw: st.DrawFn) -> list[Position]:
 
 
 @st.composite
+def watched(draw: st.DrawFn, minute: int) -> tuple[WatchedPrice, ...]:
+    """A and B with or without each of their prices, also negative ones, and with a fresh or an old time."""
+    at = after(minutes=draw(st.sampled_from([minute, minute, minute, 0])))
+    return tuple(
+        WatchedPrice(
+            symbol, draw(maybe(SIZES)), draw(maybe(SIZES)), draw(maybe(AMOUNTS)), draw(maybe(AMOUNTS)),
+            draw(maybe(SIZES)), at=draw(st.sampled_from([at, None])),
+            reference_price=draw(maybe(AMOUNTS)), price_limit=draw(maybe(SIZES)),
+        )
+        for symbol in draw(st.lists(st.sampled_from("AB"), unique=True))
+    )  # fmt: skip
+
+
+@st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
     """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
     health = Health(
@@ -66,6 +82,8 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
         quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
         maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
+        watched=draw(st.none() | watched(minute)),
+        liquidity=draw(st.sampled_from([None, (Liquidity("A", draw(SIZES), draw(AMOUNTS), Decimal("0.5")),)])),
         adl_ranks=draw(st.sampled_from([None, 4, 5])),
         orders=draw(st.lists(orders(), max_size=3, unique_by=lambda each: each.id)),
         withdrawals=draw(st.sampled_from([None, (), (Withdrawals("BTC", True),)])), instruments=RULES,

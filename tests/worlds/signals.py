@@ -27,6 +27,8 @@ WINDOW = 2 * MINUTE
 
 def some_value(argument: Argument) -> Value:
     """A value that the argument takes: two minutes, the middle of a range, the first word, or the symbol A."""
+    if argument.key == "every":
+        return MINUTE  # of which the windows have more than one
     least, most = argument.range or (0.0, 1.0)
     match argument.kind:
         case "duration":

@@ -127,6 +127,10 @@ class AccountReads(DialectCore):
         """Mark, index and last price of `symbols` at one moment: all requests are concurrent, and nothing is cached."""
         return await self.quotes(symbols)
 
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index, last and best prices of held and watched `symbols`, in as few requests as the venue allows."""
+        return await self.prices(symbols)
+
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """Asset → its prices in the account's currency, for assets in the balances that are no position; only those
         that have one."""

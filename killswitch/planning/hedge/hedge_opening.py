@@ -24,7 +24,7 @@ from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
 from killswitch.planning.hedge.uncloseable import Obstacles, TickAccounts, UncloseablePosition, Watched, is_dust
 from killswitch.planning.orders.unwind import declared_unwinding
 from killswitch.planning.rounding import CLOSED_STATES
-from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.prices import PriceSamples
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 from killswitch.valuation.trust import reason_untrusted
@@ -56,7 +56,8 @@ class HedgePlanner:
         self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.instruments}
         self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
         keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
-        self._marks = Marks(SAMPLE, keep, LONGEST_GAP)
+        self._prices = PriceSamples([{"window": keep, "every": SAMPLE}], LONGEST_GAP)
+        self._sampled_at: int | None = None
         self._decisions: dict[str, Decision] = {}
         self._obstacles = Obstacles()
         self._seen = TickAccounts(0, {}, {}, {})
@@ -105,7 +106,7 @@ class HedgePlanner:
         issued: list[Notice] = []
         without: list[Alert] = []
         seen = self._seen
-        world = HedgeData(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
+        world = HedgeData(seen.now, seen.accounts, seen.last, seen.instruments, self._prices, busy, self.armed)
         for uncloseable in self._uncloseable:
             rule = self._rule_of(uncloseable.decision)
             part = self._uncovered(uncloseable)
@@ -150,8 +151,9 @@ class HedgePlanner:
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
         """Sample the marks of open markets; the mark of a halted market carries no information."""
-        if not self._marks.is_due(now):
+        if now // SAMPLE == self._sampled_at:
             return
+        self._sampled_at = now // SAMPLE
         readable = [account for account in snapshot.accounts if reason_untrusted(account, now, None) is None]
         marks: dict[tuple[str, str], float] = {}
         for account, position in ScopeView(now, snapshot.scheduled, readable, instruments, None).positions():
@@ -159,7 +161,7 @@ class HedgePlanner:
             shut = key in instruments and instruments[key].state in CLOSED_STATES
             if not shut and position.mark_price is not None and position.mark_price > ZERO:
                 marks[key] = float(position.mark_price)
-        self._marks.add(now, marks)
+        self._prices.add(now, marks)
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop decisions whose close is no longer shown, and hedges of positions that are gone.

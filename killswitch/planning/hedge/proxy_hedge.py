@@ -23,7 +23,8 @@ from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.planning.stage_decision import duration
 from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Beta, least_squares_beta
-from killswitch.signals.history.marks import MarkKey, Marks
+from killswitch.signals.history.prices import PriceSamples
+from killswitch.signals.history.samples import PriceKey
 from killswitch.valuation.position_measures import ZERO, notional
 from killswitch.valuation.trust import reason_untrusted
 
@@ -41,12 +42,12 @@ NOT_OPENING = (*CLOSED_STATES, "reduce_only")
 
 
 class HedgeData(TickAccounts, frozen=True):
-    """Data for sizing a hedge: also sampled marks, busy accounts and armed accounts (None: all).
+    """Data for sizing a hedge: also sampled prices, busy accounts and armed accounts (None: all).
 
     A hedge on a busy account would be closed with the rest, or refused by its lock.
     """
 
-    marks: Marks
+    prices: PriceSamples
     busy: Collection[str] = ()
     armed: Collection[str] | None = None
 
@@ -215,10 +216,10 @@ def _beta(uncloseable: UncloseablePosition, hedge: HedgeInstrument, rule: HedgeR
     """Beta of the position against the instrument: 1 for the same symbol, else estimated from returns."""
     if hedge.symbol == uncloseable.position.symbol:
         return _Beta(Decimal(1), "the same instrument")
-    of: MarkKey = (uncloseable.account, uncloseable.position.symbol)
+    of: PriceKey = (uncloseable.account, uncloseable.position.symbol)
     most: list[list[float]] = [[], []]
     for name in dict.fromkeys((hedge.account, *sorted(data.last))):
-        found = data.marks.returns((of, (name, hedge.symbol)), data.now, rule.window, SAMPLE)
+        found = data.prices.returns((of, (name, hedge.symbol)), data.now, rule.window, SAMPLE)
         most = max(most, found, key=lambda each: len(each[0]))
     count, window = len(most[0]), duration(rule.window)
     if count < LEAST_RETURNS:

@@ -15,6 +15,7 @@ from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
@@ -30,13 +31,15 @@ class CompiledPolicy(Struct, frozen=True):
     """Windows whose highest unit value is tracked (microseconds)."""
     keep: int
     """Length of the history: the longest window in use (microseconds)."""
+    keep_samples: int
+    """How far back samples of prices are read (microseconds); 0 if nothing reads them."""
     collectors: Mapping[type[Collector], Needs]
     """What signals need of past snapshots beyond unit values, with their arguments."""
     terms: EquityTerms
     position_conditions: dict[tuple[str, int], PositionConditions]
     """(stage, index of the action) → its compiled conditions on positions."""
     sample: int | None
-    """Sampling interval of marks: the shortest of all rankings (microseconds); None without one."""
+    """Sampling interval of prices: the shortest of all rankings (microseconds); None without one."""
     corroborates: bool
     """Whether any stage corroborates prices before it acts."""
     corroborated: int
@@ -59,6 +62,7 @@ class CompiledPolicy(Struct, frozen=True):
 def compile_policy(graph: Graph) -> CompiledPolicy:
     """Compile the graph for the ticks."""
     equity = graph.equity
+    collectors = _collectors(graph)
     keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
     return CompiledPolicy(
         graph=graph,
@@ -66,13 +70,23 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
         reader=ColumnReader(graph.signals),
         windows=kept_highest(graph.signals),
         keep=keep,
-        collectors=collector_needs(graph.signals),
+        keep_samples=PriceSamples(collectors.get(PriceSamples, ()), equity.max_gap).keep,
+        collectors=collectors,
         terms=EquityTerms(equity.max_gap, equity.tolerance, equity.flow_grace, equity.closes_unexplained),
         position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
         corroborated=_corroborated(graph.stages),
     )
+
+
+def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
+    """What signals and rankings collect; a ranking reads the returns of everything that is held."""
+    sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
+    needs = collector_needs(graph.signals)
+    if sampled:
+        needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
+    return needs
 
 
 def _corroborated(stages: tuple[Stage, ...]) -> int:

@@ -1,7 +1,7 @@
 """Corroboration: compares each mark with the index price, or the last price, of the same snapshot.
 
 So is the price of collateral, with the index or last price that was fetched. A price that deviates by more than
-`MARK_TOLERANCE` from the index price (from the last price without an index) fails. It is reported, and the account is
+`PRICE_TOLERANCE` from the index price (from the last price without an index) fails. It is reported, and the account is
 valued at the other price instead; a stage that would not fire at that value is not corroborated. Nothing is averaged.
 """
 
@@ -23,12 +23,9 @@ from killswitch.planning.scopes.collateral import (
     fetched_references,
     with_holding_prices,
 )
+from killswitch.valuation.market_prices import PRICE_TOLERANCE
 from killswitch.valuation.position_measures import ZERO, move_value, settlement, sign
 from killswitch.valuation.scope_view import ScopeView
-
-MARK_TOLERANCE = Decimal("0.05")
-"""Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""
-
 
 PricesOf = Mapping[str, Mapping[str, Prices]]
 """Account → symbol → freshly fetched prices."""
@@ -94,7 +91,7 @@ def _at_references(
         it.asset: reference
         for it in collateral(account)
         if (reference := fetched_references(account, prices).get(it.asset)) is not None
-        and abs((it.price or ZERO) - reference) > MARK_TOLERANCE * reference
+        and abs((it.price or ZERO) - reference) > PRICE_TOLERANCE * reference
     }
     failing += [
         f"{it.asset} price {it.price} against {others[it.asset]} {account.currency}"
@@ -129,7 +126,7 @@ def _reference(position: Position) -> Decimal | None:
     other = position.index_price if position.index_price is not None else position.last_price
     if position.mark_price is None or other is None or other <= ZERO or not position.contracts:
         return None
-    return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
+    return None if abs(position.mark_price - other) <= PRICE_TOLERANCE * other else other
 
 
 def _moved(

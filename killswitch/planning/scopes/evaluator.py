@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,7 +33,7 @@ from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, St
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.pnl_explain.explanation import ChangeEvent
-from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.prices import StoredSamples
 from killswitch.signals.history.rows import Correction, HistoryState, StoredUnitValueRow, encode_row, restated
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, unit_value
@@ -86,6 +86,7 @@ class StoredEvaluator(Struct):
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
 _ROW = msgjson.Decoder(StoredUnitValueRow)
+_SAMPLES = msgjson.Decoder(list[StoredSamples])
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
@@ -135,9 +136,7 @@ class ScopeEvaluator:
     def __init__(self, compiled: CompiledPolicy, scope: str) -> None:
         self.compiled = compiled
         self.scope = scope
-        every = compiled.sample
-        marks = None if every is None else Marks(every, compiled.keep, compiled.terms.max_gap)
-        self.history = History(compiled.windows, compiled.keep, compiled.terms, marks, compiled.collectors)
+        self.history = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
         self.state: StageMachineState = initial()
         self.adaptive: dict[int, AdaptiveThreshold] = {
             i: AdaptiveThreshold(trigger.threshold.adaptive, compiled.terms.max_gap)
@@ -427,20 +426,33 @@ class ScopeEvaluator:
         rows = self.history.rows
         return _ENCODER.encode(encode_row(rows[-1])) if rows and rows[-1].at == at else None
 
-    def restore(self, stored: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
-        """Restore a stored state; `rows` oldest first. DamagedStateError if it is damaged.
+    def newest_samples(self, at: int) -> bytes | None:
+        """The samples of prices added by the tick at `at`, or None."""
+        prices, view = self.history.prices, self.history.view
+        new = () if prices is None or view is None or view.as_of != at else prices.new_samples()
+        return _ENCODER.encode(new) if new else None
+
+    def restore(
+        self,
+        stored: bytes,
+        rows: list[bytes],
+        outage: tuple[int, int] | None = None,
+        samples: Sequence[bytes] = (),
+    ) -> None:
+        """Restore a stored state; `rows` and `samples` oldest first. DamagedStateError if it is damaged.
 
         `outage`: start and end of the time without measurements.
         """
         kept, stored_rows = require_readable(MachineState(self.policy, self.scope, stored), rows)
         try:
+            stored_samples = [_SAMPLES.decode(each) for each in samples]
             engine = kept.engine
             if outage is not None:
                 cooldowns = {stage.name: stage.cooldown for stage in self.compiled.graph.stages}
                 engine = after_outage(engine, *outage, cooldowns)
             self.state = from_stored(engine, self.compiled.trigger_names)
-            self.history.restore(kept.history, stored_rows)
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            self.history.restore(kept.history, stored_rows, stored_samples)
+        except (MsgspecError, ValueError, TypeError, LookupError, ArithmeticError) as error:
             what = (
                 f"the stored state of {self.policy} on {self.scope} is inconsistent ({type(error).__name__}: {error})"
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from killswitch.graph.nodes import Graph
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import HistoryRow, MachineState
+from killswitch.model.store import SAMPLES, HistoryRow, HistoryTrim, MachineState
 from killswitch.planning.scopes.compiled_policy import (
     CompiledPolicy,
     Identity,
@@ -37,6 +37,7 @@ class ScopeEvaluators:
         """(policy, scope) → the stored state of a scope that no snapshot had yet."""
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._outage: tuple[int, int] | None = None
+        self._trimmed = 0
 
     def __iter__(self) -> Iterator[ScopeEvaluator]:
         return iter(self._evaluators.values())
@@ -71,13 +72,24 @@ class ScopeEvaluators:
         self._places[evaluator.policy, evaluator.scope] = self._places_in(evaluator)
 
     def rows(self, now: int) -> tuple[HistoryRow, ...]:
-        """History rows appended by the last tick, at `now`."""
-        found = ((evaluator, evaluator.newest_row(now)) for evaluator in self)
-        return tuple(HistoryRow(it.policy, it.scope, now, blob) for it, blob in found if blob is not None)
+        """History rows appended by the last tick, at `now`, and the prices that it sampled."""
+        found = [(it.policy, it.scope, it.newest_row(now)) for it in self]
+        found += [(it.policy, f"{it.scope}{SAMPLES}", it.newest_samples(now)) for it in self]
+        return tuple(HistoryRow(policy, scope, now, blob) for policy, scope, blob in found if blob is not None)
 
     def keep_since(self, now: int) -> int:
         """Start of the history that is still needed (microseconds)."""
-        return now - max((compiled.keep for compiled in self._compiled), default=0)
+        return now - max(self._longest, *(compiled.keep_samples for compiled in self._compiled), 0)
+
+    def trim(self, now: int) -> HistoryTrim | None:
+        """The rows before the longest window, which are only needed if they are samples; None if there are none."""
+        since, before = max(self._trimmed, self.keep_since(now)), now - self._longest
+        self._trimmed = before
+        return HistoryTrim(since, before) if since < before else None
+
+    @property
+    def _longest(self) -> int:
+        return max((compiled.keep for compiled in self._compiled), default=0)
 
     def quiescences(self, now: int) -> tuple[Quiescence, ...] | None:
         """The quiescence of every scope evaluator since the last tick, at `now`; None if one of them is active."""
@@ -96,5 +108,8 @@ class ScopeEvaluators:
         stored = self.unseen.pop((evaluator.policy, scope), None)
         if stored is not None:
             rows = self._rows_since(evaluator.policy, scope, now - compiled.keep)
-            evaluator.restore(stored, [row.blob for row in rows], self._outage)
+            samples: Sequence[HistoryRow] = ()
+            if compiled.keep_samples:
+                samples = self._rows_since(evaluator.policy, f"{scope}{SAMPLES}", now - compiled.keep_samples)
+            evaluator.restore(stored, [row.blob for row in rows], self._outage, [each.blob for each in samples])
         return evaluator

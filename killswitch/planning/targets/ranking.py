@@ -211,10 +211,10 @@ def by_genesis(rule: RankingRule, book: Sequence[Candidate], history: History | 
 
 def _volatility(rule: RankingRule, candidate: Candidate, history: History | None) -> float | None:
     """Standard deviation of the returns of the position's marks over `sample`; None with too few returns."""
-    if history is None or history.marks is None or rule.sample is None or history.last_at is None:
+    if history is None or history.prices is None or rule.sample is None or history.last_at is None:
         return None
     key = (candidate.account.account, candidate.position.symbol)
-    (series,) = history.marks.returns([key], history.last_at, rule.window, rule.sample)
+    (series,) = history.prices.returns([key], history.last_at, rule.window, rule.sample)
     return stdev(series) if len(series) >= max(rule.least, 2) else None
 
 

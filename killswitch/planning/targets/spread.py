@@ -20,7 +20,7 @@ from killswitch.graph.nodes import RankingRule
 from killswitch.planning.targets.ranking import Candidate, Ranked
 from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
-from killswitch.signals.history.marks import MarkKey
+from killswitch.signals.history.samples import PriceKey
 from killswitch.signals.history.scope import History
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
@@ -97,7 +97,7 @@ class BookRisk(Struct, frozen=True):
 
 def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) -> BookRisk | str:
     """The risk of the book over the ranking's window, or why it is unknown. Missing data is never substituted."""
-    if history.marks is None or rule.sample is None or history.last_at is None:
+    if history.prices is None or rule.sample is None or history.last_at is None:
         return "no returns were recorded"
     if len({candidate.account.currency for candidate in book}) > 1:
         return "nothing converts between the currencies of the accounts"
@@ -106,9 +106,9 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
         if candidate.value is None:
             return f"the value of {candidate.position.symbol} is unknown"
         exposures.append(float(candidate.value) * (1.0 if candidate.position.side == "long" else -1.0))
-    keys: list[MarkKey] = [(c.account.account, c.position.symbol) for c in book]
+    keys: list[PriceKey] = [(c.account.account, c.position.symbol) for c in book]
     assets = list(dict.fromkeys(keys))
-    series = history.marks.returns(assets, history.last_at, rule.window, rule.sample)
+    series = history.prices.returns(assets, history.last_at, rule.window, rule.sample)
     count = len(series[0]) if series else 0
     if count < max(rule.least, 2):
         return f"all its symbols together have only {count_of(count, 'return')}, and the ranking asks for {rule.least}"

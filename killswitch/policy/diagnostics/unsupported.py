@@ -48,9 +48,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "equity.expected_move equity.var equity.cvar risk.var var cvar expected_move",
-        "an expected move or a value at risk of the book",
-        "`exposure.leverage`; the ranking `component-risk` uses a covariance to select what is closed",
+        "equity.var equity.cvar risk.var var cvar",
+        "a value at risk of the book",
+        "`equity.expected_move`, which is one standard deviation of it",
     ),
     _entry(
         "signal",
@@ -73,23 +73,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "market.volatility market.volatility_ratio market.move market.jump market.correlation market.atr "
-        "price.change volatility atr correlation",
-        "the volatility, the move or the correlation of a market",
-        "`equity.drawdown`: what the move costs the book, whichever market it is",
-    ),
-    _entry(
-        "signal",
-        "market.spread market.depth market.state market.crossed spread depth",
-        "the spread, the depth or the state of a market",
-        "none in triggers; a close waits for a market that is closed, and an Unwinding bounds the prices of its orders",
-    ),
-    _entry(
-        "signal",
-        "market.price_age market.price_gap market.venue_gap market.quorum market.peg_deviation",
-        "stale, diverging or unpegged prices",
-        "`corroborate: true` on the stage, which takes a second look at the prices before it fires; "
-        "`venue.age` for silence",
+        "market.atr market.range atr",
+        "the average true range of a market, which needs bars",
+        "`market.volatility`, from prices sampled on a grid of time",
     ),
     _entry(
         "signal",

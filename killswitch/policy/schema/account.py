@@ -58,6 +58,10 @@ class AccountSpec(Part):
     outside_hours: Literal["queue", "extended"] | None = None
     """What happens to a close outside the market's hours. `queue` holds it until the market opens, `extended` sends
     limit orders in extended hours. Left out: the close is rejected."""
+    watch: tuple[Word, ...] = ()
+    """The symbols, as the venue writes them, whose prices are read whether or not they are held, so that signals of
+    markets know them before a position is opened. Left out: only what is held is known.
+    """
     closing_share: ProperShare = DEFAULT_CLOSING_SHARE
     """The share of each of the venue's rate limits that is reserved for closing; polling never uses it. Left out: 50%.
     """

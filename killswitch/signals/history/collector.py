@@ -86,6 +86,10 @@ class Collectors:
         """The collector of this class; KeyError if no signal in use declares it."""
         return cast(C, self._by_class[kind])
 
+    def get(self, kind: type[C]) -> C | None:
+        """The collector of this class; None if nothing in use reads it."""
+        return cast("C | None", self._by_class.get(kind))
+
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add a snapshot to each."""
         for each in self._by_class.values():

@@ -11,18 +11,16 @@ from killswitch.pnl_explain.account_trail import AccountTrailState
 from killswitch.pnl_explain.explanation import Arrival
 from killswitch.pnl_explain.ledger import ScopeLedgerState
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
-from killswitch.signals.history.marks import MarkKey
 from killswitch.valuation.scope_view import PnlKey
 from killswitch.valuation.unit_value import UnitValueTrackState
 
 
 class UnitValueRow(Struct, frozen=True, gc=False):
-    """One observation: unit value, each position's P&L since the start of observation, and sampled marks."""
+    """One observation: unit value, and each position's P&L since the start of observation."""
 
     at: int
     value: float
     pnl: dict[PnlKey, Decimal] | None
-    marks: dict[MarkKey, float] | None = None
 
 
 class StoredUnitValueRow(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -32,6 +30,7 @@ class StoredUnitValueRow(Struct, frozen=True, array_like=True, omit_defaults=Tru
     value: float
     pnl: list[tuple[str, str, str, Decimal]] | None
     marks: list[tuple[str, str, float]] | None = None
+    """Only in rows of versions that stored sampled marks here."""
 
 
 class Correction(Struct, frozen=True):
@@ -96,12 +95,10 @@ def restated(at: int, value: float, correction: Correction) -> float:
 def encode_row(row: UnitValueRow) -> StoredUnitValueRow:
     """The serialised form of a row."""
     pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
-    marks = None if row.marks is None else [(*key, mark) for key, mark in row.marks.items()]
-    return StoredUnitValueRow(row.at, row.value, pnl, marks)
+    return StoredUnitValueRow(row.at, row.value, pnl)
 
 
 def decode_row(row: StoredUnitValueRow) -> UnitValueRow:
     """The row of its serialised form."""
     pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
-    marks = None if row.marks is None else {(a, s): mark for a, s, mark in row.marks}
-    return UnitValueRow(row.at, row.value, pnl, marks)
+    return UnitValueRow(row.at, row.value, pnl)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from decimal import Decimal
 from operator import attrgetter
@@ -32,7 +32,8 @@ from killswitch.pnl_explain.pending_changes import (
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
 from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
-from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
+from killswitch.signals.history.last_observed import LastObserved
+from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.rows import (
     Correction,
     HistoryState,
@@ -41,6 +42,7 @@ from killswitch.signals.history.rows import (
     corrected,
     decode_row,
 )
+from killswitch.signals.history.samples import PriceKey
 from killswitch.valuation.position_measures import HOLDINGS, ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack
@@ -58,7 +60,7 @@ class ObservedScope(Struct, frozen=True):
     at: int
     equity: Decimal
     pnl: dict[PnlKey, Decimal]
-    marks: dict[MarkKey, float]
+    marks: dict[PriceKey, float]
 
 
 class _Emptying(Struct, frozen=True):
@@ -76,13 +78,12 @@ class History:
         windows: Iterable[int],
         keep: int,
         terms: EquityTerms,
-        marks: Marks | None = None,
         collectors: Mapping[type[Collector], Needs] = NO_COLLECTORS,
     ) -> None:
         self._keep = keep
         self.collectors = Collectors(collectors, terms.max_gap)
-        self.marks = marks
-        """Samples of marks if a ranking uses returns, else None."""
+        self.prices = self.collectors.get(PriceSamples)
+        """Samples of prices if a signal or a ranking reads them, else None."""
         self._terms = terms
         self.track = UnitValueTrack(sorted(set(windows)))
         self.explanation = Explanation(terms)
@@ -175,8 +176,6 @@ class History:
         self.failures, self.unknown = 0, "the scope has no equity of its own"
         self.begun_at = view.as_of if self.begun_at is None else self.begun_at
         self.members |= {account.account for account in view.accounts}
-        if self.marks is not None:
-            self.marks.sample(view)
         self.ledger.drop()
         return []
 
@@ -216,10 +215,9 @@ class History:
             value = float(seen.equity) / units
             self.track.value = value
             self.track.record(seen.at, value)
-            sampled = self.marks is not None and self.marks.is_due(seen.at)
-            if sampled and self.marks is not None:
-                self.marks.add(seen.at, seen.marks)
-            self.rows.append(UnitValueRow(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
+            if self.prices is not None:
+                self.prices.add(seen.at, seen.marks)
+            self.rows.append(UnitValueRow(seen.at, value, self._total(seen.pnl)))
             self.last_at, self._equity = seen.at, seen.equity
         self.changes.observe_peak(float(highest) / units, self.last_at or 0)
         self._peak_before = self.changes.peak
@@ -244,9 +242,8 @@ class History:
         value = self.track.value
         self._peak_before = self.changes.peak
         self.changes.observe_peak(value, at)
-        marks = None if self.marks is None else self.marks.sample(view)
         self._by_side.pop(at, None)
-        self.rows.append(UnitValueRow(at, value, self._total(pnl), marks))
+        self.rows.append(UnitValueRow(at, value, self._total(pnl)))
         self._equity = equity
         return events
 
@@ -522,8 +519,13 @@ class History:
             collected=self.collectors.state(),
         )  # fmt: skip
 
-    def restore(self, state: HistoryState, rows: Iterable[StoredUnitValueRow]) -> None:
-        """Restore a stored history of the same policy; its windows may differ."""
+    def restore(
+        self,
+        state: HistoryState,
+        rows: Iterable[StoredUnitValueRow],
+        samples: Iterable[Sequence[StoredSamples]] = (),
+    ) -> None:
+        """Restore a stored history of the same policy; its windows may differ. `samples`: of prices, oldest first."""
         self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
         self._corrections, self._equity = state.corrections, state.equity
@@ -539,10 +541,13 @@ class History:
         self.track.restore(state.track)
         self.collectors.restore(state.collected)
         for row in rows:
-            if self.marks is not None and row.marks is not None:  # resets do not affect marks
-                self.marks.add(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
+            if self.prices is not None and row.marks is not None:  # of an earlier version
+                self.prices.add(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
             if self.begun_at is not None and row.at >= self.begun_at:  # rows before a reset are dropped
                 self._replay(row)
+        if self.prices is not None:
+            for each in samples:
+                self.prices.replay(each)
 
     def _replay(self, stored_row: StoredUnitValueRow) -> None:
         row = decode_row(stored_row)

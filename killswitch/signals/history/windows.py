@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -34,6 +34,17 @@ def known(value: float | Decimal | None) -> Interval:
         return UNKNOWN
     number = float(value)
     return UNKNOWN if math.isnan(number) else (number, number)
+
+
+def largest(by_venue: Mapping[str, Sequence[float]], most: float) -> Interval:
+    """The largest of the values at all venues; NaN is unknown. Of several values of one venue the known ones count.
+
+    At least the largest that is known, and at most `most`, if a venue has no known value; UNKNOWN if none has.
+    """
+    known = [max(seen) for values in by_venue.values() if (seen := [it for it in values if not math.isnan(it)])]
+    if not known:
+        return UNKNOWN
+    return max(known), max(known) if len(known) == len(by_venue) else most
 
 
 def reason_partly_known(history: History, window: int) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec import Struct, field
 
-from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
+from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position, WatchedPrice
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
@@ -109,11 +109,14 @@ def _dialect(venue: VenueData) -> type[Dialect]:
 
 
 def _run(
-    venue: VenueData, scenario: Callable[[SnapshotReader, VirtualTime], Awaitable[None]], account: str = ON_TIME
+    venue: VenueData,
+    scenario: Callable[[SnapshotReader, VirtualTime], Awaitable[None]],
+    account: str = ON_TIME,
+    watch: tuple[str, ...] = (),
 ) -> None:
     """Run a scenario with a snapshot reader of this venue, in virtual time."""
     time = VirtualTime()
-    spec = AccountSpec(account, "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm")
+    spec = AccountSpec(account, "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm", watch=watch)
 
     async def play() -> None:
         kind = _dialect(venue)
@@ -517,6 +520,37 @@ def test_quotes_are_added_to_positions_and_never_replace_the_marks() -> None:
         assert (position.mark_price, position.bid, position.ask) == (Decimal(10), Decimal("9.9"), Decimal("10.1"))
 
     _run(venue, scenario)
+
+
+def test_a_watch_list_is_read_with_the_quotes_whether_or_not_anything_is_held() -> None:
+    """One request every ten seconds for what is held and watched; in between, the same prices with their time."""
+    venue = VenueData(size=Decimal(0))
+
+    async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
+        for _ in range(30):
+            seen = await reader.snapshot()
+            assert seen.watched == (WatchedPrice(SYMBOL, bid=Decimal("9.9"), ask=Decimal("10.1")),)
+            assert seen.reason == "watch: the venue's rules have no B/USDT:USDT"
+            await time.sleep(1.0)
+
+    _run(venue, scenario, watch=(SYMBOL, "B/USDT:USDT"))
+    assert venue.count("quotes") == 3
+
+
+def test_watched_prices_that_cannot_be_read_are_unknown_after_twice_their_age() -> None:
+    """The account itself is read, and its snapshot states why."""
+    venue = VenueData()
+
+    async def scenario(reader: SnapshotReader, time: VirtualTime) -> None:
+        assert (await reader.snapshot()).watched is not None
+        venue.broken["quotes"] = VenueDownError("no answer")
+        await time.sleep(19.0)
+        assert (await reader.snapshot()).watched is not None
+        await time.sleep(2.0)
+        seen = await reader.snapshot()
+        assert (seen.quality, seen.watched, seen.reason) == ("ok", None, "watch: no answer")
+
+    _run(venue, scenario, watch=(SYMBOL,))
 
 
 def test_instruments_are_returned_once_and_stops_are_remembered_as_conditional() -> None:

@@ -101,8 +101,8 @@ def test_a_misspelt_signal_is_corrected_and_an_unheard_of_one_refers_to_the_page
 
 def test_an_expression_gets_the_same_answer(tmp_path: Path) -> None:
     """Also for a call, which no signal without a window is."""
-    when = POLICY.replace("reset: manual", "reset: {auto: {when: 'volatility(\"BTC\") < 0.5', for: 60m}}")
-    assert "whichever market it is" in fixes(tmp_path, when)["KS3001"]
+    when = POLICY.replace("reset: manual", "reset: {auto: {when: 'atr(\"BTC\") < 0.5', for: 60m}}")
+    assert "from prices sampled on a grid of time" in fixes(tmp_path, when)["KS3001"]
 
 
 def test_the_page_has_every_entry(repository: Path) -> None:

@@ -25,7 +25,7 @@ from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.risk.covariance import least_variance
-from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.history.scope import History
 from killswitch.valuation.currency_conversion import conversion
 from tests.graphs import DEFAULT_RANKING
@@ -259,14 +259,14 @@ def test_the_table_of_component_risk_is_the_result_of_the_cut(page: dict[str, Se
 def test_the_table_of_genesis_is_the_result_of_the_ranking(page: dict[str, Section]) -> None:
     """Scores and ranks, from marks whose three returns r, −r and 0 have the standard deviation r."""
     _, _, rows = page["Ranking: the largest losses first"].tables
-    marks = Marks(MINUTE, HOUR, HOUR)
+    history = History((), HOUR, EquityTerms(HOUR, 0.001, MINUTE), {PriceSamples: [{"window": HOUR, "every": MINUTE}]})
+    assert history.prices is not None
     for minute, swing in enumerate(((0, 0), (1, 0), (1, -1), (1, -1))):
         at = {
             ("main", row["position"]): math.prod(1 + k * float(number(row["volatility"])) for k in swing)
             for row in rows
         }
-        marks.add(to_micros(after(minutes=minute)), at)
-    history = History((), HOUR, EquityTerms(HOUR, 0.001, MINUTE), marks)
+        history.prices.add(to_micros(after(minutes=minute)), at)
     history.last_at = to_micros(after(minutes=3))
     ranked, _ = by_genesis(replace(BUILT_IN["genesis"], least=3), [of_genesis(row) for row in rows], history)
     assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {

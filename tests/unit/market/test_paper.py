@@ -106,5 +106,6 @@ def test_a_snapshot_is_complete() -> None:
     desk.send("buy", "50")
     seen, held = desk.seen, desk.position()
     absent = [n for n in seen.__struct_fields__ if getattr(seen, n) is None]
-    assert absent == ["reason", "rates", "corporate_actions"]  # no market prices USDT or announces splits
+    # no market prices USDT or announces splits; nothing is watched, and the paper venue states neither of the last
+    assert absent == ["reason", "rates", "corporate_actions", "watched", "withdrawals", "adl_ranks"]
     assert [n for n in held.__struct_fields__ if getattr(held, n) is None] == ["adl_rank", "strategy", "mark_at"]

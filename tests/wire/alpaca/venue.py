@@ -211,6 +211,7 @@ class AlpacaWire(WireVenue):
             "/v2/stocks/quotes/latest": self._quotes,
             "/v2/stocks/trades/latest": self._last_trades,
             "/v1beta3/crypto/us/latest/trades": self._last_trades,
+            "/v1beta3/crypto/us/latest/quotes": self._quotes,
             "/v1beta3/crypto/us/bars": self._bars,
             "/v2/stocks/bars": self._bars,
         }

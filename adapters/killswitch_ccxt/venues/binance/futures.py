@@ -158,6 +158,9 @@ class BinanceFutures(Binance):
         """Mark, index and last price by two requests."""
         return await self.quotes_by(symbols, "GetTickerPrice")
 
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        return await self.quotes(symbols)
+
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """The venue's index, which values the assets, read again."""
         prices = binance_rows.prices_in_currency(await self.index_in_dollars(assets), self.spec.currency)

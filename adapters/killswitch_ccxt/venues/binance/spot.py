@@ -112,7 +112,10 @@ class BinanceSpot(Binance):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueDescription:
         found = super().traits_for(spec)
-        return replace(found, costs=cls.margin_costs) if spec.market == "margin" else found
+        costs = cls.margin_costs if spec.market == "margin" else found.costs
+        # 8 for all prices in 10 s, in addition to those of a snapshot
+        watching = call_costs("weight", snapshot=1) if spec.watch else ()
+        return replace(found, costs=(*costs, *watching))
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:

@@ -327,6 +327,10 @@ class Deribit(Dialect):
             if isinstance(result := answer.get("result"), Mapping)
         }
 
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Prices without the index, which would take a request for each symbol."""
+        return await self.quotes(symbols)
+
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """Deribit's index, which values the currencies of an account with cross collateral, read again."""
         dollars = await self._indexes({*assets, self.spec.currency})

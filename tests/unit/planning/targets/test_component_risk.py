@@ -18,7 +18,7 @@ from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.model.store import HistoryRow
+from killswitch.model.store import SAMPLES, HistoryRow
 from killswitch.planning.interpreter import Interpreter
 from killswitch.risk.covariance import shrunk_covariance, variance
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
@@ -207,23 +207,25 @@ def test_the_returns_survive_a_restart() -> None:
         first.tick(each)
         rows += first.rows()
     second = Interpreter(policy(BY_RISK))
-    second.restore(first.states(), lambda _policy, _scope, since: [row for row in rows if row.at >= since])
+    second.restore(
+        first.states(), lambda _policy, scope, since: [row for row in rows if row.scope == scope and row.at >= since]
+    )
     decisions = [decision for each in snapshots[100:] for decision in second.tick(each).decisions]
     assert [decision.intents for decision in decisions] == [whole.intents]
     assert [decision.reason for decision in decisions] == [None]
 
 
-def test_marks_are_recorded_only_where_a_ranking_reads_them() -> None:
-    """The stored rows of every other policy are unchanged."""
-    sizes = {}
+def test_prices_are_recorded_only_where_a_ranking_reads_them() -> None:
+    """The samples are a row of their own, and the stored rows of every other policy are unchanged."""
+    stored = {}
     for name, ranking in (("default", BUILT_IN["default"]), ("component-risk", RULE)):
         made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (), rankings=(ranking,))
         interpreter = Interpreter(policy_set(made))
         interpreter.tick(price_path(7, 2)[0])
-        (row,) = interpreter.rows()
-        sizes[name] = row.blob
-    assert b"100.0" not in sizes["default"]
-    assert sizes["component-risk"].count(b"100.0") == 4
+        stored[name] = {row.scope: row.blob for row in interpreter.rows()}
+    assert stored["default"].keys() == {"account/main"}
+    assert stored["component-risk"]["account/main"] == stored["default"]["account/main"]
+    assert stored["component-risk"][f"account/main{SAMPLES}"].count(b"100.0") == 4
 
 
 def test_a_cut_by_rank_closes_the_worst_completely_by_any_other_ranking() -> None:

@@ -15,7 +15,7 @@ from killswitch.model.snapshot import Instrument, Position
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.targets.ranking import Ranked, by_genesis, candidates
-from killswitch.signals.history.marks import Marks
+from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
@@ -51,7 +51,8 @@ def held(book: Mapping[str, Held], minute: int) -> list[Position]:
 
 def ranked(book: Mapping[str, Held]) -> tuple[list[tuple[str, float]], tuple[str, ...]]:
     """Symbol and score in the order of closing, and the remarks. No instrument gives a contract's size."""
-    history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, MINUTE), Marks(MINUTE, HOUR, 10 * MINUTE))
+    needs = {PriceSamples: [{"window": HOUR, "every": MINUTE}]}
+    history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, MINUTE), needs)
     for minute in range(4):
         view = ScopeView(to_micros(after(minutes=minute)), True, (account("1000000", held(book, minute)),), {}, None)
         history.observe(view)

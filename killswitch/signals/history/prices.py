@@ -1,0 +1,305 @@
+"""The prices of a scope's markets, sampled once for all signals and rankings that read them.
+
+An account is observed when it was polled: a pass that repeats its last answer adds nothing. Prices are those of its
+positions, of its watch list, and of what it closed lately. Samples survive resets: these re-base the money of a scope,
+and the moves of markets remain what they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec import json as msgjson
+
+from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.samples import PriceKey, Returns, SampleSeries, common_returns
+
+if TYPE_CHECKING:
+    from killswitch.valuation.account_facts import AccountFacts
+    from killswitch.valuation.held_positions import PositionSizes
+    from killswitch.valuation.scope_view import ScopeView
+
+T = TypeVar("T")
+
+EACH_OBSERVATION = 1
+"""The grid, in microseconds, on which every observation is a sample."""
+_DURATIONS = ("window", "short", "long")
+
+
+class StoredSamples(Struct, frozen=True, array_like=True):
+    """The serialised samples of one account at one time: symbol, price, its venue time, whether a return leads to
+    it."""
+
+    account: str
+    at: int
+    prices: list[tuple[str, float, int | None, bool]]
+
+
+class StoredAccount(Struct, omit_defaults=True):
+    """When an account was observed last (microseconds), and the symbols that it had no price for, since when."""
+
+    at: int
+    gone: dict[str, int] = {}
+
+
+class StoredPrices(Struct, omit_defaults=True):
+    """The serialised state, without the samples, which are rows."""
+
+    accounts: dict[str, StoredAccount] = field(default_factory=dict)
+
+
+class _Account:
+    """What is known of the last observation of one account."""
+
+    def __init__(self, at: int | None = None, gone: Mapping[str, int] | None = None) -> None:
+        self.at = at
+        self.gone = dict(gone or {})
+        """Symbol → since when it has no price."""
+        self.sizes: PositionSizes | None = None
+        self.contract_sizes: dict[str, Decimal] = {}
+        self.facts: AccountFacts | None = None
+        self.watched: tuple[str, ...] = ()
+        self.priced: frozenset[str] | None = None
+        """The symbols that had a price; None before the first observation of this run."""
+        self.places: dict[int, int] = {}
+        """`every` → place on its grid at which every priced symbol was sampled."""
+        self.is_waiting = False
+        """Whether a symbol that is held or watched has no price."""
+
+
+class PriceSamples(Collector):
+    """Samples of prices by account, symbol and `every`."""
+
+    name = "prices"
+
+    def __init__(self, needs: Needs, max_gap: int) -> None:
+        """Each need is the arguments of a signal or a ranking: a `window` (or `short` and `long`), an `every`, and a
+        `symbol`, or none for all that is held or watched. Without an `every` each observation is a sample."""
+        self.max_gap = max_gap
+        self._grids: dict[str | None, dict[int, int]] = {}
+        """Symbol, or None for all → `every` → how far its samples reach back."""
+        for need in needs:
+            every = need.get("every", EACH_OBSERVATION)
+            spans = [value for key in _DURATIONS if isinstance(value := need.get(key), int)]
+            symbol = need.get("symbol")
+            if isinstance(every, int) and spans:
+                grids = self._grids.setdefault(symbol if isinstance(symbol, str) else None, {})
+                # a window that ends at the sample before the last begins so much earlier
+                gap = max_gap if every == EACH_OBSERVATION else 2 * every
+                grids[every] = max(grids.get(every, 0), max(spans) + gap)
+        self._everies = {every for grids in self._grids.values() for every in grids}
+        self.keep = max((keep for grids in self._grids.values() for keep in grids.values()), default=0)
+        """How far back stored samples are read (microseconds)."""
+        self._series: dict[PriceKey, dict[int, SampleSeries]] = {}
+        self._by_symbol: dict[str, list[PriceKey]] = {}
+        self._split_at: dict[PriceKey, int] = {}
+        self._accounts: dict[str, _Account] = {}
+        self._cuts: set[PriceKey] = set()
+        """The prices from whose newest stored sample no return is taken."""
+        self._new: list[StoredSamples] = []
+        self._samples: dict[int, int] = {}
+        """`every` → the number of samples that were added."""
+        self._computed: dict[Hashable, tuple[int, float, Sequence[SampleSeries], Any]] = {}
+
+    # Reading
+
+    def accounts_of(self, symbol: str) -> Sequence[str]:
+        """The accounts that have had a price of this symbol."""
+        return [account for account, _ in self._by_symbol.get(symbol, ())]
+
+    def series(self, key: PriceKey, every: int) -> SampleSeries | None:
+        """The samples of (account, symbol) at `every`; None without any."""
+        return self._series.get(key, {}).get(every)
+
+    def split_at(self, key: PriceKey) -> int | None:
+        """When the symbol was split last (microseconds); None if that was not seen."""
+        return self._split_at.get(key)
+
+    def returns(self, keys: Sequence[PriceKey], now: int, window: int, every: int) -> list[list[float]]:
+        """The returns of each key in [now − window, now], oldest first, all between the same grid points."""
+        found = [self.series(key, every) for key in keys]
+        known = [each.returns(now, window) for each in found if each is not None]
+        if len(known) < len(keys):
+            return [[] for _ in keys]
+        return [[float(value) for value in row] for row in common_returns(known)]
+
+    def once(
+        self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[list[Returns]], T]
+    ) -> T:
+        """`compute` of the returns of `series`, all of one `every`, over [now − window, now]: once for a set of
+        samples. `of` identifies what is computed."""
+        count = self._samples.get(series[0].every, 0) if series else 0
+        known = self._computed.get(of)
+        if known is None or known[0] != count or now > known[1] or known[2] != series:
+            found = compute([each.returns(now, window) for each in series])
+            until = min((each.expires(now, window) for each in series), default=math.inf)
+            known = self._computed[of] = count, until, series, found
+        result: T = known[3]
+        return result
+
+    # Observing
+
+    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
+        from killswitch.valuation.market_prices import is_usable
+
+        self._new = []
+        for facts in view.facts:
+            if not is_usable(facts, view.as_of, view.stale_after):
+                continue
+            at = view.as_of if facts.observed is None else min(facts.observed, view.as_of)
+            account = self._accounts.setdefault(facts.name, _Account())
+            if account.at is None or at > account.at:
+                self._observe(account, facts, at)
+
+    def _observe(self, account: _Account, facts: AccountFacts, at: int) -> None:
+        if account.at is not None and at - account.at > self.max_gap:
+            self._cut(facts.name, self._sampled(facts.name))
+        watched = tuple([each.symbol for each in facts.watched])
+        has_changed = facts.held.sizes is not account.sizes or watched != account.watched
+        for symbol in _split_symbols(account, facts):
+            self._split_at[facts.name, symbol] = at
+            self._cut(facts.name, (symbol,))
+        places = {every: at // every for every in self._everies}
+        if has_changed or account.is_waiting or places != account.places:
+            self._sample(account, facts, at, watched)
+        account.at, account.places, account.watched = at, places, watched
+        account.sizes, account.facts = facts.held.sizes, facts
+
+    def _sample(self, account: _Account, facts: AccountFacts, at: int, watched: tuple[str, ...]) -> None:
+        from killswitch.valuation.market_prices import marks_of
+
+        marks = marks_of(facts)
+        known = frozenset(symbol for symbol in marks if not _is_shut(facts, symbol))
+        before = self._sampled(facts.name) if account.priced is None else account.priced
+        if account.at is not None:
+            account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
+        for symbol in known & account.gone.keys():
+            if at - account.gone.pop(symbol) > self.max_gap:
+                self._cut(facts.name, (symbol,))
+        account.priced = known
+        account.is_waiting = not known.issuperset(watched) or not known.issuperset(facts.held.sizes.symbols)
+        stored = []
+        for symbol in known if None in self._grids else known & self._grids.keys():
+            key, (price, printed) = (facts.name, symbol), marks[symbol]
+            is_cut = self._add(key, at, price, printed)
+            if is_cut is not None:
+                stored.append((symbol, price, printed, is_cut))
+        if stored:
+            self._new.append(StoredSamples(facts.name, at, stored))
+
+    def _add(self, key: PriceKey, at: int, price: float, printed: int | None) -> bool | None:
+        """Add the price to each series that is due. Whether it is cut off from what was before; None if none was."""
+        due = [each for each in self._series_of(key).values() if each.is_due(at)]
+        for each in due:
+            each.add(at, price, printed, self.max_gap)
+            self._samples[each.every] = self._samples.get(each.every, 0) + 1
+        if not due:
+            return None
+        is_cut = key in self._cuts
+        self._cuts.discard(key)
+        return is_cut
+
+    def _series_of(self, key: PriceKey) -> dict[int, SampleSeries]:
+        found = self._series.get(key)
+        if found is None:
+            grids = {**self._grids.get(None, {})}
+            for every, keep in self._grids.get(key[1], {}).items():
+                grids[every] = max(keep, grids.get(every, 0))
+            found = self._series[key] = {every: SampleSeries(every, keep) for every, keep in grids.items()}
+            self._by_symbol.setdefault(key[1], []).append(key)
+        return found
+
+    def _sampled(self, account: str) -> frozenset[str]:
+        """The symbols of the account that have samples."""
+        return frozenset(symbol for name, symbol in self._series if name == account)
+
+    def _cut(self, account: str, symbols: Iterable[str]) -> None:
+        """Take no return from the newest samples of these prices to the next ones."""
+        for symbol in symbols:
+            if (series := self._series.get((account, symbol))) is not None:
+                self._cuts.add((account, symbol))
+                for each in series.values():
+                    each.cut()
+
+    def add(self, at: int, marks: Mapping[PriceKey, float]) -> None:
+        """Add prices observed at one time, for whoever observes accounts without a scope."""
+        for key, price in marks.items():
+            last = max((each.last_at or 0 for each in self._series_of(key).values()), default=0)
+            if at - last > self.max_gap:
+                self._cut(key[0], (key[1],))
+            self._add(key, at, price, None)
+            self._accounts.setdefault(key[0], _Account()).at = at
+
+    # Storing
+
+    def new_samples(self) -> list[StoredSamples]:
+        """The samples that the last observation added, to be stored as a row."""
+        return self._new
+
+    def replay(self, rows: Iterable[StoredSamples]) -> None:
+        """Add stored samples, oldest first, which may have been sampled for other signals."""
+        for row in rows:
+            for symbol, price, printed, is_cut in row.prices:
+                if None not in self._grids and symbol not in self._grids:
+                    continue
+                if is_cut:
+                    self._cut(row.account, (symbol,))
+                self._add((row.account, symbol), row.at, price, printed)
+
+    def restart(self, now: int, *, accept: bool) -> None:
+        """Nothing: the moves of markets remain what they were."""
+
+    def state(self) -> object:
+        accounts = {
+            name: StoredAccount(each.at, each.gone) for name, each in self._accounts.items() if each.at is not None
+        }
+        return StoredPrices(accounts)
+
+    def restore(self, stored: bytes) -> None:
+        """The accounts; the samples are rows."""
+        kept = _STATE.decode(stored)
+        self._accounts = {name: _Account(each.at, each.gone) for name, each in kept.accounts.items()}
+
+
+_STATE = msgjson.Decoder(StoredPrices)
+
+
+def _is_shut(facts: AccountFacts, symbol: str) -> bool:
+    """Whether nothing trades in the market, so that its mark carries no information."""
+    rule = facts.rules.get((facts.name, symbol))
+    return rule is not None and rule.state in ("halted", "delisted")
+
+
+def _split_symbols(account: _Account, facts: AccountFacts) -> Iterator[str]:
+    """The symbols that were split since the account was observed last."""
+    from killswitch.pnl_explain.splits import split_symbols
+
+    snapshot, before = facts.account, account.facts
+    if snapshot.corporate_actions:
+        yield from (each.symbol for each in snapshot.corporate_actions)
+    if snapshot.instruments:
+        yield from _redenominated(account, facts)
+    if before is not None and facts.held.sizes is not account.sizes:
+        traded = {fill.symbol for fill in snapshot.fills or ()}
+        yield from split_symbols(before.account, snapshot, traded)
+
+
+def _redenominated(account: _Account, facts: AccountFacts) -> Iterator[str]:
+    """The symbols whose contracts have another size and an inverse price; remembers the sizes."""
+    from killswitch.pnl_explain.splits import is_redenominated
+    from killswitch.valuation.market_prices import marks_of
+
+    sizes = {rule.symbol: rule.contract_size for rule in facts.account.instruments or () if rule.contract_size}
+    changed = {it: new / old for it, new in sizes.items() if (old := account.contract_sizes.get(it, new)) != new}
+    account.contract_sizes |= sizes
+    if changed and account.facts is not None:
+        old_marks, new_marks = marks_of(account.facts), marks_of(facts)
+        for symbol, ratio in changed.items():
+            if symbol in old_marks and symbol in new_marks:
+                before, after = Decimal(old_marks[symbol][0]), Decimal(new_marks[symbol][0])
+                if is_redenominated(ratio, before, after):
+                    yield symbol

@@ -1,0 +1,104 @@
+"""Prices of markets in one snapshot: of positions, and of the account's watch list, whether or not it is held.
+
+Prices that are compared with each other come from one answer: bid and ask, or mark and index, of two answers differ by
+what the market moved between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from statistics import median
+
+from msgspec import Struct
+
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
+from killswitch.valuation.account_facts import AccountFacts, PriceRow
+from killswitch.valuation.position_measures import ZERO
+from killswitch.valuation.trust import reason_stale
+
+PRICE_TOLERANCE = Decimal("0.05")
+"""Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""
+ONE_TIME = 5 * SECOND
+"""The most by which the times of prices that are compared between venues may differ (microseconds)."""
+
+
+def is_usable(facts: AccountFacts, as_of: int, stale_after: int | None) -> bool:
+    """Whether the account's prices are of this snapshot: it was polled, is plausible, and fresh enough."""
+    return facts.positions_unusable is None and reason_stale(facts.account, as_of, stale_after) is None
+
+
+def printed_at(row: PriceRow, account: AccountSnapshot) -> int | None:
+    """The venue time of the row's mark price (microseconds); None if the venue does not state it."""
+    own = row.at if isinstance(row, WatchedPrice) else row.mark_at
+    at = account.marked_at if own is None and isinstance(row, Position) else own
+    return None if at is None else to_micros(at)
+
+
+def marks_of(facts: AccountFacts) -> dict[str, tuple[float, int | None]]:
+    """Symbol → mark and its venue time: of positions first, then of the watch list, then of what was closed lately.
+
+    The watch list is before a position whose mark has no time.
+    """
+    account = facts.account
+    found: dict[str, tuple[float, int | None]] = {}
+    common = None if account.marked_at is None else to_micros(account.marked_at)
+    for position in facts.held.merged:
+        mark = position.mark_price
+        if mark is not None and mark > ZERO and position.symbol not in found:
+            at = common if position.mark_at is None else to_micros(position.mark_at)
+            found[position.symbol] = float(mark), at
+    for row in facts.watched:
+        is_timed = row.at is not None and found.get(row.symbol, (0.0, 0))[1] is None
+        if row.mark_price is not None and row.mark_price > ZERO and (is_timed or row.symbol not in found):
+            found[row.symbol] = float(row.mark_price), None if row.at is None else to_micros(row.at)
+    for closed in account.marks or ():
+        if ZERO < closed.mark_price < _HIGHEST and closed.symbol not in found:
+            found[closed.symbol] = float(closed.mark_price), None
+    return found
+
+
+_HIGHEST = Decimal("1e30")
+
+
+def market_name(symbol: str) -> str | None:
+    """Base and quote of a symbol, `BTC/USDT` of `BTC/USDT:USDT`, `BTC_USDT` and `BTC-USDT`; None for a dated contract.
+
+    The price of a dated contract differs from the others by its basis.
+    """
+    pair, _, settled = symbol.partition(":")
+    if "-" in settled:
+        return None
+    parts = pair.replace("_", "/").replace("-", "/").split("/")
+    return "/".join(parts) if len(parts) <= 2 else None
+
+
+class VenuePrice(Struct, frozen=True):
+    """The mark of a market at one venue: the median of its accounts' prices, and the time of the newest."""
+
+    price: Decimal
+    at: int
+
+
+def prices_by_venue(
+    market: str, facts: Iterable[AccountFacts], as_of: int, stale_after: int | None
+) -> Mapping[str, VenuePrice]:
+    """Venue → its price of the market; without accounts that are not usable, and prices older than `stale_after`."""
+    found: dict[str, list[tuple[Decimal, int]]] = {}
+    for each in facts:
+        if not is_usable(each, as_of, stale_after):
+            continue
+        rows: tuple[PriceRow, ...] = (*each.held.merged, *each.watched)
+        for row in rows:
+            mark = row.mark_price
+            if mark is None or mark <= ZERO or market_name(row.symbol) != market:
+                continue
+            at = printed_at(row, each.account)
+            at = at if at is not None else each.observed if each.observed is not None else as_of
+            if stale_after is None or as_of - at <= stale_after:
+                found.setdefault(each.account.venue, []).append((mark, at))
+    return {
+        venue: VenuePrice(median(price for price, _ in seen), max(at for _, at in seen))
+        for venue, seen in found.items()
+    }
