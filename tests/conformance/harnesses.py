@@ -65,6 +65,8 @@ class WireHarness:
         self.more = wired.more
         self.contract_size, self.amount_step = wired.contract_size, wired.amount_step
         self._watch: tuple[str, ...] = ()
+        self.watched_more = 0
+        """How many of `more` are on the watch list, too."""
         self.offers = wired.offers
         self.secrets = tuple(wired.credentials.values())
 
@@ -81,7 +83,7 @@ class WireHarness:
             Market(symbol, minimum=Decimal("0.002"), maximum=Decimal(200), price=Decimal(100))
             for symbol in (*self.symbols, *self.more)
         ]
-        self._watch = self.symbols if watch else ()
+        self._watch = (*self.symbols, *self.more[: self.watched_more]) if watch else ()
         exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
         self._wire = await self._wired.server(exchange, mishaps=self.script, latency=0.02).start()
         return self._adapter()

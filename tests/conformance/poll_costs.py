@@ -30,13 +30,15 @@ class Cost(Struct, frozen=True):
     unwell: int
 
 
-def measure_polling(wired: Wired, *, moving: bool = False, seconds: int = SECONDS) -> Cost:
-    """A snapshot a second; `moving`: somebody trades every ten seconds."""
+def measure_polling(wired: Wired, *, moving: bool = False, watched: int = 0, seconds: int = SECONDS) -> Cost:
+    """A snapshot a second; `moving`: somebody trades every ten seconds; `watched`: symbols of the watch list that are
+    not held."""
     harness = WireHarness(wired)
+    harness.watched_more = watched
     book: dict[Key, Decimal] = {(symbol, "long"): Decimal(BOOK) for symbol in harness.symbols}
 
     async def course() -> Cost:
-        venue = await harness.open(book)
+        venue = await harness.open(book, watch=watched > 0)
         for number in range(ORDERS):
             await harness.rest(harness.symbols[number % 2], "buy", Decimal(1))
         unwell = 0
