@@ -17,10 +17,13 @@ from killswitch.model.decision import Notice
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.operations.status import store_status
+from killswitch.planning.interpreter import Interpreter
+from tests.backtests import written
 from tests.runner_world import ScriptedVenue, Seen, World, book
 from tests.unit.operations.test_live_verbs import invoke, store_option
 from tests.unit.operations.test_operator_commands import Deployment
-from tests.worlds.firings import policy_of
+from tests.worlds import START, after, snapshot
+from tests.worlds.firings import POLICY, policy_of
 
 HALTING = policy_of("signal: flag.set, name: halt, is: true")
 OTHERWISE = policy_of("signal: flag.set, name: other, is: true")
@@ -92,6 +95,23 @@ def test_a_flag_fires_in_the_tick_that_processes_its_command(desk: Desk) -> None
     assert only(set_).text.endswith("is set until it is cleared by desk (test); read by scenario")
     assert only(misspelt).text.endswith("no policy reads it, so it has no effect")
     assert (only(set_).severity, only(set_).kind) == ("info", "warning")
+
+
+def test_a_second_look_at_prices_sees_the_flag_too() -> None:
+    """A stage that corroborates prices evaluates its triggers again, on a snapshot that repeats no command."""
+    text = POLICY.format(
+        trigger="signal: flag.set, name: halt, is: true", scope="{each: account, match: {}}", max_gap="10m",
+        on_unknown="hold", grace="1s",
+    )  # fmt: skip
+    policies = written(text.replace("reset: manual", "reset: manual\n      corroborate: true"))
+    command = operator_event("flag", None, "desk", "test", START, flag="halt", is_set=True)
+    first = snapshot(START, book("1100"), events=[command])
+    interpreter = Interpreter(policies)
+    pending = interpreter.evaluate(first)
+    assert pending is not None
+    assert pending.reread == ("main",)
+    outcome = interpreter.decide(pending, snapshot(after(seconds=0.1), book("1100"), scheduled=False))
+    assert [decision.stage for decision in outcome.decisions] == ["close-everything"]
 
 
 def test_flags_outlive_the_runner_and_its_policies(desk: Desk) -> None:
