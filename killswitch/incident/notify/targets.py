@@ -41,6 +41,16 @@ class Sender(Protocol):
         ...
 
 
+def log_entry(message: Message) -> str:
+    """Return a message as one entry of a log: its time, title and id, and below it the lines of its text, indented.
+
+    The time is that of the message, which may be delivered later. Only the first line of an entry begins at the left: a
+    text cannot pass for an entry of its own.
+    """
+    lines = (f"  {line}".rstrip() for line in message.body.split("\n"))
+    return "\n".join((f"{instant(message.at)}  {message.title} [notification {message.id}]", *lines))
+
+
 class LogSender:
     """Writes to the program's log; to stderr where no log handler is configured."""
 
@@ -53,13 +63,12 @@ class LogSender:
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
-        body = "; ".join(line.strip() for line in message.body.split("\n") if line.strip())
-        line = f"{message.title}: {body} [notification {message.id}]"
+        entry = log_entry(message)
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
-            logger.log(_LEVELS[self._level], "%s", line)
+            logger.log(_LEVELS[self._level], "%s", entry)
             return
-        text = f"{instant(message.at)}  {line}\n"
+        text = f"{entry}\n"
         # Past Python's own stream: a thread that blocks in it keeps its lock and prevents the end of the process.
         descriptor = descriptor_of(sys.stderr)
         try:

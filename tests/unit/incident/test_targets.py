@@ -92,21 +92,21 @@ def test_a_file_on_a_full_disk_keeps_whole_lines_only(tmp_path: Path) -> None:
 
 
 def test_the_log_gets_one_record_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
-    """A configured log takes title, text and id in one record."""
+    """A configured log takes time, title and id, and the text below them line by line as written, in one record."""
     with caplog.at_level(logging.INFO):
-        LogSender("error").send(message("m1", body="one\ntwo"))
+        LogSender("error").send(message("m1", body="loss  1.5%\n\nWhy\n  a fall"))
     (found,) = caplog.records
     assert (found.name, found.levelname) == (LOGGER, "ERROR")
-    assert found.getMessage() == "[page] m1: one; two [notification m1]"
+    assert found.getMessage() == "2021-05-19T12:00:00Z  [page] m1 [notification m1]\n  loss  1.5%\n\n  Why\n    a fall"
 
 
-def test_without_a_configured_log_the_line_is_written_to_stderr(
+def test_without_a_configured_log_the_message_is_written_to_stderr(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run under a supervisor shows it without configuration."""
     monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", False)
     LogSender("info").send(message("m1"))
-    assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1: body of m1 [notification m1]\n"
+    assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1 [notification m1]\n  body of m1\n"
 
 
 TOKEN = "T0KENsup3rsecret"
