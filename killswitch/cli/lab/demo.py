@@ -99,7 +99,8 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
     )  # fmt: skip
     report = folder / REPORT
     report.write_text(render_as("html", answer, page), encoding="utf-8")
-    click.secho("\nCompared with the alternatives", bold=True)
+    currencies = sorted({account.currency for account in book.accounts})
+    click.secho(f"\nCompared with the alternatives (amounts in {listed(currencies)})", bold=True)
     _print_table(page.sections[0].tables[0])
     click.echo()
     for line in page.summary:
