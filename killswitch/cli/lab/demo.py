@@ -111,7 +111,7 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
 def _print_table(table: Table) -> None:
     width = terminal_width()
     shown, left_out = (table, ()) if width is None else table.within(width - 2)
-    click.echo(table_text(shown, within=width))
+    print_text(table_text(shown, within=width, is_marked=True))
     if left_out:
         print_text(f"  Left out: {listed(left_out)}; the report has all columns.")
 
