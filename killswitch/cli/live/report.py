@@ -67,7 +67,7 @@ def _fitted(found: Incident, columns: int | None) -> Incident:
     """The record with its equity curve as wide as a terminal of `columns` columns."""
     from msgspec.structs import replace
 
-    from killswitch.incident.record.curve_panels import panel_lines
+    from killswitch.render.curve_panels import panel_lines
 
     if columns is None or found.course is None:
         return found

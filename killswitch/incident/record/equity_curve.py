@@ -15,12 +15,12 @@ from itertools import groupby
 
 import msgspec
 
-from killswitch.incident.record.curve_panels import panel_lines
 from killswitch.incident.record.document import EquityCurve, EquityPoint
 from killswitch.incident.record.value_corrections import NO_CORRECTIONS, ValueCorrections, read_corrections
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
 from killswitch.model.store import EquityCurvePoint, HistoryRow, IncidentStore
+from killswitch.render.curve_panels import panel_lines
 from killswitch.signals.history.rows import StoredUnitValueRow
 
 BEFORE = HOUR

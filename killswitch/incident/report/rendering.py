@@ -9,11 +9,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from killswitch.incident.record.checklist import file_name
-from killswitch.incident.record.curve_panels import panels
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
 from killswitch.model.instant import to_micros
+from killswitch.render.curve_panels import panels
 from killswitch.render.document import Code, Figure, Page, Prose, Section
 from killswitch.render.html import html
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from killswitch.incident.record.curve_panels import COLUMNS, panel_lines, panels
 from killswitch.incident.record.document import EquityPoint
+from killswitch.render.curve_panels import COLUMNS, panel_lines, panels
 from tests.worlds import after
 
 OPENED = after(hours=2)

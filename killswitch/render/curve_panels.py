@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Protocol
 
 from msgspec import Struct
-
-from killswitch.incident.record.document import EquityPoint
 
 COLUMNS = 76
 """Cells of a line in a file: a terminal of 80 columns shows them with its margins."""
@@ -26,14 +25,23 @@ MAX_GAP = 3
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+class TimedValue(Protocol):
+    """A point of a curve."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def value(self) -> float: ...
+
+
 class CurvePanel(Struct, frozen=True):
     """A part of the curve, at least two points, and whether it is the enlarged one."""
 
-    points: tuple[EquityPoint, ...]
+    points: tuple[TimedValue, ...]
     is_enlarged: bool = False
 
 
-def panels(points: Sequence[EquityPoint], opened: datetime) -> tuple[CurvePanel, ...]:
+def panels(points: Sequence[TimedValue], opened: datetime) -> tuple[CurvePanel, ...]:
     """Return the whole curve and, for an incident that is short against it, the part around the incident."""
     whole = CurvePanel(tuple(points))
     first, last = points[0].at, points[-1].at
@@ -44,7 +52,7 @@ def panels(points: Sequence[EquityPoint], opened: datetime) -> tuple[CurvePanel,
     return (whole, CurvePanel(near, is_enlarged=True)) if 1 < len(near) < len(points) else (whole,)
 
 
-def panel_lines(points: Sequence[EquityPoint], opened: datetime, columns: int = COLUMNS) -> str:
+def panel_lines(points: Sequence[TimedValue], opened: datetime, columns: int = COLUMNS) -> str:
     """Return each panel as a line of `columns` cells with the times of its ends below."""
     lines: list[str] = []
     for panel in panels(points, opened):
@@ -55,14 +63,14 @@ def panel_lines(points: Sequence[EquityPoint], opened: datetime, columns: int = 
     return "\n".join(lines)
 
 
-def _cells(points: Sequence[EquityPoint], columns: int) -> str:
+def _cells(points: Sequence[TimedValue], columns: int) -> str:
     lows = list(_lows(points, columns))
     known = [low for low in lows if low is not None]
     least, span = min(known), (max(known) - min(known)) or 1.0
     return "".join(" " if low is None else _BARS[round((low - least) / span * (len(_BARS) - 1))] for low in lows)
 
 
-def _lows(points: Sequence[EquityPoint], columns: int) -> Iterator[float | None]:
+def _lows(points: Sequence[TimedValue], columns: int) -> Iterator[float | None]:
     """Yield the lowest value of each cell; between two neighbouring points the value of the earlier one."""
     first, last = points[0].at, points[-1].at
     cell = max((last - first) / columns, timedelta(microseconds=1))
