@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_
 from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
-from killswitch.model.decision import Decision, Notice
+from killswitch.model.decision import Decision, Notice, NoticeKind
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
-LONGEST_TITLE_TEXT = 100
-"""The most characters of a notice in the title of its message."""
 MOST_IN_A_LINE = 3
 """The most positions left that one line names."""
 MOST_LINES = 15
@@ -331,10 +328,23 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
 
 
+_KIND_TITLES: Final[Mapping[NoticeKind, str]] = {
+    "unknown": "a trigger is unknown",
+    "unexplained": "equity changed without an explanation",
+    "uncorroborated": "a stage is held back by its prices",
+    "nothing_selected": "nothing was closed",
+    "blocked": "a position cannot be reduced",
+    "warning": "a warning",
+}
+"""Titles of notices without one of their own."""
+
+
 def _notice_title(notice: Notice) -> str:
-    """Return whose notice it is, and the beginning of its text in whole words."""
-    whose = "runner" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
-    return f"{whose}: {shorten(notice.text, LONGEST_TITLE_TEXT, placeholder=CUT)}"
+    """Return what kind of thing the notice is about and whose it is, without the words of its text."""
+    title = notice.title or _KIND_TITLES[notice.kind]
+    if notice.policy == notice.scope:  # of the runner, or of a recording
+        return title if notice.title else f"{title} of the {notice.policy}"
+    return f"{title}: {notice.policy} on {notice.scope}"
 
 
 def _message(
