@@ -11,13 +11,14 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
+from killswitch.model.legible import STORE_OPTION
 from killswitch.model.snapshot import Event
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
-from killswitch.render.formats import instant
+from killswitch.render.formats import amount_text, instant
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 
@@ -126,7 +127,7 @@ def _closes(evaluator: ScopeEvaluator) -> str:
 
 
 def _money(evaluator: ScopeEvaluator, amount: Decimal) -> str:
-    return f"{amount.normalize():f} {evaluator.currency or ''}".strip()
+    return amount_text(amount, evaluator.currency)
 
 
 def _fall(evaluator: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
@@ -304,7 +305,7 @@ def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     return _operator_notice(event, now, "nothing_selected", "page", text, "a close by hand is not carried out")
 
 
-GIVE_UP_HINT = " (`ksctl close --give-up {id} --reason … --store STORE` ends that)"
+GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` ends that)"
 
 
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:

@@ -19,7 +19,7 @@ from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice, NoticeKind
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import CUT, legible, one_line, shortened
+from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.render.document import Facts, Items, Page, Section, section, text
@@ -310,8 +310,16 @@ def _left_text(closing: Closing, left: Sequence[str], held: int | None) -> str:
 def notice_message(notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
-    page = Page(_notice_title(notice), sections=(Section("", (notice.text, f"next: {started.command('status')}")),))
+    page = Page(
+        _notice_title(notice),
+        sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
+    )
     return _message(about, subject, page, at=notice.as_of)
+
+
+def _text_of(notice: Notice, started: StartedAs) -> str:
+    """Return the text with the store of the run in its commands."""
+    return with_store(notice.text, started.store)
 
 
 def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
@@ -323,7 +331,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
     page = Page(
         f"{repeats.count} more: {_notice_title(notice)}",
-        sections=(Section("", (counts, notice.text, f"next: {started.command('status')}")),),
+        sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
 

@@ -14,6 +14,7 @@ from killswitch.incident.notify.message import (
     MessageContext,
     decision_message,
     decode_message,
+    notice_message,
     safe_line,
     trigger_texts,
 )
@@ -343,6 +344,15 @@ def test_the_end_of_a_close_is_flat_only_where_the_scope_holds_nothing() -> None
         )
     ]
     assert titles == [f"[info] {end}: level 2 trim: p on account/main (paper)" for end in ("FLAT", *["AT TARGET"] * 2)]
+
+
+def test_a_command_in_a_notice_has_the_store_of_the_run() -> None:
+    """The part that writes the notice does not know the store; the message does, and a reader can copy the command."""
+    notice = Notice(START, "operator", "portfolio", "warning", "page", "waits (`ksctl close --store STORE` ends that)")
+    subject = MessageAttributes("notice", "page", "operator", "portfolio", None, (), ())
+    body = notice_message(notice, subject, StartedAs("/srv/my store.sqlite")).body
+    assert body.splitlines()[0] == "waits (`ksctl close --store '/srv/my store.sqlite'` ends that)"
+    assert notice_message(notice, subject).body.splitlines()[0] == notice.text
 
 
 def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
