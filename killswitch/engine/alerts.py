@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.alert_titles import alert_title
+from killswitch.engine.notice_titles import alert_title
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339, to_micros

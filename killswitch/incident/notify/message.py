@@ -10,13 +10,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
-from killswitch.model.decision import Decision, Notice, NoticeKind
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
@@ -311,7 +312,7 @@ def notice_message(notice: Notice, subject: MessageAttributes, started: StartedA
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     page = Page(
-        _notice_title(notice),
+        notice_title(notice),
         sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return _message(about, subject, page, at=notice.as_of)
@@ -330,29 +331,10 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
     page = Page(
-        f"{repeats.count} more: {_notice_title(notice)}",
+        f"{repeats.count} more: {notice_title(notice)}",
         sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
-
-
-_KIND_TITLES: Final[Mapping[NoticeKind, str]] = {
-    "unknown": "a trigger is unknown",
-    "unexplained": "equity changed without an explanation",
-    "uncorroborated": "a stage is held back by its prices",
-    "nothing_selected": "nothing was closed",
-    "blocked": "a position cannot be reduced",
-    "warning": "a warning",
-}
-"""Titles of notices without one of their own."""
-
-
-def _notice_title(notice: Notice) -> str:
-    """Return what kind of thing the notice is about and whose it is, without the words of its text."""
-    title = notice.title or _KIND_TITLES[notice.kind]
-    if notice.policy == notice.scope:  # of the runner, or of a recording
-        return title if notice.title else f"{title} of the {notice.policy}"
-    return f"{title}: {notice.policy} on {notice.scope}"
 
 
 def _message(

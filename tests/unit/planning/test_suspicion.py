@@ -237,8 +237,8 @@ def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(quiet_accou
     assert (fourth.at_once, fifth.at_once) == (True, True)
     assert fourth.text == (
         "suspicion: equity changed by -11,000.00 USDT, which may be a loss: no row of the ledger explains it yet; if "
-        "it is one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in ten "
-        "minutes"
+        "it is one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in "
+        "ten minutes"
     )
 
 

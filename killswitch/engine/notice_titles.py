@@ -5,7 +5,10 @@ The text of a notice has the details; a title repeats none of them but the accou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from killswitch.model.decision import Notice, NoticeKind
 
 OVER: Final = "over: "
 """Begins the title of the notice that an alert has ended."""
@@ -69,3 +72,22 @@ def alert_title(key: str, *, is_over: bool = False) -> str:
         starts += (f"{parts[0]}/*/{kind}" for kind in parts[2:3])
     title = next((TITLES[start] for start in reversed(starts) if start in TITLES), "")
     return f"{OVER if is_over else ''}{title.format(*parts)}" if title else ""
+
+
+KIND_TITLES: Final[Mapping[NoticeKind, str]] = {
+    "unknown": "a trigger is unknown",
+    "unexplained": "equity changed without an explanation",
+    "uncorroborated": "a stage is held back by its prices",
+    "nothing_selected": "nothing was closed",
+    "blocked": "a position cannot be reduced",
+    "warning": "a warning",
+}
+"""Titles of notices without one of their own."""
+
+
+def notice_title(notice: Notice) -> str:
+    """Return what kind of thing the notice is about and whose it is, without the words of its text."""
+    title = notice.title or KIND_TITLES[notice.kind]
+    if notice.policy == notice.scope:  # of the runner, or of a recording
+        return title if notice.title else f"{title} of the {notice.policy}"
+    return f"{title}: {notice.policy} on {notice.scope}"

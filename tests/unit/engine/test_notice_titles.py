@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.engine.alert_titles import TITLES, alert_title
 from killswitch.engine.alerts import AlertState, advance
+from killswitch.engine.notice_titles import TITLES, alert_title
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.instant import SECOND
 
