@@ -19,6 +19,12 @@ PORT = "8701"
 SHOWN_FOLDER = "/srv/desk"
 SHOWN_REPOSITORY = "/srv/killswitch"
 """Shown instead of the folders of this machine."""
+PAGE_LINES = 28
+"""Lines of the first message of the demo."""
+FIRING = 253
+"""Ticks of the demo up to the first firing, at 04:13."""
+LONGEST_WINDOW = 62.0
+"""Seconds after which the triggers of `MISTAKE` have whole windows."""
 STORE = "demo-run/killswitch.sqlite"
 DESK = """\
 apiVersion: killswitch.dev/v1
@@ -131,12 +137,15 @@ def _demo(scenes: Scenes, folder: Path) -> None:
         ("LINK_USDT: filled 900.41", "closing ended"), ("closing ended", "LEVEL 2 FIRES"),
         ("8 orders: gross 134", "Final equity"),
     )  # fmt: skip
-    scenes.shown("notification", 80, "head -n 32 demo-run/messages.log")
+    scenes.shown("notification", 100, f"head -n {PAGE_LINES} demo-run/messages.log")
+    recorded = (folder / "demo-run/recording.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "until-0413.jsonl").write_text("".join(recorded[:FIRING]), encoding="utf-8")
+    scenes.shown("plan", 100, "ksctl plan --policies policies/futures-degross --snapshot until-0413.jsonl")
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
     scenes.shown("report", 100, f"ksctl report --store {STORE}", ("Timeline", "Checklist"), ("Debrief held", ""))
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")
     scenes.page("report-page", report)
-    scenes.page("backtest-page", folder / "demo-run/backtest.html", 1500)
+    scenes.page("backtest-page", folder / "demo-run/backtest.html", 2050)
 
 
 def _mistakes(scenes: Scenes, folder: Path) -> None:
@@ -151,17 +160,14 @@ def _mistakes(scenes: Scenes, folder: Path) -> None:
 
 
 def _crash(scenes: Scenes) -> None:
-    """`status` of a quiet book and in trouble, and `plan` between the two."""
+    """`status` of a quiet book, once history is as long as the longest window, and with a stage that has fired."""
     status = "ksctl status --store my.sqlite"
-    with scenes.running(f"ksctl paper --crash 7 --skip 225 --speed 0 --port {PORT}"):
+    with scenes.running(f"ksctl paper --crash 7 --skip 160 --speed 60 --port {PORT}"):
         scenes.wait_for("cat background.log", "http")
         with scenes.running("ksctl run --policies my-desk --store my.sqlite --live"):
             scenes.wait_for(status, "all quiet")
+            time.sleep(LONGEST_WINDOW)
             scenes.shown("status-quiet", 100, status)
-            scenes.shown("plan", 100, "ksctl plan --policies my-desk --store my.sqlite")
-    with scenes.running(f"ksctl paper --crash 7 --skip 225 --speed 60 --port {PORT}"):
-        time.sleep(3)
-        with scenes.running("ksctl run --policies my-desk --store my.sqlite --live"):
             scenes.wait_for(status, "1 stage latched")
             scenes.shown("status-trouble", 100, status)
 

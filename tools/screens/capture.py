@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.text import Text
 
 ROWS = 50
-PNG_COLOURS = 96
 MAX_BYTES = 150_000
 """A picture is part of every clone, and of a page of the site."""
 TIMEOUT_SECONDS = 240.0
@@ -88,4 +87,6 @@ def page_png(page: Path, picture: Path, width: int, height: int, scratch: Path) 
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
     with Image.open(drawn) as taken:
-        taken.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
+        # Maximum coverage: a rare colour, such as that of one thin line, is kept.
+        few = taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)

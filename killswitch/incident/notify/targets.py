@@ -13,8 +13,11 @@ from typing import Protocol, TextIO
 
 from killswitch.incident.notify.message import Message, encode_message, safe_line
 from killswitch.render.formats import instant
+from killswitch.render.layout import fit
 
 LOGGER = "killswitch.notifications"
+ENTRY_WIDTH = 78
+"""Columns of a line of an entry in the log without its indent: a terminal of 80 columns shows it on one line."""
 STDERR_TIMEOUT = 1.0
 """Seconds after which a write to a blocked stderr counts as failed."""
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -42,13 +45,15 @@ class Sender(Protocol):
 
 
 def log_entry(message: Message) -> str:
-    """Return a message as one entry of a log: its time, title and id, and below it the lines of its text, indented.
+    """Return a message as one entry of a log: its time and title, and below it its text and its id, indented.
 
-    The time is that of the message, which may be delivered later. Only the first line of an entry begins at the left: a
-    text cannot pass for an entry of its own.
+    The time is that of the message, which may be delivered later. Long lines continue below their beginning. Only the
+    first line of an entry begins at the left: a text cannot pass for an entry of its own.
     """
-    lines = (f"  {line}".rstrip() for line in message.body.split("\n"))
-    return "\n".join((f"{instant(message.at)}  {message.title} [notification {message.id}]", *lines))
+    # A line with a command is not broken, so that it can be copied.
+    lines = (line if "ksctl " in line else fit(line, ENTRY_WIDTH) for line in message.body.split("\n"))
+    text = (f"  {line}".rstrip() for lines in lines for line in lines.split("\n"))
+    return "\n".join((f"{instant(message.at)}  {message.title}", *text, f"  notification {message.id}"))
 
 
 class LogSender:
