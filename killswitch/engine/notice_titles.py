@@ -30,10 +30,10 @@ TITLES: Final = {
     # closes and orders
     "closing": "the close on account {1} has a problem",
     "closing/*/retried": "the close on account {1} is retried",
-    "closing/*/uncloseable": "a position on account {1} cannot be closed",
+    "closing/*/uncloseable": "a position on account {1} is not closed yet",
     "shortfall": "a close has left positions",
     "unfinished": "a close of an earlier run is unfinished",
-    "order": "an order has an unknown status",
+    "order": "an order must be checked at the venue",
     "protection": "a position on account {1} is without its protective order",
     "journal": "a journal entry cannot be decoded",
     "effect": "an effect cannot be performed",

@@ -24,7 +24,7 @@ KEY = re.compile(
     ("key", "title"),
     [
         ("outage/main", "account main cannot be read"),
-        ("closing/main/uncloseable/BTC/USDT:USDT", "a position on account main cannot be closed"),
+        ("closing/main/uncloseable/BTC/USDT:USDT", "a position on account main is not closed yet"),
         ("closing/main/stalled", "the close on account main has a problem"),
         ("policies/broken", "the policy files do not compile"),
         ("console", "output to the console is lost"),
