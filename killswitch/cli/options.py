@@ -88,7 +88,22 @@ class Verb(click.Command):
 def example_text(*examples: str) -> str:
     """The end of a help text: copyable example commands."""
     title = "Examples:" if len(examples) > 1 else "Example:"
-    return "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+    return "\n".join(("\b", title, *(line for each in examples for line in _example_lines(each))))
+
+
+MAX_EXAMPLE = 76
+"""Columns of a line of an example: a terminal of 80 columns indents it by two."""
+
+
+def _example_lines(example: str) -> Iterator[str]:
+    """The example, on several lines that a shell joins if it is long."""
+    line = "  "
+    for word in re.split(r" (?=--)", example):
+        if len(line) + len(word) + 2 > MAX_EXAMPLE and line.strip():
+            yield f"{line.rstrip()} \\"
+            line = "    "
+        line += f"{word} "
+    yield line.rstrip()
 
 
 def verb(

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import alert_title
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Notice
@@ -215,7 +216,10 @@ def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) ->
             joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
             continue
         begun = text if alert.heading is None else f"{alert.heading}: {text}"
-        joined[place] = Notice(from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject)
+        joined[place] = Notice(
+            from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject,
+            title=alert_title(alert.key, is_over=is_over),
+        )  # fmt: skip
     return tuple(joined.values())
 
 

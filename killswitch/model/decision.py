@@ -223,6 +223,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     """A message for operators that is not a decision.
 
     `at_once`: it differs from earlier notices of its kind, so that it is sent separately and not grouped with them.
+    `title`: what kind of thing it is about, in a few words; empty: `kind` says it.
     """
 
     as_of: Instant
@@ -233,6 +234,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     text: str
     subject: str | None = None
     at_once: bool = False
+    title: str = ""
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 

@@ -11,6 +11,7 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
+from killswitch.model.legible import STORE_OPTION
 from killswitch.model.snapshot import Event
 from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
@@ -18,7 +19,7 @@ from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
-from killswitch.render.formats import count_of, instant
+from killswitch.render.formats import amount_text, count_of, instant
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 
@@ -32,6 +33,7 @@ MATERIAL = Decimal("0.01")
 """Fraction of equity up to which falls do not page again within ten minutes."""
 RESET = "reset"
 """`subject` of notices about a reset that had no effect."""
+RESET_OF_NOTHING = "a reset found no latched stage"
 
 
 def _notice(
@@ -43,8 +45,9 @@ def _notice(
     subject: str | None = None,
     *,
     at_once: bool = False,
+    title: str = "",
 ) -> Notice:
-    return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once)
+    return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once, title)
 
 
 def _group(evaluator: ScopeEvaluator, kind: NoticeKind, subject: str) -> NoticeGroup:
@@ -132,7 +135,8 @@ def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Not
         text = f"{amount} was paid into a wiped-out account: a new equity series begins"
         return _notice(evaluator, now, "unexplained", "warning", text)
     if change.kind == "explained":
-        return _notice(evaluator, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+        text = f"a change of {amount} is explained by the ledger now"
+        return _notice(evaluator, now, "unexplained", "info", text, title="a change of equity is explained")
     named = "" if change.change is None else f" ({change.change})"  # the id, for `ksctl restate`
     if change.kind == "appeared" and change.pending:
         text = f"equity changed by {amount}{named}, {_waits(evaluator, change)}"
@@ -173,7 +177,7 @@ def _closes(evaluator: ScopeEvaluator) -> str:
 
 
 def _money(evaluator: ScopeEvaluator, amount: Decimal) -> str:
-    return f"{amount.normalize():f} {evaluator.currency or ''}".strip()
+    return amount_text(amount, evaluator.currency)
 
 
 def _fall(evaluator: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
@@ -212,12 +216,13 @@ def restated(evaluator: ScopeEvaluator, now: int, event: Event, change: Unexplai
         f"{instant(from_micros(change.at))} ({change.id}), which {was}, {now_it}; restated as {event.restated_as} by "
         f"{event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _notice(evaluator, now, "unexplained", "warning", text, event.id)
+    title = "a change of equity is restated"
+    return _notice(evaluator, now, "unexplained", "warning", text, event.id, title=title)
 
 
 def not_restated(event: Event, now: int, text: str) -> Notice:
     """Notice of a restatement that changed nothing."""
-    return _operator_notice(event, now, "nothing_selected", "warning", text)
+    return _operator_notice(event, now, "nothing_selected", "warning", text, "no change of equity is restated")
 
 
 def suspected(
@@ -236,7 +241,8 @@ def suspected(
         f"it yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
     )
     severity: Severity = "page" if locks or not paged else "warning"
-    return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once)
+    title = "a fall of equity is suspected to be a loss"
+    return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once, title=title)
 
 
 def nothing_selected(
@@ -293,13 +299,14 @@ def no_longer_waits(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) 
         f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
         f"{waited_for(waiting)}: nothing was closed there"
     )
-    return _notice(evaluator, now, "nothing_selected", "page", text, waiting.stage)
+    title = "a close no longer waits for an account"
+    return _notice(evaluator, now, "nothing_selected", "page", text, waiting.stage, title=title)
 
 
 def wait_ended(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a reset ended the wait of a close."""
     text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
-    return _notice(evaluator, now, "warning", "warning", text, RESET)
+    return _notice(evaluator, now, "warning", "warning", text, RESET, title="a reset ended the wait of a close")
 
 
 def waited_for(waiting: PendingClose) -> str:
@@ -340,15 +347,15 @@ def not_latched(
         text = f"a reset{by} was received: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
     if accepted:
         text += "; what nothing explained until then counts as money that moved"
-    return _notice(evaluator, now, "warning", "info", text, RESET)
+    return _notice(evaluator, now, "warning", "info", text, RESET, title=RESET_OF_NOTHING)
 
 
 def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     """Notice of a manual close that was not carried out, or only partly."""
-    return _operator_notice(event, now, "nothing_selected", "page", text)
+    return _operator_notice(event, now, "nothing_selected", "page", text, "a close by hand is not carried out")
 
 
-GIVE_UP_HINT = " (`ksctl close --give-up {id} --reason … --store STORE` ends that)"
+GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` ends that)"
 
 
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
@@ -357,7 +364,7 @@ def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
         f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))}"
         f"{GIVE_UP_HINT.format(id=event.id)}"
     )
-    return _operator_notice(event, now, "warning", "page", text)
+    return _operator_notice(event, now, "warning", "page", text, "a close by hand waits")
 
 
 def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
@@ -366,7 +373,7 @@ def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> 
         f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _operator_notice(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text, "a close by hand is given up")
 
 
 def part_not_closed(now: int, left: NotClosed) -> Notice:
@@ -382,14 +389,17 @@ def part_not_closed(now: int, left: NotClosed) -> Notice:
 
 def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
-    return _operator_notice(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
 
 
-def _operator_notice(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", kind, severity, text, event.id)
+def _operator_notice(
+    event: Event, now: int, kind: NoticeKind, severity: Severity, text: str, title: str = ""
+) -> Notice:
+    scope = event.scope or "portfolio"
+    return Notice(from_micros(now), "operator", scope, kind, severity, text, event.id, title=title)
 
 
 def reset_of_nothing(now: int, scope: str) -> Notice:
     """Notice of a reset whose scope no policy watches and has nothing latched."""
     text = f"a reset was received for {scope}, but no policy watches it and nothing is latched there"
-    return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET)
+    return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET, title=RESET_OF_NOTHING)

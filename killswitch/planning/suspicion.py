@@ -26,6 +26,7 @@ from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import trigger_reading
 from killswitch.planning.stage_decision import action_plans, attribution_of, known_book, record_of
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
+from killswitch.render.formats import amount_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
@@ -67,7 +68,7 @@ def suspicion(evaluator: ScopeEvaluator, view: ScopeView, policies: PolicySet) -
         _record(evaluator, now, stage.name, f"suspicion of {stage.name}", policies),
         triggers=tuple(trigger_reading(evaluator, i) for i in (*stage.any_of, *stage.all_of)),
         reason=(
-            f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
+            f"suspicion: equity fell by {amount_text(fallen, view.currency)} that no price, trade or row explains; "
             f"if it was a loss, {stage.name} fires"
         ),
         fell_at=from_micros(max(change.at for change in falls)),

@@ -409,4 +409,6 @@ class Runner:
         ))  # fmt: skip
         notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))
         startup, self._startup_notices = self._startup_notices, ()
-        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in startup) + notices, alerts
+        return tuple(
+            Notice(snapshot.as_of, "runner", "runner", "warning", *each, title="found at the start") for each in startup
+        ) + notices, alerts

@@ -143,7 +143,7 @@ def deliver(
         with printing_unfinished(store):
             unprocessed = None
             if status.runner.liveness == "alive" and status.view is not None:
-                unprocessed = _send_to_runner(request, store, status, status.view)
+                unprocessed = _send_to_runner(request, store, site.store_at, status, status.view)
                 if unprocessed is None:
                     return
                 _require_continuation(request, unprocessed, status, live=live)
@@ -231,7 +231,9 @@ def _require_continuation(request: CommandRequest, unprocessed: Event, status: S
     print_note(f"{ended}: continuing from here")
 
 
-def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, view: RunnerView) -> Event | None:
+def _send_to_runner(
+    request: CommandRequest, store: Store, store_at: str, status: StoreStatus, view: RunnerView
+) -> Event | None:
     """Let the runner process the command and print the result; returns the event if the runner ended before."""
     locked = commands.locked_scopes(status.locks)
     if request.plan is not None:
@@ -273,7 +275,7 @@ def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, 
     lifted_by = soon if request.kind == "unlock" else deadline  # another lock on the scope may stay
     while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < lifted_by:
         time.sleep(POLL)
-    print_outcome(request, store, answer, runner_locks, event)
+    print_outcome(request, store, answer, runner_locks, event, store_at)
     return None
 
 
@@ -328,7 +330,7 @@ def _tick_here(
         if any(of_kind(decision.effects, ProcessExit) for decision in collector.decisions):
             print_note("no run is alive that `exit_process` could end: it is recorded as `no_run`, and nothing exits")
         print_unfinished(store)
-        print_outcome(request, store, answer, locks if armed else None, event)
+        print_outcome(request, store, answer, locks if armed else None, event, site.store_at)
 
 
 def _require_scope_and_arming(

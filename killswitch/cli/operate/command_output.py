@@ -111,10 +111,12 @@ def print_outcome(
     answer: commands.CommandAnswer,
     locks: LockPaths | None,
     sent: Event | None = None,
+    store_at: str = "",
 ) -> None:
     """Print the result of the command; exit 1 if it was refused or did not finish.
 
-    `locks`: the lock paths, if locks are lifted. `sent`: the stored event of the command.
+    `locks`: the lock paths, if locks are lifted. `sent`: the stored event of the command. `store_at`: the store, for
+    the commands that follow.
     """
     lock = lock_of(request, locks)
     if not answer.decisions and not answer.notices and lock is None:
@@ -122,6 +124,7 @@ def print_outcome(
     outcome = replace(
         outcome_of(answer, store), fired_again=commands.fired_again(store, answer), lock=lock,
         closing=() if lock is None else tuple(_closing_on(lock.scope, store)), splits_notices=request.kind == "apply",
+        store=store_at,
     )  # fmt: skip
     print_command_outcome(outcome, json=request.json)
     if sent is not None and commands.is_pending(store, sent):

@@ -42,7 +42,7 @@ def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) 
     else:
         print_page(_preview_page(decision, accounts, shown))
     if out is not None:
-        save_plan(plan_of(shown, [decision]), out)
+        save_plan(plan_of(shown, [decision]), out, site.store_at)
 
 
 def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:

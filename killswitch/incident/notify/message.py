@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
@@ -20,7 +20,7 @@ from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import CUT, legible, one_line, shortened
+from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.render.document import Facts, Items, Page, Section, section, text
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
-LONGEST_TITLE_TEXT = 100
-"""The most characters of a notice in the title of its message."""
 MOST_IN_A_LINE = 3
 """The most positions left that one line names."""
 MOST_LINES = 15
@@ -313,8 +311,16 @@ def _left_text(closing: Closing, left: Sequence[str], held: int | None) -> str:
 def notice_message(notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
-    page = Page(_notice_title(notice), sections=(Section("", (notice.text, f"next: {started.command('status')}")),))
+    page = Page(
+        notice_title(notice),
+        sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
+    )
     return _message(about, subject, page, at=notice.as_of)
+
+
+def _text_of(notice: Notice, started: StartedAs) -> str:
+    """Return the text with the store of the run in its commands."""
+    return with_store(notice.text, started.store)
 
 
 def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
@@ -325,16 +331,10 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
     page = Page(
-        f"{repeats.count} more: {_notice_title(notice)}",
-        sections=(Section("", (counts, notice.text, f"next: {started.command('status')}")),),
+        f"{repeats.count} more: {notice_title(notice)}",
+        sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
-
-
-def _notice_title(notice: Notice) -> str:
-    """Return whose notice it is, and the beginning of its text in whole words."""
-    whose = "runner" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
-    return f"{whose}: {shorten(notice.text, LONGEST_TITLE_TEXT, placeholder=CUT)}"
 
 
 def _message(

@@ -150,6 +150,7 @@ class EquityCurve(Struct, frozen=True):
     """The lowest value since the firing."""
     last: float
     sparkline: str
+    """The curve as lines of block characters, as wide as a terminal of 80 columns, with the times of its ends."""
     base_at: datetime | None = None
     """When the value was 100, if it was unknown at the first firing because an account could not be read."""
     pending: tuple[PendingChange, ...] = ()

@@ -250,4 +250,5 @@ def dated_notice(notice: Notice) -> str:
 
 def notice_line(notice: Notice) -> str:
     """A notice in one line, without its time."""
-    return one_line(f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}")
+    whose = notice.policy if notice.policy == notice.scope else f"{notice.policy} on {notice.scope}"
+    return one_line(f"{notice.severity}: {whose}: {notice.text}")

@@ -15,6 +15,7 @@ from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
+from killswitch.render.formats import amount_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
 from killswitch.valuation.position_measures import ZERO
@@ -260,7 +261,7 @@ def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:
     if not pending:
         return None
     amount = sum((change.converted_amount for change in pending), ZERO)
-    text = f"a change of {amount.normalize():f} that no row explains yet leaves two values possible"
+    text = f"a change of {amount_text(amount, evaluator.currency)} that no row explains yet leaves two values possible"
     if all(change.amount > 0 for change in pending):
         return text
     return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"

@@ -231,7 +231,9 @@ class _Faults:
 
     def _unknown_key(self, path: Path) -> str | None:
         """Report an unknown key; returns the known key that was probably meant."""
-        key, known = str(path[-1]), keys_of(self._parts[path[:-1]])
+        key, known = str(path[-1]), tuple(keys_of(self._parts[path[:-1]]))
+        if path[:-1] in self._forms and "when" not in known:  # no form is written yet: both are possible
+            known = (*known, "when")
         near = closest(key, known)
         if not (path[:-1] in self._forms and key in _FORM_KEYS):
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
@@ -293,7 +295,8 @@ def _key_name(path: Path) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
 
 
-_SYNONYMS = {"only_if": "where", "if": "where", "filter": "where", "condition": "where", "limit": "top", "max": "top"}
+_SYNONYMS = {"only_if": "where", "if": "where", "filter": "where", "condition": "where", "limit": "top", "max": "top",
+             "expr": "when", "expression": "when", "cel": "when"}  # fmt: skip
 """Words of other products, and the key that means the same."""
 
 

@@ -140,7 +140,7 @@ def test_a_fall_that_nothing_explains_locks_for_at_most_twenty_seconds_and_close
     assert (decision.lock.mode, decision.lock.until) == ("reduce_only", after(seconds=32))
     assert (decision.level, decision.previous_level, decision.intents, decision.cancels) == (0, 0, (), ())
     assert decision.reason is not None
-    assert decision.reason.startswith("suspicion: equity fell by 30000 USDT")
+    assert decision.reason.startswith("suspicion: equity fell by 30,000.00 USDT")
     assert [each.level for each in quiet_account.interpreter.status()] == [0]
 
 
@@ -239,9 +239,9 @@ def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(quiet_accou
     (fourth, fifth) = [notice for _, notice in quiet_account.notices if notice.subject == "stop"]
     assert (fourth.at_once, fifth.at_once) == (True, True)
     assert fourth.text == (
-        "suspicion: equity changed by -11000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
-        "one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in ten "
-        "minutes"
+        "suspicion: equity changed by -11,000.00 USDT, which may be a loss: no row of the ledger explains it yet; if "
+        "it is one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in "
+        "ten minutes"
     )
 
 
@@ -265,8 +265,8 @@ def test_a_policy_that_only_pages_does_so_as_soon_as_a_fall_would_fire_a_stage(l
     assert paging.pages() == [(11, "stop"), (28, None)]
     (page,) = [notice for _, notice in paging.notices if notice.subject == "stop"]
     assert page.text == (
-        "suspicion: equity changed by -30000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
-        "one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
+        "suspicion: equity changed by -30,000.00 USDT, which may be a loss: no row of the ledger explains it yet; if "
+        "it is one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
     )
 
 

@@ -165,7 +165,7 @@ def test_status_history_and_explain_show_the_suspicion(run: Run) -> None:
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
     reason = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of equity"
     assert f"crash on account/main: {reason}" in shown
-    assert "suspicion: equity fell by 330 USDT" in shown
+    assert "suspicion: equity fell by 330.00 USDT" in shown
     later = run.status()
     assert reason not in later
     assert "LOCKED" not in later
@@ -173,7 +173,7 @@ def test_status_history_and_explain_show_the_suspicion(run: Run) -> None:
     history = history_text(newest_results(run.store, 10))
     assert "locked on suspicion" in history
     explained = decision_history_text(decision_history_of(run.store, decision.id[:6]))
-    assert "note: suspicion: equity fell by 330 USDT" in explained
+    assert "note: suspicion: equity fell by 330.00 USDT" in explained
     assert "on suspicion: no stage has fired, and no position is closed" in explained
 
 
@@ -286,7 +286,7 @@ def test_a_suspicion_opens_no_incident_and_is_part_of_the_one_that_follows(run: 
     assert [each.decision for each in incident.firings] == [firing.id]
     moments = [moment for moment in incident.timeline if moment.kind == "suspicion"]
     assert [moment.at for moment in moments] == [suspicion.as_of]
-    assert moments[0].text.startswith("suspicion: equity fell by 330 USDT")
+    assert moments[0].text.startswith("suspicion: equity fell by 330.00 USDT")
     assert "lock of account/main: superseded by another lock" in [moment.text for moment in incident.timeline]
 
 

@@ -200,7 +200,7 @@ def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(wor
     assert [(second, message.severity, message.count) for second, message in sent] == [
         (0, "page", 1), (300, "page", 158),
     ]  # fmt: skip
-    assert sent[1][1].title == "[page] 158 more: crash on account/main: a fall of 158 counts as loss"
+    assert sent[1][1].title == "[page] 158 more: equity changed without an explanation: crash on account/main"
     assert sent[1][1].body.splitlines() == [
         "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
         "a fall of 158 counts as loss",
