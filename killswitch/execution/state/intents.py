@@ -44,8 +44,8 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
     """One target for each position of `account` that the decision reduces, by rank.
 
     Several intents on one position are slices of one order. What is added to the position meanwhile is closed in slices
-    of that size, and in one order where the decision has only one intent for it that liquidity did not bound. A hop into
-    a position that the decision closes itself is part of that close.
+    of that size, and in one order where the decision has only one intent for it that liquidity did not bound. A hop
+    into a position that the decision closes itself is part of that close.
     """
     targets: dict[PositionKey, PositionTarget] = {}
     is_sliced = decision.unwinding is not None and decision.unwinding.is_sliced

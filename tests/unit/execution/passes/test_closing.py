@@ -406,7 +406,7 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -
 def test_what_is_added_before_the_first_order_is_closed_with_it(
     store: Store, unwinding: Unwinding | None, cut: Sequence[str], expected: Sequence[str]
 ) -> None:
-    """A bot enlarges 0.1 to 1.6: one order of 1.6, and slices only where liquidity bounds them, or the plan had some."""
+    """A bot enlarges 0.1 to 1.6: one order of 1.6, and slices only where liquidity bounds them or the plan had some."""
     venue = HonestVenue({"BTC": sum(map(D, cut), D(0))})
     planned = decide(venue, {"BTC": D(0)})
     intents = tuple(replace(planned.intents[0], contracts=D(part)) for part in cut)
