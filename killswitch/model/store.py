@@ -76,6 +76,8 @@ ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
 LOCKED_BOOKS = "locked_books"
 """The live blob with the books of locked accounts (`killswitch.planning.lock_breach`)."""
+BREACH_ANSWERS = "breach_answers"
+"""The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
 
 class TickRecord(Struct, frozen=True):

@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
-from killswitch.model.store import HistoryRow, MachineState
+from killswitch.model.store import BREACH_ANSWERS, LOCKED_BOOKS, HistoryRow, MachineState
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
@@ -94,13 +94,13 @@ class Interpreter:
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
-        locked_books: bytes | None = None,
+        live: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
+        in microseconds, of the time without measurements. `live`: the stored blob of a name of `live()`.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -108,7 +108,8 @@ class Interpreter:
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
-        self._breaches.restore(locked_books, (*past, *unfinished))
+        self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
+        self._answers.restore(live(BREACH_ANSWERS))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -160,7 +161,7 @@ class Interpreter:
             decisions += commanded
             issued += more
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        is_breached = self._breaches.observe(snapshot)
+        is_breached = self._breaches.observe(snapshot, self._instruments)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
@@ -346,9 +347,10 @@ class Interpreter:
         ended, self._ended = self._ended, []
         return (*(MachineState(it.policy, it.scope, it.serialised()) for it in self._evaluators), *ended)
 
-    def locked_books(self) -> bytes | None:
-        """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
-        return self._breaches.changed()
+    def live(self) -> dict[str, bytes]:
+        """The blobs that have changed since the last call, by name, to be stored with the tick's decisions."""
+        blobs = {LOCKED_BOOKS: self._breaches.changed(), BREACH_ANSWERS: self._answers.changed()}
+        return {name: blob for name, blob in blobs.items() if blob is not None}
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
