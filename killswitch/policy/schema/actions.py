@@ -82,8 +82,10 @@ class Close(Part):
         )
 
 
-_KEPT = frozenset({"unless", "not", "keep", "keep_if", "keep_where", "keep_when", "except_if", "except_where", "exclude_if",
-                   "skip", "skip_if", "ignore", "hold", "hold_if"})  # fmt: skip
+_KEPT = frozenset(
+    ("unless", "not", "keep", "keep_if", "keep_where", "keep_when", "except_if", "except_where", "exclude_if", "skip")
+) | {"skip_if", "ignore", "hold", "hold_if"}
+"""Words for positions that stay open."""
 
 
 class ExitProcess(Part):
