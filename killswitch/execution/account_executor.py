@@ -141,6 +141,11 @@ class AccountExecutor:
         return (*self._state.ended.values(), *working)
 
     @property
+    def newest(self) -> AccountSnapshot | None:
+        """The newest snapshot of the account, from a pass or the runner."""
+        return self._trusted_positions.newest
+
+    @property
     def distrust(self) -> str | None:
         """Why the last pass could not trust the venue's snapshot; None if it could."""
         return self._trusted_positions.distrust

@@ -251,6 +251,7 @@ class Runner:
         timeout = self.pace.stop_timeout
         await self.poller.streams.stop(timeout)
         await self.workers.stop(timeout)
+        self.observers.last_seen(self.workers.newest(), self.workers.progress())
         self.stop_problems = await self.observers.stop(timeout, self._problems)
         await self.effects.finish(timeout)
         self.lease.release()
