@@ -25,7 +25,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.lock_breach import LockBreach
+from killswitch.planning.lock_breach import BreachAnswer, LockBreach
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.stage_decision import book_change, joined, new_decision
 from killswitch.planning.targets.ranking import candidates, rank
@@ -86,6 +86,11 @@ class BreachAnswers:
         }
         self._answers: dict[tuple[str, str], Answers] = {}
         self._stored: tuple[Answers, ...] = ()
+
+    @property
+    def declared(self) -> dict[tuple[str, str], BreachAnswer]:
+        """Policy and stage → what the stage declares, if that is more than a page."""
+        return {key: stage.on_breach for key, stage in self._stages.items()}
 
     def restore(self, blob: bytes | None) -> None:
         """Restore the answers of an earlier run: pauses and costs go on. DamagedStateError if they are damaged."""

@@ -83,8 +83,8 @@ class Interpreter:
         self._seen_events: dict[str, int] = {}
         self._commands = OperatorCommands(policies)
         self._hedging = HedgePlanner(policies, armed)
-        self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
+        self._breaches = LockBreaches(self._answers.declared)
         self._now = 0
 
     def restore(

@@ -7,9 +7,10 @@ what our own hedges and conversions open is subtracted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -25,6 +26,8 @@ from killswitch.render.formats import instant, money
 from killswitch.valuation.position_measures import ZERO, base_of, merge_rows
 from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
+
+BreachAnswer = Literal["page", "cancel", "close"]
 
 
 class LockedPosition(Struct, frozen=True):
@@ -84,7 +87,8 @@ def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
 class LockBreach(Struct, frozen=True):
     """What others have opened of a position under a lock: `more` contracts of `row`.
 
-    `hedging`: how many of them lower the net exposure in the base asset over the lock's scope.
+    `hedging`: how many of them lower the net exposure in the base asset over the lock's scope. `answer`: what the stage
+    of the lock declares.
     """
 
     account: AccountSnapshot
@@ -94,6 +98,7 @@ class LockBreach(Struct, frozen=True):
     least: Decimal
     by_resting: bool
     hedging: Decimal = ZERO
+    answer: BreachAnswer = "page"
 
     @property
     def key(self) -> PnlKey:
@@ -121,6 +126,9 @@ class LockBreach(Struct, frozen=True):
         if self.hedging:
             part = "It lowers" if not self.excess else f"{self.hedging} of it lower"
             text += f". {part} the net exposure in {base_of(row.symbol)} and stay{'s' * (not self.excess)} open"
+        if self.excess and self.answer != "page":
+            what = "closes it again" if self.answer == "close" else "cancels entries"
+            text += f". The stage {what} (on_breach: {self.answer}); stop the bot"
         return Alert(
             f"breach/{name}/{row.symbol}/{row.side}",
             "page",
@@ -134,7 +142,9 @@ class LockBreach(Struct, frozen=True):
 class LockBreaches:
     """The accounts under a written lock, and what others have opened there."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Mapping[tuple[str, str], BreachAnswer] | None = None) -> None:
+        """`answers`: policy and stage → what it declares, if that is more than a page."""
+        self._answers = answers or {}
         self._books: dict[tuple[str, str], LockedAccount] = {}
         self._stored = self._books
         self._openings: tuple[OwnOpening, ...] = ()
@@ -188,6 +198,8 @@ class LockBreaches:
                     of_lock += _breaches(book, account, lock, self._openings)
                 if book is not None:
                     books[lock.decision, name] = book
+            answer = self._answers.get((lock.policy, lock.stage or ""), "page")
+            of_lock = [replace(each, answer=answer) for each in of_lock]
             found += _with_hedging(of_lock, snapshot, instruments) if of_lock else ()
         self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
         self._growth = tuple(

@@ -85,6 +85,8 @@ class Notifier:
             if notice.kind == "unexplained" and notice.severity == "page":
                 self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
+            if decision.kind == "breach":
+                continue  # the page of the breach says what its stage does about it
             messages += self._router.route_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=self._has_paged(decision), incident=self._incident_of(decision),
