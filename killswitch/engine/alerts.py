@@ -99,9 +99,11 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
             known[key] = replace(known[key], severity=_graver(alert.severity, state.notified[key]))
         if text is not None and (before is not None or not _was_notified(alert, state)):
             notified.append((alert, alert.severity, text, False))
-    unknown = frozenset(alerts.unknown)
+    unknown, replaced = frozenset(alerts.unknown), {key for alert in present.values() for key in alert.replaces}
     for key in [key for key in known if key not in present]:
-        if known[key].is_active and _is_unknown(key, unknown):
+        if known[key].is_active and key in replaced:
+            known[key] = replace(known[key], gone=now, is_resolved=True)
+        elif known[key].is_active and _is_unknown(key, unknown):
             known[key] = _unknown(known[key])
             continue
         text, after = _absent(known.pop(key), now)

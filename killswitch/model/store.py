@@ -94,6 +94,8 @@ HEARTBEAT = "heartbeat/"
 """How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.tick_inputs`)."""
 OWN_QUANTITIES = "own_quantities"
 """The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
+BREACH_ANSWERS = "breach_answers"
+"""The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
 
 class TickRecord(Struct, frozen=True):

@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +21,15 @@ from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
-from killswitch.model.store import HistoryRow, HistoryTrim, MachineState
+from killswitch.model.store import (
+    BREACH_ANSWERS,
+    FLAGS,
+    LOCKED_BOOKS,
+    OWN_QUANTITIES,
+    HistoryRow,
+    HistoryTrim,
+    MachineState,
+)
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
@@ -93,9 +101,9 @@ class Interpreter:
         self._commands = OperatorCommands(policies)
         self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
-        self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
         self._owners = Owners(policies.strategies)
+        self._breaches = LockBreaches(self._answers.declared)
         self._now = 0
 
     def restore(
@@ -105,16 +113,13 @@ class Interpreter:
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
-        locked_books: bytes | None = None,
-        flags: bytes | None = None,
-        own_quantities: bytes | None = None,
+        live: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`, `own_quantities`: what the methods of these
-        names returned last; `flags`: what `changed_flags()` did.
+        in microseconds, of the time without measurements. `live`: the stored blob of a name of `live()`.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -122,9 +127,10 @@ class Interpreter:
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
-        self._flags.restore(flags, outage)
-        self._breaches.restore(locked_books, (*past, *unfinished))
-        self._owners.restore(own_quantities, (*past, *unfinished))
+        self._flags.restore(live(FLAGS), outage)
+        self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
+        self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
+        self._answers.restore(live(BREACH_ANSWERS))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -178,7 +184,7 @@ class Interpreter:
             decisions += commanded.decisions
             issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        is_breached = self._breaches.observe(snapshot)
+        is_breached = self._breaches.observe(snapshot, self._instruments)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
@@ -390,21 +396,19 @@ class Interpreter:
         ended, self._ended = self._ended, []
         return (*(MachineState(it.policy, it.scope, it.serialised()) for it in self._evaluators), *ended)
 
-    def locked_books(self) -> bytes | None:
-        """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
-        return self._breaches.changed()
-
-    def changed_flags(self) -> bytes | None:
-        """The flags of operators, to be stored with the tick's decisions; None if they have not changed."""
-        return self._flags.changed()
+    def live(self) -> dict[str, bytes]:
+        """The blobs that have changed since the last call, by name, to be stored with the tick's decisions."""
+        blobs = {
+            LOCKED_BOOKS: self._breaches.changed(),
+            BREACH_ANSWERS: self._answers.changed(),
+            FLAGS: self._flags.changed(),
+            OWN_QUANTITIES: self._owners.changed(),
+        }
+        return {name: blob for name, blob in blobs.items() if blob is not None}
 
     def flags(self) -> tuple[Flag, ...]:
         """The flags of operators that are in force."""
         return self._flags.flags.in_force
-
-    def own_quantities(self) -> bytes | None:
-        """What strategies hold of shared positions, to be stored with the tick's decisions; None if unchanged."""
-        return self._owners.changed()
 
     def trim(self) -> HistoryTrim | None:
         """The history rows that only samples of prices are kept of."""

@@ -22,16 +22,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import (
-    ALERTS,
-    FLAGS,
-    LOCKED_BOOKS,
-    OWN_QUANTITIES,
-    Commands,
-    JournalEntry,
-    Store,
-    TickRecord,
-)
+from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -166,10 +157,7 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        self.interpreter.restore(
-            self.store.states(), self.store.rows, unfinished, past, outage, self.store.live(LOCKED_BOOKS),
-            self.store.live(FLAGS), self.store.live(OWN_QUANTITIES),
-        )  # fmt: skip
+        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, self.store.live)
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
         alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
@@ -266,6 +254,7 @@ class Runner:
         timeout = self.pace.stop_timeout
         await self.poller.streams.stop(timeout)
         await self.workers.stop(timeout)
+        self.observers.last_seen(self.workers.newest(), self.workers.progress())
         self.stop_problems = await self.observers.stop(timeout, self._problems)
         await self.effects.finish(timeout)
         self.lease.release()
@@ -363,12 +352,7 @@ class Runner:
     def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
         """The live blobs that this tick changes."""
         found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
-        kept = {
-            LOCKED_BOOKS: self.interpreter.locked_books(),
-            FLAGS: self.interpreter.changed_flags(),
-            OWN_QUANTITIES: self.interpreter.own_quantities(),
-        }
-        return found | {name: blob for name, blob in kept.items() if blob is not None}
+        return found | self.interpreter.live()
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""

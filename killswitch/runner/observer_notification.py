@@ -14,7 +14,7 @@ from killswitch.engine.alerts import AlertState
 from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -22,7 +22,14 @@ from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
+from killswitch.runner.observers import (
+    HasAlerts,
+    NotifiedOfLastPositions,
+    NotifiedOfStop,
+    Observer,
+    TickReport,
+    shortfalls,
+)
 from killswitch.runner.order_reconciliation import OrderReconciliation
 from killswitch.runner.tick_inputs import OwnOrders
 
@@ -137,6 +144,12 @@ class Observers:
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged)
         return self.isolation.call("what is to be notified", outgoing, ())
+
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:
+        """Pass on what the passes after the last tick have seen, at a clean stop."""
+        for observer in self.observers:
+            if isinstance(observer, NotifiedOfLastPositions):
+                observer.last_seen(accounts, closings)
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
         """Stop cleanly, in about `within` seconds; a message for each timer that could not be stopped.

@@ -73,6 +73,13 @@ class HasAlerts(Protocol):
 
 
 @runtime_checkable
+class NotifiedOfLastPositions(Protocol):
+    """An observer whose output is read after the run, and must show what the closes after the last tick have left."""
+
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None: ...
+
+
+@runtime_checkable
 class NotifiedOfStop(Protocol):
     """An observer whose output is read after the run, and must be corrected at a clean stop."""
 

@@ -74,7 +74,8 @@ class PolicyFiles:
             return NO_ALERTS
         over = "the policy files are those that run again"
         if found.state == "broken":
-            return Alerts((Alert("policies/broken", "page", found.text, over="the policy files compile again"),))
+            over, replaces = "the policy files compile again", ("policies/changed",)
+            return Alerts((Alert("policies/broken", "page", found.text, over=over, replaces=replaces),))
         return Alerts((Alert("policies/changed", "warning", found.text, over=over),))
 
     def ticked(self, _report: TickReport) -> None:

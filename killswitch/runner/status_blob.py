@@ -221,6 +221,18 @@ class StatusPublisher:
             )
         )
 
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:
+        """Show what closes after the last tick have left, at a clean stop."""
+        if self.view.clock is None:
+            return
+        newest = {each.account: account_view(each, armed=each.account in self.armed) for each in accounts}
+        shown = tuple(
+            newest[each.account] if each.account in newest and _is_newer(newest[each.account], each) else each
+            for each in self.view.accounts
+        )
+        if shown != self.view.accounts or closings != self.view.closings:
+            self._put(replace(self.view, accounts=shown, closings=closings))
+
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
         if self.view.clock is not None:
@@ -231,3 +243,10 @@ class StatusPublisher:
         self.store.put_live(LIVE_NAME, encode_view(view))
         tick = LastTick(view.owner, view.as_of, view.ticks, view.interval, view.clock)
         self.store.leave_sign_of_life(_ENCODER.encode(tick))
+
+
+def _is_newer(one: AccountView, other: AccountView) -> bool:
+    """Whether the view `one`, which was applied later, is good and not known to be older than the other."""
+    if one.quality != "ok":
+        return False
+    return one.observed_at is None or other.observed_at is None or one.observed_at >= other.observed_at

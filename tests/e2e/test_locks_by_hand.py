@@ -90,6 +90,8 @@ def test_a_close_of_the_portfolio_asks_once_on_a_terminal(tmp_path: Path) -> Non
         with site.running("--live") as runner:
             declined = _on_a_terminal("n\n", *close)
             assert declined.returncode == 1, declined.stderr
+            assert "To be confirmed: nothing is sent before you answer." in declined.stderr
+            assert "Dry run" not in declined.stderr
             assert declined.stderr.index("reduce_only until it is lifted") < declined.stderr.index(question)
             assert "not confirmed: nothing was changed" in declined.stderr
             assert len(site.venue().positions or ()) == 8

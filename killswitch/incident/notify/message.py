@@ -201,6 +201,8 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
+    if not decision.intents:
+        return f"{now}: this closes nothing"
     return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
 

@@ -1,7 +1,7 @@
 """Actions of a stage: one part for each kind, and `Action`, which contains exactly one of them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -70,6 +70,27 @@ class Close(Part):
     """The Unwinding that executes the close. Left out: the one called `default` if there is one, else market orders as
     fast as the venue allows."""
 
+    without_unknown_key: ClassVar[str] = (
+        "a close without it may close more than you mean: say what it restricts with `where`, `symbols`, "
+        "`except_assets`, `side`, `top` or `fraction`"
+    )
+
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """Words for what stays open: no key has a condition for that, only its opposite."""
+        if key.lower().replace("-", "_") not in _KEPT:
+            return None
+        return (
+            "write its opposite, `where: '…'` over `position.*` for what is closed, with `where_unknown: close` or "
+            "`keep`; or `except_assets: […]` for base assets that are never sold"
+        )
+
+
+_KEPT = frozenset(
+    ("unless", "not", "keep", "keep_if", "keep_where", "keep_when", "except_if", "except_where", "exclude_if", "skip")
+) | {"skip_if", "ignore", "hold", "hold_if"}
+"""Words for positions that stay open."""
+
 
 class ExitProcess(Part):
     """Exit the process of the run with code 1, once no close of the run is in progress."""
@@ -78,6 +99,9 @@ class ExitProcess(Part):
 class Action(Part):
     """One action: exactly one key. Killswitch determines the order of execution, not the file."""
 
+    without_unknown_key: ClassVar[str] = (
+        "if it restricts an action, write it below that: without it the action may do more than you mean"
+    )
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     lock_trading: LockTrading | None = None

@@ -239,8 +239,9 @@ class _Faults:
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
             keys = f"known keys: {', '.join(known)}" if known else "no key is known here: write `{}`"
             missing = None if near else nearest_of(key, "action", "key")
-            fix = f"write `{near}`" if near else f"remove it; {missing or keys}"
-            fix = self._parts[path[:-1]].instead_of(key) or fix
+            part = self._parts[path[:-1]]
+            fix = f"write `{near}`" if near else f"{part.without_unknown_key}; {missing or keys}"
+            fix = part.instead_of(key) or fix
             self._report("KS2001", path, message, fix, key=True)
         return near
 
@@ -295,8 +296,15 @@ def _key_name(path: Path) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
 
 
-_SYNONYMS = {"only_if": "where", "if": "where", "filter": "where", "condition": "where", "limit": "top", "max": "top",
-             "expr": "when", "expression": "when", "cel": "when"}  # fmt: skip
+_SYNONYMS = {
+    **dict.fromkeys(
+        ("only_if", "onlyif", "only", "only_when", "only_where", "when", "if", "filter", "condition"), "where"
+    ),
+    **dict.fromkeys(("except", "exclude", "exclude_assets", "excluding", "without", "keep_assets"), "except_assets"),
+    **dict.fromkeys(("expr", "expression", "cel"), "when"),
+    "limit": "top",
+    "max": "top",
+}
 """Words of other products, and the key that means the same."""
 
 

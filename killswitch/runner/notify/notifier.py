@@ -80,6 +80,8 @@ class Notifier:
         acted = {decision.id for decision in acting}
         messages: list[Outgoing] = []
         for decision in decisions:
+            if decision.kind == "breach":
+                continue  # the page of the breach says what its stage does about it
             messages += self._router.route_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
                 is_paged=decision.id in paged, incident=self._incident_of(decision),

@@ -77,6 +77,14 @@ def first_lines(message: Message) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(" ") for line in lines)}
 
 
+def test_the_first_lines_of_a_stage_without_orders_promise_no_fill() -> None:
+    """Its `where` selected nothing: what is open stays, and there is no order whose fill would change that."""
+    book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(900), Decimal(500), None))
+    context = MessageContext(currency="USDT")
+    message = decision_message(replace(decision(book=book), intents=()), SUBJECT, context, is_enforced=True)
+    assert first_lines(message)["left"] == "net 500.00, gross 900.00 USDT: this closes nothing"
+
+
 def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> None:
     """A fall of 20% to 800 was one from 1,000; the commands and the files are complete with their store."""
     context = MessageContext(

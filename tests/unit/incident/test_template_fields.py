@@ -59,6 +59,8 @@ def known(found: Incident) -> Incident:
 
 
 SHOWN: dict[str, tuple[str, str]] = {
+    "both positions are gone": ("{{ incident.shown }}", "the venue shows 2 positions closed"),
+    "no lock was breached": ("{{ incident.fight if incident.fight else 'none' }}", "none"),
     "100 to 95 after a fall from 125": ("{{ incident.verdict }}", "AT TARGET, -3,000.00 USDT, -24.0%, 1 order, 69 s"),
     "50 of 10,000": ("{{ incident.cost_share|percent(2) }}", "0.50%"),
     "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),

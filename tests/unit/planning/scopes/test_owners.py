@@ -212,7 +212,7 @@ def test_a_restart_keeps_what_each_strategy_owns() -> None:
     first.tick(book(0, []))
     first.tick(book(1, net("9"), buy("1", "3", "grid-1"), buy("2", "6", "trend-1")))
     second = Interpreter(policies())
-    second.restore((), lambda *_: (), own_quantities=first.own_quantities())
+    second.restore((), lambda *_: (), live=first.live().get)
     found = second.tick(book(2, net("10"), buy("3", "1", "grid-2"))).decisions
     assert [orders_of(each) for each in found] == [[("BTC_USDT", "sell", "4", "6")]]
 
