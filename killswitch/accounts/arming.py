@@ -44,32 +44,60 @@ class ArmedAccount(Struct, frozen=True):
 class Arming:
     """The armed accounts that a decision reaches."""
 
-    def __init__(self, accounts: Mapping[str, ArmedAccount], policies: PolicySet) -> None:
+    def __init__(
+        self,
+        accounts: Mapping[str, ArmedAccount],
+        policies: PolicySet,
+        strategies: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        """`strategies`: name → the accounts that it trades in; each has a lock file of its own."""
         self._accounts = accounts
+        self._strategies = {
+            f"strategy/{name}": found
+            for name, members in (strategies or {}).items()
+            if (found := members & accounts.keys())
+        }
         self._rules = {graph.policy: graph.scope for graph in policies.graphs}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)
         """Every armed account."""
+        self.strategy_scopes = frozenset(
+            scope for scope, members in self._strategies.items() if not members.isdisjoint(self.names)
+        )
+        """The scopes of strategies that trade in an armed account."""
 
     def reached_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
         return self.names & self._members(policy, scope)
 
     def narrower(self, policy: str, scope: str) -> frozenset[str]:
-        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues."""
-        reached = [self._accounts[name] for name in self._members(policy, scope)]
-        venues = {f"venue/{each.venue}" for each in reached}
-        return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
+        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues.
+
+        A strategy that trades in one of the accounts is locked with it: its bot reads one file.
+        """
+        names = self._members(policy, scope)
+        strategies = {each for each, members in self._strategies.items() if not members.isdisjoint(names)}
+        accounts = {f"account/{name}" for name in names}
+        if scope.startswith("account/"):
+            return frozenset(strategies)
+        venues = {f"venue/{self._accounts[name].venue}" for name in names}
+        return frozenset(accounts | venues | strategies) - {scope}
 
     def wider(self) -> dict[str, tuple[str, ...]]:
-        """Scope → the wider scopes that contain it, for every account and venue."""
+        """Scope → the wider scopes that contain it, for every account, venue and strategy."""
         accounts = self._accounts.values()
-        scopes = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
-        return scopes | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        scopes: dict[str, tuple[str, ...]] = {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        scopes |= {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
+        for scope, members in self._strategies.items():
+            inside = {each for name in sorted(members) for each in (f"account/{name}", *scopes[f"account/{name}"])}
+            scopes[scope] = tuple(sorted(inside))
+        return scopes
 
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
             return frozenset(scopes_over(rule, self._accounts.values()).get(scope, ()))
+        if scope.startswith("strategy/"):
+            return self._strategies.get(scope, frozenset())
         return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
 
 
@@ -78,10 +106,25 @@ def scopes_over(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[st
     return scopes_of(rule, [(each.name, each.venue, each.market, each.currency) for each in accounts])
 
 
+def strategy_accounts(policies: PolicySet, accounts: Iterable[ArmedAccount]) -> dict[str, frozenset[str]]:
+    """The strategies that policies watch, each with the accounts that it trades in."""
+    found: dict[str, frozenset[str]] = {}
+    present = tuple(accounts)
+    for graph in policies.graphs:
+        for scope, names in scopes_over(graph.scope, present).items():
+            kind, _, name = scope.partition("/")
+            if kind == "strategy":
+                found[name] = found.get(name, frozenset()) | frozenset(names)
+    return found
+
+
 def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
-    """Whether an account, a venue or the portfolio as a command names it (None) holds the account."""
+    """Whether an account, a venue, a symbol or the portfolio as a command names it (None) reaches the account.
+
+    A symbol reaches every account.
+    """
     kind, _, name = (scope or "portfolio").partition("/")
-    return kind == "portfolio" or (kind, name) in (("account", account), ("venue", venue))
+    return kind in ("portfolio", "symbol") or (kind, name) in (("account", account), ("venue", venue))
 
 
 REMEMBERED = 10_000
