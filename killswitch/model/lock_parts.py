@@ -11,7 +11,7 @@ from datetime import datetime
 
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import LockPart, Side
-from killswitch.model.words import LockMode
+from killswitch.model.words import LockMode, place_text
 
 Restriction = tuple[str, tuple[str, ...] | None]
 """Side (empty: both) and symbols (None: all) of a part."""
@@ -68,15 +68,7 @@ def strictest_at(parts: Iterable[LockPart], side: Side, symbol: str) -> LockMode
 
 def parts_text(parts: Iterable[LockPart]) -> str:
     """The parts for people: `long in BTC_USDT (reduce_only until 2026-12-01T08:00:00Z) and short (all)`."""
-    return " and ".join(f"{place_text(part)} ({part.mode}{_end_text(part)})" for part in parts)
-
-
-def place_text(part: LockPart) -> str:
-    """The side and the symbols of a part: `long in BTC_USDT`, `short`, `BTC_USDT and ETH_USDT`, `everything`."""
-    symbols = " and ".join(part.symbols or ())
-    if part.side is not None:
-        return f"{part.side} in {symbols}" if symbols else part.side
-    return symbols or "everything"
+    return " and ".join(f"{place_text(part.side, part.symbols)} ({part.mode}{_end_text(part)})" for part in parts)
 
 
 def _end_text(part: LockPart) -> str:

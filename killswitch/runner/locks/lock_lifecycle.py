@@ -17,7 +17,7 @@ from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
-from killswitch.model.lock_parts import in_force
+from killswitch.model.lock_parts import cover, in_force
 from killswitch.model.snapshot import Event, LockPart, WrittenLock
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.clock import Leap, confirmed_end
@@ -41,6 +41,12 @@ class WantedLock(LockRequest, frozen=True, kw_only=True):
 
     def in_force(self, now: datetime) -> bool:
         return self.order.until is None or self.order.until > now
+
+    def is_as_wide_as(self, other: WantedLock, now: datetime) -> bool:
+        """Whether it reaches at `now` every part of the scope that `other` locks, however strictly and long."""
+        ours, theirs = in_force(self.order.parts, now), other.order.parts
+        widest = (LockPart("all", None, part.side, part.symbols) for part in ours)
+        return cover(widest, theirs)
 
     def parts_in(self, now: datetime) -> tuple[LockPart, ...]:
         """The parts of its accounts that it locks at `now`; none if it locks all of them."""
@@ -253,7 +259,11 @@ class LockLifecycle:
 
         Two policies may draw one scope differently: the other lock replaces this one only where it reaches too.
         """
-        ordered = (each for each in self._wanted.values() if each.scope == suspected.scope and not each.on_suspicion)
+        ordered = (
+            each
+            for each in self._wanted.values()
+            if each.scope == suspected.scope and not each.on_suspicion and each.is_as_wide_as(suspected, since)
+        )
         others = [self._reach(each) for each in ordered if each.in_force(since)]
         if not others:
             return
