@@ -6,10 +6,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
+from killswitch.accounts.arming import (
+    ArmedAccount,
+    Arming,
+    left_to_do,
+    observed_latches,
+    scopes_over,
+    strategy_accounts,
+)
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
@@ -122,9 +129,11 @@ def assemble(
     startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
-    arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
+    arming = Arming(accounts, policies, strategy_accounts(policies, accounts.values()))
+    isolation, reconciliation = FaultIsolation(), OrderReconciliation(store)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
+    view = replace(view, strategies=tuple(sorted(arming.strategy_scopes)) or UNSET)
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None

@@ -18,7 +18,7 @@ from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, place_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
@@ -184,7 +184,7 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
                 parts.append(f"{count_of(len(intents), 'order')} for {count_of(len(positions), 'position')}{sent}")
             case Lock(order):
                 until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-                parts.append(f"lock {order.scope} {order.mode} {until}")
+                parts.append(f"lock {place_of(order)} {order.mode} {until}")
             case Cancels(cancels):
                 parts.append(f"cancel {count_of(len(cancels), 'resting order')}")
             case _:
@@ -401,7 +401,7 @@ def _lines_of(effect: Effect) -> Iterator[str]:
             yield from _bounded(order_texts(intents))
         case Lock(order):
             until = "it is lifted" if order.until is None else instant(order.until)
-            yield f"lock {order.scope} for {order.mode}, until {until}"
+            yield f"lock {place_of(order)} for {order.mode}, until {until}"
         case _:
             yield kind_of(effect).text(effect)
 
