@@ -44,8 +44,8 @@ def positions_held(recorded: Sequence[RecordedDecision], closed: Sequence[Closed
     )
     if decision is None or snapshot is None:
         return ()
-    orders = (of_kind(each.decision.effects, Orders) for each in recorded)
-    intents = [intent for each in orders if each is not None for intent in each.intents]
+    decided = (of_kind(each.decision.effects, Orders) for each in recorded)
+    intents = [intent for orders in decided if orders is not None for intent in orders.intents]
     places = {each.place for each in closed} | {(it.account, it.symbol, it.position_side) for it in intents}
     return tuple(
         HeldPosition(account.account, row.symbol, row.side, row.contracts, row.notional, snapshot.as_of)
