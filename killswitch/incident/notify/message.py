@@ -18,7 +18,7 @@ from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, place_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, of_kind, place_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
@@ -201,7 +201,7 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
-    if not decision.intents:
+    if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
     return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
