@@ -1,4 +1,4 @@
-"""Venue pages contain valid documents, and every venue supported by name has a page."""
+"""Venue pages contain valid documents, every venue supported by name has a page, and the verbs work as written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.plug_ins import load_plug_ins
+from killswitch.lab import fetching
 from killswitch.policy.loader import load
+from killswitch.preflight import findings
+from tests.unit.docs.test_tutorial_and_guides import PORT, follow_page, free_port
 
 PAGE_OF = {
     "binanceusdm": "binance", "binancecoinm": "binance", "binance": "binance", None: "alpaca",
