@@ -148,7 +148,8 @@ def assemble(
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, startup_notices=startup_notices + _leap_notices(timeline), judges=JUDGED_LIVE if live else (),
+        pace, policy_set=policies.digest, startup_notices=startup_notices + _leap_notices(timeline),
+        judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
 
