@@ -9,6 +9,7 @@
 #   make check               ruff, mypy --strict, the import contracts
 #   make docs                the documentation as a site, in site/
 #   make reference           regenerate docs/reference/ from the code
+#   make screens             draw the pictures of docs/screens.md again (needs Chromium)
 #   make bench [PARTS="replay tick"]   the published numbers, next to their references (at most ten minutes)
 #   make bench-long          the published numbers that take longer: long closes, memory, polling, latency, worlds
 #   make mutants [PACKAGES=engine] [SAMPLE=200]   mutation tests: change one place at a time, check that a test fails (hours)
@@ -18,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-venues baselines attack soak check docs reference bench bench-long mutants evidence lock clean
+.PHONY: demo test test-venues baselines attack soak check docs reference screens bench bench-long mutants evidence lock clean
 
 # Tests start many interpreters, which share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
@@ -69,6 +70,9 @@ docs: reference
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.reference
+
+screens: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.screens
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench $(PARTS)

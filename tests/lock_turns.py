@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -30,17 +29,15 @@ class LockFolder(Folder):
 
     def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = lambda: False) -> LockOutcome:
         """The scopes' files, and then the file for all of them."""
+        outcome = self.settle_scopes(changes, now, is_late)
         if self.union is None:
-            return self.settle_scopes(changes, now, is_late)
-        with suppress(OSError):
-            self._begin()
-        try:
-            self.union._begin(now)
-            foreign = self.union._foreign(now)
-        except (OSError, LockError):
-            foreign = None
-        outcome = self.settle_scopes(replace(changes, foreign=foreign), now, is_late)
+            return outcome
         union = self.union.settle(outcome.held, now, is_late, is_complete=outcome.is_complete)
+        if union.foreign is not None:  # as a run keeps it: by its next turn
+            kept = self.settle_scopes(replace(changes, foreign=union.foreign), now, is_late)
+            union = self.union.settle(kept.held, now, is_late, is_complete=kept.is_complete)
+            lifted, superseded = outcome.lifted | kept.lifted, outcome.superseded | kept.superseded
+            outcome = replace(kept, lifted=lifted, superseded=superseded)
         return replace(outcome, problems=outcome.problems + union.problems)
 
     def write(

@@ -51,11 +51,11 @@ def wanted() -> str | None:
 def headline() -> str:
     """The venues of a run, as the line that pytest prints first."""
     if (venue := wanted()) is not None:
-        return f"Tests marked `venues` run on {venue}, and on the others in `make test-venues`"
-    chosen = f"here {commit()[:12]}" if commit() else "here without one"
+        return f"Tests that apply to every venue run at {venue} (KILLSWITCH_VENUE); `make test-venues` runs the others."
+    of = f"the commit {commit()[:12]}" if commit() else "the test, because there is no commit"
     return (
-        f"Tests marked `venues` run on one venue per commit, {chosen} (KILLSWITCH_VENUE=okx: on okx), "
-        "and on the others in `make test-venues`"
+        f"A test that applies to every venue runs at one of them, chosen by {of}; `make test-venues` runs it at the "
+        "others. KILLSWITCH_VENUE=okx chooses okx."
     )
 
 

@@ -1,6 +1,6 @@
 """Which files run between the poll of a fallen account and its last order: a traced tick at the paper venue.
 
-`python -m tests.traced_tick` writes the table of these files into docs/architecture.md.
+`python -m tests.traced_tick` writes the table of these files into docs/traced-tick.md.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from tests.markets import START, Desk, bar
 from tests.runner_world import PACE, Seen, World, crash_policy
 
 TOP = Path(__file__).resolve().parents[1]
-PAGE = TOP / "docs" / "architecture.md"
-HEADING = "### Every file of one traced tick\n"
+PAGE = TOP / "docs" / "traced-tick.md"
 TABLE = re.compile(r"\| package \|.*(?:\n\|.*)*")
 NO_PACKAGE = "none"
 """The row of the files that belong to no package."""
@@ -123,11 +122,10 @@ def table(files: frozenset[str]) -> str:
 
 def with_table(page: str, files: frozenset[str]) -> str:
     """The page with the table of `files` in place of its own."""
-    before, heading, after = page.partition(HEADING)
-    own = TABLE.search(after)
-    if not heading or own is None:
-        raise ValueError(f"the page has no table under {HEADING.strip()!r}")
-    return before + heading + after[: own.start()] + table(files) + after[own.end() :]
+    own = TABLE.search(page)
+    if own is None:
+        raise ValueError("the page has no table of packages")
+    return page[: own.start()] + table(files) + page[own.end() :]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -7,13 +7,14 @@ delays one.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
 
+from killswitch.model.snapshot import LimitUse
 from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
@@ -35,7 +36,9 @@ class RequestCounters(Struct):
     malformed: int = 0
     rate_limited: int = 0
     latency_ms: float = 0.0
-    """Latency of the slowest answer."""
+    """Latency of the slowest answer, or the time that was waited for one."""
+    limits: tuple[LimitUse, ...] | None = None
+    """What is used of the request limit, by the last answer; None if none stated it."""
 
 
 class Client:
@@ -127,12 +130,13 @@ class Client:
 
     async def _timed(self, request: Awaitable[Any]) -> tuple[Any, datetime]:
         """The answer, and our time in the middle of the request; its latency is recorded, whatever its end."""
-        began, began_at = time.perf_counter(), self._settings.now()
+        loop = asyncio.get_running_loop()
+        began, began_at = loop.time(), self._settings.now()
         try:
             answer = await request
             return answer, began_at + (self._settings.now() - began_at) / 2
         finally:
-            self.counters.latency_ms = max(self.counters.latency_ms, (time.perf_counter() - began) * 1000)
+            self.counters.latency_ms = max(self.counters.latency_ms, (loop.time() - began) * 1000)
 
     def _record_rate_limit(self, headers: Mapping[str, str]) -> None:
         try:
@@ -140,6 +144,8 @@ class Client:
         except (KeyError, ValueError):
             return
         self.used = max(0, limit - left)
+        if limit > 0:
+            self.counters.limits = (LimitUse("requests", Decimal(self.used), Decimal(limit)),)
 
     def _count(self, refused: RefusedAnswer) -> None:
         if refused.status == 429:

@@ -7,7 +7,7 @@ from decimal import ROUND_FLOOR, Decimal
 from msgspec import Struct
 
 from killswitch.model.parsing import Row, UnreadableError, positive, required_text
-from killswitch.model.snapshot import Instrument, InstrumentState, Position
+from killswitch.model.snapshot import Instrument, InstrumentState, Position, Withdrawals
 from killswitch_alpaca.hours import Session
 from killswitch_alpaca.positions import CRYPTO, OPTION, symbol_of
 
@@ -104,6 +104,12 @@ def _rounded_up(price: Decimal) -> Decimal:
 
 CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
 """Statuses of an account that cannot trade. Other statuses than ACTIVE, such as ACCOUNT_UPDATED, are temporary."""
+
+
+def withdrawals(account: Row, currency: str) -> tuple[Withdrawals, ...] | None:
+    """Whether transfers of money are blocked, which the account states; None if it does not."""
+    blocked = account.get("transfers_blocked")
+    return (Withdrawals(currency, blocked),) if isinstance(blocked, bool) else None
 
 
 def bar_reason(account: Row) -> str | None:

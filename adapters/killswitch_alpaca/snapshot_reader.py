@@ -28,7 +28,7 @@ from killswitch.model.venue import (
 )
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
-from killswitch_alpaca.instruments import bar_reason
+from killswitch_alpaca.instruments import bar_reason, withdrawals
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import MarketData, TradingSessions
 from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, SnapshotPart
@@ -344,6 +344,7 @@ class SnapshotReader:
             complete=None if total is None else True,
             marks=tuple(self._marks.values()) if self._marks else None,
             corporate_actions=self.ledger.new_corporate_actions(now),
+            withdrawals=withdrawals(base.account, settings.currency),
             watched=self._markets.watched(now) if settings.watch else None,
         )
 

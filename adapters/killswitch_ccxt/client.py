@@ -15,6 +15,7 @@ from typing import Any, Final
 from killswitch.model.fitting import clock_option
 from killswitch.model.legible import legible, shortened
 from killswitch.model.parsing import UnreadableError, instant, required_number
+from killswitch.model.snapshot import LimitUse
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
@@ -38,6 +39,7 @@ from killswitch_ccxt.response_capture import (
     CURRENT_CALL,
     CURRENT_COUNTERS,
     CallCapture,
+    LimitUses,
     RequestCounters,
     UnsignableError,
 )
@@ -71,6 +73,7 @@ class Client:
         self._clock = clock_option(spec)
         self.used: dict[str, int] = {}
         """The venue's own count of what was used: limit → units."""
+        self._limit_uses: LimitUses = {}
         self.skew_ms: float | None = None
         """The venue's clock minus ours, in milliseconds, as measured last; None before the first measurement."""
         self._clock_queried_at = -math.inf
@@ -213,7 +216,18 @@ class Client:
         return client
 
     def _create_client(self) -> Any:
-        return create_client(self._spec, self._dialect, self._clock, self.used)
+        return create_client(self._spec, self._dialect, self._clock, self.used, self._limit_uses)
+
+    def limits(self, began: float) -> tuple[LimitUse, ...] | None:
+        """What is used of the rate limits by the venue's answers; None if it stated none.
+
+        A count holds for the time that its limit covers, and for the snapshot that began at `began` (seconds of the
+        loop): what was used before that is free again.
+        """
+        now = asyncio.get_running_loop().time()
+        covers = {limit.name: limit.per for limit in self._dialect.limits}
+        found = [(name, *each) for name, each in sorted(self._limit_uses.items())]
+        return tuple(use for name, at, use in found if at >= began or now - at <= covers.get(name, 0.0)) or None
 
     @contextmanager
     def counting(self) -> Iterator[RequestCounters]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from killswitch.model.fitting import positive_option
 from killswitch.model.venue import AccountSpec, VenueDownError
-from killswitch_ccxt.response_capture import CapturingClient, limit_exact_numbers, with_own_decimal_context
+from killswitch_ccxt.response_capture import CapturingClient, LimitUses, limit_exact_numbers, with_own_decimal_context
 from killswitch_ccxt.traits import Exchange
 from killswitch_ccxt.validation import not_installed_text
 
@@ -28,16 +28,18 @@ def timeout_of(spec: AccountSpec) -> float:
 
 
 def create_client(
-    spec: AccountSpec, dialect: type[Exchange], clock: Callable[[], datetime] | None, used: dict[str, int]
-) -> Any:
-    """A client for the event loop that captures answers. `clock` dates requests, `used` receives the venue's counts.
+    spec: AccountSpec, dialect: type[Exchange], clock: Callable[[], datetime] | None, used: dict[str, int],
+    limits: LimitUses,
+) -> Any:  # fmt: skip
+    """A client for the event loop that captures answers. `clock` dates requests; `used` and `limits` receive the
+    venue's counts.
 
     VenueDownError where ccxt is not installed, or lacks the exchange or its environment.
     """
     base = _class_of(dialect.exchange)
     kind = type(base.__name__, (CapturingClient, base), {"ks_dialect": dialect})
     client = _configured(kind, spec, dialect)
-    client.ks_clock, client.ks_used = clock, used
+    client.ks_clock, client.ks_used, client.ks_limits = clock, used, limits
     if getattr(client, "streaming", None) is not None:
         client.streaming = {**client.streaming, "keepAlive": PING_INTERVAL}
     return client

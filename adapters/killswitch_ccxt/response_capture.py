@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import importlib
 import json
@@ -20,11 +21,14 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.parsing import UnreadableError
-from killswitch.model.snapshot import Health
+from killswitch.model.snapshot import Health, LimitUse
 from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import certificates, guarded_session
 from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.traits import Exchange
+
+LimitUses = dict[str, tuple[float, LimitUse]]
+"""Limit → when an answer stated its use, in seconds of the loop, and the use."""
 
 
 class RequestCounters(Struct):
@@ -37,8 +41,8 @@ class RequestCounters(Struct):
     rate_limited: int = 0
     paths: list[str] = field(default_factory=list)
 
-    def health(self, seconds: float, clock_skew_ms: float | None) -> Health:
-        """The health of a snapshot that lasted so many `seconds`."""
+    def health(self, seconds: float, clock_skew_ms: float | None, limits: tuple[LimitUse, ...] | None) -> Health:
+        """The health of a snapshot that lasted so many `seconds`, which includes waiting for what was not answered."""
         return Health(
             latency_ms=seconds * 1000,
             requests=self.requests,
@@ -47,6 +51,7 @@ class RequestCounters(Struct):
             malformed=self.malformed,
             rate_limited=self.rate_limited,
             clock_skew_ms=clock_skew_ms,
+            limits=limits,
         )
 
 
@@ -93,6 +98,7 @@ class CapturingClient:
     ks_dialect: ClassVar[type[Exchange]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
+    ks_limits: LimitUses
     ks_session: Any = None
     ks_is_closed: bool = False
     session: Any
@@ -152,7 +158,11 @@ class CapturingClient:
         capture = CURRENT_CALL.get(None)
         if capture is not None:
             capture.answer = VenueAnswer(code, lower, None, body, urlsplit(url).path)
-        self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
+        path = urlsplit(url).path
+        self.ks_used.update(self.ks_dialect.used_from(lower, path))
+        if uses := self.ks_dialect.limit_uses(lower, path):
+            now = asyncio.get_running_loop().time()
+            self.ks_limits.update({name: (now, use) for name, use in uses.items()})
         return body
 
     def handle_errors(

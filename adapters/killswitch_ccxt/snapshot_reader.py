@@ -225,6 +225,7 @@ class SnapshotReader:
             complete=account_equity.is_complete,
             marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
             rates=account_equity.rates,
+            adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
             watched=self._watched(now),
         )
 
@@ -396,4 +397,5 @@ class SnapshotReader:
         )
 
     def _health(self, counters: RequestCounters, began: float) -> Health:
-        return counters.health(asyncio.get_running_loop().time() - began, self._skew.value)
+        seconds = asyncio.get_running_loop().time() - began
+        return counters.health(seconds, self._skew.value, self._client.limits(began))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Market
+from killswitch.model.snapshot import LimitUse, Market
 from killswitch.model.venue import (
     AccountSpec,
     Call,
@@ -118,6 +119,9 @@ class Exchange:
     """Streams that ccxt can watch without a symbol."""
     ages: ClassVar[Ages] = Ages()
     capabilities: ClassVar[tuple[Capability, ...]] = ()
+    adl_ranks: ClassVar[int | None] = None
+    """The highest rank of a position of contracts in the queue of automatic deleveraging; None where positions do not
+    state theirs."""
     has_hedge_mode: ClassVar[bool] = False
     has_orders_by_get: ClassVar[bool] = False
     """Whether orders are sent by GET, so that a failed GET may have had an effect."""
@@ -183,3 +187,18 @@ class Exchange:
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
         """The venue's own counts in its headers (names in lower case): limit → units."""
         return {}
+
+    @classmethod
+    def allowed_from(cls, headers: Mapping[str, str], limit: RateLimit) -> int:
+        """How many units the venue allows of a limit whose count is in the headers; as documented, unless they say."""
+        return limit.allowed
+
+    @classmethod
+    def limit_uses(cls, headers: Mapping[str, str], path: str) -> Mapping[str, LimitUse]:
+        """The counts of the headers with what is allowed; only of limits that the venue documents."""
+        declared = {limit.name: limit for limit in cls.limits}
+        return {
+            name: LimitUse(name, Decimal(used), Decimal(cls.allowed_from(headers, declared[name])))
+            for name, used in cls.used_from(headers, path).items()
+            if name in declared
+        }

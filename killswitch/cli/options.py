@@ -48,6 +48,12 @@ def _record_text(text: str) -> str:
     return one_line(text)
 
 
+def _name(text: str) -> str:
+    from killswitch.policy.schema.scalars import venue_name
+
+    return venue_name(_record_text(text))
+
+
 def _size(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", text.strip())
     if found is None or (not found[2] and int(found[1])):
@@ -82,7 +88,22 @@ class Verb(click.Command):
 def example_text(*examples: str) -> str:
     """The end of a help text: copyable example commands."""
     title = "Examples:" if len(examples) > 1 else "Example:"
-    return "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+    return "\n".join(("\b", title, *(line for each in examples for line in _example_lines(each))))
+
+
+MAX_EXAMPLE = 76
+"""Columns of a line of an example: a terminal of 80 columns indents it by two."""
+
+
+def _example_lines(example: str) -> Iterator[str]:
+    """The example, on several lines that a shell joins if it is long."""
+    line = "  "
+    for word in re.split(r" (?=--)", example):
+        if len(line) + len(word) + 2 > MAX_EXAMPLE and line.strip():
+            yield f"{line.rstrip()} \\"
+            line = "    "
+        line += f"{word} "
+    yield line.rstrip()
 
 
 def verb(
@@ -110,6 +131,8 @@ def file_errors(what: str) -> Iterator[None]:
 
 DURATION = ParsedParam("duration", _duration)
 """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
+WORD = ParsedParam("name", _name)
+"""A name as policies write it: no spaces."""
 SIZE = ParsedParam("size", _size)
 """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
 RECORD_TEXT = ParsedParam("text", _record_text)

@@ -22,12 +22,18 @@ if TYPE_CHECKING:
 _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED\b(?: \w+)?"
     r"|\bLOST\b|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
-    r"|\bEMERGENCY\b|^Closes without a runner$)"
-    r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ]))"
-    r"|(?P<green>^all quiet(?=:)|(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
+    r"|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
+    r"|\blevel [3-9]\d*(?: [a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[3-9] +[\w-]+"
+    r"|(?<=\s)\^+$|(?<![\w.,-])-\d[\d,]*(?:\.\d+)?(?:%| [A-Z][A-Z0-9]{2,7}\b))"
+    r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ])"
+    r"|\blevel [12](?: [a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[12] +[\w-]+)"
+    r"|(?P<green>^all quiet(?=:)|(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b|^ok(?=: )|^ +fix(?=: ))",
     re.MULTILINE,
 )
-"""Coloured words. The pattern applies after the layout, because escape sequences have no width."""
+"""Coloured words: alarms, levels of stages, losses, and the caret and the way out of a mistake.
+
+The pattern applies after the layout, because escape sequences have no width. Each word says the same without colour.
+"""
 
 
 _chosen: dict[str, bool | None] = {"color": None, "wide": False}
@@ -45,6 +51,11 @@ def choose_color(choice: str) -> bool | None:
 def choose_wide(*, wide: bool) -> None:
     """Print text on a terminal as in a pipe (`--output wide`), or within its width."""
     _chosen["wide"] = wide
+
+
+def is_wide() -> bool:
+    """Whether `--output wide` was chosen."""
+    return _chosen["wide"] is True
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
@@ -69,13 +80,16 @@ def print_text(text: str, *, err: bool = False) -> None:
     """Print text for people: within the width of a terminal, with coloured alarms."""
     width = terminal_width(sys.stderr if err else sys.stdout)
     shown = text if width is None else layout.fit(text, width)
-    click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
+    painted = "\n".join(map(_painted_line, shown.split("\n")))
+    click.echo(painted, err=err, color=_chosen["color"])
 
 
 def print_page(page: Page, form: str = "text", *, err: bool = False) -> None:
     """Print a page: as text within the width of the terminal and with coloured alarms, as markdown, or as html."""
     if form == "text":
-        print_text(render_page(form, page, terminal_width(sys.stderr if err else None)), err=err)
+        from killswitch.render.document import text
+
+        print_text(text(page, terminal_width(sys.stderr if err else None), is_marked=True), err=err)
     else:
         click.echo(render_page(form, page), err=err)
 
@@ -84,7 +98,7 @@ def print_section(shown: Section, *, err: bool = False) -> None:
     """Print one section of a page that is not complete yet, as text."""
     from killswitch.render.document import section_text
 
-    print_text(section_text(shown, terminal_width(sys.stderr if err else None)), err=err)
+    print_text(section_text(shown, terminal_width(sys.stderr if err else None), is_marked=True), err=err)
 
 
 def print_answer(output: str, record: Callable[[], str | bytes], page: Callable[[], Page]) -> None:
@@ -109,6 +123,15 @@ def render_page(form: str, page: Page, within: int | None = None) -> str:
 def print_note(text: str) -> None:
     """Print text for people on stderr."""
     print_text(text, err=True)
+
+
+def _painted_line(line: str) -> str:
+    """A line with its alarms coloured, or a line of heads."""
+    if not line.startswith(layout.HEAD):
+        return _ALARMS.sub(_painted, line)
+    heads = line.removeprefix(layout.HEAD)
+    words = heads.lstrip()
+    return heads[: len(heads) - len(words)] + click.style(words, fg="cyan")
 
 
 def _painted(found: re.Match[str]) -> str:

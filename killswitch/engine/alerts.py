@@ -15,16 +15,18 @@ from msgspec import Raw, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import alert_title
 from killswitch.model.alert import Alert, Alerts
+from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 from killswitch.render.formats import rounded_duration
 
+PAUSES = Backoff(first=MINUTE, longest=32 * MINUTE)
+"""Between two notices of an alert that comes and goes (microseconds)."""
 FIRST_PAUSE = MINUTE
-"""The pause between two notices of an alert that comes and goes; it doubles with each (microseconds)."""
-LONGEST_PAUSE = 32 * MINUTE
 LATEST = 1 << 62
 """After every instant (microseconds)."""
 REMEMBERED = HOUR
@@ -97,9 +99,11 @@ def advance(state: AlertState, alerts: Alerts, now: int) -> tuple[tuple[Notice, 
             known[key] = replace(known[key], severity=_graver(alert.severity, state.notified[key]))
         if text is not None and (before is not None or not _was_notified(alert, state)):
             notified.append((alert, alert.severity, text, False))
-    unknown = frozenset(alerts.unknown)
+    unknown, replaced = frozenset(alerts.unknown), {key for alert in present.values() for key in alert.replaces}
     for key in [key for key in known if key not in present]:
-        if known[key].is_active and _is_unknown(key, unknown):
+        if known[key].is_active and key in replaced:
+            known[key] = replace(known[key], gone=now, is_resolved=True)
+        elif known[key].is_active and _is_unknown(key, unknown):
             known[key] = _unknown(known[key])
             continue
         text, after = _absent(known.pop(key), now)
@@ -150,14 +154,14 @@ def _found(known: KnownAlert, alert: Alert, now: int) -> tuple[str | None, Known
         return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
     if known.is_resolved:
         _, new = _appeared(alert, now)
-        return _returned(alert.text, 1, known.notified), replace(new, pause=min(known.pause * 2, LONGEST_PAUSE))
+        return _returned(alert.text, 1, known.notified), replace(new, pause=int(PAUSES.longer(known.pause)))
     returns = known.returns + (known.gone is not None)
     after = replace(known, alert=_with_largest(known, alert), gone=None, returns=returns)
     if _is_worse(known, alert):
         return alert.text, replace(after, notified=now, severity=_graver(alert.severity, known.severity))
     if returns and now - known.notified >= known.pause:
         text = _returned(alert.text, returns, known.notified)
-        return text, replace(after, notified=now, returns=0, pause=min(known.pause * 2, LONGEST_PAUSE))
+        return text, replace(after, notified=now, returns=0, pause=int(PAUSES.longer(known.pause)))
     return None, after
 
 
@@ -214,7 +218,10 @@ def _notices(notified: Iterable[tuple[Alert, Severity, str, bool]], now: int) ->
             joined[place] = replace(before, severity=more, text=f"{before.text}; {text}")
             continue
         begun = text if alert.heading is None else f"{alert.heading}: {text}"
-        joined[place] = Notice(from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject)
+        joined[place] = Notice(
+            from_micros(now), group.policy, group.scope, group.kind, severity, begun, group.subject,
+            title=alert_title(alert.key, is_over=is_over),
+        )  # fmt: skip
     return tuple(joined.values())
 
 

@@ -81,6 +81,8 @@ class StageState(Struct, frozen=True, kw_only=True):
     `spent`: triggers on which a stage has fired and that were not observed false since.
     `waiting`: the pending close of accounts that cannot be read.
     `partial`: a firing that is in force and not latched.
+    `recovered`: times of the automatic resets of the last 24 hours, where the stage limits them.
+    `by_hand`: the stage that has fired is not reset automatically, because it was as often as it may be.
     """
 
     triggers: Triggers | dict[str, StoredTrigger]
@@ -95,6 +97,8 @@ class StageState(Struct, frozen=True, kw_only=True):
     spent: int | tuple[str, ...] | None
     waiting: PendingClose | None = None
     partial: PartialFiring | None = None
+    recovered: tuple[int, ...] = ()
+    by_hand: bool = False
 
 
 class StageMachineState(StageState, frozen=True, kw_only=True):

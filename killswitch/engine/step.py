@@ -24,6 +24,7 @@ from killswitch.engine.state import (
     stage_in_force,
 )
 from killswitch.graph.nodes import Graph, Stage
+from killswitch.model.instant import DAY
 
 SAME = 1e-9
 """Relative tolerance within which unit values are equal."""
@@ -198,7 +199,7 @@ def _watch_reset(
     if level_in_force(state) == 0 or state.waiting is not None:
         return state, False
     stage = machine.in_force(state)
-    if stage is None or stage.reset is None:  # a removed stage stays latched until a manual reset
+    if stage is None or stage.reset is None or state.by_hand:  # a removed stage stays latched until a manual reset
         return state, False
     if not true >> stage.reset.condition & 1:
         return (state if state.reset_since is None else replace(state, reset_since=None)), False
@@ -259,6 +260,7 @@ def latch(
 ) -> StageMachineState:
     """The state after `stage` has fired at `now`. Its confirmed triggers are marked as spent."""
     confirmed, partial = state.triggers.confirmed, state.partial
+    most = None if stage.reset is None else stage.reset.at_most
     return replace(
         state,
         level=stage.level,
@@ -272,7 +274,13 @@ def latch(
         spent=state.spent | confirmed & triggers_of(stage),
         waiting=None,
         partial=partial if partial is not None and partial.level > stage.level else None,
+        by_hand=most is not None and len(_recent(state.recovered, now)) >= most,
     )
+
+
+def _recent(recovered: tuple[int, ...], now: int) -> tuple[int, ...]:
+    """The automatic resets of the last 24 hours."""
+    return tuple(at for at in recovered if now - at < DAY)
 
 
 def fire_partly(
@@ -306,9 +314,13 @@ def refute(state: StageMachineState, before: Triggers, refuted: int) -> StageMac
     return replace(state, triggers=triggers)
 
 
-def reset() -> StageMachineState:
-    """The state after a reset: nothing latched, every trigger at its initial state."""
-    return initial()
+def reset(state: StageMachineState, now: int, *, automatic: bool) -> StageMachineState:
+    """The state after a reset at `now`: nothing latched, every trigger at its initial state.
+
+    Automatic resets of the last 24 hours are remembered.
+    """
+    recovered = (*_recent(state.recovered, now), now) if automatic else _recent(state.recovered, now)
+    return replace(initial(), recovered=recovered)
 
 
 def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, unknown: int, now: int) -> int:
@@ -335,7 +347,7 @@ def _reset_due(machine: StageMachine, state: StageMachineState, true: int) -> in
     if state.level == 0:
         return NEVER
     stage = machine.in_force(state)
-    if stage is None or stage.reset is None:
+    if stage is None or stage.reset is None or state.by_hand:
         return NEVER
     if not true >> stage.reset.condition & 1:
         return NEVER if state.reset_since is None else 0

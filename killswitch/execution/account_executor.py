@@ -120,6 +120,7 @@ class AccountExecutor:
         `at`: monotonic seconds at which the poll began. Without it, only the rules are applied.
         """
         self._trusted_positions.apply_rules(account)
+        self._evaluator.collect(account, is_newest=at is not None and at > self._state.order_changed_at)
         if self._state.jobs and self._apply_market_states(account):
             self._due, self._has_new_snapshot = 0.0, True
         if at is None:
@@ -138,6 +139,11 @@ class AccountExecutor:
         jobs = self._state.jobs.values()
         working = (job.closing(self._verified_positions.shown) for job in jobs if not job.decision.is_suspicion)
         return (*self._state.ended.values(), *working)
+
+    @property
+    def newest(self) -> AccountSnapshot | None:
+        """The newest snapshot of the account, from a pass or the runner."""
+        return self._trusted_positions.newest
 
     @property
     def distrust(self) -> str | None:
@@ -322,6 +328,7 @@ class AccountExecutor:
         found = await self._trusted_positions.poll(self._state.expected(), self._state.order_changes, self._state.sent)
         if self._trusted_positions.newest is not None:
             self._apply_market_states(self._trusted_positions.newest)
+            self._evaluator.collect(self._trusted_positions.newest, is_newest=True)
         return found
 
     def _apply_market_states(self, account: AccountSnapshot) -> bool:

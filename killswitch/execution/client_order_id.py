@@ -14,17 +14,11 @@ from uuid import UUID
 
 from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.backoff import Backoff
-from killswitch.model.venue import ClientIdRule, OrderLife
+from killswitch.model.venue import OWN_HEX_MARK, OWN_LENGTH, OWN_MARK, OWN_SHORTEST, ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9a-z]{20}")
-_MARK = "ks"
-_HEX_MARK = _MARK.encode().hex()
-_PLAIN_LENGTH = 31
-"""Length of an id that contains decision, intent and attempt in plain form."""
-_SHORTEST = 14
-"""Minimum length of an id: shorter ones could collide within a day. No venue's limit is that low."""
 
 
 def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: ClientIdRule = PLAIN) -> str:
@@ -39,10 +33,10 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
         digest = blake2b(decision_id.encode(), digest_size=10).hexdigest()
     origin = f"{digest}{_base36(intent_index, 4)}{_base36(attempt, 5)}"
     match rule.form:
-        case "plain" if rule.longest >= _PLAIN_LENGTH:
-            return _MARK + origin
+        case "plain" if rule.longest >= OWN_LENGTH:
+            return OWN_MARK + origin
         case "plain":
-            return _MARK + _short(origin, rule.longest - len(_MARK))
+            return OWN_MARK + _short(origin, rule.longest - len(OWN_MARK))
         case "hex":
             return "0x" + _hex(origin)
         case "uuid":
@@ -51,25 +45,15 @@ def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: Cli
             return str(UUID(f"{digits[:12]}8{digits[13:16]}a{digits[17:]}"))
 
 
-def is_ours(name: str | None) -> bool:
-    """Whether `name` has the form of an id of this program, under any venue's rule."""
-    if name is None:
-        return False
-    digits = name.lower().removeprefix("0x").replace("-", "")
-    if len(digits) == 32 and digits.startswith(_HEX_MARK):
-        return all(digit in "0123456789abcdef" for digit in digits)
-    return bool(re.fullmatch(rf"{_MARK}[0-9a-z]{{{_SHORTEST - 2},{_PLAIN_LENGTH - 2}}}", name))
-
-
 def _short(origin: str, width: int) -> str:
-    if width < _SHORTEST - len(_MARK):
-        raise ValueError(f"client order ids of {width + len(_MARK)} characters are too short to be unique")
+    if width < OWN_SHORTEST - len(OWN_MARK):
+        raise ValueError(f"client order ids of {width + len(OWN_MARK)} characters are too short to be unique")
     number = int.from_bytes(blake2b(origin.encode(), digest_size=20).digest())
     return _base36(number % 36**width, width)
 
 
 def _hex(origin: str) -> str:
-    return _HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
+    return OWN_HEX_MARK + blake2b(origin.encode(), digest_size=14).hexdigest()
 
 
 def _base36(number: int, width: int) -> str:

@@ -23,6 +23,7 @@ from killswitch.graph.nodes import (
     EquityRule,
     Graph,
     PolicySet,
+    ScopeRule,
     Stage,
     TimerRule,
 )
@@ -40,15 +41,23 @@ from killswitch.graph.resolution.references import (
     of_kind,
 )
 from killswitch.graph.resolution.routes import check_routes, routes
+from killswitch.graph.resolution.strategies import (
+    check_equity,
+    check_strategies,
+    hedge_groups,
+    scope_rule,
+    strategies,
+)
 from killswitch.graph.resolution.triggers import SignalIndex, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
+from killswitch.model.local_time import LocalTime
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
-from killswitch.policy.schema.policy import PolicyDocument
+from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
@@ -133,7 +142,8 @@ def compile_policies(
     graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
-    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), diagnostics
+    found = routes(documents), unwindings(documents), timers(documents), strategies(documents)
+    return PolicySet(content, commit, graphs, *found), diagnostics
 
 
 def compile_loaded(
@@ -163,7 +173,8 @@ def _compiled(
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
     by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
-    declared = Declarations({"CorrelationGroup": by_name}, others)
+    hedges = hedge_groups((*documents, *faulty))
+    declared = Declarations({"CorrelationGroup": by_name, "HedgeGroup": hedges}, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
@@ -171,23 +182,28 @@ def _compiled(
         if isinstance(document.model, PolicyDocument):
             found = findings(document)
             accounts_exist(document.model.spec, documents, others, found)
-            check_currencies(document.model.spec, documents, found)
+            scopes = scope_rule(document.model.spec, everything, others, found)
+            check_currencies(document.model.spec, scopes, documents, found)
             check_reference(document.model.spec, documents, others, found)
             check_idle(document.model.spec, found)
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
             columns, of_positions = SignalIndex(declared), SignalIndex(declared)
             around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
-            graph = _graph(document.model, around, groups, content)
+            graph = _graph(document.model, around, groups, content, scopes)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers):
+    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers, check_strategies):
         diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
 
 
 def _graph(
-    document: PolicyDocument, around: Surroundings, groups: tuple[CorrelationGroupRule, ...], content: str
+    document: PolicyDocument,
+    around: Surroundings,
+    groups: tuple[CorrelationGroupRule, ...],
+    content: str,
+    scopes: ScopeRule,
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
@@ -200,6 +216,7 @@ def _graph(
     compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
+    check_equity(policy, scopes, compiled.values(), around.resets, around.columns, found)
     varied = variants(policy, compiled, stages, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]
@@ -210,6 +227,7 @@ def _graph(
         Graph,
         policy=name,
         digest=content,
+        scope=scopes,
         equity=freeze(policy, EquityRule),
         signals=around.columns.signals,
         position_signals=around.position_columns.signals,
@@ -220,6 +238,8 @@ def _graph(
         groups=groups,
         place=found.place(("metadata", "name")),
         labels=tuple(sorted(document.metadata.labels.items())),
+        variant=policy.variant,
+        is_breaker=isinstance(policy, BreakerSpec),
     )
 
 
@@ -283,6 +303,8 @@ def canonical(value: object) -> str:
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Confirm):
         value = (value.micros, value.ticks)
+    elif isinstance(value, LocalTime):
+        value = str(value)
     elif isinstance(value, Part):
         value = {key: _without_layout(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):

@@ -21,10 +21,12 @@ from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
 from killswitch.policy.schema.policy import Fallback as Fallback
 from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
+from killswitch.policy.schema.strategy import StrategySpec
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
 from killswitch.signals.arguments import Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
+from killswitch.valuation.ownership import StrategyRule as StrategyRule
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
@@ -100,6 +102,27 @@ def is_true(index: int, wanted: bool = True) -> Compare:
     return Compare(">=" if wanted else "<", SignalRead(index), Number(1.0))
 
 
+class AdaptiveRule(Struct, frozen=True):
+    """A threshold that is computed: a quantile of the signal's own past, or a multiple of another signal.
+
+    Times are microseconds. It lies between `floor` and `cap`; `initial` applies until it can be computed.
+    """
+
+    floor: float
+    cap: float
+    initial: float
+    quantile: float | None = None
+    history: int = 0
+    """How far back the quantile looks."""
+    block: int = 0
+    """One sample is the maximum of a block of this length: the window of the signal, 15m if it has none."""
+    times: float | None = None
+    column: int | None = None
+    """The column of the signal that the threshold is a multiple of."""
+    identity: str = ""
+    """What is stored with a computed threshold: after an edit of the trigger it begins again."""
+
+
 class Threshold(Struct, frozen=True):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
@@ -108,10 +131,12 @@ class Threshold(Struct, frozen=True):
     value: float
     written: str
     """Text of the value in the policy: `4.5%`."""
+    adaptive: AdaptiveRule | None = None
+    """How it is computed; then `value` is the initial one."""
 
 
 @frozen_from(
-    ThresholdTrigger, ExpressionTrigger, by_hand=["when", "signal", "is", *ARGUMENTS, *COMPARISONS],
+    ThresholdTrigger, ExpressionTrigger, by_hand=["when", "signal", "is", "warn_at", *ARGUMENTS, *COMPARISONS],
     confirm="confirm.micros", confirm_ticks="confirm.ticks",
 )  # fmt: skip
 class Trigger(Struct, frozen=True):
@@ -130,6 +155,8 @@ class Trigger(Struct, frozen=True):
     place: Place
     rearms: bool = False
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
+    warn_at: tuple[float, ...] = ()
+    """Shares of the threshold at which a warning is sent, ascending."""
 
 
 @frozen_from(schema.Auto, by_hand=["when"], hold="for")
@@ -138,6 +165,10 @@ class AutoReset(Struct, frozen=True):
 
     condition: int
     hold: int
+    at_most: int | None = None
+    """Automatic resets within 24 hours, after which a firing is reset by hand; None: any number."""
+    accept: bool = False
+    """Whether start and peak become the present unit value."""
 
 
 @frozen_from(schema.AttributionRule, source_at_least=("source_at_least", float))
@@ -183,6 +214,14 @@ class Stage(Struct, frozen=True):
     """None only if `on_breach` does not close."""
 
 
+@frozen_from(schema.Disabled)
+class Disabled(Struct, frozen=True):
+    """Why a policy does not fire, and the instant (microseconds) from which it does again."""
+
+    reason: str
+    until: int
+
+
 Stages = tuple[Stage, ...]
 
 RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
@@ -216,17 +255,36 @@ class CorrelationGroupRule(Struct, frozen=True):
     order: int
 
 
-@frozen_from(
-    schema.Scope, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency"
-)
-class ScopeRule(Struct, frozen=True):
-    """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
+frozen_from(
+    StrategySpec, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency",
+    order_prefixes="order_ids",
+)(StrategyRule)  # fmt: skip
 
-    each: Literal["account", "venue", "portfolio"]
+
+@frozen_from(
+    schema.Scope, accounts="match.account", venues="match.venue", markets="match.market", currencies="match.currency",
+    by_hand=["label", "strategy"], symbols="symbol",
+)  # fmt: skip
+class ScopeRule(Struct, frozen=True):
+    """Scopes with a stage machine, of the matching accounts: each account, venue, strategy, symbol or label, or all."""
+
+    each: Literal["account", "venue", "portfolio", "strategy", "symbol", "label"]
     accounts: tuple[str, ...] | None
     venues: tuple[str, ...] | None
     markets: tuple[str, ...] | None
     currencies: tuple[str, ...] | None
+    strategies: tuple[StrategyRule, ...] = ()
+    """With `each: strategy`: which; else empty."""
+    symbols: tuple[str, ...] | None = None
+    """With `each: symbol`: which; None: every symbol that is held or has an order."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """With `each: label`: the accounts that have the label, and its value as the name of a scope: `desk=alpha`."""
+
+    def has_equity(self, scope: str) -> bool:
+        """Whether a scope of this rule has an equity of its own, which is that of whole accounts."""
+        if self.each == "symbol":
+            return False
+        return self.each != "strategy" or any(it.whole for it in self.strategies if f"strategy/{it.name}" == scope)
 
 
 frozen_from(schema.Reference, venues="rates_from", declared="otherwise")(ReferenceCurrency)
@@ -234,6 +292,7 @@ frozen_from(schema.Reference, venues="rates_from", declared="otherwise")(Referen
 
 @frozen_from(
     schema.PolicySpec,
+    schema.BreakerSpec,
     tolerance=("unexplained.tolerance", float),
     flow_grace="unexplained.flow_grace",
     closes_unexplained=("on_unexplained", lambda written: written == "close"),
@@ -258,7 +317,7 @@ class EquityRule(Struct, frozen=True):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-@frozen_from(schema.PolicySpec, by_hand=["triggers", "stages", "variants"])
+@frozen_from(schema.PolicySpec, schema.BreakerSpec, by_hand=["triggers", "stages", "variant", "variants", "breaker"])
 class Graph(Struct, frozen=True):
     """One policy, compiled."""
 
@@ -282,6 +341,10 @@ class Graph(Struct, frozen=True):
     """Selected variant of the policy; None: the triggers as written."""
     labels: tuple[tuple[str, str], ...] = ()
     """The policy's labels, sorted by key."""
+    disabled: Disabled | None = None
+    """Why and until when it does not fire; None: it is on."""
+    is_breaker: bool = False
+    """Whether it is a circuit breaker: a policy with a single stage."""
 
 
 class PolicySet(Struct, frozen=True):
@@ -296,6 +359,8 @@ class PolicySet(Struct, frozen=True):
     """Unwindings, by name."""
     timers: tuple[TimerRule, ...] = ()
     """Dead-man switches, by name; an account has at most one."""
+    strategies: tuple[StrategyRule, ...] = ()
+    """Strategies, by name: what belongs to each."""
 
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}

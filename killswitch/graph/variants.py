@@ -16,7 +16,7 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Severity
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import Override, PolicyDocument, PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy, Override, PolicyDocument
 from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger
 from killswitch.policy.yaml.source_map import Path
 
@@ -49,7 +49,7 @@ def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]
     return found
 
 
-def variants(policy: PolicySpec, base: Compiled, stages: Sequence[Stage], around: Surroundings) -> dict[str, Compiled]:
+def variants(policy: AnyPolicy, base: Compiled, stages: Sequence[Stage], around: Surroundings) -> dict[str, Compiled]:
     """Compile the triggers of every variant; faults of a variant that the policy does not have are reported for it.
 
     `base`: the policy's own triggers, in order. `stages`: its stages in the order written.
@@ -84,7 +84,7 @@ def variants(policy: PolicySpec, base: Compiled, stages: Sequence[Stage], around
 
 
 def _valid_overrides(
-    written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
+    written: Mapping[str, Override], path: Path, policy: AnyPolicy, compiled: Compiled, found: Findings
 ) -> dict[str, Override]:
     """The valid overrides; invalid ones are reported."""
     valid = {}
@@ -101,7 +101,7 @@ def _valid_overrides(
     return valid
 
 
-def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _compares_alike(override: Override, path: Path, policy: AnyPolicy, found: Findings) -> bool:
     """Whether an override has the comparison of its trigger; an expression has no threshold to override."""
     written = policy.triggers[str(path[-1])]
     key = next((each for each in COMPARISONS if getattr(override, each) is not None), None)
@@ -118,7 +118,7 @@ def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: F
     return own == key
 
 
-def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:
+def _overridden(policy: AnyPolicy, name: str, override: Override) -> Part:
     overrides = {key: value for key, value in override if value is not None}
     return _with(policy.triggers[name], **overrides)
 

@@ -32,7 +32,7 @@ from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
-from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left
+from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_held, positions_left
 from killswitch.incident.record.remarks import remarks
 from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import timeline
@@ -64,12 +64,13 @@ def incident_of(
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
     unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
+    currencies = dict.fromkeys((each.account for each in found.positions), found.money.currency)
     found = replace(
         found,
         as_of=as_of,
         lasted=duration_text(as_of - found.opened_at),
         doubts=_missing_facts(recorded, note, found.course),
-        remarks=remarks(found, hops, unsent),
+        remarks=remarks(found, hops, unsent, currencies),
     )
     return replace(
         found,
@@ -118,6 +119,7 @@ def _recorded_facts(
         positions=closed,
         exposures=tuple(exposure for each in results for exposure in each.exposures),
         swept=whole_book_accounts,
+        held=positions_held(recorded, closed),
     )  # fmt: skip
     closed_at = _closed_at(found, recorded)
     suspicions = [read_decision(store, decision) for decision in incident.suspicions]

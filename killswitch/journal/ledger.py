@@ -37,6 +37,13 @@ class PositionLedger(Struct):
     """Orders in `outstanding` of unknown status that no target waits for."""
     abandoned: set[str] = field(default_factory=set)
     """Orders whose status will never be known."""
+    filled_orders: set[str] = field(default_factory=set)
+    """Venue ids of the orders that have filled."""
+    last_filled: str | None = None
+    """Venue id of the order that filled last; None if it is unknown, and after a further order until that has filled.
+
+    What the venue fills after it is not contained in `anchor`.
+    """
 
     def apply(self, entry: Entry, decided: Decimal) -> None:
         """Apply one journal entry about this position.
@@ -54,16 +61,12 @@ class PositionLedger(Struct):
             case OrderSending():
                 if not self.outstanding:
                     self.anchor = known(entry.position)
+                self.last_filled = None
                 self.detached.discard(name)
                 amount = known(entry.amount)
                 self.outstanding[name] = decided if amount is None else amount
             case Filled():
-                # Each order counts once; an unreadable fill counts as a full fill.
-                sent = self.outstanding.pop(name, None)
-                if sent is not None:
-                    done = entry.worst_case_fill(sent)
-                    self.closed += done
-                    self.anchor = None if self.anchor is None else self.anchor - done
+                self._apply_fill(entry, name)
             case Rejected() | Absent():
                 self.outstanding.pop(name, None)
             case OrderDetached() if name in self.outstanding:
@@ -74,9 +77,24 @@ class PositionLedger(Struct):
                 self.outstanding[name] = decided
                 self.detached.add(name)
 
-    def assumed(self, shown: Decimal) -> Decimal:
-        """Lower bound of the position: the smaller of what the venue shows and what our fills leave."""
-        return shown if self.anchor is None else min(shown, self.anchor)
+    def _apply_fill(self, entry: Filled, name: str) -> None:
+        """Each order counts once; an unreadable fill counts as a full fill."""
+        if entry.order is not None:
+            self.filled_orders.add(entry.order)
+        sent = self.outstanding.pop(name, None)
+        if sent is None:
+            return
+        done = entry.worst_case_fill(sent)
+        self.closed += done
+        self.anchor = None if self.anchor is None else self.anchor - done
+        self.last_filled = entry.order if done else self.last_filled
+
+    def assumed(self, shown: Decimal, grown: Decimal = ZERO) -> Decimal:
+        """Lower bound of the position: the smaller of what the venue shows and what our fills leave.
+
+        `grown`: what the venue's fills of others have surely added since.
+        """
+        return shown if self.anchor is None else min(shown, self.anchor + grown)
 
     def remaining(self, before: Decimal) -> Decimal:
         """The position that remains by the reported fills; `before` while nothing is known.
@@ -85,14 +103,16 @@ class PositionLedger(Struct):
         """
         return before if self.anchor is None else self.anchor
 
-    def closable(self, shown: Decimal, *, is_capped_by_venue: bool = False) -> Decimal:
-        """Contracts that no order in flight can still close, in the worst case.
+    def closable(self, shown: Decimal, grown: Decimal = ZERO, *, is_capped_by_venue: bool = False) -> Decimal:
+        """Contracts that no order in flight can still close, in the worst case; `grown` as in `assumed`.
 
         `is_capped_by_venue`: the venue prevents the next order from closing more than the position, so orders of
         unknown status do not reduce the result.
         """
         ignored = self.detached if is_capped_by_venue else ()
-        return self.assumed(shown) - sum((it for name, it in self.outstanding.items() if name not in ignored), ZERO)
+        return self.assumed(shown, grown) - sum(
+            (it for name, it in self.outstanding.items() if name not in ignored), ZERO
+        )
 
     @property
     def is_waiting(self) -> bool:

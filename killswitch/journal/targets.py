@@ -71,6 +71,8 @@ class PositionTarget(Struct, dict=True):
     band: Decimal | None = None
     urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
     """Of two targets of equal size on one position, the one with the smaller value acts."""
+    is_own_part: bool = False
+    """Whether others own the rest of the position: no more than was decided is closed, whatever the venue shows."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
     state: TargetState = TargetState.READY
@@ -207,6 +209,8 @@ class PositionTarget(Struct, dict=True):
         shows, orders may cover it. After the third, once they are canceled, they were not the reason. They are looked
         for again after the fourth refusal, the eighth, and so on.
         """
+        if self.is_own_part:
+            return False  # the orders may be another strategy's, and are not cancelled for this close
         locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
         return self.refusal == "blocked_by_order" or locked or self.flat_refusals in _COVERED
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -125,9 +126,37 @@ def read_book(path: Path) -> BacktestBook:
         lines = []
         for fault in error.errors():
             where = ".".join(str(part) for part in fault["loc"])
-            text = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}{_place(written, fault['loc'])}: {where + ': ' if where else ''}{text}")
+            lines.append(f"{path}{_place(written, fault['loc'])}: {where + ': ' if where else ''}{_reason(fault)}")
         raise BookError("\n".join(lines)) from error
+
+
+_REASONS = {
+    "missing": "is missing",
+    "tuple_type": "a list is needed",
+    "model_type": "keys with values are needed",
+    "dict_type": "keys with values are needed",
+    "string_type": "a text is needed",
+    "decimal_type": "a number is needed",
+    "decimal_parsing": "a number is needed",
+    "finite_number": "a finite number is needed",
+    "greater_than": "a number above 0 is needed",
+    "literal_error": "one of {expected} is needed",
+}
+"""Kind of a mistake in pydantic → the reason in words."""
+_KEYS: dict[str, type[_Part]] = {
+    "name": BacktestBook, "accounts": BookAccount, "positions": BookPosition,
+}  # fmt: skip
+"""The list that a part of a book is an entry of → what the part is; the book itself has a name."""
+
+
+def _reason(fault: ErrorDetails) -> str:
+    """Return what is wrong and what is needed, in words."""
+    if fault["type"] == "extra_forbidden":
+        lists = [part for part in fault["loc"][:-1] if isinstance(part, str)]
+        known = ", ".join(_KEYS[lists[-1] if lists else "name"].model_fields)
+        return f"unknown key; known keys: {known}"
+    text = _REASONS.get(fault["type"])
+    return fault["msg"].removeprefix("Value error, ") if text is None else text.format(**fault.get("ctx", {}))
 
 
 def _parse(path: Path) -> object:

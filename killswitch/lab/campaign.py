@@ -11,8 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_bool
-from threading import Thread
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from msgspec import Struct
 
@@ -23,6 +22,7 @@ from killswitch.lab.families import FamilyBook
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.render.formats import count_of
+from killswitch.worker import Worker
 
 STAGED: Final = "staged"
 NONE: Final = "none"
@@ -250,11 +250,11 @@ def _begin(campaign: Campaign, halt: Any) -> None:
     """
     global _worker, _parts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_the_first, daemon=True).start()
+    Worker("first process", _end_with_the_first).wake()
     _worker, _parts = _PartRunner(campaign, lambda: bool(halt.value)), campaign.parts
 
 
-def _end_with_the_first() -> None:
+def _end_with_the_first() -> NoReturn:
     """End a worker whose first process was killed; otherwise it would wait forever."""
     first = multiprocessing.parent_process()
     assert first is not None  # a worker has a parent

@@ -124,6 +124,7 @@ class Matching:
             fee_currency=account.currency if bridge is None else base_asset(bridge.instrument.symbol),
             realized_pnl=realized,
             cause=cause,
+            client_order_id=order.request.client_order_id if order else None,
         )
         account.fills.add(fill)
         if cause == "trade":

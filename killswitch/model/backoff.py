@@ -21,3 +21,7 @@ class Backoff(Struct, frozen=True):
         if failures <= 0:
             return 0.0
         return min(self.longest, self.first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+
+    def longer(self, pause: float) -> float:
+        """The pause after `pause`, where a stored pause takes the place of a count of failures."""
+        return min(self.longest, 2.0 * pause)

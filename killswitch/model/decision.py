@@ -27,6 +27,7 @@ from killswitch.model.effects import (
 from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
 from killswitch.model.effects import LockOrder as LockOrder
+from killswitch.model.effects import OwnClose as OwnClose
 from killswitch.model.snapshot import Instant, Residual
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
@@ -92,13 +93,14 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
 
     `max_orders_per_minute` spaces the decision's orders evenly on each account; `pause` is the seconds between two
     slices of one position. Without a ladder every order is a market order; without a rate, orders are sent as fast as
-    the venue allows.
+    the venue allows. `is_sliced`: liquidity bounds the size of each order.
     """
 
     name: str
     ladder: tuple[Rung, ...] = ()
     max_orders_per_minute: int | None = None
     pause: float | None = None
+    is_sliced: bool = False
 
 
 def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
@@ -222,6 +224,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     """A message for operators that is not a decision.
 
     `at_once`: it differs from earlier notices of its kind, so that it is sent separately and not grouped with them.
+    `title`: what kind of thing it is about, in a few words; empty: `kind` says it.
     """
 
     as_of: Instant
@@ -232,6 +235,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     text: str
     subject: str | None = None
     at_once: bool = False
+    title: str = ""
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 

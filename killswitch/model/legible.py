@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final
 
 CUT: Final = "…"
@@ -24,3 +25,12 @@ def shortened(text: str, most: int) -> str:
 def one_line(text: str) -> str:
     """`text` on one line, safe for terminals: line breaks and other control characters are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+STORE_OPTION: Final = "--store STORE"
+"""What a command in a text has where its writer does not know the store."""
+
+
+def with_store(text: str, store: str) -> str:
+    """The text with `store` in its commands; unchanged where it is empty, that is, unknown."""
+    return text.replace(STORE_OPTION, shlex.join(("--store", store))) if store else text

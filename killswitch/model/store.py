@@ -88,6 +88,14 @@ ALERTS = "alerts"
 """The live blob with the state of the alerts (`killswitch.engine.alerts`)."""
 LOCKED_BOOKS = "locked_books"
 """The live blob with the books of locked accounts (`killswitch.planning.lock_breach`)."""
+FLAGS = "flags"
+"""The live blob with the flags that operators have set (`killswitch.model.flags`)."""
+HEARTBEAT = "heartbeat/"
+"""How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.tick_inputs`)."""
+OWN_QUANTITIES = "own_quantities"
+"""The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
+BREACH_ANSWERS = "breach_answers"
+"""The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
 
 class TickRecord(Struct, frozen=True):
@@ -108,7 +116,7 @@ class TickRecord(Struct, frozen=True):
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
-    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`."""
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`."""
     trim: HistoryTrim | None = None
     """None where no sample is kept for longer than other rows."""
 
@@ -293,6 +301,9 @@ class Store(Journal, Outbox, Protocol):
         """Replace a small named blob that `status` reads (last tick, health)."""
 
     def live(self, name: str) -> bytes | None: ...
+
+    def live_under(self, prefix: str) -> Mapping[str, bytes]:
+        """The live blobs whose names begin with `prefix`, without it; with what other processes have written."""
 
     def leave_sign_of_life(self, blob: bytes) -> None:
         """Answer probes of this process with `blob`, without the store; does nothing where nobody can reach it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -133,6 +134,31 @@ class ClientIdRule(Struct, frozen=True):
 
     form: Literal["plain", "hex", "uuid"] = "plain"
     longest: int = 32
+
+
+OWN_MARK: Final = "ks"
+"""How every plain client order id of this program begins."""
+OWN_HEX_MARK: Final = OWN_MARK.encode().hex()
+OWN_LENGTH: Final = 31
+"""Length of an id that contains decision, intent and attempt in plain form."""
+OWN_SHORTEST: Final = 14
+"""Minimum length of an id: shorter ones could collide within a day. No venue's limit is that low."""
+_OWN_ID: Final = re.compile(rf"{OWN_MARK}[0-9a-z]{{{OWN_SHORTEST - 2},{OWN_LENGTH - 2}}}")
+
+
+def decision_in(name: str) -> str | None:
+    """The decision that an id of this program contains; None for a form that contains only a digest."""
+    return name[len(OWN_MARK) :][:20] if len(name) == OWN_LENGTH and name.startswith(OWN_MARK) else None
+
+
+def is_ours(name: str | None) -> bool:
+    """Whether `name` has the form of a client order id of this program, under any venue's rule."""
+    if name is None:
+        return False
+    digits = name.lower().removeprefix("0x").replace("-", "")
+    if len(digits) == 32 and digits.startswith(OWN_HEX_MARK):
+        return all(digit in "0123456789abcdef" for digit in digits)
+    return bool(_OWN_ID.fullmatch(name))
 
 
 class OrderLife(Struct, frozen=True):

@@ -24,12 +24,13 @@ from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
+from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock"]
+OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag"]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -67,11 +68,15 @@ def operator_event(
     restated_as: ChangeCause | None = None,
     lock: LockMode | None = None,
     until: datetime | None = None,
+    flag: str | None = None,
+    is_set: bool | None = None,
 ) -> Event:
     """The event of an operator command issued at `at`."""
+    begins = FLAG_CHANGE if kind == "flag" else "hand-"
     return Event(
-        id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until,
+        id=f"{begins}{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
+        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until, flag=flag,
+        is_set=is_set,
     )  # fmt: skip
 
 
@@ -116,6 +121,13 @@ def require_scope(scope: str | None, known: set[str]) -> None:
 def closable_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
     """The scopes that `ksctl close` accepts, for accounts by name and venue."""
     return {"portfolio"} | {scope for name, venue in accounts for scope in (f"account/{name}", f"venue/{venue}")}
+
+
+def require_lockable(scope: str | None, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`, or a symbol: any may be locked, also before it is held."""
+    kind, _, symbol = (scope or "").partition("/")
+    if kind != "symbol" or not symbol:
+        require_scope(scope, known)
 
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
@@ -200,6 +212,7 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "apply": _applies,
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it
+    "flag": lambda _event: lambda _decision: False,
 }
 
 

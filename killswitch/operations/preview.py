@@ -17,7 +17,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
-from killswitch.model.store import LOCKED_BOOKS, Store
+from killswitch.model.store import Store
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
@@ -106,7 +106,7 @@ def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, s
         return interpreter, "no store: only this snapshot, so windows are partly known"
     unfinished = [stored.decision for stored in store.unfinished()]
     past = [stored.decision for stored in store.decisions(REMEMBERED)]
-    interpreter.restore(store.states(), store.rows, unfinished, past, locked_books=store.live(LOCKED_BOOKS))
+    interpreter.restore(store.states(), store.rows, unfinished, past, live=store.live)
     return interpreter, "the runner's store"
 
 

@@ -18,15 +18,17 @@ from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.lock_reader import read_file, read_lock
 from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Cause, Decision, Notice
+from killswitch.model.flags import Flag, Flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, Residual
-from killswitch.model.store import ALERTS, Lease, RouteCount, Store
+from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import live_by_sign
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.tick_inputs import last_heartbeats
 
 STATUS_FORMAT = "killswitch.status/v1"
 
@@ -122,6 +124,15 @@ class ActiveAlert(Struct, frozen=True):
     text: str
 
 
+class HeartbeatView(Struct, frozen=True):
+    """The last heartbeat of a bot. Its age counts from `counts_from`, the last one with new progress."""
+
+    name: str
+    at: datetime
+    counts_from: datetime
+    progress: int | None
+
+
 class StoreStatus(Struct, frozen=True):
     """Everything that `ksctl status` shows. `view` is null if no runner has ticked on this store."""
 
@@ -145,9 +156,14 @@ class StoreStatus(Struct, frozen=True):
     """What is wrong and was notified, the oldest first."""
     policy_files: Literal["as loaded", "changed", "broken"] | None = None
     """Whether the policy files are those of the last run: `changed` ones compile. Null where no runner has ticked."""
+    flags: tuple[Flag, ...] = ()
+    """The flags of operators that are in force."""
+    heartbeats: tuple[HeartbeatView, ...] = ()
+    """The last heartbeat of each name that was ever sent."""
     format: str = STATUS_FORMAT
 
 
+_DECODE_FLAGS = msgspec.json.Decoder(Flags).decode
 encode_status = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -184,6 +200,8 @@ def store_status(
             ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
         ),
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
+        flags=_flags(store, tick_now or now),
+        heartbeats=_heartbeats(store),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),
@@ -192,6 +210,16 @@ def store_status(
             *(lock.reason for lock in locks if lock.scope is None),
         ),
     )
+
+
+def _flags(store: Store, now: datetime) -> tuple[Flag, ...]:
+    found = decoded(_DECODE_FLAGS, store.live(FLAGS))
+    return () if found is None else found.without_expired(now)[0].in_force
+
+
+def _heartbeats(store: Store) -> tuple[HeartbeatView, ...]:
+    found = last_heartbeats(store).items()
+    return tuple(HeartbeatView(name, each.at, each.moved_at, each.progress) for name, each in found)
 
 
 def _remaining(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:

@@ -54,6 +54,7 @@ def of_scope(status: StoreStatus, scope: str) -> StoreStatus:
         closings=tuple(each for each in status.closings if each.account in names),
         by_hand=tuple(each for each in status.by_hand if each.scope in scopes),
         suspicions=tuple(each for each in status.suspicions if each.scope in scopes),
+        flags=tuple(each for each in status.flags if each.scope in scopes),
         pending=tuple(each for each in status.pending if (each.scope or "portfolio") in scopes),
         notices=tuple(each for each in status.notices if each.scope in scopes),
     )

@@ -7,30 +7,33 @@ nothing but cost. Only the end of the breach or of the lock ends the answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.graph.actions.close import whole_close
 from killswitch.graph.nodes import BreachRule, PolicySet, RankingRule, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.backoff import Backoff
 from killswitch.model.decision import Decision, with_effects
 from killswitch.model.effects import Effect, Orders
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
+from killswitch.model.store import DamagedStateError
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.lock_breach import LockBreach
+from killswitch.planning.lock_breach import BreachAnswer, LockBreach
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.stage_decision import book_change, joined, new_decision
 from killswitch.planning.targets.ranking import candidates, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.render.formats import money
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 
 FIRST_PAUSE = SECOND
 QUIET = 10 * MINUTE
@@ -38,23 +41,37 @@ QUIET = 10 * MINUTE
 _BY_LOSS = RankingRule("default", "normalised", (("loss", 1.0),), 0)
 
 
-class Answers(Struct, frozen=True):
-    """The answers so far to the breaches of one lock on one account. Times in microseconds.
+class Answer(Struct, frozen=True):
+    """One answer: when it was decided, what its orders have cost so far, and the positions that it closes."""
 
-    `costs`: id of an answer → its time, and what its orders have cost so far.
+    at: int
+    cost: Decimal
+    positions: tuple[PnlKey, ...]
+
+
+class Answers(Struct, frozen=True):
+    """The answers so far to the breaches of the lock of `decision` on `account`. Times in microseconds.
+
+    `made`: id → each answer of the last hour.
     """
 
+    decision: str
+    account: str
     seen: int
     """The newest snapshot with a breach."""
     next: int
     """The next answer may be made from then on."""
     pause: int
     """The pause after the next answer."""
-    costs: Mapping[str, tuple[int, Decimal]] = {}
+    made: Mapping[str, Answer] = {}
 
     def cost_since(self, start: int) -> Decimal:
         """The known cost of the answers since `start`."""
-        return sum((cost for at, cost in self.costs.values() if at >= start), ZERO)
+        return sum((each.cost for each in self.made.values() if each.at >= start), ZERO)
+
+    def closing(self, working: Collection[str]) -> frozenset[PnlKey]:
+        """The positions that answers among the decisions `working` still close."""
+        return frozenset(key for id_, each in self.made.items() if id_ in working for key in each.positions)
 
 
 class BreachAnswers:
@@ -69,6 +86,28 @@ class BreachAnswers:
             if stage.on_breach != "page"
         }
         self._answers: dict[tuple[str, str], Answers] = {}
+        self._stored: tuple[Answers, ...] = ()
+
+    @property
+    def declared(self) -> dict[tuple[str, str], BreachAnswer]:
+        """Policy and stage → what the stage declares, if that is more than a page."""
+        return {key: stage.on_breach for key, stage in self._stages.items()}
+
+    def restore(self, blob: bytes | None) -> None:
+        """Restore the answers of an earlier run: pauses and costs go on. DamagedStateError if they are damaged."""
+        try:
+            stored = _DECODER.decode(blob) if blob else ()
+        except (MsgspecError, ValueError) as error:
+            raise DamagedStateError(f"the stored answers to breaches of locks cannot be read ({error})") from error
+        self._answers, self._stored = {(each.decision, each.account): each for each in stored}, stored
+
+    def changed(self) -> bytes | None:
+        """The answers, as JSON; None if they are as at the last call."""
+        answers = tuple(self._answers.values())
+        if answers == self._stored:
+            return None
+        self._stored = answers
+        return _ENCODER.encode(answers)
 
     def plan(
         self, breaches: Iterable[LockBreach], snapshot: Snapshot, now: int, instruments: Instruments
@@ -85,19 +124,19 @@ class BreachAnswers:
             stage = self._stages.get((lock.policy, lock.stage or ""))
             if stage is None:
                 continue
-            before = self._answers.get(key)
-            answers = Answers(now, now, FIRST_PAUSE) if before is None else replace(before, seen=now)
+            answers = replace(self._answers.get(key, Answers(*key, now, now, FIRST_PAUSE)), seen=now)
             longest, expense = _longest_pause(stage.breach, answers, found[0], now)
             dear += [] if expense is None else [expense]
-            decision = None
-            is_due = now >= answers.next or _is_above_ceiling(stage.breach, found)
-            if is_due and answers.costs.keys().isdisjoint(working):  # a close continues until its target is reached
-                decision = self._answer(stage, found, snapshot, now, instruments)
+            decision, closing = None, answers.closing(working)  # a close continues until its target is reached
+            left = [each for each in found if each.excess > ZERO and each.key not in closing]
+            if left and (now >= answers.next or _is_above_ceiling(stage.breach, found)):
+                decision = self._answer(stage, left, snapshot, now, instruments)
             if decision is not None:
                 decisions.append(decision)
                 pause = longest if expense is not None else min(answers.pause, longest)
-                costs = {**answers.costs, decision.id: (now, ZERO)}
-                answers = replace(answers, next=now + pause, pause=min(2 * pause, longest), costs=costs)
+                pauses = Backoff(FIRST_PAUSE, longest)
+                made = {**answers.made, decision.id: Answer(now, ZERO, tuple(each.key for each in left))}
+                answers = replace(answers, next=now + pause, pause=int(pauses.longer(pause)), made=made)
             self._answers[key] = answers
         return decisions, Alerts(tuple(dear))
 
@@ -107,7 +146,11 @@ class BreachAnswers:
         self._answers = {
             key: replace(
                 each,
-                costs={id_: (at, paid.get(id_, cost)) for id_, (at, cost) in each.costs.items() if now - at < HOUR},
+                made={
+                    id_: replace(answer, cost=paid.get(id_, answer.cost))
+                    for id_, answer in each.made.items()
+                    if now - answer.at < HOUR
+                },
             )
             for key, each in self._answers.items()
             if now - each.seen < QUIET or each.cost_since(now - HOUR)
@@ -125,7 +168,7 @@ class BreachAnswers:
         """
         lock, account = found[0].under, found[0].account
         view = ScopeView(now, snapshot.scheduled, (account,), instruments, None)
-        opened = {each.key: each.more for each in found} if stage.on_breach == "close" else {}
+        opened = {each.key: each.excess for each in found} if stage.on_breach == "close" else {}
         targets = [
             SelectedTarget(each, each.candidate.position.contracts - opened[each.candidate.key])
             for each in rank(_BY_LOSS, candidates(view, None))
@@ -134,7 +177,7 @@ class BreachAnswers:
         rule = self._unwinding_of(stage)
         unwound = unwind(view, targets, rule)
         effects: tuple[Effect, ...] = (Orders(unwound.intents), cancels(view, "entry"))
-        what = ", ".join(f"{each.more} {each.row.symbol} {each.row.side}" for each in found)
+        what = ", ".join(f"{each.excess} {each.row.symbol} {each.row.side}" for each in found)
         record = replace(
             new_decision(self._policies, lock.policy, lock.scope, f"breach/{lock.decision}/{account.account}", now),
             kind="breach",
@@ -166,7 +209,7 @@ def _is_above_ceiling(rule: BreachRule | None, found: Sequence[LockBreach]) -> b
     """Whether what others opened is above the declared fraction of the equity; true while either is unknown."""
     if rule is None:
         return False
-    equity, values = found[0].account.equity, [each.value for each in found]
+    equity, values = found[0].account.equity, [each.value(each.excess) for each in found]
     known = [value for value in values if value is not None]
     if equity is None or not sane(equity) or equity <= ZERO or len(known) < len(values):
         return True
@@ -187,3 +230,7 @@ def _longest_pause(rule: BreachRule | None, answers: Answers, breach: LockBreach
     )
     group = NoticeGroup(breach.under.policy, breach.under.scope)
     return rule.pause, Alert(f"breach-cost/{name}", "page", text, group, measure=None)
+
+
+_DECODER = msgjson.Decoder(tuple[Answers, ...])
+_ENCODER = msgjson.Encoder(decimal_format="string")

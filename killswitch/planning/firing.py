@@ -14,6 +14,7 @@ from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, ProcessExit, of_kind
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
+from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import Proposal, joined, propose
@@ -43,6 +44,7 @@ def fire(
     second: RereadData,
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
+    owners: Owners,
 ) -> tuple[list[Decision], list[Notice]]:
     """Fire the highest stage that is corroborated and selects positions; what keeps each other one is an alert.
 
@@ -64,7 +66,7 @@ def fire(
             if not fired_earlier:
                 continue
         last = with_last_positions(view, last_known)
-        proposal = propose(evaluator, stage, last.view, policies, last.replaced)
+        proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
         if proposal.is_partial or proposal.is_held_back:
             decisions, why = _fire_partly(evaluator, last, proposal, before, fired_earlier=fired_earlier)
             made += decisions
@@ -84,6 +86,7 @@ def fire(
         decision = last.remarked(
             with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
         )
+        evaluator.count_today(proposal.counted, view.as_of)
         evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
         evaluator.fired(decision.id)
         return [*made, decision], issued
@@ -96,6 +99,7 @@ def is_still_held_back(
     view: ScopeView,
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
+    owners: Owners,
 ) -> bool:
     """Whether the stage has fired, and its `where` is true for no position in this snapshot either.
 
@@ -104,7 +108,7 @@ def is_still_held_back(
     if not evaluator.has_not_fired(stage.name, _HELD_BACK):
         return False
     last = with_last_positions(view, last_known)
-    proposal = propose(evaluator, stage, last.view, policies, last.replaced)
+    proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
     return proposal.is_held_back and not proposal.is_partial
 
 
@@ -140,6 +144,7 @@ def _fire_partly(
     if not is_new:
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
+    evaluator.count_today(proposal.counted, now)
     evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued

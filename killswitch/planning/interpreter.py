@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,21 +17,33 @@ from killswitch.engine.step import bits, reset
 from killswitch.graph.nodes import Graph, PolicySet, Stages
 from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.flags import Flag
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import IN_PROGRESS, Event, Instrument, Snapshot
-from killswitch.model.store import HistoryRow, HistoryTrim, MachineState
+from killswitch.model.store import (
+    BREACH_ANSWERS,
+    FLAGS,
+    LOCKED_BOOKS,
+    OWN_QUANTITIES,
+    HistoryRow,
+    HistoryTrim,
+    MachineState,
+)
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
+from killswitch.planning.exposures import BookExposures, Exposures
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
+from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
-from killswitch.planning.scopes.compiled_policy import view_of
+from killswitch.planning.owners import Owners
+from killswitch.planning.scopes.compiled_policy import part_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
@@ -41,18 +53,23 @@ from killswitch.planning.targets.merge import Targets, have_common_position, lea
 from killswitch.planning.unreachable import stages_due
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
-ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None]
-"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, and the currency."""
+ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None, BookPart | None]
+"""What a view of a snapshot depends on: the indexes of its accounts, their maximum age, the currency, and the part of
+their books."""
 
 
 class Outcome(Struct, frozen=True):
-    """Result of a tick: decisions, notices of what has happened, and what is wrong now."""
+    """Result of a tick: decisions, notices of what has happened, and what is wrong now.
+
+    `paged`: the ids of the suspicions whose falls a page was about.
+    """
 
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
     alerts: Alerts = NO_ALERTS
+    paged: frozenset[str] = frozenset()
 
 
 NO_OUTCOME = Outcome()
@@ -82,9 +99,12 @@ class Interpreter:
         self._active: dict[str, Targets] = {}
         self._seen_events: dict[str, int] = {}
         self._commands = OperatorCommands(policies)
+        self._flags = OperatorFlags(policies)
         self._hedging = HedgePlanner(policies, armed)
-        self._breaches = LockBreaches()
         self._answers = BreachAnswers(policies)
+        self._owners = Owners(policies.strategies)
+        self._breaches = LockBreaches(self._answers.declared)
+        self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
 
     def restore(
@@ -94,13 +114,13 @@ class Interpreter:
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
         outage: tuple[int, int] | None = None,
-        locked_books: bytes | None = None,
+        live: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         """Restore stored state; the state of a scope is used when the scope is first seen.
 
         `active`: decisions whose closing is unfinished; their targets count while snapshots show that they are worked
         on. `past`: the newest decisions, so that nothing is hedged and no plan applied twice. `outage`: start and end,
-        in microseconds, of the time without measurements. `locked_books`: what `locked_books()` returned last.
+        in microseconds, of the time without measurements. `live`: the stored blob of a name of `live()`.
         """
         self._evaluators.restore(states, rows, outage)
         unfinished = tuple(active)
@@ -108,7 +128,10 @@ class Interpreter:
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
         self._commands.restore(past, outage)
-        self._breaches.restore(locked_books, (*past, *unfinished))
+        self._flags.restore(live(FLAGS), outage)
+        self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
+        self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
+        self._answers.restore(live(BREACH_ANSWERS))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
@@ -122,12 +145,13 @@ class Interpreter:
         now = self._now = to_micros(snapshot.as_of)
         self._remember_instruments(snapshot)
         self._keep_active_targets(snapshot)
-        facts = self._facts = self._facts.next(now, snapshot.accounts)
-        self._commands.observe(facts)
         events = self._new_events(snapshot) if snapshot.events else ()
+        issued = self._flags.observe(events, now)
+        facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
+        facts.ownership = self._owners.observe(snapshot, now)
+        self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
-        issued: list[Notice] = []
         views: dict[ViewKey, ScopeView] = {}
         for evaluator, places in self._evaluators.in_snapshot(snapshot, now):
             view = _shared_view(views, evaluator, snapshot, facts, places)
@@ -155,12 +179,13 @@ class Interpreter:
             answered = {notice.subject for notice in issued}
             unanswered = (each for each in events if each.kind == "restate" and each.id not in answered)
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
+        issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         if events or self._commands.unfinished:
-            commanded, more = self._commands.apply(events, snapshot, now, self._instruments)
-            decisions += commanded
-            issued += more
+            commanded = self._commands.apply(events, snapshot, now, self._instruments)
+            decisions += commanded.decisions
+            issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        is_breached = self._breaches.observe(snapshot)
+        is_breached = self._breaches.observe(snapshot, self._instruments)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
@@ -194,11 +219,17 @@ class Interpreter:
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
-        stages, no_longer = stages_due(evaluator, view, moved.eligible)
+        is_disabled = evaluator.compiled.is_disabled(view.as_of)
+        evaluator.near = notices.recoveries_used_up(evaluator)
+        if evaluator.compiled.warns and not is_disabled:
+            evaluator.near += notices.warnings(evaluator, view.as_of)
+        stages, no_longer = stages_due(evaluator, view, () if is_disabled else moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         known = self._commands.last_known
-        stages = tuple(s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known))
+        stages = tuple(
+            s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
+        )
         evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
@@ -242,8 +273,9 @@ class Interpreter:
             evaluator.state = replace(evaluator.state, waiting=None)
             return decisions, issued
         decisions.append(reset_record(evaluator, now, self._policies, event))
-        evaluator.state = reset()
-        evaluator.history.rebase(accept=event is not None)
+        accepts = event is not None or evaluator.resets_accepting()
+        evaluator.state = reset(evaluator.state, now, automatic=event is None)
+        evaluator.history.rebase(accept=accepts)
         return decisions, issued
 
     def _reset_orphans(self, event: Event, now: int) -> tuple[list[Decision], list[Notice]]:
@@ -271,9 +303,12 @@ class Interpreter:
         fired: list[Decision] = []
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
-            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known)
+            made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
+            for each in made:
+                self._owners.plan(each)
             issued += why
+        self._owners.forget_planned()
         answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
         decisions = tuple(each for each in merged if each.kind != "breach" or each.effects)
@@ -289,15 +324,27 @@ class Interpreter:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
+                self._owners.remember(decision)
         self._breaches.acted(decisions)
-        return Outcome(decisions, tuple(issued), alerts + self._breaches.alerts + of_answers + self._alerts())
+        alerts = alerts + self._breaches.alerts + of_answers + self._alerts()
+        return Outcome(decisions, tuple(issued), alerts, self._paged(decisions))
+
+    def _paged(self, decisions: Iterable[Decision]) -> frozenset[str]:
+        falls = {(each.policy, each.scope): (each.id, each.fell_at) for each in decisions if each.fell_at is not None}
+        scopes = (
+            (evaluator, falls.get((evaluator.policy, evaluator.scope))) for evaluator in self._evaluators if falls
+        )
+        return frozenset(fall[0] for evaluator, fall in scopes if fall and evaluator.has_paged(to_micros(fall[1])))
 
     def _alerts(self) -> Alerts:
         """What is wrong with the triggers and stages of every scope."""
         return together(
             evaluator.alerts
             for evaluator in self._evaluators
-            if evaluator.unknown is not NO_ALERTS or evaluator.unfired or evaluator.state.waiting
+            if evaluator.unknown is not NO_ALERTS
+            or evaluator.near != NO_ALERTS
+            or evaluator.unfired
+            or evaluator.state.waiting
         )
 
     @property
@@ -334,10 +381,14 @@ class Interpreter:
 
     def _second_view(self, evaluator: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
-        facts = SnapshotFacts(to_micros(reread.as_of), reread.accounts, self._instruments)
-        return view_of(
-            reread, facts, self._evaluators.places(evaluator), None, evaluator.compiled.graph.equity.reference
+        facts = SnapshotFacts(
+            to_micros(reread.as_of), reread.accounts, self._instruments, tick=reread, flags=self._flags.flags
         )
+        graph = evaluator.compiled.graph
+        part = part_of(graph.scope, evaluator.scope)
+        if part is not None:  # its fills are not folded, so that what they change is unknown
+            facts.ownership = self._owners.preview(reread.accounts)
+        return view_of(reread, facts, self._evaluators.places(evaluator), None, graph.equity.reference, part)
 
     # State and status
 
@@ -346,9 +397,19 @@ class Interpreter:
         ended, self._ended = self._ended, []
         return (*(MachineState(it.policy, it.scope, it.serialised()) for it in self._evaluators), *ended)
 
-    def locked_books(self) -> bytes | None:
-        """The books of locked accounts, to be stored with the tick's decisions; None if they have not changed."""
-        return self._breaches.changed()
+    def live(self) -> dict[str, bytes]:
+        """The blobs that have changed since the last call, by name, to be stored with the tick's decisions."""
+        blobs = {
+            LOCKED_BOOKS: self._breaches.changed(),
+            BREACH_ANSWERS: self._answers.changed(),
+            FLAGS: self._flags.changed(),
+            OWN_QUANTITIES: self._owners.changed(),
+        }
+        return {name: blob for name, blob in blobs.items() if blob is not None}
+
+    def flags(self) -> tuple[Flag, ...]:
+        """The flags of operators that are in force."""
+        return self._flags.flags.in_force
 
     def trim(self) -> HistoryTrim | None:
         """The history rows that only samples of prices are kept of."""
@@ -388,6 +449,10 @@ class Interpreter:
             return None
         return self._evaluators.quiescences(self._now)
 
+    def exposures(self) -> Exposures:
+        """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
+        return self._exposures.of(self._facts, self._evaluators)
+
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
         return tuple(status(evaluator) for evaluator in self._evaluators)
@@ -402,10 +467,11 @@ def _shared_view(
 ) -> ScopeView:
     """The view of the scope, the same for all policies that evaluate equity of the same accounts in the same way."""
     rule = evaluator.compiled.graph.equity
-    key = (places, rule.stale_after, rule.reference)
+    part = part_of(evaluator.compiled.graph.scope, evaluator.scope)
+    key = (places, rule.stale_after, rule.reference, part)
     view = views.get(key)
     if view is None:
-        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference)
+        view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference, part)
     return view
 
 

@@ -2,14 +2,15 @@
 
 A lock only asks bots to stop. What they open nevertheless shows at the venue: a position that is larger than at its
 least since the lock was written, and fills on its side. Deposits, interest, deliveries and transfers are no fills, and
-what our own hedges and conversions open is subtracted.
+what our own hedges and conversions open is subtracted. A lock of one side or symbol is breached there only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -17,12 +18,16 @@ from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
+from killswitch.planning.orders.hedge_legs import base_units_of
 from killswitch.render.formats import instant, money
-from killswitch.valuation.position_measures import ZERO, merge_rows
-from killswitch.valuation.scope_view import PnlKey
+from killswitch.valuation.position_measures import ZERO, base_of, merge_rows
+from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
+
+BreachAnswer = Literal["page", "cancel", "close"]
 
 
 class LockedPosition(Struct, frozen=True):
@@ -80,28 +85,66 @@ def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
 
 
 class LockBreach(Struct, frozen=True):
-    """What others have opened of a position under a lock: `more` contracts of `row`."""
+    """What others have opened of a position under a lock: `more` contracts of `row`.
+
+    `hedging`: how many of them lower the net exposure in the base asset over the lock's scope. `answer`: what the stage
+    of the lock declares.
+    """
 
     account: AccountSnapshot
     row: Position
     more: Decimal
     under: WrittenLock
-    alert: Alert
+    least: Decimal
+    by_resting: bool
+    hedging: Decimal = ZERO
+    answer: BreachAnswer = "page"
 
     @property
     def key(self) -> PnlKey:
         return (self.account.account, *self.row.key)
 
     @property
-    def value(self) -> Decimal | None:
-        """Its value in the currency of the account; None if the value of the position is unknown."""
-        return None if self.row.notional is None else self.row.notional * self.more / self.row.contracts
+    def excess(self) -> Decimal:
+        """The contracts that hedge nothing: what an answer takes back."""
+        return self.more - self.hedging
+
+    def value(self, contracts: Decimal) -> Decimal | None:
+        """The value of so many of its contracts in the currency of the account; None if it is unknown."""
+        return None if self.row.notional is None else self.row.notional * contracts / self.row.contracts
+
+    @property
+    def alert(self) -> Alert:
+        """The page of it."""
+        row, lock, name = self.row, self.under, self.account.account
+        orders = "orders that rested before the lock" if self.by_resting else "a bot or a person that does not obey it"
+        text = (
+            f"{name} is locked since {instant(lock.since)}, and {self.more} {row.symbol} {row.side} "
+            f"({money(self.value(self.more), self.account.currency)}) were opened since by {orders}; "
+            f"the least under the lock was {self.least}"
+        )
+        if self.hedging:
+            part = "It lowers" if not self.excess else f"{self.hedging} of it lower"
+            text += f". {part} the net exposure in {base_of(row.symbol)} and stay{'s' * (not self.excess)} open"
+        if self.excess and self.answer != "page":
+            what = "closes it again" if self.answer == "close" else "cancels entries"
+            text += f". The stage {what} (on_breach: {self.answer}); stop the bot"
+        return Alert(
+            f"breach/{name}/{row.symbol}/{row.side}",
+            "page",
+            f"lock breached: {text}",
+            NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
+            over=f"lock breach: what was opened of {row.symbol} {row.side} on {name} under the lock is closed",
+            measure=(self.more,),
+        )
 
 
 class LockBreaches:
     """The accounts under a written lock, and what others have opened there."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Mapping[tuple[str, str], BreachAnswer] | None = None) -> None:
+        """`answers`: policy and stage → what it declares, if that is more than a page."""
+        self._answers = answers or {}
         self._books: dict[tuple[str, str], LockedAccount] = {}
         self._stored = self._books
         self._openings: tuple[OwnOpening, ...] = ()
@@ -136,7 +179,7 @@ class LockBreaches:
         """Remember what our own decisions open."""
         self._openings += own_openings(decisions)
 
-    def observe(self, snapshot: Snapshot) -> bool:
+    def observe(self, snapshot: Snapshot, instruments: Instruments = {}) -> bool:  # noqa: B006 - it is never changed
         """Compare the locked accounts with their books; whether anything was found or is unknown."""
         if not (snapshot.locks or self._books):
             return False
@@ -145,15 +188,19 @@ class LockBreaches:
         found: list[LockBreach] = []
         unknown: dict[str, None] = {}
         for lock in snapshot.locks:
+            of_lock: list[LockBreach] = []
             for name in lock.accounts:
                 account, book = accounts.get(name), self._books.get((lock.decision, name))
                 if account is None or _is_unknown(account):
                     unknown[f"breach/{name}"] = None
                 elif book is not None or not _may_be_older(account, lock):
                     book = _opened(lock, account) if book is None else _followed(book, account, lock)
-                    found += _breaches(book, account, lock, self._openings)
+                    of_lock += _breaches(book, account, lock, self._openings)
                 if book is not None:
                     books[lock.decision, name] = book
+            answer = self._answers.get((lock.policy, lock.stage or ""), "page")
+            of_lock = [replace(each, answer=answer) for each in of_lock]
+            found += _with_hedging(of_lock, snapshot, instruments) if of_lock else ()
         self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
         self._growth = tuple(
             alert
@@ -237,9 +284,9 @@ def _breaches(
         ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
         held = rows.get(key)
         more = ZERO if held is None else min(held.contracts - each.least, each.filled) - ours
-        if held is not None and more > ZERO and each.symbol not in converted:
-            alert = _alert(held, more, each.least, account, lock, by_resting=book.by_resting)
-            yield LockBreach(account, held, more, lock, alert)
+        is_locked = lock.reaches(each.side, each.symbol)
+        if held is not None and more > ZERO and is_locked and each.symbol not in converted:
+            yield LockBreach(account, held, more, lock, each.least, book.by_resting)
 
 
 def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> Iterator[Alert]:
@@ -249,7 +296,7 @@ def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: Wri
     least = {(each.symbol, each.side): each.least for each in book.positions}
     for (symbol, side), size in _sizes(account).items():
         more = size - least.get((symbol, side), ZERO)
-        if more > ZERO:
+        if more > ZERO and lock.reaches(side, symbol):
             text = (
                 f"{account.account} is locked since {instant(lock.since)}, and its {symbol} {side} has grown by {more} "
                 "since; whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"
@@ -260,23 +307,41 @@ def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: Wri
             )  # fmt: skip
 
 
-def _alert(
-    row: Position, more: Decimal, least: Decimal, account: AccountSnapshot, lock: WrittenLock, *, by_resting: bool
-) -> Alert:
-    value = None if row.notional is None or not row.contracts else row.notional * more / row.contracts
-    orders = "orders that rested before the lock" if by_resting else "a bot or a person that does not obey it"
-    text = (
-        f"{account.account} is locked since {instant(lock.since)}, and {more} {row.symbol} {row.side} "
-        f"({money(value, account.currency)}) were opened since by {orders}; the least under the lock was {least}"
-    )
-    return Alert(
-        f"breach/{account.account}/{row.symbol}/{row.side}",
-        "page",
-        f"lock breached: {text}",
-        NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
-        over=f"lock breach: what was opened of {row.symbol} {row.side} on {account.account} under the lock is closed",
-        measure=(more,),
-    )
+def _with_hedging(found: Sequence[LockBreach], snapshot: Snapshot, instruments: Instruments) -> Iterator[LockBreach]:
+    """The breaches of one lock, with what of each lowers the net exposure in its base asset.
+
+    The net is that of all accounts of the lock without what others opened. Where a leg is unknown, nothing hedges.
+    """
+    lock = found[0].under
+    accounts = [each for each in snapshot.accounts if each.account in lock.accounts]
+    is_known = len(accounts) == len(lock.accounts) and not any(map(_is_unknown, accounts))
+    view = ScopeView(to_micros(snapshot.as_of), snapshot.scheduled, accounts, instruments, None)
+    nets: dict[str, Decimal | None] = {base_of(each.row.symbol): ZERO if is_known else None for each in found}
+    for account, position in view.positions():
+        base = base_of(position.symbol)
+        if (net := nets.get(base)) is not None:
+            size = base_units_of(view, account, position)
+            nets[base] = None if size is None else net + size
+    opened = [(each, _base_units(view, each)) for each in found]
+    for each, units in opened:
+        base = base_of(each.row.symbol)
+        if (net := nets[base]) is not None and units is not None:
+            nets[base] = net - units
+    for each, units in opened:
+        base = base_of(each.row.symbol)
+        net = nets[base]
+        if net is None or not units or units * net >= ZERO:
+            yield each
+            continue
+        lowering = min(abs(units), abs(net))
+        nets[base] = net + lowering.copy_sign(units)
+        yield replace(each, hedging=each.more * lowering / abs(units))
+
+
+def _base_units(view: ScopeView, breach: LockBreach) -> Decimal | None:
+    """What others opened in base units, negative for a short; None if that is unknown."""
+    size = base_units_of(view, breach.account, breach.row)
+    return None if size is None else size * breach.more / breach.row.contracts
 
 
 _DECODER = msgjson.Decoder(tuple[LockedAccount, ...])

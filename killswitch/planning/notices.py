@@ -8,16 +8,18 @@ from decimal import Decimal
 from killswitch.engine.state import PendingClose
 from killswitch.engine.step import bits, overdue
 from killswitch.graph.wording import signals_of, span
-from killswitch.model.alert import Alert, Alerts, NoticeGroup
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
+from killswitch.model.legible import STORE_OPTION
 from killswitch.model.snapshot import Event
+from killswitch.planning.owners import NotClosed
 from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.pnl_explain.explanation import ChangeEvent
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
-from killswitch.render.formats import instant
+from killswitch.render.formats import amount_text, count_of, instant
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 
@@ -31,6 +33,7 @@ MATERIAL = Decimal("0.01")
 """Fraction of equity up to which falls do not page again within ten minutes."""
 RESET = "reset"
 """`subject` of notices about a reset that had no effect."""
+RESET_OF_NOTHING = "a reset found no latched stage"
 
 
 def _notice(
@@ -42,8 +45,9 @@ def _notice(
     subject: str | None = None,
     *,
     at_once: bool = False,
+    title: str = "",
 ) -> Notice:
-    return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once)
+    return Notice(from_micros(now), evaluator.policy, evaluator.scope, kind, severity, text, subject, at_once, title)
 
 
 def _group(evaluator: ScopeEvaluator, kind: NoticeKind, subject: str) -> NoticeGroup:
@@ -56,7 +60,7 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
     A trigger with `on_unknown: warn` does not page. `young`: triggers that cannot be known yet.
     """
     found, early = [], []
-    late = overdue(evaluator.compiled.machine, evaluator.state.triggers, now)
+    late = overdue(evaluator.machine, evaluator.state.triggers, now)
     for i in bits(evaluator.state.triggers.unknown):
         trigger = evaluator.compiled.graph.triggers[i]
         key = f"trigger/{evaluator.policy}/{evaluator.scope}/{trigger.name}"
@@ -71,6 +75,55 @@ def unknown(evaluator: ScopeEvaluator, now: int, young: Collection[int]) -> Aler
     return Alerts(tuple(found), tuple(early))
 
 
+WARNED_BELOW = 0.9
+"""The part of a warning's share below which the value must stay for the warning to be over."""
+WARNED_FOR = 300 * SECOND
+"""How long it must stay there (microseconds)."""
+
+
+def warnings(evaluator: ScopeEvaluator, now: int) -> Alerts:
+    """The shares of thresholds (`warn_at`) that are reached, each a warning of its own.
+
+    A share counts as reached from the lower end of the value, and is over once the upper end has been below 90% of it
+    for five minutes. What trips at the same evaluation, or has, sends no new warning.
+    """
+    graph, columns = evaluator.compiled.graph, evaluator.columns
+    found: list[Alert] = []
+    may_begin = evaluator.state.level == 0 and not evaluator.eligible
+    for i, trigger in enumerate(graph.triggers if columns is not None else ()):
+        limit = evaluator.limit_of(i)
+        for share in trigger.warn_at:
+            if trigger.threshold is None or columns is None or limit is None:
+                continue
+            level, index = share * limit, trigger.threshold.index
+            key = f"{trigger.name}/{share:g}"
+            is_warned = key in evaluator.warned
+            begins = may_begin and columns.lo[index] >= level
+            if begins or (is_warned and columns.hi[index] >= WARNED_BELOW * level):
+                evaluator.warned[key] = now
+            elif not is_warned:
+                continue
+            elif now - evaluator.warned[key] >= WARNED_FOR:
+                del evaluator.warned[key]
+                continue
+            text = f"{trigger.name} has reached {share:.0%} of its threshold ({trigger.threshold.written})"
+            over = f"{trigger.name} is below {WARNED_BELOW * share:.0%} of its threshold again"
+            alert_key = f"near/{evaluator.policy}/{evaluator.scope}/{key}"
+            found.append(Alert(alert_key, "warning", text, _group(evaluator, "warning", trigger.name), over))
+    return Alerts(tuple(found))
+
+
+def recoveries_used_up(evaluator: ScopeEvaluator) -> Alerts:
+    """A stage that is not reset automatically any more, because it was as often as it may be within 24 hours."""
+    state = evaluator.state
+    if not state.by_hand:
+        return NO_ALERTS
+    times = count_of(len(state.recovered), "automatic reset")
+    text = f"{state.stage} has fired after {times} within 24 hours: it stays until it is reset by hand"
+    key = f"recoveries/{evaluator.policy}/{evaluator.scope}"
+    return Alerts((Alert(key, "page", text, _group(evaluator, "warning", state.stage or "")),))
+
+
 def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
     """Notice of an unexplained change of equity: it appeared, was explained, or counts as a loss.
 
@@ -82,7 +135,8 @@ def unexplained(evaluator: ScopeEvaluator, now: int, change: ChangeEvent) -> Not
         text = f"{amount} was paid into a wiped-out account: a new equity series begins"
         return _notice(evaluator, now, "unexplained", "warning", text)
     if change.kind == "explained":
-        return _notice(evaluator, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+        text = f"a change of {amount} is explained by the ledger now"
+        return _notice(evaluator, now, "unexplained", "info", text, title="a change of equity is explained")
     named = "" if change.change is None else f" ({change.change})"  # the id, for `ksctl restate`
     if change.kind == "appeared" and change.pending:
         text = f"equity changed by {amount}{named}, {_waits(evaluator, change)}"
@@ -123,7 +177,7 @@ def _closes(evaluator: ScopeEvaluator) -> str:
 
 
 def _money(evaluator: ScopeEvaluator, amount: Decimal) -> str:
-    return f"{amount.normalize():f} {evaluator.currency or ''}".strip()
+    return amount_text(amount, evaluator.currency)
 
 
 def _fall(evaluator: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
@@ -162,12 +216,13 @@ def restated(evaluator: ScopeEvaluator, now: int, event: Event, change: Unexplai
         f"{instant(from_micros(change.at))} ({change.id}), which {was}, {now_it}; restated as {event.restated_as} by "
         f"{event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _notice(evaluator, now, "unexplained", "warning", text, event.id)
+    title = "a change of equity is restated"
+    return _notice(evaluator, now, "unexplained", "warning", text, event.id, title=title)
 
 
 def not_restated(event: Event, now: int, text: str) -> Notice:
     """Notice of a restatement that changed nothing."""
-    return _operator_notice(event, now, "nothing_selected", "warning", text)
+    return _operator_notice(event, now, "nothing_selected", "warning", text, "no change of equity is restated")
 
 
 def suspected(
@@ -178,7 +233,7 @@ def suspected(
     It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
     """
     locks = evaluator.compiled.graph.equity.locks_on_suspicion
-    paged = evaluator.paged is not None and all(change.at <= evaluator.paged.at for change in falls)
+    paged = all(evaluator.has_paged(change.at) for change in falls)
     fallen = sum((change.converted_amount for change in falls), ZERO)
     why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
     text = (
@@ -186,7 +241,8 @@ def suspected(
         f"it yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
     )
     severity: Severity = "page" if locks or not paged else "warning"
-    return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once)
+    title = "a fall of equity is suspected to be a loss"
+    return _notice(evaluator, now, "unexplained", severity, text, stage, at_once=at_once, title=title)
 
 
 def nothing_selected(
@@ -199,7 +255,7 @@ def nothing_selected(
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if evaluator.history.view is None else evaluator.history.view.positions_unknown
-    why = evaluator.history.unknown or missing or f"with the loss {source}, its close selects no position"
+    why = evaluator.history.why_unknown or missing or f"with the loss {source}, its close selects no position"
     if proposal.is_without_selection and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
@@ -243,13 +299,14 @@ def no_longer_waits(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) 
         f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
         f"{waited_for(waiting)}: nothing was closed there"
     )
-    return _notice(evaluator, now, "nothing_selected", "page", text, waiting.stage)
+    title = "a close no longer waits for an account"
+    return _notice(evaluator, now, "nothing_selected", "page", text, waiting.stage, title=title)
 
 
 def wait_ended(evaluator: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a reset ended the wait of a close."""
     text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
-    return _notice(evaluator, now, "warning", "warning", text, RESET)
+    return _notice(evaluator, now, "warning", "warning", text, RESET, title="a reset ended the wait of a close")
 
 
 def waited_for(waiting: PendingClose) -> str:
@@ -290,15 +347,15 @@ def not_latched(
         text = f"a reset{by} was received: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
     if accepted:
         text += "; what nothing explained until then counts as money that moved"
-    return _notice(evaluator, now, "warning", "info", text, RESET)
+    return _notice(evaluator, now, "warning", "info", text, RESET, title=RESET_OF_NOTHING)
 
 
 def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     """Notice of a manual close that was not carried out, or only partly."""
-    return _operator_notice(event, now, "nothing_selected", "page", text)
+    return _operator_notice(event, now, "nothing_selected", "page", text, "a close by hand is not carried out")
 
 
-GIVE_UP_HINT = " (`ksctl close --give-up {id} --reason … --store STORE` ends that)"
+GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` ends that)"
 
 
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
@@ -307,7 +364,7 @@ def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
         f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))}"
         f"{GIVE_UP_HINT.format(id=event.id)}"
     )
-    return _operator_notice(event, now, "warning", "page", text)
+    return _operator_notice(event, now, "warning", "page", text, "a close by hand waits")
 
 
 def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
@@ -316,19 +373,33 @@ def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> 
         f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _operator_notice(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text, "a close by hand is given up")
+
+
+def part_not_closed(now: int, left: NotClosed) -> Notice:
+    """Notice of a close for a strategy that has ended while a part that it was to close is still held."""
+    account, symbol, side = left.position
+    owners, amount = " and ".join(left.strategies), f"{left.contracts} of {symbol} {side} in {account}"
+    text = (
+        f"the close {left.decision} has ended, and {owners} still own {amount}: others have reduced the position "
+        "meanwhile, or the venue closed less. No order closes it any more: close it with its bot, or at the venue"
+    )
+    return Notice(from_micros(now), left.policy, left.scope, "warning", "page", text, f"{symbol} {side}")
 
 
 def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
-    return _operator_notice(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text, "a close by hand on last known positions")
 
 
-def _operator_notice(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
-    return Notice(from_micros(now), "operator", event.scope or "portfolio", kind, severity, text, event.id)
+def _operator_notice(
+    event: Event, now: int, kind: NoticeKind, severity: Severity, text: str, title: str = ""
+) -> Notice:
+    scope = event.scope or "portfolio"
+    return Notice(from_micros(now), "operator", scope, kind, severity, text, event.id, title=title)
 
 
 def reset_of_nothing(now: int, scope: str) -> Notice:
     """Notice of a reset whose scope no policy watches and has nothing latched."""
     text = f"a reset was received for {scope}, but no policy watches it and nothing is latched there"
-    return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET)
+    return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET, title=RESET_OF_NOTHING)

@@ -21,6 +21,7 @@ from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, unwind
+from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
@@ -45,6 +46,8 @@ class Proposal(Struct, frozen=True):
     is_held_back: bool
     is_partial: bool
     blocked: tuple[Blocked, ...]
+    counted: int = 0
+    """The number of positions that count for a daily cap."""
 
 
 _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
@@ -55,17 +58,20 @@ def propose(
     stage: Stage,
     view: ScopeView,
     policies: PolicySet,
+    owners: Owners,
     unseen: frozenset[str] = frozenset(),
 ) -> Proposal:
     """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched.
 
-    `unseen`: accounts whose positions in `view` are the last known ones.
+    `unseen`: accounts whose positions in `view` are the last known ones. `owners`: of positions that several strategies
+    share, of which a close for one of them takes only its own part.
     """
     attribution = attribution_of(evaluator, stage)
     book = replace(known_book(evaluator, stage, view, policies, attribution.source), unseen=unseen)
     view, now = book.view, view.as_of
     combined = _combined_plan(action_plans(stage, now, book))
-    unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)
+    limited = owners.limited(view, combined.targets)
+    unwound = unwind(view, limited.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(evaluator, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -73,13 +79,20 @@ def propose(
         attribution=attribution,
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason=joined(*combined.remarks, *unwound.remarks),
+        reason=joined(*combined.remarks, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(combined.rule or PLAIN),
     )
-    decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
-    selects_none = combined.should_select and not combined.targets
+    orders = Orders(with_owners(unwound.intents, limited.closable))
+    decision = with_effects(record, (orders, *combined.effects))
+    selects_none = combined.should_select and not limited.targets
     return Proposal(
-        stage, decision, selects_none, selects_none and combined.is_held_back, book.is_partial, unwound.blocked
+        stage,
+        decision,
+        selects_none,
+        selects_none and combined.is_held_back,
+        book.is_partial,
+        unwound.blocked,
+        len(combined.counted),
     )
 
 
@@ -228,6 +241,7 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
         any(each.should_select for each in planned),
         any(each.is_held_back for each in planned),
+        frozenset[PnlKey]().union(*(each.counted for each in planned)),
     )
 
 

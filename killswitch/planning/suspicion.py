@@ -26,6 +26,7 @@ from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import trigger_reading
 from killswitch.planning.stage_decision import action_plans, attribution_of, known_book, record_of
 from killswitch.pnl_explain.pending_changes import UnexplainedChange
+from killswitch.render.formats import amount_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
@@ -67,7 +68,7 @@ def suspicion(evaluator: ScopeEvaluator, view: ScopeView, policies: PolicySet) -
         _record(evaluator, now, stage.name, f"suspicion of {stage.name}", policies),
         triggers=tuple(trigger_reading(evaluator, i) for i in (*stage.any_of, *stage.all_of)),
         reason=(
-            f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
+            f"suspicion: equity fell by {amount_text(fallen, view.currency)} that no price, trade or row explains; "
             f"if it was a loss, {stage.name} fires"
         ),
         fell_at=from_micros(max(change.at for change in falls)),
@@ -151,7 +152,7 @@ def _suspected_stage(evaluator: ScopeEvaluator, view: ScopeView, *, locks: bool)
     `locks`: consider only stages with a lock; None while the lock of the latched stage holds. Triggers that confirm
     over time count only if they are confirmed already: a suspicion ends before they would be.
     """
-    machine, state = evaluator.compiled.machine, evaluator.state
+    machine, state = evaluator.machine, evaluator.state
     if locks and _is_locked(evaluator, view.as_of):
         return None
     true = evaluator.conditions_if_lost(view)
@@ -168,7 +169,9 @@ def _is_locked(evaluator: ScopeEvaluator, now: int) -> bool:
     latched, since = evaluator.state.stage, evaluator.state.fired_at
     for stage in evaluator.compiled.graph.stages:
         if stage.name == latched and since is not None:
-            ends = [expiry_of(effect) for effect in reversible_effects(evaluator.scope, stage, since)]
+            effects = reversible_effects(evaluator.scope, stage, since)
+            # a lock of a part does not hold what the lock of a higher stage would
+            ends = [expiry_of(each) for each in effects if not (isinstance(each, Lock) and each.order.only)]
             return any(until is None or to_micros(until) > now for until in ends)
     return False
 

@@ -133,7 +133,7 @@ class LastKnown(Struct, frozen=True):
 
 def with_last_positions(view: ScopeView, last_known: Mapping[str, AccountSnapshot]) -> LastKnown:
     """The scope with the last known positions of accounts whose positions are missing."""
-    if view.positions_unknown is None:
+    if view.positions_unknown is None or view.part is not None:  # whose the last known positions are is unknown now
         return LastKnown(view)
     accounts, remarks, replaced = [], [], set()
     for account in view.accounts:

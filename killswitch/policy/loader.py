@@ -98,14 +98,15 @@ class _Loader:
             fix = "write a document that begins with apiVersion and kind, or remove the file"
             self.problems.append(about_file("KS1202", Path(written.file), "contains no document", fix))
         for root in roots:
-            self._document(root.node, SourceMap(written, root.node), root.sound)
+            self._document(root.node, written, root.sound)
 
-    def _document(self, root: Node, source: SourceMap, sound: bool) -> None:
+    def _document(self, root: Node, written: MaskedText, sound: bool) -> None:
         """Validate one document and record its problems; a document with any problem is recorded as faulty."""
-        kind = self._kind(root, source)
+        kind = self._kind(root, SourceMap(written, root))
         if kind is None:
             self.has_unidentified = True
             return
+        source = SourceMap(written, root, KINDS[kind].ALIASES)
         breaches = list(KINDS[kind].breaches(plain_value(root)))
         for each in breaches:
             self.problems.append(source.diagnostic(each.code, each.path, each.message, each.fix, key=True))
@@ -117,7 +118,7 @@ class _Loader:
             return
         is_valid = sound and not validated.problems and not holes and not breaches
         if not is_valid or not self._add(Document(kind, read.metadata.name, read, source)):
-            gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
+            gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound, source.as_written)
             name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
             self.faulty.append(FaultyDocument(kind, name, read, source, gaps))
 

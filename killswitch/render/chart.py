@@ -7,28 +7,23 @@ never parsed as mathematics, and no font needs its letters.
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from html import escape
-from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from msgspec import Struct
 
+from killswitch.render.chart_layers import INK, PALETTE, Areas, Lines, Swatch
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-GAP = math.nan
 
 
 class ChartMark(Struct, frozen=True):
@@ -39,58 +34,8 @@ class ChartMark(Struct, frozen=True):
     level: int
 
 
-def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[list[int], list[float]]:
-    """Return at most four points a column in order of time: the first, lowest, highest and last of each.
-
-    Columns have equal counts, not equal durations. Non-finite values become NaN, a gap; a column with a gap keeps one.
-    """
-    finite = [value if math.isfinite(value) else GAP for value in values]
-    if len(finite) <= 4 * columns:
-        return list(at), finite
-    kept: list[int] = []
-    for first, end in _columns(len(finite), columns):
-        known = [row for row in range(first, end) if not math.isnan(finite[row])]
-        chosen = {first, end - 1}
-        if known:
-            chosen |= {min(known, key=finite.__getitem__), max(known, key=finite.__getitem__)}
-        if len(known) < end - first:
-            chosen.add(next(row for row in range(first, end) if math.isnan(finite[row])))
-        kept += sorted(chosen)
-    return [at[row] for row in kept], [finite[row] for row in kept]
-
-
-def stack_sample(
-    at: Sequence[int], layers: Sequence[Sequence[float]], columns: int
-) -> tuple[list[int], list[list[float]]]:
-    """Return the same instants for all layers: of each column the first, the last, and those of the least and greatest
-    sum of absolute values.
-
-    Non-finite values count as zero: nothing is drawn there.
-    """
-    finite = [[value if math.isfinite(value) else 0.0 for value in layer] for layer in layers]
-    if len(at) <= 4 * columns:
-        return list(at), finite
-    gross = [sum(abs(layer[row]) for layer in finite) for row in range(len(at))]
-    kept: list[int] = []
-    for first, end in _columns(len(at), columns):
-        rows = range(first, end)
-        kept += sorted({first, end - 1, min(rows, key=gross.__getitem__), max(rows, key=gross.__getitem__)})
-    return [at[row] for row in kept], [[layer[row] for row in kept] for layer in finite]
-
-
-def _columns(count: int, columns: int) -> Iterator[tuple[int, int]]:
-    edges = [count * column // columns for column in range(columns + 1)]
-    return ((first, end) for first, end in pairwise(edges) if end > first)
-
-
-INK = "#010203"
-"""Placeholder for the page's text colour while matplotlib draws."""
-_PALETTE = (
-    "#3d83d1", "#d97a08", "#2f9e62", "#d6455d", "#8a70d6",
-    "#1593a5", "#a86f3c", "#cb5aa5", "#7d8590", "#8d9b1f",
-)  # fmt: skip
-"""Middle tones: contrast three to one against white and near black (WCAG 2.2, 1.4.11)."""
-_LEVELS = ("#7d8590", "#b58500", "#d9650f", "#d6334a")
+LEVEL_COLOURS = ("#5b6470", "#b58500", "#d9650f", "#d6334a")
+"""Of the marks of levels 0 (a reset) to 3 and above; no series has one of them."""
 _TEXT = 9.0
 _LETTER_WIDTH = 0.58 * _TEXT / 72
 """The width of a letter in inches, rounded up."""
@@ -100,15 +45,8 @@ _DRAWING = Lock()
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.image_inline": True, "font.family": "sans-serif", "font.size": _TEXT,
     "text.usetex": False, "path.simplify": True, "path.simplify_threshold": 1 / 9, "path.sketch": None,
-    "axes.unicode_minus": True, "text.parse_math": False,
+    "axes.unicode_minus": True, "hatch.linewidth": 0.6, "text.parse_math": False,
 }  # fmt: skip
-
-Dashes = Sequence[Any]
-
-
-def colour(number: int) -> str:
-    """Return the colour of the series with this number, from 0."""
-    return _PALETTE[number % len(_PALETTE)]
 
 
 class ChartFrame:
@@ -119,10 +57,8 @@ class ChartFrame:
         self._span = span
         self._texts: list[str] = []
 
-    def render(
-        self, draw: Callable[[Axes], None], names: Sequence[str], marks: Sequence[ChartMark], *, dashes: Dashes | None
-    ) -> str:
-        """Return the `<svg>` element. Without `dashes` the legend shows areas."""
+    def render(self, layers: Lines | Areas, names: Sequence[str], marks: Sequence[ChartMark]) -> str:
+        """Return the `<svg>` element with the layers, of which `names` has a name each."""
         self._texts = []
         rows = self._mark_rows(marks)
         legend = self._legend_rows(names)
@@ -134,11 +70,11 @@ class ChartFrame:
             FigureCanvasSVG(figure)
             inside = (_LEFT / self._width, below / tall, self._inner / self._width, self._height / tall)
             axes = figure.add_axes(inside)
-            draw(axes)
+            layers.draw(axes, self._inner, self._height, [(self._token(name), len(name)) for name in names])
             self._style_axes(axes)
             for mark, row in zip(marks, rows, strict=True):
                 self._mark(axes, mark, row)
-            self._legend(figure, names, legend, dashes, tall)
+            self._legend(figure, names, legend, layers.swatches, tall)
             written = io.StringIO()
             figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
         return self._clean(written.getvalue())
@@ -203,7 +139,7 @@ class ChartFrame:
         return self._inner * min(1.0, max(0.0, (at - first) / max(1, last - first)))
 
     def _mark(self, axes: Axes, mark: ChartMark, row: int) -> None:
-        shade = _LEVELS[min(max(mark.level, 0), len(_LEVELS) - 1)]
+        shade = LEVEL_COLOURS[min(max(mark.level, 0), len(LEVEL_COLOURS) - 1)]
         axes.axvline(mark.at, color=shade, linewidth=1.0, linestyle=(0, (3, 2)))
         first, _ = self._label_span(mark)
         axes.annotate(
@@ -226,18 +162,13 @@ class ChartFrame:
         return places
 
     def _legend(
-        self, figure: Figure, names: Sequence[str], places: Sequence[tuple[int, float]], dashes: Dashes | None,
+        self, figure: Figure, names: Sequence[str], places: Sequence[tuple[int, float]], swatches: Sequence[Swatch],
         tall: float,
     ) -> None:  # fmt: skip
         down = max((row for row, _ in places), default=0)
-        for number, (name, (row, across)) in enumerate(zip(names, places, strict=True)):
+        for name, swatch, (row, across) in zip(names, swatches, places, strict=True):
             left, level = 0.1 + across, 0.1 + _ROW * (down - row)
-            line: Any = dashes[number % len(dashes)] if dashes else "-"
-            across_both = [left / self._width, (left + 0.26) / self._width]
-            figure.add_artist(
-                Line2D(across_both, [level / tall] * 2, color=colour(number), linewidth=2.0 if dashes else 6.0,
-                       linestyle=line, solid_capstyle="butt")
-            )  # fmt: skip
+            figure.add_artist(swatch.drawn((left / self._width, level / tall), (0.26 / self._width, 0.11 / tall)))
             text = self._token(name)
             figure.text((left + 0.32) / self._width, (level - 0.045) / tall, text, color=INK, fontsize=_TEXT)
 
@@ -316,13 +247,6 @@ def _when(at: int, days: bool) -> str:
     return f"{moment:%b} {moment.day} {moment:%H:%M}" if days else f"{moment:%H:%M}"
 
 
-_COLUMNS = 40
-"""Columns of points for each inch of width: more would be invisible."""
-_STACK_COLUMNS = 14
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-"""Lines differ by dashes as well as by colour."""
-
-
 def line_chart(
     title: str,
     at: Sequence[int],
@@ -331,12 +255,12 @@ def line_chart(
     unit: str,
     marks: Sequence[ChartMark] = (),
     size: tuple[float, float] = (8.0, 3.0),
-    stacked: bool = False,
+    colours: Sequence[str] = PALETTE,
 ) -> str:
     """Return one line for each of `series`, the first on top, as an `<svg …>` element.
 
-    Each is as long as `at`, which is in microseconds and rising. `stacked` draws areas instead of lines: signed
-    amounts, positive ones stacked upwards and negative ones downwards.
+    Each is as long as `at`, which is in microseconds and rising. Lines differ by `colours`, one for each, and by
+    dashes.
 
     The element has a viewBox and no size of its own. `title` is for screen readers and is not drawn. Text is text in
     the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned; lowest and highest
@@ -345,30 +269,32 @@ def line_chart(
 
     ValueError for a series of another length than `at`.
     """
+    _check_lengths(at, series)
+    frame = ChartFrame(title, unit, *size, span=(at[0], at[-1]) if at else None)
+    return frame.render(Lines(at, list(series.values()), colours), list(series), marks)
+
+
+def area_chart(
+    title: str,
+    at: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    *,
+    unit: str,
+    marks: Sequence[ChartMark] = (),
+    size: tuple[float, float] = (8.0, 3.0),
+    colours: tuple[str, str] = (PALETTE[0], PALETTE[1]),
+) -> str:
+    """Return an area for each of `series`, signed amounts, as an `<svg …>` element like that of `line_chart`.
+
+    Positive amounts are stacked upwards in the first of `colours`, negative ones downwards in the second. Areas differ
+    by shade and hatching, and those with room for it have their name inside.
+    """
+    _check_lengths(at, series)
+    frame = ChartFrame(title, unit, *size, span=(at[0], at[-1]) if at else None)
+    return frame.render(Areas(at, list(series.values()), colours), list(series), marks)
+
+
+def _check_lengths(at: Sequence[int], series: Mapping[str, Sequence[float]]) -> None:
     for name, values in series.items():
         if len(values) != len(at):
             raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
-    draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=size[0])
-    frame = ChartFrame(title, unit, *size, span=(at[0], at[-1]) if at else None)
-    return frame.render(draw, list(series), marks, dashes=None if stacked else _DASHES)
-
-
-def _lines(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
-    for number, values in enumerate(layers):
-        times, kept = extremes(at, values, round(width * _COLUMNS))
-        dashes = _DASHES[number % len(_DASHES)]
-        thick, above = (1.6, 3 - number / 100) if number else (2.0, 3.0)
-        axes.plot(times, kept, color=colour(number), linewidth=thick, linestyle=dashes, zorder=above)
-
-
-def _areas(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
-    times, sampled = stack_sample(at, layers, round(width * _STACK_COLUMNS))
-    up, down = [0.0] * len(times), [0.0] * len(times)
-    for number, values in enumerate(sampled):
-        above = [base + max(value, 0.0) for base, value in zip(up, values, strict=True)]
-        below = [base + min(value, 0.0) for base, value in zip(down, values, strict=True)]
-        for base, edge in ((up, above), (down, below)):
-            if edge != base:
-                axes.fill_between(times, base, edge, color=colour(number), linewidth=0, alpha=0.85)
-        up, down = above, below
-    axes.axhline(0.0, color=INK, linewidth=0.8)

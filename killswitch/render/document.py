@@ -162,10 +162,11 @@ def _is_empty(part: Part) -> bool:
 # Text
 
 
-def text(page: Page, within: int | None = None) -> str:
+def text(page: Page, within: int | None = None, *, is_marked: bool = False) -> str:
     """Return the page in text columns, without a final line break; with `within`, as a terminal of that width shows it.
 
-    Folded sections are omitted and named at the end; control characters are escaped.
+    Folded sections are omitted and named at the end; control characters are escaped. `is_marked`: lines of heads begin
+    with `layout.HEAD`.
     """
     page = page if within is None else _narrowed(page, within)
     blocks = [
@@ -173,7 +174,7 @@ def text(page: Page, within: int | None = None) -> str:
         "\n".join(_fact_lines(page.facts, "", within)),
         "\n".join(map(one_line, page.summary)),
     ]
-    blocks += [section_text(each, within) for each in page.sections if not each.folded]
+    blocks += [section_text(each, within, is_marked=is_marked) for each in page.sections if not each.folded]
     folded = [each.title for each in page.sections if each.folded]
     if folded:
         blocks.append(f"Omitted here, but included in --output json, markdown and html: {', '.join(folded)}.")
@@ -259,7 +260,7 @@ def _mapped_part(part: Part, change: Callable[[str], str]) -> Part:
             return part
 
 
-def section_text(shown: Section, within: int | None = None) -> str:
+def section_text(shown: Section, within: int | None = None, *, is_marked: bool = False) -> str:
     """Return one section in text columns."""
     indent = "  " if shown.title else ""
     lines = [one_line(shown.title)] if shown.title else []
@@ -278,7 +279,8 @@ def section_text(shown: Section, within: int | None = None) -> str:
                     lines += (
                         ["", f"{indent}{one_line(part.caption)}"] if lines[1:] else [indent + one_line(part.caption)]
                     )
-                lines += table_text(part, f"{indent}  " if part.caption else indent, within).split("\n")
+                below = f"{indent}  " if part.caption else indent
+                lines += table_text(part, below, within, is_marked=is_marked).split("\n")
             case str():
                 lines.append(_wrapped(indent + one_line(part), indent, within))
     return "\n".join(line.rstrip() for line in lines)
@@ -288,9 +290,9 @@ def _wrapped(line: str, below: str, within: int | None) -> str:
     return line if within is None else layout.hanging(line, below, within)
 
 
-def table_text(table: Table, indent: str = "  ", within: int | None = None) -> str:
+def table_text(table: Table, indent: str = "  ", within: int | None = None, *, is_marked: bool = False) -> str:
     """Return a table in text columns with its footnotes, without its caption."""
-    shown = layout.table(table.head, table.rows, indent, within, table.numbers, table.widest)
+    shown = layout.table(table.head, table.rows, indent, within, table.numbers, table.widest, is_marked=is_marked)
     return "\n".join((shown, *(one_line(f"{indent}{note}") for note in table.notes)))
 
 

@@ -48,6 +48,16 @@ def money(amount: Decimal | None, currency: str | None = None) -> str:
     return "unknown" if amount is None else f"{amount:,.2f} {currency or ''}".rstrip()
 
 
+def amount_text(value: Decimal, currency: str | None = None) -> str:
+    """Format an amount of any size with at least two decimals, and at least four digits that say something.
+
+    `11,243.86 USDT`, `-5.00`, `0.004568 BTC`: a small amount does not become 0.00.
+    """
+    places = max(2, 3 - value.adjusted()) if value else 2
+    whole, _, rest = f"{value:,.{places}f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2} {currency or ''}".rstrip()
+
+
 def exact(value: Decimal | None, nothing: str = "unknown") -> str:
     """A number with all digits and no exponent; `nothing` for None."""
     return nothing if value is None else f"{value:f}"

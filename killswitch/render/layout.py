@@ -11,6 +11,8 @@ from killswitch.model.legible import one_line
 
 MIN_CELL_WIDTH = 10
 """Minimum columns of a cell, however narrow the terminal is."""
+HEAD = "\x1e"
+"""First character of a line of heads, for output that colours it; texts of users cannot contain it."""
 MAX_CELL_LINES = 2
 """Maximum lines of a cell while another column can be left out."""
 
@@ -22,10 +24,13 @@ def table(
     within: int | None = None,
     numbers: Collection[int] = (),
     widest: int | None = None,
+    *,
+    is_marked: bool = False,
 ) -> str:
     """A table with aligned columns and no trailing blanks.
 
-    Columns of `numbers` are right-aligned; cells longer than `widest` are wrapped.
+    Columns of `numbers` are right-aligned; cells longer than `widest` are wrapped. `is_marked`: lines of heads begin
+    with `HEAD`.
 
     With `within`, the widest columns are narrowed until the rows fit, and words are never broken; if they do not fit,
     each row becomes a paragraph with a line per column: `kept_columns` prevents that for more than one row. Without
@@ -38,14 +43,15 @@ def table(
     if within is not None and not is_fitting:
         return _paragraphs(cells[0], cells[1:], indent, within)
     lines = []
-    for row in cells:
+    for number, row in enumerate(cells):
+        mark = HEAD if is_marked and number == 0 else ""
         parts = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for line in zip_longest(*parts, fillvalue=""):
             filled = "  ".join(
                 part.rjust(width) if column in numbers else part.ljust(width)
                 for column, (part, width) in enumerate(zip(line, widths, strict=True))
             )
-            lines.append((indent + filled).rstrip())
+            lines.append(mark + (indent + filled).rstrip())
     return "\n".join(lines)
 
 
@@ -146,7 +152,9 @@ def cut(line: str, within: int | None) -> str:
 
 def fit(text: str, within: int) -> str:
     """Wrap long lines with a hanging indent."""
-    return "\n".join(line if len(line) <= within else _fit(line, within) for line in text.split("\n"))
+    return "\n".join(
+        line if len(line.removeprefix(HEAD)) <= within else _fit(line, within) for line in text.split("\n")
+    )
 
 
 def _fit(line: str, within: int) -> str:

@@ -6,10 +6,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
+from killswitch.accounts.arming import (
+    ArmedAccount,
+    Arming,
+    left_to_do,
+    observed_latches,
+    scopes_over,
+    strategy_accounts,
+)
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
@@ -55,7 +62,8 @@ from killswitch.runner.performers import (
     performers,
     require_capabilities,
 )
-from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_view
+from killswitch.runner.status_blob import RunnerView, StatusPublisher, full_path, last_clock_state, last_tick, last_view
+from killswitch.runner.tick_inputs import OwnOrders
 
 
 class LockPaths(Struct, frozen=True):
@@ -121,13 +129,15 @@ def assemble(
     startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
-    arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
+    arming = Arming(accounts, policies, strategy_accounts(policies, accounts.values()))
+    isolation, reconciliation = FaultIsolation(), OrderReconciliation(store)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
+    view = replace(view, strategies=tuple(sorted(arming.strategy_scopes)) or UNSET)
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
-    observed = CombinedClosingObserver(closing_observer, reconciliation)
+    observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders := OwnOrders(last_tick(store)))
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
@@ -139,7 +149,7 @@ def assemble(
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
-                  isolation, reconciliation, tracer, dead_man, recorder),
+                  isolation, reconciliation, own_orders, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip

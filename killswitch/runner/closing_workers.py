@@ -158,6 +158,11 @@ class ClosingWorkers:
                 closings[closing.decision] = closing if other is None else _together(other, closing)
         return tuple(closings.values())
 
+    def newest(self) -> tuple[AccountSnapshot, ...]:
+        """The newest snapshot of each account: that of a pass, where the close took longer than the tick."""
+        found = (worker.executor.newest for worker in self._workers.values())
+        return tuple(each for each in found if each is not None)
+
 
 def _together(one: Closing, other: Closing) -> Closing:
     """One decision's closing over two accounts: the worse status, all residuals, the sum of costs that are known."""

@@ -12,6 +12,7 @@ from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.scopes.trigger_status import MachineStatus, headroom, headroom_ratio
 from killswitch.render.formats import count_of
 from killswitch.runner.observers import TickReport, outage_text
@@ -99,7 +100,7 @@ class EventEmitter:
         self.ticks += report.snapshot.scheduled
         at = report.snapshot.as_of
         self._machines = report.machines()
-        self._put(_portfolio(at, report.snapshot.accounts, self._machines, self._hide))
+        self._put(_portfolio(at, report.snapshot.accounts, self._machines, report.exposures(), self._hide))
         for account in report.snapshot.accounts:
             self._emit_quality(at, account)
         for notice in report.notices:
@@ -155,9 +156,23 @@ class EventEmitter:
 
 
 def _portfolio(
-    at: datetime, accounts: tuple[AccountSnapshot, ...], machines: tuple[MachineStatus, ...], hide: Callable[[str], str]
+    at: datetime,
+    accounts: tuple[AccountSnapshot, ...],
+    machines: tuple[MachineStatus, ...],
+    book: Exposures | None,
+    hide: Callable[[str], str],
 ) -> events.Portfolio:
+    parts = () if book is None else book.parts
     return events.Portfolio(
+        currency=None if book is None else book.currency,
+        profit=None if book is None else book.profit,
+        exposures=tuple(
+            events.ExposureOf(
+                each.of, each.name, each.gross, each.net, each.unrealised,
+                None if each.unknown is None else hide(each.unknown),
+            )
+            for each in parts
+        ),
         at=at,
         accounts=tuple(
             events.AccountState(

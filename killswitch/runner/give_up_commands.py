@@ -45,11 +45,15 @@ def ended_closes(
         ]
         for account in accounts:
             text = f"the close {event.decision} is ended on {account} by {by}: {why}"
-            notices.append(Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id))
+            notices.append(
+                Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id, title=GIVEN_UP)
+            )
         if not accounts and event.id not in answered:
             scope = event.scope or "portfolio"
             text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to end"
-            notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))
+            notices.append(
+                Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id, title=NOTHING_TO_END)
+            )
     return tuple(entries), tuple(notices)
 
 
@@ -69,6 +73,8 @@ def venues_of(store: Store) -> dict[str, str]:
     return {} if view is None else {each.account: each.venue for each in view.accounts}
 
 
+GIVEN_UP, NOTHING_TO_END = "a close is ended by hand", "there is no close to end"
+"""Titles of notices."""
 _LONGEST: Final = 80
 """Most characters of an id or a cause that a message quotes."""
 

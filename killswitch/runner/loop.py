@@ -22,7 +22,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, LOCKED_BOOKS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -36,6 +36,7 @@ from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
+from killswitch.runner.tick_inputs import last_heartbeats
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
@@ -132,6 +133,7 @@ class Runner:
         while (end := self._end(stop, ticks)) is None:
             due = self.clock.monotonic() + self.pace.interval
             await self.tick()
+            self._scheduler.next_due = due
             self.ticks += 1
             while self._end(stop, ticks) is None and await self._scheduler.until(due, stop, self.poller):
                 await self.woken()
@@ -155,8 +157,7 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        books = self.store.live(LOCKED_BOOKS)
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, books)
+        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, self.store.live)
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
         alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
@@ -200,6 +201,7 @@ class Runner:
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
+                self.interpreter.exposures,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()
@@ -252,6 +254,7 @@ class Runner:
         timeout = self.pace.stop_timeout
         await self.poller.streams.stop(timeout)
         await self.workers.stop(timeout)
+        self.observers.last_seen(self.workers.newest(), self.workers.progress())
         self.stop_problems = await self.observers.stop(timeout, self._problems)
         await self.effects.finish(timeout)
         self.lease.release()
@@ -271,6 +274,9 @@ class Runner:
             accounts=tuple(on_timeline(account, self.clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
+            due=self._scheduler.due_at(as_of) if scheduled else None,
+            heartbeats={name: each.moved_at for name, each in last_heartbeats(self.store).items()},
+            own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),
             locks=self.effects.written_locks,
@@ -336,7 +342,9 @@ class Runner:
                 ),
                 prune_before=self.interpreter.keep_since(now),
                 trim=self.interpreter.trim(),
-                messages=self.observers.messages(snapshot, outcome.decisions, notices, acting, self._alerts),
+                messages=self.observers.messages(
+                    snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged
+                ),
                 live=self._changed_blobs(alerts),
             )
         )
@@ -344,8 +352,7 @@ class Runner:
     def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
         """The live blobs that this tick changes."""
         found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
-        books = self.interpreter.locked_books()
-        return found if books is None else found | {LOCKED_BOOKS: books}
+        return found | self.interpreter.live()
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""
@@ -386,4 +393,6 @@ class Runner:
         ))  # fmt: skip
         notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))
         startup, self._startup_notices = self._startup_notices, ()
-        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in startup) + notices, alerts
+        return tuple(
+            Notice(snapshot.as_of, "runner", "runner", "warning", *each, title="found at the start") for each in startup
+        ) + notices, alerts

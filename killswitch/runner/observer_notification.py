@@ -14,7 +14,7 @@ from killswitch.engine.alerts import AlertState
 from killswitch.model.alert import NO_ALERTS, Alerts, NoticeGroup, alert_if, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -22,8 +22,16 @@ from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observers import HasAlerts, NotifiedOfStop, Observer, TickReport, shortfalls
+from killswitch.runner.observers import (
+    HasAlerts,
+    NotifiedOfLastPositions,
+    NotifiedOfStop,
+    Observer,
+    TickReport,
+    shortfalls,
+)
 from killswitch.runner.order_reconciliation import OrderReconciliation
+from killswitch.runner.tick_inputs import OwnOrders
 
 
 class SnapshotRecorder(Protocol):
@@ -45,6 +53,7 @@ class Observers:
         notifier: Notifier,
         isolation: FaultIsolation,
         reconciliation: OrderReconciliation,
+        own_orders: OwnOrders,
         tracer: Tracer,
         dead_man: DeadManTimers | None,
         recorder: SnapshotRecorder | None,
@@ -53,6 +62,8 @@ class Observers:
         self.notifier = notifier
         self.isolation = isolation
         self.reconciliation = reconciliation
+        self.own_orders = own_orders
+        """The fates of our own orders, which the next snapshot contains."""
         self.tracer = tracer
         self.dead_man = dead_man
         """The venues' dead-man timers, if the run refreshes any."""
@@ -123,15 +134,22 @@ class Observers:
         notices: Sequence[Notice],
         acting: Sequence[Decision],
         before: AlertState,
+        paged: frozenset[str] = frozenset(),
     ) -> tuple[Outgoing, ...]:
-        """The notifications of a tick, to be committed with it. `before`: the alerts before it.
+        """The notifications of a tick, to be committed with it. `before` and `paged`: as in `Notifier.outgoing`.
 
         A close that has ended in this tick has a message of its own, so the notice of what it left is left out.
         """
         own = {alert.group for alert in shortfalls(self.notifier.newly_ended(snapshot)).found}
         left = [each for each in notices if NoticeGroup(each.policy, each.scope, each.kind, each.subject) not in own]
-        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before)
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting, before, paged)
         return self.isolation.call("what is to be notified", outgoing, ())
+
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:
+        """Pass on what the passes after the last tick have seen, at a clean stop."""
+        for observer in self.observers:
+            if isinstance(observer, NotifiedOfLastPositions):
+                observer.last_seen(accounts, closings)
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
         """Stop cleanly, in about `within` seconds; a message for each timer that could not be stopped.

@@ -17,6 +17,7 @@ from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Snapshot
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
 
@@ -53,6 +54,8 @@ class TickReport(Struct, frozen=True):
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
     """The state of every policy on every scope after the tick; computed on call, valid until the next tick."""
     runner: RunnerFacts = RunnerFacts()
+    exposures: Callable[[], Exposures | None] = lambda: None
+    """Exposure and P&L of the book after the tick; computed on call, valid until the next tick."""
 
 
 class Observer(Protocol):
@@ -67,6 +70,13 @@ class HasAlerts(Protocol):
 
     @property
     def alerts(self) -> Alerts: ...
+
+
+@runtime_checkable
+class NotifiedOfLastPositions(Protocol):
+    """An observer whose output is read after the run, and must show what the closes after the last tick have left."""
+
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None: ...
 
 
 @runtime_checkable

@@ -14,7 +14,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
     discrepancies,
     fills_of_ours,
@@ -29,6 +28,7 @@ from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
+from killswitch.model.venue import is_ours
 
 KEPT = 64
 """Number of decisions whose orders are kept in memory; the orders of others are read again when needed."""
@@ -228,10 +228,10 @@ class OrderReconciliation:
 
 
 class CombinedClosingObserver:
-    """Passes every call on to two observers."""
+    """Passes every call on to several observers."""
 
-    def __init__(self, first: ClosingObserver, second: ClosingObserver) -> None:
-        self._observers = (first, second)
+    def __init__(self, *observers: ClosingObserver) -> None:
+        self._observers = observers
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         """Pass on."""

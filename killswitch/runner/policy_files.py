@@ -6,6 +6,7 @@ The files are read on a thread of their own: their disk may hang, and compiling 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -73,7 +74,8 @@ class PolicyFiles:
             return NO_ALERTS
         over = "the policy files are those that run again"
         if found.state == "broken":
-            return Alerts((Alert("policies/broken", "page", found.text, over="the policy files compile again"),))
+            over, replaces = "the policy files compile again", ("policies/changed",)
+            return Alerts((Alert("policies/broken", "page", found.text, over=over, replaces=replaces),))
         return Alerts((Alert("policies/changed", "warning", found.text, over=over),))
 
     def ticked(self, _report: TickReport) -> None:
@@ -122,11 +124,16 @@ class PolicyFiles:
 
     @property
     def _files(self) -> str:
-        return " ".join(map(str, self._paths))
+        return " ".join(self._places)
 
     @property
     def _named(self) -> str:
-        return " ".join(f"--policies {path}" for path in self._paths)
+        return " ".join(f"--policies {path}" for path in self._places)
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """Whole paths: a reader of the notice is in another folder than the runner."""
+        return tuple(shlex.quote(str(path.absolute())) for path in self._paths)
 
 
 def _stamps(paths: Sequence[Path]) -> Iterator[tuple[str, int, int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from killswitch.accounts.poll.account_poller import AccountPoller
@@ -23,6 +24,13 @@ class Scheduler:
     def __init__(self, closings: ClosingWorkers, clock: Clock) -> None:
         self._closings = closings
         self._clock = clock
+        self.next_due: float | None = None
+        """When the next scheduled tick is due, in seconds of the clock; None for the first one of a run."""
+
+    def due_at(self, as_of: datetime) -> datetime:
+        """When the tick of the snapshot that is complete now was due; the first one of a run is due when it comes."""
+        late = 0.0 if self.next_due is None else max(0.0, self._clock.monotonic() - self.next_due)
+        return as_of - timedelta(seconds=late)
 
     async def await_while_closing(self, poll: Coroutine[None, None, T]) -> T:
         """Await a poll while closings continue, because a venue may take its whole timeout to answer it."""

@@ -19,6 +19,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Store, decoded
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
@@ -86,9 +87,13 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
+    strategies: tuple[str, ...] | UnsetType = UNSET
+    """The scopes of the strategies whose lock files this run writes; absent without one."""
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
+    exposures: Exposures | UnsetType = UNSET
+    """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
 
 
 class LastTick(Struct, frozen=True):
@@ -213,9 +218,22 @@ class StatusPublisher:
                 clock=self.timeline.state(),
                 unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
                 changes=self.interpreter.kept_changes() or UNSET,
+                exposures=report.exposures() or UNSET,
                 **asdict(report.runner),
             )
         )
+
+    def last_seen(self, accounts: tuple[AccountSnapshot, ...], closings: tuple[Closing, ...]) -> None:
+        """Show what closes after the last tick have left, at a clean stop."""
+        if self.view.clock is None:
+            return
+        newest = {each.account: account_view(each, armed=each.account in self.armed) for each in accounts}
+        shown = tuple(
+            newest[each.account] if each.account in newest and _is_newer(newest[each.account], each) else each
+            for each in self.view.accounts
+        )
+        if shown != self.view.accounts or closings != self.view.closings:
+            self._put(replace(self.view, accounts=shown, closings=closings))
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
@@ -227,3 +245,10 @@ class StatusPublisher:
         self.store.put_live(LIVE_NAME, encode_view(view))
         tick = LastTick(view.owner, view.as_of, view.ticks, view.interval, view.clock)
         self.store.leave_sign_of_life(_ENCODER.encode(tick))
+
+
+def _is_newer(one: AccountView, other: AccountView) -> bool:
+    """Whether the view `one`, which was applied later, is good and not known to be older than the other."""
+    if one.quality != "ok":
+        return False
+    return one.observed_at is None or other.observed_at is None or one.observed_at >= other.observed_at

@@ -14,8 +14,9 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.signals.written_forms import Form
 
-ArgumentKind = Literal["duration", "fraction", "number", "money", "word", "name", "reference"]
+ArgumentKind = Literal["duration", "fraction", "number", "money", "word", "name", "reference"] | Form
 
 
 class Declared(Struct, frozen=True):
@@ -30,6 +31,20 @@ class SymbolGroup(Declared, frozen=True):
     symbols: tuple[str, ...]
 
 
+class HedgeLeg(Struct, frozen=True):
+    """One leg of a hedge; `ratio`: base units of the hedge in one base unit of the leg."""
+
+    account: str
+    symbol: str
+    ratio: Decimal
+
+
+class HedgeLegs(Declared, frozen=True):
+    """A hedge group: the positions that hedge each other."""
+
+    legs: tuple[HedgeLeg, ...]
+
+
 Value = int | float | str | Decimal | Declared
 """A duration in microseconds (int), a fraction or number (float), money (Decimal), a word or a name (str), or what the
 document of a reference declares."""
@@ -39,7 +54,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     """One argument of a signal.
 
     `key`: its key in a threshold trigger. `kind`: `word` is one of `words`, `name` any name without spaces, `reference`
-    the name of a document of the kind `document`. `example`: as written in a threshold trigger. `range`: least and
+    the name of a document of the kind `document`; a `Form` is a text that `written_forms` can parse.
+    `example`: as written in a threshold trigger. `range`: least and
     greatest number, both included, microseconds of a duration; None for texts. `looks_back`: a duration over which the
     scope's history is kept.
     """
@@ -158,9 +174,22 @@ GROUP = Argument(
     meaning="A CorrelationGroup of the policy set; its symbols are the venues'.",
     example="majors",
 )
+HEDGE = Argument(
+    key="hedge",
+    kind="reference",
+    document="HedgeGroup",
+    meaning="A HedgeGroup of the policy set.",
+    example="cash-and-carry",
+)
 SYMBOL = Argument(
     key="symbol",
     kind="name",
     meaning="A symbol as the venue writes it, held or on the account's watch list.",
     example="BTC_USDT",
+)
+NAME = Argument(
+    key="name",
+    kind="name",
+    meaning="The name of a heartbeat, an external alert or a flag, as its sender writes it.",
+    example="market-maker",
 )

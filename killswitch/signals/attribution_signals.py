@@ -82,6 +82,7 @@ def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None])
         counts_unexplained=False,
         keeps_highest=True,
         reads_pnl=True,
+        needs_equity=True,
         collects=(),
     )
 
@@ -99,6 +100,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         values=("LONG", "SHORT", "MIXED"),
         reader=_source,
         reads_pnl=True,
+        needs_equity=True,
         collects=(),
     ),
 )

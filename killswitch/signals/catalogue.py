@@ -9,7 +9,12 @@ from killswitch.signals import (
     equity_signals,
     exposure_signals,
     market_signals,
+    order_signals,
+    ownership_signals,
     position_signals,
+    profit_signals,
+    system_signals,
+    trade_signals,
     venue_price_signals,
     venue_signals,
     volatility_signals,
@@ -35,12 +40,17 @@ def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
 
 CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     equity_signals.SIGNALS,
+    profit_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
     volatility_signals.SIGNALS,
     market_signals.SIGNALS,
     venue_price_signals.SIGNALS,
     venue_signals.SIGNALS,
+    order_signals.SIGNALS,
+    system_signals.SIGNALS,
+    ownership_signals.SIGNALS,
+    trade_signals.SIGNALS,
     position_signals.SIGNALS,
 )
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}

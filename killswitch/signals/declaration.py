@@ -67,6 +67,7 @@ PARTS: Mapping[str, str] = {
     "is_loss_size": "whether its value is the size of a loss, so that half a threshold is half the loss",
     "counts_unexplained": "whether it counts unexplained transfers",
     "keeps_highest": "whether its reader uses the highest unit value of the window (`UnitValueTrack.fall`)",
+    "needs_equity": "whether it is unknown in a scope without an equity, as a strategy that shares an account",
     "reads_pnl": "whether it is unknown if the P&L of a position is unknown",
 }
 """Every part with its description, which the message about a missing part quotes."""
@@ -85,6 +86,8 @@ class Axioms(Struct, frozen=True, kw_only=True):
     grows_with: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
     at_most: tuple[str, ...] = ()
+    is_kept: bool = False
+    """Whether closing cannot lower it: a loss from a start, a capital or a peak stays until an operator resets."""
 
 
 NO_AXIOMS = Axioms()
@@ -189,6 +192,7 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
     is_loss_size: bool = _REQUIRED
     counts_unexplained: bool = _REQUIRED
     keeps_highest: bool = _REQUIRED
+    needs_equity: bool = _REQUIRED
     reads_pnl: bool = _REQUIRED
     collects: tuple[CollectorClass, ...] = _REQUIRED
 
@@ -293,6 +297,7 @@ class PositionSignal(SignalSpec, frozen=True, kw_only=True):
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False
+    needs_equity: bool = False
     reads_pnl: bool = False
     collects: tuple[CollectorClass, ...] = ()
 

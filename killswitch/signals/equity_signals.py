@@ -43,7 +43,7 @@ def _value(history: History, view: ScopeView) -> Interval:
 
 
 def _unexplained(history: History, view: ScopeView) -> Interval:
-    if view.unknown is not None or not history.explanation.complete:
+    if view.unknown is not None or view.equity is None or not history.explanation.complete:
         return UNKNOWN
     return known(history.changes.sum)
 
@@ -72,7 +72,9 @@ def _drawdown_ahead(path: EquityPath, window: int) -> Bounds:
     return path.within(window, path.fall_from(path.highest_in(window)), most=1.0)
 
 
-_equity_signal = partial(ScopeSignal, keeps_highest=False, reads_pnl=False, collects=(), arguments=())
+_equity_signal = partial(
+    ScopeSignal, keeps_highest=False, reads_pnl=False, needs_equity=True, collects=(), arguments=()
+)
 """A number of the scope's equity that keeps nothing else."""
 
 _unexplained_change = partial(
@@ -126,11 +128,12 @@ SIGNALS: tuple[SignalSpec, ...] = (
         counts_unexplained=False,
         keeps_highest=True,
         reads_pnl=False,
+        needs_equity=True,
         collects=(),
     ),
     _equity_signal(
         name="equity.drawdown_from_peak",
-        axioms=NO_AXIOMS,
+        axioms=Axioms(is_kept=True),
         unit="fraction",
         measures="loss",
         meaning="Fall of the unit value from its highest since the start or the last reset by hand.",
@@ -144,7 +147,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _equity_signal(
         name="equity.loss_from_start",
-        axioms=Axioms(at_most=("equity.drawdown_from_peak",)),
+        axioms=Axioms(at_most=("equity.drawdown_from_peak",), is_kept=True),
         unit="fraction",
         measures="loss",
         meaning=(

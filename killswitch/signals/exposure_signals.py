@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from killswitch.signals.arguments import SymbolGroup
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.held_positions import BookExposure
-    from killswitch.valuation.position_columns import PositionColumns
     from killswitch.valuation.scope_view import ScopeView
 
 
@@ -75,14 +74,14 @@ def _group_share(view: ScopeView, group: SymbolGroup) -> Interval:
     if columns is None:
         return UNKNOWN
     gross = float(columns.notional.sum())
-    return known(float(columns.notional[_members(columns, group)].sum()) / gross if gross else 0.0)
+    return known(float(columns.notional[columns.members(group.symbols)].sum()) / gross if gross else 0.0)
 
 
 def _group_net(view: ScopeView, group: SymbolGroup) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    return known(float((columns.sign * columns.notional)[_members(columns, group)].sum()))
+    return known(float((columns.sign * columns.notional)[columns.members(group.symbols)].sum()))
 
 
 def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
@@ -98,11 +97,6 @@ def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
         return (least, least) if len(seen) == len(distances) else (0.0, least)
     gross = float(columns.notional.sum())
     return known(float((columns.notional * distances).sum()) / gross if gross else float(distances.min()))
-
-
-def _members(columns: PositionColumns, group: SymbolGroup) -> list[bool]:
-    """Which positions are in symbols of the group."""
-    return [symbol in group.symbols for symbol in columns.symbols]
 
 
 def _maintenance(view: ScopeView) -> Decimal | None:
@@ -137,6 +131,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(),
     arguments=(),
     axioms=NO_AXIOMS,
@@ -162,6 +157,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.leverage",
+        needs_equity=True,
         unit="ratio",
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
         unknown="positions are unknown, a price is missing, or equity is unknown",
@@ -230,6 +226,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.margin_ratio",
+        needs_equity=True,
         unit="ratio",
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
         unknown="maintenance margin or equity is unknown",

@@ -206,7 +206,9 @@ def _depth_cover(view: ScopeView, symbol: str, side: str, within: float) -> Inte
     return UNKNOWN if math.isnan(held) or low == -math.inf else (low / held, high / held)
 
 
-SIDE = Argument(key="side", kind="word", words=("bid", "ask"), meaning="The side that counts.", example="bid")
+BOOK_SIDE = Argument(
+    key="book_side", kind="word", words=("bid", "ask"), meaning="The side of the order book that counts.", example="bid"
+)
 WITHIN = Argument(
     key="within",
     kind="fraction",
@@ -225,6 +227,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(),
     axioms=NO_AXIOMS,
 )
@@ -265,7 +268,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="market.depth",
-        arguments=(SYMBOL, SIDE, WITHIN),
+        arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="money",
         meaning="Value of the orders that rest within the fraction of the best price. The least of the venues.",
         partly_known="the venue states the depth within another fraction, or one venue does not state it",
@@ -275,7 +278,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="market.depth_cover",
-        arguments=(SYMBOL, SIDE, WITHIN),
+        arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="ratio",
         meaning=(
             "`market.depth` ÷ the notional that is closed into that side: long positions into bids, short ones into "
@@ -306,6 +309,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         partly_known="never",
         unknown="a side is missing",
         collects=(),
+        needs_equity=False,
         reader=lambda _, view, symbol: _crossed(view, symbol),
     ),
     _condition(
@@ -331,6 +335,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="no account of the scope was given a rule of this symbol with its state",
         values=STATES,
         reads_pnl=False,
+        needs_equity=False,
         collects=(),
         reader=lambda _, view, symbol: _state(view, symbol),
     ),

@@ -68,6 +68,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(),
     axioms=NO_AXIOMS,
 )

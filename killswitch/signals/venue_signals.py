@@ -1,15 +1,19 @@
-"""Venue health signals: age, latency and errors of answers.
+"""Venue signals: age, latency and errors of answers, rate limits, the clock, and the queue of deleveraging.
 
-The paper venue of a backtest answers in the same way at every bar, so these signals do not change between ticks.
+The paper venue of a backtest answers in the same way at every bar, so most of these do not change between ticks.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+from killswitch.signals.arguments import WINDOW, Argument
 from killswitch.signals.declaration import (
+    FRACTION,
     NO_AXIOMS,
+    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     UNBOUNDED,
     UNCHANGED,
@@ -17,6 +21,7 @@ from killswitch.signals.declaration import (
     ScopeSignal,
     SignalSpec,
 )
+from killswitch.signals.history.pulse import Latencies
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
@@ -49,6 +54,53 @@ def _error_rate(_: History, view: ScopeView) -> Interval:
     return known(failed / requests) if requests and failed is not None else UNKNOWN
 
 
+def _worst_of(values: list[float | None], most: float) -> Interval:
+    """The largest value; at least that of the others if one is missing, and unknown without any."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return UNKNOWN
+    return max(found), max(found) if len(found) == len(values) else most
+
+
+def _latency_quantile(history: History, view: ScopeView, q: float, window: int) -> Interval:
+    latencies = history.collectors.of(Latencies)
+    return _worst_of([latencies.quantile(account.account, q, window) for account in view.accounts], math.inf)
+
+
+def _limit_headroom(view: ScopeView) -> Interval:
+    """Of the limit that is used most; at most that of the others if an account does not state its limits."""
+    rooms: list[float] = []
+    is_complete = bool(view.accounts)
+    for account in view.accounts:
+        limits = None if account.health is None else account.health.limits
+        is_complete &= bool(limits)
+        for each in limits or ():
+            if each.limit > 0 and each.used.is_finite() and each.limit.is_finite():
+                rooms.append(min(1.0, max(0.0, float(1 - each.used / each.limit))))
+            else:
+                is_complete = False
+    if not rooms:
+        return UNKNOWN
+    return min(rooms) if is_complete else 0.0, min(rooms)
+
+
+def _clock_skew(view: ScopeView) -> Interval:
+    skews = [None if account.health is None else account.health.clock_skew_ms for account in view.accounts]
+    return _worst_of([abs(each) if each is not None and math.isfinite(each) else None for each in skews], math.inf)
+
+
+def _adl_rank(view: ScopeView) -> Interval:
+    """The highest share of all positions; at least that of the others if a rank or an account is unknown."""
+    readable = view.trusted()
+    columns = readable.columns
+    if columns is None:
+        return UNKNOWN
+    ranks: list[float | None] = [None if math.isnan(each) else float(each) for each in columns.adl_rank]
+    if len(readable.accounts) < len(view.accounts):
+        ranks.append(None)
+    return _worst_of(ranks, 1.0) if ranks else known(0.0)
+
+
 def _withdrawals_suspended(view: ScopeView) -> bool | None:
     """True if one account states it of an asset; false only if every account states that it is not so."""
     stated = [None if account.quality != "ok" else account.withdrawals for account in view.accounts]
@@ -56,6 +108,14 @@ def _withdrawals_suspended(view: ScopeView) -> bool | None:
         return True
     return None if not stated or None in stated else False
 
+
+QUANTILE = Argument(
+    key="q",
+    kind="fraction",
+    meaning="The quantile, as a fraction: 0.99 is exceeded by one poll in a hundred.",
+    example="0.99",
+    range=(0.01, 0.9999),
+)
 
 _condition = partial(
     ScopeSignal,
@@ -65,6 +125,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(),
     arguments=(),
     axioms=NO_AXIOMS,
@@ -111,6 +172,63 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_health_sum(view, "malformed")),
     ),
+    _condition(
+        name="venue.latency_quantile",
+        unit="milliseconds",
+        arguments=(QUANTILE, WINDOW),
+        axioms=NO_AXIOMS,  # it grows with q only while both are known: a larger one needs more polls
+        meaning=(
+            "The quantile q of the latencies of an account's polls in the window, of the slowest account; by linear "
+            "interpolation (type 7, NumPy's default). A poll without an answer counts with the time that it was waited "
+            "for."
+        ),
+        partly_known="an account has too few polls: it is at least that of the others",
+        unknown="every account has fewer than 1 ÷ (1 − q) polls in the window: 100 for the quantile 0.99",
+        range=NOT_NEGATIVE,
+        look_ahead=NO_LOOK_AHEAD,
+        collects=(Latencies,),
+        reader=_latency_quantile,
+    ),
+    _condition(
+        name="venue.limit_headroom",
+        unit="fraction",
+        meaning=(
+            "1 − used ÷ limit of the rate limit that is used most, as the venues' last answers state it. A burst of "
+            "requests after a reconnection lowers it for a minute: confirm it."
+        ),
+        partly_known="an account does not state its limits: it is at most that of the others",
+        unknown="no account states its limits",
+        range=FRACTION,
+        look_ahead=NO_LOOK_AHEAD,
+        reader=lambda _, view: _limit_headroom(view),
+    ),
+    _condition(
+        name="venue.clock_skew",
+        unit="milliseconds",
+        meaning=(
+            "The largest difference between a venue's clock and the runner's, in either direction. It is measured at "
+            "the middle of a request, so that it is wrong by up to half of the latency."
+        ),
+        partly_known="that of an account is missing: it is at least that of the others",
+        unknown="no account reports it",
+        range=NOT_NEGATIVE,
+        look_ahead=NO_LOOK_AHEAD,
+        reader=lambda _, view: _clock_skew(view),
+    ),
+    _condition(
+        name="positions.adl_rank",
+        unit="fraction",
+        meaning=(
+            "The highest rank of a position in its venue's queue of automatic deleveraging ÷ the venue's highest rank: "
+            "at 1 it is among the first that the venue closes if the insurance fund runs out. A very profitable "
+            "position is always there: combine it with a condition on the market. 0 for an empty book."
+        ),
+        partly_known="a rank or an account is unknown: it is at least that of the others",
+        unknown="no rank is known",
+        range=FRACTION,
+        look_ahead=NO_LOOK_AHEAD,
+        reader=lambda _, view: _adl_rank(view),
+    ),
     BoolSignal(
         name="venue.withdrawals_suspended",
         arguments=(),
@@ -120,6 +238,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         partly_known="never",
         unknown="an account does not state it",
+        needs_equity=False,
         collects=(),
         reader=lambda _, view: _withdrawals_suspended(view),
     ),

@@ -250,6 +250,7 @@ _condition = partial(
     counts_unexplained=False,
     keeps_highest=False,
     reads_pnl=False,
+    needs_equity=False,
     collects=(PriceSamples,),
     axioms=NO_AXIOMS,
 )
@@ -287,6 +288,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="equity.expected_move",
+        needs_equity=True,
         arguments=(HORIZON, WINDOW, EVERY),
         unit="fraction",
         meaning=(

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from killswitch.worker import Worker
 
 RESERVE: Final = 16 * 1024 * 1024
 """Bytes. The write-ahead log restarts after 4 MiB, and the journal of a close of 100 positions takes under 1 MiB."""
@@ -82,12 +83,13 @@ class SignOfLife:
         self.path = store.with_name(f"{store.name}.alive")
         self._blob = b""
         self._listener: socket.socket | None = None
+        self._worker: Worker | None = None
 
     def leave(self, blob: bytes) -> None:
         """Answer with `blob` from now on."""
         self._blob = blob
         if self._listener is None and hasattr(socket, "AF_UNIX"):
-            with suppress(OSError, RuntimeError):  # RuntimeError: the system refuses a thread
+            with suppress(OSError):  # also where the system refuses a thread
                 self._listen()
 
     def read(self) -> bytes | None:
@@ -105,7 +107,8 @@ class SignOfLife:
     def remove(self) -> None:
         """Answer no more."""
         listener, self._listener = self._listener, None
-        if listener is not None:
+        if listener is not None and self._worker is not None:
+            self._worker.begin_stop()
             with suppress(OSError):
                 self.path.unlink()
             with suppress(OSError):
@@ -122,21 +125,20 @@ class SignOfLife:
                 listener.bind(address)
             self.path.chmod(0o600)
             listener.listen()
-            threading.Thread(target=self._answer, args=(listener,), name="sign-of-life", daemon=True).start()
-        except (OSError, RuntimeError):
+            self._worker = Worker("sign-of-life", lambda: self._answer(listener))
+            self._worker.wake()
+        except OSError:
             listener.close()
             raise
         self._listener = listener
 
-    def _answer(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                caller, _ = listener.accept()
-            except OSError:
-                return  # closed
-            with caller, suppress(OSError):
-                caller.settimeout(ANSWER_SECONDS)
-                caller.sendall(self._blob)
+    def _answer(self, listener: socket.socket) -> float:
+        """Wait for a caller, and answer. OSError if none can be accepted, as after `remove`."""
+        caller, _ = listener.accept()
+        with caller, suppress(OSError):
+            caller.settimeout(ANSWER_SECONDS)
+            caller.sendall(self._blob)
+        return 0.0
 
 
 @contextmanager

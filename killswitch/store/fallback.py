@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from killswitch.model.store import HEARTBEAT
 from killswitch.store.adjacent_files import Reserve, SignOfLife
 from killswitch.store.errors import (
     DamagedStoreError,
@@ -70,10 +71,13 @@ _WRITE_BACK: Final = (
     "INSERT OR IGNORE INTO disk.course SELECT * FROM main.course",
 )
 _HEARTBEATS: Final = (
-    "INSERT OR REPLACE INTO disk.live SELECT * FROM main.live EXCEPT SELECT * FROM disk.live",
+    f"INSERT OR REPLACE INTO disk.live SELECT * FROM main.live WHERE name NOT LIKE '{HEARTBEAT}%' "
+    "EXCEPT SELECT * FROM disk.live",
     "INSERT OR REPLACE INTO disk.lease SELECT * FROM main.lease",
 )
-"""Small rows that replace earlier ones, and that `status` and probes read; often writable when nothing else is."""
+"""Small rows that replace earlier ones, and that `status` and probes read; often writable when nothing else is.
+
+Heartbeats of bots are not among them: other processes have written newer ones to the disk meanwhile."""
 
 
 class MemoryCopy(Struct):
@@ -249,15 +253,19 @@ class Fallback:
         be read."""
         return self._on_disk("SELECT id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
-    def _on_disk(self, statement: str) -> list[Any]:
+    def live_on_disk(self, first: str, end: str) -> list[tuple[str, bytes]]:
+        """The live blobs with names from `first` up to before `end` as other processes have left them on the disk."""
+        return self._on_disk("SELECT name, body FROM live WHERE name >= ? AND name < ?", first, end)
+
+    def _on_disk(self, statement: str, *values: str) -> list[Any]:
         """Rows from the file at the path; from the connection held open where that cannot be opened."""
         try:
             place = f"{self.path.resolve().as_uri()}?mode=ro"
             with closing(sqlite3.connect(place, uri=True, timeout=_RETURN_TIMEOUT)) as disk:
-                return disk.execute(statement).fetchall()
+                return disk.execute(statement, values).fetchall()
         except sqlite3.Error:
             with self.lock, suppress(sqlite3.Error):
-                return [] if self._own is None else self._own.execute(statement).fetchall()
+                return [] if self._own is None else self._own.execute(statement, values).fetchall()
             return []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -259,6 +259,22 @@ class SqlStore(StoreHandle):
         """The named blob, or None if there is none yet."""
         found = self._read(sql.LIVE, name=name)
         return self._decoded_one(f"the live blob {name}", lambda row: rows.bytes_of(row.body), found)
+
+    def live_under(self, prefix: str) -> Mapping[str, bytes]:
+        """The blobs whose names begin with `prefix`, without it.
+
+        While the store is in memory, other processes write to the disk, so that what is there counts.
+        """
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        found = self._decoded(
+            f"the live blobs {prefix}",
+            lambda row: (str(row.name).removeprefix(prefix), rows.bytes_of(row.body)),
+            self._read(sql.LIVE_UNDER, first=prefix, end=end),
+        )
+        on_disk: list[tuple[str, bytes]] = []
+        if self._fallback is not None and self._fallback.copy is not None:
+            on_disk = self._fallback.live_on_disk(prefix, end)
+        return {**dict(found), **{name.removeprefix(prefix): body for name, body in on_disk}}
 
     @retried
     def keep_incident(self, incident: str, note: bytes, points: Sequence[EquityCurvePoint]) -> None:

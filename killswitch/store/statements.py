@@ -56,6 +56,7 @@ PENDING_EVENTS = text("SELECT sequence, id, body FROM events WHERE consumed_at I
 
 PUT_LIVE = _insert("live", "name", "body", key="name", replace="body")
 LIVE = text("SELECT body FROM live WHERE name = :name")
+LIVE_UNDER = text("SELECT name, body FROM live WHERE name >= :first AND name < :end")
 
 LEASE = text("SELECT owner, generation, expires_at FROM lease WHERE one = 1")
 PUT_LEASE = text(

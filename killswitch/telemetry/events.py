@@ -30,6 +30,20 @@ class AccountState(Struct, frozen=True):
     positions: int | None
 
 
+class ExposureOf(Struct, frozen=True):
+    """The open positions of the portfolio, an account, a strategy or an asset, in the portfolio's currency.
+
+    Unknown numbers are null, and `unknown` says why.
+    """
+
+    of: Literal["portfolio", "account", "strategy", "asset"]
+    name: str
+    gross: Decimal | None
+    net: Decimal | None
+    unrealised: Decimal | None
+    unknown: str | None
+
+
 class Nearest(Struct, frozen=True):
     """The trigger with the least headroom for its threshold: how far its value may still move."""
 
@@ -71,6 +85,11 @@ class Portfolio(_Event, frozen=True, kw_only=True, tag="portfolio"):
 
     accounts: tuple[AccountState, ...]
     machines: tuple[Machine, ...]
+    currency: str | None = None
+    """The currency of `exposures`; null while it is unknown."""
+    profit: Decimal | None = None
+    """The profit of the portfolio, as a fraction of its start; null while it is unknown, or no policy watches it."""
+    exposures: tuple[ExposureOf, ...] = ()
 
 
 class Warned(_Event, frozen=True, kw_only=True, tag="warning"):

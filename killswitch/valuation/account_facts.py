@@ -15,6 +15,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sane, sound_account, sound_watched
 from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
+from killswitch.valuation.opening_orders import largest_opening_order
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, sign
 from killswitch.valuation.trust import (
     reason_equity_missing,
@@ -128,6 +129,11 @@ class AccountFacts:
         if self.unrealised is not None:
             return None
         return self.positions_missing or f"a position of {self.name} gives neither its P&L nor the prices to compute it"
+
+    @computed_once
+    def largest_order(self) -> tuple[float, float]:
+        """Bounds of the value of its largest resting order that may add risk, in its own currency."""
+        return largest_opening_order(self.sound, self.rules)
 
     # Prices
 

@@ -22,10 +22,9 @@ from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
     PnlKey,
-    liquidation_distance,
+    base_quantity,
     merge_rows,
     notional,
-    sign,
     spread,
     unrealized,
 )
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Booleans = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
 SizeKey = tuple[str, Side]
@@ -88,6 +88,20 @@ class PositionSizes:
         return [*zip(repeat(self._account), self.symbols, self.sides, strict=False)]
 
     @computed_once
+    def _members(self) -> dict[tuple[str, ...], Booleans]:
+        return {}
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which rows are in one of these symbols."""
+        import numpy as np
+
+        found = self._members.get(symbols)
+        if found is None:
+            wanted = frozenset(symbols)
+            found = self._members[symbols] = np.array([symbol in wanted for symbol in self.symbols], dtype=np.bool_)
+        return found
+
+    @computed_once
     def contracts(self) -> Mapping[SizeKey, Decimal]:
         """Symbol and side → contracts of its rows together, without rows of zero contracts."""
         found: dict[SizeKey, Decimal] = {}
@@ -122,7 +136,7 @@ class HeldPositions:
         own = self.account
         if account.positions is not own.positions and not _are_equal(account.positions, own.positions):
             return False
-        same = account.currency == own.currency and account.market == own.market
+        same = (account.currency, account.market, account.adl_ranks) == (own.currency, own.market, own.adl_ranks)
         return same and _are_equal(account.balances, own.balances) and _are_equal(account.rates, own.rates)
 
     @computed_once
@@ -212,32 +226,91 @@ class HeldPositions:
         """One of `COLUMNS` as float64, a number for each merged position; NaN is unknown."""
         found = self._floats.get(column)
         if found is None:
-            found = self._floats[column] = _float_column(self._values(column))
+            made = self._liquidation_distances() if column == "liquidation_distance" else self._values(column)
+            found = self._floats[column] = _float_column(made)
         return found
 
-    def _values(self, column: str) -> Sequence[Decimal | int | None]:
-        if column == "notional":
-            return self.notionals
-        if column == "unrealised" and self.sizes.are_plain and self.pnl is not None:
-            return [*self.pnl.values()]
-        if column == "unrealised":
-            return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
-        return [*map(_OF_ONE[column], self.merged)]
+    def _rows_with(self, *numbers: Callable[[Position], Decimal | None]) -> Sequence[Position]:
+        """The merged positions; as reported, which is faster, where all of them have these numbers, and sane ones."""
+        if self.sizes.are_plain and all(are_sane([read(row) for row in self.reported]) for read in numbers):
+            return self.reported
+        return self.merged
+
+    def _liquidation_distances(self) -> Sequence[float]:
+        """The distance of each merged position, as `liquidation_distance` computes it, in float64."""
+        import numpy as np
+
+        rows = self._rows_with(lambda row: row.mark_price, lambda row: row.liquidation_price)
+        marks = np.array([_float(row.mark_price) for row in rows])
+        prices = np.array([_float(row.liquidation_price) for row in rows])
+        signs = self.floats("sign")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = signs * (marks - prices) / marks
+        away[~(marks > 0.0) | ((signs < 0.0) & (prices <= 0.0))] = np.nan  # no short has such a liquidation price
+        found: list[float] = np.maximum(away, 0.0).tolist()  # keeps NaN
+        return found
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which merged positions are in one of these symbols; the same array for as long as nothing is traded."""
+        import numpy as np
+
+        if self.sizes.are_plain:
+            return self.sizes.members(symbols)
+        return np.array([position.symbol in symbols for position in self.merged], dtype=np.bool_)
+
+    def _values(self, column: str) -> Sequence[Decimal | int | float | None]:
+        found: Sequence[Decimal | int | float | None]
+        match column:
+            case "sign":
+                found = [1 if side == "long" else -1 for side in self._sides()]
+            case "contracts":
+                found = self.sizes.rows if self.sizes.are_plain else [position.contracts for position in self.merged]
+            case "notional":
+                found = self.notionals
+            case "unrealised" if self.sizes.are_plain and self.pnl is not None:
+                found = [*self.pnl.values()]
+            case "unrealised" | "base":
+                measure = unrealized if column == "unrealised" else base_quantity
+                found = [measure(it, self.account, self._instrument(it)) for it in self.merged]
+            case "entry_notional":
+                found = self._entry_notionals()
+            case "margin":
+                found = [position.margin for position in self.merged]
+            case "spread":
+                found = [spread(position.bid, position.ask) for position in self.merged]
+            case "adl_rank":
+                found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
+            case _:
+                raise LookupError(f"there is no column {column}")
+        return found
+
+    def _entry_notionals(self) -> Sequence[float]:
+        """The notional of each merged position at its entry price: that at the mark, moved back."""
+        rows = self.merged
+        found = []
+        for row, now in zip(rows, self.floats("notional").tolist(), strict=True):
+            if not row.entry_price or not row.mark_price:
+                found.append(math.nan)
+                continue
+            rules = self._instrument(row)
+            moved = float(row.entry_price) / float(row.mark_price)
+            found.append(now / moved if rules is not None and rules.inverse else now * moved)
+        return found
 
     def _instrument(self, position: Position) -> Instrument | None:
         return self.rules.get((self.name, position.symbol))
 
 
-_OF_ONE: Mapping[str, Callable[[Position], Decimal | int | None]] = {
-    "sign": sign,
-    "contracts": lambda position: position.contracts,
-    "liquidation_distance": liquidation_distance,
-    "spread": lambda position: spread(position.bid, position.ask),
-}
-"""Column → the number of one position, for columns that need no rules."""
+def _float(value: Decimal | None) -> float:
+    return math.nan if value is None else float(value)
 
 
-def _float_column(values: Sequence[Decimal | int | None]) -> Floats:
+def _rank_share(rank: int | None, most: int | None) -> float | None:
+    """A rank as a share of the venue's highest, 0…1; None if one of the two is unknown."""
+    return None if rank is None or most is None or rank < 0 or most < 1 else min(1.0, rank / most)
+
+
+def _float_column(values: Sequence[Decimal | int | float | None]) -> Floats:
     import numpy as np
 
     column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)

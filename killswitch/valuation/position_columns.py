@@ -19,10 +19,10 @@ from killswitch.valuation.held_positions import BookExposure, HeldPositions
 from killswitch.valuation.position_measures import ZERO
 
 if TYPE_CHECKING:
-    from killswitch.valuation.held_positions import Floats
+    from killswitch.valuation.held_positions import Booleans, Floats
 
 ONE = Decimal(1)
-_MONEY = frozenset({"notional", "unrealised"})
+_MONEY = frozenset({"notional", "unrealised", "entry_notional", "margin"})
 
 
 class PositionColumns:
@@ -69,9 +69,24 @@ class PositionColumns:
         return self._column("unrealised")
 
     @computed_once
+    def entry_notional(self) -> Floats:
+        """Absolute notionals at the entry prices."""
+        return self._column("entry_notional")
+
+    @computed_once
+    def margin(self) -> Floats:
+        """The margin of each position, as the venue states it."""
+        return self._column("margin")
+
+    @computed_once
     def liquidation_distance(self) -> Floats:
         """The distance of the mark from the liquidation price ÷ mark; 0 at or beyond it."""
         return self._column("liquidation_distance")
+
+    @computed_once
+    def adl_rank(self) -> Floats:
+        """Rank in the venue's queue of automatic deleveraging ÷ its highest rank: 1 is deleveraged first."""
+        return self._column("adl_rank")
 
     @computed_once
     def spread(self) -> Floats:
@@ -83,6 +98,13 @@ class PositionColumns:
         """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
         gross = self.notional.sum()
         return self.notional / (gross or float("nan"))
+
+    def members(self, symbols: tuple[str, ...]) -> Booleans:
+        """Which positions are in one of these symbols."""
+        import numpy as np
+
+        found = [held.members(symbols) for held, _ in self._parts]
+        return found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, dtype=np.bool_)
 
     def reason(self, column: str) -> str | None:
         """The first position whose number in `column` is unknown, as a text; None if all are known."""

@@ -94,6 +94,22 @@ def notional(position: Position, account: AccountSnapshot, rules: Instrument | N
     return face / position.mark_price if is_inverse(position.symbol, rules) else face * position.mark_price
 
 
+def base_quantity(position: Position, account: AccountSnapshot, rules: Instrument | None) -> Decimal | None:
+    """The position in base units, negative for short; None if the contract size, or an inverse one's mark, is unknown.
+
+    A holding is in base units already, unless its rules say otherwise. Options are unknown.
+    """
+    size = None if rules is None else rules.contract_size
+    if size is None and account.market in HOLDINGS:
+        size = Decimal(1)
+    if size is None or is_option(position.symbol):
+        return None
+    face = position.contracts * size * sign(position)
+    if not is_inverse(position.symbol, rules):
+        return face
+    return face / position.mark_price if position.mark_price else None
+
+
 def move_value(
     position: Position,
     account: AccountSnapshot,

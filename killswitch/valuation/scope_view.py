@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from killswitch.model.computed_once import computed_once
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.currency_conversion import ONE, Conversion, agreed_price
+from killswitch.valuation.ownership import AccountOwnership
 from killswitch.valuation.position_columns import PositionColumns
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.position_measures import Instruments as Instruments
 from killswitch.valuation.position_measures import PnlKey as PnlKey
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
+from killswitch.valuation.trust import reason_stale
+
+if TYPE_CHECKING:
+    from killswitch.valuation.held_positions import Floats
 
 
 def _is_unchanged(account: AccountSnapshot, before: AccountSnapshot) -> bool:
@@ -49,8 +55,14 @@ class ScopeView:
         reference: ReferenceCurrency | None = None,
         *,
         around: SnapshotFacts | None = None,
+        part: BookPart | None = None,
+        cut: Mapping[str, str | None] | None = None,
     ) -> None:
-        """`snapshot`: all accounts of the snapshot; None if there are no others. `around`: their facts, if shared."""
+        """`snapshot`: all accounts of the snapshot; None if there are no others. `around`: their facts, if shared.
+
+        `part`: the scope is only a part of the books of these accounts, and has no equity. `cut`: `accounts` are such
+        parts already, with the reason why each is unknown, or None.
+        """
         self.as_of = as_of
         self.scheduled = scheduled
         self.accounts = accounts
@@ -58,7 +70,13 @@ class ScopeView:
         self.stale_after = stale_after
         self.reference = reference
         self._around = around or SnapshotFacts(as_of, accounts if snapshot is None else snapshot, instruments)
-        self.facts: tuple[AccountFacts, ...] = tuple(map(self._around.of, accounts))
+        self.part = part
+        self._cut = cut or {}
+        if part is not None and cut is None:
+            parts = [self._around.part_of(account, part) for account in accounts]
+            self.accounts = tuple(account for account, _ in parts)
+            self._cut = {account.account: reason for account, reason in parts}
+        self.facts: tuple[AccountFacts, ...] = tuple(map(self._around.of, self.accounts))
         self.unknown: str | None = None
         self.positions_unknown: str | None = None
         self.equity: Decimal | None = None
@@ -69,6 +87,15 @@ class ScopeView:
     @property
     def all_accounts(self) -> Sequence[AccountSnapshot]:
         return self._around.accounts
+
+    @property
+    def tick(self) -> Snapshot | None:
+        """The snapshot, for what it contains besides accounts; None if that is unknown."""
+        return self._around.tick
+
+    def has_flag(self, name: str) -> bool:
+        """Whether a flag of this name is set for every account of the scope."""
+        return self._around.flags.is_set(name, ((each.account, each.venue) for each in self.accounts))
 
     def is_repetition_of(self, before: ScopeView | None) -> bool:
         """Whether an unscheduled pass repeats every account of `before`, because none of them was polled for it."""
@@ -89,8 +116,8 @@ class ScopeView:
         self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for facts in self.facts:
             account = facts.account
-            reason = facts.equity_unknown(self.as_of, self.stale_after)
-            equity = account.equity
+            reason = self._unusable(facts)
+            equity = ZERO if self.part is not None else account.equity
             if reason is None and account.currency != self.currency:
                 found = self.conversion(account.currency)
                 reason = found.unknown
@@ -101,20 +128,45 @@ class ScopeView:
             self.positions_unknown = self.positions_unknown or facts.positions_missing
             assert equity is not None  # equity_unknown() and conversion() have checked
             total += equity
-        self.equity = total
+        self.equity = total if self.part is None else None
+
+    def _unusable(self, facts: AccountFacts) -> str | None:
+        """The reason why the account's equity, or the part of it without an equity, is unknown, or None."""
+        if self.part is None:
+            return facts.equity_unknown(self.as_of, self.stale_after)
+        reason = self._cut.get(facts.name)
+        return reason or reason_stale(facts.account, self.as_of, self.stale_after)
+
+    def reason_unknown(self, facts: AccountFacts) -> str | None:
+        """The reason why an account of the scope, or the scope's part of it, is unknown, or None."""
+        return self._unusable(facts) or facts.positions_missing
+
+    @property
+    def has_equity(self) -> bool:
+        """Whether the scope has an equity of its own, whether or not it is known."""
+        return self.part is None
+
+    def at_venue(self, account: str) -> AccountSnapshot | None:
+        """The account with all of its book, as its venue reported it; None if the snapshot lacks it."""
+        found = self._around.by_name.get(account)
+        return None if found is None else found.account
+
+    def owned(self, account: str) -> AccountOwnership:
+        """The owners of the positions and orders of an account."""
+        return self._around.owned(account)
 
     def trusted(self) -> ScopeView:
         """The scope without untrusted accounts; itself if all are trusted."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [each.account for each in self.facts if each.untrusted(self.as_of, self.stale_after) is None]
-        return self.with_accounts(known)
+        usable = [each for each in self.facts if self.reason_unknown(each) is None]
+        return self.with_accounts([each.account for each in usable])
 
     def with_accounts(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
-        """The scope with these accounts instead of its own."""
+        """The scope with these accounts instead of its own; with a `part`, they are such parts."""
         return ScopeView(
             self.as_of, self.scheduled, accounts, self.instruments, self.stale_after, None, self.reference,
-            around=self._around,
+            around=self._around, part=self.part, cut=None if self.part is None else self._cut,
         )  # fmt: skip
 
     # Currencies
@@ -194,8 +246,7 @@ class ScopeView:
         """The scope without accounts of unknown equity; itself if every equity is known."""
         if self.unknown is None:
             return self
-        known = [each.account for each in self.facts if each.equity_unknown(self.as_of, self.stale_after) is None]
-        return self.with_accounts(known)
+        return self.with_accounts([each.account for each in self.facts if self._unusable(each) is None])
 
     def available_accounts(self) -> Mapping[str, AccountSnapshot]:
         """The accounts of the snapshot whose equity is known, by name, in the scope and around it."""
@@ -262,6 +313,21 @@ class ScopeView:
                     return None
                 rows.append((facts.sound, position, value))
         return rows
+
+    @computed_once
+    def unowned(self) -> tuple[Floats, Floats]:
+        """Least and greatest fraction of each position, in the order of `columns`, that no strategy owns."""
+        import numpy as np
+
+        found = [
+            tuple(float(each / position.contracts) for each in self.owned(facts.name).unowned(position))
+            for facts in self.facts
+            for position in facts.held.merged
+        ]
+        if self.part is not None and self.part.kind == "strategy":
+            found = [(0.0, 0.0) for _ in found]
+        bounds = np.array(found, dtype=np.float64).reshape(-1, 2)
+        return bounds[:, 0], bounds[:, 1]
 
     @computed_once
     def columns(self) -> PositionColumns | None:

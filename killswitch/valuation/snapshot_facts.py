@@ -9,13 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Literal
 
-from killswitch.model.snapshot import AccountSnapshot
+from msgspec import Struct
+
+from killswitch.model.flags import NO_FLAGS, Flags
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.currency_conversion import Conversion, conversion, prices_by_venue
+from killswitch.valuation.ownership import AccountOwnership, strategy_part, symbol_part
 from killswitch.valuation.position_measures import Instruments
 from killswitch.valuation.trust import reason_stale
+
+NO_OWNERSHIP = AccountOwnership()
+
+
+class BookPart(Struct, frozen=True):
+    """A part of the books of accounts: the positions, orders and fills of a strategy, or in a symbol."""
+
+    kind: Literal["strategy", "symbol"]
+    name: str
 
 
 class SnapshotFacts:
@@ -27,10 +41,18 @@ class SnapshotFacts:
         accounts: Sequence[AccountSnapshot],
         rules: Instruments,
         before: Mapping[str, AccountFacts] | None = None,
+        *,
+        tick: Snapshot | None = None,
+        flags: Flags = NO_FLAGS,
     ) -> None:
-        """`before`: facts of the accounts in the last snapshot, by name."""
+        """`before`: facts of the accounts in the last snapshot, by name.
+
+        `tick`: the snapshot, for what it contains besides accounts; None if that is unknown. `flags`: those in force.
+        """
         self.as_of = as_of
         self.accounts = accounts
+        self.tick = tick
+        self.flags = flags
         self.rules = rules
         """The rules of all instruments, which later snapshots extend."""
         earlier = before or {}
@@ -38,16 +60,31 @@ class SnapshotFacts:
         """The facts of each account; of the last one if a name is there twice."""
         self._available: dict[int | None, Mapping[str, AccountSnapshot]] = {}
         self._conversions: dict[tuple[str, ReferenceCurrency, int | None], Conversion] = {}
+        self.ownership: Mapping[str, AccountOwnership] = {}
+        """Account → the owners of its positions and orders; empty if no strategy is declared."""
         self._prices: dict[tuple[str, str, int | None], Mapping[str, Decimal]] = {}
 
-    def next(self, as_of: int, accounts: Sequence[AccountSnapshot]) -> SnapshotFacts:
+    def next(self, as_of: int, tick: Snapshot, flags: Flags = NO_FLAGS) -> SnapshotFacts:
         """Facts of the next snapshot, whose new rules are in `rules` already. What did not change is shared."""
-        return SnapshotFacts(as_of, accounts, self.rules, self.by_name)
+        return SnapshotFacts(as_of, tick.accounts, self.rules, self.by_name, tick=tick, flags=flags)
 
     def of(self, account: AccountSnapshot) -> AccountFacts:
         """Facts of an account of the snapshot, or of one that is valued differently."""
         found = self.by_name.get(account.account)
         return found if found is not None and found.account is account else AccountFacts(account, self.rules)
+
+    def owned(self, account: str) -> AccountOwnership:
+        """The owners in an account: nobody, if no strategy is declared."""
+        return self.ownership.get(account, NO_OWNERSHIP)
+
+    def part_of(self, account: AccountSnapshot, part: BookPart) -> tuple[AccountSnapshot, str | None]:
+        """The account with only a part of its book, and why that part is unknown, or None."""
+        whole = self.of(account)
+        if part.kind == "symbol":
+            return symbol_part(account, part.name), whole.positions_unusable
+        owned = self.owned(account.account)
+        reason = whole.positions_unusable or owned.reason_unknown(part.name)
+        return strategy_part(account, owned, part.name), reason
 
     def available(self, stale_after: int | None) -> Mapping[str, AccountSnapshot]:
         """The accounts whose equity is known, by name."""

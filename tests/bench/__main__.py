@@ -41,6 +41,7 @@ PARTS: Final = (
     Part("replay", "replay", "everyday"),
     Part("backtest", "backtest", "everyday"),
     Part("scale", "scale", "everyday"),
+    Part("signals", "signals", "everyday"),
     Part("closing", "closing_parts", "everyday", "short"),
     Part("report", "report", "everyday"),
     Part("notifications", "notifications", "everyday"),

@@ -18,7 +18,7 @@ def with_file(helm: Helm, text: str, folder: Path) -> tuple[str, ...]:
     return "-f", str(helm.chart / "ci" / "files-values.yaml"), "-f", str(values)
 
 
-UNREADABLE = "a document in it is no YAML, or no mapping"
+UNREADABLE = "a document in it is not YAML, or not a mapping"
 REFERENCE = "this is not a reference but may be a secret"
 HIDDEN = {
     "on the separator's line": ("--- {kind: Account, spec: {credentials: {key: hunter2}}}", REFERENCE),

@@ -32,7 +32,8 @@ def test_a_close_by_hand_locks_the_bots_out_until_an_operator_unlocks(tmp_path: 
             assert _mode(site) is None
             closed = ksctl("close", "--scope", "account/main", "--reason", "system-failure", *store)
             assert closed.returncode == 0, closed.stderr
-            assert "account/main is locked (reduce_only) until `ksctl unlock account/main`" in closed.stdout
+            unlock = f"`ksctl unlock account/main --reason … --store {site.store}`"
+            assert f"account/main is locked (reduce_only) until {unlock}" in closed.stdout
             assert _mode(site) == "reduce_only"
             locked = ksctl("lock", "portfolio", "--mode", "all", "--for", "2h", "--reason", "audit", *store)
             assert locked.returncode == 0, locked.stderr
@@ -89,6 +90,8 @@ def test_a_close_of_the_portfolio_asks_once_on_a_terminal(tmp_path: Path) -> Non
         with site.running("--live") as runner:
             declined = _on_a_terminal("n\n", *close)
             assert declined.returncode == 1, declined.stderr
+            assert "To be confirmed: nothing is sent before you answer." in declined.stderr
+            assert "Dry run" not in declined.stderr
             assert declined.stderr.index("reduce_only until it is lifted") < declined.stderr.index(question)
             assert "not confirmed: nothing was changed" in declined.stderr
             assert len(site.venue().positions or ()) == 8

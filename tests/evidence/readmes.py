@@ -59,6 +59,10 @@ def _calm_kinds(evidence: Evidence) -> list[str]:
     return [kind for kind in KINDS if any(one.kind == kind for one in evidence.calm)]
 
 
+_NEEDS = {"split": "four long and four short need eight symbols, and its bars are of fewer"}
+"""Kind of book → why a market may not have it."""
+
+
 def _name(each: Candidate) -> str:
     return each.label.removeprefix(each.folder).strip(" ()") or "as shipped"
 
@@ -70,7 +74,10 @@ def _price(
     yield "What it costs: in a calm month, and where the book would have come back by itself."
     absent = [kind for kind in kinds if kind not in _calm_kinds(evidence)]
     if absent:
-        yield f"The calm month has too few symbols for {absent[0]} books, so the other kinds are here too."
+        why = _NEEDS.get(absent[0], "it has too few symbols")
+        yield (
+            f"There is no {absent[0]} book of the calm month ({why}), which `-` says, so the other kinds are here too."
+        )
     yield ""
     rows = []
     for each in mine:

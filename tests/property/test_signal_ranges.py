@@ -9,26 +9,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import AccountSnapshot, Health, Liquidity, Position, WatchedPrice
+from killswitch.model.snapshot import (
+    AccountSnapshot,
+    ExternalAlert,
+    Health,
+    LimitUse,
+    Liquidity,
+    Order,
+    OwnOrder,
+    Position,
+    Snapshot,
+    WatchedPrice,
+    Withdrawals,
+)
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.signal_values import ColumnReader, SignalColumns, position_columns
-from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import account, after, rules
-from tests.worlds.signals import WINDOW, arguments_of, history_of
+from tests.worlds import account, after, rules, snapshot
+from tests.worlds.signals import WINDOW, arguments_of, history_of, view_of
 
 AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
 SIZES = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 100)
 COUNTS = st.integers(0, 5)
+RULES = tuple(rules(symbol) for symbol in "ABCD")
 SCOPE, POSITION = (
     [SignalRef(spec.name, arguments_of(spec)) for spec in CATALOGUE if spec.level == level]
     for level in ("scope", "position")
 )
-
-
-RULES = {("main", "A"): rules("A")}
 
 
 def maybe(values: st.SearchStrategy[Decimal]) -> st.SearchStrategy[Decimal | None]:
@@ -42,7 +50,7 @@ def positions(draw: st.DrawFn) -> list[Position]:
         Position(
             symbol, draw(st.sampled_from(["long", "short"])), Decimal(1), mark_price=draw(maybe(SIZES)),
             notional=draw(maybe(AMOUNTS)), unrealized_pnl=draw(maybe(AMOUNTS)), margin=draw(maybe(SIZES)),
-            liquidation_price=draw(maybe(SIZES)),
+            liquidation_price=draw(maybe(SIZES)), adl_rank=draw(st.none() | st.integers(0, 6)),
         )
         for symbol in draw(st.lists(st.sampled_from("ABCD"), unique=True))
     ]  # fmt: skip
@@ -65,13 +73,49 @@ def watched(draw: st.DrawFn, minute: int) -> tuple[WatchedPrice, ...]:
 @st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
     """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
-    health = Health(float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS))
+    health = Health(
+        float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS),
+        clock_skew_ms=draw(st.none() | st.floats(-1e6, 1e6)),
+        limits=draw(st.none() | st.just((LimitUse("weight", draw(SIZES), Decimal(1000)),))),
+    )  # fmt: skip
     return account(
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
         quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
         maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
         watched=draw(st.none() | watched(minute)),
         liquidity=draw(st.sampled_from([None, (Liquidity("A", draw(SIZES), draw(AMOUNTS), Decimal("0.5")),)])),
+        adl_ranks=draw(st.sampled_from([None, 4, 5])),
+        orders=draw(st.lists(orders(), max_size=3, unique_by=lambda each: each.id)),
+        withdrawals=draw(st.sampled_from([None, (), (Withdrawals("BTC", True),)])), instruments=RULES,
+    )  # fmt: skip
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> Order:
+    """An open order with or without a price, a filled amount, the mark reduce-only and a time."""
+    return Order(
+        draw(st.sampled_from("abcdef")), draw(st.sampled_from("ABCD")), draw(st.sampled_from(["buy", "sell"])),
+        draw(SIZES), price=draw(maybe(SIZES)), filled=draw(maybe(SIZES)), reduce_only=draw(st.none() | st.booleans()),
+        created_at=draw(st.none() | st.just(after())),
+    )  # fmt: skip
+
+
+@st.composite
+def ticks(draw: st.DrawFn, minute: int) -> Snapshot:
+    """A snapshot of one account, with what a run adds to it, or without: a recording of an earlier version."""
+    answer, is_recorded = draw(accounts(minute)), draw(st.booleans())
+    if not is_recorded:
+        return snapshot(after(minutes=minute), answer)
+    fates = draw(st.lists(st.sampled_from(["pending", "unconfirmed", "accepted", "rejected", "done"]), max_size=3))
+    own = tuple(OwnOrder(f"ks{i}", "main", "A", fate, after(), after(minutes=minute)) for i, fate in enumerate(fates))
+    at = after(minutes=minute, seconds=-draw(st.integers(-60, 600)))
+    alerts = (
+        ExternalAlert("A", draw(st.sampled_from(["firing", "resolved"])), at, ends_at=draw(st.none() | st.just(at))),
+    )
+    return Snapshot(
+        after(minutes=minute), (answer,), "killswitch.snapshot/v1", due=draw(st.none() | st.just(at)),
+        own_orders=own, heartbeats=draw(st.sampled_from([{}, {"A": at}])), alerts=alerts,
+        alerts_as_of=draw(st.none() | st.just(at)),
     )  # fmt: skip
 
 
@@ -86,13 +130,13 @@ def out_of_range(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]
 
 
 @settings(max_examples=150)
-@given(st.tuples(*(accounts(minute) for minute in range(4))))
-def test_every_known_value_is_in_range(answers: tuple[AccountSnapshot, ...]) -> None:
+@given(st.tuples(*(ticks(minute) for minute in range(4))))
+def test_every_known_value_is_in_range(recording: tuple[Snapshot, ...]) -> None:
     """The compiler reports "can never hold" by the range; a value out of it would fire what was called impossible."""
     history = history_of(SCOPE)  # of four answers a minute apart the last two have a whole window
     reader = ColumnReader(SCOPE)
-    for minute, answer in enumerate(answers):
-        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), RULES, None)
+    for seen in recording:
+        view = view_of(seen)
         history.observe(view)
         assert out_of_range(SCOPE, reader.read(history, view)) == []
         change = pnl_change(history, WINDOW)

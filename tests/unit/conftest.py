@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo at full speed: its folder and its output. One run for all test processes."""
+    """The demo at full speed, in a folder like a clone: its folder and its output. One run for all test processes."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "demo"
     folder.mkdir(exist_ok=True)
@@ -21,6 +21,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
+            (folder / "policies").symlink_to(Path(__file__).resolve().parents[2] / "policies")
             command = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
             result = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
             printed.write_text(result.stdout, encoding="utf-8")

@@ -85,7 +85,7 @@ def test_the_backtest_ends_with_the_equity_of_the_demo(repository: Path, readme_
 def readme_equity(repository: Path) -> str:
     readme = (repository / "README.md").read_text(encoding="utf-8")
     (line,) = (line for line in readme.splitlines() if "with the policies  lowest" in line)
-    return line.split("at the end")[1].split()[0]
+    return line.split(", end")[1].split()[0]
 
 
 def test_the_suffix_of_a_file_selects_its_format(policies: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 COMMANDS = dict(commands())
+MAX_COLUMNS = 80
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -45,13 +47,20 @@ def test_the_help_of_a_verb_ends_with_a_valid_example(
     for file in ("trim.plan.json", "run.jsonl.gz", "book.yaml"):
         (tmp_path / file).touch()
     (tmp_path / "bars").mkdir()
-    examples = (COMMANDS[path].epilog or "").splitlines()[2:]
+    examples = re.sub(r" \\\n +", " ", COMMANDS[path].epilog or "").splitlines()[2:]
     assert examples
     for example in examples:
         words = shlex.split(example.split(" >")[0])
         begin = ["ksctl", *path.split()]
         assert words[: len(begin)] == begin
         COMMANDS[path].make_context(path, words[len(begin) :])
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_the_help_of_a_verb_fits_eighty_columns(path: str) -> None:
+    """Examples included: a shell joins their lines."""
+    context = click.Context(COMMANDS[path], info_name=f"ksctl {path}", terminal_width=80, max_content_width=80)
+    assert [line for line in COMMANDS[path].get_help(context).splitlines() if len(line) > MAX_COLUMNS] == []
 
 
 def completions(words: str, folder: Path) -> list[str]:

@@ -100,7 +100,7 @@ def test_a_named_venue_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILLSWITCH_VENUE", "binance")
     assert at_its_turn(["okx", "binanceusdm", "mexc"], "a test") == "binanceusdm"
     assert at_its_turn(["okx", "mexc"], "a test") == turn
-    assert "on binance" in headline()
+    assert "at binance" in headline()
     monkeypatch.setenv("KILLSWITCH_VENUE", "binnance")
     with pytest.raises(ValueError, match="binnance"):
         headline()

@@ -149,3 +149,27 @@ def test_tables_stay_tables_within_the_width_and_wide_shows_everything(
     wide = output_on_terminal(columns, *verb, "--store", str(store), "-o", "wide", colour=False)
     words = {word for word in piped.split() if not re.fullmatch(r"[0-9]+[dhms]", word)}
     assert words <= set(wide.split())
+
+
+CYAN, GREEN = "\x1b[36m", "\x1b[32m"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def test_heads_levels_and_losses_are_coloured_and_say_the_same_without_colour(store: Path) -> None:
+    """A line of heads begins with a colour, a closing stage and a loss are red; removed, the words are the same."""
+    explained = ("explain", "257b6b1d61a573490381", "--store", str(store))
+    output = output_on_terminal(120, *explained)
+    assert re.search(rf"^ +{re.escape(CYAN)}symbol +", output, re.MULTILINE) is not None
+    assert re.search(rf"{re.escape(RED)}-[\d,.]+ USDT", output) is not None
+    assert re.search(r"\x1b\[3[13]mlevel \d [\w-]+\x1b\[0m", output) is not None
+    assert COLOURS.sub("", output) == output_on_terminal(120, *explained, colour=False)
+    assert "\x1e" not in output + piped_output(*explained)
+
+
+def test_the_caret_and_the_way_out_of_a_mistake_are_coloured(tmp_path: Path) -> None:
+    """The eye finds them among lines of policies; without colour they are the same characters."""
+    (tmp_path / "bad.yaml").write_text("apiVersion: killswitch.dev/v1\nkind: Acount\n", encoding="utf-8")
+    output = output_on_terminal(100, "validate", str(tmp_path), status=1)
+    assert re.search(rf"{re.escape(RED)}\^+\x1b", output) is not None
+    assert f"{GREEN}  fix\x1b[0m: " in output
+    assert COLOURS.sub("", output) == output_on_terminal(100, "validate", str(tmp_path), colour=False, status=1)

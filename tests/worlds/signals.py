@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+from msgspec import json as msgjson
+
 from killswitch.graph.nodes import SignalRef
+from killswitch.model.flags import NO_FLAGS, Flags
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import Position
+from killswitch.model.snapshot import Position, Snapshot
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.signals.arguments import Argument, SymbolGroup, Value
+from killswitch.signals.arguments import Argument, HedgeLeg, HedgeLegs, SymbolGroup, Value
 from killswitch.signals.declaration import SignalSpec
+from killswitch.signals.history.rows import HistoryState, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest
 from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 from tests.worlds import START, account, position
 
 WINDOW = 2 * MINUTE
@@ -34,8 +39,12 @@ def some_value(argument: Argument) -> Value:
             return argument.words[0]
         case "name":
             return "A"
+        case "reference" if argument.document == "HedgeGroup":
+            return HedgeLegs("pair", (HedgeLeg("main", "A", Decimal(1)), HedgeLeg("main", "B", Decimal(1))))
         case "reference":
             return SymbolGroup("majors", ("A", "B"))
+        case "time" | "zone" | "days" | "labels":
+            return argument.example
         case _:
             return (least + most) / 2 if most < math.inf else max(least, 1.0)
 
@@ -61,6 +70,38 @@ def values_of(
     history.observe(view)
     columns = ColumnReader([reference]).read(history, view)
     return columns.lo[0], columns.hi[0]
+
+
+def values_after(
+    signal: str, arguments: Sequence[Value], snapshots: Sequence[Snapshot], *, restart: bool = False
+) -> tuple[float, float]:
+    """The interval of a signal after these snapshots of one scope with all their accounts.
+
+    `restart`: the history is stored before the last snapshot, and restored by another run.
+    """
+    reference = SignalRef(signal, tuple(arguments))
+    history, flags = history_of([reference]), NO_FLAGS
+    for index, seen in enumerate(snapshots):
+        for event in seen.events:
+            flags = flags.after(event)
+        if restart and index == len(snapshots) - 1:
+            stored = msgjson.decode(msgjson.encode(history.state()), type=HistoryState)
+            rows = [encode_row(row) for row in history.rows]
+            history = history_of([reference])
+            history.restore(stored, rows)
+        view = view_of(seen, flags)
+        history.observe(view)
+    columns = ColumnReader([reference]).read(history, view)
+    return columns.lo[0], columns.hi[0]
+
+
+def view_of(seen: Snapshot, flags: Flags = NO_FLAGS) -> ScopeView:
+    """The view of one scope with all accounts of the snapshot."""
+    now = to_micros(seen.as_of)
+    known = {(account.account, rule.symbol): rule for account in seen.accounts for rule in account.instruments or ()}
+    flags, _ = flags.without_expired(seen.as_of)
+    around = SnapshotFacts(now, seen.accounts, known, tick=seen, flags=flags)
+    return ScopeView(now, seen.scheduled, seen.accounts, known, None, around=around)
 
 
 def held(*notionals: str) -> list[Position]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 
 import click
@@ -57,7 +58,7 @@ def _command(command: click.Command, context: click.Context, depth: int) -> Iter
     yield code(" ".join([path, *command.collect_usage_pieces(context)]))
     yield from _help(command)
     if command.epilog:
-        lines = command.epilog.removeprefix("\b\n").splitlines()
+        lines = re.sub(r" \\\n +", " ", command.epilog.removeprefix("\b\n")).splitlines()
         yield "\n".join(["```sh", *(line.strip() for line in lines[1:]), "```"])
     options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
     rows = [_option(option, context) for option in options if not option.hidden and "--help" not in option.opts]

@@ -51,7 +51,7 @@ refused, because it cannot be checked.
 {{- range $document := regexSplit "(?m)^(?:---|\\.\\.\\.)(?:\\s|$)" (regexReplaceAll "(?m)^%(?:YAML|TAG)\\s.*$" $lines "") -1 -}}
 {{- $read := fromYaml $document -}}
 {{- if hasKey $read "Error" -}}
-{{- fail (printf "policies.files: %s: a document in it is no YAML, or no mapping of keys to values, so that nobody can say whether it holds a secret. Write it anew, and see what `ksctl validate` says" $file) -}}
+{{- fail (printf "policies.files: %s: a document in it is not YAML, or not a mapping of keys to values, so that it is unknown whether it holds a secret. Correct it; `ksctl validate` shows the place" $file) -}}
 {{- end -}}
 {{- include "killswitch.noSecretIn" (dict "file" $file "path" "" "value" $read "secret" false "option" false) -}}
 {{- end -}}

@@ -20,7 +20,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.request_meter import NoPollRoomError, RequestMeter
 from killswitch.execution.response_timeouts import is_task_cancelled
 from killswitch.model.legible import legible
-from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Health, Snapshot
 from killswitch.model.tracing import NO_SPAN, Span
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -132,8 +132,10 @@ class AccountPoll:
             why = f"{FIRST_ANSWER}, for at most {self._first:g} s: it holds the rules of all markets"
             return self._account.unreadable("down", why)
         if self._cancel_after > self._timeout:
-            return self._account.unreadable("down", f"no first answer within {self._first:g} s")
-        return self._account.unreadable("down", f"no answer within {waited:g} s")
+            return self._account.unreadable(
+                "down", f"no first answer within {self._first:g} s", _unanswered(self._first)
+            )
+        return self._account.unreadable("down", f"no answer within {waited:g} s", _unanswered(waited))
 
     async def abandon(self) -> None:
         """Cancel a poll in flight, and wait for it no longer than its timeout."""
@@ -289,6 +291,11 @@ class Polls:
     async def abandon(self) -> None:
         """Cancel the polls in flight, at the end of a run."""
         await asyncio.gather(*(poll.abandon() for poll in self._polls.values()))
+
+
+def _unanswered(seconds: float) -> Health:
+    """The health of a poll without an answer: its latency is at least the time that it was waited for."""
+    return Health(latency_ms=seconds * 1000, timeouts=1)
 
 
 def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:

@@ -24,7 +24,8 @@ from killswitch.lab.campaign import RULES, CampaignPart
 from killswitch.lab.families import FamilyBook
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.model.snapshot import Instrument
-from killswitch.render.document import table_text
+from killswitch.render.document import Table, table_text
+from killswitch.render.formats import listed
 
 FOLDER = Path("demo-run")
 POLICIES = "futures-degross"
@@ -54,12 +55,18 @@ def demo(
     loaded = load_policies([policies_at or policies_folder() / POLICIES])
     bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
-    screen = DemoScreen(pace, policies_at or Path("policies") / POLICIES)
+    screen = DemoScreen(pace, policies_at or _nearest(policies_folder() / POLICIES))
     try:
         asyncio.run(run_demo(loaded, bars, book, seed, folder, screen))
         compare(loaded.policies, bars, book, worst_hours(bars, book), seed, folder)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder as a command names it: `policies/NAME` in a clone, and its whole path elsewhere."""
+    short = Path("policies") / folder.name
+    return short if short.exists() and short.samefile(folder) else folder
 
 
 def _make_room(folder: Path) -> None:
@@ -92,12 +99,21 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
     )  # fmt: skip
     report = folder / REPORT
     report.write_text(render_as("html", answer, page), encoding="utf-8")
-    click.secho("\nCompared with the alternatives", bold=True)
-    click.echo(table_text(page.sections[0].tables[0], within=terminal_width()))
+    currencies = sorted({account.currency for account in book.accounts})
+    click.secho(f"\nCompared with the alternatives (amounts in {listed(currencies)})", bold=True)
+    _print_table(page.sections[0].tables[0])
     click.echo()
     for line in page.summary:
         print_text(line)
     print_text(f"The report, with charts: {report}")
+
+
+def _print_table(table: Table) -> None:
+    width = terminal_width()
+    shown, left_out = (table, ()) if width is None else table.within(width - 2)
+    print_text(table_text(shown, within=width, is_marked=True))
+    if left_out:
+        print_text(f"  Left out: {listed(left_out)}; the report has all columns.")
 
 
 def excerpt_of(bars: BarTable, book: BacktestBook, shown: Excerpt) -> BarTable:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from killswitch.cli.terminal import terminal_width
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.loss import attribution_text
 from killswitch.journal.codec import decode
@@ -19,6 +20,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
 from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
+from killswitch.render import layout
 from killswitch.render.formats import count_of, interval, money
 from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
@@ -52,24 +54,22 @@ class DemoScreen:
         self._store: Store | None = None
         self._at: datetime | None = None
         self._lowest: dict[tuple[str, str], Decimal] = {}
+        self._day: date | None = None
 
     # -- the run begins, and ends -------------------------------------------------------------------------
 
     def begin(self, bars: BarTable, book: BacktestBook, policies: PolicySet, count: int) -> None:
         """Print the market, the book and the policies."""
         hours = bars.interval.total_seconds() * count / 3600
-        click.secho(
-            f"Market {bars.name}: {count_of(len(bars.symbols), 'symbol')}, {count_of(count, 'bar')} shown "
-            f"({hours:.1f} hours)",
-            bold=True,
-        )
+        shown = f"{count_of(len(bars.symbols), 'symbol')}, {count_of(count, 'bar')} shown ({hours:.1f} hours)"
+        self._write(f"Market {bars.name}: {shown}", bold=True)
         for account in book.accounts:
-            click.echo(f"Book {book.name}, account {account.account}: {money(account.equity, account.currency)}")
+            self._write(f"Book {book.name}, account {account.account}: {money(account.equity, account.currency)}")
             for side in ("long", "short"):
                 if symbols := [each.symbol for each in account.positions if each.side == side]:
-                    click.echo(f"  {side:5} {', '.join(symbols)}")
+                    self._write(f"  {side:5} {', '.join(symbols)}")
         names = ", ".join(graph.policy for graph in policies.graphs)
-        click.echo(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
+        self._write(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
 
     def observe(self, store: Store) -> DemoScreen:
         """Read triggers and the journal from `store`; returns the observer for the runner."""
@@ -78,27 +78,30 @@ class DemoScreen:
 
     def end(self, protected: Feed, bystander: Feed, book: BacktestBook, folder: Path) -> None:
         """Print the final equity with and without the policies."""
-        click.secho("\nFinal equity", bold=True)
+        self._write("\nFinal equity", bold=True)
         for account in book.accounts:
             with_, without = (feed.market.snapshot(account.account) for feed in (protected, bystander))
-            click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
+            self._write(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
             for name, final in ((WITH_THE_POLICIES, with_), (WITHOUT, without)):
                 lowest = self._lowest.get((name, account.account))
                 held = final.positions
                 open_text = "positions unknown" if held is None else f"{count_of(len(held), 'position')} open"
-                click.echo(
-                    f"    {name:18} lowest {money(lowest):>12}, at the end {money(final.equity):>12} ({open_text})"
-                )
+                self._write(f"    {name:18} lowest {money(lowest):>12}, end {money(final.equity):>12} ({open_text})")
+        self._next_steps(folder)
+
+    def _next_steps(self, folder: Path) -> None:
+        """Print what was written, and commands that work in the folder where the demo was started."""
+        self._write(f"\nWritten to {folder}/: store, reports, locks, trading_lock.json and recording.jsonl.")
+        self._write(f"What the desk was notified of: {folder / 'messages.log'}. Next steps:")
         store = folder / "killswitch.sqlite"
-        click.echo(
-            f"\nWritten to {folder}/: the store, the reports, the locks, trading_lock.json, recording.jsonl and "
-            "messages.log. Next steps:"
-        )
         ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
-        click.echo(f"  {ksctl} report --store {store}")
-        click.echo(f"  {ksctl} history --store {store}")
-        click.echo(f"  {ksctl} explain {self._last_fired} --store {store}")
-        click.echo(f"  {ksctl} replay --policies {self._policies_at} --snapshots {folder / 'recording.jsonl'}")
+        for command in (
+            f"report --store {store}",
+            f"history --store {store}",
+            f"explain {self._last_fired} --store {store}",
+            f"replay --policies {self._policies_at} --snapshots {folder / 'recording.jsonl'}",
+        ):
+            click.echo(f"  {ksctl} {command}")  # whole, so that it can be copied
 
     # -- as it happens ------------------------------------------------------------------------------------
 
@@ -151,9 +154,9 @@ class DemoScreen:
         if equity is None or not self._first_equity:
             self._print("equity unknown", "yellow")
             return
-        share = float(equity / self._first_equity)
-        bar = "█" * max(0, min(40, round(share * 30)))
-        self._print(f"equity {money(equity):>12}  {bar:<32} {self._falls()}")
+        width = bar_width(terminal_width())
+        bar = bar_of(float(equity / self._first_equity), width).ljust(width)
+        self._print("  ".join(part for part in (f"equity {money(equity):>12}", bar, self._falls()) if part))
 
     def _machines(self) -> tuple[MachineStatus, ...]:
         blob = self._store.live(LIVE_NAME) if self._store else None
@@ -167,7 +170,7 @@ class DemoScreen:
                 spec = BY_NAME.get(trigger.signal or "")
                 if spec is not None and spec.is_loss_size and trigger.window:
                     falls[f"{trigger.window // 60_000_000}m"] = interval(trigger.value, trigger.unit)
-        return "  ".join(f"fall {window} {value}" for window, value in falls.items())
+        return "fall " + ", ".join(f"{window} {value}" for window, value in falls.items()) if falls else ""
 
     def _changes(self) -> list[tuple[str, str]]:
         """Triggers that became true, were confirmed or cleared since the last tick."""
@@ -213,10 +216,45 @@ class DemoScreen:
                 self._print(f"  closing ended: {_ENDS.get(entry.status or '', entry.status)}", "green")
 
     def _print(self, text: str, colour: str | None = None) -> None:
-        at = f"{self._at:%d %H:%M}" if self._at else ""
-        click.echo(f"{click.style(at, dim=True)}  {click.style(text, fg=colour) if colour else text}")
+        if self._at is not None and self._at.date() != self._day:
+            self._day = self._at.date()
+            self._write(f"{self._day}, times in UTC", bold=True)
+        at = f"{self._at:%H:%M}" if self._at else ""
+        for line in fitted(text, terminal_width()):
+            click.echo(f"{click.style(at, dim=True)}  {click.style(line, fg=colour) if colour else line}")
+            at = " " * len(at)
         if self._pace:
             time.sleep(self._pace)
+
+    def _write(self, text: str, *, bold: bool = False) -> None:
+        width = terminal_width()
+        click.secho(text if width is None else layout.fit(text, width), bold=bold)
+
+
+_TIME_WIDTH = len("12:34  ")
+_BESIDE_BAR = 73
+"""Columns of a line of equity without its bar: time, amount, and the falls over two windows, at least so far."""
+_WIDEST_BAR = 30
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def bar_width(columns: int | None) -> int:
+    """The length of a full bar on a terminal of `columns` columns; None: not a terminal."""
+    return _WIDEST_BAR if columns is None else max(0, min(_WIDEST_BAR, columns - _BESIDE_BAR))
+
+
+def bar_of(share: float, width: int) -> str:
+    """A bar of `share` of `width` columns, at most full, in eighths of a column."""
+    full, part = divmod(round(max(0.0, min(1.0, share)) * width * 8), 8)
+    return ("█" * full + _EIGHTHS[part]).rstrip()
+
+
+def fitted(text: str, columns: int | None) -> list[str]:
+    """The lines of a text to the right of its time, on a terminal of `columns` columns."""
+    if columns is None or len(text) + _TIME_WIDTH <= columns:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    return layout.hanging(text, f"{indent}  ", columns - _TIME_WIDTH).split("\n")
 
 
 _ENDS = {"flat": "the venue shows every target reached", "residual": "something is left", "blocked": "blocked"}

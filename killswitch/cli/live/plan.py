@@ -11,6 +11,7 @@ import click
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
 from killswitch.cli.options import IN_FILE, OUT_FILE, file_errors, page_output, policies, read_timeout, variant, verb
 from killswitch.cli.terminal import print_answer, print_note
+from killswitch.model.legible import STORE_OPTION, with_store
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
@@ -66,7 +67,7 @@ def plan(
             shown = _of_venues(loaded, store, read_timeout)
     print_answer(output, lambda: encode_preview(shown), lambda: plan_page(shown))
     if out is not None:
-        save_plan(plan_of(shown, of_policies(shown)), out)
+        save_plan(plan_of(shown, of_policies(shown)), out, store_at)
     if shown.unreadable:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
@@ -89,13 +90,19 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
+    from killswitch.runner.tick_inputs import last_heartbeats
 
     accounts = open_accounts(loaded.accounts, live=True)
     account_snapshots = process.run(read_once(accounts, read_timeout))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
     snapshot = Snapshot(
-        now, account_snapshots, "killswitch.snapshot/v1", events=events, closings=closes_under_way(store)
+        now,
+        account_snapshots,
+        "killswitch.snapshot/v1",
+        events=events,
+        closings=closes_under_way(store),
+        heartbeats={} if store is None else {name: it.moved_at for name, it in last_heartbeats(store).items()},
     )
     interpreter, memory = from_store(loaded.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
@@ -108,8 +115,8 @@ def require_new_file(out: Path | None) -> None:
         raise click.ClickException(f"{out} already exists: remove it, or name another file")
 
 
-def save_plan(plan: SavedPlan | None, out: Path) -> None:
-    """Write the plan, or report on stderr that there is none."""
+def save_plan(plan: SavedPlan | None, out: Path, store_at: str | None) -> None:
+    """Write the plan, or report on stderr that there is none. `store_at`: the store of the command, if it has one."""
     if plan is None:
         print_note(f"nothing to apply: {out} was not written")
         return
@@ -117,7 +124,8 @@ def save_plan(plan: SavedPlan | None, out: Path) -> None:
 
     with file_errors(str(out)), out.open("xb") as file:
         file.write(encode_plan(plan))
-    print_note(f"saved plan {plan.short} in {out}: `ksctl apply {out} --store STORE --live` applies it")
+    command = with_store(f"ksctl apply {out} {STORE_OPTION} --live", store_at or "")
+    print_note(f"saved plan {plan.short} in {out}: `{command}` applies it")
 
 
 def read_plan(path: Path) -> SavedPlan:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.terminal import encode_record, print_markdown, print_note, print_page
+from killswitch.cli.terminal import encode_record, print_markdown, print_note, print_page, terminal_width
 from killswitch.render.document import Page, Section, Table
 from killswitch.render.formats import instant, money
 
@@ -48,7 +48,7 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
     elif form == "html":
         text = render_report(found).html
     else:
-        text = report_markdown(found)
+        text = report_markdown(_fitted(found, terminal_width() if out is None else None))
     if out is not None:
         with options.file_errors(f"cannot write {out}"):
             out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
@@ -57,6 +57,22 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
         print_markdown(text)
     else:
         click.echo(text.rstrip("\n"))
+
+
+MARGINS = 2
+"""Columns of a terminal around the lines of a drawing."""
+
+
+def _fitted(found: Incident, columns: int | None) -> Incident:
+    """The record with its equity curve as wide as a terminal of `columns` columns."""
+    from msgspec.structs import replace
+
+    from killswitch.render.curve_panels import panel_lines
+
+    if columns is None or found.course is None:
+        return found
+    drawn = panel_lines(found.course.points, found.opened_at, max(MARGINS, columns - MARGINS))
+    return replace(found, course=replace(found.course, sparkline=drawn))
 
 
 def _list(store_at: str, output: str) -> None:

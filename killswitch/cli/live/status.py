@@ -11,7 +11,7 @@ import click
 from killswitch.cli import EXIT_TROUBLE, options
 from killswitch.cli.options import COUNT, option
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import encode_record, print_answer, print_page, print_text, terminal_width
+from killswitch.cli.terminal import encode_record, is_wide, print_answer, print_page, print_text, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
@@ -47,6 +47,8 @@ def status(
     The first line is the answer. On trouble it names what is wrong: a runner that does not tick, a stage that has
     fired, a lock, a close in progress, an account that cannot be read, a trigger that is true or unknown, a problem,
     an alert, a pending command.
+
+    As JSON and with --output wide it also shows exposure and unrealised P&L by account, strategy and asset.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner is
     shown with its date.
@@ -89,7 +91,11 @@ def status(
         raise click.ClickException(f"{error}. Its runner lives and goes on without it: {lives}") from error
     if scope is not None:
         store_state = of_scope(store_state, scope)
-    print_answer(output, lambda: encode_status(store_state), lambda: status_page(store_state, store_at, is_brief=brief))
+    wide = is_wide()
+    print_answer(
+        output, lambda: encode_status(store_state),
+        lambda: status_page(store_state, store_at, is_brief=brief, is_wide=wide),
+    )  # fmt: skip
     return EXIT_TROUBLE if detailed_exitcode and troubles(store_state) else 0
 
 
@@ -134,19 +140,21 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 @option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.page_output
 def history(store_at: str, limit: int, output: str) -> None:
-    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity.
+    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity
+    and of flags.
 
     With --output json, one object per line: the decision record and its result.
     """
     from killswitch.incident.record.results import newest_results
     from killswitch.model.decision import decision_record
-    from killswitch.operations.pages.history import NOTICES_SEARCHED, history_page
+    from killswitch.operations.pages.history import NOTICES_SEARCHED, history_page, is_of_flag
 
     with opened_store(store_at, read_only=True) as store:
         found = newest_results(store, limit)
-        changes = [each for each in store.notices(NOTICES_SEARCHED) if each.kind == "unexplained"][:limit]
+        notices = store.notices(NOTICES_SEARCHED)
     if output != "json":
-        print_page(history_page(found, changes), output)
+        changes = [each for each in notices if each.kind == "unexplained"][:limit]
+        print_page(history_page(found, changes, [each for each in notices if is_of_flag(each)][:limit]), output)
         return
     for decision, result in found:
         click.echo(encode_record({"decision": decision_record(decision), "result": result}))

@@ -49,8 +49,12 @@ class CommandRequest(Struct, frozen=True):
     restated_as: ChangeCause | None = None
     """The change of a `restate`, and what it is."""
     lock: LockMode | None = None
-    lock_seconds: float | None = None
-    """The lock of a `lock` or a `close`, and its length; None: without end."""
+    """The lock of a `lock` or a `close`."""
+    flag: str | None = None
+    is_set: bool | None = None
+    """The flag of a `flag`, and whether that sets or clears it."""
+    seconds: float | None = None
+    """How long the lock or the flag lasts; None: without end."""
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -63,7 +67,8 @@ class CommandRequest(Struct, frozen=True):
         return commands.operator_event(
             self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force,
             change=self.change, restated_as=self.restated_as, lock=self.lock,
-            until=None if self.lock_seconds is None else now + timedelta(seconds=self.lock_seconds),
+            flag=self.flag, is_set=self.is_set,
+            until=None if self.seconds is None else now + timedelta(seconds=self.seconds),
         )  # fmt: skip
 
     @property
@@ -106,10 +111,12 @@ def print_outcome(
     answer: commands.CommandAnswer,
     locks: LockPaths | None,
     sent: Event | None = None,
+    store_at: str = "",
 ) -> None:
     """Print the result of the command; exit 1 if it was refused or did not finish.
 
-    `locks`: the lock paths, if locks are lifted. `sent`: the stored event of the command.
+    `locks`: the lock paths, if locks are lifted. `sent`: the stored event of the command. `store_at`: the store, for
+    the commands that follow.
     """
     lock = lock_of(request, locks)
     if not answer.decisions and not answer.notices and lock is None:
@@ -117,6 +124,7 @@ def print_outcome(
     outcome = replace(
         outcome_of(answer, store), fired_again=commands.fired_again(store, answer), lock=lock,
         closing=() if lock is None else tuple(_closing_on(lock.scope, store)), splits_notices=request.kind == "apply",
+        store=store_at,
     )  # fmt: skip
     print_command_outcome(outcome, json=request.json)
     if sent is not None and commands.is_pending(store, sent):

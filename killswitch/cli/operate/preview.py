@@ -42,7 +42,7 @@ def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) 
     else:
         print_page(_preview_page(decision, accounts, shown))
     if out is not None:
-        save_plan(plan_of(shown, [decision]), out)
+        save_plan(plan_of(shown, [decision]), out, site.store_at)
 
 
 def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
@@ -51,7 +51,9 @@ def confirm_portfolio(request: CommandRequest, site: CommandSite) -> None:
     A close must remain possible where the preview is not: an error of it is shown, and the question asked.
     """
     try:
-        print_note(render_page("text", _preview_page(*_planned_close(request, site)), terminal_width(sys.stderr)))
+        print_note(
+            render_page("text", _preview_page(*_planned_close(request, site), asks=True), terminal_width(sys.stderr))
+        )
     except Exception as error:  # noqa: BLE001 - a close must remain possible where its preview is not
         why = error.format_message() if isinstance(error, click.ClickException) else str(error) or repr(error)
         print_note(f"what would be closed cannot be shown: {why}")
@@ -86,13 +88,19 @@ def _planned_close(request: CommandRequest, site: CommandSite) -> tuple[Decision
     return closes[0], accounts, shown
 
 
-def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview) -> Page:
+def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, asks: bool = False) -> Page:
+    """`asks`: a question follows, and the close if the answer is yes; else nothing does."""
+    heading = (
+        "To be confirmed: nothing is sent before you answer."
+        if asks
+        else ("Dry run: nothing is sent, nothing is changed.")
+    )
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     return Page(
-        "Dry run",
+        "What would be closed" if asks else "Dry run",
         summary=(
-            f"Dry run: nothing is sent, nothing is changed. {headline(decision)}",
+            f"{heading} {headline(decision)}",
             f"Execution: {execution_text(decision)}.",
         ),
         sections=(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from killswitch.model.words import ChangeCause, LockMode
 
 
-def _operator(command: Callable[..., None]) -> Callable[..., None]:
+def operator_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every operator command, and pass `site` and the resolved `author`."""
 
     @wraps(command)
@@ -98,7 +98,7 @@ def _require_combination(
 @click.option("--dry-run", is_flag=True, help="Show every order, cancel and lock without any change.")
 @click.option("--out", type=OUT_FILE, help="With --dry-run: save the plan in a new file, for `ksctl apply`.")
 @options.journal
-@_operator
+@operator_options
 def close(
     site: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, no_lock: bool, yes: bool,
     dry_run: bool, out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
@@ -160,7 +160,7 @@ def close(
 @options.verb("ksctl apply trim.plan.json --store ks.sqlite")
 @click.argument("plan_at", metavar="FILE", type=IN_FILE)
 @option("--max-age", type=options.DURATION, default="10m", help="Maximum age of the plan.")
-@_operator
+@operator_options
 def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
     """Apply the saved plan in FILE exactly, or refuse it and list every change.
 
@@ -188,12 +188,15 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
         help="What bots may not do: take on risk, or send any order.")  # fmt: skip
 @click.option("--for", "length", type=options.DURATION, help="How long. Default: until it is lifted.")
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-@_operator
+@operator_options
 def lock(
     scope: str, mode: LockMode, length: float | None, reason: str, site: CommandSite, live: bool, author: str,
     wait: float, output: str,
 ) -> None:  # fmt: skip
-    """Lock trading on SCOPE (account/NAME, venue/NAME or portfolio) for the bots that read its lock file.
+    """Lock trading on SCOPE for the bots that read its lock file.
+
+    SCOPE is account/NAME, venue/NAME, portfolio, strategy/NAME for a strategy that a policy watches, or symbol/NAME.
+    The lock of a strategy or a symbol is in a file of its own, and locks no account's file.
 
     Nothing is closed or cancelled. Of several locks on a scope, the strictest mode and the latest end apply; `ksctl
     unlock` lifts those of operators, `ksctl reset` all. A running runner writes the lock at its next tick, and renews
@@ -202,14 +205,14 @@ def lock(
     from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest
 
-    request = CommandRequest("lock", scope, author, reason, wait, output == "json", lock=mode, lock_seconds=length)
+    request = CommandRequest("lock", scope, author, reason, wait, output == "json", lock=mode, seconds=length)
     deliver(request, site, live=live)
 
 
 @options.verb("ksctl unlock account/main --reason 'bot repaired' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-@_operator
+@operator_options
 def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Lift the locks by hand on SCOPE: those of `ksctl lock`, and of manual closes that have ended.
 
@@ -226,7 +229,7 @@ def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-@_operator
+@operator_options
 def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Return SCOPE (such as account/main) to normal.
 
@@ -249,7 +252,7 @@ def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, w
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="Restate it for this scope only. Default: every scope that watches its account.")  # fmt: skip
-@_operator
+@operator_options
 def restate(
     change: str, restated_as: ChangeCause, scope: str | None, site: CommandSite, reason: str, live: bool, author: str,
     wait: float, output: str,

@@ -64,13 +64,15 @@ def evaluate_target(
     *,
     attempts: int,
     believe_venue: bool = False,
+    grown: Decimal = ZERO,
 ) -> TargetVerdict:
     """The verdict on `target`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows no position.
-    `believe_venue`: the venue has shown more than our fills have left for so long that it is accepted. For a target
-    that is counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a
-    fill after which a target is given up, unless it is a full close.
+    `believe_venue`: the venue has shown more than our fills have left for so long that it is accepted. `grown`: what
+    others have surely added since our last fill, by the venue's list of fills. For a target that is counted by its own
+    fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill after which a target
+    is given up, unless it is a full close.
     """
     if target.is_in_flight or target.state is TargetState.SETTLED:
         return WAIT
@@ -82,17 +84,18 @@ def evaluate_target(
         do = TargetAction.BLOCKED if target.refusal in _RULES else TargetAction.GIVE_UP
         why = "none of them filled" if target.refusal is None else f"the last one: {target.refusal}"
         return ended(do, target, f"{count_of(target.attempts_without_fill, 'order')} in a row closed nothing ({why})")
-    wanted = _held(target, shown, ledger, believe_venue=believe_venue) - target.target_size
-    if target.target_size > ZERO:
+    wanted = _held(target, shown, ledger, grown, believe_venue=believe_venue) - target.target_size
+    is_explained = ZERO < wanted <= grown
+    if target.target_size > ZERO or target.is_own_part:
         wanted = min(wanted, left_to_close(target, ledger))
     if wanted <= ZERO:
-        return _left_over(target, shown, ledger, believe_venue=believe_venue)
+        return _left_over(target, shown, ledger, believe_venue=believe_venue or is_explained)
     return size_order(target, wanted, instrument)
 
 
 def _goes_on(target: PositionTarget) -> bool:
     """Whether the target is zero: a full close never ends while the venue shows a position, even if refused."""
-    return target.target_size == ZERO and not target.is_counted_by_fills
+    return target.target_size == ZERO and not target.is_counted_by_fills and not target.is_own_part
 
 
 def left_to_close(target: PositionTarget, ledger: PositionLedger) -> Decimal:
@@ -100,13 +103,15 @@ def left_to_close(target: PositionTarget, ledger: PositionLedger) -> Decimal:
     return target.decided - (ledger.closed - target.closed_before) - target.outstanding
 
 
-def _held(target: PositionTarget, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
+def _held(
+    target: PositionTarget, shown: Decimal, ledger: PositionLedger, grown: Decimal, *, believe_venue: bool
+) -> Decimal:
     """The part of the position that an order of this target may count on."""
     if target.is_counted_by_fills:
         return shown - target.outstanding
     if believe_venue and (target.is_capped_by_venue or not ledger.outstanding):
         return shown
-    return ledger.closable(shown, is_capped_by_venue=target.is_capped_by_venue)
+    return ledger.closable(shown, grown, is_capped_by_venue=target.is_capped_by_venue)
 
 
 def _left_over(target: PositionTarget, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> TargetVerdict:

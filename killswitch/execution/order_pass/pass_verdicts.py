@@ -6,12 +6,14 @@ from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import orders_before_last_step
+from killswitch.execution.decide.outside_trades import OutsideTrades
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.decide.target_verdict import WAIT, TargetAction, TargetVerdict, ended, evaluate_target
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget, TargetName
+from killswitch.model.snapshot import AccountSnapshot
 
 
 class TargetEvaluator:
@@ -23,13 +25,22 @@ class TargetEvaluator:
         self._positions = positions
         self._contradictions: dict[TargetName, tuple[int, float, TrustedBook]] = {}
         """For each target: number of contradicting snapshots, time of the first, and the last; each counts once."""
+        self._outside = OutsideTrades()
+
+    def collect(self, account: AccountSnapshot, *, is_newest: bool) -> None:
+        """Collect the trades of others from a snapshot of the executor or the runner.
+
+        `is_newest`: whether it was requested after the last change of an order of ours.
+        """
+        self._outside.collect(account, self._state.ledgers, is_newest=is_newest)
 
     def assumed_position(self, target: PositionTarget, book: TrustedBook) -> Decimal:
         """The position assumed to be held before the target's next order."""
         shown = held(target, book)
-        if target.is_counted_by_fills or self._is_contradicted_enough(target):
+        if target.is_counted_by_fills or self._is_believed(target):
             return shown
-        return self._state.ledger(target.key).assumed(shown)
+        ledger = self._state.ledger(target.key)
+        return ledger.assumed(shown, self._outside.grown(target.key, ledger))
 
     def forget(self, target: PositionTarget) -> None:
         """Reset the contradictions of a target, after an order was sent or the target ended."""
@@ -53,13 +64,15 @@ class TargetEvaluator:
         ):
             verdict = TargetVerdict(TargetAction.CONTRADICTED)
         else:
+            ledger = self._state.ledger(target.key)
             verdict = evaluate_target(
                 target,
                 held(target, book),
-                self._state.ledger(target.key),
+                ledger,
                 self._positions.instruments.get(target.symbol),
                 attempts=self._context.pace.fruitless_attempts + orders_before_last_step(job.ladder),
-                believe_venue=believe,
+                believe_venue=self._is_believed(target),
+                grown=self._outside.grown(target.key, ledger),
             )
         if verdict.do is TargetAction.NOTHING and target.name in job.short:
             verdict = ended(TargetAction.GIVE_UP, target, "less has arrived than the sale before it was paid")
@@ -69,6 +82,12 @@ class TargetEvaluator:
         elif verdict.do is TargetAction.NOTHING or (not believe and not verdict.is_final):
             self._contradictions.pop(target.name, None)
         return verdict
+
+    def _is_believed(self, target: PositionTarget) -> bool:
+        """Whether the position that the venue shows counts although our fills leave less."""
+        ledger = self._state.ledger(target.key)
+        is_opened_again = target.is_capped_by_venue and self._outside.is_opened_again(target.key, ledger)
+        return is_opened_again or self._is_contradicted_enough(target)
 
     def _is_contradicted_enough(self, target: PositionTarget) -> bool:
         if target.name not in self._contradictions:

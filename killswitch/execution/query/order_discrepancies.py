@@ -13,9 +13,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.execution.client_order_id import is_ours
 from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.model.venue import is_ours
 
 JournalStatus = Literal["sent", "final", "nothing", "abandoned"]
 """sent: it may be open. final: it has ended. nothing: the venue refused it, or it never arrived."""

@@ -51,7 +51,8 @@ class ExecutionState:
         self._pace = pace
         self._observer = observer
         self.protections = Protections()
-        self._ledgers: dict[PositionKey, PositionLedger] = {}
+        self.ledgers: dict[PositionKey, PositionLedger] = {}
+        """The ledger of each position that is worked on, and for a while after."""
         self._prepared: dict[str, AccountJob] = {}
         self._transaction: list[Entry] | None = None
         self._ended_at: dict[PositionKey, float] = {}
@@ -118,9 +119,9 @@ class ExecutionState:
         return list(chain.from_iterable(job.targets for job in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        found = self._ledgers.get(key)
+        found = self.ledgers.get(key)
         if found is None:
-            found = self._ledgers[key] = PositionLedger()
+            found = self.ledgers[key] = PositionLedger()
         return found
 
     def expected(self) -> dict[PositionKey, Decimal]:
@@ -129,7 +130,7 @@ class ExecutionState:
         for target in self.targets():
             if target.purpose == "reduce":
                 key = (target.symbol, target.position_side)
-                ledger = self._ledgers.get(key)
+                ledger = self.ledgers.get(key)
                 before = target.decided + target.target_size
                 found[key] = before if ledger is None else ledger.remaining(before)
         return found
@@ -239,7 +240,7 @@ class ExecutionState:
         at_work = {target.key for target in self.targets()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.position_lag
         self._ended_at = {key: at for key, at in self._ended_at.items() if at > oldest and key not in at_work}
-        self._ledgers = {key: it for key, it in self._ledgers.items() if key in at_work or key in self._ended_at}
+        self.ledgers = {key: it for key, it in self.ledgers.items() if key in at_work or key in self._ended_at}
 
     def _apply_to_ledger(self, job: AccountJob, entry: Entry) -> None:
         target = job.target_of(entry)
@@ -264,7 +265,7 @@ class ExecutionState:
 
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """
-        self._ledgers = {}
+        self.ledgers = {}
         keys = {target.key for target in self.targets()}
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:

@@ -14,6 +14,9 @@ from killswitch.model.decision import Decision, Intent, urgency_of
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
 
+UNBOUNDED = Decimal("Infinity")
+"""The largest order of a target where only the venue's maximum bounds it."""
+
 
 def planned_entries(
     decision: Decision, *, snapshot: Snapshot | None = None, accounts: Collection[str] | None = None
@@ -40,10 +43,12 @@ def planned_entries(
 def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
     """One target for each position of `account` that the decision reduces, by rank.
 
-    Several intents on one position are slices of one order. A hop into a position that the decision closes itself is
-    part of that close.
+    Several intents on one position are slices of one order. What is added to the position meanwhile is closed in slices
+    of that size, and in one order where the decision has only one intent for it that liquidity did not bound. A hop
+    into a position that the decision closes itself is part of that close.
     """
     targets: dict[PositionKey, PositionTarget] = {}
+    is_sliced = decision.unwinding is not None and decision.unwinding.is_sliced
     urgency = (*urgency_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
@@ -59,7 +64,7 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
                 side=intent.side,
                 target_size=intent.target if intent.purpose == "reduce" else Decimal(0),
                 decided=_decided(intent),
-                largest=intent.contracts,
+                largest=intent.contracts if is_sliced or intent.purpose != "reduce" else UNBOUNDED,
                 reduce_only=intent.reduce_only,
                 rank=intent.rank,
                 index=index,
@@ -68,10 +73,12 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
                 band=intent.band,
                 urgency=urgency,
                 kept_holding=Decimal(0) if intent.after is None else intent.target,
+                is_own_part=bool(intent.parts),
             )
         elif intent.purpose == target.purpose:
+            before = target.largest if target.largest.is_finite() else target.decided
+            target.largest = max(before, intent.contracts)
             target.decided += _decided(intent)
-            target.largest = max(target.largest, intent.contracts)
             target.target_size = (
                 min(target.target_size, intent.target) if intent.purpose == "reduce" else target.target_size
             )

@@ -18,6 +18,7 @@ from killswitch.graph.wording import condition_text, percent
 from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
 from killswitch.policy.yaml.source_map import Path
+from killswitch.render.formats import count_of
 
 
 @frozen_from(actions.Close, by_hand=["all_if", "where", "unwinding"], ranking="rank", worst_share=("worst", float))
@@ -48,6 +49,9 @@ class Close(Action, frozen=True):
     where: ConditionNode | None = None
     where_unknown: Literal["close", "keep"] | None = None
     """Whether a position for which `where` is unknown is selected; None only without `where`."""
+    daily_cap: int | None = None
+    """Positions that capped closes of the policy may select on a scope within 24 hours; None: neither limited nor
+    counted."""
     unwinding: str | None = None
     """Name in `PolicySet.unwindings`; None: market orders as fast as the venue allows."""
 
@@ -55,6 +59,8 @@ class Close(Action, frozen=True):
 def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
     """Text of a close: `close 50% of both by default, no position above 12.5% of the gross`."""
     bounds = [] if close.top is None else [f"top {close.top}"]
+    if close.daily_cap is not None:
+        bounds.append(f"at most {count_of(close.daily_cap, 'position')} a day")
     if close.worst_share is not None:
         bounds.append(f"worst {close.worst_share:.12g}")
     if close.share_cap is not None:

@@ -8,19 +8,21 @@ from decimal import Decimal
 
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
+from killswitch.graph.analysis.breakers import check_recovery, check_warnings
 from killswitch.graph.analysis.reachability import check_reachable, condition_path, ways
 from killswitch.graph.lowering import outcomes
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
 from killswitch.graph.wording import signals_of
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.policy import Stage as WrittenStage
+from killswitch.policy.schema.scalars import Quantity
 from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 
 
-def check(spec: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings) -> None:
+def check(spec: AnyPolicy, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings) -> None:
     """Run all checks of a whole policy. A trigger that is None already has its diagnostic."""
     found = around.found
     _names_differ(stages, found)
@@ -29,6 +31,8 @@ def check(spec: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence
     _position_conditions(around)
     check_reachable(spec, triggers, stages, never, found)
     _trip_on_a_window(spec, triggers, stages, around)
+    check_warnings(triggers, around)
+    check_recovery(spec, triggers, stages, around)
 
 
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
@@ -42,7 +46,7 @@ def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
         seen[stage.name] += 1
 
 
-def _all_used(policy: PolicySpec, around: Surroundings) -> None:
+def _all_used(policy: AnyPolicy, around: Surroundings) -> None:
     gaps = around.found.gaps
     lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
     is_unreadable = gaps.is_hole(("spec", "stages")) or any(gaps.has_flaw(each) for each in lists)
@@ -56,7 +60,7 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
             around.found.warning("KS5001", ("spec", "triggers", name), message, fix, key=True)
 
 
-def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
+def _never(policy: AnyPolicy, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
     """Triggers that can never be true; warns of triggers and resets with a constant result."""
     compiled = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
     conditions = [*(trigger.condition for _, trigger in compiled), *(condition for _, condition in around.resets)]
@@ -89,7 +93,7 @@ def _position_conditions(around: Surroundings) -> None:
 
 
 def _trip_on_a_window(
-    policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
+    policy: AnyPolicy, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
 ) -> None:
     """Warn of a stage that closes on a new store: its triggers count as true until their windows are filled."""
     signals = around.columns.signals
@@ -132,7 +136,7 @@ _HOLD_AT_ZERO: dict[str, Callable[[Decimal], bool]] = {
 """Comparison → whether it is true for a signal of 0."""
 
 
-def check_idle(policy: PolicySpec, found: Findings) -> None:
+def check_idle(policy: AnyPolicy, found: Findings) -> None:
     """Warn of written keys without effect."""
     flawed = found.gaps.has_flaw
     for number, stage in enumerate(policy.stages):
@@ -167,7 +171,7 @@ def _keys(stage: WrittenStage) -> Iterator[str]:
     return (key for action in stage.actions for key in action.written)
 
 
-def _unexplained(policy: PolicySpec, found: Findings) -> None:
+def _unexplained(policy: AnyPolicy, found: Findings) -> None:
     """Warn of a threshold on unexplained money that is true without any."""
     for name, trigger in policy.triggers.items():
         spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
@@ -176,13 +180,13 @@ def _unexplained(policy: PolicySpec, found: Findings) -> None:
             continue
         for comparison, holds in _HOLD_AT_ZERO.items():
             written = getattr(trigger, comparison)
-            if written is not None and holds(written.value):
+            if isinstance(written, Quantity) and holds(written.value):
                 message = f"`{name}` holds on a quiet account, where nothing is unexplained and the sum is 0"
                 fix = "falls are below zero: write `at_most: -10000 USDT`; `at_least: 10000 USDT` is money that came in"
                 found.warning("KS5017", ("spec", "triggers", name, comparison), message, fix)
 
 
-def _loss_at_most(policy: PolicySpec, found: Findings) -> None:
+def _loss_at_most(policy: AnyPolicy, found: Findings) -> None:
     """Warn of a threshold that a loss must stay below, and that fires a stage on its own: it is true without a loss."""
     alone = {name for stage in policy.stages for name in stage.any_of}
     alone |= {stage.all_of[0] for stage in policy.stages if len(stage.all_of) == 1 and not stage.any_of}

@@ -18,14 +18,14 @@ from msgspec import Struct
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.nodes import OnUnknown, Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.trigger import ExpressionTrigger
 from killswitch.policy.yaml.source_map import Path
 
 Way = frozenset[int]
 
 
-def condition_path(policy: PolicySpec, name: str) -> Path:
+def condition_path(policy: AnyPolicy, name: str) -> Path:
     """Path of a trigger's condition: its comparison or its expression."""
     written = policy.triggers[name]
     if isinstance(written, ExpressionTrigger):
@@ -34,7 +34,7 @@ def condition_path(policy: PolicySpec, name: str) -> Path:
 
 
 def check_reachable(
-    policy: PolicySpec,
+    policy: AnyPolicy,
     triggers: Sequence[Trigger | None],
     stages: Sequence[Stage],
     never: Collection[int],
@@ -70,7 +70,7 @@ def can_decline(stage: Stage) -> bool:
 
 
 class _Analysis(Struct, frozen=True):
-    policy: PolicySpec
+    policy: AnyPolicy
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]
     never: frozenset[int]

@@ -13,11 +13,12 @@ from killswitch.graph.expressions.tree import is_literal
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, Problem, unknown_name
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import Quantity, duration, venue_name
-from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.policy.schema.trigger import SignalOf, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
 from killswitch.signals.arguments import Argument, Declared, Value, example_text, in_key
 from killswitch.signals.declaration import SignalSpec
+from killswitch.signals.written_forms import FORMS, FormError
 
 Written = int | float | str | Decimal
 """A value before its name is resolved."""
@@ -44,7 +45,7 @@ NO_DECLARATIONS = Declarations()
 
 
 def arguments_of_keys(
-    spec: SignalSpec, written: ThresholdTrigger, path: Path, declared: Declarations, found: Findings
+    spec: SignalSpec, written: ThresholdTrigger | SignalOf, path: Path, declared: Declarations, found: Findings
 ) -> tuple[Value, ...] | None:
     """The values of the arguments of `spec`; None if one is missing, superfluous or invalid, which is reported."""
     given = dict(written.given())
@@ -134,7 +135,7 @@ def _internal(argument: Argument, written: object) -> Written | None:
 
 def _of_literal(argument: Argument, node: Any) -> Written | None:
     """A value of an expression; None if it is of another kind."""
-    if argument.kind in ("duration", "word", "name", "reference"):
+    if argument.kind in ("duration", "word", "name", "reference", *FORMS):
         if not is_literal(node, "string_value"):
             return None
         text = str(node.const_expr.string_value)
@@ -163,9 +164,14 @@ def _resolved(argument: Argument, written: Written | None, declared: Declaration
 
 
 def _mistake(argument: Argument, value: Written) -> tuple[str, str] | None:
-    """Message and fix for a value that is not one of the argument's words, or out of its range."""
+    """Message and fix for a value that is not one of the argument's words, not of its form, or out of its range."""
     if argument.words and value not in argument.words:
         return unknown_name(argument.key, str(value), argument.words)
+    if (parse := FORMS.get(argument.kind)) is not None:
+        try:
+            parse(str(value))
+        except FormError as error:
+            return error.message, error.fix
     if argument.range is not None and not isinstance(value, str):
         least, most = argument.range
         if not least <= value <= most:
@@ -184,5 +190,7 @@ def _kind_words(argument: Argument) -> str:
             return f"a {argument.key} is one of {', '.join(argument.words)}, in quotes"
         case "name" | "reference":
             return f"a {argument.key} is a name in quotes"
+        case "time" | "zone" | "days" | "labels":
+            return f"`{argument.key}` is a text in quotes"
         case _:
             return f"a {argument.key} is a number"

@@ -7,12 +7,14 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from killswitch.graph.nodes import ScopeRule
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
+from killswitch.graph.resolution.strategies import scopes_of_account
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy
 
 
 def check_accounts(everything: Documents) -> list[Diagnostic]:
@@ -83,9 +85,7 @@ _SETTLED: Final = ("swap", "future")
 """Markets whose positions settle in one currency."""
 
 
-def check_reference(
-    policy: PolicySpec, documents: Sequence[Document], others: FaultyDocuments, found: Findings
-) -> None:
+def check_reference(policy: AnyPolicy, documents: Sequence[Document], others: FaultyDocuments, found: Findings) -> None:
     """Warn of a reference currency without possible rates, or with parts that have no effect."""
     written, each = policy.reference, policy.scope.each
     if written is None or found.gaps.has_flaw(("spec", "scope")) or found.gaps.has_flaw(("spec", "reference")):
@@ -120,7 +120,7 @@ def check_reference(
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
 
 
-def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
+def check_currencies(policy: AnyPolicy, rule: ScopeRule, documents: Sequence[Document], found: Findings) -> None:
     """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
     flawed = any(found.gaps.has_flaw(("spec", key)) for key in ("scope", "reference"))
@@ -129,8 +129,8 @@ def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: F
     scopes: dict[str, dict[str, str]] = {}
     for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):
         if matches(policy.scope.match, account):
-            scope = "the portfolio" if each == "portfolio" else f"the venue {venue_of(account.spec)}"
-            scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
+            for scope in scopes_of_account(policy, account, venue_of(account.spec), rule):
+                scopes.setdefault(scope, {}).setdefault(account.spec.currency, account.metadata.name)
     for scope, currencies in scopes.items():
         if len(currencies) > 1:
             held = " and ".join(f"{currency} (`{account}`)" for currency, account in sorted(currencies.items()))

@@ -13,7 +13,7 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.policy.schema.policy import Match, PolicyDocument, PolicySpec
+from killswitch.policy.schema.policy import AnyPolicy, Match, PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
 from killswitch.policy.schema.validation import NO_GAPS
 
@@ -112,7 +112,7 @@ def matches(match: Match, account: AccountDocument) -> bool:
     return all(wanted is None or value in wanted for wanted, value in held)
 
 
-def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: FaultyDocuments, found: Findings) -> None:
+def accounts_exist(policy: AnyPolicy, documents: Sequence[Document], others: FaultyDocuments, found: Findings) -> None:
     """Warn of unknown accounts; without Account documents the names are those of a recording."""
     known = [document.name for document in documents if document.kind == "Account"]
     named = policy.scope.match.account

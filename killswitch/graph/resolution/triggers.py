@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations, arguments_of_keys
 from killswitch.graph.expressions.conditions import text_condition
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
+    AdaptiveRule,
     Compare,
     ComparisonOp,
     ConditionNode,
@@ -21,10 +23,10 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import Findings, Problem, signal_problem
 from killswitch.graph.wording import percent, signals_of
-from killswitch.model.instant import SECOND
-from killswitch.policy.schema.policy import PolicySpec
+from killswitch.model.instant import MINUTE, SECOND
+from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
-from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, ThresholdTrigger
+from killswitch.policy.schema.trigger import COMPARISONS, Adaptive, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
@@ -68,7 +70,7 @@ _NUMBERS = re.compile(
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
 
-def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings) -> Trigger | None:
+def trigger(name: str, policy: AnyPolicy, columns: SignalIndex, found: Findings) -> Trigger | None:
     """Compile the trigger `name`; None if it has a mistake, which is reported in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
@@ -79,7 +81,7 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
         held = None if condition is None else expression_threshold(condition, written.when)
     else:
-        spec, held = _signal(written, path, found), None
+        spec, held = _signal(written.signal, path, found), None
         if isinstance(spec, BoolSignal):
             condition = truth(spec, written, path, columns, found)
         elif spec is not None:
@@ -94,9 +96,10 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
         )  # fmt: skip
     if condition is None or found.gaps.has_flaw(path):
         return None
+    shares = written.warn_at if isinstance(written, ThresholdTrigger) else ()
     return freeze(
         written, Trigger, name=name, condition=condition, threshold=held, place=found.place(path, key=True),
-        rearms=_rearms(condition, columns),
+        rearms=_rearms(condition, columns), warn_at=tuple(sorted({float(share) for share in shares})),
     )  # fmt: skip
 
 
@@ -126,7 +129,12 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
 
 
 def threshold(
-    spec: SignalSpec, written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
+    spec: SignalSpec,
+    written: ThresholdTrigger,
+    path: Path,
+    policy: AnyPolicy,
+    columns: SignalIndex,
+    found: Findings,
 ) -> Threshold | None:
     """Compile the threshold of the trigger at `path`; None if its arguments or its unit are wrong."""
     key, values = written.comparison, arguments_of_keys(spec, written, path, columns.declared, found)
@@ -136,12 +144,56 @@ def threshold(
         fix = f"write one of {', '.join(COMPARISONS)}, with a number"
         found.error("KS3007", (*path, "is"), f"`{spec.name}` is a {spec.unit}, and not true or false", fix, key=True)
         return None
-    quantity: Quantity = getattr(written, key)
-    if not _unit_fits(spec, quantity, (*path, key), policy, found):
-        return None
+    limit: Quantity | Adaptive = getattr(written, key)
     scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
-    index = columns.of(SignalRef(spec.name, values))
-    return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+    reference = SignalRef(spec.name, values)
+    if isinstance(limit, Adaptive):
+        bounds = (limit.floor, limit.initial, limit.cap)
+        names = ("floor", "initial", "cap")
+        if not all(
+            _unit_fits(spec, each, (*path, key, name), policy, found) for each, name in zip(bounds, names, strict=True)
+        ):
+            return None
+        index = columns.of(reference)
+        rule = adaptive_rule(
+            limit, [float(each.value * scale) for each in bounds], reference, (*path, key), columns, found
+        )
+        written_as = f"adaptive, {limit.floor.written} to {limit.cap.written}"
+        return None if rule is None else Threshold(index, OPERATORS[key], rule.initial, written_as, rule)
+    if not _unit_fits(spec, limit, (*path, key), policy, found):
+        return None
+    return Threshold(columns.of(reference), OPERATORS[key], float(limit.value * scale), limit.written)
+
+
+DEFAULT_BLOCK = 15 * MINUTE
+"""The block of a signal without a window (microseconds)."""
+
+
+def adaptive_rule(
+    written: Adaptive, bounds: Sequence[float], signal: SignalRef, path: Path, columns: SignalIndex, found: Findings
+) -> AdaptiveRule | None:
+    """The rule of a computed threshold; None if its bounds are out of order, or its other signal is wrong.
+
+    `bounds`: floor, initial and cap in the unit of the signal.
+    """
+    floor, initial, cap = bounds
+    if not 0 < floor <= initial <= cap:
+        message, fix = "floor, initial and cap are not above 0 and in this order", "write 0 < floor <= initial <= cap"
+        found.error("KS3072", path, message, fix, key=True)
+        return None
+    if written.quantile is not None and written.history is not None:
+        identity = f"{signal}/{written.quantile}/{written.history}/{bounds}"
+        block = signal.window or DEFAULT_BLOCK
+        return AdaptiveRule(floor, cap, initial, float(written.quantile), written.history, block, identity=identity)
+    if written.of is None or written.times is None:
+        return None  # the document is only partly readable
+    spec = _signal(written.of.signal, (*path, "of"), found)
+    values = None if spec is None else arguments_of_keys(spec, written.of, (*path, "of"), columns.declared, found)
+    if spec is None or values is None:
+        return None
+    other = SignalRef(spec.name, values)
+    identity = f"{signal}/{written.times}/{other}/{bounds}"
+    return AdaptiveRule(floor, cap, initial, times=float(written.times), column=columns.of(other), identity=identity)
 
 
 def expression_threshold(condition: ConditionNode, text: str) -> Threshold | None:
@@ -155,15 +207,15 @@ def expression_threshold(condition: ConditionNode, text: str) -> Threshold | Non
     return Threshold(step.index, op, step.value, written)
 
 
-def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
-    """The signal of the trigger, if it is one of the scope that has no text; else None."""
+def _signal(name: str, path: Path, found: Findings) -> SignalSpec | None:
+    """The signal that is named below `path`, if it is one of the scope that has no text; else None."""
     if found.gaps.is_hole((*path, "signal")):
         return None
-    problem = signal_problem(written.signal, "scope")
+    problem = signal_problem(name, "scope")
     if problem is not None:
-        found.error(problem[0], (*path, "signal"), problem[1], problem[2])
+        found.error(problem[0], (*path, "signal"), *problem[1:])
         return None
-    spec = BY_NAME[written.signal]
+    spec = BY_NAME[name]
     if isinstance(spec, TextSignal):
         fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
@@ -185,7 +237,7 @@ def truth(
     return is_true(columns.of(SignalRef(spec.name, values)), written.is_)
 
 
-def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings) -> bool:
     if quantity.unit not in _FITTING.get(spec.unit, ()):
         message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_unit_name(spec.unit)}"
         found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
@@ -201,7 +253,7 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
     return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
 
 
-def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+def _currency_fits(quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings) -> bool:
     """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
     reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.has_flaw
     if reference is not None:
@@ -223,7 +275,7 @@ def _unit_name(unit: Unit) -> str:
     return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
 
 
-def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
+def _way_out(unit: Unit, quantity: Quantity, policy: AnyPolicy) -> str:
     currencies = policy.scope.match.currency
     units = {"money": f" {currencies[0] if currencies else 'USDT'}", "seconds": "s", "milliseconds": "ms"}
     if quantity.unit == "plain" and unit in units:

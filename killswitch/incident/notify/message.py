@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.engine.notice_titles import notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
@@ -18,9 +18,9 @@ from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, of_kind, place_of
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import CUT, legible, one_line, shortened
+from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.render.document import Facts, Items, Page, Section, section, text
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
-LONGEST_TITLE_TEXT = 100
-"""The most characters of a notice in the title of its message."""
 MOST_IN_A_LINE = 3
 """The most positions left that one line names."""
 MOST_LINES = 15
@@ -186,7 +184,7 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
                 parts.append(f"{count_of(len(intents), 'order')} for {count_of(len(positions), 'position')}{sent}")
             case Lock(order):
                 until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-                parts.append(f"lock {order.scope} {order.mode} {until}")
+                parts.append(f"lock {place_of(order)} {order.mode} {until}")
             case Cancels(cancels):
                 parts.append(f"cancel {count_of(len(cancels), 'resting order')}")
             case _:
@@ -203,6 +201,8 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
+    if of_kind(decision.effects, Orders) is None:
+        return f"{now}: this closes nothing"
     return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
 
@@ -313,8 +313,16 @@ def _left_text(closing: Closing, left: Sequence[str], held: int | None) -> str:
 def notice_message(notice: Notice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
-    page = Page(_notice_title(notice), sections=(Section("", (notice.text, f"next: {started.command('status')}")),))
+    page = Page(
+        notice_title(notice),
+        sections=(Section("", (_text_of(notice, started), f"next: {started.command('status')}")),),
+    )
     return _message(about, subject, page, at=notice.as_of)
+
+
+def _text_of(notice: Notice, started: StartedAs) -> str:
+    """Return the text with the store of the run in its commands."""
+    return with_store(notice.text, started.store)
 
 
 def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started: StartedAs = UNKNOWN_START) -> Message:
@@ -325,16 +333,10 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes, started
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     counts = f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:"
     page = Page(
-        f"{repeats.count} more: {_notice_title(notice)}",
-        sections=(Section("", (counts, notice.text, f"next: {started.command('status')}")),),
+        f"{repeats.count} more: {notice_title(notice)}",
+        sections=(Section("", (counts, _text_of(notice, started), f"next: {started.command('status')}")),),
     )
     return replace(_message(about, subject, page, at=notice.as_of), count=repeats.count)
-
-
-def _notice_title(notice: Notice) -> str:
-    """Return whose notice it is, and the beginning of its text in whole words."""
-    whose = "runner" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
-    return f"{whose}: {shorten(notice.text, LONGEST_TITLE_TEXT, placeholder=CUT)}"
 
 
 def _message(
@@ -399,7 +401,7 @@ def _lines_of(effect: Effect) -> Iterator[str]:
             yield from _bounded(order_texts(intents))
         case Lock(order):
             until = "it is lifted" if order.until is None else instant(order.until)
-            yield f"lock {order.scope} for {order.mode}, until {until}"
+            yield f"lock {place_of(order)} for {order.mode}, until {until}"
         case _:
             yield kind_of(effect).text(effect)
 

@@ -13,8 +13,11 @@ from typing import Protocol, TextIO
 
 from killswitch.incident.notify.message import Message, encode_message, safe_line
 from killswitch.render.formats import instant
+from killswitch.render.layout import fit
 
 LOGGER = "killswitch.notifications"
+ENTRY_WIDTH = 78
+"""Columns of a line of an entry in the log without its indent: a terminal of 80 columns shows it on one line."""
 STDERR_TIMEOUT = 1.0
 """Seconds after which a write to a blocked stderr counts as failed."""
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -41,6 +44,18 @@ class Sender(Protocol):
         ...
 
 
+def log_entry(message: Message) -> str:
+    """Return a message as one entry of a log: its time and title, and below it its text and its id, indented.
+
+    The time is that of the message, which may be delivered later. Long lines continue below their beginning. Only the
+    first line of an entry begins at the left: a text cannot pass for an entry of its own.
+    """
+    # A line with a command is not broken, so that it can be copied.
+    lines = (line if "ksctl " in line else fit(line, ENTRY_WIDTH) for line in message.body.split("\n"))
+    text = (f"  {line}".rstrip() for lines in lines for line in lines.split("\n"))
+    return "\n".join((f"{instant(message.at)}  {message.title}", *text, f"  notification {message.id}"))
+
+
 class LogSender:
     """Writes to the program's log; to stderr where no log handler is configured."""
 
@@ -53,13 +68,12 @@ class LogSender:
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
-        body = "; ".join(line.strip() for line in message.body.split("\n") if line.strip())
-        line = f"{message.title}: {body} [notification {message.id}]"
+        entry = log_entry(message)
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
-            logger.log(_LEVELS[self._level], "%s", line)
+            logger.log(_LEVELS[self._level], "%s", entry)
             return
-        text = f"{instant(message.at)}  {line}\n"
+        text = f"{entry}\n"
         # Past Python's own stream: a thread that blocks in it keeps its lock and prevents the end of the process.
         descriptor = descriptor_of(sys.stderr)
         try:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.document import ChecklistItem, Command, Incident, ItemState, Money
 from killswitch.incident.record.order_outcomes import OrderOutcome
+from killswitch.incident.record.verdict import shown
 from killswitch.journal.entries import Place
 from killswitch.render.formats import count_of, instant, money, order_numbers
 
@@ -52,7 +53,7 @@ def _closed(incident: Incident) -> _Found:
         return "open", why
     settled = incident.settled
     newest = max(each.verified_at for each in settled if each.verified_at is not None)
-    return "proved", f"the venue shows {count_of(len(settled), 'position')} at target, last at {instant(newest)}"
+    return "proved", f"{shown(incident)}, last at {instant(newest)}"
 
 
 def _why_not_closed(incident: Incident) -> str | None:
@@ -73,7 +74,8 @@ def _why_not_closed(incident: Incident) -> str | None:
     if unsent or partly:
         how = "recorded only: nothing was sent, see what is still open"
         return f"{_names(unsent)} was {how}" if unsent else f"on some accounts of {_names(partly)} nothing was sent"
-    return None if incident.settled else "no position was to be reduced: check the book yourself"
+    held = f": {count_of(len(incident.held), 'position')} held" if incident.held else ""
+    return None if incident.settled else f"no position was to be reduced{held}: check the book yourself"
 
 
 def _reconciled(incident: Incident) -> _Found:

@@ -98,6 +98,20 @@ class PositionLeft(Struct, frozen=True):
     """The value of the position at the decision's mark, in the account's currency."""
 
 
+class HeldPosition(Struct, frozen=True):
+    """A position of the scope that no decision was to reduce, as of `seen_at`, the snapshot of the last decision.
+
+    `worth` is its value in the account's currency; None where the venue did not give it.
+    """
+
+    account: str
+    symbol: str
+    side: str
+    contracts: Decimal
+    worth: Decimal | None
+    seen_at: datetime
+
+
 class Money(Struct, frozen=True):
     """What the close realised before fees, and what it cost; None where any part is unknown.
 
@@ -150,6 +164,7 @@ class EquityCurve(Struct, frozen=True):
     """The lowest value since the firing."""
     last: float
     sparkline: str
+    """The curve as lines of block characters, as wide as a terminal of 80 columns, with the times of its ends."""
     base_at: datetime | None = None
     """When the value was 100, if it was unknown at the first firing because an account could not be read."""
     pending: tuple[PendingChange, ...] = ()
@@ -275,4 +290,6 @@ class Incident(Struct, frozen=True):
     """Accounts whose venue was requested to close the whole book at once."""
     remarks: tuple[str, ...] = ()
     """Irregularities as sentences: unknown orders, trades of others, dust, missing protection, exceeded bounds."""
+    held: tuple[HeldPosition, ...] = ()
+    """What no decision was to reduce. Empty also where no snapshot was kept."""
     format: str = INCIDENT_FORMAT

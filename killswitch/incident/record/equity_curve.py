@@ -1,9 +1,9 @@
 """The equity curve around an incident: which points are kept, and how they are restored.
 
-History is pruned after the longest window, so an incident keeps points of its own: at most one every 15 seconds of the
-hour before it; then every tick of the ten minutes after each firing, and later one for each 600th part of the time
-since the newest firing; and the lowest point between two of them where it is lower than both. With ticks of a second,
-an incident of a day has some 3,500 points, and one of a year some 7,000.
+History is pruned after the longest window, so an incident keeps points of its own: every tick of the ten minutes before
+the first firing, and of the hour before at most one every 15 seconds with the lowest in between; then every tick of the
+hour after each firing, and later one for each 3600th part of the time since the newest firing, with the lowest in
+between. With ticks of a second, an incident of a day has some 16,000 points, and one of a year some 37,000.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 
 import msgspec
 
@@ -19,16 +20,18 @@ from killswitch.incident.record.value_corrections import NO_CORRECTIONS, ValueCo
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
 from killswitch.model.store import EquityCurvePoint, HistoryRow, IncidentStore
+from killswitch.render.curve_panels import panel_lines
 from killswitch.signals.history.rows import StoredUnitValueRow
 
 BEFORE = HOUR
 """How long before the first firing the curve begins."""
+WHOLE_BEFORE = 600 * SECOND
+"""How long before the first firing every tick is kept."""
 STEP_BEFORE = 15 * SECOND
-PARTS_OF_AGE = 600
+PARTS_OF_AGE = 3600
+"""Every tick of a second is kept for as many seconds after a firing; a chart has fewer columns than this."""
 
 _ROW = msgspec.json.Decoder(StoredUnitValueRow)
-_BARS = "▁▂▃▄▅▆▇█"
-_SPARKS = 48
 
 
 def decode_point(row: HistoryRow) -> EquityCurvePoint | None:
@@ -41,11 +44,18 @@ def decode_point(row: HistoryRow) -> EquityCurvePoint | None:
 
 
 def points_before(rows: Iterable[HistoryRow], opened: int) -> list[EquityCurvePoint]:
-    """Return the points up to the firing at `opened` (microseconds); of many, the last in each 15 seconds."""
-    near = [row for row in rows if opened - BEFORE <= row.at <= opened]
-    if len(near) > BEFORE // STEP_BEFORE:
-        near = list({(opened - row.at) // STEP_BEFORE: row for row in near}.values())
-    return [point for row in near if (point := decode_point(row)) is not None]
+    """Return the points up to the firing at `opened` (microseconds).
+
+    Of those before the last ten minutes, of many in 15 seconds only the last and the lowest.
+    """
+    points = [point for row in rows if opened - BEFORE <= row.at <= opened and (point := decode_point(row)) is not None]
+    kept: dict[int, EquityCurvePoint] = {}
+    for _, group in groupby(points, lambda point: (opened - point.at) // STEP_BEFORE):
+        near = list(group)
+        if near[-1].at < opened - WHOLE_BEFORE:
+            near = [min(reversed(near), key=lambda each: each.value), near[-1]]  # the last of equal ones
+        kept.update({point.at: point for point in near})
+    return list(kept.values())
 
 
 def points_since(
@@ -114,21 +124,9 @@ def build_curve(
     before = [each.value for each, point in zip(scaled, points, strict=True) if point.at <= opened]
     since = [each.value for each, point in zip(scaled, points, strict=True) if point.at >= opened] or before[-1:]
     return EquityCurve(
-        tuple(scaled), max(before), min(since), scaled[-1].value, sparkline(points),
+        tuple(scaled), max(before), min(since), scaled[-1].value,
+        panel_lines(scaled, from_micros(opened)),
         # No value is entered while an account of the scope cannot be read.
         base_at=from_micros(base.at) if base.at < opened else None,
         pending=corrections.pending_changes(points[0].at, points[-1].at),
     )  # fmt: skip
-
-
-def sparkline(points: Sequence[EquityCurvePoint]) -> str:
-    """Return the curve as block characters, each the mean of an equal time span; a blank where nothing is known."""
-    first, last = points[0].at, points[-1].at
-    cells: list[list[float]] = [[] for _ in range(_SPARKS)]
-    for point in points:
-        cells[min(_SPARKS - 1, (point.at - first) * _SPARKS // max(1, last - first))].append(point.value)
-    means = [sum(cell) / len(cell) if cell else None for cell in cells]
-    known = [mean for mean in means if mean is not None]
-    low, high = min(known), max(known)
-    span = (high - low) or 1.0
-    return "".join(" " if mean is None else _BARS[round((mean - low) / span * (len(_BARS) - 1))] for mean in means)

@@ -9,11 +9,13 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import Money, PositionLeft
+from killswitch.incident.record.document import HeldPosition, Money, PositionLeft
+from killswitch.incident.record.firing import scope_accounts
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.results import AccountClose, RecordedDecision, Result
 from killswitch.incident.record.totals import add_up
 from killswitch.journal.entries import Place, is_plan
+from killswitch.model.effects import Orders, of_kind
 
 
 def outcomes(recorded: Iterable[Result]) -> tuple[OrderOutcome, ...]:
@@ -33,6 +35,24 @@ def positions_left(recorded: Iterable[RecordedDecision], closed: Sequence[Closed
             if is_plan(entry):
                 first.setdefault(entry.place, each.decision.id)
     return [_position(first.get(one.place, ""), one) for one in closed]
+
+
+def positions_held(recorded: Sequence[RecordedDecision], closed: Sequence[ClosedPosition]) -> tuple[HeldPosition, ...]:
+    """Return the scope's positions in the snapshot of the last decision that has one, without those in `closed`."""
+    decision, snapshot = next(
+        ((each.decision, each.snapshot) for each in reversed(recorded) if each.snapshot is not None), (None, None)
+    )
+    if decision is None or snapshot is None:
+        return ()
+    decided = (of_kind(each.decision.effects, Orders) for each in recorded)
+    intents = [intent for orders in decided if orders is not None for intent in orders.intents]
+    places = {each.place for each in closed} | {(it.account, it.symbol, it.position_side) for it in intents}
+    return tuple(
+        HeldPosition(account.account, row.symbol, row.side, row.contracts, row.notional, snapshot.as_of)
+        for account in scope_accounts(decision.scope, snapshot)
+        for row in account.positions or ()
+        if row.contracts and (account.account, *row.key) not in places
+    )
 
 
 def _position(decision: str, one: ClosedPosition) -> PositionLeft:

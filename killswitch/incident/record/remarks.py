@@ -1,11 +1,11 @@
-"""Irregularities of a close as sentences, for the first reader of a report."""
+"""Irregularities of a close as sentences, for the first reader of an incident's report or of a decision's page."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import Incident
 from killswitch.incident.record.filters import amount, place
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.unprotected import Exposure
@@ -13,26 +13,41 @@ from killswitch.journal.entries import Place
 from killswitch.render.formats import instant, money
 
 
-def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[str]) -> tuple[str, ...]:
+class Closed(Protocol):
+    """What an incident and the result of a decision have in common."""
+
+    @property
+    def orders(self) -> Sequence[OrderOutcome]: ...
+    @property
+    def positions(self) -> Sequence[ClosedPosition]: ...
+    @property
+    def exposures(self) -> Sequence[Exposure]: ...
+    @property
+    def swept(self) -> Sequence[str]: ...
+
+
+def remarks(
+    closed: Closed, holdings: Collection[Place], unsent: Iterable[str], currencies: Mapping[str, str | None]
+) -> tuple[str, ...]:
     """Return one sentence for each irregularity; none for a regular close.
 
     `holdings` are the markets on which holdings are sold that are listed on others. `unsent` are the accounts on which
-    nothing was sent, although something was decided for them.
+    nothing was sent, although something was decided for them. `currencies` are those of the accounts, where known.
     """
     found = [
         f"nothing was sent on {account}, although orders or cancels were decided for it: it was not armed, and its "
         "positions are unchanged"
         for account in unsent
     ]
-    for order in incident.orders:
+    for order in closed.orders:
         found += _order(order, holdings)
-    for position in incident.positions:
-        found += _position(position, incident.swept, incident.money.currency)
-    for exposure in incident.exposures:
+    for position in closed.positions:
+        found += _position(position, closed.swept, currencies.get(position.account))
+    for exposure in closed.exposures:
         found += _exposure(exposure)
     found += [
         f"the venue was requested to close the whole book of {account} at once: its fills have no orders here"
-        for account in incident.swept
+        for account in closed.swept
     ]
     return tuple(dict.fromkeys(found))
 
@@ -63,6 +78,21 @@ def _order(order: OrderOutcome, holdings: Collection[Place]) -> Iterator[str]:
         yield f"{name} was sent without a bound{_slipped(order)}"
     elif bound.kept is False:
         yield f"{name} exceeded its bound{_slipped(order)}"
+
+
+def bound_outcome(order: OrderOutcome) -> str | None:
+    """The outcome of the slippage that was declared for the order, in a few words; None where none was."""
+    bound = order.bound
+    if bound is None:
+        return None
+    if not order.final:
+        kept = "unknown"
+    elif not order.filled:
+        kept = "nothing filled"
+    else:
+        kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
+    more = ("", ", beyond its own limit")[bound.beyond_limit]
+    return f"{kept}{'' if bound.sent else ', sent without a bound'}{more}"
 
 
 def _slipped(order: OrderOutcome) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from killswitch.incident.record.document import EquityCurve, Firing, Incident
+from killswitch.incident.record.totals import add_up
 from killswitch.render.formats import count_of, money, rounded_duration
 
+MOST_NAMES = 3
+"""Positions that a sentence names."""
 UNIT = Decimal(100)
 """The value of a unit at the first firing."""
 
@@ -45,10 +48,44 @@ def _settled(incident: Incident, standings: list[str]) -> str:
     if "partly recorded only" in standings:
         return "AT TARGET on armed accounts, nothing sent on the others"
     if set(standings) <= {"nothing to close", "recorded only"}:
-        return "NOTHING TO CLOSE"
+        return (
+            f"NOTHING CLOSED: {count_of(len(incident.held), 'position')} held" if incident.held else "NOTHING TO CLOSE"
+        )
     last = incident.firings[-1]
     is_whole = "flat" in standings and last.book is not None and last.book.after.gross == 0
     return "FLAT" if is_whole else "AT TARGET"
+
+
+def shown(incident: Incident) -> str:
+    """Return what the venue shows of the positions that were to be reduced, where none is left."""
+    settled = incident.settled
+    kept = [each for each in settled if each.contracts]
+    gone = f"the venue shows {count_of(len(settled) - len(kept), 'position')} closed"
+    if not kept:
+        return gone
+    names = [
+        f"{each.contracts.normalize():f} {each.symbol} {each.side or ''}".strip() for each in kept if each.contracts
+    ]
+    what = f"{', '.join(names[:MOST_NAMES])}{f' and {len(names) - MOST_NAMES} more' if names[MOST_NAMES:] else ''}"
+    at_target = f"{count_of(len(kept), 'position')} at target and open ({what})"
+    return f"the venue shows {at_target}" if len(kept) == len(settled) else f"{gone}, and {at_target}"
+
+
+def fight(incident: Incident) -> str | None:
+    """Return what the answers to breaches of the lock came to: orders, size and cost; None where there was none."""
+    answers = {each.decision for each in incident.firings if each.kind == "breach"}
+    if not answers:
+        return None
+    orders = [each for each in incident.orders if each.decision in answers]
+    closed: dict[str, Decimal] = {}
+    for each in orders:
+        name = f"{each.symbol} {each.position_side or ''}".strip()
+        closed[name] = closed.get(name, Decimal(0)) + (each.filled or 0)
+    sizes = ", ".join(f"{amount.normalize():f} {name}" for name, amount in closed.items()) or "nothing"
+    sums = add_up(orders, has_whole_book=False)
+    parts = (sums["fees"], sums["slippage"])
+    spent = "unknown" if None in parts else money(sum(parts, Decimal(0)), incident.money.currency)
+    return f"{count_of(len(answers), 'answer')}, {count_of(len(orders), 'order')}, closed {sizes}, cost {spent}"
 
 
 def _loss(incident: Incident) -> Iterator[str]:

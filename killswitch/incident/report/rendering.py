@@ -13,6 +13,7 @@ from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.filters import escape
 from killswitch.incident.report.templates import GENERIC, REPORT, SUFFIX, environment, render, template_variables
 from killswitch.model.instant import to_micros
+from killswitch.render.curve_panels import panels
 from killswitch.render.document import Code, Figure, Page, Prose, Section
 from killswitch.render.html import html
 
@@ -77,7 +78,10 @@ def _page_of_source(text: str) -> Page:
 
 
 def equity_figure(incident: Incident) -> Figure | None:
-    """Return the equity curve with the firings marked, drawn for a desktop and for a phone; None for no curve."""
+    """Return the equity curve with the firings marked, drawn for a desktop and for a phone; None for no curve.
+
+    A short incident is drawn once more, enlarged.
+    """
     curve = incident.course
     if curve is None:
         return None
@@ -86,10 +90,15 @@ def equity_figure(incident: Incident) -> Figure | None:
     marks = [ChartMark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:
         marks.append(ChartMark(to_micros(incident.reset.at), "reset", 0))
-    at = [to_micros(point.at) for point in curve.points]
-    series = {"value of a unit": [point.value for point in curve.points]}
-    title, unit = "Value of a unit around the incident", "first firing = 100"
-    drawn = (line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
+    drawn = ["", ""]
+    for panel in panels(curve.points, incident.opened_at):
+        at = [to_micros(point.at) for point in panel.points]
+        series = {"value of a unit": [point.value for point in panel.points]}
+        what = "enlarged: " if panel.is_enlarged else ""
+        seen = [mark for mark in marks if at[0] <= mark.at <= at[-1]]
+        for number, size in enumerate((_DESK, _PHONE)):
+            title, unit = f"{what}value of a unit around the incident", f"{what}first firing = 100"
+            drawn[number] += line_chart(title, at, series, unit=unit, marks=seen, size=size)
     return Figure("", *drawn)
 
 

@@ -17,7 +17,8 @@ from msgspec import Struct, UnsetType
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import EquityCurve, Firing, Incident, Money
 from killswitch.incident.record.order_outcomes import OrderOutcome
-from killswitch.incident.record.verdict import verdict
+from killswitch.incident.record.remarks import bound_outcome
+from killswitch.incident.record.verdict import fight, shown, verdict
 from killswitch.model.decision import BookChange
 from killswitch.risk.trading_cost import slippage
 
@@ -108,8 +109,8 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 
 
 _ALL: tuple[Callable[[Any], object], ...] = (
-    *(verdict, cost_share, net, leverage, cut, cut_share),
-    *(step, unfilled, filled_share, slipped, answered_after),
+    *(verdict, shown, fight, cost_share, net, leverage, cut, cut_share),
+    *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
     *(closed, closed_share, fall, change),
 )
 

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from killswitch.graph.nodes import PolicySet, SignalRef
-from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, BookRuns, Results
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Results
 from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Run, RunCurve
 from killswitch.lab.pages.answer import BacktestAnswer
 from killswitch.lab.pages.verdict import NAMES, currency_of, partial, percent
 from killswitch.lab.summary import Against, Figures, Group, Losers
 from killswitch.model.instant import to_micros
-from killswitch.render.chart import ChartMark, line_chart
+from killswitch.render.chart import ChartMark, area_chart, line_chart
+from killswitch.render.chart_layers import BLUE, GREEN, GREY, PINK, TEAL, VIOLET
 from killswitch.render.document import Facts, Figure, Page, Section, Table
-from killswitch.render.formats import count_of, duration_text, instant, interval, money
+from killswitch.render.formats import count_of, duration_text, instant, interval, listed, money
 from killswitch.signals.catalogue import BY_NAME
 
 NOTES = (
@@ -32,6 +33,10 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 SIZES = (11.0, 3.4), (3.9, 2.6)
 """Sizes of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
+COLOURS = {
+    STAGED: BLUE, NONE: GREY, CLOSE_ALL: GREEN, IN_PROPORTION: PINK, "longs": TEAL, "shorts": VIOLET,
+}  # fmt: skip
+"""One colour has one meaning on the whole page; yellow to red are the levels of stages."""
 _MOST_MARKS = 12
 _HOUR = 3600 * 1_000_000
 BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
@@ -53,7 +58,7 @@ def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, dra
     if found.not_run:
         sections.append(_not_run(found))
     return Page(
-        title="Backtest",
+        title=_title(found, results),
         warning=partial(results, found.rules),
         facts=Facts(tuple(_facts(found, results))),
         summary=found.verdict,
@@ -71,6 +76,12 @@ def _table(
 
 def _key(tried: BookRuns) -> tuple[str, str]:
     return tried.market, tried.member.book.name
+
+
+def _title(found: BacktestAnswer, results: Results) -> str:
+    markets = list(dict.fromkeys(each.market for each in results.tried))
+    where = f" in {markets[0] if len(markets) == 1 else count_of(len(markets), 'market')}" if markets else ""
+    return f"Backtest of {listed(found.policies.names)}{where}"
 
 
 def _facts(found: BacktestAnswer, results: Results) -> Iterator[tuple[str, str]]:
@@ -354,8 +365,8 @@ def figures(tried: BookRuns, currency: str) -> tuple[Figure, ...]:
         if run.rule == STAGED:
             sides = {"longs": curve.long_pnl, "shorts": curve.short_pnl}
             drawn.append(_figure("P&L by side, staged (before fees)", curve.at, sides, currency, run))
-            caption = "Positions, staged (long above zero)"
-            drawn.append(_figure(caption, curve.at, curve.held, currency, run, stacked=True))
+            caption = "Positions, staged (long above zero, short below)"
+            drawn.append(_figure(caption, curve.at, curve.held, currency, run, is_stacked=True))
     return tuple(drawn)
 
 
@@ -384,9 +395,15 @@ def _equity(curves: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[F
 
 
 def _figure(
-    label: str, at: Sequence[int], series: Mapping[str, Sequence[float]], unit: str, run: Run, *, stacked: bool = False
-) -> Figure:
+    label: str, at: Sequence[int], series: Mapping[str, Sequence[float]], unit: str, run: Run, *,
+    is_stacked: bool = False,
+) -> Figure:  # fmt: skip
     title = f"{label}: {run.book} in {run.market}"
     seen = [mark for mark in marks(run) if at and at[0] <= mark.at <= at[-1]]
-    drawings = (line_chart(title, at, series, unit=unit, marks=seen, size=size, stacked=stacked) for size in SIZES)
-    return Figure(label, *drawings)
+    if is_stacked:
+        sides = COLOURS["longs"], COLOURS["shorts"]
+        drawn = [area_chart(title, at, series, unit=unit, marks=seen, size=size, colours=sides) for size in SIZES]
+    else:
+        own = [COLOURS[name] for name in series]
+        drawn = [line_chart(title, at, series, unit=unit, marks=seen, size=size, colours=own) for size in SIZES]
+    return Figure(label, *drawn)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from killswitch.incident.record.close_causes import cause_text
-from killswitch.incident.record.closed_positions import ClosedPosition
+from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.order_outcomes import Bound
+from killswitch.incident.record.remarks import bound_outcome, remarks
 from killswitch.incident.record.results import OrderOutcome, Result, decode_kept_snapshot, read_result
 from killswitch.incident.record.source_places import PolicyText, TriggerFact, WrittenAt, read_places, trigger_fact
 from killswitch.incident.record.totals import Missing
-from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.effects import in_record_order
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
@@ -38,6 +38,7 @@ def decision_page(history: DecisionHistory) -> Page:
             *_snapshot(history),
             decided(decision, history.snapshot),
             *_orders(history),
+            *section("To be noted", Items(_remarks(history))),
             Section("End", (Items(tuple(_end(history))),)),
         ),
     )
@@ -122,25 +123,25 @@ def decided(decision: Decision, snapshot: Snapshot | None) -> Section:
 
 
 def _orders(history: DecisionHistory) -> Iterator[Section]:
-    orders = history.result.orders
+    orders, currencies = history.result.orders, _currencies(history)
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    accounts = () if history.snapshot is None else history.snapshot.accounts
-    currencies = {each.account: each.currency for each in accounts}
     rows = tuple(_order(each, currencies.get(each.account, "")) for each in orders)
     yield from section("Orders and fills", Table(head, rows, expendable=(4, 8, 1, 2)))
-    bounded = tuple(_bounded(number, it, it.bound) for number, it in enumerate(orders, 1) if it.bound is not None)
+    bounded = tuple(_bounded(each, each.bound) for each in orders if each.bound is not None)
     columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
     yield from section("Bounds of slippage", Table(columns, bounded, expendable=(1, 2)))
 
 
-def _bounded(number: int, order: OrderOutcome, bound: Bound) -> tuple[str, ...]:
-    outcome = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
-    if order.fate == "final" and not order.filled:
-        outcome = "nothing filled"
+def _currencies(history: DecisionHistory) -> dict[str, str]:
+    """Account → its currency, where the snapshot was kept."""
+    return {} if history.snapshot is None else {each.account: each.currency for each in history.snapshot.accounts}
+
+
+def _bounded(order: OrderOutcome, bound: Bound) -> tuple[str, ...]:
     return (
-        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", exact(order.limit, "-"),
-        f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
-        outcome if bound.sent else f"{outcome}, sent without a bound",
+        str(order.number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-",
+        exact(order.limit, "-"), f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
+        bound_outcome(order) or "-",
     )  # fmt: skip
 
 
@@ -151,6 +152,12 @@ def _order(order: OrderOutcome, currency: str) -> tuple[str, ...]:
         exact(order.filled, "-"), exact(order.price, "-"),
         "-" if order.fee is None else f"{exact(order.fee)} {currency}".rstrip(),
     )  # fmt: skip
+
+
+def _remarks(history: DecisionHistory) -> tuple[str, ...]:
+    """The irregularities, in the sentences of the incident's report."""
+    result = history.result
+    return remarks(result, first_hops(history.decision), result.unsent, _currencies(history))
 
 
 def _end(history: DecisionHistory) -> list[str]:
@@ -166,10 +173,6 @@ def _end(history: DecisionHistory) -> list[str]:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"{ending.account}: {ended}, {instant(ending.at)}{why}")
-    lines += [f"{account}: no order was sent: the account was not armed" for account in result.unsent]
-    lines += [f"the venue was requested to close the whole book of {account} at once" for account in result.swept]
-    lines += [line for each in result.positions if (line := _other_changes(each, result.currencies))]
-    lines += [_unprotected(each) for each in result.exposures]
     lines.append(_status(history))
     if result.closed:
         realised, fees, slippage, delay = (
@@ -193,29 +196,6 @@ def _missing_parts(missing: Missing) -> str:
     parts = [order_numbers(missing.orders)] if missing.orders else []
     text = " and ".join((*parts, "the whole-book close") if missing.swept else parts)
     return text if missing.why is None else f"{text} ({missing.why})"
-
-
-def _other_changes(position: ClosedPosition, currencies: Sequence[str]) -> str:
-    """Changes by other parties, and dust; empty without any."""
-    name = f"{position.symbol} {position.side} on {position.account}"
-    changes = []
-    if position.others:
-        by = "closed without an order of Killswitch" if position.others > 0 else "added meanwhile"
-        changes.append(f"{abs(position.others):f} {by}")
-    if position.other_decisions:
-        changes.append(f"{position.other_decisions:f} closed by orders of other decisions")
-    if position.dust:
-        changes.append(
-            f"the rest is dust, {amount_in(currencies, position.worth)}" if position.worth else "the rest is dust"
-        )
-    return f"{name}: {', '.join(changes)}" if changes else ""
-
-
-def _unprotected(exposure: Exposure) -> str:
-    name = f"{exposure.symbol} {exposure.position_side} on {exposure.account} without protective order {exposure.order}"
-    if exposure.seconds is None:
-        return f"{name} since {instant(exposure.since)}: {exposure.text or exposure.end}"
-    return f"{name} for {exposure.seconds:.1f} s: {exposure.end}"
 
 
 def _status(history: DecisionHistory) -> str:

@@ -9,19 +9,29 @@ from decimal import Decimal
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, Notice
 from killswitch.operations.pages.wording import amount_in, dated_notice, headline
+from killswitch.planning.operator.closes import OPERATOR
+from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.render.document import Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant
 
 NOTICES_SEARCHED = 1_000
-"""Number of the newest notices that are searched for those of changes of equity."""
+"""Number of the newest notices that are searched for those of changes of equity and of flags."""
 SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
 
-def history_page(found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = ()) -> Page:
-    """One row per decision, newest first; then one line per notice of an unexplained change of equity."""
-    notices = Items(tuple(map(dated_notice, changes)))
-    return Page("History", sections=(_decisions(found), *section("Unexplained changes of equity", notices)))
+def history_page(
+    found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = (), flags: Sequence[Notice] = ()
+) -> Page:
+    """One row per decision, newest first; then one line per notice of an unexplained change of equity and of a flag."""
+    parts = (("Unexplained changes of equity", changes), ("Flags", flags))
+    more = (each for title, them in parts for each in section(title, Items(tuple(map(dated_notice, them)))))
+    return Page("History", sections=(_decisions(found), *more))
+
+
+def is_of_flag(notice: Notice) -> bool:
+    """Whether a notice is of a command about a flag, or of the end of one."""
+    return notice.policy == OPERATOR and (notice.subject or "").startswith(FLAG_CHANGE)
 
 
 def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:

@@ -11,7 +11,7 @@ from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
-from killswitch.model.legible import one_line
+from killswitch.model.legible import STORE_OPTION, one_line, with_store
 from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
 from killswitch.render.document import Items, Page, Section, section
@@ -33,6 +33,8 @@ class CommandOutcome(Struct, frozen=True):
     """Ids of the decisions whose closes keep that lock."""
     bases: Mapping[str, str] = {}
     """Id of a reset's decision → the equity of its scope, from which stages measure their losses then."""
+    store: str = ""
+    """The store of the command, for the commands that follow it."""
     splits_notices: bool = False
     """Whether each part of a notice has a line: an `apply` lists every change since its plan."""
 
@@ -57,7 +59,7 @@ def outcome_record(outcome: CommandOutcome) -> dict[str, object]:
 
 def _sections(outcome: CommandOutcome) -> Iterator[Section]:
     for decision, result in outcome.results:
-        lines = _result(decision, result, outcome.continuation)
+        lines = _result(decision, result, outcome)
         if decision.id in outcome.bases:
             lines.append(_basis_line(outcome.bases[decision.id], decision))
         yield from _decision(decision, *lines)
@@ -66,7 +68,7 @@ def _sections(outcome: CommandOutcome) -> Iterator[Section]:
             first, *others = notice.text.split("; ")
             yield Section(first, (Items(tuple(others)),))
         else:
-            yield from section("", notice.text)
+            yield from section("", with_store(notice.text, outcome.store))
     if outcome.fired_again is not None:
         yield from _decision(outcome.fired_again, "it fired again: its triggers are still true")
     if outcome.lock is not None:
@@ -84,14 +86,14 @@ def _is_failed(decision: Decision, result: Result) -> bool:
     return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
 
 
-def _result(decision: Decision, result: Result, continuation: str) -> list[str]:
+def _result(decision: Decision, result: Result, outcome: CommandOutcome) -> list[str]:
     if decision.kind == "reset":
         return ["locks by hand are lifted" if decision.is_unlock else "back to normal"]
     lines = [] if decision.is_manual_lock else result_lines(result)
     lock = of_kind(decision.effects, Lock)
     if lock is not None and result.standing != "recorded only":
-        lines.append(_lock_line(lock.order, is_written=result.locked_at is not None))
-    return [*lines, *([f"in progress: {continuation}"] if result.standing == "closing" else [])]
+        lines.append(_lock_line(lock.order, outcome.store, is_written=result.locked_at is not None))
+    return [*lines, *([f"in progress: {outcome.continuation}"] if result.standing == "closing" else [])]
 
 
 def _basis_line(equity: str, reset: Decision) -> str:
@@ -99,15 +101,19 @@ def _basis_line(equity: str, reset: Decision) -> str:
     return f"the next stage measures from {equity}, the equity at {instant(reset.as_of)}: start, peak and windows"
 
 
-def _lock_line(order: LockOrder, *, is_written: bool) -> str:
+def _lock_line(order: LockOrder, store: str, *, is_written: bool) -> str:
     """The lock of a command in one line, and the command that lifts it."""
     if not is_written:
         return (
             f"the lock of {order.scope} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
             "trade there"
         )
-    end = f"until {rfc3339(order.until)}" if order.until else f"until `ksctl unlock {order.scope}`"
+    end = f"until {rfc3339(order.until)}" if order.until else f"until `{_unlock_command(order.scope, store)}`"
     return f"{order.scope} is locked ({order.mode}) {end}"
+
+
+def _unlock_command(scope: str, store: str) -> str:
+    return with_store(f"ksctl unlock {scope} --reason … {STORE_OPTION}", store)
 
 
 def _lock_text(lock: LockView, closing: tuple[str, ...], *, is_unlock: bool) -> str:
@@ -128,7 +134,9 @@ def result_lines(result: Result) -> list[str]:
     reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
         reasons += _remaining(result)
-    return [f"{result.standing}, {positions}, fees {amount_in(result.currencies, result.fees)}", *reasons]
+    # Without an order there is no fee, and no currency of one.
+    fees = f", fees {amount_in(result.currencies, result.fees)}" if result.currencies or result.fees is None else ""
+    return [f"{result.standing}, {positions}{fees}", *reasons]
 
 
 def _remaining(result: Result) -> Iterator[str]:

@@ -11,8 +11,11 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
+    bot_heartbeats,
     dead_man_timers,
+    exposure_table,
     manual_closes,
+    operator_flags,
     push_streams,
     suspended_accounts,
     unexplained_changes,
@@ -41,8 +44,11 @@ LATE_FACTOR = 1.5
 """Ticks are late from this many intervals apart."""
 
 
-def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False) -> Page:
-    """The answer, what is wrong, and the closes in progress; then the rest. `is_brief`: the answer and the problems."""
+def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False, is_wide: bool = False) -> Page:
+    """The answer, what is wrong, and the closes in progress; then the rest. `is_brief`: the answer and the problems.
+
+    `is_wide`: exposure and P&L by account, strategy and asset, too.
+    """
     view = status.view
     problems = tuple(section("Problems", Items((() if view is None else view.problems) + status.problems)))
     if is_brief:
@@ -52,7 +58,8 @@ def status_page(status: StoreStatus, store_at: str, *, is_brief: bool = False) -
     alerts = section("Active alerts", _items(map(_active_alert, status.active_alerts)))
     closings = _closings(status.closings, alive=status.runner.is_alive)
     facts = section("", Facts(tuple(_run_facts(status))))
-    rest = (*_sections(status), *facts)
+    book = () if view is None or not is_wide else exposure_table(view.exposures or None)
+    rest = (*_sections(status), *book, *facts)
     return Page(
         f"Status of {store_at}", summary=(answer(status), *dated), sections=(*problems, *alerts, *closings, *rest)
     )
@@ -105,6 +112,8 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
+    yield from operator_flags(status.flags)
+    yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
     yield from section("Pending commands", _items(pending))

@@ -1,4 +1,4 @@
-"""Sections of `ksctl status`: manual closes, push streams, dead-man timers and broker suspensions."""
+"""Sections of `ksctl status`: manual closes, flags, heartbeats, push streams, dead-man timers and suspensions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from datetime import datetime
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
+from killswitch.model.flags import Flag
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
-from killswitch.operations.status import OperatorCloseResult
+from killswitch.operations.status import HeartbeatView, OperatorCloseResult
+from killswitch.planning.exposures import Exposures
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
@@ -40,6 +42,44 @@ def unexplained_changes(changes: Sequence[KeptChange]) -> Iterator[Section]:
     head = ("change", "account", "at", "amount", "counts as", "for")
     title = "Unexplained changes of equity (`ksctl restate CHANGE --as loss|flow --reason …` settles one)"
     yield from section(title, Table(head, rows))
+
+
+def operator_flags(flags: Sequence[Flag]) -> Iterator[Section]:
+    """One row per flag in force."""
+    rows = tuple(
+        (
+            each.name, each.scope, "it is cleared" if each.until is None else instant(each.until), instant(each.at),
+            each.author or "unknown", each.reason or "no reason",
+        )
+        for each in flags
+    )  # fmt: skip
+    yield from section("Flags", Table(("flag", "scope", "until", "set", "by", "reason"), rows))
+
+
+def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterator[Section]:
+    """One row per name, with the age that policies read."""
+    rows = tuple(
+        (each.name, ago(each.counts_from, now), ago(each.at, now), "-" if each.progress is None else str(each.progress))
+        for each in heartbeats
+    )
+    yield from section("Heartbeats", Table(("name", "counts from", "last sent", "progress"), rows))
+
+
+def exposure_table(found: Exposures | None) -> Iterator[Section]:
+    """Exposure and unrealised P&L of the portfolio, and by account, strategy and asset."""
+    if found is None:
+        return
+    currency, profit = found.currency or "unknown currency", found.profit
+    since = "unknown, because no policy watches the portfolio, or its equity is unknown"
+    if profit is not None:
+        since = f"{profit:+.2%} of its start, or of its last reset by an operator"
+    rows = tuple(
+        (each.of, each.name, money(each.gross), money(each.net), money(each.unrealised), each.unknown or "-")
+        for each in found.parts
+    )
+    head = ("of", "name", "gross", "net", "unrealised P&L", "unknown")
+    title = f"Exposure and P&L in {currency} as of {instant(found.as_of)} (profit of the portfolio: {since})"
+    yield from section(title, Table(head, rows, expendable=(5,)))
 
 
 def push_streams(streams: Sequence[StreamView], now: datetime) -> Iterator[Section]:

@@ -10,7 +10,8 @@ from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
 from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind, place_of
+from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant, interval, money
@@ -159,7 +160,7 @@ def effect_parts(effects: Iterable[Effect], snapshot: Snapshot | None) -> Iterat
                 yield Items(tuple(str(each) for each in cancel_lines(cancels, resting_orders(snapshot))))
             case Lock(order):
                 until = instant(order.until) if order.until else "it is lifted"
-                yield Items((f"lock {order.scope}: {order.mode} until {until}",))
+                yield Items((f"lock {place_of(order)}: {order.mode} until {until}",))
             case _:
                 yield Items((kind_of(effect).text(effect),))
 
@@ -197,6 +198,8 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
     kind = f"{event.kind} by force" if event.force else event.kind
     if event.change is not None:
         kind = f"{kind} {event.change} as {event.restated_as or 'unknown'} on"
+    if event.flag is not None:
+        kind = f"flag {'set' if event.is_set else 'clear'} {event.flag} for"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "
@@ -213,14 +216,19 @@ def orphan_line(orphan: Orphan) -> str:
 
 
 def stage_label(machine: MachineStatus) -> str:
-    """The stage that fired and was not reset, and whether it latched."""
+    """The stage that fired and was not reset, and whether it latched; of a circuit breaker its state."""
+    if machine.breaker is not None:
+        return f"breaker {machine.breaker}"
     if machine.held_back:
         return f"{machine.stage} (fired, not latched: its `where` was true for no position)"
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
-    """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
+    """What a policy does on a scope without a latch: nothing, a close that waits, or a lock on suspicion."""
+    if machine.disabled is not None:
+        until = instant(from_micros(machine.disabled.until))
+        yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(
@@ -242,4 +250,5 @@ def dated_notice(notice: Notice) -> str:
 
 def notice_line(notice: Notice) -> str:
     """A notice in one line, without its time."""
-    return one_line(f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}")
+    whose = notice.policy if notice.policy == notice.scope else f"{notice.policy} on {notice.scope}"
+    return one_line(f"{notice.severity}: {whose}: {notice.text}")

@@ -21,11 +21,15 @@ def _plan(action: Close, context: Context) -> Planned:
     selection = select(
         book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_conditions,
         book.evaluator.history, kept,
+        None if action.daily_cap is None else book.evaluator.left_today(action.daily_cap, context.now),
     )  # fmt: skip
     should_select = len(kept) < len(book.candidates)
     return Planned(
         selection.targets, rule, remarks=selection.remarks, should_select=should_select,
         is_held_back=selection.is_held_back,
+        counted=frozenset() if action.daily_cap is None else frozenset(
+            each.ranked.candidate.key for each in selection.targets
+        ),
     )  # fmt: skip
 
 

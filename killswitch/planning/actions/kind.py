@@ -18,7 +18,7 @@ from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import PositionConditions, SelectedTarget
-from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
 
 
 class NoBookError(Exception):
@@ -72,7 +72,7 @@ class Planned(Struct, frozen=True):
     The targets of a stage's actions are unwound together, by the most urgent `rule`; of several targets for one
     position the smallest applies. `effects` are all other effects. `should_select`: the book has positions that the
     action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
-    selected positions, and its `where` is true for none of them.
+    selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -81,6 +81,7 @@ class Planned(Struct, frozen=True):
     remarks: tuple[str, ...] = ()
     should_select: bool = False
     is_held_back: bool = False
+    counted: frozenset[PnlKey] = frozenset()
 
 
 class Most(Struct, frozen=True):

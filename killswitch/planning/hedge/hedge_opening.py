@@ -277,4 +277,13 @@ def _alert(uncloseable: UncloseablePosition, text: str, *, is_suggested: bool) -
 
 def _notice(uncloseable: UncloseablePosition, now: int, text: str) -> Notice:
     of, symbol = uncloseable.decision, uncloseable.key[1]
-    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", _text(uncloseable, text), symbol)
+    return Notice(
+        from_micros(now),
+        of.policy,
+        of.scope,
+        "blocked",
+        "page",
+        _text(uncloseable, text),
+        symbol,
+        title="a temporary hedge is opened",
+    )

@@ -47,18 +47,29 @@ class UnfinishedClose(Struct):
     decisions: set[str] = set()
 
 
+class Commanded(Struct, frozen=True):
+    """What commands bring about in a tick."""
+
+    decisions: tuple[Decision, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+    def __add__(self, other: Commanded) -> Commanded:
+        return Commanded(self.decisions + other.decisions, self.notices + other.notices)
+
+
+_NOTHING = Commanded()
+
+
 class _Tick(Struct, frozen=True):
-    """What commands need of a tick; `issued`: the notices of the commands so far."""
+    """What commands need of a tick."""
 
     snapshot: Snapshot
     now: int
     instruments: Instruments
-    issued: list[Notice]
 
-    def refuse(self, event: Event, text: str) -> list[Decision]:
-        """Notify that the command was not carried out; returns no decisions."""
-        self.issued.append(notices.command_not_carried_out(event, self.now, text))
-        return []
+    def refuse(self, event: Event, text: str) -> Commanded:
+        """The notice that the command was not carried out, and no decision."""
+        return Commanded(notices=(notices.command_not_carried_out(event, self.now, text),))
 
 
 class OperatorCommands:
@@ -95,32 +106,30 @@ class OperatorCommands:
             if facts.of(account).positions_unusable is None:
                 self.last_known[account.account] = account
 
-    def apply(
-        self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments
-    ) -> tuple[list[Decision], list[Notice]]:
+    def apply(self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments) -> Commanded:
         """Decisions and notices of new events and of waiting closes."""
-        events, tick = tuple(events), _Tick(snapshot, now, instruments, [])
+        events, tick, done = tuple(events), _Tick(snapshot, now, instruments), _NOTHING
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
-                self._give_up(event, event.decision, tick)
-        decisions = self._continue_unfinished(tick) if self.unfinished else []
+                done += self._give_up(event, event.decision, tick)
+        if self.unfinished:
+            done += self._continue_unfinished(tick)
         for event in events:
             if event.kind == "close":
-                decisions += self._close(event, tick)
+                done += self._close(event, tick)
             elif event.kind == "apply":
-                decisions += self._apply(event, tick)
+                done += self._apply(event, tick)
             elif event.kind == "lock":
-                decisions += self._lock(event, tick)
+                done += self._lock(event, tick)
             elif event.kind == "unlock":
-                decisions.append(manual_unlock(event, tick.now, self._policies))
-        return decisions, tick.issued
+                done += Commanded((manual_unlock(event, tick.now, self._policies),))
+        return done
 
-    def _close(self, event: Event, tick: _Tick) -> list[Decision]:
+    def _close(self, event: Event, tick: _Tick) -> Commanded:
         now = tick.now
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
-            tick.issued.append(notices.manual_close_given_up(self._given_up[event.id], now, scope))
-            return []
+            return Commanded(notices=(notices.manual_close_given_up(self._given_up[event.id], now, scope),))
         before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
         if before:  # an earlier run has carried out a part
             since = to_micros(before[0].as_of)
@@ -137,26 +146,28 @@ class OperatorCommands:
             found = self._plan(event, tick)
         except RefusedCommandError as refused:
             return tick.refuse(event, f"the close by hand was not carried out: {refused}")
+        until = now + LONGEST_WAIT
         if found.unreadable:
-            until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
             self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unreadable), ids)
-            tick.issued.extend(notices.manual_close_waits(event, now, why, until) for why in found.unreadable.values())
-        return _carried_out(event, tick, found)
+        waits = (notices.manual_close_waits(event, now, why, until) for why in found.unreadable.values())
+        return Commanded(notices=tuple(waits)) + _carried_out(event, tick, found)
 
     def _plan(self, event: Event, tick: _Tick, only: frozenset[str] | None = None) -> ManualClose:
         policies, last = self._policies, self.last_known
         return plan_manual_close(event, tick.snapshot, tick.now, tick.instruments, policies, last, only)
 
-    def _continue_unfinished(self, tick: _Tick) -> list[Decision]:
+    def _continue_unfinished(self, tick: _Tick) -> Commanded:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
-        decisions: list[Decision] = []
+        done = _NOTHING
         for id_, waiting in tuple(self.unfinished.items()):
             event, names = waiting.event, " and ".join(sorted(waiting.accounts))
             if tick.now > waiting.until or not waiting.accounts:
                 del self.unfinished[id_]
                 if waiting.accounts:
-                    tick.refuse(event, f"the close by hand no longer waits for {names}: nothing was closed there")
+                    done += tick.refuse(
+                        event, f"the close by hand no longer waits for {names}: nothing was closed there"
+                    )
                 continue
             try:
                 found = self._plan(event, tick, waiting.accounts)
@@ -172,36 +183,38 @@ class OperatorCommands:
             reason = joined(found.decision.reason, remark)
             decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
-            decisions += _carried_out(event, tick, replace(found, decision=decision))
-        return decisions
+            done += _carried_out(event, tick, replace(found, decision=decision))
+        return done
 
-    def _give_up(self, event: Event, given_up: str, tick: _Tick) -> None:
+    def _give_up(self, event: Event, given_up: str, tick: _Tick) -> Commanded:
         """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
         A close that no tick has accepted yet does not start.
         """
         if event.scope is None:
             self._given_up[given_up] = event
+        ended: list[Notice] = []
         for id_, waiting in tuple(self.unfinished.items()):
             if given_up != id_ and given_up not in waiting.decisions:
                 continue
             named = waiting.accounts & {account.account for account in accounts_in(event.scope, tick.snapshot)}
             waiting.accounts -= named
             if named:
-                tick.issued.append(notices.manual_close_given_up(event, tick.now, named))
+                ended.append(notices.manual_close_given_up(event, tick.now, named))
             if not waiting.accounts:
                 del self.unfinished[id_]
+        return Commanded(notices=tuple(ended))
 
-    def _lock(self, event: Event, tick: _Tick) -> list[Decision]:
+    def _lock(self, event: Event, tick: _Tick) -> Commanded:
         if event.until is not None and to_micros(event.until) <= tick.now:
             over = f"it was to end at {instant(event.until)}, before this tick"
             return tick.refuse(event, f"the lock by hand was not written: {over}")
         try:
-            return [manual_lock(event, tick.snapshot, tick.now, self._policies)]
+            return Commanded((manual_lock(event, tick.snapshot, tick.now, self._policies),))
         except RefusedCommandError as refused:
             return tick.refuse(event, f"the lock by hand was not written: {refused}")
 
-    def _apply(self, event: Event, tick: _Tick) -> list[Decision]:
+    def _apply(self, event: Event, tick: _Tick) -> Commanded:
         try:
             decisions = apply_plan(event, tick.snapshot, tick.now, self._policies, tick.instruments)
         except RefusedPlanError as refused:
@@ -210,12 +223,13 @@ class OperatorCommands:
         if ids & self._applied:
             return tick.refuse(event, "the saved plan was not applied: it has been already")
         self._applied |= ids
-        return list(decisions)
+        return Commanded(tuple(decisions))
 
 
-def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> list[Decision]:
-    """The decision of a close, if any; notices of its problems and remarks are issued."""
+def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> Commanded:
+    """The decision of a close, if any, and the notices of its problems and remarks."""
+    done = Commanded(() if found.decision is None else (found.decision,))
     for problem in found.problems:
-        tick.refuse(event, f"not closed by hand: {problem}")
-    tick.issued.extend(notices.forced_close(event, tick.now, f"closed by force: {it}") for it in found.remarks)
-    return [] if found.decision is None else [found.decision]
+        done += tick.refuse(event, f"not closed by hand: {problem}")
+    forced = (notices.forced_close(event, tick.now, f"closed by force: {it}") for it in found.remarks)
+    return done + Commanded(notices=tuple(forced))

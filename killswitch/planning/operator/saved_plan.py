@@ -15,13 +15,14 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
+from killswitch.model.lock_parts import parts_text
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in, manual_lock_order
 from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, SavedPlan, decode_plan
-from killswitch.planning.scopes.compiled_policy import identity, scopes_of
+from killswitch.planning.scopes.compiled_policy import identity, members_of, scopes_of, symbols_in
 from killswitch.planning.targets.merge import ordered_symbols
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.position_measures import ZERO
@@ -66,7 +67,7 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
         if rule is None:
             names |= {account.account for account in accounts_in(decision.scope, snapshot)}
         else:
-            names |= set(scopes_of(rule, [identity(each) for each in snapshot.accounts]).get(decision.scope, ()))
+            names |= set(members_of(rule, decision.scope, [identity(each) for each in snapshot.accounts]))
         names |= set(decision.accounts)
     return names
 
@@ -230,7 +231,8 @@ def _terms(effect: Effect) -> str:
     if not isinstance(effect, Lock):
         return ""
     until = "without end" if effect.order.until is None else f"until {rfc3339(effect.order.until)}"
-    return f" ({effect.order.mode}, {until})"
+    parts = f", only {parts_text(effect.order.only)}" if effect.order.only else ""
+    return f" ({effect.order.mode}, {until}{parts})"
 
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
@@ -238,7 +240,8 @@ def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
     present = [identity(each) for each in snapshot.accounts]
     if policy == OPERATOR:
         return {"portfolio"} | {f"account/{each[0]}" for each in present} | {f"venue/{each[1]}" for each in present}
-    return {scope for graph in policies.graphs if graph.policy == policy for scope in scopes_of(graph.scope, present)}
+    rules, symbols = (graph.scope for graph in policies.graphs if graph.policy == policy), symbols_in(snapshot)
+    return {scope for rule in rules for scope in scopes_of(rule, present, symbols)}
 
 
 def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:

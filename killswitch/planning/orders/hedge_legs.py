@@ -152,20 +152,20 @@ def _nets(view: ScopeView, groups: Collection[Group]) -> dict[Group, Decimal | N
     for account, position in view.positions() if groups else ():
         group = _group(account, position)
         if group in nets:
-            net, size = nets[group], _base(view, account, position)
+            net, size = nets[group], base_units_of(view, account, position)
             nets[group] = None if net is None or size is None else net + size
     return nets
 
 
 def _slices(view: ScopeView, cut: Cut) -> list[Decimal]:
     """Change of the net exposure by each slice of the cut."""
-    base_units = _base(view, cut.candidate.account, cut.candidate.position)
+    base_units = base_units_of(view, cut.candidate.account, cut.candidate.position)
     if base_units is None:
         raise AssertionError("the net exposure of a group is known only if that of each position is")
     return [part * base_units / cut.candidate.position.contracts for part in cut.result.parts]
 
 
-def _base(view: ScopeView, account: AccountSnapshot, position: Position) -> Decimal | None:
+def base_units_of(view: ScopeView, account: AccountSnapshot, position: Position) -> Decimal | None:
     """The position in base units, negative for a short. Spot holdings are given in base units."""
     instrument = view.instrument(account.account, position.symbol)
     size = None if instrument is None else instrument.contract_size

@@ -65,7 +65,8 @@ def declared_unwinding(rule: UnwindingRule) -> Unwinding | None:
     """Execution style for the decision record; None for market orders as fast as the venue allows."""
     if rule == PLAIN or rule == OF_CAUSE["operator"]:
         return None
-    return replace(convert(rule, Unwinding, from_attributes=True), pause=rule.pause / SECOND or None)
+    declared = convert(rule, Unwinding, from_attributes=True)
+    return replace(declared, pause=rule.pause / SECOND or None, is_sliced=rule.impact is not None)
 
 
 def without_pace(rule: UnwindingRule) -> UnwindingRule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from killswitch.signals.history.collector import Collector, Needs
 from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
-from killswitch.valuation.snapshot_facts import SnapshotFacts
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
 
 class CompiledPolicy(Struct, frozen=True):
@@ -44,6 +44,15 @@ class CompiledPolicy(Struct, frozen=True):
     """Whether any stage corroborates prices before it acts."""
     corroborated: int
     """Mask of the triggers that only stages which corroborate use."""
+
+    @property
+    def warns(self) -> bool:
+        """Whether a trigger warns at shares of its threshold."""
+        return any(trigger.warn_at for trigger in self.graph.triggers)
+
+    def is_disabled(self, now: int) -> bool:
+        """Whether the policy is switched off at `now` (microseconds)."""
+        return self.graph.disabled is not None and now < self.graph.disabled.until
 
     @property
     def trigger_names(self) -> tuple[str, ...]:
@@ -110,19 +119,43 @@ def identity(account: AccountSnapshot) -> Identity:
     return (account.account, account.venue, account.market, account.currency)
 
 
-def scopes_of(rule: ScopeRule, accounts: Sequence[Identity]) -> dict[str, tuple[str, ...]]:
-    """Scope name → the names of its accounts, in the order of the snapshot."""
+def scopes_of(rule: ScopeRule, accounts: Sequence[Identity], symbols: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Scope name → the names of its accounts, in the order of the snapshot.
+
+    `symbols`: those that are held or have an order, which a rule of symbols without names watches.
+    """
     found: dict[str, tuple[str, ...]] = {}
+    traded = tuple(symbols) if rule.each == "symbol" and rule.symbols is None else rule.symbols or ()
     for each in accounts:
         if _matches(rule, each):
-            scope = _scope_of(rule, each)
-            found[scope] = (*found.get(scope, ()), each[0])
+            for scope in _scopes_of(rule, each, traded):
+                found[scope] = (*found.get(scope, ()), each[0])
     return found
+
+
+def members_of(rule: ScopeRule, scope: str, accounts: Iterable[Identity]) -> tuple[str, ...]:
+    """The names of the accounts in a scope of the rule."""
+    symbols = (scope.partition("/")[2],) if rule.each == "symbol" else ()
+    return tuple(each[0] for each in accounts if _matches(rule, each) and scope in _scopes_of(rule, each, symbols))
+
+
+def part_of(rule: ScopeRule, scope: str) -> BookPart | None:
+    """The part of its accounts' books that the scope is; None if it is the whole."""
+    if rule.has_equity(scope):
+        return None
+    return BookPart("symbol" if rule.each == "symbol" else "strategy", scope.partition("/")[2])
+
+
+def symbols_in(snapshot: Snapshot) -> tuple[str, ...]:
+    """The symbols that any account holds or has an order in, in their order."""
+    found = {row.symbol for account in snapshot.accounts for row in account.positions or () if row.contracts}
+    return tuple(sorted(found | {order.symbol for account in snapshot.accounts for order in account.orders or ()}))
 
 
 def indexes_of(rule: ScopeRule, scope: str, names: list[str], accounts: Sequence[Identity]) -> tuple[int, ...] | None:
     """Indexes of the scope's accounts in the snapshot; None if one of `names` is missing."""
-    places = tuple(i for i, each in enumerate(accounts) if _matches(rule, each) and _scope_of(rule, each) == scope)
+    members = frozenset(members_of(rule, scope, accounts))
+    places = tuple(i for i, each in enumerate(accounts) if each[0] in members)
     return places if {accounts[i][0] for i in places} >= set(names) else None
 
 
@@ -132,18 +165,30 @@ def view_of(
     places: tuple[int, ...] | None,
     stale_after: int | None,
     reference: ReferenceCurrency | None = None,
+    part: BookPart | None = None,
 ) -> ScopeView:
-    """View of the accounts at these indexes of the snapshot, in the reference currency if there is one."""
+    """View of the accounts at these indexes of the snapshot, or of a part of them, in the reference currency if any."""
     accounts = () if places is None else tuple([snapshot.accounts[place] for place in places])
     return ScopeView(
-        facts.as_of, snapshot.scheduled, accounts, facts.rules, stale_after, None, reference, around=facts
+        facts.as_of, snapshot.scheduled, accounts, facts.rules, stale_after, None, reference, around=facts, part=part
     )  # fmt: skip
 
 
-def _scope_of(rule: ScopeRule, account: Identity) -> str:
-    if rule.each == "portfolio":
-        return "portfolio"
-    return f"account/{account[0]}" if rule.each == "account" else f"venue/{account[1]}"
+def _scopes_of(rule: ScopeRule, account: Identity, symbols: Iterable[str]) -> Iterator[str]:
+    """The scopes that the account is in."""
+    match rule.each:
+        case "portfolio":
+            yield "portfolio"
+        case "account":
+            yield f"account/{account[0]}"
+        case "venue":
+            yield f"venue/{account[1]}"
+        case "strategy":
+            yield from (f"strategy/{each.name}" for each in rule.strategies if each.covers(*account))
+        case "symbol":
+            yield from (f"symbol/{symbol}" for symbol in symbols)
+        case "label":
+            yield from (f"label/{label}" for name, label in rule.labels if name == account[0])
 
 
 def _matches(rule: ScopeRule, account: Identity) -> bool:

@@ -112,9 +112,9 @@ def _at_marks(account: AccountSnapshot, view: ScopeView, marks: Sequence[Decimal
             positions.append(position)
             continue
         moved = _moved(position, account, view.instrument(account.account, position.symbol), mark)
-        if moved is None or equity is None:
+        if moved is None or (equity is None and view.has_equity):
             return None
-        equity += moved[1]
+        equity = None if equity is None else equity + moved[1]
         unrealized = None if unrealized is None else unrealized + moved[1]
         positions.append(moved[0])
     kept = None if account.positions is None else tuple(positions)

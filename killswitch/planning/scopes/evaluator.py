@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -17,15 +18,18 @@ from killswitch.engine.state import (
     after_outage,
     from_stored,
     initial,
+    level_in_force,
     to_stored,
 )
 from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, refute, stage_of_record, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder
+from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, MachineState, decoded
 from killswitch.model.words import ChangeCause, Severity
+from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, StoredThreshold
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.pnl_explain.explanation import ChangeEvent
@@ -75,6 +79,9 @@ class StoredEvaluator(Struct):
     suspicions: list[int] = []
     suspected: ActiveSuspicion | None = None
     paged: LastPage | None = None
+    warned: dict[str, int] = {}
+    adaptive: dict[str, StoredThreshold] = {}
+    counted: list[tuple[int, int]] = []
 
 
 _MEMORY = msgjson.Decoder(StoredEvaluator)
@@ -131,6 +138,14 @@ class ScopeEvaluator:
         self.scope = scope
         self.history = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
         self.state: StageMachineState = initial()
+        self.adaptive: dict[int, AdaptiveThreshold] = {
+            i: AdaptiveThreshold(trigger.threshold.adaptive, compiled.terms.max_gap)
+            for i, trigger in enumerate(compiled.graph.triggers)
+            if trigger.threshold is not None and trigger.threshold.adaptive is not None
+        }
+        """The computed thresholds, by the number of their trigger."""
+        self.machine = replace(compiled.machine, evaluate=self._evaluate) if self.adaptive else compiled.machine
+        """The machine with the present thresholds."""
         self.columns: SignalColumns | None = None
         self._before_step = self.state.triggers
         self.eligible: frozenset[str] = frozenset()
@@ -140,6 +155,12 @@ class ScopeEvaluator:
         self.cost = 0.0
         self.unknown = NO_ALERTS
         """The triggers that were unknown at the last step."""
+        self.near = NO_ALERTS
+        """The warnings of shares of thresholds, and that recoveries are used up."""
+        self.warned: dict[str, int] = {}
+        """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
+        self.counted: list[tuple[int, int]] = []
+        """When closes with a daily cap selected positions (microseconds), and how many."""
         self.unfired: dict[str, tuple[Alert, ...]] = {}
         """Stage → why it did not fire, or did not latch, though its triggers are confirmed."""
         self.paged: LastPage | None = None
@@ -148,6 +169,11 @@ class ScopeEvaluator:
         """Times of recent suspicions, whether or not they locked."""
         self.suspected: ActiveSuspicion | None = None
         """The current suspicion."""
+
+    @property
+    def now(self) -> int:
+        """The instant of the last view (microseconds); 0 before the first."""
+        return 0 if self.history.view is None else self.history.view.as_of
 
     @property
     def policy(self) -> str:
@@ -193,6 +219,15 @@ class ScopeEvaluator:
         self.state = replace(self.state, fired_value=value)
         self.cost *= value / fired if fired > 0.0 else 1.0
 
+    def left_today(self, cap: int, now: int) -> int:
+        """How many positions closes with this daily cap may still select at `now`."""
+        return max(0, cap - sum(count for at, count in self.counted if now - at < DAY))
+
+    def count_today(self, positions: int, now: int) -> None:
+        """Count the positions that a capped close has selected at `now`; those of more than a day ago are dropped."""
+        if positions:
+            self.counted = [*(each for each in self.counted if now - each[0] < DAY), (now, positions)]
+
     def fired(self, decision: str) -> None:
         """Start waiting for the close of `decision`."""
         self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
@@ -205,10 +240,12 @@ class ScopeEvaluator:
     def step(self, view: ScopeView) -> StepResult:
         """Evaluate the conditions on the last observed view, and step the machine."""
         columns = self.columns = self.compiled.reader.read(self.history, view)
+        if self.adaptive:
+            self._adapt(view, columns)
         latched = self.state.level > 0
         before = self._before_step = self.state.triggers
         moved = step(
-            self.compiled.machine,
+            self.machine,
             self.state,
             (columns.lo, columns.hi, columns.text),
             view.as_of,
@@ -224,6 +261,40 @@ class ScopeEvaluator:
                 self.refute(None if seen.view is None else self.conditions_for(seen.view))
         return moved
 
+    def _adapt(self, view: ScopeView, columns: SignalColumns) -> None:
+        """Move the computed thresholds by what is known now."""
+        cooldown = self.state.cooldown_until
+        acts = level_in_force(self.state) > 0 or (cooldown is not None and view.as_of < cooldown)
+        book = None if view.positions_unknown is not None or view.unknown is not None else view.columns
+        for i, threshold in self.adaptive.items():
+            own = self.compiled.graph.triggers[i].threshold
+            if own is not None:
+                other = threshold.rule.column
+                threshold.observe(
+                    view.as_of, (columns.lo[own.index], columns.hi[own.index]),
+                    None if other is None else (columns.lo[other], columns.hi[other]),
+                    acts=acts, is_empty=book is None or not len(book),
+                )  # fmt: skip
+
+    def _evaluate(self, low: list[float], high: list[float], text: list[str | None]) -> tuple[int, int]:
+        """The conditions that are true and those that are unknown, at the present thresholds."""
+        true, unknown = self.compiled.machine.evaluate(low, high, text)
+        for i, threshold in self.adaptive.items():
+            own = self.compiled.graph.triggers[i].threshold
+            if own is None:
+                continue
+            reaches = operator.gt if own.op == ">" else operator.ge
+            is_true = reaches(low[own.index], threshold.value)
+            may_be = reaches(high[own.index], threshold.value)
+            true = true & ~(1 << i) | is_true << i
+            unknown = unknown & ~(1 << i) | (may_be and not is_true) << i
+        return true, unknown
+
+    def limit_of(self, index: int) -> float | None:
+        """The present threshold of trigger `index`; None for an expression."""
+        own = self.compiled.graph.triggers[index].threshold
+        return self.adaptive[index].value if index in self.adaptive else None if own is None else own.value
+
     def refute(self, true: int | None) -> None:
         """Take back the truths of the last step that only refuted prices made.
 
@@ -233,8 +304,8 @@ class ScopeEvaluator:
         columns = self.columns
         if columns is None:
             return
-        now, _ = self.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
-        refuted = now & ~(true or 0) & self.compiled.machine.all & self.compiled.corroborated
+        now, _ = self.machine.evaluate(columns.lo, columns.hi, columns.text)
+        refuted = now & ~(true or 0) & self.machine.all & self.compiled.corroborated
         self.state = refute(self.state, self._before_step, refuted)
 
     def restart_grace(self, triggers: Collection[int]) -> None:
@@ -270,13 +341,17 @@ class ScopeEvaluator:
 
     def _true(self, history: History, view: ScopeView) -> int:
         columns = self.compiled.reader.read(history, view)
-        return self.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
+        return self.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
 
     def can_suspect(self, now: int, most: int, within: int) -> bool:
         """Record a suspicion; True if at most `most` suspicions lie within the period before now."""
         self.suspicions = [at for at in self.suspicions if now - at < within]
         self.suspicions.append(now)
         return len(self.suspicions) <= most
+
+    def has_paged(self, at: int) -> bool:
+        """Whether the last page about an unexplained fall was made at `at` (microseconds) or later."""
+        return self.paged is not None and at <= self.paged.at
 
     def record_not_fired(self, stage: str, why: str) -> bool:
         """Record that `stage` could not latch; True the first time, so that it acts once."""
@@ -308,6 +383,11 @@ class ScopeEvaluator:
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
+    def resets_accepting(self) -> bool:
+        """Whether the automatic reset of the stage in force also accepts the loss."""
+        stage = self.machine.in_force(self.state)
+        return stage is not None and stage.reset is not None and stage.reset.accept
+
     def cooling_down(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, within its cooldown."""
         current = [key for key, until in self.state.acted.items() if until > now]
@@ -324,7 +404,9 @@ class ScopeEvaluator:
         """What is wrong since the last step; unknown is what a pending close waits for while its stage may not fire."""
         waiting = self.state.waiting
         unknown = () if waiting is None else (f"unfired/{self.policy}/{self.scope}/{waiting.stage}",)
-        return self.unknown + Alerts(tuple(each for found in self.unfired.values() for each in found), unknown)
+        return (
+            self.unknown + self.near + Alerts(tuple(each for found in self.unfired.values() for each in found), unknown)
+        )
 
     # Serialising
 
@@ -334,7 +416,8 @@ class ScopeEvaluator:
         return _ENCODER.encode(
             StoredEvaluator(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
-                self.suspicions, self.suspected, self.paged,
+                self.suspicions, self.suspected, self.paged, self.warned,
+                {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted,
             )
         )  # fmt: skip
 
@@ -376,6 +459,10 @@ class ScopeEvaluator:
             raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
+        self.warned, self.counted = dict(kept.warned), kept.counted
+        for i, threshold in self.adaptive.items():
+            if (stored_threshold := kept.adaptive.get(self.compiled.trigger_names[i])) is not None:
+                threshold.restore(stored_threshold)
 
 
 class Quiescence(Struct, frozen=True):
@@ -396,6 +483,8 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    true, unknown = evaluator.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = quiescent_until(evaluator.compiled.machine, evaluator.state, true, unknown, now)
+    if evaluator.compiled.warns or evaluator.adaptive or evaluator.compiled.is_disabled(now):
+        return None  # a warning begins, and an end of the time comes, between changes of conditions
+    true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
+    until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now)
     return Quiescence(evaluator, places, until, true, unknown) if until > now else None

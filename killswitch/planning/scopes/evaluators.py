@@ -14,6 +14,7 @@ from killswitch.planning.scopes.compiled_policy import (
     identity,
     indexes_of,
     scopes_of,
+    symbols_in,
 )
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
 
@@ -24,11 +25,14 @@ RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 class ScopeEvaluators:
     """One evaluator for each policy and scope, created when a snapshot first has the scope."""
 
-    def __init__(self, graphs: Iterable[Graph]) -> None:
+    def __init__(self, graphs: Sequence[Graph]) -> None:
         self._compiled = [compile_policy(graph) for graph in graphs]
         self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
+        self._watches_symbols = any(graph.scope.each == "symbol" and graph.scope.symbols is None for graph in graphs)
+        self._symbols: tuple[str, ...] = ()
+        """The symbols seen so far, if a policy watches each of them."""
         self.unseen: dict[tuple[str, str], bytes] = {}
         """(policy, scope) → the stored state of a scope that no snapshot had yet."""
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
@@ -47,10 +51,11 @@ class ScopeEvaluators:
     def in_snapshot(self, snapshot: Snapshot, now: int) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
         """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
-        if present != self._present:
-            self._present = present
+        symbols = (*self._symbols, *(it for it in self._new_symbols(snapshot) if it not in self._symbols))
+        if present != self._present or symbols != self._symbols:
+            self._present, self._symbols = present, symbols
             for compiled in self._compiled:
-                for scope in scopes_of(compiled.graph.scope, present):
+                for scope in scopes_of(compiled.graph.scope, present, symbols):
                     key = (compiled.graph.policy, scope)
                     if key not in self._evaluators:
                         self._evaluators[key] = self._create(compiled, scope, now)
@@ -90,6 +95,9 @@ class ScopeEvaluators:
         """The quiescence of every scope evaluator since the last tick, at `now`; None if one of them is active."""
         found = [quiescence_of(evaluator, self._places[key], now) for key, evaluator in self._evaluators.items()]
         return None if None in found else tuple(each for each in found if each is not None)
+
+    def _new_symbols(self, snapshot: Snapshot) -> tuple[str, ...]:
+        return symbols_in(snapshot) if self._watches_symbols else ()
 
     def _places_in(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
         rule, members = evaluator.compiled.graph.scope, sorted(evaluator.history.members)

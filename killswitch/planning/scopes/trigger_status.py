@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Literal
 
 from msgspec import Struct
 
 from killswitch.engine.state import level_in_force, partial_in_force, stage_in_force
-from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
+from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
+from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
+from killswitch.render.formats import amount_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
 from killswitch.valuation.position_measures import ZERO
 
 Span = tuple[float | None, float | None]
 """An interval; null is an unbounded end."""
+
+
+class AdaptiveStatus(Struct, frozen=True):
+    """A computed threshold: its present value, the number of its samples and from how many it applies, and whether it
+    is frozen now. A multiple of another signal has no samples."""
+
+    value: float
+    samples: int
+    wanted: int
+    frozen: bool
 
 
 class TriggerStatus(Struct, frozen=True):
@@ -40,6 +53,8 @@ class TriggerStatus(Struct, frozen=True):
     confirmed: bool
     true_since: datetime | None
     unknown_because: str | None
+    adaptive: AdaptiveStatus | None = None
+    """Of a computed threshold: what it is computed from."""
     is_young: bool = False
     """Whether it is unknown only because the history is shorter than the windows that it reads."""
 
@@ -117,6 +132,26 @@ class MachineStatus(Struct, frozen=True):
     """False for a stage that fired without latching: see `held_back`, else accounts could not be read."""
     held_back: bool = False
     """Whether the stage fired and its `where` was true for no position, so that nothing of it is closed."""
+    breaker: BreakerState | None = None
+    """The state of a circuit breaker; None for a policy with stages."""
+    disabled: Disabled | None = None
+    """Why and until when the policy does not fire; None if it is on."""
+
+
+BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled"]
+
+
+def breaker_state(evaluator: ScopeEvaluator) -> BreakerState | None:
+    """The state of a circuit breaker; None for a policy with stages. A tripped one stays so while it is disabled."""
+    if not evaluator.compiled.graph.is_breaker:
+        return None
+    state, now = evaluator.state, evaluator.now
+    if level_in_force(state):
+        rested = state.cooldown_until is None or now >= state.cooldown_until
+        return "recovering" if rested and state.reset_since is not None and not state.by_hand else "tripped"
+    if evaluator.compiled.is_disabled(now):
+        return "disabled"
+    return "warning" if evaluator.warned else "active"
 
 
 def status(evaluator: ScopeEvaluator) -> MachineStatus:
@@ -146,6 +181,8 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         ),
         latched=partial is None,
         held_back=partial is not None and partial.held_back,
+        breaker=breaker_state(evaluator),
+        disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
     )  # fmt: skip
 
 
@@ -163,8 +200,9 @@ def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
         window=None if signal is None else signal.window,
         unit=None if signal is None else BY_NAME[signal.name].unit,
         value=_span(value),
-        threshold=None if threshold is None else f"{threshold.op} {threshold.written}",
-        headroom=_span(_headroom(trigger, value)),
+        threshold=None if threshold is None else f"{threshold.op} {_written(evaluator, index, threshold.written)}",
+        adaptive=None if index not in evaluator.adaptive else _adaptive(evaluator.adaptive[index]),
+        headroom=_span(_headroom(trigger, value, evaluator.limit_of(index))),
         truth=None if unknown or evaluator.columns is None else held,
         held=held,
         confirmed=bool(triggers.confirmed >> index & 1),
@@ -172,6 +210,20 @@ def status_of_trigger(evaluator: ScopeEvaluator, index: int) -> TriggerStatus:
         unknown_because=why_unknown(evaluator, trigger) if unknown else None,
         is_young=unknown and has_only_young_windows(evaluator, trigger),
     )
+
+
+def _adaptive(threshold: AdaptiveThreshold) -> AdaptiveStatus:
+    return AdaptiveStatus(threshold.value, threshold.samples, threshold.wanted, threshold.frozen)
+
+
+def _written(evaluator: ScopeEvaluator, index: int, written: str) -> str:
+    """The threshold as written; of a computed one its present value."""
+    threshold = evaluator.adaptive.get(index)
+    if threshold is None:
+        return written
+    own = evaluator.compiled.graph.triggers[index].threshold
+    is_share = own is not None and BY_NAME[evaluator.compiled.graph.signals[own.index].name].unit == "fraction"
+    return f"{threshold.value:.2%}" if is_share else f"{threshold.value:.6g}"
 
 
 def _value(evaluator: ScopeEvaluator, trigger: Trigger) -> Interval | None:
@@ -191,8 +243,8 @@ def _span(interval: Interval | None) -> Span | None:
 
 def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
     """Why a trigger's condition is unknown."""
-    if evaluator.history.unknown is not None:
-        return evaluator.history.unknown
+    if evaluator.history.why_unknown is not None:
+        return evaluator.history.why_unknown
     reference = signal_of(evaluator, trigger)
     window = None if reference is None else reference.window
     reasons = (
@@ -209,7 +261,7 @@ def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:
     if not pending:
         return None
     amount = sum((change.converted_amount for change in pending), ZERO)
-    text = f"a change of {amount.normalize():f} that no row explains yet leaves two values possible"
+    text = f"a change of {amount_text(amount, evaluator.currency)} that no row explains yet leaves two values possible"
     if all(change.amount > 0 for change in pending):
         return text
     return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
@@ -218,7 +270,9 @@ def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:
 def has_only_young_windows(evaluator: ScopeEvaluator, trigger: Trigger) -> bool:
     """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
     graph, history, columns = evaluator.compiled.graph, evaluator.history, evaluator.columns
-    if columns is None or history.unknown is not None or history.begun_at is None or _pending_changes_text(evaluator):
+    if columns is None or history.why_unknown is not None or history.begun_at is None:
+        return False
+    if _pending_changes_text(evaluator):
         return False
     found = False
     for i in signals_of(trigger.condition):
@@ -256,10 +310,9 @@ def signal_of(evaluator: ScopeEvaluator, trigger: Trigger) -> SignalRef | None:
     return None
 
 
-def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
-    if trigger.threshold is None or value is None:
+def _headroom(trigger: Trigger, value: Interval | None, limit: float | None) -> Interval | None:
+    if trigger.threshold is None or value is None or limit is None:
         return None
-    limit = trigger.threshold.value
     if trigger.threshold.op in (">", ">="):
         return limit - value[1], limit - value[0]
     return value[0] - limit, value[1] - limit
@@ -280,7 +333,7 @@ def trigger_reading(evaluator: ScopeEvaluator, index: int) -> TriggerReading:
     return TriggerReading(
         name=trigger.name,
         value=None if value is None else (number(value[0]), number(value[1])),
-        threshold=None if threshold is None else number(threshold.value),
+        threshold=None if threshold is None else number(evaluator.limit_of(index) or threshold.value),
         true_since=shown.true_since,
         reason=shown.unknown_because or (None if _is_exact(value) else why_unknown(evaluator, trigger)),
     )

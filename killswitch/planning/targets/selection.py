@@ -33,6 +33,7 @@ from killswitch.planning.targets.spread import (
     unspreadable,
     worst_first,
 )
+from killswitch.render.formats import count_of
 from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import position_columns
 from killswitch.valuation.position_measures import ZERO
@@ -72,10 +73,12 @@ def select(
     conditions: PositionConditions,
     history: History | None = None,
     kept: Collection[PnlKey] = (),
+    most_today: int | None = None,
 ) -> Selection:
     """Select the positions of one close action and their targets; `book` is that of the whole scope.
 
     `history` provides component risk and volatility. Positions in `kept` are not selected, but count in the book.
+    `most_today`: how many positions the daily cap of the action still allows.
     """
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
@@ -84,7 +87,9 @@ def select(
     pool, ranked_fallback = _side(action, pool, source, rule)
     matching, unknown = _where(graph, action, pool, conditions)
     limit = _limit(action, len(matching), ranked_fallback=ranked_fallback)
-    chosen = matching if limit is None else matching[:limit]
+    wanted = matching if limit is None else matching[:limit]
+    chosen = wanted if most_today is None else wanted[:most_today]
+    beyond = () if len(chosen) == len(wanted) else (_beyond_the_cap(action, len(wanted) - len(chosen)),)
     most, capped = _most(graph, action, chosen, book, conditions)
     left, spread = _left(action, chosen, most, risk)
     return Selection(
@@ -93,7 +98,7 @@ def select(
             for ranked in in_group_order(chosen, graph.groups)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
-        (*unranked, *unknown, *capped, *spread),
+        (*unranked, *unknown, *beyond, *capped, *spread),
         bool(pool) and not matching,
     )
 
@@ -175,6 +180,11 @@ def fallback(rule: AttributionRule | None, source: Source) -> Fallback:
     if rule is None:
         return "worst_ranked"
     return rule.if_mixed if source == "MIXED" else rule.if_unknown
+
+
+def _beyond_the_cap(action: Close, count: int) -> str:
+    cap = count_of(action.daily_cap or 0, "position")
+    return f"{count_of(count, 'position')} not closed: the closes of 24 hours have reached their cap of {cap}"
 
 
 def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:

@@ -30,41 +30,15 @@ def _entry(subject: Subject, names: str, wanted: str, nearest: str) -> Unsupport
 UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "signal",
-        "equity.loss_since pnl.daily pnl.day equity.daily_loss daily_loss",
-        "the loss since midnight or since the open of a session",
-        "`equity.drawdown` over 24h, which measures from the highest of the last 24 hours and does not "
-        "restart at midnight",
-    ),
-    _entry(
-        "signal",
-        "equity.loss_from_capital",
-        "the loss against a declared capital",
-        "`equity.loss_from_start`, which measures from the first observation or the last reset by hand",
+        "equity.loss_since_session pnl.session session_loss",
+        "the loss since the open of a session",
+        "`equity.loss_since` with `anchor: utc_day`, which counts from 00:00 UTC",
     ),
     _entry(
         "signal",
         "equity.loss_sum",
         "the sum of the losses of several accounts, without their gains",
         "`scope: {each: account}`, with a threshold that each account keeps for itself",
-    ),
-    _entry(
-        "signal",
-        "equity.above_floor equity.trailing_floor",
-        "the distance to a trailing floor, as in rules of funded accounts",
-        "`equity.drawdown_from_peak`, or `equity.value` with `below` for a floor that does not move",
-    ),
-    _entry(
-        "signal",
-        "equity.profit equity.best_profit equity.given_back pnl.total profit given_back",
-        "a profit, the best profit, or the part of it that was given back",
-        "`equity.drawdown_from_peak`, the fall from the highest value whether or not that was a profit",
-    ),
-    _entry(
-        "signal",
-        "pnl.unrealised pnl.unrealized pnl.unrealised_share pnl.open unrealised unrealized pnl",
-        "the unrealised P&L of a scope",
-        "`equity.drawdown`, which has realised and unrealised losses together; of one position "
-        "`position.loss` in `close.where`",
     ),
     _entry(
         "signal",
@@ -80,22 +54,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "positions.worst_loss position.stop positions.worst_bleed position.bleed_rate",
+        "positions.worst_bleed position.bleed_rate position.stop",
         "the worst loss of a single position as a trigger",
         "a trigger on `equity.drawdown` with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`",
-    ),
-    _entry(
-        "signal",
-        "trades.count trades.losing_streak trades.profit trades.drawdown trades.since_close trades.losses "
-        "losing_streak",
-        "closed trades: their number, streaks of losses, or time since the last",
-        "`equity.drawdown`, which also sees losses that are still open",
-    ),
-    _entry(
-        "signal",
-        "positions.adl_rank fills.closed_by_venue",
-        "deleveraging by the venue, its rank or what it closed",
-        "`exposure.margin_ratio`, which rises before a liquidation",
     ),
     _entry(
         "signal",
@@ -106,15 +67,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "exposure.margin_ratio_change exposure.turnover turnover",
-        "a change of the margin ratio, or the turnover, over a window",
+        "exposure.margin_ratio_change",
+        "a change of the margin ratio over a window",
         "`exposure.margin_ratio` and `exposure.gross`, as they are now",
-    ),
-    _entry(
-        "signal",
-        "hedge.broken ownership.unowned_orders ownership.unowned_share",
-        "a broken hedge, or positions and orders that no strategy owns",
-        "`exposure.net` of the scope",
     ),
     _entry(
         "signal",
@@ -124,51 +79,21 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "venue.latency_quantile venue.clock_skew venue.limit_headroom",
-        "a quantile of latency, a clock's skew, or what is left of a rate limit",
-        "`venue.latency` and `venue.error_rate`, of the last snapshot",
-    ),
-    _entry(
-        "signal",
         "venue.equity_share",
         "the share of equity at a venue",
         "`scope: {each: venue}` with `equity.value`",
     ),
     _entry(
-        "signal",
-        "orders.unconfirmed orders.rejected orders.rate orders.largest_share",
-        "the number, rate, size or rejection of orders",
-        "`exposure.gross` and `exposure.leverage`, once they are filled",
-    ),
-    _entry(
-        "signal",
-        "heartbeat.age heartbeat bot.alive runner.tick_lateness",
-        "the heartbeat of a bot",
-        "`venue.age` for a silent venue; a `DeadMan` is the venue's own timer against a silent runner",
-    ),
-    _entry(
-        "signal",
-        "alert.active flag.set",
-        "an alert or a flag of another program",
-        "`ksctl lock` and `ksctl close`, which another program may start",
-    ),
-    _entry(
-        "signal",
-        "clock.within time.hour clock.hour",
-        "the time of day",
-        "a `variant` of the policy, selected when the runner starts",
+        "scope",
+        "bot tag",
+        "a stage machine for each bot of one account",
+        "`each: strategy`, with a `Strategy` for each bot, or `each: label` for accounts",
     ),
     _entry(
         "scope",
-        "strategy bot tag",
-        "a stage machine for each strategy of one account",
-        "a sub-account for each strategy, and `each: account`",
-    ),
-    _entry(
-        "scope",
-        "symbol position asset group",
-        "a stage machine for each symbol, position or group",
-        "`each: account`, with `close: {symbols: […], …}` or `close: {where: …, where_unknown: …, …}`",
+        "position asset group",
+        "a stage machine for each position, asset or group",
+        "`each: symbol`, or `each: account` with `close: {symbols: […], …}`",
     ),
     _entry(
         "action",
@@ -215,27 +140,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "key",
-        "disabled enabled disable mute snooze silence until",
-        "a rule that is switched off for a time",
-        "`mode: observe`, which records what the policy would have done",
-    ),
-    _entry(
-        "key",
-        "recovery ramp resume reopen",
+        "ramp resume reopen",
         "trading again in steps after a stage",
         "`reset: {auto: {when: …, for: …}}`, which ends the stage and its lock at once",
-    ),
-    _entry(
-        "key",
-        "warn_at warning warning_at warn",
-        "a warning at a part of the threshold",
-        "a stage of a lower level with `actions: []` and `notify`, as in `policies/circuit-breaker`",
-    ),
-    _entry(
-        "key",
-        "quantile adaptive times dynamic multiplier",
-        "a threshold computed from history",
-        "a fixed threshold, and `variants` for another regime",
     ),
     _entry(
         "key",
@@ -247,7 +154,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "key",
         "max_per_day max_trips max_fires repeat max_closes",
         "a limit on how often a stage fires",
-        "`cooldown`, or `reset: manual`, with which it fires once until a person resets it",
+        "`daily_cap` of a close, `at_most` of an automatic reset, or `reset: manual`, with which it fires once until a "
+        "person resets it",
     ),
     _entry(
         "key",
@@ -269,15 +177,15 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "HedgeGroup Hedge Pair",
-        "legs that belong together across accounts",
-        "`scope: {each: portfolio}` with `close: {side: both, …}`, which reduces all legs by the same part",
+        "Hedge Pair",
+        "legs that are netted and cut together",
+        "a `HedgeGroup` with the signal `hedge.broken`, and `close: {side: both, …}`, which reduces all legs",
     ),
     _entry(
         "document",
         "CircuitBreaker Breaker",
-        "a circuit breaker with states of its own",
-        "a `Policy` as in `policies/circuit-breaker`",
+        "a document kind for circuit breakers",
+        "`kind: Policy` with the key `breaker`",
     ),
     _entry(
         "document",
@@ -287,9 +195,9 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Strategy Bot",
-        "which positions of an account belong to which strategy",
-        "an `Account` for each strategy's sub-account",
+        "Bot",
+        "which positions of an account belong to which bot",
+        "a `Strategy` for each bot",
     ),
     _entry(
         "document",

@@ -1,13 +1,13 @@
 """Actions of a stage: one part for each kind, and `Action`, which contains exactly one of them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from killswitch.model.words import LockMode
 from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, Word
+from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, TimeOfDay, Word, Words
 
 
 class LockTrading(Part):
@@ -15,8 +15,17 @@ class LockTrading(Part):
 
     mode: LockMode
     """`reduce_only` forbids new risk; `all` forbids every order."""
+    side: Literal["long", "short"] | None = None
+    """The side of which no position may be opened or enlarged. A bot that does not know the key `only` of the lock file
+    sees the whole scope locked. Left out: both."""
+    symbols: Words | None = None
+    """The symbols that are locked, as the venue writes them. A bot that does not know the key `only` of the lock file
+    sees the whole scope locked. Left out: all."""
     duration: Annotated[Duration | None, Field(alias="for")] = None
-    """How long the lock lasts. Left out: until it is lifted."""
+    """How long the lock lasts. Left out: until it is lifted, or as `until` says."""
+    until: TimeOfDay | None = None
+    """The time of the day at which it ends, the next one after the firing. Where the clocks of the zone skip it, the
+    first instant after; where they show it twice, the first time. Left out: as `for` says."""
 
 
 class CancelOrders(Part):
@@ -35,6 +44,10 @@ class Close(Part):
     """The ranking that orders the positions. Left out: `default`."""
     top: RankCount | None = None
     """The maximum number of positions, by rank. Left out: all selected positions."""
+    daily_cap: RankCount | None = None
+    """How many positions the closes of this policy that have a cap select on one scope within 24 hours. What is beyond
+    is not closed, and pages. A close without the key neither counts nor is limited: leave it out of the last level.
+    Left out: no cap."""
     worst: Fraction | None = None
     """The share of the positions, by rank and at least one, to select when attribution falls back to `worst_ranked`.
     Left out: all of them, or `top`."""
@@ -66,6 +79,27 @@ class Close(Part):
     """The Unwinding that executes the close. Left out: the one called `default` if there is one, else market orders as
     fast as the venue allows."""
 
+    without_unknown_key: ClassVar[str] = (
+        "a close without it may close more than you mean: say what it restricts with `where`, `symbols`, "
+        "`except_assets`, `side`, `top` or `fraction`"
+    )
+
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """Words for what stays open: no key has a condition for that, only its opposite."""
+        if key.lower().replace("-", "_") not in _KEPT:
+            return None
+        return (
+            "write its opposite, `where: '…'` over `position.*` for what is closed, with `where_unknown: close` or "
+            "`keep`; or `except_assets: […]` for base assets that are never sold"
+        )
+
+
+_KEPT = frozenset(
+    ("unless", "not", "keep", "keep_if", "keep_where", "keep_when", "except_if", "except_where", "exclude_if", "skip")
+) | {"skip_if", "ignore", "hold", "hold_if"}
+"""Words for positions that stay open."""
+
 
 class ExitProcess(Part):
     """Exit the process of the run with code 1, once no close of the run is in progress."""
@@ -74,6 +108,9 @@ class ExitProcess(Part):
 class Action(Part):
     """One action: exactly one key. Killswitch determines the order of execution, not the file."""
 
+    without_unknown_key: ClassVar[str] = (
+        "if it restricts an action, write it below that: without it the action may do more than you mean"
+    )
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     lock_trading: LockTrading | None = None

@@ -40,6 +40,7 @@ class Breach(Struct, frozen=True):
 def policy(written: object) -> Iterator[Breach]:
     """Check the keys of one `Policy` against each other."""
     spec = spec_of(written)
+    yield from _scope(mapping(spec.get("scope")))
     for key, trigger in mapping(spec.get("triggers")).items():
         yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
@@ -51,6 +52,30 @@ def policy(written: object) -> Iterator[Breach]:
     for number, stage in enumerate(items(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
+    if "stages" not in spec and isinstance(breaker := spec.get("breaker"), dict):
+        yield from _breaker(("spec", "breaker"), breaker)
+
+
+def _breaker(at: Path, breaker: dict[str, object]) -> Iterator[Breach]:
+    """Check the trigger and the actions of a circuit breaker, and that its automatic recoveries are limited."""
+    if isinstance(trip := breaker.get("trip"), dict):
+        yield from _trigger((*at, "trip"), trip)
+    yield from _response(at, breaker, "the breaker")
+    auto = mapping(mapping(breaker.get("recovery")).get("auto"))
+    if auto and "at_most" not in auto:
+        message = "nothing limits how often the breaker recovers, and trips again, in a day"
+        fix = "add `at_most: 2` with your own number of recoveries in 24 hours"
+        yield Breach("KS2209", (*at, "recovery", "auto"), message, fix)
+
+
+def _scope(written: dict[str, object]) -> Iterator[Breach]:
+    """A scope has the keys of its `each`: the label, or names of strategies or symbols."""
+    each, path = written.get("each"), ("spec", "scope")
+    if each == "label" and "label" not in written:
+        yield Breach("KS2274", (*path, "each"), "it does not say which label", "add `label`, such as `label: desk`")
+    for key in ("label", "strategy", "symbol"):
+        if key in written and isinstance(each, str) and each != key:
+            yield Breach("KS2275", (*path, key), f"`{key}` has no meaning with `each: {each}`", f"write `each: {key}`")
 
 
 def ranking(written: object) -> Iterator[Breach]:
@@ -103,6 +128,19 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
         yield Breach("KS2202", at, f"trigger `{at[-1]}` compares its signal with nothing", fix)
     if "when" not in trigger:
         yield from _one_comparison(at, trigger)
+        for key in written:
+            yield from _adaptive((*at, key), trigger[key])
+
+
+def _adaptive(at: Path, threshold: object) -> Iterator[Breach]:
+    """Check that a computed threshold is either a quantile of a history, or a multiple of a signal."""
+    if not isinstance(threshold, dict):
+        return
+    quantile, multiple = {"quantile", "history"} & threshold.keys(), {"times", "of"} & threshold.keys()
+    if len(quantile) + len(multiple) != 2 or len(quantile) == 1:
+        fix = "write `quantile: 99%, history: 30d`, or `times: 6.5, of: {signal: …}`"
+        message = "a computed threshold is either a quantile of a history or a multiple of a signal"
+        yield Breach("KS2211", at, message, fix)
 
 
 def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
@@ -125,17 +163,23 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
         message = f"stage `{name}` has no trigger, so it can never fire"
         yield Breach("KS2203", where, message, "list triggers under `any` or `all`")
-    yield from _breach(at, stage)
-    for number, action in enumerate(items(stage.get("actions"))):
+    yield from _response(at, stage, f"stage `{name}`")
+
+
+def _response(at: Path, response: dict[str, object], name: str) -> Iterator[Breach]:
+    """Check the actions of a stage or breaker, and that `losing` has an attribution rule."""
+    yield from _breach(at, response, name)
+    for number, action in enumerate(items(response.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
+            yield from _lock((*at, "actions", number, "lock_trading"), mapping(action.get("lock_trading")))
             yield from _where((*at, "actions", number, "close"), mapping(action.get("close")))
-            if mapping(action.get("close")).get("side") == "losing" and "attribution" not in stage:
+            if mapping(action.get("close")).get("side") == "losing" and "attribution" not in response:
                 fix = (
                     "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
-                    "if_unknown: worst_ranked}` to the stage, with your own share and fallbacks"
+                    "if_unknown: worst_ranked}` to it, with your own share and fallbacks"
                 )
-                message = f"stage `{name}` closes the losing side without an `attribution` that defines it"
+                message = f"{name} closes the losing side without an `attribution` that defines it"
                 yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
 
 
@@ -146,12 +190,18 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
     yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
 
 
-def _breach(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
+def _lock(at: Path, lock: dict[str, object]) -> Iterator[Breach]:
+    """Check that a lock has at most one end."""
+    fix = "keep one of them; two locks in a stage merge to the later end"
+    yield from only_one("KS2216", at, lock, ("for", "until"), "end", fix)
+
+
+def _breach(at: Path, stage: dict[str, object], name: str) -> Iterator[Breach]:
     """Check that the answer to a breach of the lock has a lock, and limits if it closes."""
-    wanted, name = stage.get("on_breach"), stage.get("name", at[-1])
+    wanted = stage.get("on_breach")
     locks = any("lock_trading" in mapping(action) for action in items(stage.get("actions")))
     if wanted in ("cancel", "close") and not locks:
-        message, fix = f"stage `{name}` writes no lock that could be breached", "add `lock_trading`, or take it out"
+        message, fix = f"{name} writes no lock that could be breached", "add `lock_trading`, or take it out"
         yield Breach("KS2208", (*at, "on_breach"), message, fix)
     if wanted == "close" and "breach" not in stage:
         fix = "add `breach: {ceiling: 5%, cost_per_hour: 1%}` with your own limits"

@@ -1,6 +1,6 @@
 """Metadata and version, which every document begins with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -30,6 +30,9 @@ class VersionedPart(Part):
 
     BUILT_IN: ClassVar[frozenset[str]] = frozenset()
     """Built-in names, which no document of the kind may use."""
+
+    ALIASES: ClassVar[Mapping[tuple[str | int, ...], tuple[str | int, ...]]] = {}
+    """Path of a derived value → path at which it is written, for diagnostics about what a document is lowered to."""
 
     api_version: Annotated[ApiVersion, Field(alias="apiVersion")]
     kind: str

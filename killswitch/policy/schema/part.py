@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
@@ -36,6 +36,9 @@ class Part(BaseModel):
         """Join the lines of every description: they are wrapped in the source only."""
         for key in cls.model_fields.values():
             key.description = None if key.description is None else " ".join(key.description.split())
+
+    without_unknown_key: ClassVar[str] = "remove it"
+    """How the fix for a key that is not known begins, where no known key was probably meant."""
 
     @classmethod
     def instead_of(cls, key: str) -> str | None:

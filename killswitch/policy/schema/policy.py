@@ -27,6 +27,7 @@ from killswitch.policy.schema.scalars import (
     Majority,
     Manual,
     Markets,
+    Moment,
     Name,
     Price,
     RankCount,
@@ -65,10 +66,19 @@ class Match(Part):
 class Scope(Part):
     """The scopes of a policy; each has its own stage machine."""
 
-    each: Literal["account", "venue", "portfolio"]
-    """One stage machine for each matching account, for each venue, or one for all of them together."""
+    each: Literal["account", "venue", "portfolio", "strategy", "symbol", "label"]
+    """One stage machine for each matching account, for each venue, or one for all of them together; for each `Strategy`
+    or each symbol, which has no equity of its own unless the accounts are the strategy's alone; or for each value of a
+    label of the accounts."""
     match: Match
     """Which accounts; `{}` is every account."""
+    label: Word | None = None
+    """The label of the Account documents whose values are the scopes; an account without it is in none. Required by
+    `each: label`. Left out: not used."""
+    strategy: Words | None = None
+    """Names of `Strategy` documents, with `each: strategy`. Left out: every one of the policy set."""
+    symbol: Words | None = None
+    """Symbols as the venues write them, with `each: symbol`. Left out: every symbol that is held or has an order."""
 
 
 class Unexplained(Part):
@@ -101,6 +111,12 @@ class Auto(Part):
     when: Expression
     duration: Annotated[DurationOrZero, Field(alias="for")]
     """How long the condition must have been true, at every evaluation."""
+    at_most: RankCount | None = None
+    """How many automatic resets are allowed within 24 hours. A stage that fires after as many is reset by hand, and
+    that is paged. Left out: any number; a breaker requires it."""
+    accept: StrictBool = False
+    """Whether the reset also accepts the loss: start and peak become the present value, as by a reset by hand. Left
+    out: no, they stay."""
 
 
 class AutoReset(Part):
@@ -151,10 +167,8 @@ class BreachLimits(Part):
     starts again after ten quiet minutes. Left out: 10s."""
 
 
-class Stage(Part):
-    """A level of response: when it fires, what it does, and how it ends."""
-
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["any"]}, {"required": ["all"]}]})
+class Level(Part):
+    """The name and the level of a stage, its triggers, and how it ends."""
 
     name: Name
     """The stage's name, unique in the policy."""
@@ -164,11 +178,16 @@ class Stage(Part):
     """Triggers of which at least one must be confirmed. Left out: no requirement."""
     all_of: Annotated[tuple[Text, ...], Field(alias="all")] = ()
     """Triggers that must all be confirmed. Left out: no requirement."""
+    reset: Reset
+    """How the scope returns to normal."""
+
+
+class Response(Part):
+    """What a stage or a circuit breaker does, and how long until it can do so again."""
+
     cooldown: DurationOrZero
     """How long before the same level can fire again, and then only on a new loss, or on a condition (exposure,
     leverage, margin, venue health) that has been false and is true again."""
-    reset: Reset
-    """How the scope returns to normal."""
     corroborate: StrictBool = False
     """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
     """
@@ -187,6 +206,31 @@ class Stage(Part):
     entries of the account; `close` also closes what they opened, within the limits of `breach`. Left out: page."""
     breach: BreachLimits | None = None
     """The limits of `on_breach: close`, which requires them. Left out: there is no such close."""
+
+
+class Stage(Response, Level):
+    """A level of response: when it fires, what it does, and how it ends."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["any"]}, {"required": ["all"]}]})
+
+
+class CircuitBreaker(Response):
+    """A circuit breaker: active, tripped while its trigger has fired, recovering, and active again."""
+
+    trip: Trigger
+    """The trigger. With `warn_at` it warns before it trips."""
+    recovery: Reset
+    """How the breaker becomes active again: `manual`, or `auto` with `at_most`. A condition that closing cannot cure,
+    such as the loss from the start, recovers automatically only with `accept: true`."""
+
+
+class Disabled(Part):
+    """Why and until when a policy does not fire. What it has locked or latched stays."""
+
+    reason: Text
+    """The reason, which plan and status show."""
+    until: Moment
+    """When it fires again, such as 2026-12-01T08:00:00Z."""
 
 
 class Override(Part):
@@ -213,8 +257,8 @@ class Variant(Part):
     """The changes, by the name of the policy's trigger."""
 
 
-class PolicySpec(Part):
-    """When a book has gone wrong, and what happens then."""
+class Watch(Part):
+    """What a policy watches, and how it measures equity."""
 
     mode: PolicyMode
     """`enforce`, or `observe`, which decides, records and notifies, but never acts."""
@@ -234,6 +278,20 @@ class PolicySpec(Part):
     reference: Reference | None = None
     """The currency that a scope with accounts in several currencies is measured in. Left out: the accounts' own
     currency, which must be the same."""
+    disabled: Disabled | None = None
+    """Switches the policy off for a time: it evaluates, and fires and warns of nothing. Left out: it is on."""
+
+
+class PolicySpec(Watch):
+    """When a book has gone wrong, and what happens then."""
+
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """A circuit breaker is a policy of its own."""
+        if key == "breaker":
+            return "write either `breaker`, or `triggers` and `stages`: a breaker is a policy of its own"
+        return None
+
     variant: Name | None = None
     """Which of `variants` applies. Left out: none, the triggers apply as written."""
     variants: dict[str, Variant] = {}  # noqa: RUF012 # pydantic copies it
@@ -243,11 +301,69 @@ class PolicySpec(Part):
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 
 
+TRIP = "trip"
+"""The name of the only trigger of a circuit breaker."""
+TRIPPED = "tripped"
+"""The name of its only stage."""
+
+
+class BreakerSpec(Watch):
+    """A circuit breaker: a policy with a single stage, which warns, trips and recovers."""
+
+    breaker: CircuitBreaker
+    """The circuit breaker, in place of `triggers` and `stages`."""
+
+    @property
+    def triggers(self) -> dict[str, Trigger]:
+        """The trigger of the breaker, as a policy with stages would have it."""
+        return {TRIP: self.breaker.trip}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stage of the breaker, as a policy with stages would have it."""
+        of_response = {name: getattr(self.breaker, name) for name in Response.model_fields}
+        return (
+            Stage.model_construct(
+                name=TRIPPED, level=1, any_of=(TRIP,), all_of=(), reset=self.breaker.recovery, **of_response
+            ),
+        )
+
+    @property
+    def variant(self) -> None:
+        """A breaker has no variants."""
+        return None
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """A breaker has no variants."""
+        return {}
+
+
+AnyPolicy = PolicySpec | BreakerSpec
+
+
+def policy_form(written: object) -> str:
+    """The form of a policy: `breaker` if that key is given without `stages`, else `stages`."""
+    if isinstance(written, dict):
+        return "breaker" if "breaker" in written and "stages" not in written else "stages"
+    return "breaker" if isinstance(written, BreakerSpec) else "stages"
+
+
 class PolicyDocument(VersionedPart):
-    """A policy: triggers, stages and their actions."""
+    """A policy: triggers, stages and their actions, or a circuit breaker."""
+
+    ALIASES = {  # noqa: RUF012 - pydantic takes a ClassVar of the base for one
+        ("spec", "triggers", TRIP): ("spec", "breaker", "trip"),
+        ("spec", "stages", 0, "reset"): ("spec", "breaker", "recovery"),
+        ("spec", "stages", 0, "name"): ("spec", "breaker"),
+        ("spec", "stages", 0, "any"): ("spec", "breaker", "trip"),
+        ("spec", "stages", 0): ("spec", "breaker"),
+    }
 
     kind: Literal["Policy"]
-    spec: PolicySpec
+    spec: Annotated[
+        Annotated[PolicySpec, Tag("stages")] | Annotated[BreakerSpec, Tag("breaker")], Discriminator(policy_form)
+    ]
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:

@@ -6,7 +6,7 @@ declares is a key here, with its type, its description and its JSON Schema.
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, StrictBool, Tag, create_model
 
@@ -20,6 +20,7 @@ from killswitch.policy.schema.scalars import (
     Expression,
     Fraction,
     Number,
+    ProperShare,
     Quantity,
     Text,
     Threshold,
@@ -54,33 +55,8 @@ Grace = Annotated[
 ]
 
 
-class ThresholdTrigger(Part):
-    """A signal compared with a number: exactly one of `at_least`, `at_most`, `above`, `below`, or `is` for a signal
-    that is true or false. The arguments of the signal are keys, too; the page of signals says which it takes."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in (*COMPARISONS, "is")]})
-
-    signal: Text
-    """A signal of the catalogue; `ksctl schema signals` lists it."""
-    at_least: Threshold | None = None
-    """True at or above this value."""
-    at_most: Threshold | None = None
-    """True at or below this value."""
-    above: Threshold | None = None
-    """True above this value."""
-    below: Threshold | None = None
-    """True below this value."""
-    is_: Annotated[StrictBool | None, Field(alias="is")] = None
-    """True if the signal, which is true or false, is so."""
-    confirm: Confirming = AT_ONCE
-    on_unknown: WhenUnknown
-    grace: Grace = DEFAULT_GRACE
-
-    @property
-    def comparison(self) -> str | None:
-        """The comparison that is written, the first of several; None if it is unreadable."""
-        written = (key for key in COMPARISONS if getattr(self, key) is not None)
-        return next(written, None if self.is_ is None else "is")
+class _Arguments(Part):
+    """The arguments of a signal as keys; `_with_arguments` adds them."""
 
     def given(self) -> Iterator[tuple[str, int | Decimal | str | Quantity]]:
         """The keys of arguments that are written, with their values."""
@@ -102,22 +78,93 @@ def _annotation(arguments: tuple[Argument, ...]) -> Any:
             return Threshold
         case "word" | "name" | "reference":  # the signal decides which words it takes
             return Word
+        case "time" | "zone" | "days" | "labels":  # the graph checks their form
+            return Word
 
 
-if TYPE_CHECKING:
-    _WithArguments = ThresholdTrigger
-else:
-    _WithArguments = create_model(
-        ThresholdTrigger.__name__,
-        __base__=ThresholdTrigger,
-        __doc__=ThresholdTrigger.__doc__,
-        __module__=__name__,
-        **{
-            key: (_annotation(arguments) | None, Field(None, description=arguments[0].meaning))
-            for key, arguments in ARGUMENTS.items()
-        },
-    )
-    ThresholdTrigger = _WithArguments
+P = TypeVar("P", bound=_Arguments)
+
+
+def _with_arguments(part: type[P]) -> type[P]:
+    """The part with a key for each argument of a signal."""
+    keys: dict[str, Any] = {
+        key: (_annotation(arguments) | None, Field(None, description=arguments[0].meaning))
+        for key, arguments in ARGUMENTS.items()
+    }
+    return create_model(part.__name__, __base__=part, __doc__=part.__doc__, __module__=__name__, **keys)
+
+
+@_with_arguments
+class SignalOf(_Arguments):
+    """A signal with its arguments."""
+
+    signal: Text
+    """A signal of the catalogue; `ksctl schema signals` lists it."""
+
+
+class Adaptive(Part):
+    """A threshold that is computed, slowly and between bounds. It does not change while a stage of the policy is
+    latched or cools down, and while the signal has reached half of it."""
+
+    quantile: ProperShare | None = None
+    """The quantile of the signal's own past, such as 99%: of the maxima of blocks as long as its window. The threshold
+    moves by at most 10% of itself a day, at 00:00 UTC. Left out: there is `times`."""
+    history: Duration | None = None
+    """How far back the quantile looks. Left out: there is no quantile."""
+    times: Number | None = None
+    """The multiple of the signal `of`, computed every 15 minutes. Left out: there is a quantile."""
+    of: SignalOf | None = None
+    """The signal that the threshold is a multiple of, such as the expected move. Left out: there is a quantile."""
+    floor: Threshold
+    """The least threshold."""
+    cap: Threshold
+    """The greatest threshold."""
+    initial: Threshold
+    """The threshold until it can be computed."""
+
+
+def threshold_form(written: object) -> str:
+    """The form of a threshold: `adaptive` for a mapping, else `fixed`."""
+    return "adaptive" if isinstance(written, dict | Adaptive) else "fixed"
+
+
+RisingThreshold = Annotated[
+    Annotated[Threshold, Tag("fixed")] | Annotated[Adaptive, Tag("adaptive")], Discriminator(threshold_form)
+]
+"""A threshold that a value rises to: a number, or one that is computed."""
+
+
+@_with_arguments
+class ThresholdTrigger(_Arguments):
+    """A signal compared with a number: exactly one of `at_least`, `at_most`, `above`, `below`, or `is` for a signal
+    that is true or false. The arguments of the signal are keys, too; the page of signals says which it takes."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in (*COMPARISONS, "is")]})
+
+    signal: Text
+    """A signal of the catalogue; `ksctl schema signals` lists it."""
+    at_least: RisingThreshold | None = None
+    """True at or above this value."""
+    at_most: Threshold | None = None
+    """True at or below this value."""
+    above: RisingThreshold | None = None
+    """True above this value."""
+    below: Threshold | None = None
+    """True below this value."""
+    is_: Annotated[StrictBool | None, Field(alias="is")] = None
+    """True if the signal, which is true or false, is so."""
+    warn_at: tuple[ProperShare, ...] = ()
+    """Shares of the threshold at which a warning is sent, once until the value is below 90% of the share for 5 min,
+    such as [60%, 80%]. A warning neither pages nor fires. Left out: none."""
+    confirm: Confirming = AT_ONCE
+    on_unknown: WhenUnknown
+    grace: Grace = DEFAULT_GRACE
+
+    @property
+    def comparison(self) -> str | None:
+        """The comparison that is written, the first of several; None if it is unreadable."""
+        written = (key for key in COMPARISONS if getattr(self, key) is not None)
+        return next(written, None if self.is_ is None else "is")
 
 
 class ExpressionTrigger(Part):

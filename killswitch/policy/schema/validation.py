@@ -7,7 +7,7 @@ documents with mistakes contain fillers, and no policy set is compiled from them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -61,6 +61,10 @@ _FIXES = {
 }
 
 
+def _as_it_is(path: Path) -> Path:
+    return path
+
+
 class Gaps(Struct, frozen=True):
     """The faulty places of a document: `holes` are the paths of fillers, `flaws` those of other mistakes."""
 
@@ -68,15 +72,19 @@ class Gaps(Struct, frozen=True):
     flaws: frozenset[Path] = frozenset()
     is_sound: bool = True
     """False when the YAML text itself has a problem, such as a duplicate key: names may then be missing anywhere."""
+    as_written: Callable[[Path], Path] = _as_it_is
+    """The path at which a value is written."""
 
     def is_hole(self, path: Path) -> bool:
         """Whether the value at `path` is a filler, or inside one."""
+        path = self.as_written(path)
         return any(path[:depth] in self.holes for depth in range(len(path) + 1))
 
     def has_flaw(self, path: Path) -> bool:
         """Whether there is a mistake in the value at `path`, inside it, or in a value that contains it."""
         if not self.is_sound or self.is_hole(path):
             return True
+        path = self.as_written(path)
         return any(hole[: len(path)] == path for hole in self.holes) or any(
             flaw[: len(path)] == path or path[: len(flaw)] == flaw for flaw in self.flaws
         )
@@ -223,14 +231,17 @@ class _Faults:
 
     def _unknown_key(self, path: Path) -> str | None:
         """Report an unknown key; returns the known key that was probably meant."""
-        key, known = str(path[-1]), keys_of(self._parts[path[:-1]])
+        key, known = str(path[-1]), tuple(keys_of(self._parts[path[:-1]]))
+        if path[:-1] in self._forms and "when" not in known:  # no form is written yet: both are possible
+            known = (*known, "when")
         near = closest(key, known)
         if not (path[:-1] in self._forms and key in _FORM_KEYS):
             message = f"unknown key `{key}`" + (f", did you mean `{near}`?" if near else "")
             keys = f"known keys: {', '.join(known)}" if known else "no key is known here: write `{}`"
             missing = None if near else nearest_of(key, "action", "key")
-            fix = f"write `{near}`" if near else f"remove it; {missing or keys}"
-            fix = self._parts[path[:-1]].instead_of(key) or fix
+            part = self._parts[path[:-1]]
+            fix = f"write `{near}`" if near else f"{part.without_unknown_key}; {missing or keys}"
+            fix = part.instead_of(key) or fix
             self._report("KS2001", path, message, fix, key=True)
         return near
 
@@ -285,7 +296,15 @@ def _key_name(path: Path) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
 
 
-_SYNONYMS = {"only_if": "where", "if": "where", "filter": "where", "condition": "where", "limit": "top", "max": "top"}
+_SYNONYMS = {
+    **dict.fromkeys(
+        ("only_if", "onlyif", "only", "only_when", "only_where", "when", "if", "filter", "condition"), "where"
+    ),
+    **dict.fromkeys(("except", "exclude", "exclude_assets", "excluding", "without", "keep_assets"), "except_assets"),
+    **dict.fromkeys(("expr", "expression", "cel"), "when"),
+    "limit": "top",
+    "max": "top",
+}
 """Words of other products, and the key that means the same."""
 
 

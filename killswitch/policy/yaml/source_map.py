@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
@@ -10,15 +10,28 @@ from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import Node, TextSpan
 
 Path = tuple[str | int, ...]
+NO_ALIASES: Mapping[Path, Path] = {}
 
 
 class SourceMap:
-    """The text of one document with the positions of its nodes. Paths are keys and list indexes as written."""
+    """The text of one document with the positions of its nodes. Paths are keys and list indexes as written.
 
-    def __init__(self, written: MaskedText, root: Node) -> None:
+    `aliases`: paths of derived values → paths at which they are written; where nothing is written there, they do not
+    apply.
+    """
+
+    def __init__(self, written: MaskedText, root: Node, aliases: Mapping[Path, Path] = NO_ALIASES) -> None:
         self.file = written.file
+        self._aliases = [each for each in aliases.items() if _written(root, each[1])]
         self._written = written
         self._root = root
+
+    def as_written(self, path: Path) -> Path:
+        """The path at which the value is written; itself unless it is a derived one."""
+        for derived, written in self._aliases:
+            if path[: len(derived)] == derived:
+                return (*written, *path[len(derived) :])
+        return path
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """The place of the value at `path`, or of its key; for a missing path, the place of its last existing part."""
@@ -34,7 +47,7 @@ class SourceMap:
 
     def inside(self, path: Path, offset: int) -> Place:
         """The place of character `offset` of the text at `path`, for any quoting and folding."""
-        node = self._node(path)[0]
+        node = self._node(self.as_written(path))[0]
         if node.text is None:
             return self._written.place(node.span)
         line, column = _position(self._written.lines, node, offset)
@@ -42,6 +55,7 @@ class SourceMap:
 
     def node(self, path: Path) -> Node | None:
         """The node at `path`, or None if there is none."""
+        path = self.as_written(path)
         node, found = self._node(path)
         return node if found == len(path) else None
 
@@ -57,6 +71,7 @@ class SourceMap:
 
     def _span(self, path: Path, *, key: bool) -> TextSpan:
         """The span of a value or its key; of a missing value, that of the key of its nearest existing container."""
+        path = self.as_written(path)
         node, found = self._node(path)
         if found == len(path) and not key:
             return node.span
@@ -75,6 +90,15 @@ def _below(node: Node, step: str | int) -> tuple[Node | None, Node] | None:
     if node.items is not None and isinstance(step, int) and 0 <= step < len(node.items):
         return None, node.items[step]
     return None
+
+
+def _written(root: Node, path: Path) -> bool:
+    """Whether there is a value at the path."""
+    node: Node | None = root
+    for step in path:
+        below = None if node is None else _below(node, step)
+        node = None if below is None else below[1]
+    return node is not None
 
 
 def _first(root: Node) -> TextSpan:

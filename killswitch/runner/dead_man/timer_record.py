@@ -73,7 +73,10 @@ class TimerRecord(Struct):
         """A notice for each unreported event, dated by the event; they count as reported from then on."""
         fresh = self.happenings[len(self.happenings) - self.unreported :]
         self.unreported = 0
-        return tuple(Notice(each.at, "runner", "runner", "warning", each.severity, each.text) for each in fresh)
+        return tuple(
+            Notice(each.at, "runner", "runner", "warning", each.severity, each.text, title="a venue's dead-man timer")
+            for each in fresh
+        )
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -7,11 +7,10 @@ from math import ceil
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.client_order_id import is_ours
 from killswitch.graph.nodes import PolicySet, TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position
-from killswitch.model.venue import DeadManRule
+from killswitch.model.venue import DeadManRule, is_ours
 from killswitch.ratelimit.poll_cost import PolledAccount, TimerRefresh, poll_costs
 
 CLOSED_TO_ORDERS: frozenset[InstrumentState] = frozenset({"cancel_only", "post_only"})

@@ -46,8 +46,6 @@ class Notifier:
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
-        self._paged: dict[tuple[str, str], Instant] = {}
-        """(policy, scope) → when an unexplained fall was last paged."""
         self._fresh = True
         """Whether the outbox may have messages that no delivery thread knows of, such as those of an earlier run."""
         self._clock = clock
@@ -71,23 +69,22 @@ class Notifier:
         notices: Iterable[Notice],
         acting: Sequence[Decision],
         before: AlertState,
+        paged: frozenset[str] = frozenset(),
     ) -> tuple[Outgoing, ...]:
         """The messages of a tick, to be committed with it; none if the policy set has no route.
 
-        `before`: the alerts before the tick.
+        `before`: the alerts before the tick. `paged`: the ids of the suspicions whose falls a page was about.
         """
         if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
         messages: list[Outgoing] = []
-        notices = tuple(notices)
-        for notice in notices:
-            if notice.kind == "unexplained" and notice.severity == "page":
-                self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
+            if decision.kind == "breach":
+                continue  # the page of the breach says what its stage does about it
             messages += self._router.route_decision(
                 decision, snapshot, is_enforced=decision.id in acted, corrects=_corrected(decision, before),
-                is_paged=self._has_paged(decision), incident=self._incident_of(decision),
+                is_paged=decision.id in paged, incident=self._incident_of(decision),
             )  # fmt: skip
         messages += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
@@ -108,11 +105,6 @@ class Notifier:
                 begins = incident.decisions[0]
                 return begins.id if begins.kind == "manual" or begins.previous_level == 0 else None
         return None  # a lock by hand
-
-    def _has_paged(self, decision: Decision) -> bool:
-        """Whether the unexplained falls behind a suspicion were paged."""
-        paged, fell_at = self._paged.get((decision.policy, decision.scope)), decision.fell_at
-        return paged is not None and fell_at is not None and fell_at <= paged
 
     def ticked(self, _report: TickReport) -> None:
         """Wake the delivery of committed messages."""

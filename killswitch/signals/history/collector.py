@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from msgspec import Raw
 from msgspec import json as msgjson
@@ -12,12 +12,28 @@ from msgspec import json as msgjson
 from killswitch.signals.arguments import Value
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no views
+    from decimal import Decimal
+
+    from killswitch.signals.history.rows import Correction
     from killswitch.valuation.scope_view import ScopeView
+    from killswitch.valuation.unit_value import UnitValueTrack
 
 Needs = Sequence[Mapping[str, Value]]
 """The arguments, by key, of each signal in use that reads a collector."""
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
+
+
+class EquityRecord(Protocol):
+    """What a history has recorded of the equity of the last snapshot in which it was known."""
+
+    unknown: str | None
+    last_at: int | None
+    corrected_now: list[Correction]
+    track: UnitValueTrack
+
+    @property
+    def current_equity(self) -> Decimal | None: ...
 
 
 class Collector(ABC):
@@ -37,6 +53,12 @@ class Collector(ABC):
     @abstractmethod
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add a snapshot. `before`: the snapshot observed last, in this run."""
+
+    def record(self, history: EquityRecord) -> None:  # noqa: B027 - most collectors need no unit values
+        """Add the unit value of the snapshot, after its equity was explained; not called while equity is unknown."""
+
+    def correct(self, correction: Correction) -> None:  # noqa: B027 - as above
+        """Apply a correction of earlier unit values."""
 
     @abstractmethod
     def restart(self, now: int, *, accept: bool) -> None:
@@ -72,6 +94,18 @@ class Collectors:
         """Add a snapshot to each."""
         for each in self._by_class.values():
             each.observe(view, before)
+
+    def record(self, history: EquityRecord) -> None:
+        """Add the unit value of the snapshot to each, and its corrections of earlier ones."""
+        for correction in history.corrected_now:
+            self.correct(correction)
+        for each in self._by_class.values():
+            each.record(history)
+
+    def correct(self, correction: Correction) -> None:
+        """Apply a correction of earlier unit values to each."""
+        for each in self._by_class.values():
+            each.correct(correction)
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""

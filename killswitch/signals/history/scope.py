@@ -115,6 +115,16 @@ class History:
         self._unavailable_accounts = UnavailableAccounts()
 
     @property
+    def current_equity(self) -> Decimal | None:
+        """The last known equity of the scope, in its currency; None before the first."""
+        return self._equity
+
+    @property
+    def why_unknown(self) -> str | None:
+        """The reason why the scope is unknown, or None: its equity, or its book if it has no equity of its own."""
+        return self.view.unknown if self.view is not None and not self.view.has_equity else self.unknown
+
+    @property
     def max_gap(self) -> int:
         """The maximum gap in a window that counts as known (microseconds)."""
         return self._terms.max_gap
@@ -137,6 +147,8 @@ class History:
         self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
+        if view.unknown is None and not view.has_equity:
+            return self._observe_without_equity(view)
         if view.unknown is not None or view.equity is None:
             # A pass triggered by a push repeats the other accounts without polling them again.
             self.failures += view.scheduled
@@ -154,9 +166,18 @@ class History:
             self.begun_at = at
         self.last_at = at
         self._forget_before(at - self._keep)
+        self.collectors.record(self)
         if self._rebase_due is not None:
             self._rebase(accept=self._rebase_due)
         return events
+
+    def _observe_without_equity(self, view: ScopeView) -> list[ChangeEvent]:
+        """Observe a scope that is only a part of accounts: it has no unit value, and nothing is unexplained in it."""
+        self.failures, self.unknown = 0, "the scope has no equity of its own"
+        self.begun_at = view.as_of if self.begun_at is None else self.begun_at
+        self.members |= {account.account for account in view.accounts}
+        self.ledger.drop()
+        return []
 
     def _bound_equity(self, view: ScopeView) -> None:
         """Bound the scope's equity while accounts are unavailable; adds no row.
@@ -442,6 +463,8 @@ class History:
         before = len(self.corrected_now)
         for each in self.explanation.restate(change, cause).resolved:
             self._correct(now, each)
+        for correction in self.corrected_now[before:]:
+            self.collectors.correct(correction)
         return self.corrected_now[before:]
 
     def rebase(self, *, accept: bool) -> None:

@@ -14,7 +14,7 @@ from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.poll.request_meter import request_meters
 from killswitch.execution.account_executor import AccountExecutor
 from killswitch.lab.rehearsal import VirtualClock
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
 from tests.runner_world import ScriptedVenue, World, book
 from tests.worlds import START, account, position, rules
@@ -49,6 +49,19 @@ def test_a_failed_poll_is_an_unreadable_account_with_the_reason(
     assert (quality, reason) == (polled.quality, polled.reason)
     assert polled.positions is None
     assert polled.equity is None
+
+
+def test_a_poll_without_an_answer_has_the_latency_of_the_timeout() -> None:
+    """Otherwise the quantiles of latency would leave out the slowest polls."""
+
+    async def story() -> AccountSnapshot:
+        polls = poller_of(ScriptedVenue(None), timeout=0.02)
+        found = await polls.gather()
+        await polls.abandon()
+        return found[0]
+
+    seen = asyncio.run(story())
+    assert (seen.quality, seen.health) == ("down", Health(latency_ms=20.0, timeouts=1))
 
 
 def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> None:

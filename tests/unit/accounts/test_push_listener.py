@@ -24,6 +24,7 @@ from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Runner, RunnerPace
+from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -424,11 +425,11 @@ def test_a_stop_ends_the_listening(site: Site) -> None:
     other = PushingTestVenue(site.time, "two")
     broken = site.runner(other)
 
-    async def fails() -> None:
+    async def fails() -> TickReport:
         raise RuntimeError("a defect in deciding")
 
-    broken._pass = fails  # type: ignore[assignment, method-assign] # breaks the run
-    with pytest.raises((RuntimeError, TypeError)):
+    broken.tick = fails  # type: ignore[method-assign] # breaks the run
+    with pytest.raises(RuntimeError, match="a defect in deciding"):
         site.run(broken, 3)
     assert other.listeners == 0
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md matches the code: packages, layers, the files of the linked functions, and of a traced tick."""
+"""docs/architecture.md and docs/traced-tick.md match the code: packages, layers, linked functions, a traced tick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.traced_tick import by_package, traced_tick, with_table
+from tests.traced_tick import PAGE, by_package, traced_tick, with_table
 from tests.unit.docs.pages import Section, sections
 
 LINK = re.compile(r"\[`([A-Za-z_.]+)`\]\(\.\./([a-z_/]+\.py)\)")
@@ -54,9 +54,15 @@ def files() -> frozenset[str]:
     return traced_tick()
 
 
-def test_the_path_names_every_file_that_a_traced_tick_enters(text: str, files: frozenset[str]) -> None:
+def test_the_page_of_a_tick_names_every_file_that_it_enters(files: frozenset[str]) -> None:
     """`python -m tests.traced_tick` writes the table."""
-    assert text == with_table(text, files)
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page, files)
+
+
+def test_the_path_refers_to_the_files_of_the_tick(text: str) -> None:
+    """A reader of the functions that decide is one link away from all that they enter."""
+    assert f"]({PAGE.name})" in text.partition(PATH)[2].partition("\n## ")[0]
 
 
 def test_the_functions_that_decide_are_on_the_traced_path(text: str, files: frozenset[str]) -> None:

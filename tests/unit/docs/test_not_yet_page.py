@@ -77,10 +77,10 @@ def test_no_name_has_two_entries_of_one_subject() -> None:
     ("before", "after", "code", "nearest"),
     [
         ("equity.drawdown, window: 15m", "equity.loss_since, window: 15m", "KS3001", "`equity.drawdown` over 24h"),
-        ("each: account", "each: strategy", "KS2004", "a sub-account for each strategy"),
+        ("each: account", "each: bot", "KS2004", "with a `Strategy` for each bot"),
         ("cooldown: 6h", "cooldown: 6h\n      schedule: weekdays", "KS2001", "a `variant` of the policy"),
         ("lock_trading: {mode: reduce_only}", "stop_loss: {at: 5%}", "KS2001", "while the runner lives"),
-        ("kind: Policy", "kind: HedgeGroup", "KS1206", "which reduces all legs by the same part"),
+        ("kind: Policy", "kind: Hedge", "KS1206", "which reduces all legs"),
     ],
     ids=["signal", "scope", "key", "action", "document"],
 )

@@ -137,8 +137,9 @@ def test_a_resolving_notice_says_how_long_it_lasted() -> None:
     course.tick(0, outage)
     (notice,), _ = advance(course.state, Alerts(), START + 20 * SECOND)
     assert notice == Notice(
-        from_micros(START + 20 * SECOND), "p", "account/a", "blocked", "page", "a can be read again, after 60 s", "BTC"
-    )
+        from_micros(START + 20 * SECOND), "p", "account/a", "blocked", "page", "a can be read again, after 60 s", "BTC",
+        title="over: account a cannot be read",
+    )  # fmt: skip
 
 
 def test_a_finding_is_notified_once_and_never_resolved() -> None:

@@ -51,7 +51,7 @@ def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_repo
         result = step(MACHINE, state, signals, now, unit_value=(value, value))
         state = result.state
         if result.reset:
-            state = reset()
+            state = reset(state, now, automatic=True)
         elif result.eligible:
             state = latch(state, result.eligible[0], now, (value, value))
         until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals), now)

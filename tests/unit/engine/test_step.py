@@ -78,7 +78,7 @@ class Run:
         self.overdue.append(overdue(self.machine, self.state.triggers, now))
         if result.reset:
             self.resets.append(int(seconds))
-            self.state = reset()
+            self.state = reset(self.state, now, automatic=True)
         elif result.eligible:
             self.state = latch(self.state, result.eligible[0], now, unit_value)
             self.fired.append((int(seconds), result.eligible[0].level))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.execution.client_order_id import client_order_id, is_ours
-from killswitch.model.venue import ClientIdRule
+from killswitch.execution.client_order_id import client_order_id
+from killswitch.model.venue import ClientIdRule, is_ours
 
 # As the venues document them: Binance and Bybit up to 36, OKX up to 32 letters and digits, Kraken a UUID or up to 18
 # characters of text, Hyperliquid 128 bits in hex.

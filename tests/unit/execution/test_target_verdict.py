@@ -254,3 +254,23 @@ def test_a_hop_is_active_beside_a_close_of_its_symbol() -> None:
     assert select_active([close, hop], lambda _: False) == [hop, close]
     short = target_named("a", "0", rank=2, index=-1, position_side="short")
     assert select_active([close, short], lambda _: False) == [short, close]
+
+
+def test_of_a_shared_position_no_more_than_the_own_part_is_closed() -> None:
+    """Once the decided 4 are closed, what the venue shows is another's, also where the target is 0; a full close of a
+    position of one's own goes on.
+    """
+    closed = PositionLedger(closed=D(4))
+    own = target_of("0", "4", is_own_part=True)
+    assert evaluate_target(own, D(3), BLANK, None, attempts=8) == TargetVerdict(TargetAction.SEND, D(3))
+    assert evaluate_target(own, D(3), closed, None, attempts=8).do is TargetAction.CONTRADICTED
+    ended = evaluate_target(own, D(3), closed, None, attempts=8, believe_venue=True)
+    assert (ended.do, ended.amount) == (TargetAction.GIVE_UP, D(0))
+    whole = evaluate_target(target_of("0", "4"), D(3), closed, None, attempts=8, believe_venue=True)
+    assert whole == TargetVerdict(TargetAction.SEND, D(3))
+
+
+def test_orders_that_block_the_close_of_a_part_are_not_cancelled() -> None:
+    """They may be another strategy's."""
+    assert target_of("0", "4", refusal="blocked_by_order").is_blocked
+    assert not target_of("0", "4", refusal="blocked_by_order", is_own_part=True).is_blocked

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import PolicySet, ScopeRule
 from killswitch.model.words import Place
 
 
 def as_text(policy_set: PolicySet) -> str:
     """Every field of every node by its path; digests and source lines are left out, places are `line:column`.
 
-    Unwindings and timers appear only where there are any: nearly every policy set has none.
+    Unwindings, timers, strategies and what only scopes of strategies, symbols and labels have appear only where there
+    are any: nearly every policy set has none.
     """
     return "".join(f"{line}\n" for line in _lines("set", policy_set))
 
@@ -22,7 +23,7 @@ def _lines(path: str, node: object) -> Iterator[str]:
     if isinstance(node, Place):
         yield f"{path} @ {node.line}:{node.column}"
     elif isinstance(node, Struct):
-        inner = [name for name in node.__struct_fields__ if _is_written(name, getattr(node, name))]
+        inner = [name for name in node.__struct_fields__ if _is_written(node, name)]
         if all(not _has_nodes(getattr(node, name)) for name in inner):
             flat = ", ".join(f"{name}={getattr(node, name)!r}" for name in inner)
             yield f"{path} = {type(node).__name__}({flat})"
@@ -37,8 +38,11 @@ def _lines(path: str, node: object) -> Iterator[str]:
         yield f"{path} = {node!r}"
 
 
-def _is_written(field: str, value: object) -> bool:
-    return field not in ("digest", "commit") and not (field in ("unwinding", "unwindings", "timers") and not value)
+def _is_written(node: Struct, field: str) -> bool:
+    rare = ("unwinding", "unwindings", "timers", "strategies")
+    if isinstance(node, ScopeRule):
+        rare += ("symbols", "labels")
+    return field not in ("digest", "commit") and bool(field not in rare or getattr(node, field))
 
 
 def _has_nodes(value: object) -> bool:

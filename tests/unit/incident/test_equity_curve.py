@@ -31,11 +31,18 @@ def falling_rows(seconds: int) -> list[HistoryRow]:
     return rows(after(hours=2, seconds=1 - seconds), [200.0 - number for number in range(seconds)])
 
 
-def test_the_hour_before_the_firing_is_thinned_to_a_point_every_15_seconds() -> None:
-    """Two hours of rows each second become 241 points; the last is the one of the firing."""
-    kept = points_before(falling_rows(7200), OPENED)
-    assert len(kept) == 241
+def test_the_ten_minutes_before_the_firing_are_kept_whole_and_the_hour_before_with_its_lows() -> None:
+    """Two hours of rows each second become 601 points of ten minutes, and of each 15 s before the last.
+
+    The fall to 1 in a single second, half an hour before, is one more.
+    """
+    values = [200.0] * 7200
+    values[-1801] = 1.0
+    kept = points_before(rows(after(hours=2, seconds=1 - 7200), values), OPENED)
+    assert {OPENED - number * SECOND for number in range(601)} <= {point.at for point in kept}
     assert (kept[0].at, kept[-1].at) == (OPENED - HOUR, OPENED)
+    assert EquityCurvePoint(OPENED - 1800 * SECOND, 1.0) in kept
+    assert len(kept) <= 601 + 14 + 200 + 1
 
 
 def test_a_short_history_is_kept_whole() -> None:
@@ -43,18 +50,18 @@ def test_a_short_history_is_kept_whole() -> None:
     assert len(points_before(falling_rows(100), OPENED)) == 100
 
 
-def test_every_tick_of_the_ten_minutes_after_each_firing_is_kept() -> None:
-    """Also after a second firing half an hour later, with a tick a second."""
-    second = OPENED + 30 * 60 * SECOND
-    every = rows(after(hours=2, seconds=1), [100.0] * 3000)
+def test_every_tick_of_the_hour_after_each_firing_is_kept() -> None:
+    """Also after a second firing two hours later, with a tick a second."""
+    second = OPENED + 2 * HOUR
+    every = rows(after(hours=2, seconds=1), [100.0] * 3 * 3600)
     kept = {point.at for point in points_since(every, [OPENED, second], EquityCurvePoint(OPENED, 100.0))}
     for firing in (OPENED, second):
-        assert {firing + number * SECOND for number in range(1, 600)} <= kept
+        assert {firing + number * SECOND for number in range(1, 3600)} <= kept
 
 
 def test_the_lowest_point_between_two_distant_ones_is_kept() -> None:
-    """After 100 minutes a point is kept every ten seconds; the dip to 1 in between is one more."""
-    begin = 6000
+    """After ten hours a point is kept every ten seconds; the dip to 1 in between is one more."""
+    begin = 36000
     values = [100.0] * 35
     values[13] = 1.0
     last = EquityCurvePoint(OPENED + begin * SECOND, 100.0)
@@ -65,10 +72,10 @@ def test_the_lowest_point_between_two_distant_ones_is_kept() -> None:
 
 
 def test_the_equity_curve_of_a_long_incident_stays_small() -> None:
-    """A month with a row each minute: all of ten hours, whose 600th part is a minute; then 600 x ln(72) more."""
+    """A month with a row each minute: all of 60 hours, whose 3600th part is a minute; then 3600 x ln(12) more."""
     month = rows(after(hours=2, minutes=1), [100.0] * (30 * 24 * 60), every=60)
     kept = points_since(month, [OPENED], EquityCurvePoint(OPENED, 100.0))
-    assert len(kept) == pytest.approx(600 + 600 * math.log(72), rel=0.25)
+    assert len(kept) == pytest.approx(3600 + 3600 * math.log(12), rel=0.25)
 
 
 def test_points_kept_incrementally_are_the_same_as_those_kept_at_once() -> None:

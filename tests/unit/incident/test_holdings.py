@@ -13,11 +13,10 @@ from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
 from killswitch.operations.pages.outcome import CommandOutcome
-from killswitch.operations.pages.status import _closings
-from killswitch.operations.status import OpenClosing
-from killswitch.render.document import section_text
+from killswitch.operations.status import OpenClosing, StoreStatus, runner_state
 from tests import incidents
 from tests.incidents import FilledStore
+from tests.shown import status_text
 from tests.unit.incident.test_results import (
     banded,
     decision,
@@ -183,9 +182,11 @@ def test_the_remaining_amount_includes_positions_without_an_order_yet() -> None:
     other = replace(planned("BTC-B", "4"), symbol="BTC-B")
     close = decision(banded("BTC", "sell", "10", None), banded("BTC-B", "sell", "4", None))
     under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, verified("5", 10)))
+    now = after(seconds=11)
+    status = StoreStatus(now, runner_state(None, now), None, None, (), (under_way,), (), ())
     assert (
         "2 positions: 5 BTC long, 4 BTC-B long; 1 as it was at the time of the decision; nothing later is known"
-    ) in "\n".join(map(section_text, _closings([under_way], alive=True)))
+    ) in status_text(status, "store.sqlite")
 
 
 def test_each_slice_names_its_remaining_quantity_and_only_the_last_the_target() -> None:

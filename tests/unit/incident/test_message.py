@@ -14,6 +14,7 @@ from killswitch.incident.notify.message import (
     MessageContext,
     decision_message,
     decode_message,
+    notice_message,
     safe_line,
     trigger_texts,
 )
@@ -74,6 +75,14 @@ def first_lines(message: Message) -> dict[str, str]:
     """The lines above the first empty one, by their labels."""
     lines = message.body.split("\n\n")[0].splitlines()
     return {name: value.strip() for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def test_the_first_lines_of_a_stage_without_orders_promise_no_fill() -> None:
+    """Its `where` selected nothing: what is open stays, and there is no order whose fill would change that."""
+    book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(900), Decimal(500), None))
+    context = MessageContext(currency="USDT")
+    message = decision_message(replace(decision(book=book), intents=()), SUBJECT, context, is_enforced=True)
+    assert first_lines(message)["left"] == "net 500.00, gross 900.00 USDT: this closes nothing"
 
 
 def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> None:
@@ -345,11 +354,22 @@ def test_the_end_of_a_close_is_flat_only_where_the_scope_holds_nothing() -> None
     assert titles == [f"[info] {end}: level 2 trim: p on account/main (paper)" for end in ("FLAT", *["AT TARGET"] * 2)]
 
 
-def test_a_notice_has_the_beginning_of_its_text_as_title() -> None:
-    """In whole words, with whose it is: eight notices of the program in a log can be told apart."""
+def test_a_command_in_a_notice_has_the_store_of_the_run() -> None:
+    """The part that writes the notice does not know the store; the message does, and a reader can copy the command."""
+    notice = Notice(START, "operator", "portfolio", "warning", "page", "waits (`ksctl close --store STORE` ends that)")
+    subject = MessageAttributes("notice", "page", "operator", "portfolio", None, (), ())
+    body = notice_message(notice, subject, StartedAs("/srv/my store.sqlite")).body
+    assert body.splitlines()[0] == "waits (`ksctl close --store '/srv/my store.sqlite'` ends that)"
+    assert notice_message(notice, subject).body.splitlines()[0] == notice.text
+
+
+def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
+    """What kind of thing it is, and of which policy and scope; one without a title of its own has that of its kind."""
     (own,) = messages_of(router(RULE), "own")
-    assert own.title == "[page] runner: no lock"
-    long = Notice(START, "p", "account/main", "warning", "page", "word " * 40)
-    (message,) = [decode_message(each.body) for each in router(RULE).route_notice(long)]
-    assert message.title == f"[page] p on account/main: {'word ' * 19}word…"
+    assert own.title == "[page] a warning of the runner"
+    named = Notice(START, "runner", "runner", "warning", "page", "no answer since 12:00", title="account main is gone")
+    long = Notice(START, "p", "account/main", "unexplained", "page", "word " * 40)
+    first, message = [decode_message(each.body) for one in (named, long) for each in router(RULE).route_notice(one)]
+    assert (first.title, first.body.splitlines()[0]) == ("[page] account main is gone", "no answer since 12:00")
+    assert message.title == "[page] equity changed without an explanation: p on account/main"
     assert message.body.splitlines()[-1] == "next: ksctl status"

@@ -20,6 +20,7 @@ from killswitch.incident.record.incident_decisions import (
     group_decisions,
     keep_runbooks,
 )
+from killswitch.incident.record.verdict import verdict
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
@@ -132,7 +133,7 @@ def test_checklist_items_proved_by_the_record_are_ticked_and_the_others_open(wri
     incidents.whole_incident(written)
     checklist_items = {item.key: (item.state, item.proof) for item in incident_in(written).checklist}
     assert checklist_items["closed"] == (
-        "proved", "the venue shows 2 positions at target, last at 2024-01-01T00:01:09Z",
+        "proved", "the venue shows 2 positions closed, last at 2024-01-01T00:01:09Z",
     )  # fmt: skip
     assert checklist_items["reconciled"][0] == "proved"
     assert checklist_items["counted"] == (
@@ -336,10 +337,47 @@ def test_a_decision_that_was_recorded_only_leaves_the_incident_not_closed(writte
         "close-everything was recorded only: nothing was sent, see what is still open",
     )  # fmt: skip
     text = report_markdown(incident)
-    assert "Nothing that was to be reduced: the venue shows 1 position at target." in text
+    assert "Nothing that was to be reduced: the venue shows 1 position at target and open (5 BTC long)." in text
     assert (
         "**Not closed:** the 1 order of close-everything at 00:01:00 was recorded only, and nothing was sent." in text
     )
+
+
+def test_a_stage_whose_close_selected_nothing_lists_what_is_held(written: FilledStore) -> None:
+    """Its `where` held the close back: two positions stay, and nothing says that there was nothing to close."""
+    locked = incidents.firing(FIRST, after(), "trim", 1, 0)
+    plan = JournalEntry(
+        FIRST, "planned", after(), None, None, None, None, None, {"mode": "reduce_only", "scope": SCOPE}
+    )
+    written.tick(after(), [locked], [plan], snapshot=incidents.snapshot(after()))
+    incident = incident_in(written)
+    assert verdict(incident).startswith("NOTHING CLOSED: 2 positions held, ")
+    text = report_markdown(incident)
+    assert "No position was to be reduced.\n\nHeld, and no decision was to reduce it:" in text
+    assert [line.split(" |")[0] for line in text.splitlines() if "| main |" in line] == ["| BTC long", "| ETH short"]
+    assert (
+        checklist_items(incident)["closed"].proof
+        == "no position was to be reduced: 2 positions held: check the book yourself"
+    )
+
+
+def test_what_a_fight_against_a_bot_came_to_is_one_line(written: FilledStore) -> None:
+    """One answer sold the 5 BTC that a bot had bought, at 99 instead of 100: 5 of slippage and a fee of 1."""
+    partial_close(written)
+    reason = "lock breached: others opened 5 BTC long on main"
+    bought = incidents.intent("BTC", "sell", "5", "5")
+    answer = incidents.firing(SECOND, after(minutes=1), "trim", 1, 1, bought, kind="breach", reason=reason)
+    plan = entry(SECOND, "planned", after(minutes=1), contracts="5", target="5", mark="100", value="100")
+    written.tick(after(minutes=1), [answer], [plan], snapshot=incidents.snapshot(after(minutes=1)))
+    for each in (
+        entry(SECOND, "sending", after(seconds=61), side="sell", amount="5", position="10", mark="100", value="100"),
+        entry(SECOND, "filled", after(seconds=62), state="filled", filled="5", price="99", fee="1"),
+        entry(SECOND, "verified", after(seconds=63), position="5", target="5"),
+        entry(SECOND, "finished", after(seconds=63), None, status="flat", cost="6"),
+    ):
+        written.store.append(each)
+    text = report_markdown(incident_in(written))
+    assert "| answers to the lock breach | 1 answer, 1 order, closed 5 BTC long, cost 6.00 USDT |" in text
 
 
 def test_with_an_order_of_unknown_status_positions_and_sums_are_not_proved(written: FilledStore) -> None:

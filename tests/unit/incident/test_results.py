@@ -22,8 +22,10 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.operations.pages.decision import decision_history_of
 from tests import incidents
 from tests.incidents import FIRST, SCOPE, SET, FilledStore, entry
+from tests.shown import decision_history_text
 from tests.worlds import after
 
 LADDER = (Rung("limit_ioc"), Rung("limit_ioc", widen=Decimal(2)), Rung("market", tries=2))
@@ -390,7 +392,10 @@ def test_a_whole_book_close_counts_as_closed_without_known_sums(written: FilledS
 
 
 def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: FilledStore) -> None:
-    """An exceeded bound, a liquidation, dust, an unprotected position: each as a remark and in its table."""
+    """An exceeded bound, a liquidation, dust, an unprotected position: each as a remark and in its table.
+
+    The page of the decision has the same remarks.
+    """
     found, text = report_of(
         written,
         decision(banded("BTC", "sell", "10")),
@@ -410,9 +415,13 @@ def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: Filled
         "0.009 BTC long on main is left as dust, below the venue's minimum, worth 0.90 USDT",
         "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: it was not replaced",
     )
+    page = decision_history_text(decision_history_of(written.store, FIRST)).splitlines()
+    start = page.index("To be noted") + 1
+    assert [line.strip() for line in page[start : page.index("", start)]] == list(found.remarks)
+    assert any(line.endswith("2.00%    exceeded, sent without a bound") for line in page)
     assert "| BTC long | main | 10 | 7 | 2.991 | 0.009 (dust) | 00:00:06 |" in text
     assert "| 1 | 1 | limit_ioc | 99.5 | 0.50% | 0.50% | kept |" in text
-    assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded**, sent without a bound |" in text
+    assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded, sent without a bound** |" in text
     assert "| BTC long | main | 0.009 | 0 | 0.009 (dust) | 00:00:06 |" in text
     assert "Sent by the unwinding careful." in text
 

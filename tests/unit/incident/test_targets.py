@@ -12,12 +12,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from apprise import Apprise
 from msgspec.structs import replace
 
 from killswitch.incident.notify import apprise_target
 from killswitch.incident.notify.apprise_target import AppriseSender
 from killswitch.incident.notify.message import decode_message, fit_message
-from killswitch.incident.notify.targets import LOGGER, FileSender, LogSender, NotSentError, StalledError
+from killswitch.incident.notify.targets import LOGGER, FileSender, LogSender, NotSentError, StalledError, log_entry
 from killswitch.runner.notify.target_check import url_redaction
 from killswitch.transport import sinks
 from tests.outboxes import message
@@ -92,21 +93,28 @@ def test_a_file_on_a_full_disk_keeps_whole_lines_only(tmp_path: Path) -> None:
 
 
 def test_the_log_gets_one_record_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
-    """A configured log takes title, text and id in one record."""
+    """A configured log takes time and title, below them the text line by line as written, and the id, in one record."""
     with caplog.at_level(logging.INFO):
-        LogSender("error").send(message("m1", body="one\ntwo"))
+        LogSender("error").send(message("m1", body="loss  1.5%\n\nWhy\n  a fall"))
     (found,) = caplog.records
     assert (found.name, found.levelname) == (LOGGER, "ERROR")
-    assert found.getMessage() == "[page] m1: one; two [notification m1]"
+    assert found.getMessage() == "2021-05-19T12:00:00Z  [page] m1\n  loss  1.5%\n\n  Why\n    a fall\n  notification m1"
 
 
-def test_without_a_configured_log_the_line_is_written_to_stderr(
+def test_a_long_line_of_a_log_entry_continues_below_its_text_and_a_command_stays_whole() -> None:
+    """What a terminal of 80 columns would break somewhere is broken at a word, next to its label."""
+    long, command = f"left   {'net ' * 20}end", f"next   ksctl status --store {'x' * 80}"
+    lines = log_entry(message("m1", body=f"{long}\n{command}")).split("\n")[1:-1]
+    assert lines == [f"  left   {'net ' * 17}net", "         net net end", f"  {command}"]
+
+
+def test_without_a_configured_log_the_message_is_written_to_stderr(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run under a supervisor shows it without configuration."""
     monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", False)
     LogSender("info").send(message("m1"))
-    assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1: body of m1 [notification m1]\n"
+    assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1\n  body of m1\n  notification m1\n"
 
 
 TOKEN = "T0KENsup3rsecret"
@@ -238,9 +246,9 @@ def test_no_message_is_longer_than_the_limit_of_its_service(
     """It is cut at the end of a line, and names the omitted lines, the command that shows them, and its id."""
     posted: list[str] = []
     sender = AppriseSender("env:URL", lambda: url, lambda _: str)
-    service = sender._service(url)[0]
+    service = Apprise.instantiate(url)
     assert service.body_maxlen == most
-    monkeypatch.setattr(service, "send", lambda body, **_: posted.append(body) or True)
+    monkeypatch.setattr(type(service), "send", lambda _, body, **__: posted.append(body) or True)
     sender.send(replace(message("m1", body=LONG), decision="d0123"))
     (body,) = posted
     assert len(body) <= most

@@ -16,6 +16,7 @@ from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import EquityCurve, Incident, RunbookFacts
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.loss import Loss
+from killswitch.incident.record.order_outcomes import Bound
 from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.templates import template_variables
@@ -44,6 +45,7 @@ def known(found: Incident) -> Incident:
     order = replace(
         found.orders[0], amount=D(10), filled=D(8), rung=0, side="sell", arrival_mark=D(100), price=D(99),
         sent_at=sent, answered_at=sent + timedelta(seconds=1.5),
+        final=True, bound=Bound(D("0.01"), sent=False, slipped=D("0.01"), kept=True),
     )  # fmt: skip
     position = ClosedPosition(
         "main", "BTC", "long", start=D(20), target=D(0), filled=D(8), left=D(5), others=D(7), seen_at=None, dust=None,
@@ -57,6 +59,8 @@ def known(found: Incident) -> Incident:
 
 
 SHOWN: dict[str, tuple[str, str]] = {
+    "both positions are gone": ("{{ incident.shown }}", "the venue shows 2 positions closed"),
+    "no lock was breached": ("{{ incident.fight if incident.fight else 'none' }}", "none"),
     "100 to 95 after a fall from 125": ("{{ incident.verdict }}", "AT TARGET, -3,000.00 USDT, -24.0%, 1 order, 69 s"),
     "50 of 10,000": ("{{ incident.cost_share|percent(2) }}", "0.50%"),
     "-200 - 15": ("{{ incident.money.net|money }}", "-215.00"),
@@ -67,6 +71,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "10 - 8": ("{{ incident.orders[0].unfilled|amount }}", "2"),
     "8 of 10": ("{{ incident.orders[0].filled_share|percent(0) }}", "80%"),
     "sold 1 of 100 below the mark": ("{{ incident.orders[0].slipped|percent(3) }}", "1.000%"),
+    "1% slipped, 1% declared": ("{{ incident.orders[0].bound_outcome }}", "kept, sent without a bound"),
     "1.5 s": ("{{ incident.orders[0].answered_after|fixed }} s", "1.5 s"),
     "20 - 5": ("{{ incident.positions[0].closed|amount }}", "15"),
     "15 of 20": ("{{ incident.positions[0].closed_share|percent }}", "75.0%"),

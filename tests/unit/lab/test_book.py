@@ -31,17 +31,21 @@ def test_numbers_are_read_exactly(tmp_path: Path) -> None:
 
 
 CASES = [
-    ("a misspelt key", "leverage: 5", "leverag: 5", "8:52: accounts.0.positions.0.leverag: Extra inputs"),
+    ("a misspelt key", "leverage: 5", "leverag: 5",
+     "8:52: accounts.0.positions.0.leverag: unknown key; known keys: symbol, side, notional, leverage"),
     ("a notional below zero", "notional: 37500.5", "notional: -1",
-     "8:33: accounts.0.positions.0.notional: Input should be greater than 0"),
-    ("an unknown side", "side: long", "side: both", "8:21: accounts.0.positions.0.side: Input should be"),
+     "8:33: accounts.0.positions.0.notional: a number above 0 is needed"),
+    ("an unknown side", "side: long", "side: both",
+     "8:21: accounts.0.positions.0.side: one of 'long' or 'short' is needed"),
     ("no leverage where there is margin", ", leverage: 5", "", "3:5: accounts.0: A: leverage is missing"),
     ("leverage where there is none", "market: swap", "market: spot", "3:5: accounts.0: A: leverage means nothing"),
-    ("a number that is none", "equity: 0.1", "equity: .nan", "6:5: accounts.0.equity"),
-    ("a list that is none", "positions:\n", "positions: 3\n#", "7:5: accounts.0.positions"),
+    ("a number that is none", "equity: 0.1", "equity: .nan", "6:5: accounts.0.equity: a finite number is needed"),
+    ("a list that is none", "positions:\n", "positions: 3\n#", "7:5: accounts.0.positions: a list is needed"),
     ("broken YAML", "{symbol", "{{symbol", "9:1: expected"),
-    ("no mapping at all", GOOD, "just text", "Input should be"),
-    ("nothing", GOOD, "", "Input should be"),
+    ("no equity", "    equity: 0.1\n", "", "3:5: accounts.0.equity: is missing"),
+    ("an unknown key of the book", "name:", "nme: x\nname:", "1:1: nme: unknown key; known keys: name, accounts"),
+    ("no mapping at all", GOOD, "just text", ": keys with values are needed"),
+    ("nothing", GOOD, "", ": keys with values are needed"),
     ("no account", GOOD, "name: x\naccounts: []\n", "there is no account"),
 ]  # fmt: skip
 

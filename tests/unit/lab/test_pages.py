@@ -14,7 +14,8 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.campaign import RULES, BookRuns, Campaign, CampaignPart, FailedRun, Results
 from killswitch.lab.families import Kind
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, encode, policies_used
-from killswitch.lab.pages.content import build_page, figures
+from killswitch.lab.pages.content import COLOURS, build_page, figures
+from killswitch.render.chart import LEVEL_COLOURS
 from killswitch.render.document import Page, Table, markdown, table_text, text
 from killswitch.render.html import html
 from tests.browser import measured_in_browser
@@ -107,7 +108,7 @@ def test_every_chart_exists_for_wide_and_narrow_screens(policies: PolicySet) -> 
     reader = PageParser(html(answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))[1]))
     assert reader.tags.count("svg") == 6
     page_text = " ".join(reader.words)
-    for caption in ("Equity", "P&L by side, staged (before fees)", "Positions, staged (long above zero)"):
+    for caption in ("Equity", "P&L by side, staged (before fees)", "Positions, staged (long above zero, short below)"):
         assert caption in page_text
     assert "1 trim" in page_text
     assert "longs" in page_text
@@ -241,6 +242,24 @@ def test_text_keeps_to_a_terminal_and_names_the_columns_that_it_loses(policies: 
     left_out = fitted[fitted.rindex("Left out: ") :]
     assert "`-o wide` shows all." in " ".join(left_out.split())
     assert "cost" not in left_out.split()
+
+
+def test_a_colour_has_one_meaning_on_the_page() -> None:
+    """Rules, sides and levels of stages share no colour, in any of the charts."""
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    drawn = {figure.caption.split(" ")[0]: figure.wide for figure in figures(book_with_curve(), "USDT")}
+    rules, sides = {COLOURS[rule] for rule in RULES}, {COLOURS["longs"], COLOURS["shorts"]}
+    used = {name: {colour for colour in rules | sides if colour in svg} for name, svg in drawn.items()}
+    assert used["Equity"] == rules
+    assert used["P&L"] == sides
+    assert used["Positions,"] <= sides
+    assert set(LEVEL_COLOURS).isdisjoint(rules | sides)
+
+
+def test_the_title_names_policy_and_market(policies: PolicySet) -> None:
+    """A tab, and a page that somebody was sent, say what was tested."""
+    one = answer_and_page(policies, Results((book_with_curve(),), (), 1, True, False))[1]
+    assert one.title == "Backtest of futures-drawdown in m"
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.opening import read_policies
+from killswitch.engine.alerts import AlertState, advance
+from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Snapshot
 from killswitch.runner.observers import TickReport
 from killswitch.runner.policy_files import PolicyFiles
@@ -55,6 +57,23 @@ def test_a_deleted_folder_is_no_policy_that_a_restart_could_load(policy: Path) -
     (alert,) = files.alerts.found
     assert (alert.key, alert.severity) == ("policies/broken", "page")
     assert "a restart would fail" in alert.text
+
+
+def test_an_edit_that_no_longer_compiles_is_not_reported_as_over(policy: Path) -> None:
+    """From changed to broken and back to changed: nothing says that the files are those that run."""
+    files, state = watched(policy, loaded_at=0.0), AlertState()
+    said = []
+    edits = [("2%", "3%", "changed"), ("kind: Policy", "kind: Polcy", "broken"), ("2%", "4%", "changed")]
+    for second, (before, after, expected) in enumerate(edits):
+        policy.write_text(POLICY.replace(before, after), encoding="utf-8")
+        until(lambda expected=expected: shown(files) == expected, f"they are {expected}")  # type: ignore[misc] # a bound name
+        issued, state = advance(state, files.alerts, second * SECOND)
+        said.append([each.text.split(":")[0].split(" (")[0].partition(", after")[0] for each in issued])
+    assert said == [
+        ["the policy files have changed"],
+        ["the policy files have changed and do not compile"],
+        ["the policy files have changed", "the policy files compile again"],
+    ]
 
 
 def test_files_on_a_disk_that_hangs_delay_no_tick(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import click
 import pytest
@@ -71,15 +70,15 @@ def test_the_process_has_the_code_of_the_run(
     (tmp_path / "p" / "watch.yaml").write_text(WATCH, encoding="utf-8")
     account = ACCOUNT % ", endpoint: 'http://127.0.0.1:9'"
     (tmp_path / "p" / "account.yaml").write_text(account, encoding="utf-8")
-    whole_pass = Runner._pass
+    whole_tick = Runner.tick
 
-    async def failing(self: Runner, **more: Any) -> TickReport:
+    async def failing(self: Runner) -> TickReport:
         if self.ticks == ticks_before:
             await asyncio.sleep(0)
             raise KILLED
-        return await whole_pass(self, **more)
+        return await whole_tick(self)
 
-    monkeypatch.setattr(Runner, "_pass", failing)
+    monkeypatch.setattr(Runner, "tick", failing)
     place = ["--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s")]
     monkeypatch.setattr("sys.argv", ["ksctl", "run", *place, "--interval", "50ms", "--ticks", "2"])
     with pytest.raises(SystemExit) as ended:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,8 +18,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from killswitch import worker
 from killswitch.cli.live.status import status
 from killswitch.cli.operate.verbs import close
+from killswitch.model.backoff import Backoff
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.runner.lease import this_process
@@ -179,6 +183,28 @@ def test_a_place_that_takes_no_socket_disturbs_no_tick(store: SqlStore, path: Pa
     with closing(lock(path)):
         tick_of(store, 1.0, this_process())
         assert not probed(path)[0]
+
+
+def test_a_process_without_free_files_answers_again_once_it_has_some(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No caller can be accepted for a moment; that must not silence the process for the rest of the run."""
+    accept, failed = socket.socket.accept, threading.Event()
+
+    def accept_later(listener: socket.socket) -> tuple[socket.socket, object]:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(listener)
+
+    monkeypatch.setattr(worker, "PAUSES", Backoff(0.0, 0.0))
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    sign = SignOfLife(path)
+    sign.leave(b"alive")
+    assert failed.wait(60.0)
+    assert sign.read() == b"alive"
+    sign.remove()
+    assert sign.read() is None
 
 
 def test_each_tick_of_a_run_changes_what_its_process_answers(tmp_path: Path) -> None:

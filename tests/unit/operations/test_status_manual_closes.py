@@ -64,6 +64,16 @@ def test_status_shows_the_result_of_a_close_without_a_runner(world: World) -> No
     assert closed["result"]["standing"] == "flat"
 
 
+def test_status_shows_no_positions_that_a_close_without_a_runner_has_closed(world: World) -> None:
+    """The tick of the command saw one position before its close: the view shows what the close saw last."""
+    store = world.open()
+    close_manually(world, store, "risk-desk", "order 12")
+    status = status_of(world, store)
+    assert status.view is not None
+    assert [each.positions for each in status.view.accounts] == [0]
+    assert [each.status for each in status.view.closings] == ["flat"]
+
+
 def test_the_answer_to_a_close_and_status_show_the_result_of_history(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,12 +53,12 @@ def test_a_long_unknown_pages_unless_its_trigger_only_warns(answer: OnUnknown, s
 @pytest.mark.parametrize(
     ("kind", "amount", "severity", "words"),
     [
-        ("lost", "50", "page", ("equity by -50 USDT", "counts as loss", "the ledger has no row for it")),
-        ("lost", "-50", "warning", ("equity by 50 USDT", "counts as gain")),
-        ("explained", "-50", "info", ("-50 USDT", "is explained by the ledger now")),
-        ("anew", "50", "warning", ("50 USDT", "wiped-out account", "a new equity series")),
-        ("appeared", "-50.500", "page", ("changed by -50.5 USDT", "treated as money that moved", "closes nothing")),
-        ("appeared", "50", "warning", ("changed by 50 USDT", "treated as money that moved")),
+        ("lost", "50", "page", ("equity by -50.00 USDT", "counts as loss", "the ledger has no row for it")),
+        ("lost", "-50", "warning", ("equity by 50.00 USDT", "counts as gain")),
+        ("explained", "-50", "info", ("-50.00 USDT", "is explained by the ledger now")),
+        ("anew", "50", "warning", ("50.00 USDT", "wiped-out account", "a new equity series")),
+        ("appeared", "-50.500", "page", ("changed by -50.50 USDT", "treated as money that moved", "closes nothing")),
+        ("appeared", "50", "warning", ("changed by 50.00 USDT", "treated as money that moved")),
     ],
 )
 def test_an_unexplained_change_is_reported_by_its_outcome(
@@ -73,7 +73,7 @@ def test_an_unexplained_change_is_reported_by_its_outcome(
 def test_an_amount_without_a_known_currency_is_reported_alone() -> None:
     """The amount without a unit."""
     found = notices.unexplained(evaluator_after_one_snapshot(observed=False), NOW, News("lost", Decimal(50)))
-    assert "equity by -50 counts" in found.text
+    assert "equity by -50.00 counts" in found.text
 
 
 def test_a_pending_change_names_what_it_waits_for_and_pages_nobody() -> None:
@@ -90,8 +90,8 @@ def test_a_policy_that_counts_the_unexplained_as_loss_reports_that_for_a_pending
     evaluator.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     found = notices.unexplained(evaluator, NOW, News("appeared", Decimal(-50), pending=True))
     assert found.text == (
-        "equity changed by -50 USDT, and no ledger row explains it yet: it counts as a loss once the ledger has been "
-        "read past it without one (on_unexplained: close)"
+        "equity changed by -50.00 USDT, and no ledger row explains it yet: it counts as a loss once the ledger has "
+        "been read past it without one (on_unexplained: close)"
     )
     risen = notices.unexplained(evaluator, NOW, News("appeared", Decimal(50), pending=True))
     assert "trades or late answers may account for it" in risen.text
@@ -136,7 +136,7 @@ def test_a_fall_larger_than_the_last_paged_one_pages_again_at_once() -> None:
     assert [(each.severity, each.at_once) for each in (first, second, third)] == [
         ("page", True), ("page", True), ("warning", False),
     ]  # fmt: skip
-    assert "equity changed by -49850 USDT" in second.text
+    assert "equity changed by -49,850.00 USDT" in second.text
     assert "(number 2 within ten minutes)" in third.text
 
 
@@ -168,8 +168,8 @@ def test_a_second_page_gives_the_fall_since_the_first() -> None:
     evaluator = evaluator_after_one_snapshot()
     for second, amount in enumerate((100, 90, 120)):
         reported = notices.unexplained(evaluator, NOW + second * SECOND, News("appeared", Decimal(-amount)))
-    assert reported.text.startswith("equity changed by -120 USDT")
-    assert reported.text.endswith("(2 since the last page, together -210 USDT)")
+    assert reported.text.startswith("equity changed by -120.00 USDT")
+    assert reported.text.endswith("(2 since the last page, together -210.00 USDT)")
 
 
 def test_a_crash_in_small_pieces_pages_as_often_as_it_doubles() -> None:
@@ -229,7 +229,7 @@ def test_amounts_are_reported_in_the_scopes_reference_currency(in_snapshot: bool
     """The account is in EUR, and changes are in USD; also where the newest snapshot lacks the account."""
     evaluator = dollar_portfolio(*([account("1000", currency="EUR")] if in_snapshot else []))
     found = notices.unexplained(evaluator, NOW, News("appeared", Decimal(-36_000)))
-    assert found.text.startswith("equity changed by -36000 USD, and no price")
+    assert found.text.startswith("equity changed by -36,000.00 USD, and no price")
 
 
 def test_a_stage_whose_prices_stay_uncorroborated_pages_after_ten_seconds() -> None:

@@ -66,7 +66,7 @@ def test_a_change_restated_as_loss_is_decided_in_the_same_tick(wait: int) -> Non
         assert decided[0].intents
     assert (notice.kind, notice.severity, notice.subject) == ("unexplained", "warning", f"e{one.now}")
     assert notice.text == (
-        "the change of equity by -30000 USDT on main at 2024-01-01T00:00:11Z "
+        "the change of equity by -30,000.00 USDT on main at 2024-01-01T00:00:11Z "
         f"({one.changes()[0].id}), which counted as transfer, counts as loss; restated as loss by operator-1 (reviewed)"
     )
 
@@ -185,7 +185,7 @@ def test_the_id_of_a_change_is_in_its_notices_and_the_same_in_every_scope_and_ru
     one.until(12)
     (page,) = [each for _, each in one.notices if each.severity == "page"]
     (change,) = one.changes()
-    assert f"equity changed by -30000 USDT ({change.id}), and no price" in page.text
+    assert f"equity changed by -30,000.00 USDT ({change.id}), and no price" in page.text
     one.restart()
     one.until(13)
     assert [each.id for each in one.changes()] == [change.id]

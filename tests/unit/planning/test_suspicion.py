@@ -62,6 +62,8 @@ class Account:
         self.decided: list[tuple[int, Decision]] = []
         self.notices: list[tuple[int, Notice]] = []
         self.stored: list[HistoryRow] = []
+        self.paged: set[str] = set()
+        """The suspicions whose falls a page was about."""
 
     def read(self, **more: Any) -> Snapshot:
         known = after(seconds=self.now - 1 if self.ledger_known_to is None else self.ledger_known_to)
@@ -88,6 +90,7 @@ class Account:
         self.decided += [(self.now, decision) for decision in outcome.decisions]
         self.notices += [(self.now, notice) for notice in outcome.notices]
         self.stored += self.interpreter.rows()
+        self.paged |= outcome.paged
         return list(outcome.decisions)
 
     def pages(self) -> list[tuple[int, str | None]]:
@@ -137,7 +140,7 @@ def test_a_fall_that_nothing_explains_locks_for_at_most_twenty_seconds_and_close
     assert (decision.lock.mode, decision.lock.until) == ("reduce_only", after(seconds=32))
     assert (decision.level, decision.previous_level, decision.intents, decision.cancels) == (0, 0, (), ())
     assert decision.reason is not None
-    assert decision.reason.startswith("suspicion: equity fell by 30000 USDT")
+    assert decision.reason.startswith("suspicion: equity fell by 30,000.00 USDT")
     assert [each.level for each in quiet_account.interpreter.status()] == [0]
 
 
@@ -236,9 +239,9 @@ def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(quiet_accou
     (fourth, fifth) = [notice for _, notice in quiet_account.notices if notice.subject == "stop"]
     assert (fourth.at_once, fifth.at_once) == (True, True)
     assert fourth.text == (
-        "suspicion: equity changed by -11000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
-        "one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in ten "
-        "minutes"
+        "suspicion: equity changed by -11,000.00 USDT, which may be a loss: no row of the ledger explains it yet; if "
+        "it is one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in "
+        "ten minutes"
     )
 
 
@@ -262,8 +265,8 @@ def test_a_policy_that_only_pages_does_so_as_soon_as_a_fall_would_fire_a_stage(l
     assert paging.pages() == [(11, "stop"), (28, None)]
     (page,) = [notice for _, notice in paging.notices if notice.subject == "stop"]
     assert page.text == (
-        "suspicion: equity changed by -30000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
-        "one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
+        "suspicion: equity changed by -30,000.00 USDT, which may be a loss: no row of the ledger explains it yet; if "
+        "it is one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
     )
 
 
@@ -289,6 +292,25 @@ def test_a_suspicion_records_when_its_newest_fall_was_seen(quiet_account: Accoun
     quiet_account.leaves(12_000)
     decided = quiet_account.until(60)
     assert [(second, each.fell_at) for second, each in decided] == [(14, after(seconds=11)), (15, after(seconds=14))]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_suspicion_is_paged_already_only_if_a_page_came_since_its_newest_fall(
+    quiet_account: Account, *, restarts: bool
+) -> None:
+    """20,000 at 11 s page. 9,000 at 14 s are counted and page nobody, so that their suspicion must; the state that a
+    restart reads has it."""
+    quiet_account.leaves(20_000)
+    quiet_account.until(11)
+    if restarts:
+        quiet_account.restart()
+    quiet_account.until(13)
+    quiet_account.leaves(9_000)
+    quiet_account.until(60)
+    (at, first), (_, counted) = quiet_account.decided
+    assert (at, first.fell_at, counted.fell_at) == (12, after(seconds=11), after(seconds=14))
+    assert quiet_account.pages() == [(11, None)]
+    assert quiet_account.paged == {first.id}
 
 
 def test_a_stage_that_fires_replaces_the_suspicion(quiet_account: Account) -> None:

@@ -111,7 +111,7 @@ def test_a_possible_withdrawal_is_reported_in_addition_to_the_short_history() ->
     shown = status_of_trigger(evaluator, 1)
     assert (shown.value, shown.truth) == ((0.0, 1.0), None)
     assert shown.unknown_because == (
-        "history reaches back 60 s of 60 min; a change of -150 that no row explains yet leaves two "
+        "history reaches back 60 s of 60 min; a change of -150.00 USDT that no row explains yet leaves two "
         "values possible: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
     )
 
@@ -123,7 +123,7 @@ def test_an_unexplained_rise_is_not_reported_as_a_possible_loss() -> None:
         gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
         evaluator.observe(ScopeView(NOW + minute * MINUTE, True, [account(equity, gone)], {}, None), ())
     assert why_unknown(evaluator, evaluator.compiled.graph.triggers[0]).endswith(
-        "; a change of 150 that no row explains yet leaves two values possible"
+        "; a change of 150.00 USDT that no row explains yet leaves two values possible"
     )
 
 

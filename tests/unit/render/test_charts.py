@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from killswitch.render.chart import ChartMark, extremes, line_chart, stack_sample
+from killswitch.render.chart import ChartMark, area_chart, line_chart
+from killswitch.render.chart_layers import extremes, stack_sample
 
 SVG = "{http://www.w3.org/2000/svg}"
 MINUTE = 60_000_000
 Chart = Callable[..., str]
-stacked_chart = partial(line_chart, stacked=True)
 START = 1_621_382_400_000_000
 """2021-05-19T00:00Z"""
 
@@ -49,7 +48,7 @@ def test_names_units_and_marks_are_text() -> None:
     assert {"staged", "none", "USDT", "close-everything"} <= set(texts(svg))
 
 
-@pytest.mark.parametrize("chart", [line_chart, stacked_chart])
+@pytest.mark.parametrize("chart", [line_chart, area_chart])
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a$\\frac{1}$", "_hidden", "永続", "Word0x", "\x07&\"'"])
 def test_a_hostile_name_is_escaped(chart: Chart, name: str) -> None:
     """Markup, mathematics, letters that no font has and control characters are drawn as text."""
@@ -69,7 +68,7 @@ def test_a_month_of_minutes_stays_small() -> None:
     """43,200 points make less than 100 KB for each line, and less than 200 KB for a stack of two."""
     values = [math.sin(number / 9) * number for number in range(43_200)]
     assert len(line_chart("t", instants(43_200), {"a": values}, unit="USDT")) < 100_000
-    assert len(stacked_chart("t", instants(43_200), {"a": values, "b": values}, unit="USDT")) < 200_000
+    assert len(area_chart("t", instants(43_200), {"a": values, "b": values}, unit="USDT")) < 200_000
 
 
 def test_thinning_keeps_the_lowest_and_the_highest() -> None:
@@ -108,7 +107,7 @@ def test_fractions_are_in_percent() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-@pytest.mark.parametrize("chart", [line_chart, stacked_chart])
+@pytest.mark.parametrize("chart", [line_chart, area_chart])
 def test_an_empty_series_and_a_single_point_can_be_drawn(chart: Chart, count: int) -> None:
     """A run stopped at once still has a page."""
     assert ET.fromstring(chart("t", instants(count), {"a": [5.0] * count}, unit="USDT")).tag == f"{SVG}svg"
@@ -130,3 +129,28 @@ def test_axis_labels_have_the_precision_of_their_grid_lines() -> None:
     apart = {round(later - before, 6) for before, later in pairwise(beside)}
     assert len(beside) >= 4
     assert len(apart) == 1
+
+
+def test_areas_differ_without_colour() -> None:
+    """Three areas of one side have three hatchings in the drawing and in the legend, and their names inside."""
+    series = {name: [30.0] * 60 for name in ("BTC", "ETH", "XRP")}
+    svg = area_chart("Positions", instants(60), series, unit="USDT")
+    patterns = {pattern.find(f"{SVG}path").attrib["d"] for pattern in ET.fromstring(svg).iter(f"{SVG}pattern")}  # type: ignore[union-attr] # each has one
+    assert len(patterns) == len(series) - 1, "the first has none"
+    assert [texts(svg).count(name) for name in series] == [2, 2, 2]
+
+
+def test_an_area_without_room_has_its_name_in_the_legend_only() -> None:
+    """An area of a hundredth of the height cannot hold a line of text."""
+    svg = area_chart("Positions", instants(60), {"BTC": [99.0] * 60, "ETH": [1.0] * 60}, unit="USDT")
+    assert [texts(svg).count(name) for name in ("BTC", "ETH")] == [2, 1]
+
+
+def test_a_colour_that_means_a_side_is_that_of_its_areas() -> None:
+    """Areas above zero have the first colour, areas below the second."""
+    svg = area_chart(
+        "t", instants(60), {"BTC": [5.0] * 60, "ETH": [-5.0] * 60}, unit="", colours=("#111111", "#222222")
+    )
+    assert [svg.count(f"fill: {colour}") > 0 for colour in ("#111111", "#222222")] == [True, True]
+    only_long = area_chart("t", instants(60), {"BTC": [5.0] * 60}, unit="", colours=("#111111", "#222222"))
+    assert "#222222" not in only_long

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import read_policies
+from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.engine.alerts import read_state
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.inspection import Inspection, KeyRights
@@ -36,6 +37,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch.model.words import Place
+from killswitch.runner import assembly
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.dead_man.timer_record import LIVE_NAME, decode_record
 from killswitch.runner.dead_man.timer_rules import TimerError, unprotected_symbols
@@ -119,6 +121,8 @@ class Site:
         self.time = VirtualTime()
         self.store = open_store(str(folder / "store.sqlite"))
         self.seen = Seen()
+        self.meters: dict[str, RequestMeter] = {}
+        """Those of the newest runner, by account."""
 
     def runner(self, venue: ScriptedVenue, *, timeout: float = 60.0, refresh: float = 20.0, accept: bool = False,
                armed: bool = True,
@@ -141,8 +145,14 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     made = Site(tmp_path)
+
+    def recorded(*args: Any) -> dict[str, RequestMeter]:
+        made.meters = dict(request_meters(*args))
+        return made.meters
+
+    monkeypatch.setattr(assembly, "request_meters", recorded)
     yield made
     made.store.close()
 
@@ -632,7 +642,7 @@ def test_refreshes_never_use_the_share_reserved_for_closing(site: Site) -> None:
     limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
-    budget = runner.observers.dead_man._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = site.meters["main"].budget
     for _ in range(5):
         budget.answered(0.0, budget.reserve(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
@@ -705,7 +715,7 @@ def test_the_final_request_of_a_clean_stop_may_use_the_share_for_closing(site: S
         costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
     )  # fmt: skip
     runner = site.runner(venue)
-    budget = runner.observers.dead_man._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = site.meters["main"].budget
 
     async def story() -> None:
         await runner.start()

@@ -9,8 +9,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import BreachRule
+from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.notify.message import decode_message
 from killswitch.model.decision import Notice
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import HOUR, SECOND
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.runner.loop import Runner
 from tests import graphs, worlds
@@ -73,6 +75,40 @@ def test_a_bot_that_buys_back_under_the_lock_is_paged_once_over_a_restart(tmp_pa
     assert bought[0].startswith("page crash account/main: lock breached: main is locked since")
     assert restarted == []
     assert len(gone) == 1
+
+
+def test_a_breach_that_is_answered_sends_one_page(tmp_path: Path) -> None:
+    """The page of the breach says that it is closed again; the answer itself pages nobody, its end is a message."""
+    world = World(tmp_path)
+    made = crash_policy()
+    limits = BreachRule(ceiling=Decimal("0.1"), cost_per_hour=Decimal(1), pause=10 * SECOND)
+    stages = tuple(replace(each, on_breach="close", breach=limits) for each in made.stages)
+    rule = RouteRule(None, None, None, None, None, None, ())
+    route = Route("desk", rule, (RouteTarget("file", str(tmp_path / "messages")),), HOUR, graphs.HERE)
+    policies = replace(graphs.policy_set(replace(made, stages=stages)), routes=(route,))
+
+    async def run() -> list[str]:
+        venue = ScriptedVenue(book("1100"))
+        runner = world.runner(store := world.open(), [venue], policies=policies)
+        await runner.start()
+        await notices_of(runner, world, venue, 2)
+        seen_now(world, venue, 0, mark="850")
+        await notices_of(runner, world, venue, 4)
+        before = len(store.deliveries(100))
+        seen_now(world, venue, 1, bought="10")
+        (notice,) = await notices_of(runner, world, venue, 1)
+        assert notice.text.endswith("The stage closes it again (on_breach: close); stop the bot")
+        messages = [decode_message(each.message.body) for each in store.deliveries(100)[: -before or None]]
+        await runner.finish()
+        await runner.shut_down()
+        return [each.title for each in messages if "breach" in each.title]
+
+    try:
+        titles = asyncio.run(run())
+    finally:
+        world.close()
+    assert len(titles) == 1, titles
+    assert titles[0].startswith("[page]")
 
 
 def test_what_the_bot_buys_under_the_lock_is_closed_again_and_again(tmp_path: Path) -> None:

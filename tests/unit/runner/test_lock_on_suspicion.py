@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -23,7 +24,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import EquityCurve
 from killswitch.incident.record.incident_decisions import read_incidents
 from killswitch.incident.record.results import newest_results
-from killswitch.model.decision import Decision, LockOrder, Notice
+from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import AccountSnapshot, Flow, Order, Snapshot
 from killswitch.model.store import TickRecord
@@ -31,12 +32,13 @@ from killswitch.operations.pages.decision import decision_history_of
 from killswitch.operations.preview import from_store, of_policies, plan_of, preview
 from killswitch.operations.status import store_status
 from killswitch.runner.event_emitter import EventEmitter
+from killswitch.runner.loop import Runner
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.notify.reports import ReportRenderer
 from killswitch.store.sql import SqlStore
 from killswitch.telemetry.events import Suspicion, decode_event
 from tests import graphs, worlds
-from tests.runner_world import ScriptedVenue, Seen, World, crash_policy
+from tests.runner_world import PACE, ScriptedVenue, Seen, World, crash_policy
 from tests.shown import decision_history_text, history_text, plan_text, status_text
 
 ENTRY = Order("e1", "BTC", "buy", Decimal(1), price=Decimal(50))
@@ -163,7 +165,7 @@ def test_status_history_and_explain_show_the_suspicion(run: Run) -> None:
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
     reason = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of equity"
     assert f"crash on account/main: {reason}" in shown
-    assert "suspicion: equity fell by 330 USDT" in shown
+    assert "suspicion: equity fell by 330.00 USDT" in shown
     later = run.status()
     assert reason not in later
     assert "LOCKED" not in later
@@ -171,7 +173,7 @@ def test_status_history_and_explain_show_the_suspicion(run: Run) -> None:
     history = history_text(newest_results(run.store, 10))
     assert "locked on suspicion" in history
     explained = decision_history_text(decision_history_of(run.store, decision.id[:6]))
-    assert "note: suspicion: equity fell by 330 USDT" in explained
+    assert "note: suspicion: equity fell by 330.00 USDT" in explained
     assert "on suspicion: no stage has fired, and no position is closed" in explained
 
 
@@ -284,7 +286,7 @@ def test_a_suspicion_opens_no_incident_and_is_part_of_the_one_that_follows(run: 
     assert [each.decision for each in incident.firings] == [firing.id]
     moments = [moment for moment in incident.timeline if moment.kind == "suspicion"]
     assert [moment.at for moment in moments] == [suspicion.as_of]
-    assert moments[0].text.startswith("suspicion: equity fell by 330 USDT")
+    assert moments[0].text.startswith("suspicion: equity fell by 330.00 USDT")
     assert "lock of account/main: superseded by another lock" in [moment.text for moment in incident.timeline]
 
 
@@ -349,19 +351,45 @@ def routed(rule: RouteRule) -> PolicySet:
     return replace(policies, routes=(Route("r", rule, target, HOUR, graphs.HERE),))
 
 
-@pytest.mark.parametrize(
-    ("paged_before", "severity"), [(None, "page"), (1.0, "warning"), (2.0, "warning"), (3.0, "page"), (59.0, "page")]
-)
-def test_a_suspicion_pages_unless_the_fall_has_paged_already(
-    run: Run, paged_before: float | None, severity: str
-) -> None:
-    """One fall is one page; it was seen two seconds before the suspicion, and what paged before that was another."""
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_fall_that_was_paged_is_no_second_page_when_it_is_suspected(run: Run, *, restarts: bool) -> None:
+    """330 leave, which pages at once and locks a second later; the same if another run has begun in between."""
+    desk = Route("r", DESK, (RouteTarget("file", str(run.world.folder / "n.jsonl")),), HOUR, graphs.HERE)
+    policies, pace = replace(run.policies, routes=(desk,)), replace(PACE, stop_timeout=60.0)
+
+    def begins() -> Runner:
+        return run.world.runner(run.store, [run.venue], policies=policies, pace=pace)
+
+    async def play() -> None:
+        run.runner = begins()
+        await run.runner.start()
+        await run.reads("1100", 3)
+        await run.reads("770", 1)
+        if restarts:
+            await run.ends()
+            run.store.close()
+            run.store = run.world.open()
+            run.runner = begins()
+            await run.runner.start()
+        await run.reads("770", 2)
+        await run.ends()
+
+    asyncio.run(play())
+    (suspicion,) = run.decisions()
+    messages = [json.loads(line) for line in (run.world.folder / "n.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(each["severity"], each.get("decision")) for each in messages] == [
+        ("page", None), ("warning", suspicion.id),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("is_paged", "severity"), [(False, "page"), (True, "warning")])
+def test_a_suspicion_pages_unless_its_falls_were_paged(run: Run, *, is_paged: bool, severity: str) -> None:
+    """Its title has the severity, and that nothing is known to be lost."""
     notifier = Notifier(routed(DESK), run.store, run.world.clock)
-    if paged_before is not None:
-        at = worlds.after(seconds=120 - paged_before)
-        page = Notice(at, "crash", "account/main", "unexplained", "page", "equity fell")
-        notifier.outgoing(worlds.snapshot(at), (), (page,), (), AlertState())
-    (sent,) = notifier.outgoing(worlds.snapshot(SUSPICION.as_of), (SUSPICION,), (), (SUSPICION,), AlertState())
+    paged = frozenset({SUSPICION.id} if is_paged else ())
+    (sent,) = notifier.outgoing(
+        worlds.snapshot(SUSPICION.as_of), (SUSPICION,), (), (SUSPICION,), AlertState(), paged
+    )  # fmt: skip
     message = decode_message(sent.body)
     assert (message.event, message.severity, message.decision) == ("notice", severity, "s")
     assert message.title == (

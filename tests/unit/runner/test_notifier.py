@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.notify.delivery import NotificationSender
 from killswitch.incident.notify.message import decode_message
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.decision import Decision, LockOrder, Notice
@@ -199,7 +200,7 @@ def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(wor
     assert [(second, message.severity, message.count) for second, message in sent] == [
         (0, "page", 1), (300, "page", 158),
     ]  # fmt: skip
-    assert sent[1][1].title == "[page] 158 more: crash on account/main: a fall of 158 counts as loss"
+    assert sent[1][1].title == "[page] 158 more: equity changed without an explanation: crash on account/main"
     assert sent[1][1].body.splitlines() == [
         "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
         "a fall of 158 counts as loss",
@@ -329,14 +330,19 @@ def test_an_abandoned_message_pages_once_through_the_other_targets(
         seen, venue = Seen(), ScriptedVenue(book("1000"))
         runner = world.runner(store, [venue], armed=False, policies=routed(broken, in_file(world)), witnesses=(seen,))
         # No threads: the lanes work when the test says so, in its time.
-        monkeypatch.setattr(runner.observers.notifier._sender, "wake", lambda: None)
+        senders: list[NotificationSender] = []
+
+        def record(sender: NotificationSender) -> None:
+            senders.append(sender)
+
+        monkeypatch.setattr(NotificationSender, "wake", record)
         await runner.start()
         await runner.tick()
         venue.answer = book("850")
         for _ in range(4):
             await world.clock.sleep(3601.0)
             await runner.tick()
-            for lane in runner.observers.notifier._sender.deliveries.values():
+            for lane in senders[0].deliveries.values():
                 while lane.step() == 0:
                     pass
         await runner.finish()

@@ -19,6 +19,7 @@ from killswitch.model.venue import ClientIdRule
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.observer_notification import Observers
 from killswitch.runner.order_reconciliation import KEPT, OrderReconciliation
+from killswitch.runner.tick_inputs import OwnOrders
 from tests.worlds import account, fill, snapshot
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -157,7 +158,7 @@ def test_a_comparison_that_fails_loses_no_finding() -> None:
     """Neither what the journal reported before, nor what was compared on another account."""
     store, isolation = PartlyFailingStore(), FaultIsolation()
     reconciled = reconciliation(store)
-    observers = Observers((), None, isolation, reconciled, None, None, None)  # type: ignore[arg-type] # without outputs
+    observers = Observers((), None, isolation, reconciled, OwnOrders(), None, None, None)  # type: ignore[arg-type] # without outputs
     reconciled.wrote(decode(entry("abandoned", 2)))
     one = account("1", orders=(resting(0),))
     other = replace(account("1", orders=(resting(1),)), account="other")

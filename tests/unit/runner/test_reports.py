@@ -13,6 +13,7 @@ import pytest
 
 from killswitch.incident.record.document import RunbookFacts
 from killswitch.incident.record.incident_decisions import keep_runbooks
+from killswitch.incident.report import rendering
 from killswitch.incident.report.rendering import Rendered, write_document
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
@@ -90,7 +91,7 @@ def test_rendering_delays_no_tick(world: World, monkeypatch: pytest.MonkeyPatch)
         begun.set()
         assert held.wait(PATIENCE)
 
-    monkeypatch.setattr(ReportRenderer, "_files", slow)
+    monkeypatch.setattr(rendering, "write_document", slow)
     store = world.open()
     reports = reporting(world, store)
     seen = asyncio.run(crashing(world, store, reports))
@@ -111,7 +112,7 @@ def test_a_disk_that_hangs_under_a_page_is_a_problem_and_does_not_delay_a_stop(
         begun.set()
         assert held.wait(PATIENCE)
 
-    monkeypatch.setattr(ReportRenderer, "_files", slow)
+    monkeypatch.setattr(rendering, "write_document", slow)
     reports = reporting(world, world.open())
     asyncio.run(crashing(world, world.open(), reports))
     assert begun.wait(PATIENCE)

@@ -419,12 +419,12 @@ SCENARIOS: dict[str, tuple[str, list[Snapshot], list[Snapshot], list[Snapshot] |
         scene(positions=[BID_ASK]), scene(positions=[NARROW]), scene(positions=[BLIND]),
     ),
     "depth": (
-        "signal: market.depth, symbol: A, side: bid, within: 1%, below: 5000 USDT",
+        "signal: market.depth, symbol: A, book_side: bid, within: 1%, below: 5000 USDT",
         scene(row(bid="100"), liquidity=DEEP, instruments=RULE),
         scene(row(bid="10000"), liquidity=DEEP, instruments=RULE), scene(row(bid="100"), instruments=RULE),
     ),
     "depth cover": (
-        "signal: market.depth_cover, symbol: A, side: bid, within: 1%, below: 5",
+        "signal: market.depth_cover, symbol: A, book_side: bid, within: 1%, below: 5",
         scene(row(bid="100"), liquidity=DEEP, instruments=RULE),
         scene(row(bid="1000"), liquidity=DEEP, instruments=RULE), scene(row(bid="100"), instruments=RULE),
     ),

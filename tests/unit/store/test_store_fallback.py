@@ -10,12 +10,11 @@ from typing import Any
 
 import click
 import pytest
-from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.alert import NO_ALERTS
 from killswitch.model.snapshot import Event
-from killswitch.model.store import Delivery, JournalEntry, Outgoing, TickRecord
+from killswitch.model.store import HEARTBEAT, Delivery, JournalEntry, Outgoing, TickRecord
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
 from killswitch.runner.lease import this_process
@@ -26,17 +25,16 @@ from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
 NOW = datetime(2021, 5, 19, tzinfo=UTC)
-PAGES = "PRAGMA max_page_count = {}"
-"""SQLite's own bound of a file answers SQLITE_FULL, exactly as a full disk does."""
 
 
 def entry(kind: Any = "sending", **data: str | None) -> JournalEntry:
     return JournalEntry("d1", kind, NOW, account="main", data=data)
 
 
-def full(store: SqlStore, *, at: int = 1) -> None:
-    """No write of this handle may make the file longer any more."""
-    event.listen(store._on_disk, "checkout", lambda raw, *_: raw.execute(PAGES.format(at)))
+def full(connections: list[sqlite3.Connection]) -> None:
+    """No write of these connections may make the file longer any more: the answer is SQLITE_FULL, as on a full disk."""
+    for each in connections:
+        each.execute("PRAGMA max_page_count = 1")
 
 
 def large(number: int) -> JournalEntry:
@@ -49,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SqlStore]:
+def store(path: Path, connections: list[sqlite3.Connection]) -> Iterator[SqlStore]:
     """A store under a lease of its own."""
     opened = open_store(str(path))
     opened.fence(opened.acquire("me", 0, 10).generation)
@@ -66,21 +64,23 @@ def kinds(path: Path) -> list[str]:
 
 
 def test_a_full_disk_without_permission_to_use_memory_is_reported_with_file_cause_and_next_step(
-    store: SqlStore, path: Path
+    store: SqlStore, path: Path, connections: list[sqlite3.Connection]
 ) -> None:
     """A record for another process must not vanish with this one."""
-    full(store)
+    full(connections)
     with pytest.raises(MediumError, match=r"could not be written: .*full.*free some space.*--journal memory"):
         store.append(large(1))
     assert kinds(path) == []
 
 
-def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(store: SqlStore, path: Path) -> None:
+def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(
+    store: SqlStore, path: Path, connections: list[sqlite3.Connection]
+) -> None:
     """Reads see entries from before and after; the numbers of entries continue; the disk has none of the new ones."""
     reported: list[str] = []
     store.append(entry("planned"))
     store.allow_memory(reported.append)
-    full(store)
+    full(connections)
     assert [store.append(large(n)) for n in (1, 2)] == [2, 3]
     assert [each.kind for each in store.journal("d1")] == ["planned", "sending", "sending"]
     assert kinds(path) == ["planned"]
@@ -89,14 +89,34 @@ def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(store
     assert "in memory only" in (store.trouble or "")
 
 
-def test_the_content_of_memory_is_written_back_whole_once_there_is_space(store: SqlStore, path: Path) -> None:
+def test_heartbeats_of_other_processes_are_read_from_the_disk_and_never_overwritten(
+    store: SqlStore, path: Path, connections: list[sqlite3.Connection]
+) -> None:
+    """While the run is in memory its copy of a heartbeat grows old; bots write to the disk, where they can."""
+    store.allow_memory(lambda _: None)
+    store.put_live(f"{HEARTBEAT}bot", b"old")
+    full(connections)
+    store.append(large(1))
+    other = open_store(str(path))
+    other.put_live(f"{HEARTBEAT}bot", b"new")
+    other.put_live(f"{HEARTBEAT}maker", b"first")
+    assert store.live_under(HEARTBEAT) == {"bot": b"new", "maker": b"first"}
+    store.release("me")
+    assert store.trouble is None
+    assert other.live_under(HEARTBEAT) == {"bot": b"new", "maker": b"first"}
+    other.close()
+
+
+def test_the_content_of_memory_is_written_back_whole_once_there_is_space(
+    store: SqlStore, path: Path, connections: list[sqlite3.Connection]
+) -> None:
     """Journal, states, live blobs and operator commands: nothing is lost, nothing is there twice."""
     store.allow_memory(lambda _: None)
     store.put_event(Event("e1", NOW, "close"))
     page = Outgoing("m1", 1, "desk", "log", b"{}")
     store.commit_tick(TickRecord(NOW, "p", (), (), (), (), (), None, (), 0, (page,)))
     store.settle("m1", 5, "down", due_at=20)
-    full(store)
+    full(connections)
     store.append(large(1))
     store.put_live("tick", b"2")
     store.settle("m1", 5, "down", due_at=50)
@@ -115,11 +135,11 @@ def test_the_content_of_memory_is_written_back_whole_once_there_is_space(store: 
 
 
 def test_a_store_that_another_runner_has_taken_meanwhile_is_not_overwritten(
-    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch, connections: list[sqlite3.Connection]
 ) -> None:
     """The fence holds for memory too, at every tick and every entry, and none of it reaches the disk."""
     store.allow_memory(lambda _: None)
-    full(store)
+    full(connections)
     store.append_all([large(1)])
     other = open_store(str(path))
     other.acquire("you", 20, 10)

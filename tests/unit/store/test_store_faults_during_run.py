@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.alert import NO_ALERTS
@@ -27,7 +26,7 @@ from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
 from killswitch.runner.process import BASE, PER_ACCOUNT, make_room
-from killswitch.store import fallback, sqlite
+from killswitch.store import fallback
 from killswitch.store.errors import (
     DamagedStoreError,
     FencedError,
@@ -37,7 +36,7 @@ from killswitch.store.errors import (
     WriteLockedError,
     store_error,
 )
-from killswitch.store.fallback import TABLES, memory_engine, salvage
+from killswitch.store.fallback import TABLES, salvage
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import copy_store, exposure, open_store
 from tests.runner_world import ScriptedVenue, Seen, World, book
@@ -160,7 +159,8 @@ def test_a_runner_that_acquired_the_store_after_the_lock_ends_the_one_in_memory(
 def test_a_command_that_finds_the_store_locked_names_the_way_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that only starts holds no lease, and must not act on a memory of its own without being asked."""
     open_store(str(path)).close()
-    monkeypatch.setitem(sqlite._CONNECT, "timeout", 0.01)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda at, **options: connect(at, **options | {"timeout": 0.01}))
     with locked(path), pytest.raises(WriteLockedError, match=r"`fuser` on the file.*--journal memory"):
         open_store(str(path))
 
@@ -257,20 +257,22 @@ def test_a_copy_that_turns_out_to_be_damaged_is_dropped_too(
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     store.commit_tick(tick())
+    altered(path, "DROP TABLE outbox")
     with locked(path):
         store.append(entry("acknowledged"))
-        with store._engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE history")
-        store.commit_tick(tick())
+        store.commit_tick(tick(messages=(message("m1"),)))
     store.append(entry("filled"))
     assert [each.kind for each in store.journal()] == ["sending", "acknowledged", "sending", "filled"]
     assert journal(path) == ["sending"]
 
 
-def test_an_unlisted_error_ends_no_run_either(store: SqlStore, path: Path) -> None:
+def test_an_unlisted_error_ends_no_run_either(
+    connections: list[sqlite3.Connection], store: SqlStore, path: Path
+) -> None:
     """Memory is the rule for the holder of the lease; the exceptions are the ones that are listed."""
     store.commit_tick(tick())
-    event.listen(store._on_disk, "checkout", lambda raw, *_: raw.set_progress_handler(lambda: 1, 1))
+    for each in connections:
+        each.set_progress_handler(lambda: 1, 1)
     store.append(entry("acknowledged"))
     assert [each.kind for each in store.journal()] == ["sending", "acknowledged"]
     assert "interrupted" in (store.trouble or "")
@@ -302,16 +304,15 @@ def test_salvaging_keeps_rows_before_and_after_the_damage(tmp_path: Path) -> Non
     child = int.from_bytes(content[cell : cell + 4], "big")
     content[(child - 1) * size : child * size] = b"\xff" * size
     path.write_bytes(content)
-    engine = memory_engine(sqlite._begin, None, "in memory")
-    with engine.begin() as connection:
-        sqlite.migrate(connection)
-    with closing(sqlite3.connect(path)) as source, engine.connect() as pooled:
-        memory: Any = pooled.connection.driver_connection
-        assert salvage(source, memory) == ("journal",)
+    open_store(str(tmp_path / "empty.sqlite")).close()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        with closing(sqlite3.connect(tmp_path / "empty.sqlite")) as empty:
+            empty.backup(memory)
+        with closing(sqlite3.connect(path)) as source:
+            assert salvage(source, memory) == ("journal",)
         kept = [number for (number,) in memory.execute("SELECT sequence FROM journal ORDER BY sequence")]
         memory.execute("INSERT INTO journal (decision, kind, at, data) VALUES ('d2', 'sending', 0, '{}')")
         assert memory.execute("SELECT max(sequence) FROM journal").fetchone() == (401,)
-    engine.dispose()
     assert kept[0] == 1
     assert kept[-1] == 400
     assert 300 < len(kept) < 400
@@ -385,16 +386,16 @@ def test_a_store_whose_log_cannot_be_indexed_in_place_is_read_as_a_copy(
     """On a full disk `-shm` cannot grow: history is read all the same, and the emergency copy has the same content."""
     writer = open_store(str(path))
     writer.append(entry("planned"))
-    in_place = sqlite._prepare
+    connect = sqlite3.connect
 
-    def full(engine: Any, at: Path, *, read_only: bool) -> None:
-        if at == path:
+    def full(at: object, **options: Any) -> sqlite3.Connection:
+        if str(path) in str(at):
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE"
-            raise store_error(str(at), error)
-        in_place(engine, at, read_only=read_only)
+            raise error
+        return connect(at, **options)  # type: ignore[arg-type] # a path, or the URI of one
 
-    monkeypatch.setattr(sqlite, "_prepare", full)
+    monkeypatch.setattr(sqlite3, "connect", full)
     with pytest.raises(MediumError, match="the disk is full"):
         open_store(str(path))
     reader = open_store(str(path), read_only=True)

@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,24 +160,35 @@ def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
         open_store(str(tmp_path / "nowhere" / "store.sqlite"))
 
 
-def test_every_commit_is_synced(path: Path) -> None:
+def test_every_commit_is_synced(path: Path, connections: list[sqlite3.Connection]) -> None:
     """Connections of the store run in WAL with synchronous FULL, as the journal requires."""
     store = open_store(str(path))
-    with store._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.put_live("tick", b"1")
+    assert connections
+    assert [each.execute("PRAGMA journal_mode").fetchone() for each in connections] == [("wal",)] * len(connections)
+    assert [each.execute("PRAGMA synchronous").fetchone() for each in connections] == [(2,)] * len(connections)
     store.close()
 
 
-def test_a_write_holds_the_lock_from_its_first_read(path: Path) -> None:
+def test_a_write_holds_the_lock_from_its_first_read(path: Path, connections: list[sqlite3.Connection]) -> None:
     """Taking the lease reads before it writes: nobody may come in between."""
     store = open_store(str(path))
-    other = sqlite3.connect(path, timeout=0, isolation_level=None)
-    with store._writing() as connection:
-        connection.exec_driver_sql("SELECT * FROM lease")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
-    other.close()
+    others: list[str] = []
+
+    def another_process(statement: str) -> None:
+        if statement.startswith("SELECT") and "lease" in statement:
+            with closing(open_impatiently(path, isolation_level=None)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                    others.append("it came in between")
+                except sqlite3.OperationalError as error:
+                    others.append(str(error))
+
+    open_impatiently = partial(sqlite3.Connection, timeout=0)
+    for each in connections:
+        each.set_trace_callback(another_process)
+    store.acquire("me", 0, 10)
+    assert set(others) == {"database is locked"}
     store.close()
 
 

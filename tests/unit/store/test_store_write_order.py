@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,8 +62,8 @@ def test_a_write_that_fails_releases_its_turn(tmp_path: Path) -> None:
     """A store whose tables are gone refuses with a message, as often as it is called, and blocks nobody."""
     store = open_store(str(tmp_path / "store.sqlite"))
     try:
-        with store._engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE outbox")
+        with closing(sqlite3.connect(tmp_path / "store.sqlite")) as shell:
+            shell.execute("DROP TABLE outbox")
         for _ in range(2):
             with pytest.raises(StoreError, match="no such table"):
                 store.forget(0)

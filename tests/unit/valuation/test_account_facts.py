@@ -20,7 +20,7 @@ from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.held_positions import BookExposure
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
-from tests.worlds import START, account, after, position, rules
+from tests.worlds import START, account, after, position, rules, snapshot
 
 D = Decimal
 NOW = to_micros(START)
@@ -49,7 +49,7 @@ def later(
     """Facts of the account in the snapshot after that of `before`."""
     first = SnapshotFacts(NOW, (before.account,), known)
     first.by_name["main"] = before
-    return first.next(NOW + 1, (seen,)).of(seen)
+    return first.next(NOW + 1, snapshot(after(), seen)).of(seen)
 
 
 # What is shared

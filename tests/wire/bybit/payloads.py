@@ -167,6 +167,7 @@ def execution(of: Listing, exchange: Exchange, fill: Fill, profit: Decimal) -> d
     """A row of `execution/list`."""
     assert fill.order is not None
     placed = exchange.orders.get(fill.order)
+    closed = fill.amount if (fill.side == "sell") is (fill.position_side == "long") else 0
     return {
         "symbol": of.id, "orderId": order_id(fill.order), "orderLinkId": (placed.name if placed else None) or "",
         "side": fill.side.capitalize(), "orderPrice": str(fill.price), "orderQty": str(fill.amount), "leavesQty": "0",
@@ -175,7 +176,7 @@ def execution(of: Listing, exchange: Exchange, fill: Fill, profit: Decimal) -> d
         "execType": EXEC_TYPES[fill.cause], "execValue": str(fill.price * fill.amount),
         "execTime": str(int(fill.at.timestamp() * 1000)), "feeCurrency": "", "isMaker": False, "feeRate": "0.0005",
         "tradeIv": "", "markIv": "", "markPrice": str(fill.price), "indexPrice": "", "underlyingPrice": "",
-        "blockTradeId": "", "closedSize": str(fill.amount), "seq": 4688002127, "execPnl": str(profit),
+        "blockTradeId": "", "closedSize": str(closed), "seq": 4688002127, "execPnl": str(profit),
     }  # fmt: skip
 
 

@@ -39,15 +39,18 @@ class Examples(Struct, frozen=True):
 
 
 def read_examples() -> Examples:
-    """The examples of all kinds that have one: KIND.yaml in this folder."""
+    """The examples of all kinds that have one: KIND.yaml here, and KIND-*.yaml of keys that exclude others."""
     texts: dict[str, str] = {}
     values: dict[type[Part], dict[str, object]] = {}
     for kind, document in KINDS.items():
-        path = FOLDER / f"{kind}.yaml"
-        if path.exists():
-            texts[kind] = path.read_text(encoding="utf-8")
-            for part, key, value in walk(document, YAML(typ="safe", pure=True).load(texts[kind])):
-                values.setdefault(part, {}).setdefault(key, value)
+        paths = [FOLDER / f"{kind}.yaml", *sorted(FOLDER.glob(f"{kind}-*.yaml"))]
+        found = [path.read_text(encoding="utf-8") for path in paths if path.exists()]
+        if found:
+            texts[kind] = "---\n".join(found)
+        for text in found:
+            for written in YAML(typ="safe", pure=True).load_all(text):
+                for part, key, value in walk(document, written):
+                    values.setdefault(part, {}).setdefault(key, value)
     return Examples(texts, values)
 
 

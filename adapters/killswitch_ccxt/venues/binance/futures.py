@@ -52,6 +52,7 @@ class BinanceFutures(Binance):
     positions_method: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]] = binance_codes.FUTURES
     batch = 5
+    adl_ranks = 4
     dead_man = DeadManRule("symbol", shortest=1.0)
     streams = ("orders", "positions")
     has_hedge_mode = True

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.model.parsing import Row, decimal, every_page, positive, rows_at, value_at
 from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
-from killswitch.model.venue import AccountSpec
+from killswitch.model.venue import AccountSpec, RateLimit
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.answers import answered
 from killswitch_ccxt.client import Client
@@ -49,6 +49,7 @@ class BybitSnapshots(Dialect):
 
     exchange: ClassVar[str] = "bybit"
     codes = bybit_codes.CODES
+    adl_ranks = 5
     code_form = bybit_codes.FORM
     has_hedge_mode = True
     instrument_states = StateTable(("status",), bybit_codes.STATES, bybit_codes.PASSING)
@@ -89,6 +90,12 @@ class BybitSnapshots(Dialect):
         except (KeyError, ValueError):
             return {}
         return {} if name is None else {name: max(0, used)}
+
+    @classmethod
+    def allowed_from(cls, headers: Mapping[str, str], limit: RateLimit) -> int:
+        """Each answer states its limit, which is higher for some accounts."""
+        stated = headers.get("x-bapi-limit", "")
+        return int(stated) if stated.isdecimal() and int(stated) else limit.allowed
 
     @property
     def _categories(self) -> tuple[dict[str, str], ...]:

@@ -59,6 +59,7 @@ class Okx(OkxOrderDialect):
     codes: ClassVar[Mapping[str, Meaning]] = CODES
     code_form = re.compile(r"[1-9]\d{3,4}")
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
+    adl_ranks = 5
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     batch = 20
     dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from killswitch.execution.state.intents import client_order_id, planned_entries
 from killswitch.journal.codec import decode
 from killswitch.journal.lifecycle import TRANSITIONS, ForbiddenTransitionError, TargetEvent, TargetState
 from killswitch.journal.targets import PositionTarget
-from killswitch.model.decision import LockOrder
+from killswitch.model.decision import LockOrder, Rung, Unwinding
 from killswitch.model.snapshot import AccountSnapshot, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import (
@@ -392,6 +392,30 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -
     outage.left = 0
     asyncio.run(drive(closer))
     assert venue.position("BTC") == D(0)
+
+
+@pytest.mark.parametrize(
+    ("unwinding", "cut", "expected"),
+    [
+        (None, ("0.1",), ["1.6"]),
+        (Unwinding("steps", (Rung("market"),)), ("0.1",), ["1.6"]),
+        (Unwinding("thin", is_sliced=True), ("0.1",), ["0.1"] * 16),
+        (Unwinding("old"), ("0.4", "0.4"), ["0.4"] * 4),
+    ],
+)
+def test_what_is_added_before_the_first_order_is_closed_with_it(
+    store: Store, unwinding: Unwinding | None, cut: Sequence[str], expected: Sequence[str]
+) -> None:
+    """A bot enlarges 0.1 to 1.6: one order of 1.6, and slices only where liquidity bounds them or the plan had some."""
+    venue = HonestVenue({"BTC": sum(map(D, cut), D(0))})
+    planned = decide(venue, {"BTC": D(0)})
+    intents = tuple(replace(planned.intents[0], contracts=D(part)) for part in cut)
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, replace(planned, intents=intents, unwinding=unwinding)))
+    venue.move("BTC", D("1.6") - venue.position("BTC"))
+    asyncio.run(drive(closer))
+    sent = [order["amount"] for order in venue.state["orders"].values()]
+    assert ([D(each) for each in sent], venue.position("BTC")) == ([D(each) for each in expected], D(0))
 
 
 def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: Store) -> None:

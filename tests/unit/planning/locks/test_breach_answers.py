@@ -15,7 +15,8 @@ from killswitch.graph.nodes import BreachRule, Graph, SignalRef
 from killswitch.model.decision import Decision
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Closing, Fill, Order, Position, Snapshot, WrittenLock
-from killswitch.planning.interpreter import Interpreter
+from killswitch.model.store import DamagedStateError
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.graphs import close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, fill, position, rules, snapshot
 
@@ -150,6 +151,87 @@ def test_above_the_ceiling_and_where_the_value_is_unknown_there_is_no_pause(amou
         assert len(made) == 1, second
         fight.answered = [made[0].id]
         fight.is_flat(second + 0.5, amount)
+
+
+def test_pauses_and_costs_go_on_after_a_restart() -> None:
+    """The third answer is two seconds after the second, and what the first has cost is still of this hour."""
+    fight = Fight(desk("close"))
+    (first,) = fight.bot_buys(3, "4")
+    fight.is_flat(3.5, "4")
+    (second,) = fight.bot_buys(4, "4")
+    paid = [Closing(first.id, "flat", cost=Decimal(90)), Closing(second.id, "flat", cost=Decimal(20))]
+    assert fight.at(4.5, book(4.5, held("4"), sold(4.2, "4"), bought(4.4, "4")), paid) == []
+    stored = fight.interpreter.live()
+    assert fight.interpreter.live() == {}
+    fight.interpreter = Interpreter(policy_set(desk("close")))
+    fight.interpreter.restore((), lambda *_: (), live=stored.get)
+    assert fight.at(5, book(5, held("4"), bought(5, "4"))) == []
+    taken = replace(snapshot(after(seconds=6), book(6, held("4"))), locks=(LOCK,))
+    outcome = fight.interpreter.tick(taken)
+    assert (
+        [each.kind for each in outcome.decisions],
+        "breach-cost/main" in [each.key for each in outcome.alerts.found],
+    ) == (
+        ["breach"],
+        True,
+    )
+
+
+def test_damaged_answers_of_an_earlier_run_are_no_answers() -> None:
+    """A start with them fails, as with every damaged state."""
+    with pytest.raises(DamagedStateError, match="answers to breaches"):
+        Interpreter(policy_set(desk("close"))).restore((), lambda *_: (), live={"breach_answers": b"{"}.get)
+
+
+def test_above_the_ceiling_another_position_is_closed_although_an_answer_still_works() -> None:
+    """The close of BTC waits for its market; ETH of 6,000 is above half of 10,000."""
+    fight = Fight(desk("close"))
+    (answer,) = fight.bot_buys(3, "4")
+    eth = position("ETH", "long", "0", contracts="60", mark_price="100", notional="6000")
+    polled = book(3.2, [*held("4"), eth], fill("e", after(seconds=3.1), "ETH", "buy", "60", "100"))
+    further = fight.at(3.2, polled, [Closing(answer.id, "closing")])
+    assert traded(further) == [("ETH", "sell", Decimal(60), Decimal(0))]
+
+
+@pytest.mark.parametrize(
+    ("bot", "taken_back"),
+    [("4", []), ("10", []), ("13", [("BTC/USDT:USDT", "sell", Decimal(3), Decimal(10))])],
+)
+def test_what_lowers_the_net_of_a_hedge_is_paged_and_stays(bot: str, taken_back: list[Any]) -> None:
+    """Short ten on one account of the scope: of thirteen bought on the other, ten offset it and three open risk."""
+    both = replace(LOCK, accounts=("main", "other"))
+    fight = Fight(desk("close"), lock=both)
+    market = rules("BTC/USDT:USDT", contract_size="1")
+    short = position("BTC/USDT:USDT", "short", "0", contracts="10", mark_price="100", notional="1000")
+    other = replace(account("10000", [short], instruments=(market,)), account="other")
+
+    def at(second: float, *rows: Position, fills: Sequence[Fill] = ()) -> Outcome:
+        main = account("10000", rows, fills=fills, instruments=(market,), observed_at=after(seconds=second))
+        partner = replace(other, observed_at=after(seconds=second))
+        taken = snapshot(after(seconds=second), main, partner)
+        return fight.interpreter.tick(replace(taken, locks=(both,)))
+
+    at(2)
+    long = position("BTC/USDT:USDT", "long", "0", contracts=bot, mark_price="100", notional=bot + "00")
+    outcome = at(3, long, fills=[fill("b", after(seconds=3), "BTC/USDT:USDT", "buy", bot, "100")])
+    assert traded(outcome.decisions) == taken_back
+    (page,) = outcome.alerts.found
+    part = f"{min(int(bot), 10)} of it lower" if taken_back else "It lowers"
+    assert page.measure == (Decimal(bot),)
+    assert f"{part} the net exposure in BTC and stay{'' if taken_back else 's'} open" in page.text
+
+
+def test_what_lowers_a_net_that_is_not_known_is_taken_back() -> None:
+    """An account of the scope cannot be read: nobody knows what is hedged."""
+    both = replace(LOCK, accounts=("main", "other"))
+    fight = Fight(desk("close"), lock=both)
+    down = replace(account(None, None, quality="down", reason="timeout"), account="other")
+    taken = [
+        replace(snapshot(after(seconds=second), book(second, rows, *fills), down), locks=(both,))
+        for second, rows, fills in ((2, [], []), (3, held("4"), [bought(3, "4")]))
+    ]
+    _, outcome = map(fight.interpreter.tick, taken)
+    assert traded(outcome.decisions) == [("BTC", "sell", Decimal(4), Decimal(0))]
 
 
 def test_an_answer_in_progress_is_not_repeated() -> None:

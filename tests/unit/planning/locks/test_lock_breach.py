@@ -156,10 +156,10 @@ def test_a_restart_goes_on_with_the_stored_books() -> None:
     before = Interpreter(made)
     for each in (at(2, book(2, "10")), at(3, book(3, "0", sold(3, "10")))):
         before.tick(each)
-    stored = before.locked_books()
-    assert before.locked_books() is None
+    stored = before.live()
+    assert before.live() == {}
     interpreter = Interpreter(made)
-    interpreter.restore((), lambda *_: (), locked_books=stored)
+    interpreter.restore((), lambda *_: (), live=stored.get)
     outcome = interpreter.tick(at(5, book(5, "4", bought(4, "4"))))
     assert [page.measure for page in outcome.alerts.found] == [(Decimal(4),)]
 

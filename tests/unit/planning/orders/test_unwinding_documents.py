@@ -67,7 +67,9 @@ def test_the_document_called_default_carries_out_a_close_that_names_none(tmp_pat
     decision = decision_after_fall(tmp_path, POLICY + UNWINDING)
     assert [intent.contracts for intent in decision.intents] == [D(5), D(5), D(2)]
     assert {intent.band for intent in decision.intents} == {D("0.005")}
-    assert decision.unwinding == Unwinding("default", (Rung("limit_ioc", D(2), 2), Rung("market")), 60, 2.0)
+    assert decision.unwinding == Unwinding(
+        "default", (Rung("limit_ioc", D(2), 2), Rung("market")), 60, 2.0, is_sliced=True
+    )
 
 
 def test_without_an_unwinding_document_the_record_is_unchanged(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Short titles of notices: what kind of thing is wrong, as the first line on a phone says it.
+
+The text of a notice has the details; a title repeats none of them but the account, where the key of the alert has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from killswitch.model.decision import Notice, NoticeKind
+
+OVER: Final = "over: "
+"""Begins the title of the notice that an alert has ended."""
+
+TITLES: Final = {
+    # accounts and what is read of them
+    "outage": "account {1} cannot be read",
+    "stream": "the private stream of account {1} is down",
+    "unwatched": "no enforcing policy watches account {1}",
+    "wall-clock": "the clock of this machine is wrong",
+    # policies on scopes
+    "trigger": "a trigger is unknown",
+    "uncorroborated": "a stage is held back by its prices",
+    "unfired": "a stage fires and selects nothing",
+    "blocked": "a position cannot be reduced",
+    "unacted": "a latched stage was only observed",
+    "policies": "the policy files have changed",
+    "policies/broken": "the policy files do not compile",
+    # closes and orders
+    "closing": "the close on account {1} has a problem",
+    "closing/*/retried": "the close on account {1} is retried",
+    "closing/*/uncloseable": "a position on account {1} is not closed yet",
+    "shortfall": "a close has left positions",
+    "unfinished": "a close of an earlier run is unfinished",
+    "order": "an order must be checked at the venue",
+    "protection": "a position on account {1} is without its protective order",
+    "journal": "a journal entry cannot be decoded",
+    "effect": "an effect cannot be performed",
+    "hedge": "a position on account {1} has no hedge",
+    "command": "a command cannot be read",
+    # locks
+    "breach": "a lock is breached on account {1}",
+    "breach-unknown": "a position grew under a lock on account {1}",
+    "breach-cost": "the answer to a lock breach is held back by its cost",
+    "locks": "lock files have a problem",
+    "broker": "the broker's suspension of account {1} has a problem",
+    "dead-man": "the dead-man timer of account {1} has a problem",
+    # the program
+    "store": "the store cannot be written",
+    "store/displaced": "the file of the store was replaced",
+    "disk": "disk space is short",
+    "disk/reserve": "no disk space is reserved",
+    "notifications": "notifications are not delivered",
+    "unrouted": "nobody is notified",
+    "reports": "reports of incidents are not written",
+    "recording": "the recording is incomplete",
+    "events": "the event stream is incomplete",
+    "telemetry": "telemetry is not delivered",
+    "console": "output to the console is lost",
+    "part": "a part of the program fails",
+}
+"""Beginning of a key → title; `*` is any one part, and `{1}` the second part of the key."""
+
+
+def alert_title(key: str, *, is_over: bool = False) -> str:
+    """Return the title of the alert with this key, or of its end; empty for a kind without a title of its own."""
+    parts = key.split("/")
+    starts = [parts[0]]
+    if len(parts) > 1:
+        starts.append(f"{parts[0]}/{parts[1]}")
+        starts += (f"{parts[0]}/*/{kind}" for kind in parts[2:3])
+    title = next((TITLES[start] for start in reversed(starts) if start in TITLES), "")
+    return f"{OVER if is_over else ''}{title.format(*parts)}" if title else ""
+
+
+KIND_TITLES: Final[Mapping[NoticeKind, str]] = {
+    "unknown": "a trigger is unknown",
+    "unexplained": "equity changed without an explanation",
+    "uncorroborated": "a stage is held back by its prices",
+    "nothing_selected": "nothing was closed",
+    "blocked": "a position cannot be reduced",
+    "warning": "a warning",
+}
+"""Titles of notices without one of their own."""
+
+
+def notice_title(notice: Notice) -> str:
+    """Return what kind of thing the notice is about and whose it is, without the words of its text."""
+    title = notice.title or KIND_TITLES[notice.kind]
+    if notice.policy == notice.scope:  # of the runner, or of a recording
+        return title if notice.title else f"{title} of the {notice.policy}"
+    return f"{title}: {notice.policy} on {notice.scope}"

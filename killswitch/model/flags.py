@@ -1,0 +1,103 @@
+"""Flags that operators set, with a name, a scope and perhaps an end: the fold of the events of kind `flag`.
+
+A flag has an effect only where a policy reads it. Of several commands about one name and scope the last counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from msgspec import MsgspecError, Struct
+from msgspec import json as msgjson
+from msgspec.structs import replace
+
+from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.snapshot import Event, Instant
+from killswitch.model.store import DamagedStateError
+
+PORTFOLIO = "portfolio"
+
+
+class Flag(Struct, frozen=True, omit_defaults=True):
+    """A flag in force. `scope` as in `account/main`; `until` is absent for one without end."""
+
+    name: str
+    scope: str
+    at: Instant
+    author: str | None = None
+    reason: str | None = None
+    until: Instant | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A later command about the same name and scope replaces it."""
+        return self.name, self.scope
+
+    def covers(self, account: str, venue: str) -> bool:
+        """Whether the account is in the flag's scope."""
+        return self.scope in (PORTFOLIO, f"account/{account}", f"venue/{venue}")
+
+
+class Flags(Struct, frozen=True):
+    """The flags in force at one instant."""
+
+    in_force: tuple[Flag, ...] = ()
+
+    def is_set(self, name: str, accounts: Iterable[tuple[str, str]]) -> bool:
+        """Whether a flag of this name covers every one of the accounts (name, venue).
+
+        A flag of one account is not set for a scope that has further ones. Without any account only one of the
+        portfolio is.
+        """
+        found = [flag for flag in self.in_force if flag.name == name]
+        if not found:
+            return False
+        named = tuple(accounts)
+        return any(
+            flag.scope == PORTFOLIO or (named and all(flag.covers(*account) for account in named)) for flag in found
+        )
+
+    def without_expired(self, now: datetime) -> tuple[Flags, tuple[Flag, ...]]:
+        """The flags that are in force at `now`, and those that have expired: a flag is not set at its end any more."""
+        expired = tuple(flag for flag in self.in_force if flag.until is not None and flag.until <= now)
+        if not expired:
+            return self, ()
+        return Flags(tuple(flag for flag in self.in_force if flag not in expired)), expired
+
+    def after(self, event: Event) -> Flags:
+        """The flags after a command of kind `flag`. One that clears without a scope clears the name in every scope."""
+        if event.flag is None:
+            return self
+        if not event.is_set:
+            kept = (it for it in self.in_force if it.name != event.flag or event.scope not in (None, it.scope))
+            return Flags(tuple(kept))
+        flag = Flag(event.flag, event.scope or PORTFOLIO, event.at, event.author, event.reason, event.until)
+        return Flags((*(it for it in self.in_force if it.key != flag.key), flag))
+
+    def after_outage(self, since: int, until: int) -> Flags:
+        """The flags after a time that only a wall clock has measured (microseconds): they have as much time left."""
+
+        def moved(flag: Flag) -> Flag:
+            end = None if flag.until is None else to_micros(flag.until)
+            return flag if end is None or end <= since else replace(flag, until=from_micros(end + until - since))
+
+        return Flags(tuple(map(moved, self.in_force)))
+
+
+NO_FLAGS = Flags()
+_ENCODER = msgjson.Encoder()
+_DECODER = msgjson.Decoder(Flags)
+
+
+def encode_flags(flags: Flags) -> bytes:
+    """The flags as JSON, to be stored."""
+    return _ENCODER.encode(flags)
+
+
+def decode_flags(blob: bytes | None) -> Flags:
+    """Stored flags; none if nothing is stored. DamagedStateError if they are damaged."""
+    try:
+        return _DECODER.decode(blob) if blob else NO_FLAGS
+    except (MsgspecError, ValueError) as error:
+        raise DamagedStateError(f"the stored flags cannot be read ({error})") from error

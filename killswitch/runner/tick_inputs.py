@@ -1,0 +1,152 @@
+"""What the runner adds to a snapshot beyond its accounts: the fates of our own orders, and heartbeats of bots.
+
+The fate of an order (`Snapshot.own_orders`) comes from the journal. It is reported from when it becomes known until a
+scheduled tick has contained it: a pass woken by a push skips the scopes whose accounts it did not poll.
+
+Heartbeats are sent often, so that they take a light path: no event that waits for a tick, and no row for each beat, but
+a small row in the store for each name. They are stored, and outlive a restart of the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+from msgspec import json as msgjson
+from msgspec.structs import replace
+
+from killswitch.journal.entries import Entry, Finished, Rejected
+from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
+from killswitch.model.store import HEARTBEAT, Store, decoded
+from killswitch.model.venue import RejectReason
+from killswitch.runner.clock import ClockState, now_after
+from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick
+
+ALREADY_FLAT: Final[RejectReason] = "already_flat"
+"""The refusal that is a success: nothing is left to close."""
+
+_FATES: Final[Mapping[Status, OrderFate]] = {
+    "sent": "pending",
+    "acknowledged": "accepted",
+    "unknown": "unconfirmed",
+    "set aside": "unconfirmed",
+    "abandoned": "unconfirmed",
+    "filled": "done",
+    "rejected": "rejected",
+    "absent": "done",
+}
+
+
+class OwnOrders:
+    """A ClosingObserver that receives every durable entry. After a restart it continues from the journal."""
+
+    def __init__(self, since: datetime | None = None) -> None:
+        """`since`: the last tick of the run before, which has reported what was known then."""
+        self._since = since
+        self._orders: dict[tuple[str, str], JournaledOrders] = {}
+        """Decision and account → its orders, until the work has ended."""
+        self._open: dict[tuple[str, str], OwnOrder] = {}
+        """Account and client order id → the order, while it has not ended."""
+        self._ended: list[OwnOrder] = []
+        """Those that have ended, until a scheduled tick has contained them."""
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
+        """Restore what an earlier run has journaled: an order that it sent without an answer is not confirmed."""
+        entries = [entry for entry in journal if entry.account == account]
+        orders = self._orders[decision.id, account] = JournaledOrders(entries)
+        for order in orders.newest.values():
+            row = own_order(order)
+            if row is None:
+                continue
+            if row.fate == "pending":
+                row = replace(row, fate="unconfirmed")
+            if row.fate in ("rejected", "done"):
+                if self._since is None or row.at > self._since:
+                    self._ended.append(row)
+            else:
+                self._open[account, row.client_order_id] = row
+
+    def wrote(self, entry: Entry) -> None:
+        """Apply a new entry of a close."""
+        account = entry.account
+        if account is None:
+            return
+        key = (entry.decision, account)
+        orders = self._orders.setdefault(key, JournaledOrders())
+        if isinstance(entry, Finished):
+            for name in orders.newest:
+                self._open.pop((account, name), None)  # an abandoned one, for which nobody waits any longer
+            del self._orders[key]
+            return
+        order = orders.apply(entry)
+        row = None if order is None else own_order(order)
+        if row is None:
+            return
+        if row.fate in ("rejected", "done"):
+            self._open.pop((account, row.client_order_id), None)
+            self._ended.append(row)
+        else:
+            self._open[account, row.client_order_id] = row
+
+    def rows(self, as_of: datetime, *, scheduled: bool) -> tuple[OwnOrder, ...]:
+        """The rows of the snapshot of `as_of`: fates that became known, then unfinished orders."""
+        ended = self._ended
+        if scheduled:
+            self._ended = []
+        waiting = (replace(row, at=as_of) if row.fate != "accepted" else row for row in self._open.values())
+        return (*ended, *waiting)
+
+
+def own_order(order: JournaledOrder) -> OwnOrder | None:
+    """The row of an order; None for one of a row without account, symbol or client order id."""
+    first, answer = order.first, order.answer
+    if first.account is None or first.symbol is None or not order.name:
+        return None
+    fate, reason = _FATES[order.status], None
+    if isinstance(answer, Rejected):
+        reason = answer.text or answer.reason
+        if answer.reason == ALREADY_FLAT:
+            fate = "done"
+    return OwnOrder(order.name, first.account, first.symbol, fate, order.sent_at, order.at, reason)
+
+
+class Heartbeat(Struct, frozen=True, omit_defaults=True):
+    """The last heartbeat of a name. `moved_at`: the last one that counts.
+
+    A heartbeat that declares its `progress`, a counter of the bot's loops, counts only if that differs from the one
+    before: a thread may go on beating next to a loop that hangs.
+    """
+
+    at: Instant
+    moved_at: Instant
+    progress: int | None = None
+
+
+_ENCODER = msgjson.Encoder()
+_DECODER = msgjson.Decoder(Heartbeat)
+
+
+def beat(store: Store, name: str, at: datetime, progress: int | None) -> Heartbeat:
+    """Store a heartbeat that was sent at `at`, as ticks are dated; returns it as it counts."""
+    before = decoded(_DECODER.decode, store.live(HEARTBEAT + name))
+    is_stuck = before is not None and progress is not None and before.progress == progress
+    found = Heartbeat(at, before.moved_at if before is not None and is_stuck else at, progress)
+    store.put_live(HEARTBEAT + name, _ENCODER.encode(found))
+    return found
+
+
+def tick_time_of(store: Store, clock: Clock) -> datetime:
+    """Now, as the next tick on the store would be dated, from the least of the last tick that says it."""
+    last = decoded(decode_last_tick, store.live(LIVE_NAME))
+    return now_after(None if last is None else last.clock or ClockState(last.as_of), clock)
+
+
+def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
+    """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
+    found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())
+    return {name: heartbeat for name, heartbeat in sorted(found) if heartbeat is not None}

@@ -1,0 +1,104 @@
+"""Two strategies of one account over the wire: one is watched and closed, the other is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.venue import AccountSpec, OrderRequest
+from killswitch_paper import adapter
+from tests.e2e.processes import Site, paper, terminate, until
+
+POLICY = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: grid-size}
+spec:
+  mode: enforce
+  scope: {each: strategy, strategy: grid, match: {currency: USDT}}
+  max_gap: 10m
+  triggers:
+    size: {signal: exposure.gross, above: 1 USDT, on_unknown: hold}
+  stages:
+    - name: close-grid
+      level: 1
+      any: [size]
+      cooldown: 6h
+      reset: manual
+      actions:
+        - lock_trading: {mode: reduce_only}
+        - cancel_orders: {kind: all}
+        - close: {side: both, fraction: 100%}
+---
+apiVersion: killswitch.dev/v1
+kind: Strategy
+metadata: {name: grid}
+spec: {match: {account: main}, order_ids: grid-}
+---
+apiVersion: killswitch.dev/v1
+kind: Strategy
+metadata: {name: trend}
+spec: {match: {account: main}, order_ids: trend-}
+"""
+SYMBOL = "BTC_USDT"
+
+
+HELD_BY_TREND = {f"{SYMBOL} long": Decimal("0.06")}
+EMPTY = "name: empty\naccounts: [{account: main, market: swap, currency: USDT, equity: 100000, positions: []}]\n"
+
+
+def trade(site: Site, client: str, side: OrderSide, contracts: str, price: str | None = None) -> None:
+    """An order of a bot, straight to the venue."""
+
+    async def submit() -> None:
+        venue = adapter(AccountSpec("main", "paper", "swap", "USDT", site.address, {}, {}))
+        of: Side = "long" if side == "buy" else "short"
+        limit = None if price is None else Decimal(price)
+        kind: Literal["market", "limit"] = "market" if price is None else "limit"
+        try:
+            await venue.submit(OrderRequest(client, SYMBOL, side, of, Decimal(contracts), False, kind, limit))
+        finally:
+            await venue.close()
+
+    asyncio.run(submit())
+
+
+def held(site: Site) -> dict[str, Decimal]:
+    """Symbol and side → contracts, by the venue itself."""
+    return {f"{each.symbol} {each.side}": each.contracts for each in site.venue().positions or ()}
+
+
+def test_only_the_watched_one_of_two_strategies_in_a_position_is_closed(tmp_path: Path) -> None:
+    """Both are long of the same symbol in one net position; 0.04 of 0.10 are closed, and orders of the other stay.
+
+    D9: the switch of one bot does not act on the other's trades, and fires once.
+    """
+    (tmp_path / "book.yaml").write_text(EMPTY, encoding="utf-8")
+    with paper("--crash", "7", "--speed", "60", "--book", str(tmp_path / "book.yaml")) as address:
+        site = Site(tmp_path, address, policy=POLICY)
+        with site.running("--live", "--output", "json") as runner:
+            trade(site, "trend-1", "buy", "0.06")
+            until(lambda: held(site) == HELD_BY_TREND, "the other strategy holds its part")
+            trade(site, "trend-2", "buy", "0.01", "20000")
+            assert site.decisions() == []
+            trade(site, "grid-2", "buy", "0.01", "20000")
+            trade(site, "grid-1", "buy", "0.04")
+            until(lambda: site.decisions() and held(site) == HELD_BY_TREND, "0.04 of 0.10 are closed")
+            until(lambda: "flat" in [each.status for each in site.status().view.closings], "the close ends")  # type: ignore[union-attr] # it has ticked
+            status, out, err = terminate(runner)
+        assert status == 0, err
+        (line,) = out.splitlines()
+        made = json.loads(line)
+        assert (made["scope"], made["stage"]) == ("strategy/grid", "close-grid")
+        ((parts, left),) = {(json.dumps(it["parts"]), it["target"]) for it in made["intents"]}
+        assert (json.loads(parts), left) == ([{"strategy": "grid", "contracts": "0.04"}], "0.06")
+        after = site.venue()
+        assert [order.client_order_id for order in after.orders or ()] == ["trend-2"]
+        assert held(site) == HELD_BY_TREND
+        own = json.loads((site.locks / "strategy__grid.json").read_text(encoding="utf-8"))
+        account = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
+        assert (own["locked"], own["mode"], account["locked"]) == (True, "reduce_only", False)

@@ -1,0 +1,55 @@
+"""Titles of notices: every kind of alert has a short one of its own, which the text does not repeat."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.engine.alerts import AlertState, advance
+from killswitch.engine.notice_titles import TITLES, alert_title
+from killswitch.model.alert import Alert, Alerts
+from killswitch.model.instant import SECOND
+
+MOST = 60
+"""Characters of a title: a phone shows about as many on its first line."""
+KEY = re.compile(
+    r"""(?:Alert\(|alert_if\(|_finding\(|key(?:,\ text)?\ =|key(?:,\ fault,\ why)?\ =)\s*f?"([a-z-]+)[/"]""", re.VERBOSE
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("outage/main", "account main cannot be read"),
+        ("closing/main/uncloseable/BTC/USDT:USDT", "a position on account main is not closed yet"),
+        ("closing/main/stalled", "the close on account main has a problem"),
+        ("policies/broken", "the policy files do not compile"),
+        ("console", "output to the console is lost"),
+        ("outage/{0.__class__}", "account {0.__class__} cannot be read"),
+        ("new-part/main", ""),
+    ],
+)
+def test_the_title_is_that_of_the_longest_beginning_of_the_key(key: str, title: str) -> None:
+    """A name of a user is only inserted; a kind without a title has none."""
+    assert alert_title(key) == title
+
+
+def test_every_kind_of_alert_in_the_program_has_a_title(repository: Path) -> None:
+    """The first parts of keys, as the sources write them."""
+    sources = [path.read_text(encoding="utf-8") for path in (repository / "killswitch").rglob("*.py")]
+    kinds = {kind for source in sources for kind in KEY.findall(source)}
+    assert {"outage", "locks", "breach", "shortfall", "console"} <= kinds
+    assert kinds <= {key.partition("/")[0] for key in TITLES}
+    assert max(map(len, TITLES.values())) <= MOST
+
+
+def test_the_end_of_an_alert_says_so_in_its_title() -> None:
+    """The title of what began, after the word for the end; the texts stay in the text."""
+    alert = Alert("outage/main", "page", "no answer", over="account main can be read again", measure=(Decimal(0),))
+    (begun,), state = advance(AlertState(), Alerts((alert,)), 0)
+    (ended,), _ = advance(state, Alerts(), 72 * SECOND)
+    assert (begun.title, ended.title) == ("account main cannot be read", "over: account main cannot be read")
+    assert (begun.text, ended.text) == ("no answer", "account main can be read again, after 72 s")
