@@ -16,7 +16,7 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import ScopeSignal, SignalSpec
 from killswitch.signals.signal_values import ColumnReader, SignalColumns
 from killswitch.valuation.scope_view import ScopeView
-from tests.property.test_signal_ranges import accounts
+from tests.property.test_signal_ranges import RULES, accounts
 from tests.worlds import after
 from tests.worlds.signals import WINDOW, arguments_of, history_of, some_value
 
@@ -78,7 +78,7 @@ def test_what_a_proof_may_assume_of_a_signal_holds(spec: SignalSpec, answers: tu
     references = [each for pair in pairs for each in pair]
     history, reader = history_of(references), ColumnReader(references)
     for minute, answer in enumerate(answers):
-        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), RULES, None)
         history.observe(view)
         assert broken(pairs, reader.read(history, view)) == []
 

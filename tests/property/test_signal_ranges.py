@@ -16,12 +16,13 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.signal_values import ColumnReader, SignalColumns, position_columns
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import account, after
+from tests.worlds import account, after, flow, rules
 from tests.worlds.signals import WINDOW, arguments_of, history_of
 
 AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
 SIZES = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 100)
 COUNTS = st.integers(0, 5)
+RULES = {("main", symbol): rules(symbol) for symbol in "ABC"}  # none of D
 SCOPE, POSITION = (
     [SignalRef(spec.name, arguments_of(spec)) for spec in CATALOGUE if spec.level == level]
     for level in ("scope", "position")
@@ -39,7 +40,7 @@ def positions(draw: st.DrawFn) -> list[Position]:
         Position(
             symbol, draw(st.sampled_from(["long", "short"])), Decimal(1), mark_price=draw(maybe(SIZES)),
             notional=draw(maybe(AMOUNTS)), unrealized_pnl=draw(maybe(AMOUNTS)), margin=draw(maybe(SIZES)),
-            liquidation_price=draw(maybe(SIZES)),
+            liquidation_price=draw(maybe(SIZES)), entry_price=draw(maybe(SIZES)),
         )
         for symbol in draw(st.lists(st.sampled_from("ABCD"), unique=True))
     ]  # fmt: skip
@@ -47,12 +48,19 @@ def positions(draw: st.DrawFn) -> list[Position]:
 
 @st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
-    """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
+    """One answer of one account: in profit or debt, with or without margin, rows, and the venue's health figure."""
+    read_until = draw(st.sampled_from([after(minutes=minute), after(minutes=minute), None]))
+    kind = draw(st.sampled_from(["funding", "withdrawal", "fee"]))
+    flows = [
+        flow(f"{kind}-{minute}", after(minutes=minute), str(amount), kind)
+        for amount in draw(st.lists(AMOUNTS, max_size=1))
+    ]
     health = Health(float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS))
     return account(
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
         quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
         maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
+        unrealized=draw(maybe(AMOUNTS)), flows=flows, flows_as_of=read_until, fills_as_of=read_until,
     )  # fmt: skip
 
 
@@ -73,7 +81,7 @@ def test_every_known_value_is_in_range(answers: tuple[AccountSnapshot, ...]) -> 
     history = history_of(SCOPE)  # of four answers a minute apart the last two have a whole window
     reader = ColumnReader(SCOPE)
     for minute, answer in enumerate(answers):
-        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), RULES, None)
         history.observe(view)
         assert out_of_range(SCOPE, reader.read(history, view)) == []
         change = pnl_change(history, WINDOW)

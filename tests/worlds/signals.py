@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
+
+from msgspec import json as msgjson
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.words import ReferenceCurrency
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.arguments import Argument, SymbolGroup, Value
 from killswitch.signals.declaration import SignalSpec
+from killswitch.signals.history.rows import HistoryState, StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, position
 
 WINDOW = 2 * MINUTE
+ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 def some_value(argument: Argument) -> Value:
@@ -31,7 +37,7 @@ def some_value(argument: Argument) -> Value:
         case "word":
             return argument.words[0]
         case "name":
-            return "A"
+            return "paper" if argument.key == "venue" else "A"
         case "reference" if argument.words:
             return argument.words[0]
         case "reference":
@@ -61,6 +67,37 @@ def values_of(
     history.observe(view)
     columns = ColumnReader([reference]).read(history, view)
     return columns.lo[0], columns.hi[0]
+
+
+def readings(
+    signal: str,
+    arguments: Sequence[Value],
+    observed: Iterable[tuple[datetime, Sequence[AccountSnapshot]]],
+    *,
+    max_gap: int = 10 * MINUTE,
+    restarts: bool = False,
+    reference: ReferenceCurrency | None = None,
+) -> list[tuple[float, float]]:
+    """The interval of a signal after each of several snapshots of a scope; `restarts`: with a restart before each."""
+    used = SignalRef(signal, tuple(arguments))
+    reader, past, before, found = ColumnReader([used]), history_of([used], 6 * HOUR, max_gap), None, []
+    rules: dict[tuple[str, str], Instrument] = {}
+    for at, accounts in observed:
+        if restarts and before is not None:
+            past = restarted(past, history_of([used], 6 * HOUR, max_gap))
+        rules |= {(each.account, rule.symbol): rule for each in accounts for rule in each.instruments or ()}
+        before = ScopeView(to_micros(at), True, accounts, rules, None, None, reference)
+        past.observe(before)
+        columns = reader.read(past, before)
+        found.append((columns.lo[0], columns.hi[0]))
+    return found
+
+
+def restarted(past: History, fresh: History) -> History:
+    """`fresh` with the state and rows of `past`, as they are stored."""
+    stored = [msgjson.decode(ENCODER.encode(encode_row(row)), type=StoredUnitValueRow) for row in past.rows]
+    fresh.restore(msgjson.decode(ENCODER.encode(past.state()), type=HistoryState), stored)
+    return fresh
 
 
 def held(*notionals: str) -> list[Position]:

@@ -83,7 +83,8 @@ class History:
         self.collectors = Collectors(collectors, terms.max_gap)
         self.marks = marks
         """Samples of marks if a ranking uses returns, else None."""
-        self._terms = terms
+        self.terms = terms
+        """How the policy evaluates equity."""
         self.track = UnitValueTrack(sorted(set(windows)))
         self.explanation = Explanation(terms)
         self.interpretations: tuple[Interpretation, Interpretation] = (optimistic, pessimistic)
@@ -118,14 +119,9 @@ class History:
         self._unavailable_accounts = UnavailableAccounts()
 
     @property
-    def terms(self) -> EquityTerms:
-        """How the policy evaluates equity."""
-        return self._terms
-
-    @property
     def max_gap(self) -> int:
         """The maximum gap in a window that counts as known (microseconds)."""
-        return self._terms.max_gap
+        return self.terms.max_gap
 
     @property
     def ledger(self) -> ScopeLedger:
@@ -157,7 +153,7 @@ class History:
         self._unavailable_accounts.clear()
         at = view.as_of
         events = self._append_row(view, view.equity)
-        if self.last_at is not None and at - self.last_at > self._terms.max_gap:
+        if self.last_at is not None and at - self.last_at > self.terms.max_gap:
             self.gaps.append((self.last_at, at))
         if self.begun_at is None:
             self.begun_at = at
@@ -352,7 +348,7 @@ class History:
 
     def _dust(self, equity: Decimal) -> Decimal:
         """The equity at or below which a scope of `equity` without contracts is empty."""
-        return equity * min(DUST, Decimal(str(self._terms.tolerance)))
+        return equity * min(DUST, Decimal(str(self.terms.tolerance)))
 
     def _settle(self, view: ScopeView, settled: ExplainedChanges) -> list[ChangeEvent]:
         for each in settled.resolved:
