@@ -27,12 +27,12 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
-from killswitch.graph.resolution.declarations import declarations
 from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
     accounts_watched,
     correlation_groups,
+    declarations,
     declared_rankings,
     diagnostics_of,
     findings,

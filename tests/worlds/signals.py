@@ -1,17 +1,18 @@
-"""Signals of a made-up book, evaluated as an interpreter evaluates them."""
+"""Signals of a made-up book, evaluated as an interpreter evaluates them, and answers to evaluate them on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from msgspec import json as msgjson
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Position, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.arguments import Argument, SymbolGroup, Value
@@ -20,7 +21,7 @@ from killswitch.signals.history.rows import HistoryState, StoredUnitValueRow, en
 from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import START, account, position
+from tests.worlds import START, account, position, snapshot
 
 WINDOW = 2 * MINUTE
 ENCODER = msgjson.Encoder(decimal_format="string")
@@ -103,3 +104,30 @@ def restarted(past: History, fresh: History) -> History:
 def held(*notionals: str) -> list[Position]:
     """Positions with these notionals, alternately long and short."""
     return [position(f"S{i}", "short" if i % 2 else "long", "0", notional=each) for i, each in enumerate(notionals)]
+
+
+# Answers whose equity prices alone have moved
+
+SYMBOL = "BTC/USDT:USDT"
+
+
+def made(equity: str, wallet: str = "10000", **more: Any) -> AccountSnapshot:
+    """An account with this equity, of which the wallet is a part and the rest is open profit or loss."""
+    profit, currency = Decimal(equity) - Decimal(wallet), more.get("currency", "USDT")
+    balance = Balance(currency, Decimal(wallet), wallet=Decimal(wallet), equity=Decimal(equity))
+    held = [position(SYMBOL, "long", str(profit), notional="20000", margin="2000")]
+    return account(equity, held, balances=(balance,), unrealized=profit, **more)
+
+
+Observed = tuple[datetime, Sequence[AccountSnapshot]]
+
+
+def minutes(*answers: AccountSnapshot | Sequence[AccountSnapshot], begin: datetime = START) -> list[Observed]:
+    """An answer, or one of each account, a minute apart."""
+    found = [(each,) if isinstance(each, AccountSnapshot) else tuple(each) for each in answers]
+    return [(begin + timedelta(minutes=place), each) for place, each in enumerate(found)]
+
+
+def recorded(observed: Sequence[Observed]) -> list[Snapshot]:
+    """The snapshots of a recording."""
+    return [snapshot(at, *accounts) for at, accounts in observed]

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.arguments import SymbolGroup, Value
 from tests.worlds import START, account, after, flow, position
-from tests.worlds.made import made
-from tests.worlds.signals import held, readings, values_of
+from tests.worlds.signals import held, made, readings, values_of
 
 INF = math.inf
 UNKNOWN = (-INF, INF)

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.model.instant import HOUR, MINUTE, to_micros
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.arguments import Value
+from killswitch.signals.history.scope import History
 from killswitch.signals.sessions import WEEKDAYS, TradingSession
-from killswitch.signals.signal_values import ColumnReader
+from killswitch.signals.signal_values import ColumnReader, collector_needs
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, after, flow
-from tests.worlds.made import made, minutes
-from tests.worlds.signals import history_of, readings, restarted
+from tests.worlds.signals import history_of, made, minutes, readings, restarted
 
 INF = math.inf
 UNKNOWN = (-INF, INF)
@@ -97,9 +98,10 @@ def test_profit_is_the_time_weighted_return(steps: list[tuple[int, int]]) -> Non
     wallet = Decimal(10_000)
     observed = [(START, (made("10000", flows_as_of=START, fills_as_of=START),))]
     wanted = [(0.0, 0.0, 0.2)]
-    for place, (per_mille, moved) in enumerate(steps, start=1):
+    for place, (per_mille, drawn) in enumerate(steps, start=1):
         at = START + timedelta(minutes=place)
         made_now = (equity * per_mille / 1000).quantize(Decimal("0.01"))
+        moved = 0 if equity < 6000 else drawn  # a withdrawal leaves more than is lost
         # the flow is at the value of the observation before
         growth *= float((equity + moved + made_now) / (equity + moved))
         equity, wallet = equity + moved + made_now, wallet + moved
@@ -264,6 +266,17 @@ def test_a_late_row_corrects_the_value_at_the_open() -> None:
     assert found[3] == found[4] == (0.03, 0.03)
 
 
+def test_a_deposit_just_before_the_open_is_identified_after_it() -> None:
+    """Five seconds before it equity rose by half without a row: the open is at the value of the deposit's units."""
+    observed = [
+        (moment("18T23:55:00"), (made("10000"),)),
+        (moment("18T23:59:55"), (made("15000", "15000"),)),
+        (moment("19T00:05:00"), (made("14700", "15000"),)),
+    ]
+    found = readings("equity.loss_since", ("utc_day",), observed)
+    assert found[-1] == (pytest.approx(0.02, abs=1e-12), pytest.approx(0.02, abs=1e-12))
+
+
 # Sum of the losses of accounts
 
 
@@ -404,6 +417,36 @@ def test_a_deposit_without_a_row_moves_no_floor_either() -> None:
     ]
     found = readings("equity.above_floor", (Decimal(2000), "intraday", Decimal(99_999)), answers, max_gap=6 * HOUR)
     assert found == [(each, each) for each in (2000, 2000, 2000, 1700, 1700, 1500)]
+
+
+def test_a_deposit_that_is_identified_after_a_high_lowers_that_high() -> None:
+    """The high of 60,900 was seen a second after 10,000 had come, and is one of 50,900 once they are a transfer."""
+    seconds = (("50000", "50000"), ("60000", "60000"), ("60900", "60000"), ("60500", "60000"), ("60500", "60000"))
+    answers = [(after(seconds=place), (made(*each),)) for place, each in enumerate(seconds)]
+    answers += [(after(minutes=5), (made("60500", "60000"),)), (after(minutes=6), (made("60000", "60000"),))]
+    found = readings("equity.above_floor", (Decimal(2000), "intraday", Decimal(99_999)), answers)
+    assert found == [(each, each) for each in (2000, 2000, 2000, 1600, 1600, 1600, 1100)]
+
+
+def test_a_fall_that_may_be_a_withdrawal_leaves_two_distances() -> None:
+    """With `on_unexplained: close` 5,000 that left without a row may be lost; an hour later they are."""
+    used = SignalRef("equity.above_floor", (Decimal(8000), "intraday", Decimal(99_999)))
+    terms = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND, closes=True)
+    past = History((), HOUR, terms, collectors=collector_needs([used]))
+    found = []
+    for at, equity in (
+        (START, "50000"),
+        (after(minutes=1), "45000"),
+        (after(minutes=2), "45000"),
+        (after(hours=1), "45000"),
+    ):
+        view = ScopeView(to_micros(at), True, (made(equity, equity, flows_as_of=at, fills_as_of=at),), {}, None)
+        past.observe(view)
+        columns = ColumnReader([used]).read(past, view)
+        found.append((columns.lo[0], columns.hi[0]))
+    assert found[0] == (8000, 8000)
+    assert found[1] == (3000, 8000)
+    assert found[-1] == (3000, 3000)
 
 
 def test_an_operators_reset_makes_the_current_equity_the_highest() -> None:

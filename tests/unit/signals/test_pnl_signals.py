@@ -18,8 +18,7 @@ from killswitch.model.words import ReferenceCurrency
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, after, fill, flow, position, rules
-from tests.worlds.made import SYMBOL, minutes
-from tests.worlds.signals import history_of, readings, restarted, values_of
+from tests.worlds.signals import SYMBOL, history_of, minutes, readings, restarted, values_of
 
 INF = math.inf
 UNKNOWN = (-INF, INF)
