@@ -14,7 +14,6 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
-from killswitch.graph.expressions.arguments import Declarations
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -34,6 +33,7 @@ from killswitch.graph.resolution.references import (
     accounts_exist,
     accounts_watched,
     correlation_groups,
+    declarations,
     declared_rankings,
     diagnostics_of,
     findings,
@@ -61,7 +61,6 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
-from killswitch.signals.arguments import SymbolGroup
 
 
 def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
@@ -172,9 +171,7 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
-    by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
-    hedges = hedge_groups((*documents, *faulty))
-    declared = Declarations({"CorrelationGroup": by_name, "HedgeGroup": hedges}, others)
+    declared = declarations((*documents, *faulty), groups, hedge_groups((*documents, *faulty)), others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)

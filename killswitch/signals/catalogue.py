@@ -8,16 +8,17 @@ from killswitch.signals import (
     attribution_signals,
     equity_signals,
     exposure_signals,
+    loss_signals,
     market_signals,
     order_signals,
     ownership_signals,
     position_signals,
-    profit_signals,
     system_signals,
     trade_signals,
     venue_price_signals,
     venue_signals,
     volatility_signals,
+    worst_position_signals,
 )
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
@@ -40,7 +41,8 @@ def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
 
 CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     equity_signals.SIGNALS,
-    profit_signals.SIGNALS,
+    loss_signals.SIGNALS,
+    worst_position_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
     volatility_signals.SIGNALS,

@@ -23,6 +23,7 @@ from killswitch.valuation.position_measures import (
     Instruments,
     PnlKey,
     base_quantity,
+    entry_value,
     merge_rows,
     notional,
     spread,
@@ -269,11 +270,9 @@ class HeldPositions:
                 found = self.notionals
             case "unrealised" if self.sizes.are_plain and self.pnl is not None:
                 found = [*self.pnl.values()]
-            case "unrealised" | "base":
-                measure = unrealized if column == "unrealised" else base_quantity
+            case "unrealised" | "base" | "entry_value":
+                measure = {"unrealised": unrealized, "base": base_quantity, "entry_value": entry_value}[column]
                 found = [measure(it, self.account, self._instrument(it)) for it in self.merged]
-            case "entry_notional":
-                found = self._entry_notionals()
             case "margin":
                 found = [position.margin for position in self.merged]
             case "spread":
@@ -282,19 +281,6 @@ class HeldPositions:
                 found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
             case _:
                 raise LookupError(f"there is no column {column}")
-        return found
-
-    def _entry_notionals(self) -> Sequence[float]:
-        """The notional of each merged position at its entry price: that at the mark, moved back."""
-        rows = self.merged
-        found = []
-        for row, now in zip(rows, self.floats("notional").tolist(), strict=True):
-            if not row.entry_price or not row.mark_price:
-                found.append(math.nan)
-                continue
-            rules = self._instrument(row)
-            moved = float(row.entry_price) / float(row.mark_price)
-            found.append(now / moved if rules is not None and rules.inverse else now * moved)
         return found
 
     def _instrument(self, position: Position) -> Instrument | None:

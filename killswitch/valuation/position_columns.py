@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from killswitch.valuation.held_positions import Booleans, Floats
 
 ONE = Decimal(1)
-_MONEY = frozenset({"notional", "unrealised", "entry_notional", "margin"})
+_MONEY = frozenset({"notional", "unrealised", "entry_value", "margin"})
 
 
 class PositionColumns:
@@ -69,13 +69,13 @@ class PositionColumns:
         return self._column("unrealised")
 
     @computed_once
-    def entry_notional(self) -> Floats:
+    def entry_value(self) -> Floats:
         """Absolute notionals at the entry prices."""
-        return self._column("entry_notional")
+        return self._column("entry_value")
 
     @computed_once
     def margin(self) -> Floats:
-        """The margin of each position, as the venue states it."""
+        """The margin of each position, as the venue reports it."""
         return self._column("margin")
 
     @computed_once

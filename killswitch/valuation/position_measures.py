@@ -110,6 +110,15 @@ def base_quantity(position: Position, account: AccountSnapshot, rules: Instrumen
     return face / position.mark_price if position.mark_price else None
 
 
+def entry_value(position: Position, account: AccountSnapshot, rules: Instrument | None) -> Decimal | None:
+    """The absolute notional at the entry price, in the account's currency; None if it or the contract is unknown."""
+    value = contract_value(account, position.symbol, rules)
+    if value is None or position.entry_price is None or position.entry_price <= ZERO:
+        return None
+    face = position.contracts * value
+    return face / position.entry_price if is_inverse(position.symbol, rules) else face * position.entry_price
+
+
 def move_value(
     position: Position,
     account: AccountSnapshot,

@@ -26,13 +26,13 @@ from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.signal_values import ColumnReader, SignalColumns, position_columns
-from tests.worlds import account, after, rules, snapshot
+from tests.worlds import account, after, flow, rules, snapshot
 from tests.worlds.signals import WINDOW, arguments_of, history_of, view_of
 
 AMOUNTS = st.integers(-200_000, 200_000).map(lambda cents: Decimal(cents) / 100)
 SIZES = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 100)
 COUNTS = st.integers(0, 5)
-RULES = tuple(rules(symbol) for symbol in "ABCD")
+RULES = tuple(rules(symbol) for symbol in "ABC")  # none of D
 SCOPE, POSITION = (
     [SignalRef(spec.name, arguments_of(spec)) for spec in CATALOGUE if spec.level == level]
     for level in ("scope", "position")
@@ -50,7 +50,8 @@ def positions(draw: st.DrawFn) -> list[Position]:
         Position(
             symbol, draw(st.sampled_from(["long", "short"])), Decimal(1), mark_price=draw(maybe(SIZES)),
             notional=draw(maybe(AMOUNTS)), unrealized_pnl=draw(maybe(AMOUNTS)), margin=draw(maybe(SIZES)),
-            liquidation_price=draw(maybe(SIZES)), adl_rank=draw(st.none() | st.integers(0, 6)),
+            liquidation_price=draw(maybe(SIZES)), entry_price=draw(maybe(SIZES)),
+            adl_rank=draw(st.none() | st.integers(0, 6)),
         )
         for symbol in draw(st.lists(st.sampled_from("ABCD"), unique=True))
     ]  # fmt: skip
@@ -72,7 +73,13 @@ def watched(draw: st.DrawFn, minute: int) -> tuple[WatchedPrice, ...]:
 
 @st.composite
 def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
-    """One answer of one account: in profit or debt, with or without margin and the venue's health figure."""
+    """One answer of one account: in profit or debt, with or without margin, rows, and the venue's health figure."""
+    read_until = draw(st.sampled_from([after(minutes=minute), after(minutes=minute), None]))
+    kind = draw(st.sampled_from(["funding", "withdrawal", "fee"]))
+    flows = [
+        flow(f"{kind}-{minute}", after(minutes=minute), str(amount), kind)
+        for amount in draw(st.lists(AMOUNTS, max_size=1))
+    ]
     health = Health(
         float(draw(COUNTS)), draw(COUNTS), draw(COUNTS), draw(COUNTS), draw(COUNTS),
         clock_skew_ms=draw(st.none() | st.floats(-1e6, 1e6)),
@@ -82,6 +89,7 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
         str(draw(AMOUNTS)), draw(positions()), observed_at=after(minutes=minute),
         quality=draw(st.sampled_from(["ok", "ok", "ok", "down"])),
         maintenance_margin=draw(maybe(SIZES)), health=draw(st.sampled_from([health, None])),
+        unrealized=draw(maybe(AMOUNTS)), flows=flows, flows_as_of=read_until, fills_as_of=read_until,
         watched=draw(st.none() | watched(minute)),
         liquidity=draw(st.sampled_from([None, (Liquidity("A", draw(SIZES), draw(AMOUNTS), Decimal("0.5")),)])),
         adl_ranks=draw(st.sampled_from([None, 4, 5])),

@@ -20,6 +20,7 @@ spec:
   mode: enforce
   scope: {scope}
   max_gap: {max_gap}
+  {spec}
   triggers: {{it: {{{trigger}, on_unknown: {on_unknown}, grace: {grace}}}}}
   stages:
     - name: close-everything
@@ -27,7 +28,7 @@ spec:
       any: [it]
       cooldown: 1m
       reset: manual
-      actions: [{{lock_trading: {{mode: reduce_only}}}}, {{close: {{side: both, fraction: 100%}}}}]
+      actions: [{{lock_trading: {{mode: reduce_only}}}}, {{close: {close}}}]
 """
 
 
@@ -39,9 +40,16 @@ def policy_of(
     on_unknown: str = "hold",
     grace: str = "1s",
     documents: str = "",
+    spec: str = "",
+    close: str = "{side: both, fraction: 100%}",
 ) -> PolicySet:
-    """A policy that closes everything on `trigger`, written as in a flow mapping; `documents`: further YAML."""
-    text = POLICY.format(trigger=trigger, scope=scope, max_gap=max_gap, on_unknown=on_unknown, grace=grace)
+    """A policy that closes everything on `trigger`, written as in a flow mapping.
+
+    `documents`: further YAML; `spec`: a further key of the policy's spec, in one line.
+    """
+    text = POLICY.format(
+        trigger=trigger, scope=scope, max_gap=max_gap, on_unknown=on_unknown, grace=grace, spec=spec, close=close
+    )
     return written(f"{text}---\n{documents}" if documents else text)
 
 

@@ -1,28 +1,32 @@
-"""Signals of a made-up book, evaluated as an interpreter evaluates them."""
+"""Signals of a made-up book, evaluated as an interpreter evaluates them, and answers to evaluate them on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from msgspec import json as msgjson
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.flags import NO_FLAGS, Flags
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import Position, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Position, Snapshot
+from killswitch.model.words import ReferenceCurrency
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.arguments import Argument, HedgeLegs, LegOfHedge, SymbolGroup, Value
 from killswitch.signals.declaration import SignalSpec
-from killswitch.signals.history.rows import HistoryState, encode_row
+from killswitch.signals.history.rows import HistoryState, StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
-from tests.worlds import START, account, position
+from tests.worlds import START, account, position, snapshot
 
 WINDOW = 2 * MINUTE
+ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 def some_value(argument: Argument) -> Value:
@@ -38,9 +42,11 @@ def some_value(argument: Argument) -> Value:
         case "word":
             return argument.words[0]
         case "name":
-            return "A"
+            return "paper" if argument.key == "venue" else "A"
         case "reference" if argument.document == "HedgeGroup":
             return HedgeLegs("pair", (LegOfHedge("main", "A", Decimal(1)), LegOfHedge("main", "B", Decimal(1))))
+        case "reference" if argument.words:
+            return argument.words[0]
         case "reference":
             return SymbolGroup("majors", ("A", "B"))
         case "time" | "zone" | "days" | "labels":
@@ -104,6 +110,64 @@ def view_of(seen: Snapshot, flags: Flags = NO_FLAGS) -> ScopeView:
     return ScopeView(now, seen.scheduled, seen.accounts, known, None, around=around)
 
 
+def readings(
+    signal: str,
+    arguments: Sequence[Value],
+    observed: Iterable[tuple[datetime, Sequence[AccountSnapshot]]],
+    *,
+    max_gap: int = 10 * MINUTE,
+    restarts: bool = False,
+    reference: ReferenceCurrency | None = None,
+) -> list[tuple[float, float]]:
+    """The interval of a signal after each of several snapshots of a scope; `restarts`: with a restart before each."""
+    used = SignalRef(signal, tuple(arguments))
+    reader, past, before, found = ColumnReader([used]), history_of([used], 6 * HOUR, max_gap), None, []
+    rules: dict[tuple[str, str], Instrument] = {}
+    for at, accounts in observed:
+        if restarts and before is not None:
+            past = restarted(past, history_of([used], 6 * HOUR, max_gap))
+        rules |= {(each.account, rule.symbol): rule for each in accounts for rule in each.instruments or ()}
+        before = ScopeView(to_micros(at), True, accounts, rules, None, None, reference)
+        past.observe(before)
+        columns = reader.read(past, before)
+        found.append((columns.lo[0], columns.hi[0]))
+    return found
+
+
+def restarted(past: History, fresh: History) -> History:
+    """`fresh` with the state and rows of `past`, as they are stored."""
+    stored = [msgjson.decode(ENCODER.encode(encode_row(row)), type=StoredUnitValueRow) for row in past.rows]
+    fresh.restore(msgjson.decode(ENCODER.encode(past.state()), type=HistoryState), stored)
+    return fresh
+
+
 def held(*notionals: str) -> list[Position]:
     """Positions with these notionals, alternately long and short."""
     return [position(f"S{i}", "short" if i % 2 else "long", "0", notional=each) for i, each in enumerate(notionals)]
+
+
+# Answers whose equity prices alone have moved
+
+SYMBOL = "BTC/USDT:USDT"
+
+
+def made(equity: str, wallet: str = "10000", **more: Any) -> AccountSnapshot:
+    """An account with this equity, of which the wallet is a part and the rest is open profit or loss."""
+    profit, currency = Decimal(equity) - Decimal(wallet), more.get("currency", "USDT")
+    balance = Balance(currency, Decimal(wallet), wallet=Decimal(wallet), equity=Decimal(equity))
+    held = [position(SYMBOL, "long", str(profit), notional="20000", margin="2000")]
+    return account(equity, held, balances=(balance,), unrealized=profit, **more)
+
+
+Observed = tuple[datetime, Sequence[AccountSnapshot]]
+
+
+def minutes(*answers: AccountSnapshot | Sequence[AccountSnapshot], begin: datetime = START) -> list[Observed]:
+    """An answer, or one of each account, a minute apart."""
+    found = [(each,) if isinstance(each, AccountSnapshot) else tuple(each) for each in answers]
+    return [(begin + timedelta(minutes=place), each) for place, each in enumerate(found)]
+
+
+def recorded(observed: Sequence[Observed]) -> list[Snapshot]:
+    """The snapshots of a recording."""
+    return [snapshot(at, *accounts) for at, accounts in observed]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Struct
 
-from killswitch.policy.schema import scalars, unwinding
+from killswitch.policy.schema import scalars, session, unwinding
 from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, shapes, unwrap
 
 
@@ -60,6 +60,11 @@ VALUES: Mapping[Callable[[object], object], Words] = {
     ),
     scalars.reference: Words(
         "reference", "The location of a secret, never the secret itself.", ("env:BINANCE_KEY", "file:/run/secrets/key"),
+    ),
+    session.time_of_day: Words("time of day", "Hours and minutes of the local day, 00:00 to 23:59.", ("09:30",)),
+    session.calendar_date: Words("date", "Year, month and day.", ("2026-12-25",)),
+    session.time_zone: Words(
+        "time zone", "A name of the IANA time zone database.", ("America/New_York", "UTC"),
     ),
     scalars.endpoint: Words(
         "address", "An http, https, ws or wss address without user and password in it.", ("http://127.0.0.1:8700",),

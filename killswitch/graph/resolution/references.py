@@ -1,11 +1,12 @@
-"""References between documents: accounts, rankings and correlation groups."""
+"""References between documents: accounts, rankings, correlation groups and sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from killswitch.graph.freezing import freeze
+from killswitch.graph.expressions.arguments import Declarations
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
 from killswitch.graph.wording import span
@@ -15,7 +16,10 @@ from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.policy.schema.policy import AnyPolicy, Match, PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
+from killswitch.policy.schema.session import SessionDocument, SessionSpec
 from killswitch.policy.schema.validation import NO_GAPS
+from killswitch.signals.arguments import HedgeLegs, SymbolGroup
+from killswitch.signals.sessions import TradingSession
 
 D = TypeVar("D")
 
@@ -58,6 +62,31 @@ def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule
         groups.append(freeze(spec, CorrelationGroupRule, name=name))
         diagnostics += found.diagnostics
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
+
+
+frozen_from(SessionSpec)(TradingSession)
+
+
+def declarations(
+    documents: Documents,
+    groups: Iterable[CorrelationGroupRule],
+    hedges: Mapping[str, HedgeLegs],
+    others: FaultyDocuments,
+) -> Declarations:
+    """The declarations of sound documents. `groups`: the correlation groups; `others`: the faulty documents."""
+    by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
+    found = {"CorrelationGroup": by_name, "HedgeGroup": hedges, "Session": sessions(documents)}
+    return Declarations(found, others)
+
+
+def sessions(documents: Documents) -> Mapping[str, TradingSession]:
+    """The sessions by name, without those of faulty documents."""
+    found = of_kind(documents, SessionDocument)
+    return {
+        document.metadata.name: freeze(document.spec, TradingSession, name=document.metadata.name)
+        for document, findings in found
+        if not findings.gaps.has_flaw(())
+    }
 
 
 def declared_rankings(documents: Documents) -> tuple[dict[str, RankingRule], list[Diagnostic]]:

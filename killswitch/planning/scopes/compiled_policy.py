@@ -14,7 +14,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.collector import Collector, Needs, reach
 from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
@@ -63,7 +63,8 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
     """Compile the graph for the ticks."""
     equity = graph.equity
     collectors = _collectors(graph)
-    keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
+    windows = (rule.window for rule in graph.rankings)
+    keep = max(longest_window(graph.signals), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
         graph=graph,
         machine=StageMachine.of(graph, lower(graph.conditions)),

@@ -30,40 +30,9 @@ def _entry(subject: Subject, names: str, wanted: str, nearest: str) -> Unsupport
 UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "signal",
-        "equity.loss_since_session pnl.session session_loss",
-        "the loss since the open of a session",
-        "`equity.loss_since` with `anchor: utc_day`, which counts from 00:00 UTC",
-    ),
-    _entry(
-        "signal",
-        "equity.loss_sum",
-        "the sum of the losses of several accounts, without their gains",
-        "`scope: {each: account}`, with a threshold that each account keeps for itself",
-    ),
-    _entry(
-        "signal",
-        "pnl.realised pnl.realized pnl.funding_paid realised realized funding funding_paid",
-        "realised P&L or funding alone",
-        "`equity.drawdown`, which has them with everything else",
-    ),
-    _entry(
-        "signal",
         "equity.var equity.cvar risk.var var cvar",
         "a value at risk of the book",
         "`equity.expected_move`, which is one standard deviation of it",
-    ),
-    _entry(
-        "signal",
-        "positions.worst_bleed position.bleed_rate position.stop",
-        "the worst loss of a single position as a trigger",
-        "a trigger on `equity.drawdown` with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`",
-    ),
-    _entry(
-        "signal",
-        "exposure.liquidation_buffer account.liquidation_distance",
-        "the distance of the account to liquidation",
-        "`exposure.margin_ratio` in triggers; of one position `position.liquidation_distance` in "
-        "`close.where` and `close.all_if`",
     ),
     _entry(
         "signal",
@@ -76,12 +45,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "market.atr market.range atr",
         "the average true range of a market, which needs bars",
         "`market.volatility`, from prices sampled on a grid of time",
-    ),
-    _entry(
-        "signal",
-        "venue.equity_share",
-        "the share of equity at a venue",
-        "`scope: {each: venue}` with `equity.value`",
     ),
     _entry(
         "scope",
@@ -148,7 +111,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "key",
         "take_profit profit_target trailing",
         "a limit on profit",
-        "none: there is no signal of profit; `equity.drawdown_from_peak` is the fall from the highest value",
+        "a trigger on `equity.profit`, or on `equity.given_back` and `equity.best_profit`",
     ),
     _entry(
         "key",
@@ -201,9 +164,10 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Calendar Session Schedule Silence MaintenanceWindow",
-        "sessions, holidays and silences",
-        "a `variant` of the policy, selected when the runner starts",
+        "Calendar Schedule Silence MaintenanceWindow",
+        "schedules and silences",
+        "a `Session`, from whose open `equity.loss_since` counts; a `variant` of the policy, selected when the runner "
+        "starts",
     ),
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from msgspec import Raw
@@ -14,26 +15,17 @@ from killswitch.signals.arguments import Value
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no views
     from decimal import Decimal
 
-    from killswitch.signals.history.rows import Correction
+    from killswitch.model.words import ChangeCause
+    from killswitch.pnl_explain.explanation import EquityTerms
+    from killswitch.pnl_explain.ledger import ScopeLedger
+    from killswitch.pnl_explain.pending_changes import UnexplainedChanges
+    from killswitch.signals.history.rows import Correction, UnitValueRow
     from killswitch.valuation.scope_view import ScopeView
-    from killswitch.valuation.unit_value import UnitValueTrack
 
 Needs = Sequence[Mapping[str, Value]]
 """The arguments, by key, of each signal in use that reads a collector."""
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
-
-
-class EquityRecord(Protocol):
-    """What a history has recorded of the equity of the last snapshot in which it was known."""
-
-    unknown: str | None
-    last_at: int | None
-    corrected_now: list[Correction]
-    track: UnitValueTrack
-
-    @property
-    def current_equity(self) -> Decimal | None: ...
 
 
 class Collector(ABC):
@@ -54,12 +46,6 @@ class Collector(ABC):
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add a snapshot. `before`: the snapshot observed last, in this run."""
 
-    def record(self, history: EquityRecord) -> None:  # noqa: B027 - most collectors need no unit values
-        """Add the unit value of the snapshot, after its equity was explained; not called while equity is unknown."""
-
-    def correct(self, correction: Correction) -> None:  # noqa: B027 - as above
-        """Apply a correction of earlier unit values."""
-
     @abstractmethod
     def restart(self, now: int, *, accept: bool) -> None:
         """A reset: windows begin at `now` and count as complete; with `accept` (by an operator) bases are renewed."""
@@ -73,6 +59,53 @@ class Collector(ABC):
         """Restore an encoded state, also of another version or with other arguments. MsgspecError if damaged."""
 
 
+class FollowedHistory(Protocol):
+    """What a collector that follows a scope's history reads of it."""
+
+    view: ScopeView | None
+    rows: deque[UnitValueRow]
+    members: frozenset[str]
+    transferred: Decimal
+
+    @property
+    def terms(self) -> EquityTerms: ...
+
+    @property
+    def ledger(self) -> ScopeLedger: ...
+
+    @property
+    def changes(self) -> UnexplainedChanges: ...
+
+
+class HistoryCollector(Collector):
+    """A collector that follows the scope's equity and unit value, as transfers and corrections leave them."""
+
+    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
+        """Nothing: it follows the history once that has observed the snapshot."""
+
+    @classmethod
+    def reach(cls, max_gap: int) -> int:
+        """How far back it reads the history's rows, microseconds."""
+        return 0
+
+    @abstractmethod
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Follow the history after a snapshot, whose unit value is that of its newest row.
+
+        `equity`: in the scope's currency; None if it is unknown, and there is no row. It follows once more, with a
+        lower equity and unit value, if a price of the snapshot was not corroborated.
+        """
+
+    def correct(self, correction: Correction) -> None:
+        """A change of equity was identified: unit values since then, and the money moved, are corrected."""
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> None:
+        """An operator has restated an unexplained change, see `History.restate`."""
+
+    def begin_series(self) -> None:
+        """Earlier unit values are comparable with no later one: everything was lost, or accounts have left."""
+
+
 C = TypeVar("C", bound=Collector)
 
 
@@ -81,6 +114,7 @@ class Collectors:
 
     def __init__(self, needs: Mapping[type[Collector], Needs], max_gap: int) -> None:
         self._by_class = {kind: kind(arguments, max_gap) for kind, arguments in needs.items()}
+        self._following = [each for each in self._by_class.values() if isinstance(each, HistoryCollector)]
 
     def of(self, kind: type[C]) -> C:
         """The collector of this class; KeyError if no signal in use declares it."""
@@ -95,17 +129,25 @@ class Collectors:
         for each in self._by_class.values():
             each.observe(view, before)
 
-    def record(self, history: EquityRecord) -> None:
-        """Add the unit value of the snapshot to each, and its corrections of earlier ones."""
-        for correction in history.corrected_now:
-            self.correct(correction)
-        for each in self._by_class.values():
-            each.record(history)
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Let those that follow the history do so."""
+        for each in self._following:
+            each.follow(history, equity)
 
     def correct(self, correction: Correction) -> None:
-        """Apply a correction of earlier unit values to each."""
-        for each in self._by_class.values():
+        """Correct the values that they keep."""
+        for each in self._following:
             each.correct(correction)
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> None:
+        """Restate a change in each history that they keep."""
+        for each in self._following:
+            each.restate(change, cause, now)
+
+    def begin_series(self) -> None:
+        """Drop the values that they keep."""
+        for each in self._following:
+            each.begin_series()
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""
@@ -121,6 +163,11 @@ class Collectors:
         for each in self._by_class.values():
             if (state := stored.get(each.name)) is not None:
                 each.restore(bytes(state))
+
+
+def reach(collectors: Iterable[type[Collector]], max_gap: int) -> int:
+    """How far back the collectors read the history's rows, microseconds."""
+    return max((each.reach(max_gap) for each in collectors if issubclass(each, HistoryCollector)), default=0)
 
 
 NO_COLLECTORS: Mapping[type[Collector], Needs] = {}

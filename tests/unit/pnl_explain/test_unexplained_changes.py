@@ -184,6 +184,15 @@ def test_an_account_that_joins_the_scope_brings_its_equity_as_a_flow() -> None:
     assert fall(past) == 0
 
 
+def test_a_history_that_keeps_no_window_is_corrected_too() -> None:
+    """As of a policy that only locks on the equity itself: the late row of a deposit raises nothing."""
+    past = History((), 0, TERMS)
+    for second, equity, rows in ((0, "100000", ()), (10, "150000", ()), (70, "150000", ())):
+        answer = account(equity, [], flows=rows)
+        past.observe(ScopeView(to_micros(after(seconds=second)), True, (answer,), {}, None))
+    assert [row.value for row in past.rows] == [100_000]
+
+
 def test_a_row_older_than_48_hours_does_not_count() -> None:
     """Ids may be forgotten after 48 hours because rows that old no longer count."""
     past = history()

@@ -102,3 +102,24 @@ def test_an_unwinding_conforms_to_the_schema(repository: Path) -> None:
         document = YAML(typ="safe", pure=True).load(text)
         document["spec"].update(broken)
         assert conforms(document, schema) == (not broken)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "is_valid"),
+    [
+        ({"signal": "equity.loss_since", "anchor": "utc_day"}, True),
+        ({"signal": "equity.loss_since", "anchor": "us-equities"}, True),
+        ({"signal": "equity.loss_since", "anchor": "us equities"}, False),
+        ({"signal": "equity.loss_since"}, False),
+        ({"signal": "positions.worst_loss", "against": "entry"}, True),
+        ({"signal": "positions.worst_loss", "against": "us-equities"}, False),
+    ],
+)
+def test_an_argument_that_names_a_document_takes_its_words_too(trigger: dict[str, str], is_valid: bool) -> None:
+    """The words are listed for completion; a `word` takes nothing else."""
+    schema = schema_of("Policy")
+    rule = {**schema["$defs"]["ThresholdTrigger"], "$defs": schema["$defs"]}
+    written = {**trigger, "at_least": "3%", "on_unknown": "hold"}
+    assert Draft202012Validator(rule).is_valid(written) is is_valid
+    anchors = [each["then"]["properties"].get("anchor") or {} for each in schema["$defs"]["ThresholdTrigger"]["allOf"]]
+    assert [each["anyOf"][0] for each in anchors if each] == [{"enum": ["utc_day"]}] * 2

@@ -15,7 +15,8 @@ from killswitch.graph.nodes import SignalRef
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.policy.loader import load
 from killswitch.signals import exposure_signals
-from killswitch.signals.catalogue import BY_NAME, CATALOGUE, catalogue
+from killswitch.signals.arguments import Argument, argument_text
+from killswitch.signals.catalogue import ARGUMENTS, BY_NAME, CATALOGUE, catalogue
 from killswitch.signals.declaration import (
     NO_LOOK_AHEAD,
     PARTS,
@@ -77,6 +78,31 @@ def test_a_signal_with_invalid_parts_cannot_be_imported(change: dict[str, Any], 
     """Empty words, a name that no policy could write, or of another level; an empty range; a foreign part."""
     with pytest.raises(TypeError, match=words):
         ScopeSignal(**parts_of(BY_NAME["exposure.gross"]) | change)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"kind": "word"}, "`words` belong to the kinds `word` and `reference`"),
+        ({"kind": "name", "words": ("utc_day",)}, "`words` belong to the kinds `word` and `reference`"),
+        ({"kind": "word", "words": ("a",), "document": "Session"}, "`document` belongs to the kind `reference`"),
+        ({"kind": "reference", "words": ("a",)}, "`document` belongs to the kind `reference`"),
+    ],
+)
+def test_an_argument_of_words_or_documents_that_it_does_not_take_cannot_be_imported(
+    parts: dict[str, Any], words: str
+) -> None:
+    """A name has no words; a reference may have words besides the names of documents."""
+    rest = {"key": "it", "meaning": "It.", "example": "a"}
+    with pytest.raises(TypeError, match=words):
+        Argument(**rest, **parts)
+    assert Argument(**rest, kind="reference", document="Session", words=("utc_day",)).words == ("utc_day",)
+
+
+def test_the_range_of_money_is_written_as_its_key_takes_it() -> None:
+    """No power of ten, which no policy writes."""
+    capital = ARGUMENTS["capital"][0]
+    assert argument_text(capital).endswith("At least 0.00000001. Such as 10000 USDT.")
 
 
 def test_no_two_signals_have_one_name() -> None:

@@ -1,0 +1,190 @@
+"""Exposure signals of the whole book: imbalance, concentration, groups, distance to liquidation; equity by venue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.signals.arguments import SymbolGroup, Value
+from tests.worlds import START, account, after, flow, position
+from tests.worlds.signals import held, made, readings, values_of
+
+INF = math.inf
+UNKNOWN = (-INF, INF)
+MAJORS = SymbolGroup("majors", ("S0", "S1"))
+PRICELESS = position("X", "long", "0")
+
+
+@pytest.mark.parametrize(
+    ("signal", "arguments", "positions", "expected"),
+    [
+        ("exposure.imbalance", (), [], 0),
+        ("exposure.imbalance", (), [position("A", "short", notional="7"), position("B", "short", notional="1")], -1),
+        ("exposure.imbalance", (), held("60", "30", "10"), 0.4),
+        ("exposure.imbalance", (), held("50", "50"), 0),
+        ("exposure.herfindahl", (), [], 0),
+        ("exposure.herfindahl", (), held("50", "30", "20"), 0.38),
+        ("exposure.herfindahl", (), held("5"), 1),
+        ("exposure.herfindahl", (), held("25", "25", "25", "25"), 0.25),
+        ("exposure.group_share", (MAJORS,), [], 0),
+        ("exposure.group_share", (MAJORS,), held("60", "30", "10"), 0.9),
+        ("exposure.group_share", (SymbolGroup("none", ("Z",)),), held("60", "30"), 0),
+        ("exposure.group_net", (MAJORS,), held("60", "30", "10"), 30),
+        ("exposure.group_net", (MAJORS,), [], 0),
+        ("exposure.group_net", (SymbolGroup("none", ("Z",)),), held("60", "30"), 0),
+        ("exposure.group_net", (MAJORS,), [*held("60", "30"), PRICELESS], 30),  # it is of no member
+    ],
+)
+def test_imbalance_concentration_and_groups(
+    signal: str, arguments: Sequence[Value], positions: Sequence[Position], expected: float
+) -> None:
+    """A share of nothing is 0; only shorts are −1; one position is all of the book."""
+    assert values_of(signal, positions, arguments=arguments) == (pytest.approx(expected), pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("signal", "arguments"),
+    [
+        ("exposure.imbalance", ()),
+        ("exposure.herfindahl", ()),
+        ("exposure.group_share", (MAJORS,)),
+        ("exposure.group_net", (SymbolGroup("it", ("X",)),)),
+    ],
+)
+@pytest.mark.parametrize("positions", [None, [*held("60", "30"), PRICELESS]], ids=["positions", "price"])
+def test_they_are_unknown_without_positions_or_a_price(
+    signal: str, arguments: Sequence[Value], positions: Sequence[Position] | None
+) -> None:
+    """A price of any position for a share of all, of a member for the net of a group."""
+    assert values_of(signal, positions, arguments=arguments) == UNKNOWN
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=12))
+def test_the_index_is_the_sum_of_squared_shares(notionals: list[int]) -> None:
+    """Herfindahl (1950), in exact fractions; at most the largest share, and at least its square."""
+    gross = sum(notionals)
+    index = sum(Decimal(each) ** 2 for each in notionals) / Decimal(gross) ** 2
+    (found, same) = values_of("exposure.herfindahl", held(*map(str, notionals)))
+    assert found == same == pytest.approx(float(index), abs=1e-9)
+    largest = max(notionals) / gross
+    assert largest**2 - 1e-9 <= found <= largest + 1e-9
+
+
+# Liquidation
+
+
+def marked(side: str, mark: str, liquidation: str | None, notional: str = "100") -> Position:
+    prices = {} if liquidation is None else {"liquidation_price": liquidation}
+    return position(f"{side}{mark}{liquidation}", side, mark_price=mark, notional=notional, **prices)
+
+
+@pytest.mark.parametrize(
+    ("pick", "positions", "expected"),
+    [
+        ("worst", [], (1, 1)),
+        ("weighted", [], (1, 1)),
+        ("worst", [marked("long", "100", "80")], (0.2, 0.2)),
+        ("worst", [marked("short", "100", "130")], (0.3, 0.3)),
+        ("worst", [marked("long", "100", "0")], (1, 1)),  # a venue's 0: it cannot be liquidated
+        ("worst", [marked("short", "100", "250")], (1, 1)),
+        ("worst", [marked("long", "100", "105")], (0, 0)),
+        ("worst", [marked("long", "100", "80"), marked("short", "100", "110")], (0.1, 0.1)),
+        ("weighted", [marked("long", "100", "80", "300"), marked("short", "100", "110")], (0.175, 0.175)),
+        ("worst", [marked("long", "100", "80"), marked("long", "100", None)], (0, 0.2)),
+        ("worst", [marked("long", "100", None)], (0, 1)),
+        ("weighted", [marked("long", "100", "80"), marked("long", "100", None)], UNKNOWN),
+        ("worst", None, UNKNOWN),
+        ("weighted", None, UNKNOWN),
+    ],
+)
+def test_the_distance_to_liquidation(
+    pick: str, positions: Sequence[Position] | None, expected: tuple[float, float]
+) -> None:
+    """An empty book is 1 and never 0; without a liquidation price the worst is at most that of the others."""
+    assert values_of("exposure.liquidation_distance", positions, arguments=(pick,)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("equity", "maintenance", "positions", "expected"),
+    [
+        ("1000", "200", held("3000", "1000"), 0.2),
+        ("1000", None, [], 1),
+        ("1000", "200", [], 1),
+        ("200", "200", held("4000"), 0),
+        ("100", "200", held("4000"), -0.025),
+        ("-100", "0", held("4000"), -0.025),
+        ("5000", "0", held("1000"), 5),
+        ("1000", None, held("4000"), None),
+        (None, "200", held("4000"), None),
+        ("1000", "200", None, None),
+        ("1000", "200", [PRICELESS], None),
+    ],
+)
+def test_the_adverse_move_that_is_left(
+    equity: str | None, maintenance: str | None, positions: Sequence[Position] | None, expected: float | None
+) -> None:
+    """Of 1,000 less 200 of maintenance, 4,000 gross may move by 20%; at the maintenance margin nothing is left."""
+    more = {} if maintenance is None else {"maintenance_margin": maintenance}
+    answer = account(equity, positions, **more)
+    found = readings("exposure.liquidation_buffer", (), [(START, (answer,))])
+    assert found == [UNKNOWN if expected is None else (pytest.approx(expected), pytest.approx(expected))]
+
+
+# Venues
+
+
+def at_venues(**equities: str | None) -> tuple[AccountSnapshot, ...]:
+    """An account at each venue; None: it is down."""
+    return tuple(
+        account(equity, [] if equity else None, name=f"at-{venue}", venue=venue, quality="ok" if equity else "down")
+        for venue, equity in equities.items()
+    )
+
+
+def shares(venue: str, *observed: tuple[AccountSnapshot, ...]) -> list[tuple[float, float]]:
+    answers = [(after(minutes=place), each) for place, each in enumerate(observed)]
+    return readings("venue.equity_share", (venue,), answers)
+
+
+def test_the_share_of_equity_at_each_venue() -> None:
+    """60, 50 and −10 of 100; a venue without an account of the scope is a mistake, and unknown."""
+    observed = at_venues(a="60", b="50", c="-10")
+    found = {venue: shares(venue, observed)[0][0] for venue in "abcd"}
+    assert found == {"a": 0.6, "b": 0.5, "c": -0.1, "d": -INF}
+
+
+@pytest.mark.parametrize("observed", [at_venues(a="10", b="-10"), at_venues(a="10", b="-20"), at_venues(a=None)])
+def test_the_share_of_nothing_or_of_debt_is_unknown(observed: tuple[AccountSnapshot, ...]) -> None:
+    """And that of an account that is down."""
+    assert shares("a", observed) == [UNKNOWN]
+
+
+def test_a_venue_that_is_down_has_its_last_equity_where_it_held_nothing() -> None:
+    """60 of 100; the other one gains 20 by its prices."""
+    others = [made(equity, "40", name="at-b", venue="b") for equity in ("40", "60")]
+    observed = (*at_venues(a="60"), others[0]), (*at_venues(a=None), others[1])
+    assert shares("a", *observed) == [(0.6, 0.6), (0.5, 0.5)]
+    assert shares("b", *observed) == [(0.4, 0.4), (0.5, 0.5)]
+
+
+def test_a_venue_that_is_down_is_bounded_by_what_it_held() -> None:
+    """It held a long of 1,000 of equity 1,000; nobody else shows its price: between nothing and everything."""
+    up = account("1000", [], name="b", venue="b")
+    holding = account("1000", [position("BTC/USDT:USDT", "long", "0", notional="1000")], name="a", venue="a")
+    down = account(None, None, name="a", venue="a", quality="down", reason="timeout")
+    assert shares("a", (holding, up), (down, up)) == [(0.5, 0.5), (0, 1)]
+    assert shares("b", (holding, up), (down, up)) == [(0.5, 0.5), (0, 1)]
+
+
+def test_a_transfer_in_transit_is_at_neither_venue() -> None:
+    """The false alarm of its row: 50 have left `a`, and not arrived at `b` yet."""
+    sent = account("10", [], name="at-a", venue="a", flows=[flow("t", after(minutes=1), "-50", "transfer")])
+    found = shares("a", at_venues(a="60", b="40"), (sent, *at_venues(b="40")))
+    assert found == [(0.6, 0.6), (0.2, 0.2)]
