@@ -193,7 +193,7 @@ class Runner:
                 self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
             self._alerts, self._has_ticked = alerts, True
             self.workers.give_up(ended)
-            await self._act(snapshot, acting)
+            await self._act(_without_events(snapshot, outcome.refused), acting)
             if acting:
                 # The first orders leave before observers are notified.
                 await self.workers.advance(self.pace.head_start)
@@ -386,3 +386,8 @@ class Runner:
         notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))
         startup, self._startup_notices = self._startup_notices, ()
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in startup) + notices, alerts
+
+
+def _without_events(snapshot: Snapshot, ids: frozenset[str]) -> Snapshot:
+    """The snapshot without the events of these ids, whose commands were refused."""
+    return snapshot if not ids else replace(snapshot, events=tuple(it for it in snapshot.events if it.id not in ids))
