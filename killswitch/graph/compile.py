@@ -14,7 +14,6 @@ from hashlib import sha256
 from killswitch.graph.actions.kind import Surroundings
 from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.checks import check, check_idle
-from killswitch.graph.expressions.arguments import Declarations
 from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import (
     Action,
@@ -28,6 +27,7 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
+from killswitch.graph.resolution.declarations import declarations
 from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
@@ -53,7 +53,6 @@ from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Confirm, Quantity
 from killswitch.policy.yaml.source_map import Path
-from killswitch.signals.arguments import SymbolGroup
 
 
 def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
@@ -163,8 +162,7 @@ def _compiled(
     rankings, diagnostics = declared_rankings((*documents, *faulty))
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
-    by_name = {each.name: SymbolGroup(each.name, each.symbols) for each in groups}
-    declared = Declarations({"CorrelationGroup": by_name}, others)
+    declared = declarations((*documents, *faulty), groups, others)
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)

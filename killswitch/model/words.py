@@ -16,6 +16,7 @@ Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
 PolicyMode = Literal["enforce", "observe"]
 CancelWhy = Literal["entry", "all"]
 Market = Literal["swap", "future", "spot", "margin", "equity"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Cause = Literal["market", "system-failure", "exchange-breach", "regulatory", "counterparty", "drill", "operator"]
 """The reason of a manual close. market: prices move away. system-failure: our own systems fail. exchange-breach: the
 venue is hacked or insolvent. regulatory: an authority or compliance requires it. counterparty: a bank, a broker or a

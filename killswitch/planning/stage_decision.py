@@ -27,6 +27,7 @@ from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import SelectedTarget, fallback
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
+from killswitch.signals.history.bleed_rates import bleed_rates
 from killswitch.signals.history.windows import pnl_change
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
@@ -129,7 +130,7 @@ def known_book(
     partial = needs_the_book(stage) and (not every or len(trusted.accounts) < len(every))
     window, _ = attribution_window(evaluator, stage)
     change = pnl_change(evaluator.history, window or _ranking_window(evaluator.compiled.graph, stage))
-    book = candidates(trusted, None if isinstance(change, str) else change)
+    book = candidates(trusted, None if isinstance(change, str) else change, bleed_rates(evaluator.history))
     return KnownBook(evaluator, trusted, book, source, policies, partial)
 
 

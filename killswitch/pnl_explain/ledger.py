@@ -140,6 +140,10 @@ class ScopeLedger:
                     total += view.converted(amount, account)
         return total
 
+    def converted(self, account: AccountSnapshot, amount: Decimal, currency: str) -> Decimal | None:
+        """An amount of any currency in the account's; None if its price is unknown."""
+        return self._prices.amount(account, amount, currency)
+
     def fills_of(self, account: str) -> list[FillRow]:
         """The account's new fills; each is returned once."""
         found = [row for row in self.fills if row.account == account]

@@ -183,7 +183,7 @@ class UnavailableAccounts:
         """Forget all moves, when every account is available."""
         self._moves.clear()
 
-    def equity_range(
+    def equity_ranges(
         self,
         readable: Mapping[str, AccountSnapshot],
         last: Mapping[str, AccountSnapshot],
@@ -191,15 +191,15 @@ class UnavailableAccounts:
         rules: Instruments,
         unsettled: Mapping[str, UnsettledChanges],
         rates: Mapping[str, Decimal] | None = None,
-    ) -> MoneyRange:
-        """The range of the members' total equity, in the currency that `rates` convert to, or in their own.
+    ) -> dict[str, MoneyRange]:
+        """The range of each member's equity, in the currency that `rates` convert to, or in its own.
 
         `readable`: the available accounts, including those outside the scope, whose prices count. `last`: the last
         usable snapshot of each account. A move still counts after the price returns, since a holding may have been
         closed at it.
         """
         prices = PriceMoves.between(last.values(), readable.values())
-        total = NOTHING
+        ranges: dict[str, MoneyRange] = {}
         for name in members:
             account, found = readable.get(name), ANYTHING
             if account is not None and account.equity is not None:
@@ -209,8 +209,8 @@ class UnavailableAccounts:
                 held = risk_holdings(last[name], rules)
                 found = unavailable_equity_range(last[name], held, self._moved(name, last[name], held or (), prices))
             rate = ONE if rates is None else rates.get(name)
-            total += ANYTHING if rate is None else found.times(rate)
-        return total
+            ranges[name] = ANYTHING if rate is None else found.times(rate)
+        return ranges
 
     def _moved(
         self, name: str, last: AccountSnapshot, held: Iterable[RiskHolding], prices: PriceMoves
@@ -223,6 +223,11 @@ class UnavailableAccounts:
             found[symbol] = None if move is None or so_far is None else move | so_far
         self._moves[name] = found
         return found
+
+
+def total_of(ranges: Mapping[str, MoneyRange]) -> MoneyRange:
+    """The range of the sum."""
+    return sum(ranges.values(), NOTHING)
 
 
 # Falls of a range

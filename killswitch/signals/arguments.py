@@ -38,9 +38,9 @@ class Argument(Struct, frozen=True, kw_only=True):
     """One argument of a signal.
 
     `key`: its key in a threshold trigger. `kind`: `word` is one of `words`, `name` any name without spaces, `reference`
-    the name of a document of the kind `document`. `example`: as written in a threshold trigger. `range`: least and
-    greatest number, both included, microseconds of a duration; None for texts. `looks_back`: a duration over which the
-    scope's history is kept.
+    the name of a document of the kind `document`, or one of `words` if there are any. `example`: as written in a
+    threshold trigger. `range`: least and greatest number, both included, microseconds of a duration; None for texts.
+    `looks_back`: a duration over which the scope's history is kept.
     """
 
     key: str
@@ -53,8 +53,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     looks_back: bool = False
 
     def __post_init__(self) -> None:
-        if (self.kind == "word") != bool(self.words):
-            raise TypeError(f"the argument {self.key}: `words` belong to the kind `word`, and to no other")
+        if (self.kind == "word" and not self.words) or (self.words and self.kind not in ("word", "reference")):
+            raise TypeError(f"the argument {self.key}: `words` belong to the kinds `word` and `reference`")
         if (self.kind == "reference") != (self.document is not None):
             raise TypeError(f"the argument {self.key}: `document` belongs to the kind `reference`, and to no other")
 
@@ -94,8 +94,21 @@ def in_key(argument: Argument, value: Value) -> str:
             return span(value)
         case Declared():
             return value.name
+        case Decimal():
+            return f"{value:f}"
         case _:
             return f"{value}"
+
+
+def end_text(argument: Argument, end: float) -> str:
+    """An end of the range of an argument as its key takes it."""
+    match argument.kind:
+        case "duration":
+            return span(int(end))
+        case "money":
+            return f"{Decimal(str(end)):f}"
+        case _:
+            return f"{end:g}"
 
 
 def call_text(name: str, arguments: tuple[Argument, ...], values: tuple[Value, ...]) -> str:
@@ -115,11 +128,10 @@ def example_text(name: str, arguments: tuple[Argument, ...]) -> str:
 def argument_text(argument: Argument) -> str:
     """An argument with its meaning, its words or its range, and an example."""
     text = f"{argument.key}: {argument.meaning}"
-    if argument.words:
+    if argument.kind == "word":
         return f"{text} One of {', '.join(argument.words)}."
     if argument.range is not None:
-        kind: type[int] | type[float] = int if argument.kind == "duration" else float
-        least, most = (None if isinf(end) else in_key(argument, kind(end)) for end in argument.range)
+        least, most = (None if isinf(end) else end_text(argument, end) for end in argument.range)
         limits = [least and f"at least {least}", most and f"at most {most}"]
         text = " ".join([text, *(f"{each.capitalize()}." for each in limits if each)])
     return f"{text} Such as {argument.example}."

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from killswitch.signals import attribution_signals, equity_signals, exposure_signals, position_signals, venue_signals
+from killswitch.signals import (
+    attribution_signals,
+    equity_signals,
+    exposure_signals,
+    loss_signals,
+    position_signals,
+    venue_signals,
+    worst_position_signals,
+)
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import SignalSpec
 
@@ -26,6 +34,8 @@ def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
 
 CATALOGUE: tuple[SignalSpec, ...] = catalogue(
     equity_signals.SIGNALS,
+    loss_signals.SIGNALS,
+    worst_position_signals.SIGNALS,
     attribution_signals.SIGNALS,
     exposure_signals.SIGNALS,
     venue_signals.SIGNALS,

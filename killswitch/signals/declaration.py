@@ -152,6 +152,10 @@ class PositionMeasures(Protocol):
     @property
     def margin_loss(self) -> float | None: ...
 
+    @property
+    def bleed_rate(self) -> float | None:
+        """Its loss per hour; None also if no signal in use reads it."""
+
 
 class RankedPosition(Protocol):
     """A position in the order of closing; a larger `score` is worse."""
@@ -296,6 +300,5 @@ class PositionSignal(SignalSpec, frozen=True, kw_only=True):
     counts_unexplained: bool = False
     keeps_highest: bool = False
     reads_pnl: bool = False
-    collects: tuple[CollectorClass, ...] = ()
 
     reader: Callable[[RankedPosition], float | None] = _REQUIRED

@@ -105,6 +105,15 @@ def _members(columns: PositionColumns, group: SymbolGroup) -> list[bool]:
     return [symbol in group.symbols for symbol in columns.symbols]
 
 
+def _liquidation_buffer(view: ScopeView) -> Interval:
+    gross, maintenance = _gross(view), _maintenance(view)
+    if gross == 0:
+        return 1.0, 1.0
+    if gross is None or maintenance is None or view.equity is None:
+        return UNKNOWN
+    return known((view.equity - maintenance) / gross)
+
+
 def _maintenance(view: ScopeView) -> Decimal | None:
     return None if view.unknown is not None else view.maintenance()
 
@@ -227,6 +236,17 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="positions are unknown; for `weighted` also if a price or a liquidation price is missing",
         range=FRACTION,
         reader=lambda _, view, pick: _liquidation_distance(view, pick),
+    ),
+    _condition(
+        name="exposure.liquidation_buffer",
+        unit="fraction",
+        meaning=(
+            "Equity less maintenance margin ÷ gross notional: the adverse move of everything at once that is left "
+            "until a liquidation; 0 or less at it, 1 for an empty book. With cross margin it is the signal to use."
+        ),
+        unknown="positions, maintenance margin or equity are unknown, or a price is missing",
+        range=UNBOUNDED,
+        reader=lambda _, view: _liquidation_buffer(view),
     ),
     _condition(
         name="exposure.margin_ratio",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from killswitch.signals.arguments import WINDOW
 from killswitch.signals.declaration import FRACTION, NOT_NEGATIVE, UNBOUNDED, PositionSignal, SignalSpec
+from killswitch.signals.history.bleed_rates import BleedRates
 
 if TYPE_CHECKING:
     from killswitch.signals.declaration import RankedPosition
@@ -20,7 +21,7 @@ def _loss(ranked: RankedPosition) -> float | None:
     return None if pnl is None else max(0.0, -pnl)
 
 
-_current = partial(PositionSignal, arguments=(), partly_known="never")
+_current = partial(PositionSignal, arguments=(), partly_known="never", collects=())
 """A number of a position without a window."""
 
 SIGNALS: tuple[SignalSpec, ...] = (
@@ -36,6 +37,23 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="the position's P&L is unknown at either end, or the window is not complete",
         range=UNBOUNDED,
         reader=lambda ranked: ranked.candidate.pnl_delta,
+        collects=(),
+    ),
+    PositionSignal(
+        name="position.bleed_rate",
+        unit="money per hour",
+        arguments=(),
+        measures="loss",
+        meaning=(
+            "How fast the position loses, realised and unrealised: the mean of its loss per hour over 15, 60 and 240 "
+            "minutes, each since the position was opened if that is later, and over at least a quarter of the window; "
+            "negative for a gain."
+        ),
+        partly_known="never",
+        unknown="its P&L is unknown now or when a window began, unless it was opened since",
+        range=UNBOUNDED,
+        reader=lambda ranked: ranked.candidate.bleed_rate,
+        collects=(BleedRates,),
     ),
     _current(
         name="position.loss",

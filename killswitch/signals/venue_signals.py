@@ -5,11 +5,14 @@ The paper venue of a backtest answers in the same way at every bar, so these sig
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
+from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import (
     NO_AXIOMS,
+    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     UNBOUNDED,
     UNCHANGED,
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.scope_view import ScopeView
+
+ZERO = Decimal(0)
 
 
 def _health_sum(view: ScopeView, *counts: str) -> int | None:
@@ -56,6 +61,44 @@ def _withdrawals_suspended(view: ScopeView) -> bool | None:
         return True
     return None if not stated or None in stated else False
 
+
+def _equity_share(history: History, view: ScopeView, venue: str) -> Interval:
+    """The venue's equity ÷ that of the scope: v ÷ (v + o), which is monotone in v and in o, the others' equity."""
+    own = {account.account for account in view.accounts if account.venue == venue}
+    if not own:
+        return UNKNOWN
+    if view.unknown is None and view.equity is not None:
+        amounts = (
+            view.converted_or_unknown(each.equity or ZERO, each) for each in view.accounts if each.account in own
+        )
+        known_amounts = [amount for amount in amounts if amount is not None]
+        return known(sum(known_amounts, ZERO) / view.equity) if view.equity > ZERO else UNKNOWN
+    ranges = history.equity_ranges
+    if ranges is None:
+        return UNKNOWN
+    ends: dict[bool, tuple[Decimal, Decimal]] = {}
+    for is_own in (True, False):
+        parts = [each for name, each in ranges.items() if (name in own) == is_own]
+        ends[is_own] = sum((each.low for each in parts), ZERO), sum((each.high for each in parts), ZERO)
+    if ends[True][0] + ends[False][0] <= ZERO:
+        return UNKNOWN
+    shares = [_part(one, other) for one in ends[True] for other in ends[False]]
+    return min(shares), max(shares)
+
+
+def _part(one: Decimal, other: Decimal) -> float:
+    """one ÷ (one + other), whose sum is above zero; the limit if one of them is infinite."""
+    if one.is_finite():
+        return float(one / (one + other)) if other.is_finite() else 0.0
+    return 1.0 if other.is_finite() else 0.5  # both are unbounded: any share between those of the other ends
+
+
+VENUE = Argument(
+    key="venue",
+    kind="name",
+    meaning="The name of a venue, as in the Accounts.",
+    example="binance",
+)
 
 _condition = partial(
     ScopeSignal,
@@ -122,6 +165,21 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="an account does not state it",
         collects=(),
         reader=lambda _, view: _withdrawals_suspended(view),
+    ),
+    _condition(
+        name="venue.equity_share",
+        arguments=(VENUE,),
+        unit="fraction",
+        meaning=(
+            "Equity at the venue ÷ equity of the scope; negative for a debt there. A transfer in transit is in neither."
+        ),
+        partly_known=(
+            "an account is unavailable: its equity is bounded by its last positions and by price moves at other venues"
+        ),
+        unknown="no account of the scope is at the venue; the scope's equity is not above zero, or may not be",
+        range=UNBOUNDED,
+        reader=_equity_share,
+        look_ahead=NO_LOOK_AHEAD,
     ),
     _condition(
         name="venue.consecutive_failures",

@@ -120,6 +120,12 @@ class AccountFacts:
         return None if self.account.positions is None else self.held.unrealised
 
     @computed_once
+    def open_profit(self) -> Decimal | None:
+        """The unrealised profit of the answer that has the equity, else that of the positions; None if unknown."""
+        reported = self.account.unrealized
+        return reported if reported is not None and sane(reported) else self.unrealised
+
+    @computed_once
     def unrealised_unknown(self) -> str | None:
         """The reason why `unrealised` is None, or None."""
         if self.unrealised is not None:

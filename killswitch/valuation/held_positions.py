@@ -7,9 +7,10 @@ object serves later snapshots for as long as they report the same positions and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from killswitch.valuation.position_measures import (
     ZERO,
     Instruments,
     PnlKey,
+    entry_value,
     liquidation_distance,
     merge_rows,
     notional,
@@ -216,23 +218,28 @@ class HeldPositions:
 
     def _values(self, column: str) -> Sequence[Decimal | int | None]:
         match column:
-            case "sign":
-                return [*map(sign, self.merged)]
-            case "contracts":
-                return [position.contracts for position in self.merged]
             case "notional":
                 return self.notionals
             case "unrealised":
                 if self.sizes.are_plain and self.pnl is not None:
                     return [*self.pnl.values()]
                 return [unrealized(it, self.account, self._instrument(it)) for it in self.merged]
-            case "liquidation_distance":
-                return [*map(liquidation_distance, self.merged)]
+            case "entry_value":
+                return [entry_value(it, self.account, self._instrument(it)) for it in self.merged]
             case _:
-                raise LookupError(f"there is no column {column}")
+                return [*map(_MEASURES[column], self.merged)]
 
     def _instrument(self, position: Position) -> Instrument | None:
         return self.rules.get((self.name, position.symbol))
+
+
+_MEASURES: Mapping[str, Callable[[Position], Decimal | int | None]] = {
+    "sign": sign,
+    "contracts": attrgetter("contracts"),
+    "margin": attrgetter("margin"),
+    "liquidation_distance": liquidation_distance,
+}
+"""Columns that depend on the position alone."""
 
 
 def _float_column(values: Sequence[Decimal | int | None]) -> Floats:

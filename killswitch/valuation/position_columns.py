@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from killswitch.valuation.held_positions import Floats
 
 ONE = Decimal(1)
-_MONEY = frozenset({"notional", "unrealised"})
+_MONEY = frozenset({"notional", "unrealised", "entry_value", "margin"})
 
 
 class PositionColumns:
@@ -67,6 +67,16 @@ class PositionColumns:
     def unrealised(self) -> Floats:
         """Unrealised P&L."""
         return self._column("unrealised")
+
+    @computed_once
+    def entry_value(self) -> Floats:
+        """Absolute notionals at the entry prices."""
+        return self._column("entry_value")
+
+    @computed_once
+    def margin(self) -> Floats:
+        """The margin of each position, as the venue reports it."""
+        return self._column("margin")
 
     @computed_once
     def liquidation_distance(self) -> Floats:

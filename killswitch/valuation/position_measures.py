@@ -94,6 +94,15 @@ def notional(position: Position, account: AccountSnapshot, rules: Instrument | N
     return face / position.mark_price if is_inverse(position.symbol, rules) else face * position.mark_price
 
 
+def entry_value(position: Position, account: AccountSnapshot, rules: Instrument | None) -> Decimal | None:
+    """The absolute notional at the entry price, in the account's currency; None if it or the contract is unknown."""
+    value = contract_value(account, position.symbol, rules)
+    if value is None or position.entry_price is None or position.entry_price <= ZERO:
+        return None
+    face = position.contracts * value
+    return face / position.entry_price if is_inverse(position.symbol, rules) else face * position.entry_price
+
+
 def move_value(
     position: Position,
     account: AccountSnapshot,

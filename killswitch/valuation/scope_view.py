@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -169,13 +169,20 @@ class ScopeView:
 
     def maintenance(self) -> Decimal | None:
         """The maintenance margin of all accounts; None if one is unknown."""
+        return self._sum(facts.maintenance for facts in self.facts)
+
+    def open_profit(self) -> Decimal | None:
+        """The unrealised profit of all accounts; None if one is unknown."""
+        return self._sum(facts.open_profit for facts in self.facts)
+
+    def _sum(self, amounts: Iterable[Decimal | None]) -> Decimal | None:
+        """The sum of an amount of each account, in its currency; None if one is unknown."""
         total = ZERO
-        for facts in self.facts:
-            own = facts.maintenance
-            margin = None if own is None else self.converted_or_unknown(own, facts.account)
-            if margin is None:
+        for own, facts in zip(amounts, self.facts, strict=True):
+            amount = None if own is None else self.converted_or_unknown(own, facts.account)
+            if amount is None:
                 return None
-            total += margin
+            total += amount
         return total
 
     def available(self) -> ScopeView:

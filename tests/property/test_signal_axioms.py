@@ -34,6 +34,8 @@ def larger(argument: Argument) -> Value:
         return WINDOW + WINDOW // 2
     if isinstance(small, str):
         raise TypeError(f"{argument.key} is a {argument.kind}, which has no order")
+    if argument.kind == "money":
+        return small * 2
     most = argument.range[1] if argument.range is not None else 2.0
     return small + (type(small)(min(most, 10.0)) - small) / 2
 

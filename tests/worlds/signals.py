@@ -32,6 +32,8 @@ def some_value(argument: Argument) -> Value:
             return argument.words[0]
         case "name":
             return "A"
+        case "reference" if argument.words:
+            return argument.words[0]
         case "reference":
             return SymbolGroup("majors", ("A", "B"))
         case _:

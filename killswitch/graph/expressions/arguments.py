@@ -16,7 +16,7 @@ from killswitch.policy.schema.scalars import Quantity, duration, venue_name
 from killswitch.policy.schema.trigger import SignalOf, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
-from killswitch.signals.arguments import Argument, Declared, Value, example_text, in_key
+from killswitch.signals.arguments import Argument, Declared, Value, end_text, example_text, in_key
 from killswitch.signals.declaration import SignalSpec
 
 Written = int | float | str | Decimal
@@ -37,7 +37,7 @@ class Declarations(Struct, frozen=True):
             return known[name]
         if self.others.can_have(kind, name):
             return Declared(name)  # that document has a mistake of its own, which is reported there
-        return Problem("KS3038", *unknown_name(kind, name, known))
+        return Problem("KS3038", *unknown_name(kind, name, [*argument.words, *known]))
 
 
 NO_DECLARATIONS = Declarations()
@@ -159,18 +159,19 @@ def _resolved(argument: Argument, written: Written | None, declared: Declaration
         return Problem("KS3037", f"this is no value of `{argument.key}`", f"write it as {argument.example}")
     if mistake := _mistake(argument, written):
         return Problem("KS3037", *mistake)
-    return declared.resolve(argument, written) if argument.document and isinstance(written, str) else written
+    if argument.document is None or not isinstance(written, str) or written in argument.words:
+        return written
+    return declared.resolve(argument, written)
 
 
 def _mistake(argument: Argument, value: Written) -> tuple[str, str] | None:
     """Message and fix for a value that is not one of the argument's words, or out of its range."""
-    if argument.words and value not in argument.words:
+    if argument.kind == "word" and value not in argument.words:
         return unknown_name(argument.key, str(value), argument.words)
     if argument.range is not None and not isinstance(value, str):
         least, most = argument.range
         if not least <= value <= most:
-            kind: type[int] | type[float] = int if argument.kind == "duration" else float
-            bounds = [in_key(argument, kind(end)) for end in argument.range if isfinite(end)]
+            bounds = [end_text(argument, end) for end in argument.range if isfinite(end)]
             words = f"from {bounds[0]} to {bounds[1]}" if len(bounds) == 2 else f"at least {bounds[0]}"
             return f"`{in_key(argument, value)}` is out of the range of `{argument.key}`", f"write a value {words}"
     return None
@@ -183,6 +184,7 @@ def _kind_words(argument: Argument) -> str:
         case "word":
             return f"a {argument.key} is one of {', '.join(argument.words)}, in quotes"
         case "name" | "reference":
-            return f"a {argument.key} is a name in quotes"
+            article = "an" if argument.key[0] in "aeiou" else "a"
+            return f"{article} {argument.key} is a name in quotes"
         case _:
             return f"a {argument.key} is a number"

@@ -29,6 +29,7 @@ from killswitch.policy.schema.scalars import Quantity, QuantityUnit
 from killswitch.policy.schema.trigger import COMPARISONS, Adaptive, ExpressionTrigger, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
+from killswitch.signals.arguments import Argument
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import BoolSignal, Level, SignalSpec, TextSignal, Unit
 
@@ -145,22 +146,20 @@ def threshold(
         found.error("KS3007", (*path, "is"), f"`{spec.name}` is a {spec.unit}, and not true or false", fix, key=True)
         return None
     limit: Quantity | Adaptive = getattr(written, key)
+    fits = [_argument_fits(each, written, path, policy, found) for each in spec.arguments]
     scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
     reference = SignalRef(spec.name, values)
     if isinstance(limit, Adaptive):
-        bounds = (limit.floor, limit.initial, limit.cap)
         names = ("floor", "initial", "cap")
-        if not all(
-            _unit_fits(spec, each, (*path, key, name), policy, found) for each, name in zip(bounds, names, strict=True)
-        ):
+        fits += [_unit_fits(spec, getattr(limit, name), (*path, key, name), policy, found) for name in names]
+        if not all(fits):
             return None
         index = columns.of(reference)
-        rule = adaptive_rule(
-            limit, [float(each.value * scale) for each in bounds], reference, (*path, key), columns, found
-        )
+        bounds = [float(getattr(limit, name).value * scale) for name in names]
+        rule = adaptive_rule(limit, bounds, reference, (*path, key), columns, found)
         written_as = f"adaptive, {limit.floor.written} to {limit.cap.written}"
         return None if rule is None else Threshold(index, OPERATORS[key], rule.initial, written_as, rule)
-    if not _unit_fits(spec, limit, (*path, key), policy, found):
+    if not _unit_fits(spec, limit, (*path, key), policy, found) or not all(fits):
         return None
     return Threshold(columns.of(reference), OPERATORS[key], float(limit.value * scale), limit.written)
 
@@ -253,18 +252,30 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: AnyPoli
     return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
 
 
-def _currency_fits(quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings) -> bool:
+def _argument_fits(
+    argument: Argument, written: ThresholdTrigger, path: Path, policy: AnyPolicy, found: Findings
+) -> bool:
+    """Whether an amount of money that a signal takes is in the scope's currency; reports an error if not."""
+    if argument.kind != "money":
+        return True
+    key = argument.key
+    return _currency_fits(getattr(written, key), (*path, key), policy, found, f"`{key}`")
+
+
+def _currency_fits(
+    quantity: Quantity, path: Path, policy: AnyPolicy, found: Findings, what: str = "the threshold"
+) -> bool:
     """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
     reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.has_flaw
     if reference is not None:
         fits = quantity.currency == reference.currency
-        message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+        message = f"{what} is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
         fix = f"write it in {reference.currency}, the policy's reference currency"
     else:
         is_unreadable = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
         fits = is_unreadable or currencies == (quantity.currency,)
         others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
-        message = f"the threshold is in {quantity.currency}, and the policy's scope takes {others}"
+        message = f"{what} is in {quantity.currency}, and the policy's scope takes {others}"
         fix = f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead"
     if not fits:
         found.error("KS3008", path, message, fix)

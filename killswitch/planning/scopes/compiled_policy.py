@@ -14,7 +14,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.collector import Collector, Needs, reach
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
@@ -59,14 +59,16 @@ class CompiledPolicy(Struct, frozen=True):
 def compile_policy(graph: Graph) -> CompiledPolicy:
     """Compile the graph for the ticks."""
     equity = graph.equity
-    keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
+    collectors = collector_needs((*graph.signals, *graph.position_signals))
+    windows = (rule.window for rule in graph.rankings)
+    keep = max(longest_window(graph.signals), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
         graph=graph,
         machine=StageMachine.of(graph, lower(graph.conditions)),
         reader=ColumnReader(graph.signals),
         windows=kept_highest(graph.signals),
         keep=keep,
-        collectors=collector_needs(graph.signals),
+        collectors=collectors,
         terms=EquityTerms(equity.max_gap, equity.tolerance, equity.flow_grace, equity.closes_unexplained),
         position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),

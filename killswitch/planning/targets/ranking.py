@@ -20,7 +20,7 @@ products (nobody lost, or nothing moved) go by the sum of the factors, then by (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from statistics import stdev
 from typing import Any
@@ -52,6 +52,8 @@ class Candidate(Struct, frozen=True):
     margin_loss: float | None
     measured: Decimal | None = None
     """Absolute notional in the scope's currency, comparable between accounts."""
+    bleed_rate: float | None = None
+    """Loss per hour in the scope's currency; None also where no signal in use reads it."""
 
     @property
     def key(self) -> PnlKey:
@@ -71,9 +73,16 @@ RankedBook = tuple[list[Ranked], tuple[str, ...]]
 
 Term = Callable[[Candidate], float | None]
 
+NO_RATES: Mapping[PnlKey, float | None] = {}
 
-def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
-    """Candidates for every open position of the scope; `delta`: P&L by position over the window, None if unknown."""
+
+def candidates(
+    view: ScopeView, delta: dict[PnlKey, Decimal] | None, bleed: Mapping[PnlKey, float | None] = NO_RATES
+) -> list[Candidate]:
+    """Candidates for every open position of the scope.
+
+    `delta`: P&L by position over the window, None if unknown; `bleed`: loss per hour by position.
+    """
     rows = view.positions()
     notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
@@ -98,6 +107,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
                 notional_share=_float(share / gross if gross and share is not None else None),
                 margin_loss=_float(margin_loss(position, account, instrument)),
                 measured=share,
+                bleed_rate=bleed.get(key),
             )
         )
     return found

@@ -30,59 +30,9 @@ def _entry(subject: Subject, names: str, wanted: str, nearest: str) -> Unsupport
 UNSUPPORTED: tuple[Unsupported, ...] = (
     _entry(
         "signal",
-        "equity.loss_since pnl.daily pnl.day equity.daily_loss daily_loss",
-        "the loss since midnight or since the open of a session",
-        "`equity.drawdown` over 24h, which measures from the highest of the last 24 hours and does not "
-        "restart at midnight",
-    ),
-    _entry(
-        "signal",
-        "equity.loss_from_capital",
-        "the loss against a declared capital",
-        "`equity.loss_from_start`, which measures from the first observation or the last reset by hand",
-    ),
-    _entry(
-        "signal",
-        "equity.loss_sum",
-        "the sum of the losses of several accounts, without their gains",
-        "`scope: {each: account}`, with a threshold that each account keeps for itself",
-    ),
-    _entry(
-        "signal",
-        "equity.above_floor equity.trailing_floor",
-        "the distance to a trailing floor, as in rules of funded accounts",
-        "`equity.drawdown_from_peak`, or `equity.value` with `below` for a floor that does not move",
-    ),
-    _entry(
-        "signal",
-        "equity.profit equity.best_profit equity.given_back pnl.total profit given_back",
-        "a profit, the best profit, or the part of it that was given back",
-        "`equity.drawdown_from_peak`, the fall from the highest value whether or not that was a profit",
-    ),
-    _entry(
-        "signal",
-        "pnl.unrealised pnl.unrealized pnl.unrealised_share pnl.open unrealised unrealized pnl",
-        "the unrealised P&L of a scope",
-        "`equity.drawdown`, which has realised and unrealised losses together; of one position "
-        "`position.loss` in `close.where`",
-    ),
-    _entry(
-        "signal",
-        "pnl.realised pnl.realized pnl.funding_paid realised realized funding funding_paid",
-        "realised P&L or funding alone",
-        "`equity.drawdown`, which has them with everything else",
-    ),
-    _entry(
-        "signal",
         "equity.expected_move equity.var equity.cvar risk.var var cvar expected_move",
         "an expected move or a value at risk of the book",
         "`exposure.leverage`; the ranking `component-risk` uses a covariance to select what is closed",
-    ),
-    _entry(
-        "signal",
-        "positions.worst_loss position.stop positions.worst_bleed position.bleed_rate",
-        "the worst loss of a single position as a trigger",
-        "a trigger on `equity.drawdown` with `close: {where: 'position.margin_loss >= 0.5', where_unknown: keep, …}`",
     ),
     _entry(
         "signal",
@@ -96,13 +46,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "positions.adl_rank fills.closed_by_venue",
         "deleveraging by the venue, its rank or what it closed",
         "`exposure.margin_ratio`, which rises before a liquidation",
-    ),
-    _entry(
-        "signal",
-        "exposure.liquidation_buffer account.liquidation_distance",
-        "the distance of the account to liquidation",
-        "`exposure.margin_ratio` in triggers; of one position `position.liquidation_distance` in "
-        "`close.where` and `close.all_if`",
     ),
     _entry(
         "signal",
@@ -141,12 +84,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "venue.latency_quantile venue.clock_skew venue.limit_headroom",
         "a quantile of latency, a clock's skew, or what is left of a rate limit",
         "`venue.latency` and `venue.error_rate`, of the last snapshot",
-    ),
-    _entry(
-        "signal",
-        "venue.equity_share",
-        "the share of equity at a venue",
-        "`scope: {each: venue}` with `equity.value`",
     ),
     _entry(
         "signal",
@@ -255,7 +192,7 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         "key",
         "take_profit profit_target trailing",
         "a limit on profit",
-        "none: there is no signal of profit; `equity.drawdown_from_peak` is the fall from the highest value",
+        "a trigger on `equity.profit`, or on `equity.given_back` and `equity.best_profit`",
     ),
     _entry(
         "key",
@@ -307,9 +244,10 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "document",
-        "Calendar Session Schedule Silence MaintenanceWindow",
-        "sessions, holidays and silences",
-        "a `variant` of the policy, selected when the runner starts",
+        "Calendar Schedule Silence MaintenanceWindow",
+        "schedules and silences",
+        "a `Session`, from whose open `equity.loss_since` counts; a `variant` of the policy, selected when the runner "
+        "starts",
     ),
 )
 

@@ -11,6 +11,7 @@ from pydantic_core import core_schema
 from killswitch.policy.schema.document import API_VERSION
 from killswitch.policy.schema.part import Part
 from killswitch.policy.schema.trigger import ThresholdTrigger
+from killswitch.signals.arguments import Argument
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
 
 Schema = dict[str, Any]
@@ -84,6 +85,14 @@ def _with_arguments(signal: str) -> Schema:
     then: Schema = {"required": [each.key for each in arguments]} if arguments else {}
     if others := [key for key in ARGUMENTS if key not in keys]:
         then["properties"] = dict.fromkeys(others, False)
-    if words := {each.key: {"enum": list(each.words)} for each in arguments if each.words}:
+    if words := {each.key: _words(each) for each in arguments if each.words}:
         then["properties"] = then.get("properties", {}) | words
     return {"if": {"properties": {"signal": {"const": signal}}}, "then": then}
+
+
+def _words(argument: Argument) -> Schema:
+    """The words of an argument; besides those, a reference takes the name of any document of its kind."""
+    words: Schema = {"enum": list(argument.words)}
+    if argument.kind == "word":
+        return words
+    return {"anyOf": [words, {"type": "string", "description": f"The name of a {argument.document}."}]}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from msgspec import Raw
 from msgspec import json as msgjson
@@ -12,6 +13,13 @@ from msgspec import json as msgjson
 from killswitch.signals.arguments import Value
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no views
+    from decimal import Decimal
+
+    from killswitch.model.words import ChangeCause
+    from killswitch.pnl_explain.explanation import EquityTerms
+    from killswitch.pnl_explain.ledger import ScopeLedger
+    from killswitch.pnl_explain.pending_changes import UnexplainedChanges
+    from killswitch.signals.history.rows import Correction, UnitValueRow
     from killswitch.valuation.scope_view import ScopeView
 
 Needs = Sequence[Mapping[str, Value]]
@@ -51,6 +59,53 @@ class Collector(ABC):
         """Restore an encoded state, also of another version or with other arguments. MsgspecError if damaged."""
 
 
+class FollowedHistory(Protocol):
+    """What a collector that follows a scope's history reads of it."""
+
+    view: ScopeView | None
+    rows: deque[UnitValueRow]
+    members: frozenset[str]
+    transferred: Decimal
+
+    @property
+    def terms(self) -> EquityTerms: ...
+
+    @property
+    def ledger(self) -> ScopeLedger: ...
+
+    @property
+    def changes(self) -> UnexplainedChanges: ...
+
+
+class HistoryCollector(Collector):
+    """A collector that follows the scope's equity and unit value, as transfers and corrections leave them."""
+
+    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
+        """Nothing: it follows the history once that has observed the snapshot."""
+
+    @classmethod
+    def reach(cls, max_gap: int) -> int:
+        """How far back it reads the history's rows, microseconds."""
+        return 0
+
+    @abstractmethod
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Follow the history after a snapshot, whose unit value is that of its newest row.
+
+        `equity`: in the scope's currency; None if it is unknown, and there is no row. It follows once more, with a
+        lower equity and unit value, if a price of the snapshot was not corroborated.
+        """
+
+    def correct(self, correction: Correction) -> None:
+        """A change of equity was identified: unit values since then, and the money moved, are corrected."""
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> None:
+        """An operator has restated an unexplained change, see `History.restate`."""
+
+    def begin_series(self) -> None:
+        """Earlier unit values are comparable with no later one: everything was lost, or accounts have left."""
+
+
 C = TypeVar("C", bound=Collector)
 
 
@@ -59,15 +114,40 @@ class Collectors:
 
     def __init__(self, needs: Mapping[type[Collector], Needs], max_gap: int) -> None:
         self._by_class = {kind: kind(arguments, max_gap) for kind, arguments in needs.items()}
+        self._following = [each for each in self._by_class.values() if isinstance(each, HistoryCollector)]
 
     def of(self, kind: type[C]) -> C:
         """The collector of this class; KeyError if no signal in use declares it."""
         return cast(C, self._by_class[kind])
 
+    def find(self, kind: type[C]) -> C | None:
+        """The collector of this class; None if no signal in use declares it."""
+        return cast("C | None", self._by_class.get(kind))
+
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add a snapshot to each."""
         for each in self._by_class.values():
             each.observe(view, before)
+
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Let those that follow the history do so."""
+        for each in self._following:
+            each.follow(history, equity)
+
+    def correct(self, correction: Correction) -> None:
+        """Correct the values that they keep."""
+        for each in self._following:
+            each.correct(correction)
+
+    def restate(self, change: str, cause: ChangeCause, now: int) -> None:
+        """Restate a change in each history that they keep."""
+        for each in self._following:
+            each.restate(change, cause, now)
+
+    def begin_series(self) -> None:
+        """Drop the values that they keep."""
+        for each in self._following:
+            each.begin_series()
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""
@@ -83,6 +163,11 @@ class Collectors:
         for each in self._by_class.values():
             if (state := stored.get(each.name)) is not None:
                 each.restore(bytes(state))
+
+
+def reach(collectors: Iterable[type[Collector]], max_gap: int) -> int:
+    """How far back the collectors read the history's rows, microseconds."""
+    return max((each.reach(max_gap) for each in collectors if issubclass(each, HistoryCollector)), default=0)
 
 
 NO_COLLECTORS: Mapping[type[Collector], Needs] = {}

@@ -37,7 +37,8 @@ class StoredUnitValueRow(Struct, frozen=True, array_like=True, omit_defaults=Tru
 class Correction(Struct, frozen=True):
     """A correction of rows stored from `start` until before `end`, because a change was identified as a transfer.
 
-    `undone`: a change is no longer treated as a transfer.
+    `undone`: a change is no longer treated as a transfer. `amount`: the transfer, in the scope's currency, negative if
+    it is undone.
     """
 
     start: int
@@ -45,6 +46,7 @@ class Correction(Struct, frozen=True):
     factor: float
     value: float
     undone: bool = False
+    amount: Decimal = Decimal(0)
 
 
 class HistoryState(Struct):

@@ -30,7 +30,7 @@ from killswitch.pnl_explain.pending_changes import (
     pessimistic,
     suspicious,
 )
-from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
+from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
 from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
 from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
 from killswitch.signals.history.rows import (
@@ -103,15 +103,24 @@ class History:
         self._corrections: list[Correction] = []
         self.corrected_now: list[Correction] = []
         """Corrections of earlier unit values by the last observation."""
+        self.equity: Decimal | None = None
+        """The last known equity in the scope's currency, or the one that a copy assumes."""
+        self.transferred = ZERO
+        """The transfers for which the last observation issued or redeemed units at once, in the scope's currency."""
         self._equity: Decimal | None = None
         self._peak_before = 0.0
         self._by_side: dict[int, tuple[Decimal, Decimal]] = {}
         """The time of a row → its P&L by side, where a signal has read that."""
         self.unit_range: UnitRange | None = None
         """The bounds of the unit value while accounts are unavailable."""
-        self.equity_range: MoneyRange | None = None
-        """The range of the members' equity then, without transfers since their last known equity."""
+        self.equity_ranges: Mapping[str, MoneyRange] | None = None
+        """The range of each member's equity then, without transfers since its last known equity."""
         self._unavailable_accounts = UnavailableAccounts()
+
+    @property
+    def terms(self) -> EquityTerms:
+        """How the policy evaluates equity."""
+        return self._terms
 
     @property
     def max_gap(self) -> int:
@@ -141,9 +150,10 @@ class History:
             self.failures += view.scheduled
             events = self._settle(view, self.explanation.settle_available(view.available()))
             self._bound_equity(view)
+            self.collectors.follow(self, None)
             return events
         self.failures = 0
-        self.unit_range = self.equity_range = None
+        self.unit_range = self.equity_ranges = None
         self._unavailable_accounts.clear()
         at = view.as_of
         events = self._append_row(view, view.equity)
@@ -155,6 +165,7 @@ class History:
         self._forget_before(at - self._keep)
         if self._rebase_due is not None:
             self._rebase(accept=self._rebase_due)
+        self.collectors.follow(self, view.equity)
         return events
 
     def _bound_equity(self, view: ScopeView) -> None:
@@ -164,16 +175,21 @@ class History:
         """
         readable = view.available_accounts()
         if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
-            self.unit_range = self.equity_range = None
+            self.unit_range = self.equity_ranges = None
             return
         trails = self.explanation.trails.items()
         last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
         available = view.available()
         unsettled = self.explanation.unsettled(available, available.profits())
-        self.equity_range = self._unavailable_accounts.equity_range(
+        self.equity_ranges = self._unavailable_accounts.equity_ranges(
             readable, last, self.members, view.instruments, unsettled, view.rates_of(last)
         )
-        self.unit_range = unit_range(view.as_of, self.equity_range, self.track.units, self.unit_range)
+        self.unit_range = unit_range(view.as_of, total_of(self.equity_ranges), self.track.units, self.unit_range)
+
+    @property
+    def equity_range(self) -> MoneyRange | None:
+        """The range of the members' equity while accounts are unavailable, without transfers since then."""
+        return None if self.equity_ranges is None else total_of(self.equity_ranges)
 
     def with_available_view(self, view: ScopeView) -> History:
         """A copy with another view of the available accounts; it must not observe."""
@@ -224,7 +240,7 @@ class History:
         marks = None if self.marks is None else self.marks.sample(view)
         self._by_side.pop(at, None)
         self.rows.append(UnitValueRow(at, value, self._total(pnl), marks))
-        self._equity = equity
+        self._equity = self.equity = equity
         return events
 
     def _joined(self, view: ScopeView) -> Decimal:
@@ -280,6 +296,7 @@ class History:
         transferred = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
         joined = self._joined(view)
         found = self.explanation.explain(view, profits, self._equity)
+        self.transferred = ZERO
         if self._equity is None:
             self.track.open(at, value)
             return []
@@ -305,6 +322,7 @@ class History:
             elif flow:
                 self.track.issue(float(flow), value, least=self._least_value())
             events = self._add_changes(found, before, was, gone)
+        self.transferred = flow + sum((it.converted_amount for it in found.appeared if it.moved), ZERO)
         return [*found.events, *events, *self._settle(view, self.explanation.settle(view))]
 
     def _emptying(self, view: ScopeView, equity: Decimal, flow: Decimal, found: ExplainedChanges) -> _Emptying | None:
@@ -379,10 +397,13 @@ class History:
         else:
             dust = float(self._dust(Decimal(part.before))) if math.isfinite(part.before) else 0.0
             self.track.correct(part.at, part.factor, value, dust)
-        self.corrected_now.append(Correction(part.at, now, part.factor, value, part.undone))
-        self._corrections.append(self.corrected_now[-1])
-        self._corrections = [each for each in self._corrections if each.end > now - self._keep]
-        self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
+        amount = -part.amount if part.undone else part.amount
+        correction = Correction(part.at, now, part.factor, value, part.undone, amount)
+        self.corrected_now.append(correction)
+        self.collectors.correct(correction)
+        kept = [each for each in self._corrections if each.end > now - self._keep]
+        self._corrections = [*kept, correction]
+        self.rows = deque(corrected(row, correction) for row in self.rows)
         self._record_anew()
 
     def _record_anew(self) -> None:
@@ -403,6 +424,7 @@ class History:
         self.rows[-1] = replace(self.rows[-1], value=value)
         self.changes.peak = max(self._peak_before, value)
         self._record_anew()
+        self.collectors.follow(self, equity if self.equity is None else min(equity, self.equity))
 
     def retain_members(self, present: frozenset[str]) -> None:
         """Remove accounts that are no longer present, after an operator command; the rest begins a new series."""
@@ -427,6 +449,7 @@ class History:
         self.rows.clear()
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
+        self.collectors.begin_series()
 
     def accept_until(self, at: int, now: int) -> bool:
         """Settle unexplained changes up to `at` as transfers, by an operator's reset processed `now` (microseconds).
@@ -441,6 +464,7 @@ class History:
     def restate(self, change: str, cause: ChangeCause, now: int) -> list[Correction]:
         """Restate an unexplained change as an operator knows its cause; returns the corrections of unit values."""
         before = len(self.corrected_now)
+        self.collectors.restate(change, cause, now)
         for each in self.explanation.restate(change, cause).resolved:
             self._correct(now, each)
         return self.corrected_now[before:]
@@ -468,7 +492,7 @@ class History:
     def with_equity(self, equity: Decimal) -> History:
         """A copy with another current equity; it shares the past, so it must not observe."""
         other = copy(self)
-        other.track = self.track.with_equity(float(equity))
+        other.track, other.equity = self.track.with_equity(float(equity)), equity
         return other
 
     def with_worst_interpretation(self) -> History:
@@ -501,7 +525,7 @@ class History:
         """Restore a stored history of the same policy; its windows may differ."""
         self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
-        self._corrections, self._equity = state.corrections, state.equity
+        self._corrections, self._equity, self.equity = state.corrections, state.equity, state.equity
         self.members = frozenset(state.members)
         self.last_observed = LastObserved(dict(state.observed), dict(state.awaited))
         trails = state.trails or _before_trails(state)

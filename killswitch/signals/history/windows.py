@@ -12,9 +12,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.render.formats import rounded_duration
+from killswitch.valuation.unit_value import DIGITS
 
 if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.pnl_explain.pending_changes import Interpretation
@@ -135,11 +137,70 @@ def drawdown_from_peak(history: History) -> Interval:
 
 def loss_from_start(history: History) -> Interval:
     """The fall from the value at the start or the last reset by an operator."""
-    track = history.track
+    return fall_since(history, history.track.start, history.track.start_at)
+
+
+def fall_since(history: History, value: float, at: int) -> Interval:
+    """The fall from the unit value that was observed `at`; 0 where it is above."""
     bounds = None if history.unit_range is None else replace(history.unit_range, highest=0.0)
-    return _fall_from(
-        history, lambda interpretation: track.start * _scale(history, track.start_at, interpretation), bounds
-    )
+    return _fall_from(history, lambda interpretation: value * _scale(history, at, interpretation), bounds)
+
+
+def growth_since(history: History, value: float, at: int) -> Interval:
+    """The current unit value ÷ the one that was observed `at`; 0 at or below zero.
+
+    Unknown if that one was not above zero, and the current one is: there is nothing to compare with.
+    """
+    low, high = unit_value(history, at)
+    if value <= 0.0:
+        return (0.0, 0.0) if high <= 0.0 else UNKNOWN
+    return UNKNOWN if math.isinf(low) else (max(0.0, low) / value, max(0.0, high) / value)
+
+
+class Gain(Struct, frozen=True):
+    """Unit values by one interpretation of the open changes, comparable with each other.
+
+    `base`: at the start, or at the last reset by an operator; `best`: the highest since; `now`: the current one.
+    """
+
+    base: float
+    best: float
+    now: float
+
+    @property
+    def profit(self) -> float:
+        """The gain since the base, −1 at or below zero."""
+        return round(max(0.0, self.now) / self.base - 1.0, DIGITS)
+
+    @property
+    def best_profit(self) -> float:
+        """The highest gain since the base, never negative."""
+        return round(self.best / self.base - 1.0, DIGITS)
+
+    @property
+    def given_back(self) -> float:
+        """The part of the highest gain that is lost again; 0 without a gain."""
+        if self.best <= self.base:
+            return 0.0
+        if math.isinf(self.best):
+            return 1.0
+        return round((self.best - max(0.0, self.now)) / (self.best - self.base), DIGITS)
+
+
+def gains(history: History) -> list[Gain]:
+    """The gains that are possible: of the open changes and of an unavailable account the extremes; none if unknown."""
+    now, track, found = history.unit_range, history.track, []
+    if (history.unknown is not None and now is None) or track.start <= 0.0:
+        return []
+    for interpretation in history.interpretations:
+        base = track.start * _scale(history, track.start_at, interpretation)
+        best = max(base, history.changes.highest(interpretation))
+        values = (_current(history, interpretation)[0],) if now is None else (now.low, now.high)
+        bests = (best,) if now is None else (best, max(best, now.highest))
+        if base <= 0.0:
+            return []  # everything may have been withdrawn
+        found += [Gain(base, max(highest, value), value) for value in values for highest in bests]
+    return found
 
 
 def _fall_from(history: History, highest: Callable[[Interpretation], float], now: UnitRange | None) -> Interval:

@@ -1,0 +1,180 @@
+"""Unit values that later ones are compared with: those at the open of a session, and the first one.
+
+No reset moves them. A correction of the past corrects them, and a new series of unit values begins without them.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, cast
+
+from msgspec import Struct
+from msgspec import json as msgjson
+from msgspec.structs import replace
+
+from killswitch.signals.history.collector import FollowedHistory, HistoryCollector, Needs
+from killswitch.signals.sessions import Anchor, TradingSession, last_open, next_open
+
+if TYPE_CHECKING:
+    from killswitch.signals.history.rows import Correction
+
+
+class AnchoredValue(Struct, frozen=True):
+    """An observation: its time (microseconds), unit value, and equity in the scope's currency."""
+
+    at: int
+    value: float
+    equity: Decimal
+
+
+class Opening(Struct, frozen=True):
+    """The last open of an anchor, its next one, and the last observation at or before the open.
+
+    `observed` is None if there was none within `max_gap`. `anchor`: a digest of what was declared under the name.
+    """
+
+    anchor: str
+    opened: int
+    next: int
+    observed: AnchoredValue | None
+
+
+class OpeningsState(Struct):
+    """The serialised form of `OpeningValues`."""
+
+    last: AnchoredValue | None
+    openings: dict[str, Opening]
+
+
+class OpeningValues(HistoryCollector):
+    """The observation at the last open of each anchor in use."""
+
+    name = "opening_values"
+
+    def __init__(self, needs: Needs, max_gap: int) -> None:
+        self._anchors: dict[str, Anchor] = {}
+        for need in needs:
+            anchor = cast(Anchor, need["anchor"])
+            self._anchors[_name_of(anchor)] = anchor
+        self._max_gap = max_gap
+        self._last: AnchoredValue | None = None
+        self._openings: dict[str, Opening] = {}
+
+    def at_open(self, anchor: Anchor) -> AnchoredValue | None:
+        """The last observation at or before the last open of the anchor; None if there was none within `max_gap`."""
+        found = self._openings.get(_name_of(anchor))
+        return None if found is None else found.observed
+
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Pass the opens until now, and record the observation."""
+        if history.view is None:
+            return
+        now = history.view.as_of
+        seen = None
+        if equity is not None:
+            row = history.rows[-1]
+            seen = AnchoredValue(row.at, row.value, equity)
+        for name, anchor in self._anchors.items():
+            before = self._openings.get(name)
+            if before is None or now >= before.next or now < before.opened:
+                opened = last_open(anchor, now)
+                observed = self._observed_before(opened)
+                before = self._openings[name] = Opening(repr(anchor), opened, next_open(anchor, now), observed)
+            if seen is not None and seen.at == before.opened:
+                self._openings[name] = replace(before, observed=seen)
+        self._last = seen or self._last
+
+    def _observed_before(self, opened: int) -> AnchoredValue | None:
+        last = self._last
+        return last if last is not None and 0 <= opened - last.at <= self._max_gap else None
+
+    def correct(self, correction: Correction) -> None:
+        """Correct the unit values."""
+        self._last = _corrected(self._last, correction)
+        self._openings = {
+            name: replace(each, observed=_corrected(each.observed, correction)) for name, each in self._openings.items()
+        }
+
+    def begin_series(self) -> None:
+        """Drop all: the series that begins has no value at its last open."""
+        self._last = None
+        self._openings = {name: replace(each, observed=None) for name, each in self._openings.items()}
+
+    def restart(self, now: int, *, accept: bool) -> None:
+        """Nothing: no reset moves the open of a session."""
+
+    def state(self) -> OpeningsState:
+        """Everything."""
+        return OpeningsState(self._last, self._openings)
+
+    def restore(self, stored: bytes) -> None:
+        """Restore what belongs to anchors that are declared as they were."""
+        state = msgjson.decode(stored, type=OpeningsState)
+        self._last = state.last
+        self._openings = {
+            name: each
+            for name, each in state.openings.items()
+            if name in self._anchors and each.anchor == repr(self._anchors[name])
+        }
+
+
+class FirstEquities(HistoryCollector):
+    """The first observation under each declared capital."""
+
+    name = "first_equities"
+
+    def __init__(self, needs: Needs, max_gap: int) -> None:
+        self._capitals = [_text_of(cast(Decimal, need["capital"])) for need in needs]
+        self._first: dict[str, AnchoredValue] = {}
+
+    def under(self, capital: Decimal) -> AnchoredValue | None:
+        """The first observation under this capital; None before it."""
+        return self._first.get(_text_of(capital))
+
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Record the first observation."""
+        if equity is None:
+            return
+        row = history.rows[-1]
+        for capital in self._capitals:
+            if capital not in self._first or self._first[capital].at == row.at:
+                self._first[capital] = AnchoredValue(row.at, row.value, equity)
+
+    def correct(self, correction: Correction) -> None:
+        """Correct the unit values."""
+        for capital, first in self._first.items():
+            corrected = _corrected(first, correction)
+            assert corrected is not None
+            self._first[capital] = corrected
+
+    def begin_series(self) -> None:
+        """Begin with the next observation, as the start of the scope does."""
+        self._first.clear()
+
+    def restart(self, now: int, *, accept: bool) -> None:
+        """Nothing: a declared capital is no start that a reset moves."""
+
+    def state(self) -> dict[str, AnchoredValue]:
+        """Everything."""
+        return self._first
+
+    def restore(self, stored: bytes) -> None:
+        """Restore the first observations under capitals that are still declared."""
+        state = msgjson.decode(stored, type=dict[str, AnchoredValue])
+        self._first = {capital: first for capital, first in state.items() if capital in self._capitals}
+
+
+def _name_of(anchor: Anchor) -> str:
+    """A word is no name of a document, since names of documents have no underscore."""
+    return anchor.name if isinstance(anchor, TradingSession) else anchor
+
+
+def _text_of(capital: Decimal) -> str:
+    """The same text for every spelling of a number."""
+    return f"{capital.normalize():f}"
+
+
+def _corrected(seen: AnchoredValue | None, correction: Correction) -> AnchoredValue | None:
+    from killswitch.signals.history.rows import restated
+
+    return None if seen is None else replace(seen, value=restated(seen.at, seen.value, correction))

@@ -1,0 +1,157 @@
+"""How fast each position loses money, by the rows of a scope's history."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from decimal import Decimal
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.signals.history.collector import FollowedHistory, HistoryCollector, Needs
+
+if TYPE_CHECKING:
+    from killswitch.signals.history.rows import UnitValueRow
+    from killswitch.signals.history.scope import History
+    from killswitch.valuation.scope_view import PnlKey
+
+WINDOWS = (15 * MINUTE, 60 * MINUTE, 240 * MINUTE)
+"""The windows over which the rate is averaged."""
+LEAST = 4
+"""A window counts as at least this part of itself (a quarter), so that a position of seconds has no rate of hours."""
+ZERO = Decimal(0)
+_time_of = attrgetter("at")
+
+
+class OpenedPosition(Struct, frozen=True):
+    """When a position was first seen open (microseconds), and its realised P&L before that."""
+
+    account: str
+    symbol: str
+    side: str
+    at: int
+    pnl: Decimal
+
+    @property
+    def key(self) -> PnlKey:
+        """The identity of the position."""
+        return (self.account, self.symbol, self.side)
+
+
+class BleedRatesState(Struct):
+    """The serialised form of `BleedRates`. `held`: positions at the last known snapshot; None before it."""
+
+    held: list[tuple[str, str, str]] | None
+    opened: list[OpenedPosition]
+
+
+class BleedRates(HistoryCollector):
+    """When positions were opened, and the rate at which each loses.
+
+    The rate is the mean over three windows of −ΔP&L ÷ time, per hour, where P&L is unrealised and realised, and a
+    window begins when the position was opened if that is later. The P&L at its beginning is that of the last row at or
+    before it, within `max_gap`.
+    """
+
+    name = "bleed_rates"
+
+    def __init__(self, needs: Needs, max_gap: int) -> None:
+        self._max_gap = max_gap
+        self._held: frozenset[PnlKey] | None = None
+        self._opened: dict[PnlKey, OpenedPosition] = {}
+        self._read_at: int | None = None
+        self._rates: dict[PnlKey, float | None] = {}
+
+    @classmethod
+    def reach(cls, max_gap: int) -> int:
+        """The longest window, and the row before it."""
+        return WINDOWS[-1] + max_gap
+
+    def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
+        """Record which positions were opened."""
+        self._read_at = None
+        view = history.view
+        current = None if equity is None or view is None else view.pnl()
+        if view is None or current is None:
+            return
+        held = frozenset(current)
+        if held == self._held:
+            return
+        if self._held is not None:
+            before = history.rows[-2].pnl if len(history.rows) > 1 else None
+            total = history.rows[-1].pnl or {}
+            for key in held - self._held:
+                made = total.get(key, ZERO) - current[key] if before is None else before.get(key, ZERO)
+                self._opened[key] = OpenedPosition(*key, view.as_of, made)
+        self._opened = {key: each for key, each in self._opened.items() if key in held}
+        self._held = held
+
+    def rates(self, history: History) -> Mapping[PnlKey, float | None]:
+        """Each position's loss per hour in the scope's currency, negative for a gain; None if it is unknown.
+
+        Without positions whose P&L is known, it is empty.
+        """
+        if history.unknown is not None or not history.rows or history.rows[-1].pnl is None or self._held is None:
+            return {}
+        if self._read_at != history.rows[-1].at:
+            self._read_at, self._rates = history.rows[-1].at, self._computed(history, self._held)
+        return self._rates
+
+    def _computed(self, history: History, held: frozenset[PnlKey]) -> dict[PnlKey, float | None]:
+        newest = history.rows[-1]
+        starts = [(window, self._start(history, newest.at - window)) for window in WINDOWS]
+        found: dict[PnlKey, float | None] = {}
+        for key in held:
+            made, total = (newest.pnl or {}).get(key), 0.0
+            for window, start in starts:
+                begun = self._begun(key, start, newest.at - window)
+                if made is None or begun is None or history.ledger.unknown.get(key, -1) >= begun[0]:
+                    break
+                total -= float(made - begun[1]) / (max(newest.at - begun[0], window // LEAST) / HOUR)
+            else:
+                found[key] = total / len(WINDOWS)
+                continue
+            found[key] = None
+        return found
+
+    def _start(self, history: History, edge: int) -> UnitValueRow | None:
+        """The row at which a window that begins at `edge` does: the last one at or before it, or that of a reset."""
+        place = bisect_right(history.rows, edge, key=_time_of)
+        if place == 0:
+            first = history.rows[0]
+            return first if history.rebased and first.at == history.begun_at else None
+        row = history.rows[place - 1]
+        return row if edge - row.at <= self._max_gap else None
+
+    def _begun(self, key: PnlKey, start: UnitValueRow | None, edge: int) -> tuple[int, Decimal] | None:
+        """When the position's window begins, and its P&L then; None if unknown."""
+        opened = self._opened.get(key)
+        if opened is not None and opened.at >= (edge if start is None else start.at):
+            return opened.at, opened.pnl
+        made = None if start is None or start.pnl is None else start.pnl.get(key)
+        return None if start is None or made is None else (start.at, made)
+
+    def restart(self, now: int, *, accept: bool) -> None:
+        """The rows of the history begin at the reset, and so do the windows."""
+        self._read_at = None
+
+    def state(self) -> BleedRatesState:
+        """Everything that is not in the rows."""
+        held = None if self._held is None else sorted(self._held)
+        return BleedRatesState(held, list(self._opened.values()))
+
+    def restore(self, stored: bytes) -> None:
+        """Restore when positions were opened."""
+        state = msgjson.decode(stored, type=BleedRatesState)
+        self._held = None if state.held is None else frozenset(state.held)
+        self._opened = {each.key: each for each in state.opened}
+
+
+def bleed_rates(history: History) -> Mapping[PnlKey, float | None]:
+    """Each position's loss per hour; empty if no signal in use reads it."""
+    collector = history.collectors.find(BleedRates)
+    return {} if collector is None else collector.rates(history)
