@@ -184,7 +184,7 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
 def _lock(at: Path, lock: dict[str, object]) -> Iterator[Breach]:
     """Check that a lock has at most one end."""
     fix = "keep one of them; two locks in a stage merge to the later end"
-    yield from only_one("KS2216", at, lock, ("for", "until"), "end", fix)
+    yield from only_one("KS2216", at, lock, ("for", "until", "until_session"), "end", fix)
 
 
 def _breach(at: Path, stage: dict[str, object], name: str) -> Iterator[Breach]:

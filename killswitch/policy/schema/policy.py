@@ -34,9 +34,9 @@ from killswitch.policy.schema.scalars import (
     StageLevel,
     Text,
     Threshold,
-    TimeOfDay,
     Word,
     Words,
+    ZonedTime,
 )
 from killswitch.policy.schema.trigger import Trigger
 
@@ -183,7 +183,7 @@ class Response(Part):
     no_reset_for: Duration | None = None
     """How long after a firing nothing and nobody resets the scope: neither the condition of `reset` nor an operator.
     There is no way around it. Left out: a reset is possible at any time, or from `no_reset_before`."""
-    no_reset_before: TimeOfDay | None = None
+    no_reset_before: ZonedTime | None = None
     """The time of the day, the next one after a firing, before which nothing and nobody resets the scope. Left out: as
     `no_reset_for` says."""
     corroborate: StrictBool = False
