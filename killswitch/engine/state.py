@@ -83,6 +83,7 @@ class StageState(Struct, frozen=True, kw_only=True):
     `partial`: a firing that is in force and not latched.
     `recovered`: times of the automatic resets of the last 24 hours, where the stage limits them.
     `by_hand`: the stage that has fired is not reset automatically, because it was as often as it may be.
+    `no_reset_before`: before it nothing and nobody resets the scope; the latest of the firings in force.
     """
 
     triggers: Triggers | dict[str, StoredTrigger]
@@ -99,6 +100,7 @@ class StageState(Struct, frozen=True, kw_only=True):
     partial: PartialFiring | None = None
     recovered: tuple[int, ...] = ()
     by_hand: bool = False
+    no_reset_before: int | None = None
 
 
 class StageMachineState(StageState, frozen=True, kw_only=True):
@@ -126,11 +128,13 @@ def initial() -> StageMachineState:
     )  # fmt: skip
 
 
-def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int]) -> StoredState:
+def after_outage(
+    stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int], no_reset_for: int = 0
+) -> StoredState:
     """The state of `since` shifted to `now` after an outage, whose time counts for no duration.
 
     Cooldowns, confirmations, waits and automatic resets keep their remaining time; no cooldown becomes longer than its
-    stage declares (`cooldowns`, by stage).
+    stage declares (`cooldowns`, by stage), and the time without a reset no longer than `no_reset_for`.
     """
     gap = now - since
 
@@ -142,7 +146,7 @@ def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[s
             return until
         return until + gap if longest is None else min(until + gap, max(until, now + longest))
 
-    waiting, cooldown = stored.waiting, stored.cooldown_until
+    waiting, cooldown, no_reset = stored.waiting, stored.cooldown_until, stored.no_reset_before
     return replace(
         stored,
         triggers={
@@ -151,6 +155,7 @@ def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[s
         },
         cooldown_until=None if cooldown is None else ends(cooldown, cooldowns.get(stored.stage or "")),
         reset_since=begun(stored.reset_since),
+        no_reset_before=None if no_reset is None else ends(no_reset, no_reset_for),
         acted={name: ends(until, cooldowns.get(name.partition("/")[0])) for name, until in stored.acted.items()},
         waiting=None if waiting is None else replace(waiting, until=ends(waiting.until, None)),
     )
@@ -164,6 +169,16 @@ def level_in_force(state: StageState) -> int:
 def partial_in_force(state: StageState) -> PartialFiring | None:
     """The partial firing, if it is in force: no stage at or above its level has latched."""
     return state.partial if state.partial is not None and state.partial.level > state.level else None
+
+
+def reset_is_refused(state: StageState, now: int) -> bool:
+    """Whether nobody may reset the scope yet, whatever has fired there."""
+    return state.no_reset_before is not None and now < state.no_reset_before
+
+
+def may_reset_from(state: StageState) -> int:
+    """The first instant at which cooldown and time without a reset are over; 0 if neither runs."""
+    return max(state.cooldown_until or 0, state.no_reset_before or 0)
 
 
 def stage_in_force(state: StageState) -> str | None:

@@ -21,6 +21,7 @@ from killswitch.engine.state import (
     Triggers,
     initial,
     level_in_force,
+    may_reset_from,
     stage_in_force,
 )
 from killswitch.graph.nodes import Graph, Stage
@@ -206,8 +207,7 @@ def _watch_reset(
     if state.reset_since is None:
         state = replace(state, reset_since=now)
     since = state.reset_since or now
-    rested = state.cooldown_until is None or now >= state.cooldown_until
-    return state, rested and now - since >= stage.reset.hold
+    return state, now >= may_reset_from(state) and now - since >= stage.reset.hold
 
 
 def is_confirmed(stage: Stage, confirmed: int) -> bool:
@@ -256,9 +256,12 @@ def stage_of_record(record: str) -> str:
 
 
 def latch(
-    state: StageMachineState, stage: Stage, now: int, unit_value: tuple[float, float] | None
+    state: StageMachineState, stage: Stage, now: int, unit_value: tuple[float, float] | None, *, is_acting: bool = True
 ) -> StageMachineState:
-    """The state after `stage` has fired at `now`. Its confirmed triggers are marked as spent."""
+    """The state after `stage` has fired at `now`. Its confirmed triggers are marked as spent.
+
+    `is_acting`: whether the firing is carried out; one that is only recorded holds back no reset.
+    """
     confirmed, partial = state.triggers.confirmed, state.partial
     most = None if stage.reset is None else stage.reset.at_most
     return replace(
@@ -275,7 +278,14 @@ def latch(
         waiting=None,
         partial=partial if partial is not None and partial.level > stage.level else None,
         by_hand=most is not None and len(_recent(state.recovered, now)) >= most,
+        no_reset_before=_no_reset_before(state, stage, now, is_acting=is_acting),
     )
+
+
+def _no_reset_before(state: StageMachineState, stage: Stage, now: int, *, is_acting: bool) -> int | None:
+    """Until when nobody resets after a firing of `stage`; what an earlier firing declared stays."""
+    declared = stage.no_reset_until(now) if is_acting else None
+    return max((end for end in (state.no_reset_before, declared) if end is not None), default=None)
 
 
 def _recent(recovered: tuple[int, ...], now: int) -> tuple[int, ...]:
@@ -284,12 +294,14 @@ def _recent(recovered: tuple[int, ...], now: int) -> tuple[int, ...]:
 
 
 def fire_partly(
-    state: StageMachineState, stage: Stage, now: int, decision: str, *, held_back: bool
+    state: StageMachineState, stage: Stage, now: int, decision: str, *, held_back: bool, is_acting: bool = True
 ) -> StageMachineState:
     """The state after `stage` has fired at `now` without latching; a higher partial firing stays in force."""
+    end = _no_reset_before(state, stage, now, is_acting=is_acting)
     if state.partial is not None and state.partial.level > stage.level:
-        return state
-    return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision, held_back), reset_since=None)
+        return replace(state, no_reset_before=end)
+    partial = PartialFiring(stage.name, stage.level, now, decision, held_back)
+    return replace(state, partial=partial, reset_since=None, no_reset_before=end)
 
 
 def refute(state: StageMachineState, before: Triggers, refuted: int) -> StageMachineState:
@@ -353,4 +365,4 @@ def _reset_due(machine: StageMachine, state: StageMachineState, true: int) -> in
         return NEVER if state.reset_since is None else 0
     if state.reset_since is None:
         return 0
-    return max(state.reset_since + stage.reset.hold, state.cooldown_until or 0)
+    return max(state.reset_since + stage.reset.hold, may_reset_from(state))

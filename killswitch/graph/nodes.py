@@ -15,6 +15,7 @@ from msgspec import Struct
 from killswitch.graph.freezing import frozen_from
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
+from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.policy.schema import policy as schema
@@ -212,6 +213,16 @@ class Stage(Struct, frozen=True):
     on_breach: Literal["page", "cancel", "close"] = "page"
     breach: BreachRule | None = None
     """None only if `on_breach` does not close."""
+    no_reset_for: int | None = None
+    """Microseconds from the firing during which nobody resets the scope; None: none."""
+    no_reset_before: LocalTime | None = None
+    """The time of the day before which nobody resets the scope."""
+
+    def no_reset_until(self, fired_at: int) -> int | None:
+        """The end of the time in which nobody resets the scope after a firing at `fired_at`; None without one."""
+        if self.no_reset_before is not None:
+            return to_micros(self.no_reset_before.next_after(from_micros(fired_at)))
+        return None if self.no_reset_for is None else fired_at + self.no_reset_for
 
 
 @frozen_from(schema.Disabled)

@@ -156,6 +156,8 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     fell_at: Instant | None = None
     waits_for: tuple[str, ...] = ()
     further: tuple[Effect, ...] = ()
+    no_reset_before: Instant | None = None
+    """Before it nothing and nobody resets the scope; absent where a reset is possible at any time."""
 
     def __post_init__(self) -> None:
         if any(isinstance(effect, WITH_OWN_KEYS) for effect in self.further):

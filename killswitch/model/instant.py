@@ -58,14 +58,20 @@ class LocalTime(Struct, frozen=True):
         """
         zone = zone_named(self.zone)
         today = now.astimezone(zone).date()
-        found = (self._on(today + number * _ONE_DAY, zone) for number in range(-1, 3))
+        shown = time(self.hour, self.minute)
+        found = (local_instant(today + number * _ONE_DAY, shown, zone) for number in range(-1, 3))
         return next(instant for instant in found if instant > now)
 
-    def _on(self, day: date, zone: ZoneInfo) -> datetime:
-        """The instant at which the clocks of the zone show this time on a day."""
-        shown = datetime.combine(day, time(self.hour, self.minute), zone)
-        first, later = shown.astimezone(UTC), shown.replace(fold=1).astimezone(UTC)
-        return first if first <= later else _end_of_gap(later, first, zone)
+
+def local_instant(day: date, shown: time, zone: ZoneInfo) -> datetime:
+    """The instant at which the clocks of the zone show this time on a day, in UTC.
+
+    A time that they skip is the first instant after the gap; one that they show twice is the first time (PEP 495 names
+    both).
+    """
+    local = datetime.combine(day, shown, zone)
+    first, later = local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)
+    return first if first <= later else _end_of_gap(later, first, zone)
 
 
 def _end_of_gap(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:

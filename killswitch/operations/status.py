@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from killswitch.accounts.arming import open_closes
 from killswitch.deadline import DeadlineError, call_within
@@ -21,7 +21,7 @@ from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.flags import Flag, Flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
-from killswitch.model.snapshot import IN_PROGRESS, Event, Residual
+from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
 from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import live_by_sign
@@ -90,6 +90,8 @@ class LockView(Struct, frozen=True):
     """The wider scopes whose locks this file contains."""
     has_own: bool = True
     """For an ordered lock: whether the scope itself is locked, and not only a wider one."""
+    only: tuple[LockPart, ...] | UnsetType = UNSET
+    """The parts of the scope that are locked; absent where all of it is."""
 
 
 class OpenClosing(Struct, frozen=True):
@@ -355,6 +357,7 @@ def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
         stale=lock is not None and lock.alive_until < now.timestamp(),
         wider=() if lock is None or lock.own is None else tuple(each for each in scopes if each != lock.scope),
         has_own=lock is None or lock.own is None or lock.own.locked,
+        only=state.only or UNSET,
     )
 
 

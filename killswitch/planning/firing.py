@@ -87,7 +87,9 @@ def fire(
             with_wait_remark(decision, evaluator.pending_close_of(stage), fired_earlier=fired_earlier)
         )
         evaluator.count_today(proposal.counted, view.as_of)
-        evaluator.state = latch(evaluator.state, stage, view.as_of, evaluator.value_at_firing())
+        evaluator.state = latch(
+            evaluator.state, stage, view.as_of, evaluator.value_at_firing(), is_acting=evaluator.is_acting
+        )
         evaluator.fired(decision.id)
         return [*made, decision], issued
     return made, issued
@@ -145,7 +147,9 @@ def _fire_partly(
         return [], []
     issued = [notices.blocked(evaluator, now, found) for found in proposal.blocked]
     evaluator.count_today(proposal.counted, now)
-    evaluator.state = fire_partly(evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back)
+    evaluator.state = fire_partly(
+        evaluator.state, stage, now, decision.id, held_back=proposal.is_held_back, is_acting=evaluator.is_acting
+    )
     evaluator.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)], issued
 

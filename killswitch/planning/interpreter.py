@@ -41,6 +41,7 @@ from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.operator.flags import OperatorFlags
+from killswitch.planning.operator.no_reset import refusals
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.compiled_policy import part_of, view_of
@@ -70,6 +71,8 @@ class Outcome(Struct, frozen=True):
     notices: tuple[Notice, ...] = ()
     alerts: Alerts = NO_ALERTS
     paged: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    """Ids of the operator commands that must not be carried out, whatever they would do."""
 
 
 NO_OUTCOME = Outcome()
@@ -84,6 +87,7 @@ class Pending(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
+    refused: frozenset[str] = frozenset()
 
 
 class Interpreter:
@@ -92,6 +96,7 @@ class Interpreter:
     def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
         """`armed`: accounts on which orders may be sent; None is all."""
         self._policies = policies
+        self._armed = armed
         self._evaluators = ScopeEvaluators(policies.graphs)
         self._instruments: dict[tuple[str, str], Instrument] = {}
         self._facts = SnapshotFacts(0, (), self._instruments)
@@ -153,7 +158,11 @@ class Interpreter:
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
         views: dict[ViewKey, ScopeView] = {}
-        for evaluator, places in self._evaluators.in_snapshot(snapshot, now):
+        present = self._evaluators.in_snapshot(snapshot, now)
+        refused = refusals(events, self._evaluators, self.orphans(), now) if events else {}
+        events = tuple(event for event in events if event.id not in refused)
+        issued += refused.values()
+        for evaluator, places in present:
             view = _shared_view(views, evaluator, snapshot, facts, places)
             is_repetition = view.is_repetition_of(evaluator.history.view)
             if not is_repetition:
@@ -188,7 +197,9 @@ class Interpreter:
         is_breached = self._breaches.observe(snapshot, self._instruments)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
-        return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
+        return Pending(
+            snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
+        )
 
     def _apply_events(
         self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event]
@@ -303,6 +314,7 @@ class Interpreter:
         fired: list[Decision] = []
         for evaluator, view, stages in pending.eligible:
             second = RereadData(prices or {}, None if reread is None else self._second_view(evaluator, reread))
+            evaluator.is_acting = self._is_acting(evaluator, view)
             made, why = fire(evaluator, view, stages, second, self._policies, self._commands.last_known, self._owners)
             fired += made
             for each in made:
@@ -327,7 +339,7 @@ class Interpreter:
                 self._owners.remember(decision)
         self._breaches.acted(decisions)
         alerts = alerts + self._breaches.alerts + of_answers + self._alerts()
-        return Outcome(decisions, tuple(issued), alerts, self._paged(decisions))
+        return Outcome(decisions, tuple(issued), alerts, self._paged(decisions), pending.refused)
 
     def _paged(self, decisions: Iterable[Decision]) -> frozenset[str]:
         falls = {(each.policy, each.scope): (each.id, each.fell_at) for each in decisions if each.fell_at is not None}
@@ -335,6 +347,12 @@ class Interpreter:
             (evaluator, falls.get((evaluator.policy, evaluator.scope))) for evaluator in self._evaluators if falls
         )
         return frozenset(fall[0] for evaluator, fall in scopes if fall and evaluator.has_paged(to_micros(fall[1])))
+
+    def _is_acting(self, evaluator: ScopeEvaluator, view: ScopeView) -> bool:
+        """Whether the policy is enforced on an account that is armed."""
+        armed = self._armed
+        is_armed = armed is None or any(account.account in armed for account in view.accounts)
+        return evaluator.compiled.graph.mode == "enforce" and is_armed
 
     def _alerts(self) -> Alerts:
         """What is wrong with the triggers and stages of every scope."""
@@ -360,7 +378,7 @@ class Interpreter:
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
-        self._hedging.armed = accounts
+        self._hedging.armed = self._armed = accounts
 
     def replace_targets(self, decision: Decision) -> None:
         """Replace the active targets of a decision that was changed after the tick; later decisions merge with them."""

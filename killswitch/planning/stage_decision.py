@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Context as DecimalContext
 from decimal import Decimal
 
@@ -51,6 +52,11 @@ class Proposal(Struct, frozen=True):
     """The number of positions that count for a daily cap."""
 
 
+def _no_reset_before(stage: Stage, now: int) -> datetime | None:
+    end = stage.no_reset_until(now)
+    return None if end is None else from_micros(end)
+
+
 _NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
 
 
@@ -80,6 +86,7 @@ def propose(
         attribution=attribution,
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
+        no_reset_before=_no_reset_before(stage, now),
         reason=joined(*combined.remarks, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(combined.rule or PLAIN),
     )

@@ -194,7 +194,7 @@ class Runner:
                 self._commit(snapshot, outcome, notices, acting, ended, commands, alerts)
             self._alerts, self._has_ticked = alerts, True
             self.workers.give_up(ended)
-            await self._act(snapshot, acting)
+            await self._act(_without_events(snapshot, outcome.refused), acting)
             if acting:
                 # The first orders leave before observers are notified.
                 await self.workers.advance(self.pace.head_start)
@@ -396,3 +396,8 @@ class Runner:
         return tuple(
             Notice(snapshot.as_of, "runner", "runner", "warning", *each, title="found at the start") for each in startup
         ) + notices, alerts
+
+
+def _without_events(snapshot: Snapshot, ids: frozenset[str]) -> Snapshot:
+    """The snapshot without the events of these ids, whose commands were refused."""
+    return snapshot if not ids else replace(snapshot, events=tuple(it for it in snapshot.events if it.id not in ids))

@@ -1,15 +1,13 @@
 """Trading sessions: when a market opens by its local calendar, as exact instants.
 
-A session belongs to the local date on which it opens, also if it closes after midnight. A local time that clocks skip
-is the first instant after the skip; one that occurs twice is its first occurrence (PEP 495 names both).
+A session belongs to the local date on which it opens, also if it closes after midnight.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
 
-from killswitch.model.instant import HOUR, from_micros, to_micros
+from killswitch.model.instant import HOUR, from_micros, local_instant, to_micros, zone_named
 from killswitch.model.words import Weekday
 from killswitch.signals.arguments import Argument, Declared
 
@@ -18,7 +16,6 @@ UTC_DAY = "utc_day"
 """The word for the day from 00:00 UTC."""
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = timedelta(days=1)
-_SECOND = timedelta(seconds=1)
 
 
 class TradingSession(Declared, frozen=True):
@@ -50,17 +47,17 @@ class TradingSession(Declared, frozen=True):
         """Whether `at` is in a session, its open included and its close excluded."""
         day = self._last_day(at)
         last = day if self.closes > self.opens else day + _DAY
-        return at < _instant(last, self.closes, ZoneInfo(self.zone))
+        return at < _instant(last, self.closes, self.zone)
 
     def _last_day(self, at: int) -> date:
         """The local date of the last open at or before `at`."""
-        day = from_micros(at).astimezone(ZoneInfo(self.zone)).date() + _DAY
+        day = from_micros(at).astimezone(zone_named(self.zone)).date() + _DAY
         while not (self._is_trading_day(day) and self._open(day) <= at):
             day -= _DAY
         return day
 
     def _open(self, day: date) -> int:
-        return _instant(day, self.opens, ZoneInfo(self.zone))
+        return _instant(day, self.opens, self.zone)
 
     def _is_trading_day(self, day: date) -> bool:
         return WEEKDAYS[day.weekday()] in self.weekdays and day.isoformat() not in self.holidays
@@ -80,25 +77,10 @@ def next_open(anchor: Anchor, at: int) -> int:
     return at - at % DAY + DAY if isinstance(anchor, str) else anchor.next_open(at)
 
 
-def _instant(day: date, of_day: int, zone: ZoneInfo) -> int:
-    """The instant of a local time, microseconds since the epoch."""
-    wall = datetime.combine(day, time(), zone) + timedelta(microseconds=of_day)  # adds to the local time
-    first = wall.astimezone(UTC)
-    if _local(first, zone) == wall.replace(tzinfo=None):
-        return to_micros(first)
-    # The time is skipped: clocks change between its two readings, by the offset after the change and that before it.
-    before, after = wall.replace(fold=1).astimezone(UTC), first
-    while after - before > _SECOND:
-        middle = before + (after - before) // _SECOND // 2 * _SECOND
-        if _local(middle, zone) < wall.replace(tzinfo=None):
-            before = middle
-        else:
-            after = middle
-    return to_micros(after)
-
-
-def _local(instant: datetime, zone: ZoneInfo) -> datetime:
-    return instant.astimezone(zone).replace(tzinfo=None)
+def _instant(day: date, of_day: int, zone: str) -> int:
+    """The instant of a local time of a day, both in microseconds."""
+    shown = (datetime.min + timedelta(microseconds=of_day)).time()  # noqa: DTZ901 - a time of the day, of no date
+    return to_micros(local_instant(day, shown, zone_named(zone)))
 
 
 ANCHOR = Argument(

@@ -20,6 +20,7 @@ from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequ
 from killswitch.gate.foreign_files import require_writable
 from killswitch.gate.lock_reader import read_lock
 from killswitch.model.decision import LockMode, LockOrder
+from killswitch.model.snapshot import LockPart
 from tests.lock_turns import LockFolder
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
@@ -368,6 +369,29 @@ def test_the_documented_python_reader_agrees_with_ours(repository: Path, files: 
     exec(documented(repository, "python"), names)
     for name, path in files.items():
         assert (name, names["trading_lock"](path)) == (name, read_lock(path, datetime.now(UTC)).mode)
+
+
+def test_the_documented_reader_of_parts_agrees_with_ours(
+    repository: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Run unchanged, on every file and on files with parts, also such that nobody writes."""
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (repository / "docs" / "lock.md").read_text(), re.DOTALL):
+        exec(block, names)
+    now, folder = datetime.now(UTC), LockFolder(tmp_path / "parts", None, generation=1, alive_for=3600)
+    long, btc = LockPart("reduce_only", None, "long"), LockPart("all", None, None, ("BTC_USDT",))
+    for scope, parts in {"side": [long], "symbol": [btc], "both": [long, btc]}.items():
+        folder.write(LockOrder.of(scope, parts), None, None, "d", now)
+        files[scope] = folder.path_of(scope)
+    for number, only in enumerate(['"long"', "[]", "{}", "[1]", "null", '[{"side": "up", "mode": "all"}]']):
+        files[only] = folder.path_of(f"odd{number}")
+        files[only].write_text(re.sub(r'"only":.*\]', f'"only":{only}', files["side"].read_text()))
+    for name, path in files.items():
+        verdict = read_lock(path, datetime.now(UTC))
+        for side, symbol in [("long", "BTC_USDT"), ("short", "BTC_USDT"), ("long", "ETH_USDT"), ("short", "ETH_USDT")]:
+            documented_answer = names["may_open"](path, side, symbol)
+            assert (name, side, symbol, documented_answer) == (name, side, symbol, verdict.may_open(side, symbol))  # type: ignore[arg-type] # literals
+    assert names["may_open"](files["both"], "short", "ETH_USDT")
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")

@@ -273,7 +273,8 @@ def _send_to_runner(
     soon = min(deadline, time.monotonic() + LOCK_WAIT)
     while is_lock_unwritten(store, answer) and time.monotonic() < soon:
         time.sleep(POLL)
-    lifts_lock = request.scope in locked and commands.fired_again(store, answer) is None
+    is_refused = any(notice.kind == "nothing_selected" for notice in answer.notices)
+    lifts_lock = request.scope in locked and not is_refused and commands.fired_again(store, answer) is None
     lifted_by = soon if request.kind == "unlock" else deadline  # another lock on the scope may stay
     while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < lifted_by:
         time.sleep(POLL)

@@ -186,8 +186,10 @@ def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) ->
         yield _ksctl("The same policies replayed over the recording", "replay", *policies, "--snapshots", run.recording)
     if incident.state == "open" and not incident.by_hand:
         reason, live = f"incident {incident.id} is dealt with", ("--live",) if run.live else ()
+        ends = [each.no_reset_before for each in incident.firings if each.no_reset_before is not None]
+        not_before = f", and not before {instant(max(ends))}: nobody can earlier" if ends else ""
         yield _ksctl(
-            "Return the scope to normal, once the checklist is done",
+            f"Return the scope to normal, once the checklist is done{not_before}",
             *("reset", incident.scope, "--reason", reason, *live, *policies, *store),
         )
     opening = incident.firings[0]

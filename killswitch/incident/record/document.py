@@ -76,6 +76,8 @@ class Firing(Struct, frozen=True):
     under way, and where no order was sent."""
     loss: Loss | None = None
     """The fall of the scope's equity from its peak, by the triggers."""
+    no_reset_before: datetime | None = None
+    """Before it nothing and nobody resets the scope; None where a reset is possible."""
 
 
 class PositionLeft(Struct, frozen=True):

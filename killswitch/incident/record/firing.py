@@ -57,6 +57,7 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
         lock=None if lock is None else lock.order,
         locked_at=result.locked_at,
         cooldown_until=decision.cooldown_until,
+        no_reset_before=decision.no_reset_before,
         orders=sizes[tag_of(Orders)],
         cancels=sizes[tag_of(Cancels)],
         equity=equity,

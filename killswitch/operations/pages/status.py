@@ -9,6 +9,7 @@ from decimal import Decimal
 from killswitch.execution.effects.performing import PendingEffect
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
+from killswitch.model.lock_parts import parts_text
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.status_sections import (
     bot_heartbeats,
@@ -178,7 +179,8 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> Iterator[Section]:
         state = f"LOCKED {lock.mode}" if lock.locked else "open"
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         alive += " (stale)" if lock.stale else ""
-        rows.append((lock.scope or "unknown", state, _until(lock), alive, lock.reason))
+        reason = f"only {parts_text(lock.only)}: {lock.reason}" if lock.only else lock.reason
+        rows.append((lock.scope or "unknown", state, _until(lock), alive, reason))
     head = ("scope", "state", "until", "kept alive until", "reason")
     yield from section(f"Locks as read by bots in {view.lock_folder}", Table(head, tuple(rows), expendable=(3,)))
 

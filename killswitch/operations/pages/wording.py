@@ -209,9 +209,11 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
 
 def orphan_line(orphan: Orphan) -> str:
     """A latched stage whose policy is gone, and how to end it, in one line."""
+    end = orphan.no_reset_before
     return (
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
         f"its policy or account is no longer in the files: `ksctl reset {orphan.scope}` ends it and lifts its lock"
+        + ("" if end is None else f", not before {instant(from_micros(end))}")
     )
 
 
@@ -225,10 +227,12 @@ def stage_label(machine: MachineStatus) -> str:
 
 
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
-    """What a policy does on a scope without a latch: nothing, a close that waits, or a lock on suspicion."""
+    """What a stage table does not show: disabled, no reset yet, a close that waits, or a lock on suspicion."""
     if machine.disabled is not None:
         until = instant(from_micros(machine.disabled.until))
         yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
+    if machine.no_reset_before is not None and machine.no_reset_before > now:
+        yield f"nobody resets it before {instant(machine.no_reset_before)}, neither `ksctl reset` nor `ksctl unlock`"
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(

@@ -263,6 +263,8 @@ class Orphan(Struct, frozen=True):
     scope: str
     level: int
     stage: str | None
+    no_reset_before: int | None = None
+    """Microseconds before which nobody resets it."""
 
 
 def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
@@ -276,7 +278,7 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
             raise DamagedStateError(what) from error
         level = level_in_force(state)
         if level > 0:
-            found.append(Orphan(policy, scope, level, stage_in_force(state)))
+            found.append(Orphan(policy, scope, level, stage_in_force(state), state.no_reset_before))
     return tuple(found)
 
 

@@ -161,6 +161,7 @@ def _decision(plan: SavedPlan, index: int, event: Event, now: int, policies: Pol
         triggers=(),
         attribution=None,
         cooldown_until=None,
+        no_reset_before=None,
         author=event.author,
         reason=f"plan {plan.short}: {what}" if what else f"plan {plan.short}",
         cause=planned.cause or "operator",

@@ -136,6 +136,8 @@ class ScopeEvaluator:
     def __init__(self, compiled: CompiledPolicy, scope: str) -> None:
         self.compiled = compiled
         self.scope = scope
+        self.is_acting = True
+        """Whether what it decides is carried out on any of its accounts."""
         self.history = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
         self.state: StageMachineState = initial()
         self.adaptive: dict[int, AdaptiveThreshold] = {
@@ -448,8 +450,9 @@ class ScopeEvaluator:
             stored_samples = [_SAMPLES.decode(each) for each in samples]
             engine = kept.engine
             if outage is not None:
-                cooldowns = {stage.name: stage.cooldown for stage in self.compiled.graph.stages}
-                engine = after_outage(engine, *outage, cooldowns)
+                stages = self.compiled.graph.stages
+                no_reset_for = max((stage.no_reset_for or 0 for stage in stages), default=0)
+                engine = after_outage(engine, *outage, {each.name: each.cooldown for each in stages}, no_reset_for)
             self.state = from_stored(engine, self.compiled.trigger_names)
             self.history.restore(kept.history, stored_rows, stored_samples)
         except (MsgspecError, ValueError, TypeError, LookupError, ArithmeticError) as error:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.engine.state import level_in_force, partial_in_force, stage_in_force
+from killswitch.engine.state import level_in_force, may_reset_from, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
@@ -136,6 +136,8 @@ class MachineStatus(Struct, frozen=True):
     """The state of a circuit breaker; None for a policy with stages."""
     disabled: Disabled | None = None
     """Why and until when the policy does not fire; None if it is on."""
+    no_reset_before: datetime | None = None
+    """Before it nothing and nobody resets the scope; None where a reset is possible."""
 
 
 BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled"]
@@ -147,8 +149,8 @@ def breaker_state(evaluator: ScopeEvaluator) -> BreakerState | None:
         return None
     state, now = evaluator.state, evaluator.now
     if level_in_force(state):
-        rested = state.cooldown_until is None or now >= state.cooldown_until
-        return "recovering" if rested and state.reset_since is not None and not state.by_hand else "tripped"
+        is_rested = now >= may_reset_from(state)
+        return "recovering" if is_rested and state.reset_since is not None and not state.by_hand else "tripped"
     if evaluator.compiled.is_disabled(now):
         return "disabled"
     return "warning" if evaluator.warned else "active"
@@ -183,6 +185,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         held_back=partial is not None and partial.held_back,
         breaker=breaker_state(evaluator),
         disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
+        no_reset_before=None if state.no_reset_before is None else from_micros(state.no_reset_before),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from killswitch.model.words import LockMode
 from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, TimeOfDay, Word, Words
+from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, Word, Words, ZonedTime
 
 
 class LockTrading(Part):
@@ -22,10 +22,12 @@ class LockTrading(Part):
     """The symbols that are locked, as the venue writes them. A bot that does not know the key `only` of the lock file
     sees the whole scope locked. Left out: all."""
     duration: Annotated[Duration | None, Field(alias="for")] = None
-    """How long the lock lasts. Left out: until it is lifted, or as `until` says."""
-    until: TimeOfDay | None = None
+    """How long the lock lasts. Left out: until it is lifted, or as `until` or `until_session` says."""
+    until: ZonedTime | None = None
     """The time of the day at which it ends, the next one after the firing. Where the clocks of the zone skip it, the
     first instant after; where they show it twice, the first time. Left out: as `for` says."""
+    until_session: Name | None = None
+    """The `Session` at whose next open after the firing it ends. Left out: as `for` or `until` says."""
 
 
 class CancelOrders(Part):

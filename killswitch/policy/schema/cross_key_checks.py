@@ -169,6 +169,8 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
 def _response(at: Path, response: dict[str, object], name: str) -> Iterator[Breach]:
     """Check the actions of a stage or breaker, and that `losing` has an attribution rule."""
     yield from _breach(at, response, name)
+    both = ("no_reset_for", "no_reset_before")
+    yield from only_one("KS2217", at, response, both, "time without a reset", "keep one of them")
     for number, action in enumerate(items(response.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
@@ -193,7 +195,7 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
 def _lock(at: Path, lock: dict[str, object]) -> Iterator[Breach]:
     """Check that a lock has at most one end."""
     fix = "keep one of them; two locks in a stage merge to the later end"
-    yield from only_one("KS2216", at, lock, ("for", "until"), "end", fix)
+    yield from only_one("KS2216", at, lock, ("for", "until", "until_session"), "end", fix)
 
 
 def _breach(at: Path, stage: dict[str, object], name: str) -> Iterator[Breach]:

@@ -36,6 +36,7 @@ from killswitch.policy.schema.scalars import (
     Threshold,
     Word,
     Words,
+    ZonedTime,
 )
 from killswitch.policy.schema.trigger import Trigger
 
@@ -188,6 +189,12 @@ class Response(Part):
     cooldown: DurationOrZero
     """How long before the same level can fire again, and then only on a new loss, or on a condition (exposure,
     leverage, margin, venue health) that has been false and is true again."""
+    no_reset_for: Duration | None = None
+    """How long after a firing nothing and nobody resets the scope: neither the condition of `reset` nor an operator.
+    There is no way around it. Left out: a reset is possible at any time, or from `no_reset_before`."""
+    no_reset_before: ZonedTime | None = None
+    """The time of the day, the next one after a firing, before which nothing and nobody resets the scope. Left out: as
+    `no_reset_for` says."""
     corroborate: StrictBool = False
     """Whether to read prices once more, and compare the mark with index and last price, before acting. Left out: false.
     """

@@ -123,12 +123,12 @@ def local_time(value: object) -> LocalTime:
     fix = "write hours and minutes with an IANA time zone, such as 08:00 Europe/Berlin, or 22:30 UTC"
     found = _LOCAL_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
-        raise MistakeError("KS2112", f"{quoted(value)} is not a time of the day with its zone", fix)
+        raise MistakeError("KS2115", f"{quoted(value)} is not a time of the day with its zone", fix)
     try:
         zone_named(found[3])
     except UnknownZoneError as error:
         near = get_close_matches(found[3], available_timezones(), n=1)
-        raise MistakeError("KS2112", str(error), f"did you mean {near[0]}?" if near else fix) from error
+        raise MistakeError("KS2115", str(error), f"did you mean {near[0]}?" if near else fix) from error
     return LocalTime(int(found[1]), int(found[2]), found[3])
 
 
@@ -375,7 +375,7 @@ _DURATION_JSON = pattern_json(_DURATION.pattern, "90s", "15m", "6h", "2d", "250m
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
 BreachPause = Annotated[int, Scalar(breach_pause, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
-TimeOfDay = Annotated[LocalTime, Scalar(local_time, pattern_json(_LOCAL_TIME.pattern, "08:00 Europe/Berlin"))]
+ZonedTime = Annotated[LocalTime, Scalar(local_time, pattern_json(_LOCAL_TIME.pattern, "08:00 Europe/Berlin"))]
 Moment = Annotated[int, Scalar(moment, {"type": "string", "format": "date-time"})]
 Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]

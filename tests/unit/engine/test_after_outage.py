@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.engine.state import PendingClose, StoredState, StoredTrigger, after_outage
 from killswitch.model.instant import HOUR, MINUTE
@@ -33,6 +34,21 @@ def test_the_remainder_of_every_duration_is_unchanged() -> None:
     assert after.acted == {"halve/main": NOW + MINUTE, "halve/other": SINCE - MINUTE}
     assert after.waiting is not None and after.waiting.until == NOW + MINUTE
     assert after.fired_at == SINCE - HOUR, "a record of what was is no duration"
+
+
+@pytest.mark.parametrize(
+    ("end", "declared", "expected"),
+    [
+        (SINCE + HOUR, 4 * HOUR, NOW + HOUR),  # an hour was left
+        (SINCE + HOUR, 0, NOW),  # a time of the day, which the outage does not move
+        (NOW + 3 * HOUR, 0, NOW + 3 * HOUR),
+        (SINCE - HOUR, 4 * HOUR, SINCE - HOUR),  # it was over
+    ],
+)
+def test_the_time_without_a_reset_keeps_its_remainder(end: int, declared: int, expected: int) -> None:
+    """An outage makes neither a duration shorter nor a time of the day later."""
+    before = replace(state(), no_reset_before=end)
+    assert after_outage(before, SINCE, NOW, {"halve": HOUR}, declared).no_reset_before == expected
 
 
 @pytest.mark.parametrize(("until", "expected"), [(None, None), (SINCE, SINCE), (NOW + 3 * HOUR, NOW + 3 * HOUR)])

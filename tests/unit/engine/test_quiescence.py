@@ -97,6 +97,18 @@ def test_an_automatic_reset_ends_quiescence_when_it_is_due() -> None:
     assert quiescence_after(state_after(0.0, 10 * MINUTE, fired), 0.0) == 30 * MINUTE
 
 
+def test_a_time_without_a_reset_delays_the_automatic_one() -> None:
+    """As above; but nobody resets for 45 minutes after the firing."""
+    state = state_after(0.05, 3 * MINUTE, state_after(0.05, MINUTE))
+    held = replace(MACHINE_GRAPH.stages[-1], no_reset_for=45 * MINUTE)
+    fired = latch(state, held, 3 * MINUTE, (1.0, 1.0))
+    calm = state_after(0.0, 10 * MINUTE, fired)
+    assert quiescence_after(calm, 0.0) == 48 * MINUTE
+    early = step(MACHINE, calm, columns(0.0, 0.0), 48 * MINUTE - 1, unit_value=(1.0, 1.0))
+    assert not early.reset
+    assert step(MACHINE, early.state, columns(0.0, 0.0), 48 * MINUTE, unit_value=(1.0, 1.0)).reset
+
+
 def test_a_machine_that_has_not_stepped_on_these_conditions_is_not_quiescent() -> None:
     """A trigger that just became true is a change."""
     assert quiescence_after(state_after(0.0, MINUTE), 0.05) == 0

@@ -98,10 +98,10 @@ def test_it_lies_within_a_day_and_shows_the_time_unless_the_clocks_skip_it(
     ],
 )
 def test_a_time_of_the_day_without_a_known_zone_is_refused(written: object, fix: str) -> None:
-    """KS2112, with the nearest zone."""
+    """KS2115, with the nearest zone."""
     with pytest.raises(MistakeError) as raised:
         scalars.local_time(written)
-    assert raised.value.code == "KS2112"
+    assert raised.value.code == "KS2115"
     assert raised.value.fix.startswith(fix)
 
 

@@ -15,13 +15,15 @@ from killswitch.graph.actions.lock_trading import KIND as LOCKING
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Action
 from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit, with_expiry
-from killswitch.model.instant import MINUTE, LocalTime, to_micros
+from killswitch.model.instant import HOUR, MINUTE, LocalTime, to_micros
 from killswitch.model.registry import RegistryError
 from killswitch.model.snapshot import LockPart
+from killswitch.model.words import Weekday
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, NoBookError, Planned
 from killswitch.planning.actions.registry import certain_effects, check_reversible, plan, reversible_effects
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
+from killswitch.signals.sessions import TradingSession
 from tests.graphs import close, stage
 from tests.worlds import START, after
 
@@ -104,6 +106,17 @@ def test_a_lock_ends_at_the_next_time_of_the_day_after_the_firing() -> None:
     assert certain_effects("account/main", stage("s", 1, actions=(tomorrow,)), NOW) == (
         Lock(LockOrder("account/main", "reduce_only", after(hours=23.5))),
     )
+
+
+def test_a_lock_ends_at_the_next_open_of_a_session() -> None:
+    """START is Monday, 2024-01-01, a holiday of the session: it opens on Tuesday at 09:30 in New York, 14:30 UTC."""
+    days: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri")
+    session = TradingSession("xnys", "America/New_York", 9 * HOUR + 30 * MINUTE, 16 * HOUR, days, ("2024-01-01",))
+    until = LockTrading("all", None, until_session=session)
+    assert certain_effects("account/main", stage("s", 1, actions=(until,)), NOW) == (
+        Lock(LockOrder("account/main", "all", after(hours=24 + 14.5))),
+    )
+    assert LOCKING.text(until, ()) == "lock all until xnys opens"
 
 
 def test_a_lock_of_a_part_that_ends_early_ends_in_every_part() -> None:
