@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
-from tests.unit.planning.test_operator_reset import NOTHING, ResettableAccount, graph_with_unexplained
+from tests.unit.planning.operator.test_operator_reset import NOTHING, ResettableAccount, graph_with_unexplained
 
 from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, Notice
