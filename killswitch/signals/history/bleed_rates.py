@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -102,21 +102,44 @@ class BleedRates(HistoryCollector):
         return self._rates
 
     def _computed(self, history: History, held: frozenset[PnlKey]) -> dict[PnlKey, float | None]:
-        newest = history.rows[-1]
-        starts = [(window, self._start(history, newest.at - window)) for window in WINDOWS]
-        found: dict[PnlKey, float | None] = {}
+        now, unknown = history.rows[-1], history.ledger.unknown
+        edges = [now.at - window for window in WINDOWS]
+        starts = [self._start(history, edge) for edge in edges]
+        whole = self._of_old_positions(now, starts, held & unknown.keys())
+        if whole is not None:
+            return {key: whole[key] for key in held}
+        found: dict[PnlKey, float | None] = dict.fromkeys(held)
         for key in held:
-            made, total = (newest.pnl or {}).get(key), 0.0
-            for window, start in starts:
-                begun = self._begun(key, start, newest.at - window)
-                if made is None or begun is None or history.ledger.unknown.get(key, -1) >= begun[0]:
-                    break
-                total -= float(made - begun[1]) / (max(newest.at - begun[0], window // LEAST) / HOUR)
-            else:
-                found[key] = total / len(WINDOWS)
-                continue
-            found[key] = None
+            begun = [self._begun(key, start, edge) for start, edge in zip(starts, edges, strict=True)]
+            since = [each for each in begun if each is not None and each[0] > unknown.get(key, -1)]
+            made = (now.pnl or {}).get(key)
+            if made is not None and len(since) == len(WINDOWS):
+                spans = zip(WINDOWS, since, strict=True)
+                found[key] = float(sum((pnl - made) * _weight(window, now.at - at) for window, (at, pnl) in spans))
         return found
+
+    def _of_old_positions(
+        self, now: UnitValueRow, starts: Sequence[UnitValueRow | None], unknown: Collection[PnlKey]
+    ) -> Mapping[PnlKey, float] | None:
+        """The rates if all positions are older than the windows, as in nearly every tick; else None.
+
+        The rows then have the same positions in the same order, which saves looking each of them up.
+        """
+        rows = [(row.at, row.pnl) for row in starts if row is not None and row.pnl is not None]
+        oldest = min((at for at, _ in rows), default=0)
+        if len(rows) < len(WINDOWS) or unknown or any(each.at >= oldest for each in self._opened.values()):
+            return None
+        keys, made = [*(now.pnl or {})], (now.pnl or {}).values()
+        if any([*pnl] != keys for _, pnl in rows):
+            return None
+        weights = [_weight(window, now.at - at) for window, (at, _) in zip(WINDOWS, rows, strict=True)]
+        short, hour, long = weights
+        values = zip(made, *(pnl.values() for _, pnl in rows), strict=True)
+        total = sum(weights)
+        return {
+            key: float(a * short + b * hour + c * long - x * total)
+            for key, (x, a, b, c) in zip(keys, values, strict=True)
+        }
 
     def _start(self, history: History, edge: int) -> UnitValueRow | None:
         """The row at which a window that begins at `edge` does: the last one at or before it, or that of a reset."""
@@ -149,6 +172,11 @@ class BleedRates(HistoryCollector):
         state = msgjson.decode(stored, type=BleedRatesState)
         self._held = None if state.held is None else frozenset(state.held)
         self._opened = {each.key: each for each in state.opened}
+
+
+def _weight(window: int, elapsed: int) -> Decimal:
+    """What a loss of 1 in the window is in the mean, per hour."""
+    return Decimal(HOUR) / (max(elapsed, window // LEAST) * len(WINDOWS))
 
 
 def bleed_rates(history: History) -> Mapping[PnlKey, float | None]:

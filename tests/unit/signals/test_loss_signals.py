@@ -20,7 +20,7 @@ from killswitch.signals.history.scope import History
 from killswitch.signals.sessions import WEEKDAYS, TradingSession
 from killswitch.signals.signal_values import ColumnReader, collector_needs
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import START, account, after, flow
+from tests.worlds import START, account, after, flow, position
 from tests.worlds.signals import history_of, made, minutes, readings, restarted
 
 INF = math.inf
@@ -496,3 +496,45 @@ def test_a_floor_is_that_of_the_money_made(steps: list[tuple[int, int]], trail: 
         wanted.append(float(money - min(Decimal(10_150), highest - 200)))
     found = readings("equity.above_floor", (Decimal(200), trail, Decimal(10_150)), observed, max_gap=24 * HOUR)
     assert [low for low, _ in found] == [high for _, high in found] == pytest.approx(wanted, abs=1e-9)
+
+
+# One account of several is down
+
+HELD = "BTC/USDT:USDT"
+
+
+def two(mark: str, *, is_down: bool) -> list[AccountSnapshot]:
+    """Each had 10,000, and a long of 10,000 at a mark of 100; a loses by the mark, b may be down since."""
+    profit = (Decimal(mark) - 100) * 100
+    fields = {"notional": str(10_000 + profit), "mark_price": mark, "contracts": "100"}
+    found = [account(str(10_000 + profit), [position(HELD, "long", str(profit), **fields)], name=name) for name in "ab"]
+    down = account(None, None, name="b", quality="down", reason="timeout")
+    return [found[0], down] if is_down else found
+
+
+@pytest.mark.parametrize(
+    ("signal", "arguments", "expected"),
+    [
+        # a has 9,000; b had 10,000 of notional, at a mark that fell by 10%: 8,900 to 10,100 with 1% of the gross
+        ("equity.profit", (), (-0.105, -0.045)),
+        ("equity.best_profit", (), (0, 0)),
+        ("equity.given_back", (), (0, 0)),
+        ("equity.loss_since", ("utc_day",), (0.045, 0.105)),
+        ("equity.loss_from_capital", (Decimal(20_000),), (0.045, 0.105)),
+        ("equity.above_floor", (Decimal(3000), "intraday", Decimal(99_999)), (900, 2100)),
+        ("equity.above_floor", (Decimal(3000), "end_of_day", Decimal(16_500)), (1400, 2600)),
+    ],
+)
+def test_with_one_account_down_a_signal_is_bounded(
+    signal: str, arguments: Sequence[Value], expected: tuple[float, float]
+) -> None:
+    """By what it held, and how the mark moved at the other account; it may have closed at any price in between."""
+    observed = minutes(two("100", is_down=False), two("90", is_down=True))
+    assert readings(signal, arguments, observed)[1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_profit_that_may_not_have_been_made_leaves_any_part_of_it_given_back() -> None:
+    """While b is down the mark rises by 10% and falls again: the best profit may be none, or more than seen."""
+    observed = minutes(two("100", is_down=False), two("110", is_down=True), two("95", is_down=True))
+    low, high = readings("equity.given_back", (), observed)[2]
+    assert (low, high) == (0, INF)
