@@ -15,8 +15,7 @@ from msgspec import Struct
 from killswitch.graph.freezing import frozen_from
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.instant import from_micros, to_micros
-from killswitch.model.local_time import LocalTime
+from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.policy.schema import policy as schema

@@ -15,7 +15,6 @@ from killswitch.accounts.arming import (
     left_to_do,
     observed_latches,
     scopes_over,
-    strategy_accounts,
 )
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
@@ -128,11 +127,9 @@ def assemble(
     startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
-    arming = Arming(accounts, policies, strategy_accounts(policies, accounts.values()))
-    isolation, reconciliation = FaultIsolation(), OrderReconciliation(store)
+    arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
-    view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
-    view = replace(view, strategies=tuple(sorted(arming.strategy_scopes)) or UNSET)
+    view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming), arming)
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
@@ -209,13 +206,14 @@ def _first_view(
     paths: tuple[str, ...],
     live: bool,
     places: tuple[str | None, str | None],
+    arming: Arming,
 ) -> RunnerView:
     """The status of the run itself; the publisher adds the results of each tick."""
     now = timeline.now()
     return RunnerView(
         owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
         policies=paths, policy_set=policies.digest, lock_folder=places[0], union=places[1], accounts=(), machines=(),
-        closings=(), problems=(),
+        closings=(), problems=(), strategies=tuple(sorted(arming.strategy_scopes)) or UNSET,
     )  # fmt: skip
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 
-from killswitch.model.instant import HOUR, from_micros, to_micros
-from killswitch.model.local_time import local_instant, zone_named
+from killswitch.model.instant import HOUR, from_micros, local_instant, to_micros, zone_named
 from killswitch.model.words import Weekday
 from killswitch.signals.arguments import Argument, Declared
 

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, SignalRead, SignalRef
-from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.local_time import LocalTime
+from killswitch.model.instant import HOUR, MINUTE, LocalTime
 from killswitch.model.snapshot import Event
 from killswitch.operations.pages.wording import orphan_line, pending_lines
 from killswitch.planning.interpreter import Interpreter, Outcome
