@@ -57,12 +57,13 @@ class Arming:
         policies: PolicySet,
         strategies: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
-        """`strategies`: name → the accounts that it trades in; each has a lock file of its own."""
+        """`strategies`: name → the accounts that it trades in; each has a lock file of its own. None: those that the
+        policies watch.
+        """
         self._accounts = accounts
+        strategies = strategy_accounts(policies, accounts.values()) if strategies is None else strategies
         self._strategies = {
-            f"strategy/{name}": found
-            for name, members in (strategies or {}).items()
-            if (found := members & accounts.keys())
+            f"strategy/{name}": found for name, members in strategies.items() if (found := members & accounts.keys())
         }
         self._rules = {graph.policy: graph.scope for graph in policies.graphs}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)

@@ -112,11 +112,9 @@ def union_of(locks: Sequence[LockRecord], stamp: Stamp) -> LockRecord:
 
 def _in_union(lock: LockRecord) -> LockRecord:
     """The lock as a part of all scopes: that of a symbol is of that symbol alone."""
-    kind, _, symbol = lock.scope.partition("/")
-    if kind != "symbol" or UNREADABLE in lock.details:
+    if not lock.scope.startswith("symbol/") or UNREADABLE in lock.details:
         return lock
-    parts = (part for part in parts_of(lock) if part.symbols is None or symbol in part.symbols)
-    return replace(lock, only=merged_parts(replace(part, symbols=(symbol,)) for part in parts))
+    return replace(lock, only=lock_parts.in_accounts(lock.scope, parts_of(lock)))
 
 
 def with_wider(own: LockRecord, wider: Sequence[LockRecord], now: datetime) -> LockRecord:

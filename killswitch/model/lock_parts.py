@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import LockPart, Side
 from killswitch.model.words import LockMode, place_text
@@ -58,6 +60,15 @@ def _covers(part: LockPart, other: LockPart) -> bool:
         and strictest_mode((part.mode, other.mode)) == part.mode
         and (part.until is None or (other.until is not None and other.until <= part.until))
     )
+
+
+def in_accounts(scope: str, parts: Iterable[LockPart]) -> tuple[LockPart, ...]:
+    """The parts of a lock of `scope` as parts of whole accounts: the lock of a symbol is of that symbol alone.
+
+    A part that names other symbols counts as the symbol, so that nothing gets free by it.
+    """
+    kind, _, symbol = scope.partition("/")
+    return merged_parts(replace(part, symbols=(symbol,)) if kind == "symbol" else part for part in parts)
 
 
 def strictest_at(parts: Iterable[LockPart], side: Side, symbol: str) -> LockMode | None:

@@ -39,9 +39,8 @@ from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
-from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
+from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
-from killswitch.planning.operator.no_reset import refusals
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.compiled_policy import part_of, view_of

@@ -15,7 +15,6 @@ from killswitch.accounts.arming import (
     left_to_do,
     observed_latches,
     scopes_over,
-    strategy_accounts,
 )
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
@@ -128,12 +127,11 @@ def assemble(
     timeline = Timeline(clock, last_clock_state(last_view(store)))
     restore_adapters(store, accounts)
     store_places(store, policies)
-    arming = Arming(accounts, policies, strategy_accounts(policies, accounts.values()))
+    arming = Arming(accounts, policies)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
-    budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
-    dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
+    budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
     isolation, reconciliation, own_orders = FaultIsolation(), OrderReconciliation(store), OwnOrders(last_tick(store))
     observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
@@ -148,10 +146,24 @@ def assemble(
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, startup_notices=startup_notices + _leap_notices(timeline),
-        judges=JUDGED_LIVE if live else (),
+        pace, policy_set=policies.digest, judges=JUDGED_LIVE if live else (),
+        startup_notices=startup_notices + _leap_notices(timeline),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
+
+
+def _dead_man(
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    meters: Mapping[str, RequestMeter],
+    store: Store,
+    timeline: Timeline,
+    pace: RunnerPace,
+    within: float,
+) -> tuple[TimerBudget, DeadManTimers]:
+    """The venues' timers, and the requests that refreshing them takes. `within`: for one request (seconds)."""
+    budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout)
+    return budget, DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
 
 
 def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:

@@ -349,7 +349,7 @@ def _require_scope_and_arming(
         _require_armed(request.plan, armed, "here: that takes --live and a")
     elif request.kind in ("close", "lock"):
         closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
-        arming = Arming(opened, policies, strategy_accounts(policies, opened.values()))
+        arming = Arming(opened, policies)
         _require_scope(request, _scopes_of(request, closable, set(), arming.strategy_scopes))
         if request.kind == "lock" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
             raise click.ClickException(

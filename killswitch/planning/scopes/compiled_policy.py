@@ -84,7 +84,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
 def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
     """What signals and rankings collect; a ranking reads the returns of everything that is held."""
     sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
-    needs = collector_needs(graph.signals)
+    needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
     return needs

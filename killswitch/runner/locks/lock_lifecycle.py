@@ -17,7 +17,7 @@ from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
-from killswitch.model.lock_parts import cover, in_force
+from killswitch.model.lock_parts import cover, in_accounts, in_force
 from killswitch.model.snapshot import Event, LockPart, WrittenLock
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.clock import Leap, confirmed_end
@@ -50,10 +50,7 @@ class WantedLock(LockRequest, frozen=True, kw_only=True):
 
     def parts_in(self, now: datetime) -> tuple[LockPart, ...]:
         """The parts of its accounts that it locks at `now`; none if it locks all of them."""
-        kind, _, symbol = self.scope.partition("/")
-        parts = in_force(self.order.parts, now)
-        if kind == "symbol":
-            parts = tuple(replace(part, symbols=(symbol,)) for part in parts)
+        parts = in_accounts(self.scope, in_force(self.order.parts, now))
         return () if any(part.is_everything for part in parts) else parts
 
     def is_of_everything(self, now: datetime) -> bool:

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
-from tests.unit.planning.operator.test_operator_reset import NOTHING, ResettableAccount, graph_with_unexplained
 
 from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, Notice
@@ -18,6 +17,7 @@ from killswitch.model.snapshot import decode_snapshot, encode_snapshot
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.restatement import KeptChange
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
+from tests.unit.planning.operator.test_operator_reset import NOTHING, ResettableAccount, graph_with_unexplained
 from tests.worlds import account, after, flow, operator_event, snapshot
 
 

@@ -17,7 +17,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import ProcessExit
 from killswitch.model.snapshot import Position, Snapshot, WatchedPrice
 from killswitch.policy.loader import load
-from tests.worlds import START, account, after, position, snapshot
+from tests.worlds import START, account, after, position, rules, snapshot
 
 Recording = Callable[[], Sequence[Snapshot]]
 
@@ -38,6 +38,7 @@ def breakers(repository: Path) -> Callable[[str], PolicySet]:
 def at(when: datetime, equity: str | None, held: Sequence[Position] | None = None, **more: object) -> Snapshot:
     if equity is None:
         return snapshot(when, account(None, None, quality="down", reason="no answer"))
+    more |= {"instruments": (rules("A"), rules("B"))}
     return snapshot(when, account(equity, held, observed_at=when, **more))  # type: ignore[arg-type]  # fields
 
 
