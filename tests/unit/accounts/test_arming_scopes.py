@@ -55,14 +55,23 @@ def arming() -> Arming:
         ("strategy", "strategy/grid", "ab", "", set()),
         ("strategy", "strategy/alone", "c", "c", {"account/c"}),
         ("symbol", "symbol/BTC_USDT", "abc", "", set()),
-        ("label", "label/desk=alpha", "ab", "ab", {"account/a", "account/b"}),
-        ("portfolio", "portfolio", "abc", "abc", {"account/a", "account/b", "account/c", "venue/paper"}),
+        ("label", "label/desk=alpha", "ab", "ab", {"account/a", "account/b", "strategy/grid"}),
+        (
+            "portfolio",
+            "portfolio",
+            "abc",
+            "abc",
+            {"account/a", "account/b", "account/c", "venue/paper", "strategy/grid", "strategy/alone"},
+        ),
     ],
 )
 def test_a_lock_of_a_shared_strategy_or_a_symbol_locks_no_account(
     arming: Arming, policy: str, scope: str, reached: str, locked: str, narrower: set[str]
 ) -> None:
-    """Its decisions act on the accounts; its lock is in a file of its own, which the bots of others do not read."""
+    """Its decisions act on the accounts; its lock is in a file of its own, which the bots of others do not read.
+
+    A lock of whole accounts reaches the files of the strategies that trade in them: a strategy's bot reads one file.
+    """
     assert arming.reached_by(policy, scope) == frozenset(reached)
     assert arming.locked_by(policy, scope) == frozenset(locked)
     assert arming.narrower(policy, scope) == narrower
