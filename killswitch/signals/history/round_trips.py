@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from killswitch.valuation.scope_view import ScopeView
 
 DUST = 1e-9
-"""The fraction of its largest size below which a position is flat, and of the notional at entry within which a profit is
-zero: rounding of floats."""
+"""The fraction of its largest size below which a position is flat, and of its entry within which a profit is zero."""
 LATE = 300 * SECOND
 """How long a fill may be late before it is missing."""
 SETTLED = 30 * SECOND
