@@ -292,7 +292,7 @@ def test_the_worst_symbol_of_an_account_mixes_pairs_where_a_machine_for_each_doe
 
 @pytest.mark.parametrize("ratio", [0.05, -0.05])
 def test_l5_a_pair_cools_down_after_a_winner_too(tmp_path: Path, ratio: float) -> None:
-    """You "don't enter a trade right after selling a trade": whatever it made, the pair alone, from the last close on."""
+    """Whatever the trade made: the pair alone, from its last close on."""
     policies, until = shipped("freqtrade-cooldown-period", tmp_path), BEGUN + DAY
     trades = trades_of(ratio, ratio, ratio, every=70)
     found = locks_of(policies, trades, until)

@@ -155,7 +155,7 @@ def deal(row: Row, symbol: str) -> Fill:
         above_zero(row.get("vol"), f"the volume of fill {number}"),
         above_zero(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
-        cause=CAUSES.get(_text(row.get("category")), "trade"),
+        cause=CAUSES.get(_text(row.get("category")), "trade"), client_order_id=_text(row.get("externalOid")) or None,
     )  # fmt: skip
 
 
