@@ -17,7 +17,6 @@ from decimal import Decimal
 
 from msgspec.structs import asdict, replace
 
-from killswitch.model.known_orders import KnownOrders
 from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
 from killswitch.model.snapshot import AccountSnapshot, Fill, Health, Mark, Order, Position, Quality
 from killswitch.model.venue import (
@@ -27,6 +26,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch.model.venue_orders import KnownOrders
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason, withdrawals

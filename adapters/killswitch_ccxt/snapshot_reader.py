@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from killswitch.model.known_orders import KnownOrders
 from killswitch.model.parsing import UnreadableError, not_negative
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -38,6 +37,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch.model.venue_orders import KnownOrders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode

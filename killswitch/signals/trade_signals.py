@@ -16,7 +16,7 @@ from killswitch.signals.declaration import (
     ScopeSignal,
     SignalSpec,
 )
-from killswitch.signals.history.others_fills import FilledByOthers
+from killswitch.signals.history.fills import FilledByOthers
 from killswitch.signals.history.round_trips import RoundTrips
 from killswitch.signals.history.windows import UNKNOWN, known
 

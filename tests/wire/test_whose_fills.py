@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from killswitch.execution.client_order_id import client_order_id
-from killswitch.model.known_orders import MOST, KnownOrders
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, is_ours
+from killswitch.model.venue_orders import MOST, KnownOrders
 from tests.conformance.harnesses import PaperHarness, WireHarness
 from tests.conformance.wires import WIRES
 from tests.rotation import taking_turns

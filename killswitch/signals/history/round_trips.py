@@ -17,8 +17,8 @@ from msgspec import json as msgjson
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.venue import is_ours
 from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.fills import fee_of, notional_of
 from killswitch.signals.history.order_flow import OWN_FILLS_WITHIN, WindowCoverage, longest
-from killswitch.valuation.fill_money import fee_of, notional_of
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import AccountSnapshot, Fill, Side

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.order_type import order_type
 from killswitch.model.parsing import (
     Row,
     UnreadableError,
@@ -29,6 +28,7 @@ from killswitch.model.parsing import (
     value_at,
 )
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
+from killswitch.model.venue_orders import order_type
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")

@@ -1,12 +1,10 @@
-"""Orders that an adapter has sent or seen resting: whose fills are theirs, where the venue's fills do not state it.
-
-It costs no request. An order of somebody else that never rested in a snapshot stays unknown.
-"""
+"""Orders of venues as adapters read them: their types, and those that an adapter has sent or seen resting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,8 +12,35 @@ from msgspec.structs import replace
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest
 
+_LIMITS: Final = frozenset({"lmt", "ioc", "fok", "post", "post_only"})
+_MARKETS: Final = frozenset({"mkt"})
 MOST = 4096
 """How many orders are kept; the oldest are dropped."""
+
+
+def order_type(venue_type: str | None, *, conditional: bool, priced: bool, guards: bool | None = None) -> str | None:
+    """The normalised type of an order.
+
+    `limit`, `market`, `trailing_stop`, or `stop_…`, `take_profit_…` and `trigger_…` with `limit` or `market`;
+    `trigger_…` is a conditional order of unknown purpose. An unrecognised type is returned unchanged, and None for
+    none. `priced`: whether the order has a limit. `guards`: True for a stop, False for a take-profit, None if the venue
+    reports neither.
+    """
+    name = (venue_type or "").strip().lower().replace("-", "_").replace(" ", "_")
+    if not name and not conditional:
+        return None
+    if "trail" in name or name.startswith("move_order"):
+        return "trailing_stop"
+    if "take" in name or "profit" in name:
+        guards = False
+    elif "stop" in name or "stp" in name:
+        guards = True
+    market = "market" in name or name in _MARKETS
+    limit = not market and (priced or "limit" in name or name in _LIMITS)
+    if conditional or guards is not None:
+        kind = "trigger" if guards is None else "stop" if guards else "take_profit"
+        return f"{kind}_{'limit' if limit else 'market'}"
+    return "market" if name in (*_MARKETS, "market") else "limit" if "limit" in name or name in _LIMITS else venue_type
 
 
 class _Known(Struct, frozen=True):
@@ -24,7 +49,11 @@ class _Known(Struct, frozen=True):
 
 
 class KnownOrders:
-    """The orders of one account, by symbol and the venue's id, which some venues count for each symbol."""
+    """The orders of one account, by symbol and the venue's id, which some venues count for each symbol.
+
+    They tell whose fills are theirs where the venue's fills do not state it, and cost no request. An order of somebody
+    else that never rested in a snapshot stays unknown.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Known] = {}
