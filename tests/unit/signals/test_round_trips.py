@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import Balance, Fill, Order, OwnOrder, Position, Snapshot
 from tests.worlds import account, after, fill, position, rules, snapshot
+from tests.worlds.firings import firings, policy_of, unknowns
 from tests.worlds.signals import values_after
 
 INF = math.inf
@@ -229,3 +230,39 @@ def test_one_account_that_cannot_be_read_leaves_lower_bounds() -> None:
     assert values_after("trades.count", LOSS, away) == (1.0, INF)
     assert values_after("fills.closed_by_venue", (WINDOW, "forced"), away) == (0.0, INF)
     assert values_after("exposure.turnover", (WINDOW,), away)[1] == INF
+
+
+WON = (TRIP[0], seen(2, [], [sold(2, "110")]))
+FORCED = (TRIP[0], seen(2, [], [sold(2, "90", cause="liquidation")]))
+EXPIRED = (TRIP[0], seen(2, [], [sold(2, "90", cause="delivery")]))
+OURS = (TRIP[0], seen(2, [], [sold(2, "90", client_order_id=OWN)]))
+EVEN = (TRIP[0], seen(2, [], [sold(2, "100")]))
+SCENARIOS = {
+    "trades.count": ("window: 20m, outcome: loss, per: worst_symbol, side: any, at_least: 1", TRIP, WON),
+    "trades.count of stops": ("window: 20m, outcome: stop, per: scope, side: long, at_least: 1", FORCED, WON),
+    "trades.losing_streak": ("per: scope, at_least: 1", TRIP, EVEN),
+    "trades.profit": ("window: 20m, per: scope, at_most: -0.05", TRIP, EVEN),
+    "trades.drawdown": ("window: 20m, mode: ratios, at_least: 0.05", TRIP, WON),
+    "trades.drawdown of the balance": ("window: 20m, mode: equity, at_least: 0.0005", TRIP, OURS),
+    "trades.since_close": ("symbol: A, below: 1m", WON, OURS),
+    "fills.closed_by_venue": ("window: 20m, causes: forced, at_least: 1", FORCED, EXPIRED),
+    "fills.closed_by_venue_share": ("window: 20m, causes: forced, at_least: 0.009", FORCED, EXPIRED),
+    "exposure.turnover": ("window: 20m, at_least: 0.015", TRIP, OURS),
+}
+"""Signal → its trigger, a recording in which it fires, and the false alarm: one in which it must not."""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_signal_of_trades_fires_holds_and_is_reported_unknown(name: str) -> None:
+    """On what it measures, not on what only looks like it, and an account that cannot be read is no quiet account."""
+    keys, fires, quiet = SCENARIOS[name]
+    policies = policy_of(f"signal: {name.partition(' ')[0]}, {keys}")
+    assert firings(policies, later(*fires)) == [after(minutes=2)]
+    assert firings(policies, later(*quiet)) == []
+    away = [
+        snapshot(after(minutes=minute), account("1", quality="down", reason="away", observed_at=after(minutes=minute)))
+        for minute in range(1, 4)
+    ]
+    unread = [*later(seen(0), until=0), *away]
+    assert firings(policies, unread) == []
+    assert unknowns(policies, unread)
