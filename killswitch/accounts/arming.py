@@ -44,14 +44,33 @@ class ArmedAccount(Struct, frozen=True):
         )  # fmt: skip
 
 
+_WIDE = ("portfolio", "venue")
+"""What a rule draws scopes by that are wider than a venue's accounts, or as wide."""
+
+
 class Arming:
     """The armed accounts that a decision reaches."""
 
-    def __init__(self, accounts: Mapping[str, ArmedAccount], policies: PolicySet) -> None:
+    def __init__(
+        self,
+        accounts: Mapping[str, ArmedAccount],
+        policies: PolicySet,
+        strategies: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        """`strategies`: name → the accounts that it trades in; each has a lock file of its own."""
         self._accounts = accounts
+        self._strategies = {
+            f"strategy/{name}": found
+            for name, members in (strategies or {}).items()
+            if (found := members & accounts.keys())
+        }
         self._rules = {graph.policy: graph.scope for graph in policies.graphs}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)
         """Every armed account."""
+        self.strategy_scopes = frozenset(
+            scope for scope, members in self._strategies.items() if not members.isdisjoint(self.names)
+        )
+        """The scopes of strategies that trade in an armed account."""
 
     def reached_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
@@ -66,19 +85,21 @@ class Arming:
         return self.reached_by(policy, scope) if self._has_whole_accounts(policy, scope) else frozenset()
 
     def narrower(self, policy: str, scope: str) -> frozenset[str]:
-        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues if
-        the scope is wider than those.
+        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, their venues if the
+        scope is wider than those, and the strategies that trade in them, as a bot reads one file.
         """
         if not self._has_whole_accounts(policy, scope):
             return frozenset()
-        reached = [self._accounts[name] for name in self._members(policy, scope)]
+        members = self._members(policy, scope)
+        accounts = [self._accounts[name] for name in members]
         rule = self._rules.get(policy)
-        has_venues = rule is None or rule.each in ("portfolio", "venue")
-        venues = {f"venue/{each.venue}" for each in reached} if has_venues else set()
-        return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
+        has_venues = scope.partition("/")[0] in ("portfolio", "venue") if rule is None else rule.each in _WIDE
+        venues = {f"venue/{each.venue}" for each in accounts} if has_venues else set()
+        strategies = {each for each, names in self._strategies.items() if not names.isdisjoint(members)}
+        return frozenset({f"account/{each.name}" for each in accounts} | venues | strategies) - {scope}
 
     def wider(self) -> dict[str, tuple[str, ...]]:
-        """Scope → the wider scopes that contain it, for every account and venue.
+        """Scope → the wider scopes that contain it, for every account, venue and strategy.
 
         The scopes of labels, and of strategies that own whole accounts, contain accounts and no venue.
         """
@@ -88,20 +109,27 @@ class Arming:
             for scope, names in scopes_over(rule, accounts).items() if rule.each in ("label", "strategy") else ():
                 for name in names if rule.has_equity(scope) else ():
                     groups.setdefault(name, {})[scope] = None
-        scopes = {
-            f"account/{each.name}": (*groups.get(each.name, ()), f"venue/{each.venue}", "portfolio")
-            for each in accounts
-        }
-        return scopes | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        above = {each.name: (*groups.get(each.name, ()), f"venue/{each.venue}", "portfolio") for each in accounts}
+        scopes: dict[str, tuple[str, ...]] = {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        scopes |= {f"account/{name}": wider for name, wider in above.items()}
+        for scope, members in self._strategies.items():
+            inside = {each for name in sorted(members) for each in (f"account/{name}", *above[name])}
+            scopes[scope] = tuple(sorted(inside - {scope}))
+        return scopes
 
     def _has_whole_accounts(self, policy: str, scope: str) -> bool:
-        rule = self._rules.get(policy)
-        return rule is None or rule.has_equity(scope)
+        if (rule := self._rules.get(policy)) is not None:
+            return rule.has_equity(scope)
+        kind = scope.partition("/")[0]
+        strategies = (rule for rule in self._rules.values() if rule.each == "strategy")
+        return kind != "symbol" and (kind != "strategy" or any(rule.has_equity(scope) for rule in strategies))
 
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
             return frozenset(members_of(rule, scope, map(_identity, self._accounts.values())))
+        if scope.startswith("strategy/"):
+            return self._strategies.get(scope, frozenset())
         return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
 
 
@@ -114,10 +142,25 @@ def _identity(account: ArmedAccount) -> Identity:
     return (account.name, account.venue, account.market, account.currency)
 
 
+def strategy_accounts(policies: PolicySet, accounts: Iterable[ArmedAccount]) -> dict[str, frozenset[str]]:
+    """The strategies that policies watch, each with the accounts that it trades in."""
+    found: dict[str, frozenset[str]] = {}
+    present = tuple(accounts)
+    for graph in policies.graphs:
+        for scope, names in scopes_over(graph.scope, present).items():
+            kind, _, name = scope.partition("/")
+            if kind == "strategy":
+                found[name] = found.get(name, frozenset()) | frozenset(names)
+    return found
+
+
 def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
-    """Whether an account, a venue or the portfolio as a command names it (None) holds the account."""
+    """Whether an account, a venue, a symbol or the portfolio as a command names it (None) reaches the account.
+
+    A symbol reaches every account.
+    """
     kind, _, name = (scope or "portfolio").partition("/")
-    return kind == "portfolio" or (kind, name) in (("account", account), ("venue", venue))
+    return kind in ("portfolio", "symbol") or (kind, name) in (("account", account), ("venue", venue))
 
 
 REMEMBERED = 10_000

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from killswitch.model.decision import LockMode, LockOrder
+from killswitch.model.snapshot import LockPart
 
 
 class LockRequest(Struct, frozen=True):
@@ -34,6 +35,8 @@ class LockChanges(Struct, frozen=True):
     """Scopes to open where the lock names one of the decisions in `known`."""
     watch: frozenset[str] = frozenset()
     """Scopes that have a file of their own, open while no lock is in force."""
+    ordered: frozenset[str] = frozenset()
+    """Further scopes whose files are written if they exist: their locks may have ended while no runner was alive."""
     known: frozenset[str] = frozenset()
     """The decisions of this store that ever ordered a lock. A lock of any other decision reaches everything below its
     scope."""
@@ -115,6 +118,9 @@ class LockRecord(Struct, frozen=True, omit_defaults=True):
     alive_until: float
     own: LockRecord | None = None
     """The scope's lock without the locks of wider scopes; set only while such a lock is in force."""
+    only: tuple[LockPart, ...] = ()
+    """The parts of the scope that are locked, of which `mode` is the strictest and `expires_ts` the latest; empty: all
+    of the scope. A reader that does not know the field sees the stricter."""
 
 
 class Stamp(Struct, frozen=True):
@@ -135,11 +141,12 @@ class Stamp(Struct, frozen=True):
         stage: str | None = None,
         created: float | None = None,
         locked: bool = True,
+        only: tuple[LockPart, ...] = (),
     ) -> LockRecord:
         """A lock file written in this turn. `until` and `created` in Unix seconds; `created` is now without it."""
         created = self.now.timestamp() if created is None else created
         return LockRecord(
-            locked, scope, stage, reason, created, until, details, mode, self.generation, self.alive_until
+            locked, scope, stage, reason, created, until, details, mode, self.generation, self.alive_until, only=only
         )  # fmt: skip
 
     def opened(self, scope: str, reason: str) -> LockRecord:

@@ -65,7 +65,7 @@ def foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> LockRe
     return stamp.lock(FOREIGN_SCOPE, old.reason, details, until=expires_ts, mode=old.mode, stage=old.stage)
 
 
-_SCOPE_KINDS = frozenset({"account", "venue", "portfolio", FOREIGN_SCOPE})
+_SCOPE_KINDS = frozenset({"account", "venue", "portfolio", "strategy", "symbol", "label", FOREIGN_SCOPE})
 
 
 def require_separate_path(folder: Path, union: Path) -> None:

@@ -18,11 +18,13 @@ from killswitch.gate.lock_merge import (
     is_on_suspicion,
     joined,
     own_in,
+    parts_of,
     scope_of,
-    strictest_mode,
     with_wider,
+    without_ended_parts,
 )
 from killswitch.gate.lock_reader import LockFile
+from killswitch.model.lock_parts import cover
 
 
 class _Ordered(Struct, frozen=True):
@@ -96,10 +98,12 @@ class LockContents:
             self.open(path, scope, "open")
 
     def expire(self) -> None:
-        """Open the scopes whose locks have expired."""
-        for path, lock in self.own.items():
+        """Open the scopes whose locks have expired, and the parts of scopes."""
+        for path, lock in tuple(self.own.items()):
             if lock.locked and not in_force(lock, self.stamp.now):
                 self.open(path, lock.scope, "the lock has run out")
+            elif lock.locked and lock.only:
+                self.own[path] = without_ended_parts(lock, self.stamp.now)
 
     def required(self) -> Iterator[tuple[Path, LockRecord]]:
         """The lock that each file must contain; files that lock come first.
@@ -125,7 +129,7 @@ class LockContents:
         return self.stamp.lock(
             order.scope, request.reason, details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
             until=(order.until or FAR_FUTURE).timestamp(), mode=order.mode, stage=request.stage,
-            created=None if existing is None or request.is_new else existing.created_ts,
+            created=None if existing is None or request.is_new else existing.created_ts, only=order.only,
         )  # fmt: skip
 
     def _written(self, path: Path, existing: LockRecord | None, requested: LockRecord) -> LockRecord:
@@ -146,8 +150,7 @@ class LockContents:
         return (
             (file is None or file.problem is None)
             and (request.on_suspicion or not is_on_suspicion(existing))
-            and strictest_mode((existing.mode, request.order.mode)) == existing.mode
-            and existing.expires_ts >= (request.order.until or FAR_FUTURE).timestamp()
+            and cover(parts_of(existing), request.order.parts)
         )
 
     def is_explained(self, path: Path) -> bool:
@@ -184,5 +187,5 @@ class LockContents:
         """The files of the wider scopes that contain it; the portfolio alone for an account without a document."""
         if path in self.wider:
             return self.wider[path]
-        is_part = scope_of(path).partition("/")[0] in ("account", "venue")
+        is_part = scope_of(path).partition("/")[0] in ("account", "venue", "strategy")
         return (path.with_name("portfolio.json"),) if is_part else ()

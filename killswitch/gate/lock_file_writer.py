@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from killswitch.gate.changes import LockRecord, StaleGenerationError, Stamp
-from killswitch.gate.files import replace_file
+from killswitch.gate.files import replace_file, sync_folder
 from killswitch.gate.lock_merge import tightens
 from killswitch.gate.lock_reader import read_file
 
@@ -51,14 +51,25 @@ class LockFileWriter:
         StaleGenerationError if a newer runner wrote it and `lock` is not stricter.
         """
         found = read_file(path).lock
-        is_newer = found is not None and found.generation > self.generation
-        if found is not None and is_newer and not tightens(found, lock, now):
+        if found is not None and not tightens(found, lock, now):
+            self._require_not_newer(path, found)
+        return self.replace(path, lock, now, kept=kept)
+
+    def remove(self, path: Path) -> None:
+        """Remove the file, whose scope is not locked. StaleGenerationError if a newer runner wrote it."""
+        found = read_file(path).lock
+        if found is not None:
+            self._require_not_newer(path, found)
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+    def _require_not_newer(self, path: Path, found: LockRecord) -> None:
+        if found.generation > self.generation:
             raise StaleGenerationError(
                 f"{path} was written in generation {found.generation}, this runner is of {self.generation}: "
                 "a newer runner has taken over, or this store is younger than the lock folder; if no other runner "
                 "keeps the file, remove it"
             )
-        return self.replace(path, lock, now, kept=kept)
 
     def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> LockRecord:
         """Write the file, alive for `alive_for` seconds; if it is not `kept`, stale from the start."""

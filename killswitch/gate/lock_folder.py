@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 from msgspec.structs import replace
 
@@ -27,14 +26,18 @@ from killswitch.gate.foreign_files import (
 from killswitch.gate.lock_contents import LockContents
 from killswitch.gate.lock_file_writer import LockFileWriter, cause_of
 from killswitch.gate.lock_merge import UNREADABLE, own_in, own_of, scope_of, tightens, unreadable
-from killswitch.gate.lock_reader import LockFile, read_file
+from killswitch.gate.lock_reader import LockFile, lock_path, read_file
 from killswitch.gate.union_file import UnionFile
+
+SYMBOL = "symbol/"
+"""How the scopes of symbols begin."""
 
 
 class LockFolder:
     """Writes, renews and lifts locks, all in one turn. The files of a newer runner are not changed.
 
-    A file is kept alive while its scope is watched or locked. Other files go stale.
+    A file is kept alive while its scope is watched or locked. Other files go stale, and that of a symbol is removed: it
+    exists only while the symbol is locked.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class LockFolder:
 
     def path_of(self, scope: str) -> Path:
         """The file of `scope`: `account/main` is `account__main.json`."""
-        return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
+        return lock_path(self._folder, scope)
 
     def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool]) -> LockOutcome:
         """Write every scope's file. A failure is reported in the problems, and affects no other file.
@@ -121,12 +124,18 @@ class LockFolder:
         on_disk = {file.path: file.lock for file in files if file.lock is not None}
         for path, lock in contents.required():
             found, is_kept = contents.file_lock(path), path in kept
-            if self._writer.is_settled(found, lock, now, kept=is_kept) or not (has_guard or tightens(found, lock, now)):
+            is_removed = not lock.locked and not is_kept and scope_of(path).startswith(SYMBOL)
+            is_settled = not is_removed and self._writer.is_settled(found, lock, now, kept=is_kept)
+            if is_settled or not (has_guard or tightens(found, lock, now)):
                 continue
             try:
                 if is_late():
                     raise TimeoutError("the lock folder is too slow")
-                on_disk[path] = self._writer.write(path, lock, now, kept=is_kept)
+                if is_removed:
+                    self._writer.remove(path)
+                    on_disk.pop(path, None)
+                else:
+                    on_disk[path] = self._writer.write(path, lock, now, kept=is_kept)
             except (OSError, StaleGenerationError) as error:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
@@ -136,7 +145,7 @@ class LockFolder:
         held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or foreign not in failed]
         unmanaged = self._unmanaged(expected, now, is_late, problems)
         others = [file for file in files if file.path not in kept | {foreign}]
-        idle = [file.path for file in others if file.lock is not None and not own_of(file.lock).locked]
+        idle = [file.path for file in others if file.path in on_disk and file.lock and not own_of(file.lock).locked]
         problems += self._stale_file_problems(idle, unmanaged)
         unwritten = {request.decision for request in changes.requests if self.path_of(request.order.scope) in failed}
         return replace(
@@ -160,7 +169,8 @@ class LockFolder:
 
     def _concerned(self, changes: LockChanges) -> set[str]:
         """The scopes whose files this runner writes if they exist."""
-        self._requested |= changes.lift | changes.lift_known | {request.order.scope for request in changes.requests}
+        self._requested |= changes.lift | changes.lift_known | changes.ordered
+        self._requested |= {request.order.scope for request in changes.requests}
         known = {*self._wider, *(wide for scopes in self._wider.values() for wide in scopes)}
         return known | self._requested | {"portfolio", FOREIGN_SCOPE}
 

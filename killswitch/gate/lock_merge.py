@@ -1,4 +1,4 @@
-"""Merges locks: the stricter mode and the later end win, whoever wrote last."""
+"""Merges locks: the stricter mode and the later end win, whoever wrote last. Locks of different parts stay apart."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from msgspec.structs import replace
 
 from killswitch.gate.changes import FAR_FUTURE, LockRecord, Stamp
 from killswitch.gate.lock_reader import LockFile
-from killswitch.model.decision import LockMode
+from killswitch.model import lock_parts
+from killswitch.model.instant import from_micros
 from killswitch.model.legible import legible
+from killswitch.model.lock_parts import merged_parts, strictest_mode
+from killswitch.model.snapshot import LockPart
 
 UNION_SCOPE = "union"
 ON_SUSPICION = "on_suspicion"
@@ -28,19 +31,46 @@ def in_force(lock: LockRecord, now: datetime) -> bool:
     return lock.locked and lock.expires_ts > now.timestamp()
 
 
-def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
-    """`all` if any is."""
-    return "all" if "all" in modes else "reduce_only"
+def parts_of(lock: LockRecord) -> tuple[LockPart, ...]:
+    """What a lock locks, as parts of its scope."""
+    return lock.only or (LockPart(lock.mode, _end_of(lock)),)
+
+
+def _end_of(lock: LockRecord) -> datetime | None:
+    """The end of the lock; None for a lock without end, and for one beyond every calendar."""
+    try:
+        found = from_micros(round(lock.expires_ts * 1_000_000))
+    except (OverflowError, ValueError):
+        return None
+    return None if found >= FAR_FUTURE else found
+
+
+def _common_parts(locks: Iterable[LockRecord]) -> tuple[LockPart, ...]:
+    """The parts of several locks; none if one of them is of all of its scope and no other is of a part."""
+    held = tuple(locks)
+    return merged_parts(part for lock in held for part in parts_of(lock)) if any(lock.only for lock in held) else ()
 
 
 def joined(existing: LockRecord, requested: LockRecord) -> LockRecord:
-    """`requested` merged with `existing` on the same scope: neither mode nor end gets weaker."""
+    """`requested` merged with `existing` on the same scope: neither mode nor end gets weaker, and no part gets free."""
     return replace(
         requested,
         mode=strictest_mode((existing.mode, requested.mode)),
         expires_ts=max(existing.expires_ts, requested.expires_ts),
         created_ts=min(existing.created_ts, requested.created_ts),
+        only=_common_parts((existing, requested)),
     )
+
+
+def without_ended_parts(lock: LockRecord, now: datetime) -> LockRecord:
+    """The lock without the parts that have ended; unchanged if none has, or all of them have."""
+    left = lock_parts.in_force(lock.only, now)
+    if not left or left == lock.only:
+        return lock
+    until = lock_parts.latest_end(part.until for part in left) or FAR_FUTURE
+    mode = strictest_mode([part.mode for part in left])
+    only = () if all(part.is_everything for part in left) else left
+    return replace(lock, mode=mode, expires_ts=until.timestamp(), only=only)
 
 
 def is_on_suspicion(lock: LockRecord) -> bool:
@@ -76,8 +106,17 @@ def _details_of(held: Sequence[LockRecord]) -> dict[str, str | None]:
 
 def union_of(locks: Sequence[LockRecord], stamp: Stamp) -> LockRecord:
     """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
-    held = [lock for lock in locks if in_force(lock, stamp.now)]
+    held = [_in_union(lock) for lock in locks if in_force(lock, stamp.now)]
     return _sum_of(held, UNION_SCOPE, stamp) if held else stamp.opened(UNION_SCOPE, "open")
+
+
+def _in_union(lock: LockRecord) -> LockRecord:
+    """The lock as a part of all scopes: that of a symbol is of that symbol alone."""
+    kind, _, symbol = lock.scope.partition("/")
+    if kind != "symbol" or UNREADABLE in lock.details:
+        return lock
+    parts = (part for part in parts_of(lock) if part.symbols is None or symbol in part.symbols)
+    return replace(lock, only=merged_parts(replace(part, symbols=(symbol,)) for part in parts))
 
 
 def with_wider(own: LockRecord, wider: Sequence[LockRecord], now: datetime) -> LockRecord:
@@ -109,10 +148,8 @@ def tightens(found: LockRecord | None, requested: LockRecord, now: datetime) -> 
         return False
     if found is None or not in_force(found, now):
         return True
-    stricter = found.mode != requested.mode and requested.mode == "all"
-    as_strict = strictest_mode((found.mode, requested.mode)) == requested.mode
-    expires, before = requested.expires_ts, found.expires_ts
-    return as_strict and expires >= before and (stricter or expires > before)
+    before, after = parts_of(found), parts_of(requested)
+    return lock_parts.cover(after, before) and not lock_parts.cover(before, after)
 
 
 def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord:
@@ -125,4 +162,5 @@ def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord
         mode=strictest_mode([lock.mode for lock in held]),
         stage=held[0].stage,
         created=min(lock.created_ts for lock in held),
+        only=_common_parts(held),
     )

@@ -8,12 +8,16 @@ import stat
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.gate.changes import LONGEST_LIFE, LockRecord
 from killswitch.model.decision import LockMode
+from killswitch.model.lock_parts import strictest_at, strictest_mode
+from killswitch.model.snapshot import LockPart, Side
 
 T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(LockRecord)
@@ -33,15 +37,34 @@ class UnfitFileError(Exception):
 
 
 class LockVerdict(Struct, frozen=True):
-    """Whether trading is locked. `mode` is None when it is not; `reduce_only` leaves the exits open."""
+    """Whether trading is locked. `mode` is None when it is not; `reduce_only` leaves the exits open.
+
+    `only`: the parts of the scope that are locked, of which `mode` is the strictest; empty: all of it.
+    """
 
     locked: bool
     mode: LockMode | None
     reason: str
+    only: tuple[LockPart, ...] = ()
 
     def allows(self, *, reduces_risk: bool) -> bool:
-        """Whether an order may be sent; under `reduce_only`, only one that reduces a position."""
+        """Whether an order may be sent; under `reduce_only`, only one that reduces a position.
+
+        The answer for everything: a lock of a part counts as one of the whole.
+        """
         return not self.locked or (self.mode == "reduce_only" and reduces_risk)
+
+    def mode_at(self, side: Side, symbol: str) -> LockMode | None:
+        """How a position of `side` in `symbol` is locked; None if it is not."""
+        return strictest_at(self.only, side, symbol) if self.only else self.mode
+
+    def may_open(self, side: Side, symbol: str) -> bool:
+        """Whether an order may open or enlarge a position of `side` in `symbol`."""
+        return self.mode_at(side, symbol) is None
+
+    def may_close(self, side: Side, symbol: str) -> bool:
+        """Whether an order may reduce a position of `side` in `symbol`, and not beyond zero."""
+        return self.mode_at(side, symbol) != "all"
 
 
 class LockFile(Struct, frozen=True):
@@ -117,16 +140,54 @@ def read_lock(path: Path, now: datetime) -> LockVerdict:
     clocks agree. An unreadable file forbids entries and allows exits, because a halt never forbids reducing risk.
     A bot may name the file by a link of its own.
     """
-    found, name = read_file(path, through_links=True), path.name
+    return _verdict(read_file(path, through_links=True), now)
+
+
+def read_position_lock(
+    folder: Path, account: str, side: Side, symbol: str, now: datetime, *, strategy: str | None = None
+) -> LockVerdict:
+    """Whether a position of `side` in `symbol` on `account` is locked, by all the files of `folder` that concern it.
+
+    They are the files of the account, of the strategy that trades, and of the symbol, which exists only while the
+    symbol is locked; any other missing file is a lock. The file of a strategy that trades in several accounts is locked
+    as soon as one of them is: of it only the strategy's own lock counts here.
+    """
+    verdicts = [read_lock(lock_path(folder, f"account/{account}"), now)]
+    if strategy is not None:
+        verdicts.append(_own_verdict(read_file(lock_path(folder, f"strategy/{strategy}"), through_links=True), now))
+    of_symbol = read_file(lock_path(folder, f"symbol/{symbol}"), through_links=True)
+    if of_symbol.lock is not None or of_symbol.problem is not None:
+        verdicts.append(_verdict(of_symbol, now))
+    locking = [(mode, each.reason) for each in verdicts if (mode := each.mode_at(side, symbol)) is not None]
+    if not locking:
+        return LockVerdict(False, None, "open")
+    reason = "; ".join(dict.fromkeys(reason for _, reason in locking))
+    return LockVerdict(True, strictest_mode([mode for mode, _ in locking]), reason)
+
+
+def lock_path(folder: Path, scope: str) -> Path:
+    """The file of a scope in a lock folder: `account/main` is `account__main.json`."""
+    return folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
+
+
+def _verdict(found: LockFile, now: datetime) -> LockVerdict:
+    lock, name = found.lock, found.path.name
     if found.problem is not None:
         return LockVerdict(True, found.mode, f"{name} {found.problem}")
-    if found.lock is None:
+    if lock is None:
         return LockVerdict(True, "reduce_only", f"{name} does not exist: no runner has opened trading")
-    lock = found.lock
     if lock.locked:
-        return LockVerdict(True, lock.mode, lock.reason or "locked")
+        return LockVerdict(True, lock.mode, lock.reason or "locked", lock.only)
     if lock.alive_until < now.timestamp():
         return LockVerdict(True, "reduce_only", f"{name} is stale: no runner keeps it alive")
     if lock.alive_until > now.timestamp() + LONGEST_LIFE:
         return LockVerdict(True, "reduce_only", f"{name} claims to be kept alive for more than a day: no runner does")
     return LockVerdict(False, None, "open")
+
+
+def _own_verdict(found: LockFile, now: datetime) -> LockVerdict:
+    """The verdict of the file without the locks of wider scopes; a stale file is as strict as it says."""
+    lock = found.lock
+    if lock is None or lock.own is None or lock.alive_until < now.timestamp():
+        return _verdict(found, now)
+    return _verdict(replace(found, lock=replace(lock.own, alive_until=lock.alive_until)), now)

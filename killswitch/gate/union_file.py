@@ -25,8 +25,9 @@ from killswitch.gate.foreign_files import (
     signature,
 )
 from killswitch.gate.lock_file_writer import LockFileWriter, cause_of
-from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
+from killswitch.gate.lock_merge import in_force, tightens, union_of
 from killswitch.gate.lock_reader import read_file
+from killswitch.model.lock_parts import strictest_mode
 
 
 class UnionFile:
@@ -111,6 +112,7 @@ class UnionFile:
 def _covers(lock: LockRecord, foreign: LockRecord, now: datetime) -> bool:
     return (
         lock.scope == FOREIGN_SCOPE
+        and not lock.only
         and in_force(lock, now)
         and strictest_mode((lock.mode, foreign.mode)) == lock.mode
         and lock.expires_ts >= foreign.expires_ts - 1.0  # which moves with the wall clock

@@ -51,6 +51,7 @@ from killswitch.graph.resolution.strategies import (
 from killswitch.graph.resolution.triggers import SignalIndex, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
+from killswitch.model.instant import LocalTime
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
@@ -302,6 +303,8 @@ def canonical(value: object) -> str:
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Confirm):
         value = (value.micros, value.ticks)
+    elif isinstance(value, LocalTime):
+        value = str(value)
     elif isinstance(value, Part):
         value = {key: _without_layout(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):

@@ -22,6 +22,7 @@ from killswitch.lab.firings import FiringFollower
 from killswitch.lab.outcome import Run
 from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
+from killswitch.lab.sampling import named_symbols, require_served
 from killswitch.lab.static_book import StaticBook
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
@@ -68,7 +69,8 @@ async def backtest(
     Without `is_skipping` every bar is ticked, also where nothing can happen: slower, with the same result to the last
     digit. `with_curve` also returns the equity curve, for charts.
     `on_bars` receives the number of processed bars. Policies in mode `enforce` act. BarsError for a symbol that the
-    matrix lacks; ValueError for a book that cannot be opened.
+    matrix lacks, and as SamplingError for bars that cannot serve the samples of a signal; ValueError for a book that
+    cannot be opened.
     """
     run = _Backtest(policies, matrix, book, rule, venue, seed, rules or MarketRules(), with_curve)
     while not stop():
@@ -103,6 +105,8 @@ class _Backtest:
         )
         self._clock = VirtualClock(self._now)
         watched = replace(policies, graphs=()) if rule == "none" else policies
+        require_served(watched, matrix.name, round(matrix.interval.total_seconds() * 1_000_000))
+        self._named = named_symbols(watched, matrix.symbols)
         self._interpreter = Interpreter(close_all(watched) if rule == "close-all" else watched)
         self._fast_forward = FastForward(matrix, self._interpreter, rules)
         self._journal = MemoryJournal()
@@ -167,7 +171,9 @@ class _Backtest:
 
     def _take_snapshot(self) -> Snapshot:
         first, self._are_instruments_sent = not self._are_instruments_sent, True
-        accounts = tuple(self._market.snapshot(name, instruments=first) for name in self._market.accounts)
+        accounts = tuple(
+            self._market.snapshot(name, instruments=first, watch=self._named) for name in self._market.accounts
+        )
         if first:
             for account in accounts:
                 self._executors[account.account].apply_snapshot(account)

@@ -15,8 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import rfc3339
+from killswitch.model.lock_parts import latest_end, merged_parts, parts_text, strictest_mode
 from killswitch.model.registry import require_same_keys
-from killswitch.model.snapshot import Instant, OrderSide, Side
+from killswitch.model.snapshot import Instant, LockPart, OrderSide, Side
 from killswitch.model.words import CancelWhy, LockMode
 
 
@@ -64,12 +65,40 @@ class Cancel(Struct, frozen=True):
     why: CancelWhy
 
 
-class LockOrder(Struct, frozen=True):
-    """A lock to write; with `until` null it does not expire."""
+class LockOrder(Struct, frozen=True, omit_defaults=True):
+    """A lock to write; with `until` null it does not expire.
+
+    `only`: the parts of the scope that it locks, of which `mode` is the strictest and `until` the latest; empty: all of
+    the scope.
+    """
 
     scope: str
     mode: LockMode
     until: Instant | None
+    only: tuple[LockPart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[LockPart, ...]:
+        """What it locks, as parts."""
+        return self.only or (LockPart(self.mode, self.until),)
+
+    @classmethod
+    def of(cls, scope: str, parts: Iterable[LockPart]) -> LockOrder:
+        """The order that locks these parts, of which there is at least one."""
+        merged = merged_parts(parts)
+        mode, until = strictest_mode([part.mode for part in merged]), latest_end(part.until for part in merged)
+        return cls(scope, mode, until, () if all(part.is_everything for part in merged) else merged)
+
+    def with_ends(self, end: Callable[[datetime], datetime]) -> LockOrder:
+        """The order with `end` of each of its ends; what has no end keeps none."""
+        parts = (part if part.until is None else replace(part, until=end(part.until)) for part in self.parts)
+        return LockOrder.of(self.scope, parts)
+
+    def ending(self, at: datetime) -> LockOrder:
+        """The order that ends at `at`, and no part of it later."""
+        ends = [at if part.until is None else min(part.until, at) for part in self.only]
+        only = tuple(replace(part, until=end) for part, end in zip(self.only, ends, strict=True))
+        return replace(self, until=at, only=only)
 
 
 class Orders(Struct, frozen=True, tag="orders", tag_field="kind"):
@@ -181,16 +210,18 @@ def _cancels_merged(one: Cancels, other: Cancels) -> Cancels:
 
 
 def _lock_merged(one: Lock, other: Lock) -> Lock:
-    """The stricter mode, and the later end."""
-    mode: LockMode = "all" if "all" in (one.order.mode, other.order.mode) else "reduce_only"
-    ends = [each.order.until for each in (one, other)]
-    until = None if None in ends else max(end for end in ends if end is not None)
-    return Lock(LockOrder(one.order.scope, mode, until))
+    """The stricter mode, and the later end; different parts of the scope are kept apart."""
+    return Lock(LockOrder.of(one.order.scope, (*one.order.parts, *other.order.parts)))
 
 
 def _lock_text(lock: Lock) -> str:
     until = "it is lifted" if lock.order.until is None else rfc3339(lock.order.until)
-    return f"lock {lock.order.scope}: {lock.order.mode} until {until}"
+    return f"lock {place_of(lock.order)}: {lock.order.mode} until {until}"
+
+
+def place_of(order: LockOrder) -> str:
+    """What an order locks, for people: its scope, and the parts of it if it does not lock all of it."""
+    return order.scope if not order.only else f"{order.scope}, only {parts_text(order.only)}"
 
 
 def _counted(number: int, noun: str) -> str:
@@ -230,9 +261,7 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         size=lambda _: 1,
         text=_lock_text,
         merged=_lock_merged,
-        reversal=Reversal(
-            until=lambda lock: lock.order.until, ending=lambda lock, at: Lock(replace(lock.order, until=at))
-        ),
+        reversal=Reversal(until=lambda lock: lock.order.until, ending=lambda lock, at: Lock(lock.order.ending(at))),
     ),
     EffectKind(
         effect=ProcessExit,

@@ -391,6 +391,27 @@ class Closing(Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str | None = None
 
 
+class LockPart(Struct, frozen=True, omit_defaults=True):
+    """The part of a scope that a lock reaches: what would open or enlarge a position of `side` in `symbols`.
+
+    `until` null: no end. Without `side` both sides, without `symbols` all symbols.
+    """
+
+    mode: LockMode
+    until: Instant | None
+    side: Side | None = None
+    symbols: tuple[str, ...] | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether it is the whole scope."""
+        return self.side is None and self.symbols is None
+
+    def reaches(self, side: Side, symbol: str) -> bool:
+        """Whether it reaches the position."""
+        return self.side in (None, side) and (self.symbols is None or symbol in self.symbols)
+
+
 class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
     """A trading lock of ours that is in its file: which decision of which policy wrote it, and since when.
 
@@ -404,6 +425,12 @@ class WrittenLock(Struct, frozen=True, gc=False, omit_defaults=True):
     accounts: tuple[str, ...]
     stage: str | None = None
     """The stage that has fired; None for a lock on suspicion or by hand."""
+    only: tuple[LockPart, ...] = ()
+    """The parts of the accounts that it locks; empty: all of them."""
+
+    def reaches(self, side: Side, symbol: str) -> bool:
+        """Whether it locks the position, in the accounts that it reaches."""
+        return not self.only or any(part.reaches(side, symbol) for part in self.only)
 
 
 class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -5,6 +5,7 @@ They are separate from the message types because verbs that only read policies n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Literal
 
@@ -26,6 +27,14 @@ Severity = Literal["info", "warning", "page"]
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage fired, or a manual close. closed: every target is reached. residual: the close ended with a residual.
 reset: the scope is back to normal."""
+
+
+def place_text(side: str | None, symbols: Iterable[str] | None) -> str:
+    """A part of a scope for people: `long in BTC_USDT`, `short`, `BTC_USDT and ETH_USDT`, `everything`."""
+    named = " and ".join(symbols or ())
+    if side is not None:
+        return f"{side} in {named}" if named else side
+    return named or "everything"
 
 
 class ReferenceCurrency(Struct, frozen=True):

@@ -123,6 +123,13 @@ def closable_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
     return {"portfolio"} | {scope for name, venue in accounts for scope in (f"account/{name}", f"venue/{venue}")}
 
 
+def require_lockable(scope: str | None, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`, or a symbol: any may be locked, also before it is held."""
+    kind, _, symbol = (scope or "").partition("/")
+    if kind != "symbol" or not symbol:
+        require_scope(scope, known)
+
+
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
     """The scopes that would have a stage machine with these policies and accounts."""
     return {scope for graph in policies.graphs for scope in scopes_over(graph.scope, accounts.values())}

@@ -13,18 +13,24 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.nodes import Graph
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.instant import SECOND, from_micros
+from killswitch.model.snapshot import Instant
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
+from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.ownership import NOBODY, StrategyRule
 from killswitch.valuation.position_measures import ZERO, base_of
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
 UNOWNED = "owned by nobody"
+LARGE = 2_000
+"""Number of positions above which exposures are not computed at each tick."""
+KEPT = 5 * SECOND
+"""How long the exposures of a large book are kept (microseconds)."""
 
 
-class Exposure(Struct, frozen=True, omit_defaults=True):
+class OpenExposure(Struct, frozen=True, omit_defaults=True):
     """The open positions of a part of the book: gross and net notional, and unrealised P&L; None is unknown.
 
     `unknown`: why at least one of them is. `of` is the portfolio, an account, a strategy (or what none owns) or an
@@ -40,15 +46,35 @@ class Exposure(Struct, frozen=True, omit_defaults=True):
 
 
 class Exposures(Struct, frozen=True, omit_defaults=True):
-    """The exposure of the whole book and of its parts, in `currency`.
+    """The exposure of the whole book and of its parts in the snapshot of `as_of`, in `currency`.
 
     `profit`: of the portfolio, as a fraction of its start or of the last reset by an operator, by its unit value, which
     deposits and withdrawals do not change; None while it is unknown, or no policy watches the portfolio.
     """
 
+    as_of: Instant
     currency: str | None
-    parts: tuple[Exposure, ...]
+    parts: tuple[OpenExposure, ...]
     profit: Decimal | None = None
+
+
+class BookExposures:
+    """The exposures of the newest snapshot; of a large book those of at most `KEPT` ago, because they cost time."""
+
+    def __init__(self, graphs: Sequence[Graph], strategies: Sequence[StrategyRule]) -> None:
+        self._graphs = graphs
+        self._strategies = strategies
+        self._last: tuple[SnapshotFacts, Exposures] | None = None
+
+    def of(self, facts: SnapshotFacts, evaluators: Iterable[ScopeEvaluator]) -> Exposures:
+        """The exposures after the tick with these facts."""
+        if self._last is not None:
+            before, found = self._last
+            is_large = sum(len(each.held.reported) for each in facts.by_name.values()) > LARGE
+            if before is facts or (is_large and 0 <= facts.as_of - before.as_of < KEPT):
+                return found
+        self._last = facts, exposures(facts, self._graphs, self._strategies, evaluators)
+        return self._last[1]
 
 
 def exposures(
@@ -58,15 +84,14 @@ def exposures(
     evaluators: Iterable[ScopeEvaluator],
 ) -> Exposures:
     """The exposures of the snapshot, and the profit of the portfolio."""
-    reference = _reference(graphs)
-    whole = _view(facts, facts.accounts, reference)
-    currency = whole.currency
-    parts = [_exposure("portfolio", "portfolio", whole)]
-    parts += [_exposure("account", each.account, _view(facts, (each,), reference)) for each in facts.accounts]
+    whole = _view(facts, _reference(graphs))
+    accounts = [_of_account(each, whole) for each in whole.facts]
+    parts = [_together(accounts, whole.unknown), *accounts]
     for name in [*(rule.name for rule in strategies), *([NOBODY] if strategies else ())]:
-        part = BookPart("strategy", name)
-        parts.append(_exposure("strategy", name or UNOWNED, _view(facts, facts.accounts, reference, part)))
-    return Exposures(currency, (*parts, *_by_asset(whole)), _profit(evaluators))
+        parts.append(_of_strategy(name, _view(facts, whole.reference, BookPart("strategy", name))))
+    is_known = all(each.unknown is None for each in accounts)
+    assets = _by_asset(whole) if is_known else ()
+    return Exposures(from_micros(facts.as_of), whole.currency, (*parts, *assets), _profit(evaluators))
 
 
 def _reference(graphs: Iterable[Graph]) -> ReferenceCurrency | None:
@@ -74,23 +99,54 @@ def _reference(graphs: Iterable[Graph]) -> ReferenceCurrency | None:
     return next((rule for _, rule in sorted(declared, key=lambda each: each[0]) if rule is not None), None)
 
 
-def _view(
-    facts: SnapshotFacts,
-    accounts: Sequence[AccountSnapshot],
-    reference: ReferenceCurrency | None,
-    part: BookPart | None = None,
-) -> ScopeView:
-    return ScopeView(facts.as_of, True, accounts, facts.rules, None, None, reference, around=facts, part=part)
+def _view(facts: SnapshotFacts, reference: ReferenceCurrency | None, part: BookPart | None = None) -> ScopeView:
+    return ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts, part=part)
 
 
-def _exposure(of: Literal["portfolio", "account", "strategy"], name: str, view: ScopeView) -> Exposure:
+def _of_account(facts: AccountFacts, whole: ScopeView) -> OpenExposure:
+    """The exposure of one account; its measures are shared with the signals of the tick."""
+    found = whole.conversion(facts.account.currency)
+    unknown = whole.reason_unknown(facts) or found.unknown
+    if unknown is not None or found.rate is None:
+        return OpenExposure("account", facts.name, unknown=unknown)
+    book, pnl = facts.held.exposure, facts.unrealised
+    if book is None:
+        unknown = f"the notional of a position of {facts.name} is unknown"
+    return OpenExposure(
+        "account", facts.name,
+        None if book is None else book.gross * found.rate,
+        None if book is None else book.net * found.rate,
+        None if pnl is None else pnl * found.rate,
+        unknown or facts.unrealised_unknown,
+    )  # fmt: skip
+
+
+def _together(accounts: Sequence[OpenExposure], unknown: str | None) -> OpenExposure:
+    """The portfolio: the sums over its accounts; None where one of them is unknown."""
+    first = next((each.unknown for each in accounts if each.unknown is not None), unknown)
+    return OpenExposure(
+        "portfolio", "portfolio", _sum(each.gross for each in accounts), _sum(each.net for each in accounts),
+        _sum(each.unrealised for each in accounts), first,
+    )  # fmt: skip
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    total = ZERO
+    for amount in amounts:
+        if amount is None:
+            return None
+        total += amount
+    return total
+
+
+def _of_strategy(name: str, view: ScopeView) -> OpenExposure:
     unknown = view.unknown or view.positions_unknown
-    book = None if view.columns is None else view.columns.exposure
-    pnl = None if view.unknown is not None or view.positions_unknown is not None else view.pnl()
-    if unknown is None and view.columns is not None and (book is None or pnl is None):
-        unknown = view.columns.reason("notional" if book is None else "unrealised")
-    return Exposure(
-        of, name,
+    columns = view.columns
+    book, pnl = (None, None) if columns is None else (columns.exposure, view.pnl())
+    if columns is not None and (book is None or pnl is None):
+        unknown = columns.reason("notional" if book is None else "unrealised")
+    return OpenExposure(
+        "strategy", name or UNOWNED,
         None if book is None else book.gross,
         None if book is None else book.net,
         None if pnl is None else sum(pnl.values(), ZERO),
@@ -98,19 +154,25 @@ def _exposure(of: Literal["portfolio", "account", "strategy"], name: str, view: 
     )  # fmt: skip
 
 
-def _by_asset(view: ScopeView) -> Iterator[Exposure]:
-    """The exposure by base asset, by its name; none while the positions of an account are unknown."""
-    rows, pnl = (None, None) if view.unknown is not None else (view.notionals(), view.pnl())
-    found: dict[str, tuple[Decimal, Decimal, Decimal | None]] = {}
-    for account, position, value in rows or ():
-        asset = base_of(position.symbol)
-        gross, net, made = found.get(asset, (ZERO, ZERO, ZERO))
-        own = None if pnl is None else pnl.get((account.account, position.symbol, position.side))
-        signed = value if position.side == "long" else -value
-        made = None if made is None or own is None else made + own
-        found[asset] = (gross + value, net + signed, made)
-    for asset, (gross, net, made) in sorted(found.items()):
-        yield Exposure("asset", asset, gross, net, made, None if made is not None else f"the P&L of {asset} is unknown")
+def _by_asset(whole: ScopeView) -> Iterator[OpenExposure]:
+    """The exposure by base asset, by its name, of accounts whose notionals and P&L are known."""
+    bases: dict[str, str] = {}
+    found: dict[str, tuple[Decimal, Decimal, Decimal]] = {}
+    for facts in whole.facts:
+        held, rate = facts.held, whole.conversion(facts.account.currency).rate or ZERO
+        made = held.pnl or {}
+        for position, value in zip(held.merged, held.notionals, strict=True):
+            symbol, side = position.symbol, position.side
+            asset = bases.get(symbol) or bases.setdefault(symbol, base_of(symbol))
+            gross, net, pnl = found.get(asset, _NOTHING)
+            size = (value or ZERO) * rate
+            own = made[facts.name, symbol, side] * rate
+            found[asset] = (gross + size, net + size if side == "long" else net - size, pnl + own)
+    for asset, (gross, net, pnl) in sorted(found.items()):
+        yield OpenExposure("asset", asset, gross, net, pnl)
+
+
+_NOTHING = (ZERO, ZERO, ZERO)
 
 
 def _profit(evaluators: Iterable[ScopeEvaluator]) -> Decimal | None:

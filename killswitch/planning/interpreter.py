@@ -33,7 +33,7 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
-from killswitch.planning.exposures import Exposures, exposures
+from killswitch.planning.exposures import BookExposures, Exposures
 from killswitch.planning.firing import RereadData, fire, is_still_held_back
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
@@ -104,6 +104,7 @@ class Interpreter:
         self._answers = BreachAnswers(policies)
         self._owners = Owners(policies.strategies)
         self._breaches = LockBreaches(self._answers.declared)
+        self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
 
     def restore(
@@ -449,8 +450,8 @@ class Interpreter:
         return self._evaluators.quiescences(self._now)
 
     def exposures(self) -> Exposures:
-        """Exposure and P&L after the last tick, by account, strategy and asset."""
-        return exposures(self._facts, self._policies.graphs, self._policies.strategies, self._evaluators)
+        """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
+        return self._exposures.of(self._facts, self._evaluators)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""

@@ -2,7 +2,7 @@
 
 A lock only asks bots to stop. What they open nevertheless shows at the venue: a position that is larger than at its
 least since the lock was written, and fills on its side. Deposits, interest, deliveries and transfers are no fills, and
-what our own hedges and conversions open is subtracted.
+what our own hedges and conversions open is subtracted. A lock of one side or symbol is breached there only.
 """
 
 from __future__ import annotations
@@ -284,7 +284,8 @@ def _breaches(
         ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
         held = rows.get(key)
         more = ZERO if held is None else min(held.contracts - each.least, each.filled) - ours
-        if held is not None and more > ZERO and each.symbol not in converted:
+        is_locked = lock.reaches(each.side, each.symbol)
+        if held is not None and more > ZERO and is_locked and each.symbol not in converted:
             yield LockBreach(account, held, more, lock, each.least, book.by_resting)
 
 
@@ -295,7 +296,7 @@ def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: Wri
     least = {(each.symbol, each.side): each.least for each in book.positions}
     for (symbol, side), size in _sizes(account).items():
         more = size - least.get((symbol, side), ZERO)
-        if more > ZERO:
+        if more > ZERO and lock.reaches(side, symbol):
             text = (
                 f"{account.account} is locked since {instant(lock.since)}, and its {symbol} {side} has grown by {more} "
                 "since; whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"

@@ -169,7 +169,9 @@ def _is_locked(evaluator: ScopeEvaluator, now: int) -> bool:
     latched, since = evaluator.state.stage, evaluator.state.fired_at
     for stage in evaluator.compiled.graph.stages:
         if stage.name == latched and since is not None:
-            ends = [expiry_of(effect) for effect in reversible_effects(evaluator.scope, stage, since)]
+            effects = reversible_effects(evaluator.scope, stage, since)
+            # a lock of a part does not hold what the lock of a higher stage would
+            ends = [expiry_of(each) for each in effects if not (isinstance(each, Lock) and each.order.only)]
             return any(until is None or to_micros(until) > now for until in ends)
     return False
 

@@ -87,6 +87,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
+    strategies: tuple[str, ...] | UnsetType = UNSET
+    """The scopes of the strategies whose lock files this run writes; absent without one."""
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""

@@ -26,6 +26,9 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "most 3660d.", ("90s", "15m", "1h30m", "250ms"),
     ),
     scalars.duration_or_zero: Words("duration or 0s", "As a duration; `0s` is at once.", ("0s", "30m")),
+    scalars.local_time: Words(
+        "time of day", "Hours and minutes, followed by an IANA time zone.", ("08:00 Europe/Berlin", "22:30 UTC"),
+    ),
     scalars.fraction: Words(
         "fraction", "Above 0 and at most 1, as a percentage or as a plain number.", ("4.5%", "0.045"),
     ),

@@ -82,7 +82,7 @@ def backtest(
         raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
 
     from killswitch.cli.lab.backtest_books import BacktestOptions, load_books
-    from killswitch.cli.lab.backtest_run import BacktestRun, interruptible, run_campaign, watched_books
+    from killswitch.cli.lab.backtest_run import BacktestRun, interruptible, require_bars, run_campaign, watched_books
     from killswitch.cli.session import load_policies
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
@@ -92,6 +92,7 @@ def backtest(
         Decimal(str(gross or 3)), seed,
     )  # fmt: skip
     books = watched_books(loaded.policies, load_books(selection))
+    require_bars(loaded.policies, books)
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
     with interruptible() as interrupt:

@@ -31,11 +31,15 @@ class BacktestOptions(Struct, frozen=True):
 
 
 class BacktestBooks(Struct, frozen=True):
-    """Markets by name, the books in each, and messages about books that cannot be run."""
+    """Markets by name, the books in each, and messages about books that cannot be run.
+
+    `intervals`: market → the length of its bars (microseconds), as far as they were read.
+    """
 
     markets: dict[str, Source]
     parts: tuple[CampaignPart, ...]
     missing: tuple[str, ...]
+    intervals: dict[str, int] = {}
 
 
 def load_books(options: BacktestOptions) -> BacktestBooks:
@@ -44,14 +48,16 @@ def load_books(options: BacktestOptions) -> BacktestBooks:
     file_books = _books_of_files(options)
     parts: list[CampaignPart] = []
     missing: list[str] = []
+    intervals: dict[str, int] = {}
     for name, source in sources.items():
         prices = source()
+        intervals[name] = round(prices.interval.total_seconds() * 1_000_000)
         family = _priced_books(prices, file_books) if file_books else _generated_books(prices, options)
         parts += [CampaignPart(name, member) for member in family.members]
         missing += [f"{name}: {problem}" for problem in family.missing]
     if not parts:
         raise BookError("\n".join(missing))
-    return BacktestBooks(sources, tuple(parts), tuple(missing))
+    return BacktestBooks(sources, tuple(parts), tuple(missing), intervals)
 
 
 def panel_of(folder: Path) -> PriceMatrix:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+import click
 from msgspec.structs import replace
 
 from killswitch.accounts.plug_ins import make_adapter
 from killswitch.cli.lab.backtest_books import BacktestBooks
-from killswitch.cli.terminal import ProgressLines, print_note, progress_bars, terminal_width
+from killswitch.cli.terminal import ProgressLines, print_note, print_page, progress_bars, terminal_width
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
@@ -23,10 +24,12 @@ from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, policies_used
 from killswitch.lab.pages.content import Drawings, build_page
 from killswitch.lab.price_matrix import PriceMatrix
+from killswitch.lab.sampling import SamplingError, require_served
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
+from killswitch.policy.diagnostics.diagnostic import counts, diagnostics_page
 from killswitch.render.document import Page
 from killswitch.render.formats import count_of
 
@@ -105,6 +108,16 @@ def watched_books(policies: PolicySet, books: BacktestBooks) -> BacktestBooks:
     acting = any(graph.mode == "enforce" for graph in policies.graphs)
     observing = () if acting else ("every policy says mode: observe, so staging closes nothing; write mode: enforce",)
     return replace(books, parts=parts, missing=(*books.missing, *missing, *observing))
+
+
+def require_bars(policies: PolicySet, books: BacktestBooks) -> None:
+    """Print a diagnostic for each signal whose samples the bars of a market cannot serve, and end."""
+    try:
+        for market, interval in books.intervals.items():
+            require_served(policies, market, interval)
+    except SamplingError as error:
+        print_page(diagnostics_page(error.diagnostics), err=True)
+        raise click.ClickException(f"{counts(error.diagnostics)} in the policies; nothing was run") from None
 
 
 def _is_watched(policies: PolicySet, book: BacktestBook) -> bool:

@@ -78,8 +78,8 @@ def run(
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
-    stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0; SIGHUP, SIGUSR1 and
-    SIGUSR2 are ignored.
+    stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0. SIGHUP
+    says whether the policy files are those that run, and reloads nothing; SIGUSR1 and SIGUSR2 are ignored.
 
     Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
     start, which includes every error before its first tick is complete.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from killswitch.accounts.arming import ArmedAccount, is_in_scope
+from killswitch.accounts.arming import ArmedAccount, Arming, is_in_scope, strategy_accounts
 from killswitch.accounts.opening import LoadedPolicies, open_accounts
 from killswitch.cli.console import print_memory_entry, write_in_background
 from killswitch.cli.live.run_outputs import open_outputs, open_reports
@@ -47,6 +47,7 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
 from killswitch.operations.status import StoreStatus, locks_at, runner_state, store_status
+from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
@@ -241,7 +242,8 @@ def _send_to_runner(
         _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
     else:
         closable = commands.closable_scopes((it.account, it.venue) for it in view.accounts)
-        commands.require_scope(request.scope, _scopes_of(request, closable, commands.watched_scopes(view) | locked))
+        known = _scopes_of(request, closable, commands.watched_scopes(view) | locked, view.strategies or ())
+        _require_scope(request, known)
         if request.kind in ("close", "lock"):
             _require_armed_account(request, status, view)
     if request.lifts and not any(account.armed for account in view.accounts):
@@ -345,9 +347,10 @@ def _require_scope_and_arming(
         armed = {name: account.armed for name, account in opened.items()}
         _require_armed(request.plan, armed, "here: that takes --live and a")
     elif request.kind in ("close", "lock"):
-        require_closable(request.scope, opened)
-        armed_scopes = (it for it in opened.values() if it.armed and is_in_scope(request.scope, it.name, it.venue))
-        if request.kind == "lock" and not any(armed_scopes):
+        closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
+        arming = Arming(opened, policies, strategy_accounts(policies, opened.values()))
+        _require_scope(request, _scopes_of(request, closable, set(), arming.strategy_scopes))
+        if request.kind == "lock" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
             raise click.ClickException(
                 f"no account of {request.scope} is armed, so no lock would be written: repeat it {_ARMING}"
             )
@@ -357,14 +360,24 @@ def _require_scope_and_arming(
         latched = set() if view is None else commands.watched_scopes(view)
         closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
         watched = commands.machine_scopes(policies, opened) | locked | latched
-        commands.require_scope(request.scope, _scopes_of(request, closable, watched))
+        strategies = strategy_accounts(policies, opened.values())
+        known = _scopes_of(request, closable, watched, [f"strategy/{name}" for name in strategies])
+        _require_scope(request, known)
 
 
-def _scopes_of(request: CommandRequest, closable: set[str], watched: set[str]) -> set[str]:
-    """The scopes that the command accepts."""
-    if request.kind in ("close", "lock", "flag"):
+def _scopes_of(request: CommandRequest, closable: set[str], watched: set[str], strategies: Iterable[str]) -> set[str]:
+    """The scopes that the command accepts, besides symbols. `strategies`: the scopes of those with a lock file."""
+    if request.kind in ("close", "flag"):
         return closable
-    return watched | closable if request.kind == "unlock" else watched
+    if request.kind == "lock":
+        return closable | set(strategies)
+    return watched | closable | set(strategies) if request.kind == "unlock" else watched
+
+
+def _require_scope(request: CommandRequest, known: set[str]) -> None:
+    """RefusedScopeError for a scope that the command does not accept."""
+    require = commands.require_lockable if request.kind in ("lock", "unlock") else commands.require_scope
+    require(request.scope, known)
 
 
 def _print_other_decisions(
@@ -388,6 +401,8 @@ def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: Lo
 
 
 def _require_armed_account(request: CommandRequest, status: StoreStatus, view: RunnerView) -> None:
+    if request.scope in (view.strategies or ()):
+        return
     if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "

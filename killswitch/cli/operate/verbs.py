@@ -193,7 +193,10 @@ def lock(
     scope: str, mode: LockMode, length: float | None, reason: str, site: CommandSite, live: bool, author: str,
     wait: float, output: str,
 ) -> None:  # fmt: skip
-    """Lock trading on SCOPE (account/NAME, venue/NAME or portfolio) for the bots that read its lock file.
+    """Lock trading on SCOPE for the bots that read its lock file.
+
+    SCOPE is account/NAME, venue/NAME, portfolio, strategy/NAME for a strategy that a policy watches, or symbol/NAME.
+    The lock of a strategy or a symbol is in a file of its own, and locks no account's file.
 
     Nothing is closed or cancelled. Of several locks on a scope, the strictest mode and the latest end apply; `ksctl
     unlock` lifts those of operators, `ksctl reset` all. A running runner writes the lock at its next tick, and renews

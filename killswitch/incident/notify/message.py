@@ -18,7 +18,7 @@ from killswitch.incident.record.close_causes import command_text, order_texts
 from killswitch.incident.record.firing import scope_accounts, scope_equity
 from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, of_kind, place_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
@@ -184,7 +184,7 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
                 parts.append(f"{count_of(len(intents), 'order')} for {count_of(len(positions), 'position')}{sent}")
             case Lock(order):
                 until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-                parts.append(f"lock {order.scope} {order.mode} {until}")
+                parts.append(f"lock {place_of(order)} {order.mode} {until}")
             case Cancels(cancels):
                 parts.append(f"cancel {count_of(len(cancels), 'resting order')}")
             case _:
@@ -201,7 +201,7 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
-    if not decision.intents:
+    if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
     return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
@@ -401,7 +401,7 @@ def _lines_of(effect: Effect) -> Iterator[str]:
             yield from _bounded(order_texts(intents))
         case Lock(order):
             until = "it is lifted" if order.until is None else instant(order.until)
-            yield f"lock {order.scope} for {order.mode}, until {until}"
+            yield f"lock {place_of(order)} for {order.mode}, until {until}"
         case _:
             yield kind_of(effect).text(effect)
 

@@ -78,7 +78,7 @@ def exposure_table(found: Exposures | None) -> Iterator[Section]:
         for each in found.parts
     )
     head = ("of", "name", "gross", "net", "unrealised P&L", "unknown")
-    title = f"Exposure and P&L in {currency} (profit of the portfolio: {since})"
+    title = f"Exposure and P&L in {currency} as of {instant(found.as_of)} (profit of the portfolio: {since})"
     yield from section(title, Table(head, rows, expendable=(5,)))
 
 

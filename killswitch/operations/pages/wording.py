@@ -10,7 +10,7 @@ from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
 from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind, place_of
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
@@ -160,7 +160,7 @@ def effect_parts(effects: Iterable[Effect], snapshot: Snapshot | None) -> Iterat
                 yield Items(tuple(str(each) for each in cancel_lines(cancels, resting_orders(snapshot))))
             case Lock(order):
                 until = instant(order.until) if order.until else "it is lifted"
-                yield Items((f"lock {order.scope}: {order.mode} until {until}",))
+                yield Items((f"lock {place_of(order)}: {order.mode} until {until}",))
             case _:
                 yield Items((kind_of(effect).text(effect),))
 

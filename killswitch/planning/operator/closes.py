@@ -115,9 +115,13 @@ def plan_manual_close(
 
 
 def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet) -> Decision:
-    """The lock that an operator puts on a scope. RefusedCommandError if no account is in the scope."""
+    """The lock that an operator puts on a scope. RefusedCommandError if no account is in the scope.
+
+    A strategy or a symbol has a lock file of its own, whichever accounts it is traded in.
+    """
     scope = event.scope or "portfolio"
-    if not accounts_in(event.scope, snapshot):
+    has_own_file = scope.startswith(("strategy/", "symbol/")) and bool(snapshot.accounts)
+    if not has_own_file and not accounts_in(event.scope, snapshot):
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
 

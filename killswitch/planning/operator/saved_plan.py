@@ -15,6 +15,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
+from killswitch.model.lock_parts import parts_text
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
@@ -230,7 +231,8 @@ def _terms(effect: Effect) -> str:
     if not isinstance(effect, Lock):
         return ""
     until = "without end" if effect.order.until is None else f"until {rfc3339(effect.order.until)}"
-    return f" ({effect.order.mode}, {until})"
+    parts = f", only {parts_text(effect.order.only)}" if effect.order.only else ""
+    return f" ({effect.order.mode}, {until}{parts})"
 
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:

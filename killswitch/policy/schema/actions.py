@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from killswitch.model.words import LockMode
 from killswitch.policy.schema.part import AtLeastOne, Part
-from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, Word
+from killswitch.policy.schema.scalars import Duration, Expression, Fraction, Name, RankCount, TimeOfDay, Word, Words
 
 
 class LockTrading(Part):
@@ -15,8 +15,17 @@ class LockTrading(Part):
 
     mode: LockMode
     """`reduce_only` forbids new risk; `all` forbids every order."""
+    side: Literal["long", "short"] | None = None
+    """The side of which no position may be opened or enlarged. A bot that does not know the key `only` of the lock file
+    sees the whole scope locked. Left out: both."""
+    symbols: Words | None = None
+    """The symbols that are locked, as the venue writes them. A bot that does not know the key `only` of the lock file
+    sees the whole scope locked. Left out: all."""
     duration: Annotated[Duration | None, Field(alias="for")] = None
-    """How long the lock lasts. Left out: until it is lifted."""
+    """How long the lock lasts. Left out: until it is lifted, or as `until` says."""
+    until: TimeOfDay | None = None
+    """The time of the day at which it ends, the next one after the firing. Where the clocks of the zone skip it, the
+    first instant after; where they show it twice, the first time. Left out: as `for` says."""
 
 
 class CancelOrders(Part):

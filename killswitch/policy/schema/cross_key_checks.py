@@ -172,6 +172,7 @@ def _response(at: Path, response: dict[str, object], name: str) -> Iterator[Brea
     for number, action in enumerate(items(response.get("actions"))):
         if isinstance(action, dict):
             yield from _action((*at, "actions", number), action)
+            yield from _lock((*at, "actions", number, "lock_trading"), mapping(action.get("lock_trading")))
             yield from _where((*at, "actions", number, "close"), mapping(action.get("close")))
             if mapping(action.get("close")).get("side") == "losing" and "attribution" not in response:
                 fix = (
@@ -187,6 +188,12 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
         yield Breach("KS2204", at, "the action is empty", f"write one of {', '.join(ACTIONS)}")
     fix = "write it as a list item of its own: each action has one key"
     yield from only_one("KS2204", at, action, ACTIONS, "action", fix)
+
+
+def _lock(at: Path, lock: dict[str, object]) -> Iterator[Breach]:
+    """Check that a lock has at most one end."""
+    fix = "keep one of them; two locks in a stage merge to the later end"
+    yield from only_one("KS2216", at, lock, ("for", "until"), "end", fix)
 
 
 def _breach(at: Path, stage: dict[str, object], name: str) -> Iterator[Breach]:

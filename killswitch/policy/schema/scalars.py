@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Literal, TypeVar, get_args
+from zoneinfo import available_timezones
 
 from msgspec import Struct
 from pydantic import Discriminator, Field, Tag
 
-from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.instant import HOUR, MINUTE, SECOND, LocalTime, UnknownZoneError, to_micros, zone_named
 from killswitch.model.words import Market
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Scalar
 
@@ -31,6 +33,7 @@ _MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 _TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_LOCAL_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\s+([A-Za-z][A-Za-z0-9_+\-/]{0,63})", re.ASCII)
 _SCHEMES = (("env:", "name of the variable", "RISK_DESK_URL"), ("file:", "path", "/run/secrets/risk-desk"))
 REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 _WORD = re.compile(r"\S+")
@@ -113,6 +116,20 @@ def moment(value: object) -> int:
     if found is None or found.tzinfo is None:
         raise MistakeError("KS2108", f"{quoted(value)} is not a time with its zone", fix)
     return to_micros(found)
+
+
+def local_time(value: object) -> LocalTime:
+    """A time of the day with its zone, such as `08:00 Europe/Berlin`."""
+    fix = "write hours and minutes with an IANA time zone, such as 08:00 Europe/Berlin, or 22:30 UTC"
+    found = _LOCAL_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise MistakeError("KS2112", f"{quoted(value)} is not a time of the day with its zone", fix)
+    try:
+        zone_named(found[3])
+    except UnknownZoneError as error:
+        near = get_close_matches(found[3], available_timezones(), n=1)
+        raise MistakeError("KS2112", str(error), f"did you mean {near[0]}?" if near else fix) from error
+    return LocalTime(int(found[1]), int(found[2]), found[3])
 
 
 def written_micros(value: object) -> int | None:
@@ -358,6 +375,7 @@ _DURATION_JSON = pattern_json(_DURATION.pattern, "90s", "15m", "6h", "2d", "250m
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
 BreachPause = Annotated[int, Scalar(breach_pause, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
+TimeOfDay = Annotated[LocalTime, Scalar(local_time, pattern_json(_LOCAL_TIME.pattern, "08:00 Europe/Berlin"))]
 Moment = Annotated[int, Scalar(moment, {"type": "string", "format": "date-time"})]
 Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]

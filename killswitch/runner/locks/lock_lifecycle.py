@@ -17,7 +17,8 @@ from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Event, WrittenLock
+from killswitch.model.lock_parts import cover, in_force
+from killswitch.model.snapshot import Event, LockPart, WrittenLock
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.clock import Leap, confirmed_end
 
@@ -40,6 +41,24 @@ class WantedLock(LockRequest, frozen=True, kw_only=True):
 
     def in_force(self, now: datetime) -> bool:
         return self.order.until is None or self.order.until > now
+
+    def is_as_wide_as(self, other: WantedLock, now: datetime) -> bool:
+        """Whether it reaches at `now` every part of the scope that `other` locks, however strictly and long."""
+        ours, theirs = in_force(self.order.parts, now), other.order.parts
+        widest = (LockPart("all", None, part.side, part.symbols) for part in ours)
+        return cover(widest, theirs)
+
+    def parts_in(self, now: datetime) -> tuple[LockPart, ...]:
+        """The parts of its accounts that it locks at `now`; none if it locks all of them."""
+        kind, _, symbol = self.scope.partition("/")
+        parts = in_force(self.order.parts, now)
+        if kind == "symbol":
+            parts = tuple(replace(part, symbols=(symbol,)) for part in parts)
+        return () if any(part.is_everything for part in parts) else parts
+
+    def is_of_everything(self, now: datetime) -> bool:
+        """Whether it forbids every order on its accounts at `now`."""
+        return any(part.is_everything and part.mode == "all" for part in in_force(self.order.parts, now))
 
 
 class LockLifecycle:
@@ -73,7 +92,9 @@ class LockLifecycle:
         """Scopes that an operator has reset, whatever their files contain."""
         self._open_until: Mapping[str, datetime] | None = None
         """Scope → when its file, as the last turn left it, reads as locked; None before the first turn."""
-        self._to_watch = frozenset(f"account/{name}" for name in arming.names)
+        self._to_watch = frozenset(f"account/{name}" for name in arming.names) | arming.strategy_scopes
+        self._symbols: set[str] = set()
+        """The scopes of symbols that a decision ever locked here: their files do not outlive their locks."""
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
         """The journal entry of the lock in the decision's transaction, so that a crash before writing loses nothing."""
@@ -138,6 +159,7 @@ class LockLifecycle:
             lift=frozenset(self._by_operator),
             lift_known=frozenset(self._to_lift),
             watch=self._to_watch,
+            ordered=frozenset(self._symbols),
             known=self._known_at_last,
         )  # fmt: skip
 
@@ -146,9 +168,9 @@ class LockLifecycle:
 
         None, which means all below the scope, if the policy no longer draws the scope.
         """
-        if wanted.scope.startswith("account/"):
-            return frozenset()
         reached = self._arming.narrower(wanted.policy, wanted.scope)
+        if wanted.scope.startswith(("account/", "strategy/", "symbol/")):
+            return reached
         return reached - self._superseded_in.get(wanted.decision, frozenset()) if reached else None
 
     def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
@@ -167,13 +189,18 @@ class LockLifecycle:
         """The locks in force at `now` that are in their files."""
         return tuple(
             WrittenLock(
-                each.decision, each.policy, each.scope, self._since[each.decision],
-                tuple(sorted(self._arming.locked_by(each.policy, each.scope))),
-                None if each.on_suspicion else each.stage,
+                each.decision, each.policy, each.scope, self._since[each.decision], self._compared(each),
+                None if each.on_suspicion else each.stage, each.parts_in(now),
             )
             for each in self._wanted.values()
             if each.decision in self._since and each.in_force(now)
         )  # fmt: skip
+
+    def _compared(self, wanted: WantedLock) -> tuple[str, ...]:
+        """The accounts whose positions the lock reaches; none for a strategy that shares its accounts."""
+        is_of_symbol = wanted.scope.startswith("symbol/")
+        names = self._arming.reached_by if is_of_symbol else self._arming.locked_by
+        return tuple(sorted(names(wanted.policy, wanted.scope)))
 
     def missing(self, now: datetime) -> tuple[LockProblem, ...]:
         """A problem for each lock that is ordered and not written yet."""
@@ -192,19 +219,20 @@ class LockLifecycle:
         return f": bots may still trade there until {last:%H:%M:%S}, when their files are stale, which reads as locked"
 
     def fully_locked(self, now: datetime) -> frozenset[str]:
-        """Armed accounts under an ordered lock of mode `all`; a lock on suspicion suspends no broker."""
+        """Armed accounts under an ordered lock of mode `all`; a lock on suspicion, or of a part, suspends no broker."""
         locks = [
             each
             for each in self._wanted.values()
-            if each.order.mode == "all" and not each.on_suspicion and each.in_force(now)
+            if not each.on_suspicion and each.is_of_everything(now) and each.in_force(now)
         ]
         return frozenset(name for each in locks for name in self._arming.locked_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> WantedLock:
-        if order.until is not None:
-            order = replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
+        order = order.with_ends(lambda until: confirmed_end(until, decision.as_of, self._leaps))
         wanted = _wanted(decision, order)
         self._by_operator.discard(order.scope)
+        if order.scope.startswith("symbol/"):
+            self._symbols.add(order.scope)
         self._known.add(decision.id)
         self._wanted[decision.id] = self._unwritten[decision.id] = wanted
         return wanted
@@ -227,7 +255,11 @@ class LockLifecycle:
 
         Two policies may draw one scope differently: the other lock replaces this one only where it reaches too.
         """
-        ordered = (each for each in self._wanted.values() if each.scope == suspected.scope and not each.on_suspicion)
+        ordered = (
+            each
+            for each in self._wanted.values()
+            if each.scope == suspected.scope and not each.on_suspicion and each.is_as_wide_as(suspected, since)
+        )
         others = [self._reach(each) for each in ordered if each.in_force(since)]
         if not others:
             return

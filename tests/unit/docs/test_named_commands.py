@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from killswitch import cli
+from killswitch.cli.live.run import run
 from tests.unit.test_help import COMMANDS
 
 COMMAND = re.compile(r"(?<![\w/.-])ksctl +([^`\n]*)")
@@ -84,3 +86,16 @@ def test_every_command_that_is_named_exists(repository: Path) -> None:
 def test_a_command_that_does_not_exist_is_found(text: str, why: str | None) -> None:
     """By its verb and by its options; what belongs to another program is not looked at."""
     assert [wrong(each) for each in named(text)] == [why]
+
+
+def test_the_readme_lists_every_exit_code_of_its_own(repository: Path) -> None:
+    """A script that waits for one code must not meet another that nobody named."""
+    (listed,) = re.findall(r"Exit codes: (.*?)\. Terminals", (repository / "README.md").read_text("utf-8"), re.DOTALL)
+    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    assert {int(each) for each in re.findall(r"\b(\d+) [a-z]", listed)} == {0, *codes}
+
+
+def test_the_help_of_run_says_what_sighup_does() -> None:
+    """It is no signal that is ignored: it compares the policy files with what runs."""
+    help_of_run = " ".join((run.help or "").split())
+    assert "SIGHUP says whether the policy files are those that run, and reloads nothing" in help_of_run

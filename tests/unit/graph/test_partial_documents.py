@@ -58,7 +58,7 @@ def test_an_extra_key_in_a_complete_part_hides_no_other_mistake(tmp_path: Path) 
     text = POLICY.replace("enforc\n", "enforce\n").split("  triggers:")[0] + (
         "  triggers: {fall: {signal: equity.drawdwn, window: 15m, at_least: 4%, on_unknown: hold}}\n"
         "  stages: [{name: trim, level: 1, any: [fall], cooldown: 1h, reset: manual,\n"
-        "            actions: [{close: {side: both, fraction: 1}}, {lock_trading: {mode: all, for: 1h, until: 2h}}]}]\n"
+        "            actions: [{close: {side: both, fraction: 1}}, {lock_trading: {mode: all, for: 1h, upto: 2h}}]}]\n"
     )
     assert {"KS2001", "KS3001"} <= {each.code for each in diagnostics_of(text, tmp_path)}
 

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from killswitch.gate.lock_reader import LockVerdict, read_lock
+from killswitch.gate.lock_reader import LockVerdict, read_lock, read_position_lock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
+from killswitch.operations.commands import (
+    CommandAnswer,
+    RefusedScopeError,
+    answer_to,
+    operator_event,
+    require_lockable,
+)
 from tests.runner_world import PACE, ScriptedVenue, World, book
 
 
@@ -184,3 +190,33 @@ def test_an_unlock_leaves_the_lock_of_a_stage_as_the_stage_ordered_it(site: Site
     assert json.loads(site.file.read_bytes())["stage"] == "close-everything"
     site.ticked({"kind": "reset"})
     assert not site.lock().locked
+
+
+def test_a_lock_of_a_symbol_by_hand_is_in_a_file_of_its_own_and_is_unlocked_like_any_other(site: Site) -> None:
+    """No account's file is locked, and afterwards the file of the symbol is gone."""
+    of_symbol = site.file.with_name("symbol__BTC.json")
+    (locked,) = site.ticked({"kind": "lock", "scope": "symbol/BTC", "lock": "all"})
+    assert only(locked).lock is not None
+    assert (site.lock(of_symbol).mode, site.lock().locked) == ("all", False)
+    assert read_position_lock(site.file.parent, "main", "long", "BTC", site.world.clock.now()).mode == "all"
+    assert not read_position_lock(site.file.parent, "main", "long", "ETH", site.world.clock.now()).locked
+    (unlocked,) = site.ticked({"kind": "unlock", "scope": "symbol/BTC"})
+    assert only(unlocked).is_unlock
+    assert not of_symbol.exists()
+    assert site.venue.sent == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "is_known"),
+    [("symbol/BTC_USDT", True), ("symbol/", False), ("strategy/trend", True), ("strategy/trnd", False)],
+)
+def test_a_symbol_may_be_locked_before_it_is_held_and_a_strategy_if_a_policy_watches_it(
+    scope: str, is_known: bool
+) -> None:
+    """A misspelled strategy would have a lock file that no bot reads."""
+    known = {"account/main", "portfolio", "strategy/trend"}
+    if is_known:
+        require_lockable(scope, known)
+        return
+    with pytest.raises(RefusedScopeError, match="Known: account/main, portfolio, strategy/trend"):
+        require_lockable(scope, known)

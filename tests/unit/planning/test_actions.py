@@ -14,9 +14,10 @@ from killswitch.graph.actions.exit_process import ExitProcess
 from killswitch.graph.actions.lock_trading import KIND as LOCKING
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Action
-from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit
-from killswitch.model.instant import MINUTE, to_micros
+from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit, with_expiry
+from killswitch.model.instant import MINUTE, LocalTime, to_micros
 from killswitch.model.registry import RegistryError
+from killswitch.model.snapshot import LockPart
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, NoBookError, Planned
 from killswitch.planning.actions.registry import certain_effects, check_reversible, plan, reversible_effects
@@ -75,6 +76,61 @@ def test_effects_that_do_not_depend_on_positions_need_no_book() -> None:
     assert reversible_effects("account/main", locking, NOW) == (WRITTEN,)
     with pytest.raises(NoBookError, match="an action of stage s accesses the book"):
         plan(close(), Context("account/main", stage("s", 1), NOW))
+
+
+def test_a_lock_of_a_side_is_next_to_that_of_everything() -> None:
+    """A stage locks all for 5 minutes, and long entries in two symbols without end: both, each with its own end."""
+    long = LockTrading("reduce_only", None, "long", ("BTC_USDT", "ETH_USDT"))
+    locking = stage("s", 1, actions=(LOCK, long))
+    (effect,) = certain_effects("account/main", locking, NOW)
+    assert effect == Lock(
+        LockOrder(
+            "account/main", "all", None,
+            (
+                LockPart("all", after(minutes=5), None, None),
+                LockPart("reduce_only", None, "long", ("BTC_USDT", "ETH_USDT")),
+            ),
+        )
+    )  # fmt: skip
+
+
+def test_a_lock_ends_at_the_next_time_of_the_day_after_the_firing() -> None:
+    """START is midnight UTC on 2024-01-01: 01:00 in Berlin, so that 00:30 there is on the next day."""
+    until = LockTrading("reduce_only", None, until=LocalTime(8, 0, "Europe/Berlin"))
+    assert certain_effects("account/main", stage("s", 1, actions=(until,)), NOW) == (
+        Lock(LockOrder("account/main", "reduce_only", after(hours=7))),
+    )
+    tomorrow = LockTrading("reduce_only", None, until=LocalTime(0, 30, "Europe/Berlin"))
+    assert certain_effects("account/main", stage("s", 1, actions=(tomorrow,)), NOW) == (
+        Lock(LockOrder("account/main", "reduce_only", after(hours=23.5))),
+    )
+
+
+def test_a_lock_of_a_part_that_ends_early_ends_in_every_part() -> None:
+    """On suspicion a lock lasts 20 s, whatever its parts say; a part that ends before keeps its end."""
+    parts = (LockPart("all", after(minutes=5), "long"), LockPart("all", after(seconds=5), "short"))
+    ended = with_expiry(Lock(LockOrder.of("account/main", parts)), after(seconds=20))
+    assert isinstance(ended, Lock)
+    assert (ended.order.until, [part.until for part in ended.order.only]) == (
+        after(seconds=20), [after(seconds=20), after(seconds=5)]
+    )  # fmt: skip
+
+
+def test_the_text_of_a_lock_names_its_part_and_its_end() -> None:
+    """As `graph` and `plan` show it."""
+    texts = [
+        LOCKING.text(each, ())
+        for each in (
+            LOCK,
+            LockTrading("reduce_only", None, "long", ("BTC_USDT",), LocalTime(8, 0, "Europe/Berlin")),
+            LockTrading("reduce_only", None, None, ("BTC_USDT", "ETH_USDT")),
+        )
+    ]
+    assert texts == [
+        "lock all for 5m",
+        "lock reduce_only of long in BTC_USDT until 08:00 Europe/Berlin",
+        "lock reduce_only of BTC_USDT and ETH_USDT",
+    ]
 
 
 def test_a_whole_close_excludes_the_assets_that_every_close_excludes() -> None:

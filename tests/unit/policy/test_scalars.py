@@ -117,7 +117,7 @@ def test_a_refused_credential_is_not_repeated() -> None:
 READERS = [
     scalars.duration, scalars.duration_or_zero, scalars.fraction, scalars.majority, scalars.weight, scalars.quantity,
     scalars.confirm, scalars.name, scalars.venue_name, scalars.market, scalars.text, scalars.reference,
-    scalars.endpoint,
+    scalars.endpoint, scalars.local_time,
     scalars.whole_number(1, 9).parse, scalars.one_of_several(scalars.venue_name, {}).parse, scalars.manual,
 ]  # fmt: skip
 

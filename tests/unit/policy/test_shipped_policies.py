@@ -17,6 +17,8 @@ from killswitch.policy.schema.trigger import ThresholdTrigger
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 
+BREAKERS = ("breakers-six", "capital-breaker")
+"""Sets of circuit breakers, which have no stages of their own."""
 SETS = (
     "circuit-breaker", "freqtrade-protections", "futures-component-risk", "futures-concentrated", "futures-degross",
     "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
@@ -61,8 +63,8 @@ def reset_of(stage: Stage) -> tuple[str, int] | str:
 def test_every_shipped_folder_compiles_without_a_warning(repository: Path) -> None:
     """Alone, and all together."""
     folders = sorted(folder.name for folder in (repository / "policies").iterdir() if folder.is_dir())
-    assert folders == list(SETS)
-    for paths in ([repository / "policies"], *([repository / "policies" / name] for name in SETS)):
+    assert folders == sorted((*SETS, *BREAKERS))
+    for paths in ([repository / "policies"], *([repository / "policies" / name] for name in folders)):
         loaded = load(paths)
         policy_set, diagnostics = compile_policies(loaded.documents)
         assert (loaded.diagnostics, diagnostics) == ((), ())
@@ -73,15 +75,15 @@ def test_every_shipped_folder_has_a_route_to_the_log_that_is_named_after_it(repo
     """Each accepts every message. All sets together have a route each and one target, so nothing is logged twice."""
     policies, _ = compile_policies(load([repository / "policies"]).documents)
     assert policies is not None
-    assert sorted(route.name for route in policies.routes) == list(SETS)
+    assert sorted(route.name for route in policies.routes) == sorted((*SETS, *BREAKERS))
     assert {target.key for route in policies.routes for target in route.targets} == {"log warning"}
-    for name in SETS:
+    for name in (*SETS, *BREAKERS):
         documents = load([repository / "policies" / name]).documents
         (route,) = [each.model for each in documents if isinstance(each.model, RouteDocument)]
         assert (route.metadata.name, route.spec.match) == (name, RouteMatch())
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", (*SETS, *BREAKERS))
 def test_every_shipped_folder_has_a_readme(repository: Path, name: str) -> None:
     """A README in the policy's folder, under the policy's name."""
     assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")

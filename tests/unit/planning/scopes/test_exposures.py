@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from killswitch.operations.pages.status_sections import exposure_table
-from killswitch.planning.exposures import UNOWNED, Exposure, Exposures
+from killswitch.planning.exposures import UNOWNED, Exposures, OpenExposure
 from killswitch.planning.interpreter import Interpreter
 from killswitch.render.document import Page
 from killswitch.render.document import text as page_text
 from tests.backtests import written
-from tests.worlds import account, after, position, rules, snapshot
+from tests.worlds import START, account, after, position, rules, snapshot
 
 POLICY = """apiVersion: killswitch.dev/v1
 kind: Policy
@@ -117,11 +117,22 @@ def test_what_cannot_be_read_is_unknown_with_its_reason() -> None:
 def test_the_table_shows_every_part_and_what_is_unknown() -> None:
     """Amounts with two decimals; unknown is written as such."""
     parts = (
-        Exposure("portfolio", "portfolio", Decimal(580), Decimal(180), Decimal(-18)),
-        Exposure("account", "b", unknown="b is down: no answer"),
+        OpenExposure("portfolio", "portfolio", Decimal(580), Decimal(180), Decimal(-18)),
+        OpenExposure("account", "b", unknown="b is down: no answer"),
     )
-    page = Page("Status", sections=tuple(exposure_table(Exposures("USDT", parts, Decimal("-0.05")))))
+    page = Page("Status", sections=tuple(exposure_table(Exposures(START, "USDT", parts, Decimal("-0.05")))))
     text = page_text(page)
-    assert "Exposure and P&L in USDT (profit of the portfolio: -5.00% of its start" in text
+    assert "Exposure and P&L in USDT as of 2024-01-01T00:00:00Z (profit of the portfolio: -5.00% of its start" in text
     assert "580.00" in text and "-18.00" in text and "b is down: no answer" in text
     assert tuple(exposure_table(None)) == ()
+
+
+def test_a_large_book_is_summed_again_after_five_seconds() -> None:
+    """More than 2,000 positions: a tick two seconds later shows the sums of before, one of five seconds its own."""
+    interpreter = Interpreter(written(POLICY))
+    gross = []
+    for seconds, notional in ((0, "1"), (2, "2"), (5, "3")):
+        held = [position(f"C{n}_USDT", "long", "0", notional=notional) for n in range(2001)]
+        interpreter.tick(snapshot(after(seconds=seconds), account("100000", held)))
+        gross.append(line(interpreter.exposures(), "portfolio", "portfolio")[0])
+    assert gross == [2001, 2001, 6003]

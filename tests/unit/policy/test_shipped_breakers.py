@@ -1,0 +1,157 @@
+"""The shipped circuit breakers: each trips on what it is for, not on its false alarm, and not on unknown data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.graph.compile import compile_policies
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.recording import replay
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.effects import ProcessExit
+from killswitch.model.snapshot import Position, Snapshot, WatchedPrice
+from killswitch.policy.loader import load
+from tests.worlds import START, account, after, position, snapshot
+
+Recording = Callable[[], Sequence[Snapshot]]
+
+
+@pytest.fixture(scope="module")
+def breakers(repository: Path) -> Callable[[str], PolicySet]:
+    """One breaker of `breakers-six`, or the one of `capital-breaker`."""
+    folder = repository / "policies"
+    found, problems = compile_policies(load([folder / "breakers-six", folder / "capital-breaker"]).documents)
+    assert found is not None and problems == ()
+
+    def of(name: str) -> PolicySet:
+        return replace(found, graphs=tuple(each for each in found.graphs if each.policy == name))
+
+    return of
+
+
+def at(when: datetime, equity: str | None, held: Sequence[Position] | None = None, **more: object) -> Snapshot:
+    if equity is None:
+        return snapshot(when, account(None, None, quality="down", reason="no answer"))
+    return snapshot(when, account(equity, held, observed_at=when, **more))  # type: ignore[arg-type]  # fields
+
+
+def long(notional: str, *, lost: str = "0", entry: str = "100", mark: str = "100", symbol: str = "A") -> Position:
+    return position(symbol, "long", lost, notional=notional, mark_price=mark, entry_price=entry, contracts="100")
+
+
+def falling(*equities: str) -> list[Snapshot]:
+    """Prices move the equity of a book of one position, a minute apart."""
+    first = Decimal(equities[0])
+    return [
+        at(after(minutes=minute), each, [long("10000", lost=str(Decimal(each) - first))])
+        for minute, each in enumerate(equities)
+    ]
+
+
+def with_position(equity: str, *, hedged: bool) -> list[Snapshot]:
+    """A position that lost 30% of 10,000: the account fell with it, or another leg gained as much."""
+    legs = [long("7000", lost="-3000", mark="70")]
+    if hedged:
+        legs.append(
+            position("B", "short", "3000", notional="7000", mark_price="70", entry_price="100", contracts="100")
+        )
+    short = position("B", "short", "0", notional="10000", mark_price="100")
+    before = [long("10000"), *([short] if hedged else [])]
+    calm = [at(after(minutes=minute), "100000", before) for minute in range(0, 1500, 5)]
+    return [*calm, *(at(after(minutes=1500 + number), equity, legs) for number in range(4))]
+
+
+def leveraged(*levels: float) -> list[Snapshot]:
+    return [at(after(minutes=minute), "10000", [long(str(10000 * level))]) for minute, level in enumerate(levels)]
+
+
+def concentrated(*shares: float) -> list[Snapshot]:
+    return [
+        at(after(minutes=minute), "10000", [long(str(10000 * part), symbol=f"S{i}") for i, part in enumerate(shares)])
+        for minute in range(12)
+    ]
+
+
+def volatile(step: float) -> list[Snapshot]:
+    """A day of five-minute prices of a watched symbol that go up and down by so much."""
+    found = []
+    for number in range(290):
+        when = START + number * timedelta(minutes=5)
+        price = Decimal(str(round(50_000 * (1 + step * (number % 2)), 2)))
+        watched = (WatchedPrice("BTC/USDT:USDT", mark_price=price, at=when),)
+        found.append(at(when, "10000", [long("10000")], watched=watched))
+    return [*found, *(replace_time(found[-1], minutes) for minutes in range(5, 15, 5))]
+
+
+def replace_time(last: Snapshot, minutes: int) -> Snapshot:
+    when = last.as_of + timedelta(minutes=minutes)
+    (seen,) = last.accounts
+    price = WatchedPrice("BTC/USDT:USDT", mark_price=Decimal(50_000 + 10 * minutes), at=when)
+    return snapshot(when, replace(seen, observed_at=when, watched=(price,)))
+
+
+CASES: dict[str, tuple[Recording, Recording]] = {
+    # 15.5% at once; and after 20% gained, 14% from there are no loss from the start
+    "portfolio-loss": (lambda: falling("100000", "84500"), lambda: falling("100000", "120000", "103000")),
+    "drawdown-24h": (lambda: falling("100000", "125000", "99000"), lambda: falling("100000", "82000")),
+    # D13, D19: one leg of a hedge lost 30%, and the account nothing
+    "position-loss": (
+        lambda: with_position("97000", hedged=False), lambda: with_position("100000", hedged=True),
+    ),
+    # a position that lost 20% is none
+    "position-loss-alert": (
+        lambda: with_position("97000", hedged=True),
+        lambda: [at(after(minutes=minute), "98000", [long("8000", lost="-2000", mark="80")]) for minute in range(4)],
+    ),
+    "leverage": (lambda: leveraged(1, 3.1, 3.1, 3.1), lambda: leveraged(2.9, 3.017, 2.9, 3.017, 2.9)),
+    "concentration": (lambda: concentrated(0.5, 0.25, 0.25), lambda: concentrated(0.34, 0.33, 0.33)),
+    # 0.4% every five minutes is 130% a year; 0.05% is 16%
+    "volatility": (lambda: volatile(0.004), lambda: volatile(0.0005)),
+    "capital-breaker": (
+        lambda: falling("10000", "9800", "9650", "9580", "9450"), lambda: falling("10000", "9800", "9650", "9580"),
+    ),
+}  # fmt: skip
+
+
+def decisions(policies: PolicySet, recording: Sequence[Snapshot]) -> list[Decision]:
+    return [each for each in replay(policies, recording) if isinstance(each, Decision)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_breaker_trips_on_what_it_is_for_and_not_on_its_false_alarm(
+    breakers: Callable[[str], PolicySet], name: str
+) -> None:
+    """Once each; while the account cannot be read nothing trips."""
+    trips, calm = (make() for make in CASES[name])
+    made = [each for each in decisions(breakers(name), trips) if each.stage == "tripped" and each.kind != "reset"]
+    assert len(made) == 1
+    assert decisions(breakers(name), calm) == []
+    missing = [*trips[:1], *(at(trips[0].as_of + timedelta(minutes=minute), None) for minute in range(1, 90))]
+    assert decisions(breakers(name), missing) == []
+
+
+@pytest.mark.parametrize("name", ["position-loss-alert", "concentration"])
+def test_an_alert_locks_and_closes_nothing(breakers: Callable[[str], PolicySet], name: str) -> None:
+    """It is recorded and notified."""
+    (decision,) = decisions(breakers(name), CASES[name][0]())
+    assert (decision.lock, decision.intents, decision.cancels) == (None, (), ())
+
+
+def test_the_pair_of_three_and_five_percent_warns_twice_and_ends_the_process(
+    breakers: Callable[[str], PolicySet],
+) -> None:
+    """10,000 → 9,800 → 9,650 (warning at 3%) → 9,580 (warning at 4%) → 9,450 (trip, exit 1)."""
+    found = list(replay(breakers("capital-breaker"), CASES["capital-breaker"][0]()))
+    warned = [(each.as_of, each.text) for each in found if isinstance(each, Notice) and "reached" in each.text]
+    assert [(when, text.partition(" of")[0]) for when, text in warned] == [
+        (after(minutes=2), "trip has reached 60%"), (after(minutes=3), "trip has reached 80%"),
+    ]  # fmt: skip
+    (decision,) = [each for each in found if isinstance(each, Decision)]
+    assert decision.as_of == after(minutes=4)
+    assert any(isinstance(effect, ProcessExit) for effect in decision.effects)
