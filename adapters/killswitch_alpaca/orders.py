@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.order_type import order_type
 from killswitch.model.parsing import (
     Row,
     UnreadableError,
@@ -20,6 +19,7 @@ from killswitch.model.parsing import (
 )
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
+from killswitch.model.venue_orders import order_type
 from killswitch_alpaca.positions import is_crypto, symbol_of
 
 ZERO = Decimal(0)

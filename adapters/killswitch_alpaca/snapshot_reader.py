@@ -18,7 +18,7 @@ from decimal import Decimal
 from msgspec.structs import asdict, replace
 
 from killswitch.model.parsing import Row, UnreadableError, decimal, not_negative
-from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality
+from killswitch.model.snapshot import AccountSnapshot, Fill, Health, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     CredentialsRefusedError,
     MalformedAnswerError,
@@ -26,6 +26,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch.model.venue_orders import KnownOrders
 from killswitch_alpaca.client import Client
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
 from killswitch_alpaca.instruments import bar_reason, withdrawals
@@ -61,6 +62,7 @@ class SnapshotReader:
         self._markets = MarketData(self.queries, extended=self.sessions.extended)
         self.account = SnapshotPart(ACCOUNT, ACCOUNT)
         self.orders = SnapshotPart(ORDERS, 60.0)
+        self.known_orders = KnownOrders()
         self.marks = SnapshotPart(MARKS, MARKS)
         self.positions: tuple[Position, ...] = ()
         self.open_orders: tuple[Order, ...] = ()
@@ -329,7 +331,7 @@ class SnapshotReader:
             flows=self.ledger.flows.new_rows(now),
             positions=tuple(self._markets.with_quote(position, now) for position in self.positions),
             orders=self.open_orders if self.orders.is_usable(now) else None,
-            fills=self.ledger.trades.new_rows(now),
+            fills=self._named_fills(now),
             instruments=self._markets.changed_instruments(
                 self.positions, self._named(), self.sessions.now(), barred=self.bar_reason is not None
             )
@@ -347,6 +349,11 @@ class SnapshotReader:
             withdrawals=withdrawals(base.account, settings.currency),
             watched=self._markets.watched(now) if settings.watch else None,
         )
+
+    def _named_fills(self, now: float) -> tuple[Fill, ...] | None:
+        """The new fills, with the client order ids and triggers of the orders that are known."""
+        self.known_orders.rest(self.open_orders if self.orders.is_usable(now) else ())
+        return self.known_orders.named(self.ledger.trades.new_rows(now))
 
     def _named(self) -> list[str]:
         """The symbols of orders, and of the watch list."""

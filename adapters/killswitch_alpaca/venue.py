@@ -98,7 +98,9 @@ class AlpacaVenue(VenueAdapter):
                 answer = await self._client.change("POST", "/v2/orders", body)
         finally:
             self._reader.touch(fills=True)
-        return _report(answer, request.client_order_id)
+        report = _report(answer, request.client_order_id)
+        self._reader.known_orders.sent(request, report)
+        return report
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         found = await self._order(client_order_id)

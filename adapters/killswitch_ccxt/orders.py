@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.order_type import order_type
 from killswitch.model.parsing import (
     Row,
     UnreadableError,
@@ -28,6 +27,7 @@ from killswitch.model.venue import (
     OrderState,
     VenueError,
 )
+from killswitch.model.venue_orders import order_type
 
 STATES: Final[Mapping[str, OrderState]] = {
     "open": "open",

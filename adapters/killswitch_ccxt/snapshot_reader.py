@@ -18,7 +18,17 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from killswitch.model.parsing import UnreadableError, not_negative
-from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality, WatchedPrice
+from killswitch.model.snapshot import (
+    AccountSnapshot,
+    Fill,
+    Health,
+    Instrument,
+    Mark,
+    Order,
+    Position,
+    Quality,
+    WatchedPrice,
+)
 from killswitch.model.venue import (
     AccountSpec,
     CredentialsRefusedError,
@@ -27,6 +37,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch.model.venue_orders import KnownOrders
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
@@ -73,6 +84,7 @@ class SnapshotReader:
         self._rules = rules
         ages, phase = dialect.ages, phase_of(spec.account)
         self._orders: SnapshotPart[tuple[Order, ...]] = SnapshotPart(ages.orders, phase)
+        self.known_orders = KnownOrders()
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._changes = ChangeDetector()
         self._marks: SnapshotPart[Mapping[str, Decimal]] = SnapshotPart(ONE_MOMENT)
@@ -213,7 +225,7 @@ class SnapshotReader:
             if positions is None
             else tuple(self._priced(without_invalid_values(it), requested, now) for it in positions),
             orders=self._orders.recent_value(now),
-            fills=self._ledger.fills.new_rows(now),
+            fills=self._named_fills(now),
             instruments=self._new_instruments(positions or ()),
             health=health,
             unrealized=account_equity.unrealized,
@@ -228,6 +240,11 @@ class SnapshotReader:
             adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
             watched=self._watched(now),
         )
+
+    def _named_fills(self, now: float) -> tuple[Fill, ...] | None:
+        """The new fills, with the client order ids and triggers of the orders that are known."""
+        self.known_orders.rest(self._orders.recent_value(now) or ())
+        return self.known_orders.named(self._ledger.fills.new_rows(now))
 
     async def _equity_alone(self) -> AccountEquity | None:
         """The equity while positions cannot be fetched; None where the equity cannot be fetched either."""

@@ -87,10 +87,12 @@ class CcxtVenue(VenueAdapter):
         mode = await self.reader.mode()
         self.reader.note_activity(request.symbol)
         try:
-            return await _valid_answer(self.dialect.submit(request, mode))
+            report: OrderReport = await _valid_answer(self.dialect.submit(request, mode))
         except VenueError as error:
             self._note_mode_change(error)
             raise with_amount_reason(error, request, self.dialect.rules.get(request.symbol)) from error.__cause__
+        self.reader.known_orders.sent(request, report)
+        return report
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         await self.rules.ready()
@@ -187,8 +189,10 @@ class CcxtVenue(VenueAdapter):
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         rules = self.dialect.rules
-        for answer in answers:
+        for request, answer in zip(requests, answers, strict=True):
             self._note_mode_change(answer)
+            if isinstance(answer, OrderReport):
+                self.reader.known_orders.sent(request, answer)
         return [
             with_amount_reason(answer, request, rules.get(request.symbol)) if isinstance(answer, VenueError) else answer
             for request, answer in zip(requests, answers, strict=True)

@@ -124,6 +124,7 @@ class Matching:
             realized_pnl=realized,
             cause=cause,
             client_order_id=order.request.client_order_id if order else None,
+            trigger_price=order.request.trigger_price if order else None,
         )
         account.fills.add(fill)
         if cause == "trade":

@@ -16,11 +16,12 @@ from killswitch.signals.declaration import (
     ScopeSignal,
     SignalSpec,
 )
-from killswitch.signals.history.round_trips import FilledByOthers, RoundTrips
+from killswitch.signals.history.fills import FilledByOthers
+from killswitch.signals.history.round_trips import RoundTrips
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from killswitch.signals.history.round_trips import RoundTrip
     from killswitch.signals.history.scope import History
@@ -31,7 +32,10 @@ OUTCOME = Argument(
     key="outcome",
     kind="word",
     words=("any", "loss", "stop", "liquidated"),
-    meaning="Which round trips count: all, those that lost net of fees, closed by a stop, or closed by the venue.",
+    meaning=(
+        "Which round trips count: all, those that lost net of fees, those that lost by a stop, or those of which the "
+        "venue closed a part (liquidation, ADL)."
+    ),
     example="loss",
 )
 PER = Argument(
@@ -50,8 +54,11 @@ SIDE = Argument(
 MODE = Argument(
     key="mode",
     kind="word",
-    words=("ratios",),
-    meaning="`ratios`: the fall of the running sum of the trips' returns from its maximum, which starts at 0.",
+    words=("ratios", "equity"),
+    meaning=(
+        "`ratios`: the fall of the running sum of the trips' returns from its maximum, which starts at 0. `equity`: "
+        "the fall of the balance ÷ its maximum; the balance is equity without unrealised P&L, and grows by the trips."
+    ),
     example="ratios",
 )
 CAUSES = Argument(
@@ -79,20 +86,19 @@ def _per(trips: RoundTrips, per: str) -> Iterator[str | None]:
 
 def _is_covered(trips: RoundTrips, view: ScopeView, window: int) -> bool:
     coverage = trips.coverage
-    is_recent = coverage.last_at == view.as_of
-    return is_recent and coverage.reaches(view.as_of - window)
+    return trips.is_settled and coverage.last_at == view.as_of and coverage.reaches(view.as_of - window)
 
 
 def _counted(trips: Iterable[RoundTrip], outcome: str) -> tuple[int, int]:
     """How many trips surely have the outcome, and how many may have it."""
-    sure = maybe = 0
+    sure = most = 0
     for trip in trips:
         found = {
             "any": True, "loss": trip.is_loss, "stop": trip.is_stop, "liquidated": trip.is_liquidated,
         }[outcome]  # fmt: skip
-        sure += found is True
-        maybe += found is None
-    return sure, sure + maybe
+        sure += found is True and not trip.is_doubtful
+        most += found is not False
+    return sure, most
 
 
 def _count(history: History, view: ScopeView, window: int, outcome: str, per: str, side: str) -> Interval:
@@ -106,47 +112,67 @@ def _count(history: History, view: ScopeView, window: int, outcome: str, per: st
 
 def _losing_streak(history: History, view: ScopeView, per: str) -> Interval:
     trips = history.collectors.of(RoundTrips)
-    found = [trips.streak(symbol) for symbol in _per(trips, per)]
-    value = max((count for count, _ in found), default=0)
-    is_whole = trips.coverage.last_at == view.as_of and all(whole for _, whole in found)
-    return float(value), float(value) if is_whole else math.inf
+    found = [trips.streak(symbol) for symbol in _per(trips, per)] or [trips.streak()]
+    bounds = [math.inf if most is None else float(most) for _, most in found]
+    high = max(bounds) if trips.coverage.last_at == view.as_of else math.inf
+    return float(max(sure for sure, _ in found)), high
 
 
 def _profit(history: History, view: ScopeView, window: int, per: str) -> Interval:
+    """Of several symbols only those that closed a trip in the window are compared: none is worse than a loss of 0."""
     trips = history.collectors.of(RoundTrips)
     if not _is_covered(trips, view, window):
         return UNKNOWN
-    sums = [_sum(trips.within(view.as_of, window, symbol)) for symbol in _per(trips, per)]
-    if None in sums:
+    found = [[trip.ratio for trip in trips.within(view.as_of, window, symbol)] for symbol in _per(trips, per)]
+    if any(None in ratios for ratios in found):
         return UNKNOWN
-    return known(min((each for each in sums if each is not None), default=0.0))
-
-
-def _sum(trips: Iterable[RoundTrip]) -> float | None:
-    ratios = [trip.ratio for trip in trips]
-    return None if None in ratios else sum(each for each in ratios if each is not None)
+    return known(min((sum(ratio for ratio in ratios if ratio is not None) for ratios in found if ratios), default=0.0))
 
 
 def _drawdown(history: History, view: ScopeView, window: int, mode: str) -> Interval:
     trips = history.collectors.of(RoundTrips)
     if not _is_covered(trips, view, window):
         return UNKNOWN
-    total = best = fallen = 0.0
-    for trip in sorted(trips.within(view.as_of, window), key=lambda each: each.closed_at):
-        if trip.ratio is None:
-            return UNKNOWN
-        total += trip.ratio
-        best = max(best, total)
-        fallen = max(fallen, best - total)
-    return known(fallen)
+    found = sorted(trips.within(view.as_of, window), key=lambda each: each.closed_at)
+    if any(trip.ratio is None for trip in found):
+        return UNKNOWN
+    return known(_fall_of_ratios(found) if mode == "ratios" else _fall_of_balance(found, view))
+
+
+def _fall_of_ratios(trips: Iterable[RoundTrip]) -> float:
+    fallen = worst = 0.0
+    for trip in trips:
+        fallen = max(0.0, fallen - (trip.ratio or 0.0))
+        worst = max(worst, fallen)
+    return worst
+
+
+def _fall_of_balance(trips: Sequence[RoundTrip], view: ScopeView) -> float | None:
+    """The largest fall of the balance, from which the trips are counted back to the start of the window.
+
+    None while equity, unrealised P&L or a rate is unknown.
+    """
+    pnl = view.pnl()
+    if view.unknown is not None or view.equity is None or pnl is None:
+        return None
+    made = [(trip.profit or 0.0) * float(view.rate(trip.account)) for trip in trips]
+    balance = float(view.equity - sum(pnl.values())) - sum(made)
+    peak, worst = balance, 0.0
+    for each in made:
+        balance += each
+        peak = max(peak, balance)
+        fall = peak - balance
+        worst = max(worst, 0.0 if fall <= 0.0 else fall / peak if peak > 0.0 else 1.0)
+    return worst
 
 
 def _since_close(history: History, view: ScopeView, symbol: str) -> Interval:
     trips = history.collectors.of(RoundTrips)
-    closed, begun = trips.last_close(symbol), trips.coverage.begun_at
-    if closed is not None:
-        return known((view.as_of - closed) / 1e6)
-    return (0.0 if begun is None else (view.as_of - begun) / 1e6), math.inf
+    closed, begun, hole = trips.last_close(symbol), trips.coverage.begun_at, trips.hole_at
+    is_current = trips.is_settled and trips.coverage.last_at == view.as_of
+    since = [at for at in (closed, hole if closed is not None else begun) if at is not None]
+    least = (view.as_of - max(since)) / 1e6 if since and is_current else 0.0
+    return max(0.0, least), math.inf if closed is None else max(0.0, (view.as_of - closed) / 1e6)
 
 
 def _closed_by_venue(history: History, view: ScopeView, window: int, causes: str) -> Interval:
@@ -193,11 +219,14 @@ SIGNALS: tuple[SignalSpec, ...] = (
         arguments=(WINDOW, OUTCOME, PER, SIDE),
         unit="count",
         meaning=(
-            "Round trips (flat to flat of account, symbol and side) that closed within the window. A stop is an order "
-            "that was seen resting with a trigger price, or a liquidation. Two losses of one symbol are "
-            "`per: worst_symbol` with `outcome: loss`. A grid has fifty losing round trips a day."
+            "Round trips (flat to flat of account, symbol and side) that closed within (t − window, t]. A stop is a "
+            "losing close by an order that was seen resting with a trigger price, or by the venue. Two losses of one "
+            "symbol are `per: worst_symbol` with `outcome: loss`. A grid has fifty losing round trips a day."
         ),
-        partly_known=f"{_MISSING}; a losing trip may have been closed by a stop that was never seen resting",
+        partly_known=(
+            f"{_MISSING}; the profit of a trip is unknown, because its opening was not observed or a fee has no price; "
+            "another order than a stop closed a loss, which may have been a stop that the bot keeps to itself"
+        ),
         unknown="never",
         range=NOT_NEGATIVE,
         axioms=Axioms(grows_with=("window",)),
@@ -208,10 +237,10 @@ SIGNALS: tuple[SignalSpec, ...] = (
         arguments=(PER,),
         unit="count",
         meaning=(
-            "Losing round trips in a row up to now, by when they closed; one of unknown profit counts as losing. "
-            "Averaging down never closes, so that open losses are not in it."
+            "Losing round trips in a row up to now, by when they closed. Averaging down never closes, so that open "
+            "losses are not in it."
         ),
-        partly_known="fills are missing: it is at least the streak since then",
+        partly_known="fills are missing: it is at least the streak since then; the profit of a trip is unknown",
         unknown="never",
         range=NOT_NEGATIVE,
         reader=_losing_streak,
@@ -240,7 +269,10 @@ SIGNALS: tuple[SignalSpec, ...] = (
             "first trade counts. Closed trades only: `equity.drawdown` also has the open ones."
         ),
         partly_known="never",
-        unknown="fills are missing in the window, or the profit of a trip is unknown",
+        unknown=(
+            "fills are missing in the window, or the profit of a trip is unknown; for `equity` also while equity or "
+            "unrealised P&L is unknown"
+        ),
         range=NOT_NEGATIVE,
         reader=_drawdown,
     ),
@@ -249,7 +281,10 @@ SIGNALS: tuple[SignalSpec, ...] = (
         arguments=(SYMBOL,),
         unit="seconds",
         meaning="Time since a round trip of the symbol closed, a winner or a loser.",
-        partly_known="none closed under observation: it is at least the time since observation began",
+        partly_known=(
+            "none closed under observation: it is at least the time since observation began; fills are missing since "
+            "the last one: it is at least the time since they were found missing"
+        ),
         unknown="never",
         range=NOT_NEGATIVE,
         reader=_since_close,

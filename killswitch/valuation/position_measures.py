@@ -65,11 +65,11 @@ def contract_value(account: AccountSnapshot, symbol: str, rules: Instrument | No
     coin = settlement(symbol)
     if coin in ("", account.currency):
         return rules.contract_size
-    price = _price_of(coin, account)
+    price = price_of(coin, account)
     return None if price is None else rules.contract_size * price
 
 
-def _price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
+def price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
     """The venue's price of a coin in the account's currency; None if it reports none."""
     for balance in account.balances or ():
         if balance.asset == coin and balance.price is not None and sane(balance.price) and balance.price > ZERO:

@@ -12,6 +12,7 @@ from killswitch.graph.nodes import SignalRef
 from killswitch.model.snapshot import (
     AccountSnapshot,
     ExternalAlert,
+    Fill,
     Health,
     LimitUse,
     Liquidity,
@@ -95,6 +96,21 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
         adl_ranks=draw(st.sampled_from([None, 4, 5])),
         orders=draw(st.lists(orders(), max_size=3, unique_by=lambda each: each.id)),
         withdrawals=draw(st.sampled_from([None, (), (Withdrawals("BTC", True),)])), instruments=RULES,
+        fills=[draw(fills(minute, number)) for number in range(draw(st.integers(0, 3)))],
+    )  # fmt: skip
+
+
+@st.composite
+def fills(draw: st.DrawFn, minute: int, number: int) -> Fill:
+    """A fill of one of two symbols, of either position side or none, with or without profit and fee, by any cause."""
+    return Fill(
+        f"{minute}/{number}", after(minutes=minute), draw(st.sampled_from("AB")),
+        draw(st.sampled_from(["buy", "sell"])), Decimal(draw(st.integers(1, 2))), Decimal(draw(st.integers(90, 110))),
+        position_side=draw(st.sampled_from([None, "long", "short"])), realized_pnl=draw(maybe(AMOUNTS)),
+        fee=draw(st.sampled_from([None, Decimal(1)])), fee_currency=draw(st.sampled_from(["USDT", "BNB"])),
+        cause=draw(st.sampled_from(["trade", "trade", "liquidation", "adl", "delivery"])),
+        client_order_id=draw(st.sampled_from([None, "bot", "ks0123456789abcdefghijklmnopqrs"])),
+        trigger_price=draw(st.sampled_from([None, Decimal(90)])),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.model.order_type import order_type
+from killswitch.model.venue_orders import order_type
 
 
 @pytest.mark.parametrize(

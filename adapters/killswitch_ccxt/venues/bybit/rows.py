@@ -17,6 +17,7 @@ from killswitch.model.parsing import (
     decimal,
     instant,
     object_at,
+    optional_text,
     required_number,
     required_text,
     value_at,
@@ -193,6 +194,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each
         realized_pnl=None if profit is None or each is None else profit * each,
         cause=bybit_codes.CAUSES.get(str(info.get("execType"))) or "trade",
         position_side=side,
+        client_order_id=optional_text(info.get("orderLinkId")),
     )
 
 

@@ -279,6 +279,7 @@ class Deribit(Dialect):
             fee=decimal(info.get("fee")),
             fee_currency=optional_text(info.get("fee_currency")),
             cause=cause,
+            client_order_id=optional_text(info.get("label")),
             realized_pnl=decimal(info.get("profit_loss")) if rule.get("settle") == self.spec.currency else None,
         )
 

@@ -217,6 +217,7 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=optional_text(row.get("feeToken")),
         realized_pnl=decimal(row.get("closedPnl")),
         cause="liquidation" if is_ours else "adl" if "Auto-Deleveraging" in direction else "trade",
+        client_order_id=optional_text(row.get("cloid")),
     )  # fmt: skip
 
 

@@ -365,7 +365,7 @@ class KrakenFutures(CcxtTimer, Dialect):
             at_least_zero(row.get("price"), f"the price of {number}"),
             order=optional_text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
             fee_currency=None if currency is None else self._code(currency),
-            cause=CAUSES.get(str(row.get("fillType")), "trade"),
+            cause=CAUSES.get(str(row.get("fillType")), "trade"), client_order_id=optional_text(client_id_of(row)),
         )  # fmt: skip
 
     def _flow(self, row: Row) -> Flow | None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.order_type import order_type
 from killswitch.model.parsing import (
     Row,
     UnreadableError,
@@ -29,6 +28,7 @@ from killswitch.model.parsing import (
     value_at,
 )
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
+from killswitch.model.venue_orders import order_type
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
@@ -155,7 +155,7 @@ def deal(row: Row, symbol: str) -> Fill:
         above_zero(row.get("vol"), f"the volume of fill {number}"),
         above_zero(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
-        cause=CAUSES.get(_text(row.get("category")), "trade"),
+        cause=CAUSES.get(_text(row.get("category")), "trade"), client_order_id=_text(row.get("externalOid")) or None,
     )  # fmt: skip
 
 

@@ -193,6 +193,7 @@ class Okx(OkxOrderDialect):
             at=instant(info.get("ts")) or fill.at,
             fee=None if fee is None else -fee,
             fee_currency=optional_text(info.get("feeCcy")),
+            client_order_id=optional_text(info.get("clOrdId")),
             cause=okx_rows.cause_of(info),
             position_side=orders.SIDES.get(str(info.get("posSide"))),  # no side in net mode
             realized_pnl=decimal(info.get("fillPnl")) if settled == self.spec.currency else None,
