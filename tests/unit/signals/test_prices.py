@@ -284,7 +284,7 @@ def test_marks_in_rows_of_an_earlier_version_are_samples() -> None:
 
 def test_samples_of_a_long_window_are_kept_and_other_rows_are_not() -> None:
     """A ratio of volatilities over a day, and a drawdown over 20 minutes: each tick goes on to trim what is older."""
-    text = 'when: \'equity.drawdown("10m") >= 0.5 && market.volatility_ratio("BTC", "1h", "24h", "5m") >= 2.0\''
+    text = 'when: \'equity.drawdown("20m") >= 0.5 && market.volatility_ratio("BTC", "1h", "24h", "5m") >= 2.0\''
     interpreter = Interpreter(policy_of(text))
     for minute in (0, 1):
         held = [position("BTC", "long", "0", mark_price="100", notional="100")]
