@@ -22,6 +22,8 @@ TITLES: Final = {
     # policies on scopes
     "trigger": "a trigger is unknown",
     "uncorroborated": "a stage is held back by its prices",
+    "near": "a circuit breaker is near its trip",
+    "recoveries": "a circuit breaker recovers no more by itself",
     "unfired": "a stage fires and selects nothing",
     "blocked": "a position cannot be reduced",
     "unacted": "a latched stage was only observed",

@@ -51,7 +51,7 @@ from killswitch.graph.resolution.strategies import (
 from killswitch.graph.resolution.triggers import SignalIndex, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.local_time import LocalTime
+from killswitch.model.instant import LocalTime
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec

@@ -91,8 +91,7 @@ class Matching:
         current value; realised P&L is in the account's currency. `position_side`: in hedge mode, the position of a fill
         without an order.
         """
-        symbol = tape.instrument.symbol
-        quantity = amount * tape.size
+        symbol, quantity = tape.instrument.symbol, amount * tape.size
         signed = quantity if side == "buy" else -quantity
         opens: Side = "long" if signed > 0 else "short"
         of: Side = position_side or (order.request.position_side if order else opens)

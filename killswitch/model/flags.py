@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event, Instant
-from killswitch.model.store import DamagedStateError
 
 PORTFOLIO = "portfolio"
 
@@ -100,4 +99,6 @@ def decode_flags(blob: bytes | None) -> Flags:
     try:
         return _DECODER.decode(blob) if blob else NO_FLAGS
     except (MsgspecError, ValueError) as error:
+        from killswitch.model.store import DamagedStateError  # validating policies needs no decisions
+
         raise DamagedStateError(f"the stored flags cannot be read ({error})") from error

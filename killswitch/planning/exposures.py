@@ -30,7 +30,7 @@ KEPT = 5 * SECOND
 """How long the exposures of a large book are kept (microseconds)."""
 
 
-class Exposure(Struct, frozen=True, omit_defaults=True):
+class OpenExposure(Struct, frozen=True, omit_defaults=True):
     """The open positions of a part of the book: gross and net notional, and unrealised P&L; None is unknown.
 
     `unknown`: why at least one of them is. `of` is the portfolio, an account, a strategy (or what none owns) or an
@@ -54,7 +54,7 @@ class Exposures(Struct, frozen=True, omit_defaults=True):
 
     as_of: Instant
     currency: str | None
-    parts: tuple[Exposure, ...]
+    parts: tuple[OpenExposure, ...]
     profit: Decimal | None = None
 
 
@@ -103,16 +103,16 @@ def _view(facts: SnapshotFacts, reference: ReferenceCurrency | None, part: BookP
     return ScopeView(facts.as_of, True, facts.accounts, facts.rules, None, None, reference, around=facts, part=part)
 
 
-def _of_account(facts: AccountFacts, whole: ScopeView) -> Exposure:
+def _of_account(facts: AccountFacts, whole: ScopeView) -> OpenExposure:
     """The exposure of one account; its measures are shared with the signals of the tick."""
     found = whole.conversion(facts.account.currency)
     unknown = whole.reason_unknown(facts) or found.unknown
     if unknown is not None or found.rate is None:
-        return Exposure("account", facts.name, unknown=unknown)
+        return OpenExposure("account", facts.name, unknown=unknown)
     book, pnl = facts.held.exposure, facts.unrealised
     if book is None:
         unknown = f"the notional of a position of {facts.name} is unknown"
-    return Exposure(
+    return OpenExposure(
         "account", facts.name,
         None if book is None else book.gross * found.rate,
         None if book is None else book.net * found.rate,
@@ -121,10 +121,10 @@ def _of_account(facts: AccountFacts, whole: ScopeView) -> Exposure:
     )  # fmt: skip
 
 
-def _together(accounts: Sequence[Exposure], unknown: str | None) -> Exposure:
+def _together(accounts: Sequence[OpenExposure], unknown: str | None) -> OpenExposure:
     """The portfolio: the sums over its accounts; None where one of them is unknown."""
     first = next((each.unknown for each in accounts if each.unknown is not None), unknown)
-    return Exposure(
+    return OpenExposure(
         "portfolio", "portfolio", _sum(each.gross for each in accounts), _sum(each.net for each in accounts),
         _sum(each.unrealised for each in accounts), first,
     )  # fmt: skip
@@ -139,13 +139,13 @@ def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
     return total
 
 
-def _of_strategy(name: str, view: ScopeView) -> Exposure:
+def _of_strategy(name: str, view: ScopeView) -> OpenExposure:
     unknown = view.unknown or view.positions_unknown
     columns = view.columns
     book, pnl = (None, None) if columns is None else (columns.exposure, view.pnl())
     if columns is not None and (book is None or pnl is None):
         unknown = columns.reason("notional" if book is None else "unrealised")
-    return Exposure(
+    return OpenExposure(
         "strategy", name or UNOWNED,
         None if book is None else book.gross,
         None if book is None else book.net,
@@ -154,7 +154,7 @@ def _of_strategy(name: str, view: ScopeView) -> Exposure:
     )  # fmt: skip
 
 
-def _by_asset(whole: ScopeView) -> Iterator[Exposure]:
+def _by_asset(whole: ScopeView) -> Iterator[OpenExposure]:
     """The exposure by base asset, by its name, of accounts whose notionals and P&L are known."""
     bases: dict[str, str] = {}
     found: dict[str, tuple[Decimal, Decimal, Decimal]] = {}
@@ -169,7 +169,7 @@ def _by_asset(whole: ScopeView) -> Iterator[Exposure]:
             own = made[facts.name, symbol, side] * rate
             found[asset] = (gross + size, net + size if side == "long" else net - size, pnl + own)
     for asset, (gross, net, pnl) in sorted(found.items()):
-        yield Exposure("asset", asset, gross, net, pnl)
+        yield OpenExposure("asset", asset, gross, net, pnl)
 
 
 _NOTHING = (ZERO, ZERO, ZERO)

@@ -126,31 +126,30 @@ def assemble(
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
-    startup_notices += _leap_notices(timeline)
     restore_adapters(store, accounts)
     store_places(store, policies)
     arming = Arming(accounts, policies, strategy_accounts(policies, accounts.values()))
-    isolation, reconciliation = FaultIsolation(), OrderReconciliation(store)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
-    view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
-    view = replace(view, strategies=tuple(sorted(arming.strategy_scopes)) or UNSET)
+    view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
-    observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders := OwnOrders(last_tick(store)))
+    isolation, reconciliation, own_orders = FaultIsolation(), OrderReconciliation(store), OwnOrders(last_tick(store))
+    observed = CombinedClosingObserver(closing_observer, reconciliation, own_orders)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
+    poller = AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget)
     return Runner(
-        interpreter, store, lease, timeline,
-        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
+        interpreter, store, lease, timeline, poller, closings,
         _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
         Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, startup_notices=startup_notices, judges=JUDGED_LIVE if live else (),
+        pace, policy_set=policies.digest, startup_notices=startup_notices + _leap_notices(timeline),
+        judges=JUDGED_LIVE if live else (),
         lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
     )  # fmt: skip
 
@@ -209,6 +208,7 @@ def _first_view(
     policies: PolicySet,
     paths: tuple[str, ...],
     live: bool,
+    arming: Arming,
     places: tuple[str | None, str | None],
 ) -> RunnerView:
     """The status of the run itself; the publisher adds the results of each tick."""
@@ -216,7 +216,7 @@ def _first_view(
     return RunnerView(
         owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
         policies=paths, policy_set=policies.digest, lock_folder=places[0], union=places[1], accounts=(), machines=(),
-        closings=(), problems=(),
+        closings=(), problems=(), strategies=tuple(sorted(arming.strategy_scopes)) or UNSET,
     )  # fmt: skip
 
 

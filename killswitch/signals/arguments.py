@@ -31,7 +31,7 @@ class SymbolGroup(Declared, frozen=True):
     symbols: tuple[str, ...]
 
 
-class HedgeLeg(Struct, frozen=True):
+class LegOfHedge(Struct, frozen=True):
     """One leg of a hedge; `ratio`: base units of the hedge in one base unit of the leg."""
 
     account: str
@@ -42,7 +42,7 @@ class HedgeLeg(Struct, frozen=True):
 class HedgeLegs(Declared, frozen=True):
     """A hedge group: the positions that hedge each other."""
 
-    legs: tuple[HedgeLeg, ...]
+    legs: tuple[LegOfHedge, ...]
 
 
 Value = int | float | str | Decimal | Declared

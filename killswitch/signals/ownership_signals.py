@@ -25,7 +25,7 @@ from killswitch.valuation.ownership import NOBODY, UNKNOWN_OWNER
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import AccountSnapshot
-    from killswitch.signals.arguments import HedgeLeg, HedgeLegs
+    from killswitch.signals.arguments import HedgeLegs, LegOfHedge
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.scope_view import ScopeView
 
@@ -33,7 +33,7 @@ _ROUNDING = 1e-12
 """The fraction of a leg that is no difference: base units are products of floats."""
 
 
-def _base_units(view: ScopeView, leg: HedgeLeg) -> float | None:
+def _base_units(view: ScopeView, leg: LegOfHedge) -> float | None:
     """The leg in base units of the hedge, negative for short; 0 without a position, None if it is unknown."""
     facts = next((each for each in view.facts if each.name == leg.account), None)
     if facts is None or view.reason_unknown(facts) is not None:

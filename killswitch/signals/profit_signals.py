@@ -223,6 +223,7 @@ _by_unit = partial(_signal, unit="fraction", partly_known="an unexplained change
 SIGNALS: tuple[SignalSpec, ...] = (
     _signal(
         name="pnl.unrealised",
+        needs_equity=False,
         unit="money",
         meaning=(
             "Unrealised P&L of the scope, from the same answer as its equity where the venue states it. A daily "
@@ -323,6 +324,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _signal(
         name="positions.worst_loss",
+        needs_equity=False,
         arguments=(AGAINST,),
         unit="ratio",
         meaning=(

@@ -34,10 +34,12 @@ def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None
     result = ksctl("validate", repository / "policies")
     assert (result.returncode, result.stderr) == (0, "")
     summary, digest = result.stdout.splitlines()
-    written = "".join(path.read_text() for path in (repository / "policies").rglob("policy.yaml"))
-    stages = written.count(" cooldown: ")  # each stage has one
-    kinds = r"7 NotificationRoutes, 7 Policies|7 Policies, 7 NotificationRoutes"
-    assert re.fullmatch(rf"ok: 14 documents \(({kinds})\), {stages} stages, \d+ triggers, 0 warnings", summary)
+    written = "".join(path.read_text() for path in (repository / "policies").rglob("*.yaml"))
+    stages = written.count(" cooldown: ")  # each stage and each breaker has one
+    counts = {kind: written.count(f"kind: {kind}\n") for kind in ("Policy", "NotificationRoute")}
+    kinds = f"{counts['Policy']} Policies, {counts['NotificationRoute']} NotificationRoutes"
+    head = f"ok: {sum(counts.values())} documents ({kinds}), {stages} stages, "
+    assert re.fullmatch(rf"{re.escape(head)}\d+ triggers, 0 warnings", summary)
     assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
 
 
@@ -86,12 +88,11 @@ def test_json_output_lists_valid_documents(repository: Path) -> None:
     assert (answer["valid"], answer["complete"]) == (True, True)
     assert answer["diagnostics"] == []
     assert answer["digest"].startswith("sha256:")
-    assert [(each["name"], each["kind"]) for each in answer["documents"]] == [
-        (folder.name, kind)
-        for folder in sorted((repository / "policies").iterdir())
-        if folder.is_dir()
-        for kind in ("Policy", "NotificationRoute")
-    ]
+    files = sorted((repository / "policies").glob("*/*.yaml"))
+    texts = [text for path in files for text in path.read_text().split("\n---\n")]
+    written = [re.findall(r"^kind: (\w+)$|^metadata:(?: \{|\s+)name: ([\w-]+)", text, re.MULTILINE) for text in texts]
+    found = [(each["kind"], each["name"]) for each in answer["documents"]]
+    assert sorted(found) == sorted((kind, name) for (kind, _), (_, name) in written)
 
 
 def test_warnings_fail_only_under_strict(policy_with_warning: Path) -> None:

@@ -13,7 +13,7 @@ from killswitch.model.flags import NO_FLAGS, Flags
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.pnl_explain.explanation import EquityTerms
-from killswitch.signals.arguments import Argument, HedgeLeg, HedgeLegs, SymbolGroup, Value
+from killswitch.signals.arguments import Argument, HedgeLegs, LegOfHedge, SymbolGroup, Value
 from killswitch.signals.declaration import SignalSpec
 from killswitch.signals.history.rows import HistoryState, encode_row
 from killswitch.signals.history.scope import History
@@ -40,7 +40,7 @@ def some_value(argument: Argument) -> Value:
         case "name":
             return "A"
         case "reference" if argument.document == "HedgeGroup":
-            return HedgeLegs("pair", (HedgeLeg("main", "A", Decimal(1)), HedgeLeg("main", "B", Decimal(1))))
+            return HedgeLegs("pair", (LegOfHedge("main", "A", Decimal(1)), LegOfHedge("main", "B", Decimal(1))))
         case "reference":
             return SymbolGroup("majors", ("A", "B"))
         case "time" | "zone" | "days" | "labels":

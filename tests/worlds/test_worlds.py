@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.worlds.catalogue import FAMILIES
+from tests.worlds.catalogue import FAMILIES, NAMED
 from tests.worlds.report import complaints, run_one
 
 EACH: Final = 3
@@ -31,3 +31,16 @@ def test_no_false_close_and_no_late_one(number: int, name: str) -> None:
     problems = complaints(FAMILIES[name], [run_one(name, seed) for seed in range(first, first + EACH)])
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_world_has_its_right_outcome(name: str) -> None:
+    """It closes where the loss is real, in the time that the world allows, and nowhere else."""
+    problems = NAMED[name].complaints(name)
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+def test_every_number_has_a_named_world() -> None:
+    """No number is left out."""
+    assert {each.number for each in NAMED.values()} == set(range(1, 21))

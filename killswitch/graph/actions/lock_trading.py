@@ -8,7 +8,7 @@ from killswitch.graph.actions.kind import ActionKind
 from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import Action
 from killswitch.graph.wording import span
-from killswitch.model.local_time import LocalTime
+from killswitch.model.instant import LocalTime
 from killswitch.model.words import LockMode, place_text
 from killswitch.policy.schema import actions
 

@@ -16,7 +16,7 @@ from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.strategy import HedgeGroupDocument, StrategyDocument
 from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
-from killswitch.signals.arguments import HedgeLeg, HedgeLegs
+from killswitch.signals.arguments import HedgeLegs, LegOfHedge
 from killswitch.signals.catalogue import BY_NAME
 
 
@@ -34,7 +34,7 @@ def hedge_groups(documents: Documents) -> dict[str, HedgeLegs]:
     """All readable hedge groups, by name."""
     return {
         each.metadata.name: HedgeLegs(
-            each.metadata.name, tuple(HedgeLeg(leg.account, leg.symbol, leg.ratio) for leg in each.spec.legs)
+            each.metadata.name, tuple(LegOfHedge(leg.account, leg.symbol, leg.ratio) for leg in each.spec.legs)
         )
         for each, findings in of_kind(documents, HedgeGroupDocument)
         if not findings.gaps.has_flaw(("spec",))
@@ -137,8 +137,8 @@ def check_equity(
 
 
 def _path(policy: AnyPolicy, name: str) -> Path:
-    key = "signal" if isinstance(policy.triggers[name], ThresholdTrigger) else "when"
-    return ("spec", "triggers", name, key)
+    is_threshold = isinstance(policy.triggers[name], ThresholdTrigger)
+    return ("spec", "triggers", name, "signal" if is_threshold else "when")
 
 
 def _without_equity(rule: ScopeRule) -> str | None:

@@ -16,6 +16,7 @@ from killswitch.incident.record.results import AccountClose, RecordedDecision, R
 from killswitch.incident.record.totals import add_up
 from killswitch.journal.entries import Place, is_plan
 from killswitch.model.effects import Orders, of_kind
+from killswitch.valuation.position_measures import base_of
 
 
 def outcomes(recorded: Iterable[Result]) -> tuple[OrderOutcome, ...]:
@@ -46,12 +47,15 @@ def positions_held(recorded: Sequence[RecordedDecision], closed: Sequence[Closed
         return ()
     decided = (of_kind(each.decision.effects, Orders) for each in recorded)
     intents = [intent for orders in decided if orders is not None for intent in orders.intents]
+    sold_elsewhere = {(it.account, base_of(it.symbol)) for it in intents if it.purpose == "hop"}
     places = {each.place for each in closed} | {(it.account, it.symbol, it.position_side) for it in intents}
     return tuple(
         HeldPosition(account.account, row.symbol, row.side, row.contracts, row.notional, snapshot.as_of)
         for account in scope_accounts(decision.scope, snapshot)
         for row in account.positions or ()
-        if row.contracts and (account.account, *row.key) not in places
+        if row.contracts
+        and (account.account, *row.key) not in places
+        and (account.account, base_of(row.symbol)) not in sold_elsewhere
     )
 
 

@@ -17,8 +17,7 @@ from zoneinfo import available_timezones
 from msgspec import Struct
 from pydantic import Discriminator, Field, Tag
 
-from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.local_time import LocalTime, UnknownZoneError, zone_named
+from killswitch.model.instant import HOUR, MINUTE, SECOND, LocalTime, UnknownZoneError, to_micros, zone_named
 from killswitch.model.words import Market
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Scalar
 

@@ -76,7 +76,7 @@ def test_no_name_has_two_entries_of_one_subject() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "code", "nearest"),
     [
-        ("equity.drawdown, window: 15m", "equity.loss_since, window: 15m", "KS3001", "`equity.drawdown` over 24h"),
+        ("equity.drawdown, window: 15m", "equity.var, window: 15m", "KS3001", "one standard deviation of it"),
         ("each: account", "each: bot", "KS2004", "with a `Strategy` for each bot"),
         ("cooldown: 6h", "cooldown: 6h\n      schedule: weekdays", "KS2001", "a `variant` of the policy"),
         ("lock_trading: {mode: reduce_only}", "stop_loss: {at: 5%}", "KS2001", "while the runner lives"),

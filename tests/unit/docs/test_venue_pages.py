@@ -1,4 +1,4 @@
-"""Venue pages contain valid documents, and every venue supported by name has a page."""
+"""Venue pages contain valid documents, every venue supported by name has a page, and the verbs work as written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.plug_ins import load_plug_ins
+from killswitch.lab import fetching
 from killswitch.policy.loader import load
+from killswitch.preflight import findings
+from tests.unit.docs.test_tutorial_and_guides import PORT, follow_page, free_port
 
 PAGE_OF = {
     "binanceusdm": "binance", "binancecoinm": "binance", "binance": "binance", None: "alpaca",
@@ -48,3 +51,21 @@ def test_every_document_of_these_pages_validates(repository: Path, tmp_path: Pat
             shown += 1
     if shown == 0:
         pytest.fail("no page shows a document")
+
+
+def test_the_page_of_the_verbs_works_as_written(repository: Path, tmp_path: Path) -> None:
+    """A check that warns about the tick, one without a warning, and a snapshot that a replay reads."""
+    page = (repository / "docs" / "venues-verbs.md").read_text(encoding="utf-8")
+    bars = page.index("## Bars")
+    follow_page(page[:bars].replace(PORT, free_port()), repository, tmp_path)
+
+
+def test_the_bounds_of_the_page_of_the_verbs_are_those_of_the_code(repository: Path) -> None:
+    """Milliseconds, days and seconds."""
+    page = (repository / "docs" / "venues-verbs.md").read_text(encoding="utf-8")
+    bound = f"more than {findings.SKEW_FAILS / 1000:g} s apart where nothing could be read"
+    assert f"{bound} | more than {findings.SKEW_WARNS / 1000:g} s apart" in page
+    assert f"expires within {findings.EXPIRES_SOON.days} days" in page
+    assert f"after {fetching.WAITS.first:g}, 2, 4 … {fetching.WAITS.longest:g} s" in page
+    assert fetching.TRIES == 8
+    assert "eight failures in a row" in page

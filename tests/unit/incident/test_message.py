@@ -23,6 +23,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
+from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.operations.pages.decision import DecisionHistory
@@ -129,7 +130,9 @@ def test_an_unknown_part_of_the_loss_has_its_reason(
 
 def test_trigger_values_are_formatted_like_the_thresholds_of_the_policy() -> None:
     """In per cent where the record holds a fraction, also for a partly known value."""
-    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
+    fall = graphs.graph(
+        [SignalRef("equity.drawdown", (15 * MINUTE,))], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)]
+    )
     (known,) = trigger_texts(graphs.policy_set(replace(fall, policy="p"))).values()
     readings = (
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),

@@ -361,6 +361,13 @@ def test_a_stage_whose_close_selected_nothing_lists_what_is_held(written: Filled
     )
 
 
+def test_a_holding_that_is_sold_on_another_market_is_not_listed_as_held(written: FilledStore) -> None:
+    """BTC leaves through BTC/EUR: only ETH was not to be reduced."""
+    hop = replace(incidents.intent("BTC/EUR", "sell", "10", "0"), purpose="hop")
+    written.tick(after(), [incidents.firing(FIRST, after(), "trim", 1, 0, hop)], snapshot=incidents.snapshot(after()))
+    assert [each.symbol for each in incident_in(written).held] == ["ETH"]
+
+
 def test_what_a_fight_against_a_bot_came_to_is_one_line(written: FilledStore) -> None:
     """One answer sold the 5 BTC that a bot had bought, at 99 instead of 100: 5 of slippage and a fee of 1."""
     partial_close(written)

@@ -11,6 +11,7 @@ KEYS = {"intents", "cancels", "lock"}
 
 ABOUT_ONE_KIND = {
     "killswitch/planning/targets/merge.py": "which decision's order a position gets",
+    "killswitch/planning/owners.py": "the orders of a strategy, which close its own part of a position",
     "killswitch/planning/hedge/hedge_opening.py": "the orders that open a hedge",
     "killswitch/planning/hedge/uncloseable.py": "the orders that the venue did not let through",
     "killswitch/planning/lock_breach.py": "what our own orders open",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.model.local_time import LocalTime, UnknownZoneError
+from killswitch.model.instant import LocalTime, UnknownZoneError
 from killswitch.policy.schema import scalars
 from killswitch.policy.schema.part import MistakeError
 

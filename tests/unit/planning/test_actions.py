@@ -15,8 +15,7 @@ from killswitch.graph.actions.lock_trading import KIND as LOCKING
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Action
 from killswitch.model.effects import Cancels, Lock, LockOrder, ProcessExit, with_expiry
-from killswitch.model.instant import MINUTE, to_micros
-from killswitch.model.local_time import LocalTime
+from killswitch.model.instant import MINUTE, LocalTime, to_micros
 from killswitch.model.registry import RegistryError
 from killswitch.model.snapshot import LockPart
 from killswitch.planning.actions import registry

@@ -12,7 +12,7 @@ import pytest
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position
-from killswitch.signals.arguments import HedgeLeg, HedgeLegs, Value
+from killswitch.signals.arguments import HedgeLegs, LegOfHedge, Value
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.own_quantities import OwnQuantities
 from killswitch.valuation.ownership import StrategyRule
@@ -24,7 +24,7 @@ from tests.worlds.signals import history_of, values_of
 
 UNKNOWN = (-math.inf, math.inf)
 CARRY = HedgeLegs(
-    "carry", (HedgeLeg("spot", "BTC/USDT", Decimal(1)), HedgeLeg("perp", "BTC_USDT", Decimal(1)))
+    "carry", (LegOfHedge("spot", "BTC/USDT", Decimal(1)), LegOfHedge("perp", "BTC_USDT", Decimal(1)))
 )  # fmt: skip
 GRID = StrategyRule("grid", None, None, None, None, order_prefixes=("grid-",), symbols=("S0",))
 
@@ -83,7 +83,7 @@ def test_a_hedge_is_broken_beyond_its_tolerance(long: str, short: str, expected:
 
 def test_the_ratio_is_base_units_of_the_hedge() -> None:
     """Two units of a token that is half a bitcoin, at a ratio of 0.5, hedge one bitcoin."""
-    hedge = HedgeLegs("h", (HedgeLeg("spot", "BTC/USDT", Decimal("0.5")), HedgeLeg("perp", "BTC_USDT", Decimal(1))))
+    hedge = HedgeLegs("h", (LegOfHedge("spot", "BTC/USDT", Decimal("0.5")), LegOfHedge("perp", "BTC_USDT", Decimal(1))))
     assert value("hedge.broken", [spot("2"), perp("10")], (hedge, 0.0), instruments=TENTHS) == (0.0, 0.0)
 
 

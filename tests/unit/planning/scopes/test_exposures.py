@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from killswitch.operations.pages.status_sections import exposure_table
-from killswitch.planning.exposures import UNOWNED, Exposure, Exposures
+from killswitch.planning.exposures import UNOWNED, Exposures, OpenExposure
 from killswitch.planning.interpreter import Interpreter
 from killswitch.render.document import Page
 from killswitch.render.document import text as page_text
@@ -117,8 +117,8 @@ def test_what_cannot_be_read_is_unknown_with_its_reason() -> None:
 def test_the_table_shows_every_part_and_what_is_unknown() -> None:
     """Amounts with two decimals; unknown is written as such."""
     parts = (
-        Exposure("portfolio", "portfolio", Decimal(580), Decimal(180), Decimal(-18)),
-        Exposure("account", "b", unknown="b is down: no answer"),
+        OpenExposure("portfolio", "portfolio", Decimal(580), Decimal(180), Decimal(-18)),
+        OpenExposure("account", "b", unknown="b is down: no answer"),
     )
     page = Page("Status", sections=tuple(exposure_table(Exposures(START, "USDT", parts, Decimal("-0.05")))))
     text = page_text(page)
