@@ -52,8 +52,21 @@ def shrunk_covariance(series: Sequence[Sequence[float]]) -> Matrix:
     ]
 
 
-def shrunk_covariance_array(series: Floats) -> Floats:
-    """The same estimate of an array (n × T ≥ 2) in floats of NumPy: rounded, and fast enough for signals."""
+class ShrunkCovariance(Struct, frozen=True):
+    """The estimate in floats of NumPy: (1 − weight) × `sample` + weight × mean × I."""
+
+    sample: Floats
+    weight: float
+    mean: float
+
+    def variance(self, exposures: Floats) -> float:
+        """V = x′Σx, as of `variance`."""
+        sampled = float(exposures @ self.sample @ exposures)
+        return (1.0 - self.weight) * sampled + self.weight * self.mean * float(exposures @ exposures)
+
+
+def shrunk_covariance_array(series: Floats) -> ShrunkCovariance:
+    """The same estimate of an array (n × T ≥ 2): rounded, and fast enough for signals."""
     import numpy as np
 
     count, times = series.shape
@@ -63,9 +76,7 @@ def shrunk_covariance_array(series: Floats) -> Floats:
     distance = (square - count * mean * mean) / count
     lengths = (centred**2).sum(axis=0)
     error = (float((lengths**2).sum()) / times - square) / (count * times)
-    weight = min(error, distance) / distance if distance > 0.0 else 0.0
-    shrunk: Floats = (1.0 - weight) * sample + weight * mean * np.eye(count)
-    return shrunk
+    return ShrunkCovariance(sample, min(error, distance) / distance if distance > 0.0 else 0.0, mean)
 
 
 def _centred(values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ at each venue; the worst venue counts, and one that cannot be read makes a bound
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from killswitch.valuation.account_facts import AccountFacts, PriceRow
     from killswitch.valuation.scope_view import ScopeView
 
+_ZERO = Decimal(0)
 MOST_SPREAD = 2.0
 """(ask − bid) ÷ their middle where the bid is nearly nothing."""
 STATES = (
@@ -43,51 +44,42 @@ STATES = (
 # One symbol
 
 
-def _rows(view: ScopeView, symbol: str) -> Iterator[tuple[AccountFacts, tuple[PriceRow, ...] | None]]:
-    """The rows of each account that prices the symbol; None for an account that cannot be read and may do so."""
-    from killswitch.valuation.market_prices import is_usable
-
-    for facts in view.facts:
-        if not is_usable(facts, view.as_of, view.stale_after):
-            yield facts, None
-        elif rows := facts.priced(symbol):
-            yield facts, rows
-
-
 def _largest(
     view: ScopeView, symbol: str, of: Callable[[AccountFacts, PriceRow], float | Decimal | None], most: float
 ) -> Interval:
     """The largest at all venues of what `of` computes from a row; None is unknown."""
     found: dict[str, list[float]] = {}
-    for facts, rows in _rows(view, symbol):
+    for facts, rows in view.priced(symbol):
         values = found.setdefault(facts.account.venue, [])
-        seen = (of(facts, row) for row in rows or ())
-        value = next((each for each in seen if each is not None), None)
-        if value is not None:
-            values.append(float(value))
+        for row in rows or ():
+            value = of(facts, row)
+            if value is not None:
+                values.append(float(value))
+                break
     return largest(found, most)
 
 
-def _spread(view: ScopeView, symbol: str) -> Interval:
-    from killswitch.valuation.position_measures import spread
-
-    return _largest(view, symbol, lambda _, row: spread(row.bid, row.ask), MOST_SPREAD)
+def _spread_of(_: AccountFacts, row: PriceRow) -> Decimal | None:
+    """(ask − bid) ÷ their middle, at least 0; None if a side is missing."""
+    bid, ask = row.bid, row.ask
+    if bid is None or ask is None or bid <= 0 or ask <= 0:
+        return None
+    return (ask - bid) * 2 / (ask + bid) if ask > bid else _ZERO
 
 
 def _worst_spread(view: ScopeView) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    seen = [each for each in columns.spread.tolist() if not math.isnan(each)]
-    worst = max(seen, default=0.0)
-    return worst, worst if len(seen) == len(columns) else MOST_SPREAD
+    worst = float(columns.spread.max()) if len(columns) else 0.0
+    if not math.isnan(worst):
+        return worst, worst
+    return max((each for each in columns.spread.tolist() if not math.isnan(each)), default=0.0), MOST_SPREAD
 
 
 def _price_age(view: ScopeView, symbol: str) -> Interval:
-    from killswitch.valuation.market_prices import printed_at
-
     def age(facts: AccountFacts, row: PriceRow) -> float | None:
-        at = None if row.mark_price is None else printed_at(row, facts.account)
+        at = None if row.mark_price is None else facts.printed_at(row)
         return None if at is None else max(0, view.as_of - at) / SECOND
 
     return _largest(view, symbol, age, math.inf)
@@ -105,7 +97,7 @@ def _price_gap(view: ScopeView, symbol: str, a: str, b: str) -> Interval:
 def _crossed(view: ScopeView, symbol: str) -> bool | None:
     """True if the bid is above the ask in one account; false only if every venue has both sides."""
     found: dict[str, bool | None] = {}
-    for facts, rows in _rows(view, symbol):
+    for facts, rows in view.priced(symbol):
         found.setdefault(facts.account.venue, None)
         sides = ((row.bid, row.ask) for row in rows or ())
         both = next(((bid, ask) for bid, ask in sides if bid is not None and ask is not None), None)
@@ -129,9 +121,7 @@ def _state(view: ScopeView, symbol: str) -> str | None:
 
 def _is_at_limit(view: ScopeView, facts: AccountFacts, symbol: str) -> bool:
     """Whether the last price is as far from the reference price as the venue lets it move."""
-    from killswitch.valuation.market_prices import is_usable
-
-    if not is_usable(facts, view.as_of, view.stale_after):
+    if not facts.is_priced(view.as_of, view.stale_after):
         return False
     for row in facts.watched:
         if row.symbol == symbol and row.last_price is not None and row.reference_price and row.price_limit:
@@ -144,12 +134,10 @@ def _is_at_limit(view: ScopeView, facts: AccountFacts, symbol: str) -> bool:
 
 def _depth(view: ScopeView, symbol: str, side: str, within: float) -> Interval:
     """The resting amount within the fraction, in the scope's currency: the least of all venues."""
-    from killswitch.valuation.market_prices import is_usable
-
     found: dict[str, Interval] = {}
     for facts in view.facts:
         venue, account = facts.account.venue, facts.account
-        if not is_usable(facts, view.as_of, view.stale_after):
+        if not facts.is_priced(view.as_of, view.stale_after):
             found.setdefault(venue, (0.0, math.inf))
             continue
         row = next((each for each in account.liquidity or () if each.symbol == symbol), None)
@@ -194,16 +182,29 @@ def _value(view: ScopeView, facts: AccountFacts, symbol: str, side: str, contrac
 
 def _depth_cover(view: ScopeView, symbol: str, side: str, within: float) -> Interval:
     """Depth ÷ the notional that is closed into this side: bids take long positions, asks short ones."""
-    columns = view.columns
-    if columns is None:
+    held = _closing_into(view, symbol, side)
+    if held is None:
         return UNKNOWN
-    closing = "long" if side == "bid" else "short"
-    of_side = [pair == (symbol, closing) for pair in zip(columns.symbols, columns.sides, strict=True)]
-    held = float(columns.notional[of_side].sum()) if any(of_side) else 0.0
     if held == 0.0:
         return math.inf, math.inf
     low, high = _depth(view, symbol, side, within)
-    return UNKNOWN if math.isnan(held) or low == -math.inf else (low / held, high / held)
+    return UNKNOWN if low == -math.inf else (low / held, high / held)
+
+
+def _closing_into(view: ScopeView, symbol: str, side: str) -> float | None:
+    """The notional of the symbol that is closed into this side, in the scope's currency; None if it is unknown."""
+    if view.columns is None:
+        return None
+    total, closing = 0.0, "long" if side == "bid" else "short"
+    for facts in view.facts:
+        for place in facts.held.places_of(symbol):
+            if facts.held.sides[place] == closing:
+                own = facts.held.notionals[place]
+                value = None if own is None else view.converted_or_unknown(own, facts.account)
+                if value is None:
+                    return None
+                total += float(value)
+    return total
 
 
 BOOK_SIDE = Argument(
@@ -254,7 +255,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         partly_known=_OTHER_VENUE,
         unknown="a side is missing, as in auctions and maintenance",
         range=(0.0, MOST_SPREAD),
-        reader=_history_free(_spread),
+        reader=lambda _, view, symbol: _largest(view, symbol, _spread_of, MOST_SPREAD),
     ),
     _condition(
         name="market.worst_spread",

@@ -29,7 +29,7 @@ from killswitch.signals.history.samples import are_enough, common_returns
 from killswitch.signals.history.windows import UNKNOWN, known, largest
 
 if TYPE_CHECKING:
-    from killswitch.signals.history.samples import Floats, Returns, SampleSeries
+    from killswitch.signals.history.samples import Floats, SampleSeries
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.account_facts import AccountFacts
@@ -67,9 +67,7 @@ def _by_venue(
 
 def _is_priced(view: ScopeView, facts: AccountFacts, symbol: str) -> bool:
     """Whether the symbol has a price in this snapshot."""
-    from killswitch.valuation.market_prices import is_usable
-
-    return is_usable(facts, view.as_of, view.stale_after) and bool(facts.priced(symbol))
+    return facts.is_priced(view.as_of, view.stale_after) and bool(facts.priced(symbol))
 
 
 def _volatility(history: History, view: ScopeView, symbol: str, window: int, every: int) -> Interval:
@@ -119,41 +117,94 @@ def _move(history: History, view: ScopeView, symbol: str, window: int) -> Interv
 # The book
 
 
-def _exposures(view: ScopeView, columns: PositionColumns) -> dict[Market, float]:
-    """Market → long minus short notional; NaN if one is unknown."""
-    venues = {facts.name: facts.account.venue for facts in view.facts}
-    found: dict[Market, float] = {}
-    signed = (columns.sign * columns.notional).tolist()
-    for account, symbol, notional in zip(columns.accounts, columns.symbols, signed, strict=True):
-        market = venues[account], symbol
-        found[market] = found.get(market, 0.0) + notional
-    return found
+class _Book:
+    """The markets of the open positions: the same for as long as nothing is traded."""
+
+    def __init__(self, view: ScopeView, columns: PositionColumns) -> None:
+        import numpy as np
+
+        self.sizes = [facts.held.sizes for facts in view.facts]
+        venues = {facts.name: facts.account.venue for facts in view.facts}
+        pairs = zip(columns.accounts, columns.symbols, strict=True)
+        of_positions = [(venues[account], symbol) for account, symbol in pairs]
+        self.markets = tuple(dict.fromkeys(of_positions))
+        places = {market: place for place, market in enumerate(self.markets)}
+        self._places = np.array([places[market] for market in of_positions], dtype=np.int64)
+        self._series: dict[int, list[SampleSeries]] = {}
+
+    def is_of(self, view: ScopeView) -> bool:
+        """Whether the view has these positions."""
+        return len(self.sizes) == len(view.facts) and all(
+            one is facts.held.sizes for one, facts in zip(self.sizes, view.facts, strict=True)
+        )
+
+    def exposures(self, columns: PositionColumns) -> Floats:
+        """Long minus short notional of each market; NaN if one is unknown."""
+        import numpy as np
+
+        signed = columns.sign * columns.notional
+        if len(self.markets) == len(signed):
+            return signed
+        net: Floats = np.bincount(self._places, weights=signed, minlength=len(self.markets)).astype(np.float64)
+        return net
+
+    def series(self, history: History, view: ScopeView, window: int, every: int) -> list[SampleSeries] | None:
+        """The samples of each market, of the account at its venue that has enough of them; None if one has none."""
+        found = self._series.get(every)
+        return found if found is not None else self._find(history, view, window, every)
+
+    def _find(self, history: History, view: ScopeView, window: int, every: int) -> list[SampleSeries] | None:
+        prices = history.collectors.of(PriceSamples)
+        accounts: dict[str, list[str]] = {}
+        for facts in view.facts:
+            accounts.setdefault(facts.account.venue, []).append(facts.name)
+        found, is_only = [], True
+        for venue, symbol in self.markets:
+            series = [it for name in accounts[venue] if (it := prices.series((name, symbol), every)) is not None]
+            if not series:
+                return None
+            is_only = is_only and len(accounts[venue]) == 1
+            enough = (it for it in series if not math.isnan(it.deviation(view.as_of, window)))
+            found.append(series[0] if len(series) == 1 else next(enough, series[0]))
+        if is_only:  # else another account may have more samples later
+            self._series[every] = found
+        return found
 
 
-def _series_of(
-    history: History, view: ScopeView, markets: Sequence[Market], window: int, every: int
-) -> list[SampleSeries] | None:
-    """The samples of each market, of the account at its venue that has enough of them; None if one has none."""
+def _book(history: History, view: ScopeView, columns: PositionColumns) -> _Book:
+    """The markets of the view's positions, found once for all signals."""
     prices = history.collectors.of(PriceSamples)
-    accounts: dict[str, list[str]] = {}
-    for facts in view.facts:
-        accounts.setdefault(facts.account.venue, []).append(facts.name)
-    found = []
-    for venue, symbol in markets:
-        series = [it for name in accounts[venue] if (it := prices.series((name, symbol), every)) is not None]
-        if not series:
-            return None
-        enough = (it for it in series if not math.isnan(it.deviation(view.as_of, window)))
-        found.append(series[0] if len(series) == 1 else next(enough, series[0]))
-    return found
+    if not isinstance(prices.book, _Book) or not prices.book.is_of(view):
+        prices.book = _Book(view, columns)
+    return prices.book
 
 
-def _covariance(returns: Sequence[Returns], now: int, window: int, every: int) -> Floats | None:
-    """The covariance of the markets' returns; None if they have too few in common."""
-    from killswitch.risk.covariance import shrunk_covariance_array
+class _Moments:
+    """The covariance of the markets' common returns, and which markets moved at all."""
 
-    common = common_returns(returns)
-    return shrunk_covariance_array(common) if are_enough(common.shape[1], now, window, every) else None
+    def __init__(self, series: Sequence[SampleSeries], now: int, window: int, every: int) -> None:
+        import numpy as np
+
+        from killswitch.risk.covariance import shrunk_covariance_array
+
+        common = common_returns([each.returns(now, window) for each in series])
+        self.count = common.shape[1]
+        self.is_known = are_enough(self.count, now, window, every)
+        self.covariance = shrunk_covariance_array(common) if self.is_known else None
+        self.are_all_moving = self.is_known and bool(np.ptp(common, axis=1).all())
+
+
+def _moments(
+    prices: PriceSamples,
+    markets: tuple[Market, ...],
+    series: Sequence[SampleSeries],
+    now: int,
+    window: int,
+    every: int,
+) -> _Moments:
+    """The moments of the markets, computed once for all signals."""
+    of = ("moments", markets, window, every)
+    return prices.once(of, series, now, window, lambda: _Moments(series, now, window, every))
 
 
 def _expected_move(history: History, view: ScopeView, horizon: int, window: int, every: int) -> Interval:
@@ -162,23 +213,27 @@ def _expected_move(history: History, view: ScopeView, horizon: int, window: int,
     columns = view.columns
     if columns is None or view.equity is None:
         return UNKNOWN
-    exposures = {market: x for market, x in _exposures(view, columns).items() if x}
-    markets, signed = tuple(exposures), np.array(list(exposures.values()))
-    if not markets:
+    book = _book(history, view, columns)
+    exposures, markets = book.exposures(columns), book.markets
+    if not exposures.any():
         return 0.0, 0.0
-    series = _series_of(history, view, markets, window, every)
-    if series is None or bool(np.isnan(signed).any()):
+    series = book.series(history, view, window, every)
+    is_open = exposures != 0.0
+    if series is not None and not is_open.all():  # a market without exposure moves nothing, whatever is known of it
+        series = [each for each, is_member in zip(series, is_open.tolist(), strict=True) if is_member]
+        markets = tuple(each for each, is_member in zip(markets, is_open.tolist(), strict=True) if is_member)
+        exposures = exposures[is_open]
+    if series is None or bool(np.isnan(exposures).any()):
         return UNKNOWN
     now, prices = view.as_of, history.collectors.of(PriceSamples)
-    covariance = prices.once(
-        ("covariance", markets, window, every), series, now, window, lambda it: _covariance(it, now, window, every)
-    )
+    covariance = _moments(prices, markets, series, now, window, every).covariance
     scale, equity = math.sqrt(horizon / every), float(view.equity)
     if covariance is not None:
-        move = math.sqrt(max(0.0, float(signed @ covariance @ signed))) * scale
+        move = math.sqrt(max(0.0, covariance.variance(exposures))) * scale
         return known(_of_equity(move, equity))
     # their common returns are too few, and each moves as far as it does by itself at most
-    most = sum(abs(x) * each.deviation(now, window) for x, each in zip(signed.tolist(), series, strict=True)) * scale
+    sigmas = [each.deviation(now, window) for each in series]
+    most = sum(abs(x) * sigma for x, sigma in zip(exposures.tolist(), sigmas, strict=True)) * scale
     return UNKNOWN if math.isnan(most) else (0.0, _of_equity(most, equity))
 
 
@@ -191,30 +246,29 @@ def _correlation(history: History, view: ScopeView, window: int, every: int, mea
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    markets = tuple(sorted(_exposures(view, columns)))
-    series = _series_of(history, view, markets, window, every) if len(markets) > 1 else None
+    book = _book(history, view, columns)
+    series = book.series(history, view, window, every) if len(book.markets) > 1 else None
     if series is None:
         return UNKNOWN
-    now = view.as_of
-    return known(
-        history.collectors.of(PriceSamples).once(
-            ("correlation", markets, window, every, measure), series, now, window,
-            lambda it: _correlated(common_returns(it), now, window, every, measure),
-        )
-    )  # fmt: skip
+    now, prices = view.as_of, history.collectors.of(PriceSamples)
+    moments = _moments(prices, book.markets, series, now, window, every)
+    of = ("correlation", book.markets, window, every, measure)
+    return known(prices.once(of, series, now, window, lambda: _correlated(moments, measure)))
 
 
-def _correlated(returns: Floats, now: int, window: int, every: int, measure: str) -> float:
-    """Mean or largest eigenvalue ÷ n of the correlations; NaN for too few returns, and if one is constant."""
+def _correlated(moments: _Moments, measure: str) -> float:
+    """Mean or largest eigenvalue ÷ n of the correlations; NaN for too few returns, and if a market is constant."""
     import numpy as np
 
-    count, times = returns.shape
-    if count >= times or not are_enough(times, now, window, every) or not np.ptp(returns, axis=1).all():
+    covariance = moments.covariance
+    if covariance is None or not moments.are_all_moving or len(covariance.sample) >= moments.count:
         return math.nan
-    matrix = np.corrcoef(returns)
+    scale = 1.0 / np.sqrt(np.diag(covariance.sample))
+    matrix = covariance.sample * scale * scale[:, np.newaxis]
+    count = len(matrix)
     if measure == "mean":
-        return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))
-    return float(np.linalg.eigvalsh(matrix)[-1] / count)
+        return max(-1.0, min(1.0, float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))))
+    return min(1.0, float(np.linalg.eigvalsh(matrix)[-1] / count))
 
 
 HORIZON = Argument(

@@ -143,6 +143,22 @@ class AccountFacts:
 
     # Prices
 
+    def is_priced(self, as_of: int, stale_after: int | None) -> bool:
+        """Whether its prices are of this snapshot: it was polled, is plausible, and fresh enough."""
+        return self.positions_unusable is None and reason_stale(self.account, as_of, stale_after) is None
+
+    def printed_at(self, row: PriceRow) -> int | None:
+        """The venue time of the row's mark price (microseconds); None if the venue does not state it."""
+        own = row.at if isinstance(row, WatchedPrice) else row.mark_at
+        if own is not None:
+            return to_micros(own)
+        return self.marked_at if isinstance(row, Position) else None
+
+    @computed_once
+    def marked_at(self) -> int | None:
+        """The venue time of the marks of positions without a time of their own (microseconds)."""
+        return None if self.account.marked_at is None else to_micros(self.account.marked_at)
+
     @computed_once
     def watched(self) -> tuple[WatchedPrice, ...]:
         """The prices of the watch list with every insane number unknown; empty without one, and if it was not read."""
@@ -150,7 +166,15 @@ class AccountFacts:
 
     def priced(self, symbol: str) -> tuple[PriceRow, ...]:
         """The rows with prices of `symbol`: its positions, then the watch list."""
-        return tuple([each for rows in (self.held.merged, self.watched) for each in rows if each.symbol == symbol])
+        found = self._priced.get(symbol)
+        if found is None:
+            watched = [each for each in self.watched if each.symbol == symbol]
+            found = self._priced[symbol] = (*self.held.rows_of(symbol), *watched)
+        return found
+
+    @computed_once
+    def _priced(self) -> dict[str, tuple[PriceRow, ...]]:
+        return {}
 
     # Changes
 

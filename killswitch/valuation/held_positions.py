@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.computed_once import computed_once
-from killswitch.model.magnitude import are_sane, sane, sound_positions
+from killswitch.model.magnitude import LEAST, MOST, are_sane, sane, sound_positions
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
 from killswitch.valuation.position_measures import (
     ZERO,
@@ -26,7 +27,6 @@ from killswitch.valuation.position_measures import (
     entry_value,
     merge_rows,
     notional,
-    spread,
     unrealized,
 )
 from killswitch.valuation.trust import are_open
@@ -103,6 +103,14 @@ class PositionSizes:
         return found
 
     @computed_once
+    def places(self) -> Mapping[str, tuple[int, ...]]:
+        """Symbol → the indexes of its rows."""
+        found: dict[str, tuple[int, ...]] = {}
+        for index, symbol in enumerate(self.symbols):
+            found[symbol] = (*found.get(symbol, ()), index)
+        return found
+
+    @computed_once
     def contracts(self) -> Mapping[SizeKey, Decimal]:
         """Symbol and side → contracts of its rows together, without rows of zero contracts."""
         found: dict[SizeKey, Decimal] = {}
@@ -161,6 +169,18 @@ class HeldPositions:
                 found[row.key] = merge_rows(found[row.key], row) if row.key in found else row
         return tuple(found.values())
 
+    def places_of(self, symbol: str) -> Sequence[int]:
+        """The indexes of the positions of this symbol in `merged`."""
+        if self.sizes.are_plain:
+            return self.sizes.places.get(symbol, ())
+        return [index for index, position in enumerate(self.merged) if position.symbol == symbol]
+
+    def rows_of(self, symbol: str) -> Sequence[Position]:
+        """The positions of this symbol in `merged`, without checking all others."""
+        if self.sizes.are_plain and "sound" not in self.__dict__:
+            return sound_positions(tuple([self.reported[place] for place in self.places_of(symbol)])) or ()
+        return [self.merged[place] for place in self.places_of(symbol)]
+
     # Unrealised P&L
 
     @computed_once
@@ -208,10 +228,18 @@ class HeldPositions:
         known = [value for value in self.notionals if value is not None]
         if len(known) < len(self.notionals):
             return None
-        signed = [it if side == "long" else -it for side, it in zip(self._sides(), known, strict=True)]
+        signed = [it if side == "long" else -it for side, it in zip(self.sides, known, strict=True)]
         return BookExposure(sum(known, ZERO), sum(signed, ZERO), max(known, default=ZERO))
 
-    def _sides(self) -> list[Side]:
+    @property
+    def symbols(self) -> Sequence[str]:
+        """The symbol of every merged position."""
+        if self.sizes.are_plain:
+            return self.sizes.symbols
+        return [position.symbol for position in self.merged]
+
+    @property
+    def sides(self) -> Sequence[Side]:
         """The side of every merged position."""
         if self.sizes.are_plain:
             return self.sizes.sides
@@ -227,8 +255,12 @@ class HeldPositions:
         """One of `COLUMNS` as float64, a number for each merged position; NaN is unknown."""
         found = self._floats.get(column)
         if found is None:
-            made = self._liquidation_distances() if column == "liquidation_distance" else self._values(column)
-            found = self._floats[column] = _float_column(made)
+            if column == "spread":
+                found = self._spreads()
+            else:
+                made = self._liquidation_distances() if column == "liquidation_distance" else self._values(column)
+                found = _float_column(made)
+            self._floats[column] = found
         return found
 
     def _rows_with(self, *numbers: Callable[[Position], Decimal | None]) -> Sequence[Position]:
@@ -236,6 +268,27 @@ class HeldPositions:
         if self.sizes.are_plain and all(are_sane([read(row) for row in self.reported]) for read in numbers):
             return self.reported
         return self.merged
+
+    def _spreads(self) -> Floats:
+        """(ask − bid) ÷ their middle of each merged position, at least 0."""
+        import numpy as np
+
+        bid, ask = self._prices(_BID), self._prices(_ASK)
+        found: Floats = np.maximum(ask - bid, 0.0) * 2.0 / (ask + bid)  # keeps NaN
+        found.setflags(write=False)
+        return found
+
+    def _prices(self, read: Callable[[Position], Decimal | None]) -> Floats:
+        """A price of each merged position; NaN for one that is missing, not above zero, or insane."""
+        import numpy as np
+
+        rows = self.reported if self.sizes.are_plain else self.merged
+        try:
+            prices = np.array([*map(read, rows)], dtype=np.float64)
+        except ValueError:  # a signalling NaN is no float
+            prices = np.array([*map(read, self.merged)], dtype=np.float64)
+        prices[~((prices >= _LEAST) & (prices < _MOST))] = np.nan
+        return prices
 
     def _liquidation_distances(self) -> Sequence[float]:
         """The distance of each merged position, as `liquidation_distance` computes it, in float64."""
@@ -263,7 +316,7 @@ class HeldPositions:
         found: Sequence[Decimal | int | float | None]
         match column:
             case "sign":
-                found = [1 if side == "long" else -1 for side in self._sides()]
+                found = [1 if side == "long" else -1 for side in self.sides]
             case "contracts":
                 found = self.sizes.rows if self.sizes.are_plain else [position.contracts for position in self.merged]
             case "notional":
@@ -275,8 +328,6 @@ class HeldPositions:
                 found = [measure(it, self.account, self._instrument(it)) for it in self.merged]
             case "margin":
                 found = [position.margin for position in self.merged]
-            case "spread":
-                found = [spread(position.bid, position.ask) for position in self.merged]
             case "adl_rank":
                 found = [_rank_share(it.adl_rank, self.account.adl_ranks) for it in self.merged]
             case _:
@@ -285,6 +336,10 @@ class HeldPositions:
 
     def _instrument(self, position: Position) -> Instrument | None:
         return self.rules.get((self.name, position.symbol))
+
+
+_BID, _ASK = attrgetter("bid"), attrgetter("ask")
+_LEAST, _MOST = float(LEAST), float(MOST)
 
 
 def _float(value: Decimal | None) -> float:

@@ -13,10 +13,9 @@ from statistics import median
 from msgspec import Struct
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
+from killswitch.model.snapshot import WatchedPrice
 from killswitch.valuation.account_facts import AccountFacts, PriceRow
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.trust import reason_stale
 
 PRICE_TOLERANCE = Decimal("0.05")
 """Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""
@@ -24,16 +23,19 @@ ONE_TIME = 5 * SECOND
 """The most by which the times of prices that are compared between venues may differ (microseconds)."""
 
 
-def is_usable(facts: AccountFacts, as_of: int, stale_after: int | None) -> bool:
-    """Whether the account's prices are of this snapshot: it was polled, is plausible, and fresh enough."""
-    return facts.positions_unusable is None and reason_stale(facts.account, as_of, stale_after) is None
-
-
-def printed_at(row: PriceRow, account: AccountSnapshot) -> int | None:
-    """The venue time of the row's mark price (microseconds); None if the venue does not state it."""
-    own = row.at if isinstance(row, WatchedPrice) else row.mark_at
-    at = account.marked_at if own is None and isinstance(row, Position) else own
-    return None if at is None else to_micros(at)
+def mark_of(facts: AccountFacts, symbol: str) -> tuple[float, int | None] | None:
+    """The mark of a symbol and its venue time, as in `marks_of`; None without one."""
+    found: tuple[float, int | None] | None = None
+    for row in facts.priced(symbol):
+        if row.mark_price is None or row.mark_price <= ZERO:
+            continue
+        at = facts.printed_at(row)
+        if found is None or (found[1] is None and at is not None and isinstance(row, WatchedPrice)):
+            found = float(row.mark_price), at
+    if found is None and facts.account.marks:
+        closed = (it.mark_price for it in facts.account.marks if it.symbol == symbol)
+        found = next(((float(mark), None) for mark in closed if ZERO < mark < _HIGHEST), None)
+    return found
 
 
 def marks_of(facts: AccountFacts) -> dict[str, tuple[float, int | None]]:
@@ -43,7 +45,7 @@ def marks_of(facts: AccountFacts) -> dict[str, tuple[float, int | None]]:
     """
     account = facts.account
     found: dict[str, tuple[float, int | None]] = {}
-    common = None if account.marked_at is None else to_micros(account.marked_at)
+    common = facts.marked_at
     for position in facts.held.merged:
         mark = position.mark_price
         if mark is not None and mark > ZERO and position.symbol not in found:
@@ -87,14 +89,14 @@ def prices_by_venue(
     """Venue → its price of the market; without accounts that are not usable, and prices older than `stale_after`."""
     found: dict[str, list[tuple[Decimal, int]]] = {}
     for each in facts:
-        if not is_usable(each, as_of, stale_after):
+        if not each.is_priced(as_of, stale_after):
             continue
         rows: tuple[PriceRow, ...] = (*each.held.merged, *each.watched)
         for row in rows:
             mark = row.mark_price
             if mark is None or mark <= ZERO or market_name(row.symbol) != market:
                 continue
-            at = printed_at(row, each.account)
+            at = each.printed_at(row)
             at = at if at is not None else each.observed if each.observed is not None else as_of
             if stale_after is None or as_of - at <= stale_after:
                 found.setdefault(each.account.venue, []).append((mark, at))

@@ -34,19 +34,19 @@ class PositionColumns:
 
     def __len__(self) -> int:
         """The number of open positions."""
-        return sum(len(held.merged) for held, _ in self._parts)
+        return sum(len(held.sides) for held, _ in self._parts)
 
     @computed_once
     def accounts(self) -> tuple[str, ...]:
-        return tuple(held.account.account for held, _ in self._parts for _ in held.merged)
+        return tuple(held.name for held, _ in self._parts for _ in held.sides)
 
     @computed_once
     def symbols(self) -> tuple[str, ...]:
-        return tuple(position.symbol for held, _ in self._parts for position in held.merged)
+        return tuple(symbol for held, _ in self._parts for symbol in held.symbols)
 
     @computed_once
     def sides(self) -> tuple[Side, ...]:
-        return tuple(position.side for held, _ in self._parts for position in held.merged)
+        return tuple(side for held, _ in self._parts for side in held.sides)
 
     @computed_once
     def sign(self) -> Floats:

@@ -153,13 +153,6 @@ def liquidation_distance(position: Position) -> Decimal | None:
     return max(ZERO, room / position.mark_price)
 
 
-def spread(bid: Decimal | None, ask: Decimal | None) -> Decimal | None:
-    """(ask − bid) ÷ their middle, at least 0; None if a side is missing."""
-    if bid is None or ask is None or bid <= ZERO or ask <= ZERO:
-        return None
-    return max(ZERO, ask - bid) * 2 / (ask + bid)
-
-
 def merge_rows(one: Position, other: Position) -> Position:
     """The sum of two rows of the same symbol and side; prices are those of the first row."""
     return replace(

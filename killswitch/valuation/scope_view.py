@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.model.computed_once import computed_once
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Snapshot
 from killswitch.model.words import ReferenceCurrency
-from killswitch.valuation.account_facts import AccountFacts
+from killswitch.valuation.account_facts import AccountFacts, PriceRow
 from killswitch.valuation.currency_conversion import ONE, Conversion, agreed_price
 from killswitch.valuation.ownership import AccountOwnership
 from killswitch.valuation.position_columns import PositionColumns
@@ -276,6 +276,21 @@ class ScopeView:
         Rows of one account, symbol and side (several strategies) are one position, as for the venue.
         """
         return [(facts.sound, position) for facts in self.facts for position in facts.held.merged]
+
+    def priced(self, symbol: str) -> Sequence[tuple[AccountFacts, tuple[PriceRow, ...] | None]]:
+        """Each account that prices the symbol, with its rows; None for one that cannot be read and may do so."""
+        found = self._priced.get(symbol)
+        if found is None:
+            rows = [
+                (each, each.priced(symbol) if each.is_priced(self.as_of, self.stale_after) else None)
+                for each in self.facts
+            ]
+            found = self._priced[symbol] = [each for each in rows if each[1] != ()]
+        return found
+
+    @computed_once
+    def _priced(self) -> dict[str, Sequence[tuple[AccountFacts, tuple[PriceRow, ...] | None]]]:
+        return {}
 
     def instrument(self, account: str, symbol: str) -> Instrument | None:
         """The symbol's last reported rules, or None."""

@@ -8,7 +8,7 @@ and the moves of markets remain what they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from msgspec import json as msgjson
 
 from killswitch.signals.history.collector import Collector, Needs
-from killswitch.signals.history.samples import PriceKey, Returns, SampleSeries, common_returns
+from killswitch.signals.history.samples import PriceKey, SampleSeries, common_returns
 
 if TYPE_CHECKING:
     from killswitch.valuation.account_facts import AccountFacts
@@ -91,11 +91,14 @@ class PriceSamples(Collector):
                 # a window that ends at the sample before the last begins so much earlier
                 gap = max_gap if every == EACH_OBSERVATION else 2 * every
                 grids[every] = max(grids.get(every, 0), max(spans) + gap)
-        self._everies = {every for grids in self._grids.values() for every in grids}
+        self._everies = tuple({every for grids in self._grids.values() for every in grids})
+        self._of_all = frozenset(self._grids.get(None, ()))
+        self._named = {symbol: tuple(grids) for symbol, grids in self._grids.items() if symbol is not None}
         self.keep = max((keep for grids in self._grids.values() for keep in grids.values()), default=0)
         """How far back stored samples are read (microseconds)."""
         self._series: dict[PriceKey, dict[int, SampleSeries]] = {}
-        self._by_symbol: dict[str, list[PriceKey]] = {}
+        self._by_symbol: dict[str, list[str]] = {}
+        self._by_account: dict[str, set[str]] = {}
         self._split_at: dict[PriceKey, int] = {}
         self._accounts: dict[str, _Account] = {}
         self._cuts: set[PriceKey] = set()
@@ -103,13 +106,15 @@ class PriceSamples(Collector):
         self._new: list[StoredSamples] = []
         self._samples: dict[int, int] = {}
         """`every` → the number of samples that were added."""
+        self.book: object = None
+        """What signals have found of the book that was observed last, for as long as nothing is traded."""
         self._computed: dict[Hashable, tuple[int, float, Sequence[SampleSeries], Any]] = {}
 
     # Reading
 
     def accounts_of(self, symbol: str) -> Sequence[str]:
         """The accounts that have had a price of this symbol."""
-        return [account for account, _ in self._by_symbol.get(symbol, ())]
+        return self._by_symbol.get(symbol, ())
 
     def series(self, key: PriceKey, every: int) -> SampleSeries | None:
         """The samples of (account, symbol) at `every`; None without any."""
@@ -127,15 +132,13 @@ class PriceSamples(Collector):
             return [[] for _ in keys]
         return [[float(value) for value in row] for row in common_returns(known)]
 
-    def once(
-        self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[list[Returns]], T]
-    ) -> T:
-        """`compute` of the returns of `series`, all of one `every`, over [now − window, now]: once for a set of
-        samples. `of` identifies what is computed."""
+    def once(self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[], T]) -> T:
+        """`compute`, which depends on the samples of `series`, all of one `every`, in [now − window, now]: once for a
+        set of samples. `of` identifies what is computed."""
         count = self._samples.get(series[0].every, 0) if series else 0
         known = self._computed.get(of)
-        if known is None or known[0] != count or now > known[1] or known[2] != series:
-            found = compute([each.returns(now, window) for each in series])
+        if known is None or known[0] != count or now > known[1] or (known[2] is not series and known[2] != series):
+            found = compute()
             until = min((each.expires(now, window) for each in series), default=math.inf)
             known = self._computed[of] = count, until, series, found
         result: T = known[3]
@@ -144,11 +147,9 @@ class PriceSamples(Collector):
     # Observing
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
-        from killswitch.valuation.market_prices import is_usable
-
         self._new = []
         for facts in view.facts:
-            if not is_usable(facts, view.as_of, view.stale_after):
+            if not facts.is_priced(view.as_of, view.stale_after):
                 continue
             at = view.as_of if facts.observed is None else min(facts.observed, view.as_of)
             account = self._accounts.setdefault(facts.name, _Account())
@@ -157,24 +158,45 @@ class PriceSamples(Collector):
 
     def _observe(self, account: _Account, facts: AccountFacts, at: int) -> None:
         if account.at is not None and at - account.at > self.max_gap:
-            self._cut(facts.name, self._sampled(facts.name))
+            self._cut(facts.name, self._by_account.get(facts.name, ()))
         watched = tuple([each.symbol for each in facts.watched])
         has_changed = facts.held.sizes is not account.sizes or watched != account.watched
-        for symbol in _split_symbols(account, facts):
-            self._split_at[facts.name, symbol] = at
-            self._cut(facts.name, (symbol,))
-        places = {every: at // every for every in self._everies}
-        if has_changed or account.is_waiting or places != account.places:
+        if has_changed or facts.account.corporate_actions or facts.account.instruments:
+            for symbol in _split_symbols(account, facts):
+                self._split_at[facts.name, symbol] = at
+                self._cut(facts.name, (symbol,))
+        due = {every for every in self._everies if at // every != account.places.get(every)}
+        if has_changed or account.is_waiting or due & self._of_all:
             self._sample(account, facts, at, watched)
-        account.at, account.places, account.watched = at, places, watched
+        elif due:
+            self._sample_named(account, facts, at, due)
+        account.places.update({every: at // every for every in due})
+        account.at, account.watched = at, watched
         account.sizes, account.facts = facts.held.sizes, facts
 
+    def _sample_named(self, account: _Account, facts: AccountFacts, at: int, due: Set[int]) -> None:
+        """Sample the symbols that signals name, while nothing else is due."""
+        from killswitch.valuation.market_prices import mark_of
+
+        stored = []
+        for symbol, everies in self._named.items():
+            if due.isdisjoint(everies):
+                continue
+            mark = None if _is_shut(facts, symbol) else mark_of(facts, symbol)
+            if mark is None:
+                account.is_waiting = account.is_waiting or symbol in (account.priced or ())
+            elif (is_cut := self._add((facts.name, symbol), at, *mark)) is not None:
+                stored.append((symbol, *mark, is_cut))
+        if stored:
+            self._new.append(StoredSamples(facts.name, at, stored))
+
     def _sample(self, account: _Account, facts: AccountFacts, at: int, watched: tuple[str, ...]) -> None:
+        """Sample every symbol, and note which of them have a price."""
         from killswitch.valuation.market_prices import marks_of
 
         marks = marks_of(facts)
         known = frozenset(symbol for symbol in marks if not _is_shut(facts, symbol))
-        before = self._sampled(facts.name) if account.priced is None else account.priced
+        before = self._by_account.get(facts.name, frozenset()) if account.priced is None else account.priced
         if account.at is not None:
             account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
         for symbol in known & account.gone.keys():
@@ -210,12 +232,9 @@ class PriceSamples(Collector):
             for every, keep in self._grids.get(key[1], {}).items():
                 grids[every] = max(keep, grids.get(every, 0))
             found = self._series[key] = {every: SampleSeries(every, keep) for every, keep in grids.items()}
-            self._by_symbol.setdefault(key[1], []).append(key)
+            self._by_symbol.setdefault(key[1], []).append(key[0])
+            self._by_account.setdefault(key[0], set()).add(key[1])
         return found
-
-    def _sampled(self, account: str) -> frozenset[str]:
-        """The symbols of the account that have samples."""
-        return frozenset(symbol for name, symbol in self._series if name == account)
 
     def _cut(self, account: str, symbols: Iterable[str]) -> None:
         """Take no return from the newest samples of these prices to the next ones."""

@@ -32,8 +32,8 @@ from killswitch.pnl_explain.pending_changes import (
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
 from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
-from killswitch.signals.history.last_observed import LastObserved
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
+from killswitch.signals.history.pulse import LastObserved
 from killswitch.signals.history.rows import (
     Correction,
     HistoryState,

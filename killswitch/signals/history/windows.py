@@ -43,6 +43,10 @@ def largest(by_venue: Mapping[str, Sequence[float]], most: float) -> Interval:
 
     At least the largest that is known, and at most `most`, if a venue has no known value; UNKNOWN if none has.
     """
+    if len(by_venue) == 1:
+        (values,) = by_venue.values()
+        if len(values) == 1 and not math.isnan(values[0]):
+            return values[0], values[0]
     known = [max(seen) for values in by_venue.values() if (seen := [it for it in values if not math.isnan(it)])]
     if not known:
         return UNKNOWN

@@ -10,12 +10,15 @@ from msgspec import json as msgjson
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, CorporateAction, WatchedPrice
+from killswitch.model.store import SAMPLES, HistoryTrim
+from killswitch.planning.interpreter import Interpreter
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
 from killswitch.signals.history.samples import expected_returns
 from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import account, after, fill, position, rules
+from tests.worlds import account, after, fill, position, rules, snapshot
+from tests.worlds.firings import policy_of
 
 BTC, ETH = ("main", "BTC"), ("main", "ETH")
 HELD = {"window": HOUR, "every": MINUTE}
@@ -277,3 +280,21 @@ def test_marks_in_rows_of_an_earlier_version_are_samples() -> None:
     again.observe(marked(120, BTC="110.25"))
     assert again.prices is not None
     assert returns(again.prices, 120, BTC) == [pytest.approx([0.05, 0.05])]
+
+
+def test_samples_of_a_long_window_are_kept_and_other_rows_are_not() -> None:
+    """A ratio of volatilities over a day, and a drawdown over 20 minutes: each tick goes on to trim what is older."""
+    text = 'when: \'equity.drawdown("20m") >= 0.5 && market.volatility_ratio("BTC", "1h", "24h", "5m") >= 2.0\''
+    interpreter = Interpreter(policy_of(text))
+    for minute in (0, 1):
+        held = [position("BTC", "long", "0", mark_price="100", notional="100")]
+        interpreter.tick(snapshot(after(minutes=minute), account("1000", held)))
+        scopes = [row.scope for row in interpreter.rows()]
+        assert scopes == ["account/main", *([f"account/main{SAMPLES}"] if minute == 0 else [])]
+    now = to_micros(after(minutes=1))
+    kept = 24 * HOUR + 2 * 5 * MINUTE
+    assert interpreter.keep_since(now) == now - kept
+    assert interpreter.trim() == HistoryTrim(now - kept, now - 20 * MINUTE)
+    interpreter.tick(snapshot(after(minutes=2), account("1000", [])))
+    later = to_micros(after(minutes=2))
+    assert interpreter.trim() == HistoryTrim(now - 20 * MINUTE, later - 20 * MINUTE)

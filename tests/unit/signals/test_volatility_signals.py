@@ -312,7 +312,10 @@ def test_the_array_form_of_the_estimate_is_the_exact_one() -> None:
     """The two forms differ by rounding, and both equal scikit-learn's."""
     returns = np.random.default_rng(11).normal(0, 0.02, (7, 60))
     exact = np.array(shrunk_covariance(returns.tolist()))
-    assert shrunk_covariance_array(returns) == pytest.approx(exact, rel=1e-9)
+    exposures = np.arange(7.0) - 3.0
+    assert shrunk_covariance_array(returns).variance(exposures) == pytest.approx(
+        exposures @ exact @ exposures, rel=1e-9
+    )
     assert exact == pytest.approx(LedoitWolf().fit(returns.T).covariance_, rel=1e-9)
 
 
