@@ -97,9 +97,8 @@ class Matching:
         of: Side = position_side or (order.request.position_side if order else opens)
         held = account.open_quantity(symbol, of)
         closes = held * signed < 0
-        fee = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
+        fee = charged = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
         bridge = self.quotes.bridge(account, symbol)
-        charged = fee
         if bridge is None:
             realized = account.trade(symbol, of, signed, price, fee, at)
         else:
