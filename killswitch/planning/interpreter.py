@@ -150,17 +150,16 @@ class Interpreter:
         self._remember_instruments(snapshot)
         self._keep_active_targets(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
-        issued = self._flags.observe(events, now)
+        present = self._evaluators.in_snapshot(snapshot, now)
+        refused = refusals(events, self._evaluators, self.orphans(), now) if events else {}
+        events = tuple(event for event in events if event.id not in refused)
+        issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
-        facts.ownership = self._owners.observe(snapshot, now)
+        facts.ownership = self._owners.observe(snapshot, now, events)
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
         views: dict[ViewKey, ScopeView] = {}
-        present = self._evaluators.in_snapshot(snapshot, now)
-        refused = refusals(events, self._evaluators, self.orphans(), now) if events else {}
-        events = tuple(event for event in events if event.id not in refused)
-        issued += refused.values()
         for evaluator, places in present:
             view = _shared_view(views, evaluator, snapshot, facts, places)
             is_repetition = view.is_repetition_of(evaluator.history.view)

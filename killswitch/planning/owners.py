@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, OwnClose
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Fill, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Event, Fill, Snapshot
 from killswitch.model.venue import decision_in
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.own_quantities import DAY, OwnQuantities
@@ -72,8 +72,8 @@ class Owners:
         self._to_judge: set[str] = set()
         """Decisions whose close has ended, and of which it is not known yet whether it closed every part."""
 
-    def observe(self, snapshot: Snapshot, now: int) -> Mapping[str, AccountOwnership]:
-        """Fold a snapshot; account → the owners in it."""
+    def observe(self, snapshot: Snapshot, now: int, events: Iterable[Event]) -> Mapping[str, AccountOwnership]:
+        """Fold a snapshot; account → the owners in it. `events`: those that are carried out; a refused reset is not."""
         if not self._quantities.rules:
             return {}
         self._planned.clear()
@@ -89,7 +89,7 @@ class Owners:
         self._scopes = {id_: each for id_, each in self._scopes.items() if id_ in known}
         self._to_judge &= known
         found = self._quantities.observe(snapshot.accounts, now)
-        for event in snapshot.events:
+        for event in events:
             for account in snapshot.accounts if event.kind == "reset" else ():
                 if self._concerns(event.scope, account):
                     self._quantities.accept(account.account)

@@ -116,10 +116,10 @@ def test_l1_the_printed_reader_never_blocks_on_a_pipe_and_leaks_no_descriptor(re
 
 
 def test_the_printed_reader_is_the_one_of_the_lock_page(readme: str, repository: Path) -> None:
-    """README and docs/lock.md print the same lines."""
+    """README prints the first reader of docs/lock.md; the second one, of parts, is on that page alone."""
     page = (repository / "docs" / "lock.md").read_text(encoding="utf-8")
     fence = re.compile(r"```python\n(.*?)```", re.DOTALL)
-    assert fence.findall(readme) == fence.findall(page)
+    assert fence.findall(readme) == fence.findall(page)[:1]
 
 
 def test_every_verb_and_target_in_the_readme_exists(readme: str) -> None:

@@ -22,7 +22,10 @@ def volatile(every: str = "1m", symbol: str = "A", at_least: str = "1") -> str:
 def policy_text(trigger: str) -> str:
     """The policy of `policy_of`, as text."""
     scope = "{each: account, match: {}}"
-    return POLICY.format(trigger=trigger, scope=scope, max_gap="10m", on_unknown="hold", grace="1s")
+    return POLICY.format(
+        trigger=trigger, scope=scope, max_gap="10m", on_unknown="hold", grace="1s", spec="",
+        close="{side: both, fraction: 100%}",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_the_command_shows_where_the_sampling_is_written(tmp_path: Path) -> None
     policy.write_text(policy_text(volatile("30s", "BTC_USDT")), encoding="utf-8")
     result = CliRunner().invoke(ksctl, ["backtest", "--policies", str(policy), "--crash", "7"], prog_name="ksctl")
     assert result.exit_code == 1
-    assert f"{policy}:9:14: error KS3090: the bars of crash-7, 1m long, cannot serve" in result.output
+    assert f"{policy}:10:14: error KS3090: the bars of crash-7, 1m long, cannot serve" in result.output
     assert "fix: write `every: 1m` or another multiple of 1m, or give bars of 30s" in result.output
     assert "1 error, 0 warnings in the policies; nothing was run" in result.output
 

@@ -101,7 +101,7 @@ def test_a_second_look_at_prices_sees_the_flag_too() -> None:
     """A stage that corroborates prices evaluates its triggers again, on a snapshot that repeats no command."""
     text = POLICY.format(
         trigger="signal: flag.set, name: halt, is: true", scope="{each: account, match: {}}", max_gap="10m",
-        on_unknown="hold", grace="1s",
+        on_unknown="hold", grace="1s", spec="", close="{side: both, fraction: 100%}",
     )  # fmt: skip
     policies = written(text.replace("reset: manual", "reset: manual\n      corroborate: true"))
     command = operator_event("flag", None, "desk", "test", START, flag="halt", is_set=True)
