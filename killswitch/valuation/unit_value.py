@@ -136,7 +136,10 @@ class UnitValueTrack:
             self.units, self.value, self.empty_below = 0.0, value, empty_below
 
     def revert_correction(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
-        """Revert `correct`; `before` is the equity before the change, at the unit value `value`."""
+        """Revert `correct`; `before` is the equity before the change, at the unit value `value`.
+
+        A `before` of 0: an earlier change had emptied the scope already, so no units come back with this one.
+        """
         if not math.isfinite(factor):
             return
         if factor > 0.0:
@@ -144,7 +147,7 @@ class UnitValueTrack:
             self.value *= factor
             if self.start_at >= at:
                 self.start *= factor
-        elif value > 0.0:
+        elif value > 0.0 and before > 0.0:
             self.units = before / value
             self.value = equity / self.units
 

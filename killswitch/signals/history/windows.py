@@ -93,7 +93,7 @@ def drawdown(history: History, window: int) -> Interval:
     low = high = history.track.fall(window)
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
-        low, high = (_interpreted_fall(history, edge, interpretation) for interpretation in history.interpretations)
+        low, high = sorted(_interpreted_fall(history, edge, each) for each in history.interpretations)
     if _has_gap(history, edge) or _begins_after(history, edge):
         high = 1.0
     return low, high
@@ -102,7 +102,7 @@ def drawdown(history: History, window: int) -> Interval:
 def _drawdown_range(history: History, window: int, now: UnitRange) -> Interval:
     """The fall from the observed highest value to the range of the current one; [observed, 1] if partly known."""
     edge = now.at - window
-    low, high = (
+    low, high = sorted(
         max((value for _, value in _interpreted_values(history, edge, each)), default=0.0)
         for each in history.interpretations
     )
@@ -219,14 +219,18 @@ def gains(history: History) -> list[Gain]:
 
 
 def _fall_from(history: History, highest: Callable[[Interpretation], float], now: UnitRange | None) -> Interval:
-    """The fall from an earlier value, by each interpretation of open changes, to the value or range `now`."""
+    """The fall from an earlier value, by each interpretation of open changes, to the value or range `now`.
+
+    Where an earlier change emptied the scope, what is optimistic elsewhere may give the greater fall.
+    """
     if history.unknown is not None and now is None:
         return UNKNOWN
-    low, high = history.interpretations
     if now is not None:
-        return now.fall_from((highest(low), highest(high)))
+        low, high = sorted(map(highest, history.interpretations))
+        return now.fall_from((low, high))
     fall = history.track.fall_between
-    return fall(highest(low), _current(history, low)[0]), fall(highest(high), _current(history, high)[0])
+    low, high = sorted(fall(highest(each), _current(history, each)[0]) for each in history.interpretations)
+    return low, high
 
 
 def unit_value(history: History, since: int) -> Interval:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.history.scope import EquityTerms, History
-from killswitch.signals.history.windows import drawdown, reason_partly_known
+from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, reason_partly_known
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack
-from tests.worlds import account, after, position
+from tests.worlds import account, after, fill, position, rules, snapshot
+from tests.worlds.signals import view_of
 
 QUARTER = 15 * MINUTE
 
@@ -128,3 +131,28 @@ def test_the_windowed_maximum_is_that_of_a_plain_search(steps: list[tuple[int, i
         seen.append((at, equity / 1000.0))
         highest = max(value for when, value in seen if at - 900 <= when <= at)
         assert track.fall(900) == pytest.approx(1 - seen[-1][1] / highest)
+
+
+def test_the_falls_by_all_interpretations_lie_between_the_ends() -> None:
+    """A fall by more than everything counts as a withdrawal once the rest vanishes too.
+
+    By one interpretation of the rest nothing counts after it; by the other the rest was withdrawn as well, at half of
+    the first value.
+    """
+    past = history()
+    priced = position("A", "long", entry_price="0.01", mark_price="0.01")
+    sale = fill("1", after(minutes=1), "A", "sell", "1", "90")
+    observe_answer(past, 0, "0.02", [priced, *(position(symbol, "long", "0") for symbol in "BCD")])
+    observe_answer(past, 1, "0.01", [position("A", "long", notional="0.01")], fills=[sale], unrealized=Decimal(0))
+    observe_answer(past, 2, "0", [])
+    assert drawdown_from_peak(past) == (0.0, 0.5)
+    assert loss_from_start(past) == (0.0, 0.5)
+
+
+def observe_answer(past: History, minute: int, equity: str, held: list[Position], **more: Any) -> None:
+    at = after(minutes=minute)
+    instruments = [rules(symbol) for symbol in "ABC"]
+    seen = account(
+        equity, held, instruments=instruments, observed_at=at, flows_as_of=at, fills_as_of=at, **more
+    )  # fmt: skip
+    past.observe(view_of(snapshot(at, seen)))

@@ -18,7 +18,8 @@ from killswitch.signals.history.rows import encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
 from killswitch.valuation.scope_view import ScopeView
-from tests.worlds import account, after, fill, flow, position
+from killswitch.valuation.unit_value import UnitValueTrack
+from tests.worlds import account, after, fill, flow, position, rules
 
 WINDOWS = (15 * MINUTE, HOUR)
 
@@ -241,3 +242,37 @@ def test_d2_a_deposit_into_a_wiped_out_account_begins_a_new_series() -> None:
     assert drawdown_of(past) == 0
     observe(past, after(minutes=3), account("45000", [position("BTC", "long", "-106000")]))
     assert drawdown_of(past) == pytest.approx(0.1)
+
+
+def test_a_change_after_the_one_that_emptied_a_scope_brings_no_units_when_it_is_taken_back() -> None:
+    """Nothing was left before it, so nothing comes back with it; what comes next buys units at the value kept."""
+    track = UnitValueTrack([])
+    track.open(0, 200.0)
+    track.correct(1, 0.0, 200.0)
+    track.revert_correction(2, 0.0, 200.0, 0.0, 0.0)
+    assert track.is_empty
+    track.observe(3, 100.0)
+    assert (track.units, track.value) == (0.5, 200.0)
+
+
+def test_a_late_row_after_two_emptyings_does_not_end_the_tick() -> None:
+    """200 vanish with a contract, 200 come and vanish, and then come 100 with a row of −200: units are consistent."""
+    past = history()
+    known = position("A", "long", "0", entry_price="100", notional="100")
+    courses = [
+        ("200", [known], []),
+        ("0", [], []),
+        ("200", [], []),
+        ("0", [position("A", "long")], []),
+        ("100", [], ["-200"]),
+    ]
+    for minute, (equity, held, rows) in enumerate(courses):
+        at = after(minutes=minute)
+        flows = [flow(f"w{minute}", at, amount) for amount in rows]
+        unrealized = Decimal(0) if known in held else None
+        seen = account(
+            equity, held, flows=flows, unrealized=unrealized, instruments=[rules("A")],
+            observed_at=at, flows_as_of=at, fills_as_of=at,
+        )  # fmt: skip
+        observe(past, at, seen)
+    assert past.track.units * past.track.value == pytest.approx(100.0)
