@@ -176,6 +176,6 @@ def _book(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tu
     plug_in = plug_ins_of({spec.adapter}).get(spec.adapter)
     try:
         is_split = plug_in is not None and bool(plug_in.keeps_apart(spec.exchange))
-    except Exception:  # noqa: BLE001 - third-party code, which may lack it
+    except Exception:  # noqa: BLE001 - third-party code may lack it; one account for all is the stricter
         is_split = False
     return venue_account_of(spec, credentials, is_split_by_currency=is_split)
