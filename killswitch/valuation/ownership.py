@@ -1,6 +1,6 @@
 """Ownership: which positions, orders and fills of an account belong to which strategy.
 
-Strategies of one account are told apart by what their documents declare: the `strategy` that the venue or a recording
+Strategies of one account are distinguished by what their documents declare: the `strategy` that the venue or a recording
 states, prefixes of client order ids, and symbols, in this order. What no strategy owns belongs to `NOBODY`. What cannot
 be told, because the venue does not state what the declaration needs, belongs to `UNKNOWN_OWNER` and is never guessed.
 """
