@@ -1,7 +1,7 @@
 """Runs calls that may hang, such as those on a dead network mount, on daemon threads.
 
 If a thread cannot be started (a limit on processes, no memory for its stack), the call fails with an OSError, which is
-a problem and perhaps a page, never the end of a run (ADR 0102).
+a problem and perhaps a page, never the end of a run (ADR 0104).
 """
 
 from __future__ import annotations

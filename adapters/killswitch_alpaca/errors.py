@@ -35,7 +35,7 @@ LONGEST_TEXT = 300
 
 RefusalMeaning = RejectReason | Literal["gone", "denied", "held"]
 """Why an order was refused; or the order no longer exists (`gone`), the keys are not valid (`denied`), or too few
-shares are free and the numbers beside the text give the reason (`held`)."""
+shares are free and the numbers next to the text give the reason (`held`)."""
 
 
 class RefusedAnswer(Struct, frozen=True):

@@ -94,7 +94,7 @@ class AccountBase(Struct, frozen=True):
     why_unknown: str | None = None
 
     def equity_with(self, present: Decimal | None) -> Decimal:
-        """The equity once the same positions are worth `present`."""
+        """The equity once the same positions have the value `present`."""
         if present is None or (self.money is None and self.position_value is None):
             return self.equity
         if self.money is not None:

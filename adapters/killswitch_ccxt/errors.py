@@ -2,7 +2,7 @@
 
 The refusal of a change is definite, so that the change may be sent again, only where the answer has a readable verdict:
 a known code, or one in the form of the venue's codes, and no order number. An answer with one damaged field looks like
-a refusal too, while its order may be executed: its status is unknown (ADR 0079).
+a refusal too, while its order may be executed: its status is unknown (ADR 0058).
 """
 
 from __future__ import annotations

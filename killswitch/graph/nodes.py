@@ -99,7 +99,7 @@ ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
 def is_true(index: int, wanted: bool = True) -> Compare:
-    """The condition that column `index` of a signal that is true or false is so."""
+    """The condition that column `index` of a boolean signal is true."""
     return Compare(">=" if wanted else "<", SignalRead(index), Number(1.0))
 
 

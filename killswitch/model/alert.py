@@ -35,7 +35,7 @@ class Alert(Struct, frozen=True, omit_defaults=True):
     alert is repeated. `since`: when it began (microseconds), if its part knows that better than the tick that found it.
     `measure`: its size, where an alert that grows is notified again; of several numbers, the first that differs
     decides. `lasts`: false for a finding, which is notified once and never resolved, because its part does not look for
-    its end. `resolves`: false where the part notifies the end itself. `heading`: what the text stands under; notices of
+    its end. `resolves`: false where the part notifies the end itself. `heading`: the title above the text; notices of
     a tick with one heading are one, so that forty positions of one account are one page. `replaces`: keys of alerts
     that have become this one: they are over, and nothing says so.
     """

@@ -37,7 +37,7 @@ from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
 
 FIRST_PAUSE = SECOND
 QUIET = 10 * MINUTE
-"""After this time without a breach the pauses begin anew."""
+"""After this time without a breach the pauses start from the first one again."""
 _BY_LOSS = RankingRule("default", "normalised", (("loss", 1.0),), 0)
 
 

@@ -23,7 +23,7 @@ REAL_MOVE = Decimal("0.25")
 """The maximum price move in the same interval apart from the split."""
 _LARGEST_POWER = 9
 _SHARE_RATIOS = (Decimal("1.5"), Decimal("2.5"), Decimal("1.25"), Decimal(4) / 3)
-"""Beside n:1 and 1:n."""
+"""Further ratios, besides n:1 and 1:n."""
 
 
 def restated_for_splits(

@@ -1,6 +1,6 @@
 """Isolates closing from failures of other parts: locks, timers, suspensions, notices, observers.
 
-Any such failure is a problem that is paged, and the pass continues to close (ADR 0102). Only a failure of the store
+Any such failure is a problem that is paged, and the pass continues to close (ADR 0104). Only a failure of the store
 ends a run: a runner that cannot record must not act.
 """
 

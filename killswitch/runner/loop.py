@@ -2,7 +2,7 @@
 
 An error of a venue never leaves a tick. An error of the store, the lease or the interpreter does, and ends the run: a
 runner that cannot record must not act. A store file that accepts no writes, or is damaged during the run, raises no
-such error as long as the store can record elsewhere (ADR 0030).
+such error as long as the store can record elsewhere (ADR 0020).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The observers of one run, in their order: recording, status, outputs, notifications, dead-man timers.
 
-Observers are notified after acting, and a failure of one is a problem that is paged (ADR 0102). Only an error of the
+Observers are notified after acting, and a failure of one is a problem that is paged (ADR 0104). Only an error of the
 store ends a run: a runner that cannot record must not act.
 """
 

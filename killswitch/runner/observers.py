@@ -1,6 +1,6 @@
 """Observers of a run: what they receive after each tick, and what they may offer.
 
-They are notified after acting. A failing observer affects nobody else (ADR 0102).
+They are notified after acting. A failing observer affects nobody else (ADR 0104).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Declarations of signals. Every part is required and has no default.
 
 A declaration is one of four kinds, by the result of its reader: `ScopeSignal` (a number of the scope), `BoolSignal`
-(whether something is so), `TextSignal` (a text), `PositionSignal` (a number of one position). Each has typed arguments
+(true or false), `TextSignal` (a text), `PositionSignal` (a number of one position). Each has typed arguments
 in an order, which follow the history and the view when its reader is called. Every property of a signal is a part of
 its declaration; no other code depends on its name.
 
@@ -261,7 +261,7 @@ class ScopeSignal(SignalSpec, frozen=True, kw_only=True):
 
 
 class BoolSignal(SignalSpec, frozen=True, kw_only=True):
-    """Whether something is so; None means unknown. Its column is 1 if it is, 0 if not. It has no look-ahead."""
+    """Whether a condition holds; None means unknown. Its column is 1 if it does, 0 if not. It has no look-ahead."""
 
     type: SignalType = "bool"
     level: Level = "scope"

@@ -143,7 +143,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
 def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection to the store at `path`. Raises StoreMissingError, StoreVersionError, StoreError.
 
-    The log of a dead process cannot be read where nothing can be written beside it (a full or read-only disk): then
+    The log of a dead process cannot be read where nothing can be written next to it (a full or read-only disk): then
     both files are copied to a temporary folder, and read there.
     """
     with ExitStack() as stack:
@@ -236,7 +236,7 @@ def _make_private(path: Path) -> None:
 def _reading_engine(path: Path) -> Engine:
     """An engine that changes no byte of the store.
 
-    Without a write-ahead log beside the file no writer has it open, and it is complete: `immutable` then reads it
+    Without a write-ahead log next to the file no writer has it open, and it is complete: `immutable` then reads it
     without creating the log's files, which `mode=ro` would. While a writer is active, its log must be read too.
     """
     if not path.is_file():
@@ -251,7 +251,7 @@ def _reading_engine(path: Path) -> Engine:
 def _require_content(path: Path) -> None:
     """Raise DamagedStoreError for an empty file: SQLite would create a store in it that has no closes and latches.
 
-    A file that a process is about to initialise is empty for a moment too, and then has a log or a journal beside it.
+    A file that a process is about to initialise is empty for a moment too, and then has a log or a journal next to it.
     """
     logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
     deadline = time.monotonic() + _CREATION_TIMEOUT

@@ -1,8 +1,9 @@
 """Ownership: which positions, orders and fills of an account belong to which strategy.
 
-Strategies of one account are told apart by what their documents declare: the `strategy` that the venue or a recording
-states, prefixes of client order ids, and symbols, in this order. What no strategy owns belongs to `NOBODY`. What cannot
-be told, because the venue does not state what the declaration needs, belongs to `UNKNOWN_OWNER` and is never guessed.
+Strategies of one account are distinguished by what their documents declare: the `strategy` that the venue or a
+recording states, prefixes of client order ids, and symbols, in this order. What no strategy owns belongs to `NOBODY`.
+What cannot be assigned, because the venue does not state what the declaration needs, belongs to `UNKNOWN_OWNER` and is
+never guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from killswitch.valuation.position_measures import ZERO, merge_rows
 NOBODY: Final = ""
 """The owner of what no strategy owns."""
 UNKNOWN_OWNER: Final = "?"
-"""The owner of what cannot be told; no document can have this name."""
+"""The owner of what cannot be assigned; no document can have this name."""
 
 BookKey = tuple[str, Side]
 """(symbol, side): a position as the venue shows it."""
@@ -84,7 +85,7 @@ def owner_of(rules: Sequence[StrategyRule], traded: Traded) -> str:
     declared = owner_of_symbol(rules, traded.symbol)
     if declared is not None:
         return declared
-    # absent is unknown: a strategy that is told by what the venue does not state here may own it
+    # absent is unknown: a strategy identified by what the venue does not state here may own it
     cannot_tell = any(rule.named or (rule.order_prefixes and traded.client_order_id is None) for rule in rules)
     return UNKNOWN_OWNER if cannot_tell else NOBODY
 
@@ -102,7 +103,7 @@ def owner_of_symbol(rules: Iterable[StrategyRule], symbol: str) -> str | None:
 def resident_of(rules: Sequence[StrategyRule], symbol: str) -> str | None:
     """Who owns what is held in the symbol unless others are seen to trade it: the strategy that declares it.
 
-    NOBODY if no strategy is told by anything but symbols; None if any of the strategies may own it.
+    NOBODY if no strategy is identified by anything but symbols; None if any of the strategies may own it.
     """
     declared = owner_of_symbol(rules, symbol)
     if declared is not None or any(rule.order_prefixes or rule.named for rule in rules):

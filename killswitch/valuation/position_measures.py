@@ -1,8 +1,8 @@
 """Quantities of one position, exact in Decimal; None means unknown.
 
-Linear contracts: notional = contracts × contract size × price, P&L = ± base × (price − entry). Inverse contracts are
-worth contracts × contract size in quote and settle in the base coin: notional = contracts × size ÷ price, P&L = ±
-contracts × size × (1 ÷ entry − 1 ÷ price). (Both follow the venues' contract specifications.)
+Linear contracts: notional = contracts × contract size × price, P&L = ± base × (price − entry). The value of
+inverse contracts is contracts × contract size in quote, and they settle in the base coin: notional = contracts × size ÷
+price, P&L = ± contracts × size × (1 ÷ entry − 1 ÷ price). (Both follow the venues' contract specifications.)
 
 The face value of a contract is in its settlement coin. If that is not the account's currency, it is converted at the
 venue's price of the coin, and is unknown without one.

@@ -48,7 +48,7 @@ class UnitValueTrack:
 
     @property
     def is_empty(self) -> bool:
-        """Whether transfers took everything, so that the value stands still."""
+        """Whether transfers took everything, so that the value does not change."""
         return self.units <= 0.0
 
     def open(self, at: int, equity: float) -> None:

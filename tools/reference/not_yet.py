@@ -38,7 +38,7 @@ def not_yet_page() -> str:
         for subject, title in TITLES.items()
         if (entries := [entry for entry in missing if entry.subject == subject])
     ]
-    return page("What cannot be said yet, and what comes nearest", INTRODUCTION, parts)
+    return page("What cannot be expressed yet, and what comes nearest", INTRODUCTION, parts)
 
 
 def declarable() -> Mapping[Subject, Collection[str]]:

@@ -91,7 +91,7 @@ def open_outputs(
 
 @contextmanager
 def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -> Iterator[ReportRenderer]:
-    """Render runbooks and reports beside the store during a run, and once more at its end.
+    """Render runbooks and reports next to the store during a run, and once more at its end.
 
     `pauses` (`pause`, `pause_for_work`) override those of `ReportRenderer`.
     """
@@ -107,7 +107,7 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
     finally:
         if not reports.close():
             print_note(
-                f"the last reports were not rendered within {STOP_TIMEOUT:g} s; `ksctl report` renders them anew"
+                f"the last reports were not rendered within {STOP_TIMEOUT:g} s; `ksctl report` renders them again"
             )
         elif reports.problem is not None:
             print_note(reports.problem)

@@ -42,7 +42,7 @@ def hedge_groups(documents: Documents) -> dict[str, HedgeLegs]:
 
 
 def check_strategies(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
-    """Report strategies that cannot be told apart on an account, and legs of hedges without an Account."""
+    """Report strategies that cannot be distinguished on an account, and legs of hedges without an Account."""
     written = sorted(of_kind(everything, StrategyDocument), key=lambda each: each[0].metadata.name)
     rules = {rule.name: rule for rule in strategies(everything)}
     for number, (document, found) in enumerate(written):

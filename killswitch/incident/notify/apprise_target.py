@@ -104,7 +104,7 @@ class AppriseSender:
 
 
 def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
-    """Return the length limit of a text beside its title, and how the service counts. No limit if its URL selects an
+    """Return the length limit of a text next to its title, and how the service counts. No limit if its URL selects an
     overflow mode.
 
     The title always counts, because many services have none and receive it as the first line of the text.

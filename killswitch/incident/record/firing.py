@@ -32,7 +32,7 @@ _OUTCOMES = {
 
 
 def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
-    """Return the decision with the policy's text beside its numbers."""
+    """Return the decision with the policy's text next to its numbers."""
     decision, result = recorded.decision, recorded.result
     equity, currency = scope_equity(decision.scope, recorded.snapshot)
     stage = stage_text(decision)

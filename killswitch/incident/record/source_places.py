@@ -36,7 +36,7 @@ class TriggerText(Struct, frozen=True):
 
 
 class TriggerFact(Struct, frozen=True):
-    """A confirmed trigger: its value as text beside its threshold as written, and the policy's line."""
+    """A confirmed trigger: its value as text next to its threshold as written, and the policy's line."""
 
     name: str
     signal: str | None

@@ -15,7 +15,7 @@ Sum = Literal["realised", "fees", "slippage", "delay"]
 _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage", "delay": "delay"}
 
 REASONS = 3
-"""The number of reasons for unknown fees that are listed; each order has its own beside it."""
+"""The number of reasons for unknown fees that are listed; each order has its own."""
 POSITION_UNREAD = "the position was not read before the decision, as with --force: its mark and entry price are unknown"
 MARK_UNKNOWN = "the mark is unknown at the time of sending: the account could not be read"
 

@@ -1,4 +1,4 @@
-"""The verdict of an incident: how it stands, what was lost, with how many orders, and in which time."""
+"""The verdict of an incident: its state, what was lost, with how many orders, and in which time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _state(incident: Incident) -> str:
 
 
 def _settled(incident: Incident, standings: list[str]) -> str:
-    """Return how a close stands that has ended with nothing left: FLAT only where the whole book was to be closed."""
+    """Return the state of a close that has ended with nothing left: FLAT only where the whole book was to be closed."""
     hedges = sum(order.purpose == "hedge" and bool(order.filled) for order in incident.orders)
     if hedges:
         return f"AT TARGET, {count_of(hedges, 'temporary hedge')} opened"

@@ -32,7 +32,7 @@ class Block(Struct, omit_defaults=True):
 
 
 class StoredThreshold(Struct):
-    """The state of an adaptive threshold. `rule` identifies what it was computed for: an edit begins anew."""
+    """The state of an adaptive threshold. `rule` identifies what it was computed for: an edit restarts it."""
 
     rule: str
     value: float

@@ -11,7 +11,7 @@ from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.policy import Match
 from killswitch.policy.schema.scalars import Price, Word, Words
 
-_TOLD_BY = ("order_ids", "symbols", "named")
+_IDENTIFIED_BY = ("order_ids", "symbols", "named")
 
 
 class StrategySpec(Part):
@@ -27,10 +27,10 @@ class StrategySpec(Part):
     """Whether everything in these accounts is its own. Only then it has an equity, that of the accounts. Left out: no.
     """
     order_ids: Words | None = None
-    """How the client order ids of its orders begin. Left out: no order is told by its id."""
+    """How the client order ids of its orders begin. Left out: no order is identified by its id."""
     symbols: Words | None = None
-    """Symbols, as the venue writes them, in which positions, orders and fills are its own, except those that are told
-    to be another strategy's. Left out: none."""
+    """Symbols, as the venue writes them, in which positions, orders and fills are its own, except those that are
+    identified as another strategy's. Left out: none."""
     named: Words | None = None
     """Its names in the `strategy` that venues or recordings state of positions, orders and fills. Left out: none."""
 
@@ -43,15 +43,15 @@ class StrategyDocument(VersionedPart):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """A strategy owns a whole account, or is told by at least one thing."""
+        """A strategy owns a whole account, or is identified by at least one key."""
         spec = spec_of(written)
-        given = [key for key in _TOLD_BY if key in spec]
+        given = [key for key in _IDENTIFIED_BY if key in spec]
         if spec.get("whole") is True and given:
-            message = f"everything in these accounts is its own, so that `{given[0]}` tells nothing"
+            message = f"everything in these accounts is its own, so that `{given[0]}` identifies nothing"
             yield Breach("KS2271", ("spec", given[0]), message, "take it out, or `whole: true`")
         elif spec and not given and spec.get("whole") is not True:
             fix = "add `order_ids`, `symbols` or `named`, or `whole: true` where nothing else trades in the accounts"
-            yield Breach("KS2270", ("spec",), "nothing tells what belongs to this strategy", fix)
+            yield Breach("KS2270", ("spec",), "nothing identifies what belongs to this strategy", fix)
 
 
 class HedgeLeg(Part):

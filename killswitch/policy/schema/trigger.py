@@ -152,7 +152,7 @@ class ThresholdTrigger(_Arguments):
     below: Threshold | None = None
     """True below this value."""
     is_: Annotated[StrictBool | None, Field(alias="is")] = None
-    """True if the signal, which is true or false, is so."""
+    """True if the boolean signal is true."""
     warn_at: tuple[ProperShare, ...] = ()
     """Shares of the threshold at which a warning is sent, once until the value is below 90% of the share for 5 min,
     such as [60%, 80%]. A warning neither pages nor fires. Left out: none."""

@@ -265,7 +265,7 @@ class _Faults:
             self._one_of(get_args(unwrap(place.annotation)[0]), value, path)
         else:
             wanted = _SORTS.get(kind)
-            # a secret is written beside its key as easily as below it
+            # a secret is written next to its key as easily as below it
             is_hidden = not isinstance(value, dict | list) and is_confidential(place.annotation)
             what = "this" if is_hidden else quoted(value)
             message = f"{what} is not {wanted}" if wanted else f"{what} does not fit: {error['msg']}"

@@ -118,7 +118,7 @@ class RoundTrips(Collector):
 
     Of a position that is there at the first look, how it was opened is unknown, and so is what its trip makes. While
     positions differ from what fills add up to, a fill is awaited; then, if all rows are known, something else changed
-    the size (a fee in the coin, a transfer, a split); else there is a hole, and the position begins anew.
+    the size (a fee in the coin, a transfer, a split); else there is a hole, and the position starts again.
     """
 
     name: ClassVar[str] = "round_trips"

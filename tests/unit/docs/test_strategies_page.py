@@ -10,7 +10,7 @@ from tests.backtests import written
 
 
 def test_the_documents_of_the_page_compile(repository: Path) -> None:
-    """A reader can copy them: two strategies that are told apart, and a policy for one of them."""
+    """A reader can copy them: two strategies that are distinguished, and a policy for one of them."""
     text = (repository / "docs" / "strategies.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     found = written(block)

@@ -83,7 +83,7 @@ def test_each_part_is_summed_in_the_reference_currency(
 
 
 def test_what_no_strategy_owns_is_a_part_of_its_own() -> None:
-    """The strategy is told by its symbol alone, so that ether belongs to nobody."""
+    """The strategy is identified by its symbol alone, so that ether belongs to nobody."""
     found = exposures(two_accounts(), policy=POLICY.replace(", order_ids: grid-", ""))
     assert line(found, "strategy", UNOWNED) == (80, 80, 2)
 
