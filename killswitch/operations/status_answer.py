@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from killswitch.gate.lock_merge import UNION_SCOPE
-from killswitch.operations.commands import closable_scopes, require_scope
+from killswitch.operations.commands import account_scopes, require_scope
 from killswitch.operations.status import OpenClosing, StoreStatus
 from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.render.formats import count_of
@@ -31,7 +31,7 @@ def of_scope(status: StoreStatus, scope: str) -> StoreStatus:
     view = status.view
     if view is None:
         return status
-    known = closable_scopes((each.account, each.venue) for each in view.accounts) | {it.scope for it in view.machines}
+    known = account_scopes((each.account, each.venue) for each in view.accounts) | {it.scope for it in view.machines}
     require_scope(scope, known)
     kind, _, name = scope.partition("/")
     names = {

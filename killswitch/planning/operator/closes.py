@@ -16,10 +16,11 @@ from killswitch.model.decision import Decision, decision_id, with_effects
 from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_pace
+from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
@@ -54,12 +55,35 @@ def reset_record(evaluator: ScopeEvaluator, now: int, policies: PolicySet, event
     )
 
 
-def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
-    """Accounts of the snapshot in the scope of an operator command; empty if there are none."""
+def whole_accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
+    """Accounts of the snapshot in an account, a venue or the portfolio; empty for a scope of another kind."""
     kind, _, name = (scope or "portfolio").partition("/")
     if kind == "portfolio":
         return snapshot.accounts
-    return tuple(it for it in snapshot.accounts if (it.account if kind == "account" else it.venue) == name)
+    return tuple(it for it in snapshot.accounts if (kind, name) in (("account", it.account), ("venue", it.venue)))
+
+
+def accounts_in(scope: str | None, snapshot: Snapshot, policies: PolicySet) -> tuple[AccountSnapshot, ...]:
+    """Accounts of the snapshot in the scope of an operator command; empty if there are none.
+
+    A strategy trades in those that it matches, a symbol may be in each, and a label is drawn by the policies.
+    """
+    kind, _, name = (scope or "portfolio").partition("/")
+    if kind == "symbol":
+        return snapshot.accounts
+    if kind == "strategy":
+        rules = [rule for rule in policies.strategies if rule.name == name]
+        return tuple(it for it in snapshot.accounts if any(rule.covers(*identity(it)) for rule in rules))
+    if kind == "label":
+        drawn = labelled(scope or "", policies)
+        return tuple(it for it in snapshot.accounts if it.account in drawn)
+    return whole_accounts_in(scope, snapshot)
+
+
+def labelled(scope: str, policies: PolicySet) -> frozenset[str]:
+    """The accounts in the scope of a label, as the policies draw it."""
+    drawn = (pair for graph in policies.graphs if graph.scope.each == "label" for pair in graph.scope.labels)
+    return frozenset(account for account, label in drawn if f"label/{label}" == scope)
 
 
 class ManualClose(Struct, frozen=True):
@@ -89,7 +113,11 @@ def plan_manual_close(
     `only`: limits the scope to these accounts. RefusedCommandError if no account remains.
     """
     scope = event.scope or "portfolio"
-    accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
+    if scope.startswith(("strategy/", "symbol/")):
+        raise RefusedCommandError(f"{scope} is a part of accounts, which is not closed by hand")
+    accounts = tuple(
+        each for each in accounts_in(event.scope, snapshot, policies) if only is None or each.account in only
+    )
     if not accounts:
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     seen = _to_close(accounts, last, force=event.force)
@@ -120,8 +148,7 @@ def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet)
     A strategy or a symbol has a lock file of its own, whichever accounts it is traded in.
     """
     scope = event.scope or "portfolio"
-    has_own_file = scope.startswith(("strategy/", "symbol/")) and bool(snapshot.accounts)
-    if not has_own_file and not accounts_in(event.scope, snapshot):
+    if not accounts_in(event.scope, snapshot, policies):
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
 
@@ -147,7 +174,9 @@ def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> 
 
 
 def _lock(event: Event, scope: str) -> tuple[Lock, ...]:
-    return () if event.lock is None else (Lock(LockOrder(scope, event.lock, event.until)),)
+    if event.lock is None:
+        return ()
+    return (Lock(LockOrder.of(scope, (LockPart(event.lock, event.until, event.side, event.symbols),))),)
 
 
 class _Selected(Struct):

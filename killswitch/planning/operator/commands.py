@@ -205,7 +205,9 @@ class OperatorCommands:
         for id_, waiting in tuple(self.unfinished.items()):
             if given_up != id_ and given_up not in waiting.decisions:
                 continue
-            named = waiting.accounts & {account.account for account in accounts_in(event.scope, tick.snapshot)}
+            named = waiting.accounts & {
+                account.account for account in accounts_in(event.scope, tick.snapshot, self._policies)
+            }
             waiting.accounts -= named
             if named:
                 ended.append(notices.manual_close_given_up(event, tick.now, named))

@@ -65,7 +65,7 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
     for decision in decisions:
         rule = scope_rules.get(decision.policy)
         if rule is None:
-            names |= {account.account for account in accounts_in(decision.scope, snapshot)}
+            names |= {account.account for account in accounts_in(decision.scope, snapshot, policies)}
         else:
             names |= set(members_of(rule, decision.scope, [identity(each) for each in snapshot.accounts]))
         names |= set(decision.accounts)
