@@ -188,7 +188,7 @@ class Interpreter:
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         if events or self._commands.unfinished:
-            commanded = self._commands.apply(events, snapshot, now, self._instruments)
+            commanded = self._commands.apply(events, snapshot, facts, self._owners)
             decisions += commanded.decisions
             issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)

@@ -157,6 +157,13 @@ class AccountOwnership(Struct, frozen=True):
         size = ZERO if part is None else min(max(part.contracts * sign, ZERO), position.contracts)
         return size, size
 
+    def held_by(self, owner: str, key: BookKey) -> Decimal | None:
+        """The contracts that an owner has of a position, in its direction; None if they are unknown."""
+        if key in self.unknown:
+            return None
+        part = self.parts.get(key, {}).get(owner)
+        return ZERO if part is None or part.side != key[1] else abs(part.contracts)
+
     def reason_unknown(self, strategy: str) -> str | None:
         """Why the positions of the strategy are unknown, or None."""
         rule = next((each for each in self.rules if each.name == strategy), None)
