@@ -138,13 +138,14 @@ class AccountOwnership(Struct, frozen=True):
     """The owners in one account at one instant.
 
     `parts`: position → owner → its part; `unknown`: position → why its owners are unknown. `orders`: the owner of each
-    resting order, in order; None if orders are unknown.
+    resting order, in order; None if orders are unknown. `fills`: that of each fill likewise.
     """
 
     rules: tuple[StrategyRule, ...] = ()
     parts: Mapping[BookKey, Mapping[str, OwnPart]] = {}
     unknown: Mapping[BookKey, str] = {}
     orders: tuple[str, ...] | None = None
+    fills: tuple[str, ...] | None = None
 
     def unowned(self, position: Position) -> tuple[Decimal, Decimal]:
         """Least and greatest contracts of the position, a merged row of the venue, that no strategy owns."""

@@ -148,3 +148,31 @@ def test_a_strategy_is_closed_by_hand_with_its_lock_and_reset_and_the_other_trad
         own = json.loads((site.locks / "strategy__grid.json").read_text(encoding="utf-8"))
         account = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
         assert (own["locked"], account["locked"]) == (False, False)
+
+
+BREACH = POLICY.replace(
+    "      reset: manual\n",
+    "      reset: manual\n      on_breach: close\n      breach: {ceiling: 50%, cost_per_hour: 5%, pause: 1s}\n",
+)
+
+
+def test_what_a_locked_strategy_opens_again_is_closed_and_the_other_trades_on(tmp_path: Path) -> None:
+    """Its bot does not read the lock and buys 0.02 again; the other buys 0.01 meanwhile, which nobody closes."""
+    (tmp_path / "book.yaml").write_text(EMPTY, encoding="utf-8")
+    with paper("--crash", "7", "--speed", "60", "--book", str(tmp_path / "book.yaml")) as address:
+        site = Site(tmp_path, address, policy=BREACH)
+        with site.running("--live") as runner:
+            trade(site, "trend-1", "buy", "0.06")
+            trade(site, "grid-1", "buy", "0.04")
+            until(lambda: site.decisions() and held(site) == HELD_BY_TREND, "the stage closes its part")
+            until(lambda: "flat" in [each.status for each in site.status().view.closings], "the close ends")  # type: ignore[union-attr] # it has ticked
+            trade(site, "trend-2", "buy", "0.01")
+            trade(site, "grid-2", "buy", "0.02")
+            until(lambda: len(site.decisions()) > 1, "the breach is answered")
+            until(lambda: held(site) == {f"{SYMBOL} long": Decimal("0.07")}, "its 0.02 are closed")
+            assert terminate(runner)[0] == 0
+        breach, *others = site.decisions()
+        assert [each.stage for each in others] == ["close-grid"]
+        assert (breach.kind, breach.scope) == ("breach", "strategy/grid")
+        parts = {(part.strategy, part.contracts) for intent in breach.intents for part in intent.parts}
+        assert parts == {("grid", Decimal("0.02"))}
