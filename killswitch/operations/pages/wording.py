@@ -42,7 +42,8 @@ def _headline(decision: Decision) -> str:
     where = f"{decision.policy} on {decision.scope}"
     if decision.kind == "manual" or decision.is_unlock:
         what = command_text(decision)
-        place = decision.scope if decision.lock is None else locked_place(decision.lock)
+        lock = of_kind(decision.effects, Lock)
+        place = decision.scope if lock is None else locked_place(lock.order)
         return f"{what} by {decision.author or 'unknown'}: {place} ({decision.reason or 'no reason'})"
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
