@@ -131,6 +131,10 @@ class Arming:
             return frozenset(members_of(rule, scope, map(_identity, self._accounts.values())))
         if scope.startswith("strategy/"):
             return self._strategies.get(scope, frozenset())
+        if scope.startswith("label/"):  # by hand: what the policies draw under it
+            drawn = (each for each in self._rules.values() if each.each == "label")
+            accounts = [*map(_identity, self._accounts.values())]
+            return frozenset(name for each in drawn for name in members_of(each, scope, accounts))
         return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
 
 

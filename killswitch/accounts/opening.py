@@ -15,6 +15,7 @@ from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.validation import account_misfits, armed_duplicates, duplicate_message, environment_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
+from killswitch.graph.resolution.references import sessions
 from killswitch.graph.resolution.routes import unrouted_names
 from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbooks import compile_all, declared_runbooks
@@ -25,6 +26,7 @@ from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_orde
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import RequestBudgets
+from killswitch.signals.sessions import TradingSession
 
 SUSPEND_OPTION = "suspend_trade"
 """The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
@@ -54,6 +56,8 @@ class LoadedPolicies(Struct, frozen=True):
     """Account → where its spec is written."""
     unrouted: tuple[Diagnostic, ...] = ()
     """Names under `notify` that no route contains."""
+    sessions: Mapping[str, TradingSession] = field(default_factory=dict)
+    """The sessions that a lock by hand may end with, by name."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> LoadedPolicies:
@@ -73,7 +77,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     unrouted = (each for each in diagnostics if each.code == "KS5020")
     return LoadedPolicies(
         policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
-        (*unrouted, *unrouted_names(loaded.documents)),
+        (*unrouted, *unrouted_names(loaded.documents)), sessions(loaded.documents),
     )  # fmt: skip
 
 

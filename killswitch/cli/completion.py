@@ -52,10 +52,30 @@ def schemas(_ctx: click.Context) -> Completions:
 
 @_completing
 def scopes(ctx: click.Context) -> Completions:
-    """Scopes of the accounts in the policy files."""
+    """Scopes of the policy files: accounts, venues, strategies, and the symbols and labels that policies watch."""
     found = list(_accounts(ctx))
     entries = [(f"account/{name}", "") for name, _ in found] + [(f"venue/{venue}", "") for _, venue in found]
-    return [*dict.fromkeys(entries), ("portfolio", "all accounts")]
+    return [*dict.fromkeys([*entries, *_parts(ctx)]), ("portfolio", "all accounts")]
+
+
+def _parts(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    """Every strategy, and the symbols and labels that policies draw scopes by."""
+    from killswitch.policy.loader import load
+    from killswitch.policy.schema.account import AccountDocument
+    from killswitch.policy.schema.policy import PolicyDocument
+    from killswitch.policy.schema.strategy import StrategyDocument
+
+    paths = [Path(each) for each in ctx.params.get("policies_at") or ()]
+    models = [document.model for document in load(paths).documents] if paths else []
+    accounts = [each.metadata.labels for each in models if isinstance(each, AccountDocument)]
+    for model in models:
+        if isinstance(model, StrategyDocument):
+            yield f"strategy/{model.metadata.name}", ""
+        elif isinstance(model, PolicyDocument):
+            scope = model.spec.scope
+            yield from ((f"symbol/{symbol}", "") for symbol in scope.symbol or ())
+            key = scope.label
+            yield from ((f"label/{key}={labels[key]}", "") for labels in accounts if key is not None and key in labels)
 
 
 @_completing

@@ -326,6 +326,10 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """The lock that a `lock` writes on its scope, and a `close` before its first order."""
     until: Instant | None = None
     """The end of that lock, or of the `flag`; absent: none."""
+    side: Side | None = None
+    """The side of its scope that a `lock` locks; absent: both."""
+    symbols: tuple[str, ...] | None = None
+    """The symbols of its scope that a `lock` locks; absent: all."""
     flag: str | None = None
     """The name of the flag that a `flag` sets or clears."""
     is_set: bool | None = field(default=None, name="set")

@@ -18,7 +18,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import Event, Side
 from killswitch.model.store import Store
 from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations.status import LockView
@@ -68,6 +68,8 @@ def operator_event(
     restated_as: ChangeCause | None = None,
     lock: LockMode | None = None,
     until: datetime | None = None,
+    side: Side | None = None,
+    symbols: tuple[str, ...] | None = None,
     flag: str | None = None,
     is_set: bool | None = None,
 ) -> Event:
@@ -75,8 +77,8 @@ def operator_event(
     begins = FLAG_CHANGE if kind == "flag" else "hand-"
     return Event(
         id=f"{begins}{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until, flag=flag,
-        is_set=is_set,
+        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until, side=side,
+        symbols=symbols, flag=flag, is_set=is_set,
     )  # fmt: skip
 
 
@@ -118,16 +120,21 @@ def require_scope(scope: str | None, known: set[str]) -> None:
     raise RefusedScopeError(f"no account is watched under {scope}{hint} Known: {', '.join(sorted(known)) or 'nothing'}")
 
 
-def closable_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
-    """The scopes that `ksctl close` accepts, for accounts by name and venue."""
+def account_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
+    """The scopes of accounts by name and venue: each account, each venue, and the portfolio."""
     return {"portfolio"} | {scope for name, venue in accounts for scope in (f"account/{name}", f"venue/{venue}")}
 
 
-def require_lockable(scope: str | None, known: set[str]) -> None:
-    """RefusedScopeError unless `scope` is one of `known`, or a symbol: any may be locked, also before it is held."""
+def require_known_or_symbol(scope: str | None, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`, or a symbol: any may be named, also before it is held."""
     kind, _, symbol = (scope or "").partition("/")
     if kind != "symbol" or not symbol:
         require_scope(scope, known)
+
+
+def labels_in(scopes: Iterable[str]) -> set[str]:
+    """Those of the scopes that are labels of accounts, as a policy draws them."""
+    return {scope for scope in scopes if scope.startswith("label/")}
 
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:

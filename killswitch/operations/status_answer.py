@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from killswitch.gate.lock_merge import UNION_SCOPE
-from killswitch.operations.commands import closable_scopes, require_scope
+from killswitch.operations.commands import account_scopes, require_known_or_symbol
 from killswitch.operations.status import OpenClosing, StoreStatus
 from killswitch.planning.scopes.trigger_status import TriggerStatus
 from killswitch.render.formats import count_of
@@ -31,16 +31,19 @@ def of_scope(status: StoreStatus, scope: str) -> StoreStatus:
     view = status.view
     if view is None:
         return status
-    known = closable_scopes((each.account, each.venue) for each in view.accounts) | {it.scope for it in view.machines}
-    require_scope(scope, known)
+    known = account_scopes((each.account, each.venue) for each in view.accounts) | {it.scope for it in view.machines}
+    require_known_or_symbol(scope, known | set(view.strategies or ()))
     kind, _, name = scope.partition("/")
+    is_part = kind in ("strategy", "symbol", "label")  # its accounts are not known here, so that all are shown
     names = {
         each.account
         for each in view.accounts
-        if kind == "portfolio" or name == (each.account if kind == "account" else each.venue)
+        if is_part or kind == "portfolio" or (kind, name) in (("account", each.account), ("venue", each.venue))
     }
     venues = {each.venue for each in view.accounts if each.account in names}
     scopes = {scope, "portfolio", *(f"account/{each}" for each in names), *(f"venue/{each}" for each in venues)}
+    if is_part:
+        scopes = {scope}
     machines = tuple(each for each in view.machines if each.scope in scopes)
     return replace(
         status,

@@ -28,12 +28,14 @@ from killswitch.model.store import DamagedStateError
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.lock_breach import BreachAnswer, LockBreach
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
+from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.stage_decision import book_change, joined, new_decision
 from killswitch.planning.targets.ranking import candidates, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.render.formats import money
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
+from killswitch.valuation.scope_view import PnlKey, ScopeView
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
 FIRST_PAUSE = SECOND
 QUIET = 10 * MINUTE
@@ -110,9 +112,13 @@ class BreachAnswers:
         return _ENCODER.encode(answers)
 
     def plan(
-        self, breaches: Iterable[LockBreach], snapshot: Snapshot, now: int, instruments: Instruments
+        self, breaches: Iterable[LockBreach], snapshot: Snapshot, facts: SnapshotFacts, owners: Owners
     ) -> tuple[list[Decision], Alerts]:
-        """The decisions that answer the breaches of this snapshot, and a page for each fight that costs too much."""
+        """The decisions that answer the breaches of this snapshot, and a page for each fight that costs too much.
+
+        `facts`: those of the snapshot. `owners`: an answer for a strategy takes its own part only.
+        """
+        now = facts.as_of
         if not (self._stages and (breaches or self._answers)):
             return [], Alerts()
         self._count_costs(snapshot, now)
@@ -130,9 +136,10 @@ class BreachAnswers:
             decision, closing = None, answers.closing(working)  # a close continues until its target is reached
             left = [each for each in found if each.excess > ZERO and each.key not in closing]
             if left and (now >= answers.next or _is_above_ceiling(stage.breach, found)):
-                decision = self._answer(stage, left, snapshot, now, instruments)
+                decision = self._answer(stage, left, snapshot.scheduled, facts, owners)
             if decision is not None:
                 decisions.append(decision)
+                owners.plan(decision)
                 pause = longest if expense is not None else min(answers.pause, longest)
                 pauses = Backoff(FIRST_PAUSE, longest)
                 made = {**answers.made, decision.id: Answer(now, ZERO, tuple(each.key for each in left))}
@@ -160,14 +167,16 @@ class BreachAnswers:
                 self._answers[key] = replace(each, next=now, pause=FIRST_PAUSE)
 
     def _answer(
-        self, stage: Stage, found: Sequence[LockBreach], snapshot: Snapshot, now: int, instruments: Instruments
+        self, stage: Stage, found: Sequence[LockBreach], scheduled: bool, facts: SnapshotFacts, owners: Owners
     ) -> Decision | None:
         """Cancel the account's entries, and close what others opened if the stage declares that; None: nothing to do.
 
         An account executor cancels entries before it closes, so that no order of theirs fills in between.
         """
-        lock, account = found[0].under, found[0].account
-        view = ScopeView(now, snapshot.scheduled, (account,), instruments, None)
+        lock, account, strategy = found[0].under, found[0].account, found[0].strategy
+        part = None if strategy is None else BookPart("strategy", strategy)
+        around = None if part is None else facts
+        view = ScopeView(facts.as_of, scheduled, (account,), facts.rules, None, around=around, part=part)
         opened = {each.key: each.excess for each in found} if stage.on_breach == "close" else {}
         targets = [
             SelectedTarget(each, each.candidate.position.contracts - opened[each.candidate.key])
@@ -175,17 +184,25 @@ class BreachAnswers:
             if each.candidate.key in opened
         ]
         rule = self._unwinding_of(stage)
-        unwound = unwind(view, targets, rule)
-        effects: tuple[Effect, ...] = (Orders(unwound.intents), cancels(view, "entry"))
+        limited = owners.limited(view, targets)
+        unwound = unwind(view, limited.targets, rule)
+        orders = Orders(with_owners(unwound.intents, limited.closable))
+        effects: tuple[Effect, ...] = (orders, cancels(view, "entry"))
         what = ", ".join(f"{each.excess} {each.row.symbol} {each.row.side}" for each in found)
         record = replace(
-            new_decision(self._policies, lock.policy, lock.scope, f"breach/{lock.decision}/{account.account}", now),
+            new_decision(
+                self._policies, lock.policy, lock.scope, f"breach/{lock.decision}/{account.account}", facts.as_of
+            ),
             kind="breach",
             stage=stage.name,
             level=stage.level,
             previous_level=stage.level,
             book=book_change(view, unwound.left),
-            reason=joined(f"lock breached: others opened {what} on {account.account}", *unwound.remarks),
+            reason=joined(
+                f"lock breached: {strategy or 'others'} opened {what} on {account.account}",
+                *limited.remarks,
+                *unwound.remarks,
+            ),
             unwinding=declared_unwinding(rule),
         )
         decision = with_effects(record, effects)

@@ -188,11 +188,11 @@ class Interpreter:
             issued += [refusal(each, self._evaluators, now) for each in unanswered]
         issued += [notices.part_not_closed(now, each) for each in self._owners.not_closed(facts.ownership)]
         if events or self._commands.unfinished:
-            commanded = self._commands.apply(events, snapshot, now, self._instruments)
+            commanded = self._commands.apply(events, snapshot, facts, self._owners)
             decisions += commanded.decisions
             issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        is_breached = self._breaches.observe(snapshot, self._instruments)
+        is_breached = self._breaches.observe(snapshot, self._instruments, facts.ownership)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(
@@ -318,8 +318,8 @@ class Interpreter:
             for each in made:
                 self._owners.plan(each)
             issued += why
+        answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, self._facts, self._owners)
         self._owners.forget_planned()
-        answers, of_answers = self._answers.plan(self._breaches.found, pending.snapshot, pending.now, self._instruments)
         merged = merge([*pending.decisions, *fired, *answers], least(self._active.values()))
         decisions = tuple(each for each in merged if each.kind != "breach" or each.effects)
         self._share_costs(pending, fired, decisions)
@@ -372,7 +372,7 @@ class Interpreter:
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return (*self._hedging.judges, "breach", "breach-cost", "breach-unknown")
+        return (*self._hedging.judges, "breach", "breach-cost", "breach-owner", "breach-unknown")
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""

@@ -2,7 +2,8 @@
 
 A lock only asks bots to stop. What they open nevertheless shows at the venue: a position that is larger than at its
 least since the lock was written, and fills on its side. Deposits, interest, deliveries and transfers are no fills, and
-what our own hedges and conversions open is subtracted. A lock of one side or symbol is breached there only.
+what our own hedges and conversions open is subtracted. A lock of one side or symbol is breached there only, and that of
+a strategy that shares its accounts by its own part only (`own_breach`).
 """
 
 from __future__ import annotations
@@ -19,43 +20,17 @@ from msgspec.structs import replace
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side, Snapshot, WrittenLock
+from killswitch.model.snapshot import AccountSnapshot, Position, Side, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
+from killswitch.planning.locked_books import LockedAccount, followed, is_unknown, may_be_older, opened, sizes_of
 from killswitch.planning.orders.hedge_legs import base_units_of
+from killswitch.planning.own_breach import followed_own, held_against, own_book, sharing_strategy, unowned_growth
 from killswitch.render.formats import instant, money
+from killswitch.valuation.ownership import AccountOwnership
 from killswitch.valuation.position_measures import ZERO, base_of, merge_rows
 from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
-from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
 BreachAnswer = Literal["page", "cancel", "close"]
-
-
-class LockedPosition(Struct, frozen=True):
-    """A position under a lock. Amounts in contracts.
-
-    `least`: its smallest size since the lock was written. `filled`: what fills since then have added on its side.
-    """
-
-    symbol: str
-    side: Side
-    least: Decimal
-    filled: Decimal = ZERO
-
-
-class LockedAccount(Struct, frozen=True):
-    """The book of an account since the lock of `decision` was written; it is empty before the first snapshot since."""
-
-    decision: str
-    account: str
-    positions: tuple[LockedPosition, ...]
-    resting: tuple[str, ...]
-    """Ids of the orders that rested when the lock was written."""
-    observed_at: datetime | None
-    """The time of the last snapshot: an account that was not polled repeats it, with its fills."""
-    by_resting: bool = True
-    """Whether all fills since were of such orders."""
-    is_blind: bool = False
-    """Whether fills were unknown in a snapshot since, so that nobody knows who enlarged a position."""
 
 
 class OwnOpening(Struct, frozen=True):
@@ -99,6 +74,10 @@ class LockBreach(Struct, frozen=True):
     by_resting: bool
     hedging: Decimal = ZERO
     answer: BreachAnswer = "page"
+    strategy: str | None = None
+    """The strategy whose part of the account's position `row` is; None: `row` is all of it."""
+    against: Decimal = ZERO
+    """The contracts that others hold against that part, so that they cannot be closed."""
 
     @property
     def key(self) -> PnlKey:
@@ -117,9 +96,10 @@ class LockBreach(Struct, frozen=True):
     def alert(self) -> Alert:
         """The page of it."""
         row, lock, name = self.row, self.under, self.account.account
+        whose = "" if self.strategy is None else f"the strategy {self.strategy} on "
         orders = "orders that rested before the lock" if self.by_resting else "a bot or a person that does not obey it"
         text = (
-            f"{name} is locked since {instant(lock.since)}, and {self.more} {row.symbol} {row.side} "
+            f"{whose}{name} is locked since {instant(lock.since)}, and {self.more} {row.symbol} {row.side} "
             f"({money(self.value(self.more), self.account.currency)}) were opened since by {orders}; "
             f"the least under the lock was {self.least}"
         )
@@ -129,8 +109,10 @@ class LockBreach(Struct, frozen=True):
         if self.excess and self.answer != "page":
             what = "closes it again" if self.answer == "close" else "cancels entries"
             text += f". The stage {what} (on_breach: {self.answer}); stop the bot"
+        if self.against:
+            text += f". {self.against} are not closable: others hold against them"
         return Alert(
-            f"breach/{name}/{row.symbol}/{row.side}",
+            f"breach/{name}/{row.symbol}/{row.side}" + ("" if self.strategy is None else f"/{self.strategy}"),
             "page",
             f"lock breached: {text}",
             NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
@@ -179,95 +161,59 @@ class LockBreaches:
         """Remember what our own decisions open."""
         self._openings += own_openings(decisions)
 
-    def observe(self, snapshot: Snapshot, instruments: Instruments = {}) -> bool:  # noqa: B006 - it is never changed
-        """Compare the locked accounts with their books; whether anything was found or is unknown."""
+    def observe(
+        self,
+        snapshot: Snapshot,
+        instruments: Instruments = {},  # noqa: B006 - it is never changed
+        ownership: Mapping[str, AccountOwnership] = {},
+    ) -> bool:
+        """Compare the locked accounts with their books; whether anything was found or is unknown.
+
+        `ownership`: account → the owners in it, by which a strategy's part is compared.
+        """
         if not (snapshot.locks or self._books):
             return False
         accounts = {each.account: each for each in snapshot.accounts}
         books: dict[tuple[str, str], LockedAccount] = {}
         found: list[LockBreach] = []
         unknown: dict[str, None] = {}
+        growth: list[Alert] = []
         for lock in snapshot.locks:
             of_lock: list[LockBreach] = []
+            parts: dict[str, AccountSnapshot] = {}
             for name in lock.accounts:
-                account, book = accounts.get(name), self._books.get((lock.decision, name))
-                if account is None or _is_unknown(account):
+                account, book, owned = accounts.get(name), self._books.get((lock.decision, name)), ownership.get(name)
+                strategy = sharing_strategy(lock, owned)
+                if account is None or is_unknown(account):
                     unknown[f"breach/{name}"] = None
-                elif book is not None or not _may_be_older(account, lock):
-                    book = _opened(lock, account) if book is None else _followed(book, account, lock)
-                    of_lock += _breaches(book, account, lock, self._openings)
+                elif book is not None or not may_be_older(account, lock):
+                    if strategy is None or owned is None:
+                        part, openings = account, self._openings
+                        book = opened(lock, part) if book is None else followed(book, part, lock)
+                    else:
+                        part, openings = parts.setdefault(name, own_book(account, owned, strategy)), ()
+                        book = followed_own(book, account, part, owned, strategy, lock)
+                        if part.positions is None:
+                            unknown[f"breach/{name}"] = None
+                            growth += unowned_growth(book, account, owned, strategy, lock)
+                    of_lock += (_of_strategy(each, account, strategy) for each in _breaches(book, part, lock, openings))
+                    growth += _unexplained_growth(book, part, lock) if book.is_blind else ()
                 if book is not None:
                     books[lock.decision, name] = book
             answer = self._answers.get((lock.policy, lock.stage or ""), "page")
             of_lock = [replace(each, answer=answer) for each in of_lock]
-            found += _with_hedging(of_lock, snapshot, instruments) if of_lock else ()
+            found += _with_hedging(of_lock, snapshot, instruments, parts) if of_lock else ()
         self._books, self.found, self._unknown = books, tuple(found), tuple(unknown)
-        self._growth = tuple(
-            alert
-            for lock in snapshot.locks
-            for name in lock.accounts
-            if (book := books.get((lock.decision, name))) is not None and book.is_blind and name in accounts
-            for alert in _unexplained_growth(book, accounts[name], lock)
-        )
+        self._growth = tuple(growth)
         return bool(found or unknown or self._growth)
 
 
-def _is_unknown(account: AccountSnapshot) -> bool:
-    return (reason_positions_unusable(account) or reason_positions_missing(account)) is not None
-
-
-def _may_be_older(account: AccountSnapshot, lock: WrittenLock) -> bool:
-    """Whether the positions may be older than the lock file."""
-    seen = account.positions_as_of or account.observed_at
-    return seen is None or seen < lock.since
-
-
-def _opened(lock: WrittenLock, account: AccountSnapshot) -> LockedAccount:
-    """The book of the first snapshot after the lock was written."""
-    positions = tuple(LockedPosition(*key, size) for key, size in _sizes(account).items())
-    resting = tuple(order.id for order in account.orders or ())
-    return LockedAccount(lock.decision, account.account, positions, resting, account.observed_at)
-
-
-def _followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> LockedAccount:
-    """The book after a further snapshot. Where a position is smaller than ever, its fills are counted again from 0."""
-    if account.observed_at is not None and account.observed_at == book.observed_at:
-        return book
-    known = {(each.symbol, each.side): each for each in book.positions}
-    fills = [fill for fill in account.fills or () if fill.cause == "trade" and fill.at >= lock.since]
-    sizes, added = _sizes(account), _added(fills)
-    positions = []
-    for key in dict.fromkeys((*known, *sizes, *added)):
-        before, size = known.get(key, LockedPosition(*key, ZERO)), sizes.get(key, ZERO)
-        filled = before.filled + added.get(key, ZERO)
-        positions.append(LockedPosition(*key, size) if size < before.least else replace(before, filled=filled))
-    opening = [fill for fill in fills if any(sizes.get(key, ZERO) > ZERO for key in _sides(fill))]
-    by_resting = book.by_resting and all(fill.order in book.resting for fill in opening)
-    is_blind = book.is_blind or account.fills is None
-    return replace(
-        book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting, is_blind=is_blind
-    )
-
-
-def _sizes(account: AccountSnapshot) -> dict[tuple[str, Side], Decimal]:
-    sizes: dict[tuple[str, Side], Decimal] = {}
-    for row in account.positions or ():
-        sizes[row.key] = sizes.get(row.key, ZERO) + row.contracts
-    return sizes
-
-
-def _sides(fill: Fill) -> tuple[tuple[str, Side], ...]:
-    """The position that the fill enlarges, if it is not a reduction of the other side."""
-    side: Side = "long" if fill.side == "buy" else "short"
-    return ((fill.symbol, side),) if fill.position_side in (None, side) else ()
-
-
-def _added(fills: Iterable[Fill]) -> dict[tuple[str, Side], Decimal]:
-    added: dict[tuple[str, Side], Decimal] = {}
-    for fill in fills:
-        for key in _sides(fill):
-            added[key] = added.get(key, ZERO) + fill.amount
-    return added
+def _of_strategy(breach: LockBreach, account: AccountSnapshot, strategy: str | None) -> LockBreach:
+    """A breach in a strategy's part of the account, whose equity is that of the account."""
+    if strategy is None:
+        return breach
+    against = held_against(account, breach.key, breach.more)
+    return replace(breach, account=account, strategy=strategy, against=against)
 
 
 def _breaches(
@@ -291,10 +237,10 @@ def _breaches(
 
 def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> Iterator[Alert]:
     """A page for each position that grew while the account's fills were unknown: it is not known to be a breach."""
-    if _is_unknown(account):
+    if is_unknown(account):
         return
     least = {(each.symbol, each.side): each.least for each in book.positions}
-    for (symbol, side), size in _sizes(account).items():
+    for (symbol, side), size in sizes_of(account).items():
         more = size - least.get((symbol, side), ZERO)
         if more > ZERO and lock.reaches(side, symbol):
             text = (
@@ -307,14 +253,17 @@ def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: Wri
             )  # fmt: skip
 
 
-def _with_hedging(found: Sequence[LockBreach], snapshot: Snapshot, instruments: Instruments) -> Iterator[LockBreach]:
+def _with_hedging(
+    found: Sequence[LockBreach], snapshot: Snapshot, instruments: Instruments, parts: Mapping[str, AccountSnapshot]
+) -> Iterator[LockBreach]:
     """The breaches of one lock, with what of each lowers the net exposure in its base asset.
 
-    The net is that of all accounts of the lock without what others opened. Where a leg is unknown, nothing hedges.
+    The net is that of all accounts of the lock, or of a strategy's `parts` of them, without what others opened. Where a
+    leg is unknown, nothing hedges.
     """
     lock = found[0].under
-    accounts = [each for each in snapshot.accounts if each.account in lock.accounts]
-    is_known = len(accounts) == len(lock.accounts) and not any(map(_is_unknown, accounts))
+    accounts = [parts.get(each.account, each) for each in snapshot.accounts if each.account in lock.accounts]
+    is_known = len(accounts) == len(lock.accounts) and not any(map(is_unknown, accounts))
     view = ScopeView(to_micros(snapshot.as_of), snapshot.scheduled, accounts, instruments, None)
     nets: dict[str, Decimal | None] = {base_of(each.row.symbol): ZERO if is_known else None for each in found}
     for account, position in view.positions():

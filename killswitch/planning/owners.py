@@ -222,8 +222,7 @@ def _unknown_in(owned: Mapping[str, AccountOwnership], account: str) -> Mapping[
 
 def _held(owned: Mapping[str, AccountOwnership], key: PnlKey, strategy: str) -> Decimal:
     """The contracts that a strategy has of the position, in its direction."""
-    part = None if key[0] not in owned else owned[key[0]].parts.get(_book_key(key), {}).get(strategy)
-    return ZERO if part is None or part.side != key[2] else abs(part.contracts)
+    return (owned[key[0]].held_by(strategy, _book_key(key)) or ZERO) if key[0] in owned else ZERO
 
 
 def with_owners(intents: Sequence[Intent], closable: Mapping[PnlKey, Closable]) -> tuple[Intent, ...]:

@@ -151,7 +151,8 @@ class OwnQuantities:
             name = f"{account.account}/{order.id}"
             if name not in self._orders or self._orders[name][1] < self._now - HOUR:  # not at every tick: it is stored
                 self._orders[name] = (owner, self._now)
-        found = AccountOwnership(rules, orders=orders)
+        fills = None if account.fills is None else tuple(self._owner_of(account, rules, each) for each in account.fills)
+        found = AccountOwnership(rules, orders=orders, fills=fills)
         if account.quality != "ok":
             return found
         is_folded = bool(rules) and not rules[0].whole and account.account not in self._named
@@ -229,15 +230,19 @@ class OwnQuantities:
         if is_forced and is_flat and all(owner == NOBODY for owner, _ in owners):
             book.parts = {}  # a close of the whole account, or a liquidation, took what everybody owned
 
+    def _owner_of(self, account: AccountSnapshot, rules: Sequence[StrategyRule], fill: Fill) -> str:
+        """The owner of a fill, by what it states or by its order, if that was seen resting."""
+        owner = owner_of(rules, fill)
+        if owner == UNKNOWN_OWNER and fill.order is not None:
+            return self._orders.get(f"{account.account}/{fill.order}", (owner, 0))[0]
+        return owner
+
     def _owners_of_fill(
         self, account: AccountSnapshot, rules: Sequence[StrategyRule], fill: Fill, book: SharedBook, size: Decimal
     ) -> Sequence[tuple[str, Decimal]]:
         """The owners of a fill and how many contracts each has of it."""
         if fill.cause == "trade" and not is_ours(fill.client_order_id):
-            owner = owner_of(rules, fill)
-            if owner == UNKNOWN_OWNER and fill.order is not None:
-                owner = self._orders.get(f"{account.account}/{fill.order}", (owner, 0))[0]
-            return [(owner, size)]
+            return [(self._owner_of(account, rules, fill), size)]
         decision, parts = self._owners_of_close(account.account, fill) if fill.cause == "trade" else ("", ())
         if not parts:  # of a single owner, whatever reduces the position reduces its part
             resident = resident_of(rules, fill.symbol)

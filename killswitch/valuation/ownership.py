@@ -139,13 +139,14 @@ class AccountOwnership(Struct, frozen=True):
     """The owners in one account at one instant.
 
     `parts`: position → owner → its part; `unknown`: position → why its owners are unknown. `orders`: the owner of each
-    resting order, in order; None if orders are unknown.
+    resting order, in order; None if orders are unknown. `fills`: that of each fill likewise.
     """
 
     rules: tuple[StrategyRule, ...] = ()
     parts: Mapping[BookKey, Mapping[str, OwnPart]] = {}
     unknown: Mapping[BookKey, str] = {}
     orders: tuple[str, ...] | None = None
+    fills: tuple[str, ...] | None = None
 
     def unowned(self, position: Position) -> tuple[Decimal, Decimal]:
         """Least and greatest contracts of the position, a merged row of the venue, that no strategy owns."""
@@ -157,6 +158,13 @@ class AccountOwnership(Struct, frozen=True):
         part = self.parts.get(position.key, {}).get(NOBODY)
         size = ZERO if part is None else min(max(part.contracts * sign, ZERO), position.contracts)
         return size, size
+
+    def held_by(self, owner: str, key: BookKey) -> Decimal | None:
+        """The contracts that an owner has of a position, in its direction; None if they are unknown."""
+        if key in self.unknown:
+            return None
+        part = self.parts.get(key, {}).get(owner)
+        return ZERO if part is None or part.side != key[1] else abs(part.contracts)
 
     def reason_unknown(self, strategy: str) -> str | None:
         """Why the positions of the strategy are unknown, or None."""

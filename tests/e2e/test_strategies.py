@@ -11,7 +11,7 @@ from typing import Literal
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import AccountSpec, OrderRequest
 from killswitch_paper import adapter
-from tests.e2e.processes import Site, paper, terminate, until
+from tests.e2e.processes import Site, ksctl, paper, terminate, until
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -102,3 +102,77 @@ def test_only_the_watched_one_of_two_strategies_in_a_position_is_closed(tmp_path
         own = json.loads((site.locks / "strategy__grid.json").read_text(encoding="utf-8"))
         account = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
         assert (own["locked"], own["mode"], account["locked"]) == (True, "reduce_only", False)
+
+
+CALM = POLICY.replace("above: 1 USDT", "above: 900000 USDT")
+
+
+def test_a_strategy_is_closed_by_hand_with_its_lock_and_reset_and_the_other_trades_on(tmp_path: Path) -> None:
+    """`close`, `status`, `lock`, `unlock` and `reset` name the strategy; 0.04 of 0.10 are closed, never the other's."""
+    (tmp_path / "book.yaml").write_text(EMPTY, encoding="utf-8")
+    with paper("--crash", "7", "--speed", "60", "--book", str(tmp_path / "book.yaml")) as address:
+        site = Site(tmp_path, address, policy=CALM)
+        store = ("--store", str(site.store))
+        by_hand = ("--scope", "strategy/grid", "--reason", "operator: test")
+        with site.running("--live") as runner:
+            trade(site, "trend-1", "buy", "0.06")
+            trade(site, "grid-1", "buy", "0.04")
+            until(lambda: held(site) == {f"{SYMBOL} long": Decimal("0.10")}, "both hold their parts")
+            closed = ksctl("close", *by_hand, *store)
+            assert closed.returncode == 0, closed.stdout + closed.stderr
+            assert held(site) == HELD_BY_TREND
+            assert "strategy/grid is locked (reduce_only) until `ksctl unlock strategy/grid" in closed.stdout
+            status = ksctl("status", "--scope", "strategy/grid", *store)
+            assert status.returncode == 0, status.stderr
+            assert "strategy/grid" in status.stdout
+            wrong = ksctl("close", "--scope", "strategy/gird", "--reason", "operator: test", *store)
+            assert "did you mean strategy/grid?" in wrong.stderr
+            place = ("strategy/grid", "--side", "long", "--symbol", SYMBOL, "--until", "08:00 Europe/Berlin")
+            part = ksctl("lock", *place, "--reason", "seen", *store)
+            assert part.returncode == 0, part.stderr
+            assert f"long in {SYMBOL} of strategy/grid is locked (reduce_only) until 20" in part.stdout
+            unlocked = ksctl("unlock", "strategy/grid", "--reason", "repaired", *store)
+            assert unlocked.returncode == 0, unlocked.stderr
+            reset = ksctl("reset", "strategy/grid", "--reason", "seen", *store)
+            assert reset.returncode == 0, reset.stdout + reset.stderr
+            trade(site, "grid-2", "buy", "0.03")
+            until(lambda: held(site) == {f"{SYMBOL} long": Decimal("0.09")}, "it trades on")
+            until(lambda: ksctl("status", *store).returncode == 0, "a tick has seen it")
+            plan = tmp_path / "close.json"
+            dry = ksctl("close", *by_hand, "--no-lock", "--dry-run", "--out", str(plan), *store)
+            assert "sell" in dry.stdout, dry.stdout + dry.stderr
+            applied = ksctl("apply", str(plan), *store)
+            assert applied.returncode == 0, applied.stdout + applied.stderr
+            assert held(site) == HELD_BY_TREND
+            assert terminate(runner)[0] == 0
+        own = json.loads((site.locks / "strategy__grid.json").read_text(encoding="utf-8"))
+        account = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
+        assert (own["locked"], account["locked"]) == (False, False)
+
+
+BREACH = POLICY.replace(
+    "      reset: manual\n",
+    "      reset: manual\n      on_breach: close\n      breach: {ceiling: 50%, cost_per_hour: 5%, pause: 1s}\n",
+)
+
+
+def test_what_a_locked_strategy_opens_again_is_closed_and_the_other_trades_on(tmp_path: Path) -> None:
+    """Its bot does not read the lock and buys 0.02 again; the other buys 0.01 meanwhile, which nobody closes."""
+    (tmp_path / "book.yaml").write_text(EMPTY, encoding="utf-8")
+    with paper("--crash", "7", "--speed", "60", "--book", str(tmp_path / "book.yaml")) as address:
+        site = Site(tmp_path, address, policy=BREACH)
+        with site.running("--live") as runner:
+            trade(site, "trend-1", "buy", "0.06")
+            trade(site, "grid-1", "buy", "0.04")
+            until(lambda: site.decisions() and held(site) == HELD_BY_TREND, "the stage closes its part")
+            until(lambda: "flat" in [each.status for each in site.status().view.closings], "the close ends")  # type: ignore[union-attr] # it has ticked
+            trade(site, "trend-2", "buy", "0.01")
+            trade(site, "grid-2", "buy", "0.02")
+            until(lambda: len(site.decisions()) > 1, "the breach is answered")
+            until(lambda: held(site) == {f"{SYMBOL} long": Decimal("0.07")}, "its 0.02 are closed")
+            assert terminate(runner)[0] == 0
+        breach, *others = site.decisions()
+        assert [each.stage for each in others] == ["close-grid"]
+        assert (breach.kind, breach.scope) == ("breach", "strategy/grid")
+        parts = {(part.strategy, part.contracts) for intent in breach.intents for part in intent.parts}
+        assert parts == {("grid", Decimal("0.02"))}

@@ -95,3 +95,40 @@ def test_a_shell_completes_a_prefix(words: str, offered: list[str], tmp_path: Pa
     """Verbs, kinds, codes, accounts and scopes of the given policies, venues and options; otherwise nothing."""
     (tmp_path / "accounts.yaml").write_text(ACCOUNTS)
     assert completions(words, tmp_path) == offered
+
+
+PARTS = """
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main, labels: {desk: alpha}}
+spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:1', execution: observe}
+---
+apiVersion: killswitch.dev/v1
+kind: Strategy
+metadata: {name: grid}
+spec: {match: {account: main}, order_ids: grid-}
+"""
+DRAWN = """
+---
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: NAME}
+spec:
+  mode: observe
+  scope: {SCOPE, match: {currency: USDT}}
+  max_gap: 10m
+  triggers: {size: {signal: exposure.gross, above: 1 USDT, on_unknown: hold}}
+  stages: [{name: a, level: 1, any: [size], cooldown: 1h, reset: manual, actions: [{lock_trading: {mode: all}}]}]
+"""
+
+
+@pytest.mark.parametrize("verb", ["lock", "unlock", "reset", "close --scope"])
+def test_a_shell_completes_the_strategies_symbols_and_labels_of_the_policies(verb: str, tmp_path: Path) -> None:
+    """What can be locked and closed by hand besides accounts, venues and the portfolio."""
+    labels = DRAWN.replace("NAME", "desks").replace("SCOPE", "each: label, label: desk")
+    symbols = DRAWN.replace("NAME", "symbols").replace("SCOPE", "each: symbol, symbol: [BTC_USDT]")
+    (tmp_path / "policies.yaml").write_text(PARTS + labels + symbols, encoding="utf-8")
+    command = verb.split(" ", maxsplit=1)[0]
+    words = f"{command} --policies . " + ("--scope " if "--scope" in verb else "")
+    offered = set(completions(words, tmp_path))
+    assert {"strategy/grid", "symbol/BTC_USDT", "label/desk=alpha", "account/main", "portfolio"} <= offered

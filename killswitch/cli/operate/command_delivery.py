@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -55,6 +55,7 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.lease import end_misdated, is_misdated, is_running, misdated_message
 from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
+from killswitch.signals.sessions import TradingSession
 from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import sign_of_life
@@ -98,6 +99,12 @@ class CommandSite(Struct, frozen=True):
             raise click.ClickException(
                 f"{error.message}; these are the policies of the last runner; name others with --policies"
             ) from error
+
+    def sessions(self) -> Mapping[str, TradingSession]:
+        """The sessions of the policy files, by name."""
+        with store_if_any(self.store_at) as store:
+            view = None if store is None else store_status(store, datetime.now(UTC), 0).view
+        return self.policies(view).sessions
 
     def locks(self, view: RunnerView | None) -> LockPaths:
         """The lock paths of the options, or those of the last runner."""
@@ -241,8 +248,9 @@ def _send_to_runner(
         armed = {each.account: each.armed for each in view.accounts}
         _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
     else:
-        closable = commands.closable_scopes((it.account, it.venue) for it in view.accounts)
-        known = _scopes_of(request, closable, commands.watched_scopes(view) | locked, view.strategies or ())
+        whole = commands.account_scopes((it.account, it.venue) for it in view.accounts)
+        watched = commands.watched_scopes(view)
+        known = _scopes_of(request, whole, watched | locked, {*(view.strategies or ()), *commands.labels_in(watched)})
         _require_scope(request, known)
         if request.kind in ("close", "lock"):
             _require_armed_account(request, status, view)
@@ -348,9 +356,8 @@ def _require_scope_and_arming(
         armed = {name: account.armed for name, account in opened.items()}
         _require_armed(request.plan, armed, "here: that takes --live and a")
     elif request.kind in ("close", "lock"):
-        closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
         arming = Arming(opened, policies)
-        _require_scope(request, _scopes_of(request, closable, set(), arming.strategy_scopes))
+        _require_scope(request, closable_scopes(policies, opened))
         if request.kind == "lock" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
             raise click.ClickException(
                 f"no account of {request.scope} is armed, so no lock would be written: repeat it {_ARMING}"
@@ -359,25 +366,26 @@ def _require_scope_and_arming(
         locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        closable = commands.closable_scopes((name, each.venue) for name, each in opened.items())
+        whole = commands.account_scopes((name, each.venue) for name, each in opened.items())
         watched = commands.machine_scopes(policies, opened) | locked | latched
-        strategies = strategy_accounts(policies, opened.values())
-        known = _scopes_of(request, closable, watched, [f"strategy/{name}" for name in strategies])
-        _require_scope(request, known)
+        _require_scope(request, _scopes_of(request, whole, watched, closable_scopes(policies, opened)))
 
 
-def _scopes_of(request: CommandRequest, closable: set[str], watched: set[str], strategies: Iterable[str]) -> set[str]:
-    """The scopes that the command accepts, besides symbols. `strategies`: the scopes of those with a lock file."""
-    if request.kind in ("close", "flag"):
-        return closable
-    if request.kind == "lock":
-        return closable | set(strategies)
-    return watched | closable | set(strategies) if request.kind == "unlock" else watched
+def _scopes_of(request: CommandRequest, whole: set[str], watched: set[str], parts: set[str]) -> set[str]:
+    """The scopes that the command accepts, besides symbols. `whole`: the accounts, their venues and the portfolio;
+    `parts`: the strategies with a lock file, and the labels.
+    """
+    if request.kind == "flag":
+        return whole
+    if request.kind in ("close", "lock"):
+        return whole | parts
+    return watched | whole | parts if request.kind == "unlock" else watched
 
 
 def _require_scope(request: CommandRequest, known: set[str]) -> None:
     """RefusedScopeError for a scope that the command does not accept."""
-    require = commands.require_lockable if request.kind in ("lock", "unlock") else commands.require_scope
+    takes_symbols = request.kind in ("close", "lock", "unlock")
+    require = commands.require_known_or_symbol if takes_symbols else commands.require_scope
     require(request.scope, known)
 
 
@@ -402,8 +410,8 @@ def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: Lo
 
 
 def _require_armed_account(request: CommandRequest, status: StoreStatus, view: RunnerView) -> None:
-    if request.scope in (view.strategies or ()):
-        return
+    if (request.scope or "").startswith(("strategy/", "label/")):
+        return  # the runner knows which accounts it reaches
     if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "
@@ -421,6 +429,9 @@ def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> N
         )
 
 
-def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
-    """RefusedScopeError for a scope without accounts."""
-    commands.require_scope(scope, commands.closable_scopes((name, each.venue) for name, each in accounts.items()))
+def closable_scopes(policies: PolicySet, accounts: dict[str, ArmedAccount]) -> set[str]:
+    """The scopes that can be locked and closed by hand, besides symbols."""
+    strategies = strategy_accounts(policies, accounts.values())
+    labels = commands.labels_in(commands.machine_scopes(policies, accounts))
+    whole = commands.account_scopes((name, each.venue) for name, each in accounts.items())
+    return whole | labels | {f"strategy/{name}" for name in strategies}

@@ -17,19 +17,21 @@ from killswitch.cli.terminal import encode_record, print_answer, print_note
 from killswitch.incident.record.results import read_decision, read_result
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
-from killswitch.model.snapshot import Event
+from killswitch.model.instant import LocalTime, from_micros, to_micros
+from killswitch.model.snapshot import Event, Side
 from killswitch.model.store import Store
 from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations import commands
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
 from killswitch.operations.pages.wording import command_line
 from killswitch.operations.status import LockView, locks_at, runner_state
-from killswitch.planning.operator.closes import accounts_in
+from killswitch.planning.operator.closes import whole_accounts_in
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.render.formats import money
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
+from killswitch.signals.sessions import TradingSession
 
 
 class CommandRequest(Struct, frozen=True):
@@ -54,7 +56,12 @@ class CommandRequest(Struct, frozen=True):
     is_set: bool | None = None
     """The flag of a `flag`, and whether that sets or clears it."""
     seconds: float | None = None
-    """How long the lock or the flag lasts; None: without end."""
+    """How long the lock or the flag lasts; None: without end, unless there is an `until`."""
+    until: LocalTime | TradingSession | None = None
+    """The time of the day, or the session at whose next open, the lock ends."""
+    side: Side | None = None
+    symbols: tuple[str, ...] | None = None
+    """The side and the symbols that are locked; None: all of the scope."""
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -67,9 +74,16 @@ class CommandRequest(Struct, frozen=True):
         return commands.operator_event(
             self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force,
             change=self.change, restated_as=self.restated_as, lock=self.lock,
-            flag=self.flag, is_set=self.is_set,
-            until=None if self.seconds is None else now + timedelta(seconds=self.seconds),
+            side=self.side, symbols=self.symbols, flag=self.flag, is_set=self.is_set, until=self._end(now),
         )  # fmt: skip
+
+    def _end(self, now: datetime) -> datetime | None:
+        """The end of the lock or the flag of a command that is given at `now`."""
+        if isinstance(self.until, LocalTime):
+            return self.until.next_after(now)
+        if self.until is not None:
+            return from_micros(self.until.next_open(to_micros(now)))
+        return None if self.seconds is None else now + timedelta(seconds=self.seconds)
 
     @property
     def has_orders(self) -> bool:
@@ -147,7 +161,7 @@ def _equity_at(store: Store, decision: Decision) -> str:
     """The equity of the decision's scope when it was made, a sum per currency; empty where it is not known."""
     snapshot = read_decision(store, decision).snapshot
     sums: dict[str, Decimal] = {}
-    for account in () if snapshot is None else accounts_in(decision.scope, snapshot):
+    for account in () if snapshot is None else whole_accounts_in(decision.scope, snapshot):
         if account.equity is None:
             return ""
         sums[account.currency] = sums.get(account.currency, Decimal(0)) + account.equity

@@ -11,12 +11,13 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.operate.command_delivery import CommandSite, require_closable
+from killswitch.cli.operate.command_delivery import CommandSite, closable_scopes
 from killswitch.cli.operate.command_output import CommandRequest
 from killswitch.cli.session import store_if_any
 from killswitch.cli.terminal import print_note, print_page, render_page, terminal_width
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
+from killswitch.operations import commands
 from killswitch.operations.pages.decision import decided
 from killswitch.operations.pages.plan import execution_text
 from killswitch.operations.pages.wording import headline
@@ -67,7 +68,7 @@ def _planned_close(request: CommandRequest, site: CommandSite) -> tuple[Decision
         view = None if store is None else store_status(store, datetime.now(UTC), 0).view
         loaded = site.policies(view)
         accounts = open_accounts(loaded.accounts, live=True)
-        require_closable(request.scope, accounts)
+        commands.require_known_or_symbol(request.scope, closable_scopes(loaded.policies, accounts))
         account_snapshots = process.run(read_once(accounts, site.read_timeout))
         interpreter, memory = from_store(loaded.policies, store)
         command_event, now = request.event(None), tick_time(store, SystemClock())

@@ -1,4 +1,4 @@
-"""`ksctl close`, `apply`, `lock`, `unlock`, `reset` and `restate`: operator commands.
+"""`ksctl close`, `apply`, `reset` and `restate`: operator commands.
 
 The runner processes them, or one tick here.
 """
@@ -18,7 +18,7 @@ from killswitch.cli.terminal import print_note, stdin_is_terminal
 
 if TYPE_CHECKING:
     from killswitch.cli.operate.command_delivery import CommandSite
-    from killswitch.model.words import ChangeCause, LockMode
+    from killswitch.model.words import ChangeCause
 
 
 def operator_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,7 +74,8 @@ def _require_combination(
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
-              help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
+              help="account/NAME, venue/NAME, label/KEY=VALUE, strategy/NAME, symbol/NAME or portfolio. "
+                   "Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
@@ -180,50 +181,6 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
         )
     request = CommandRequest("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
     deliver(request, site, live=live)
-
-
-@options.verb("ksctl lock account/main --for 2h --reason 'bot misbehaves' --store ks.sqlite")
-@click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
-@option("--mode", type=click.Choice(["reduce_only", "all"]), default="reduce_only",
-        help="What bots may not do: take on risk, or send any order.")  # fmt: skip
-@click.option("--for", "length", type=options.DURATION, help="How long. Default: until it is lifted.")
-@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-@operator_options
-def lock(
-    scope: str, mode: LockMode, length: float | None, reason: str, site: CommandSite, live: bool, author: str,
-    wait: float, output: str,
-) -> None:  # fmt: skip
-    """Lock trading on SCOPE for the bots that read its lock file.
-
-    SCOPE is account/NAME, venue/NAME, portfolio, strategy/NAME for a strategy that a policy watches, or symbol/NAME.
-    The lock of a strategy or a symbol is in a file of its own, and locks no account's file.
-
-    Nothing is closed or cancelled. Of several locks on a scope, the strictest mode and the latest end apply; `ksctl
-    unlock` lifts those of operators, `ksctl reset` all. A running runner writes the lock at its next tick, and renews
-    it; without one, this command ticks once, which needs --live, and the lock stays for the next runner.
-    """
-    from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
-
-    request = CommandRequest("lock", scope, author, reason, wait, output == "json", lock=mode, seconds=length)
-    deliver(request, site, live=live)
-
-
-@options.verb("ksctl unlock account/main --reason 'bot repaired' --store ks.sqlite")
-@click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
-@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
-@operator_options
-def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
-    """Lift the locks by hand on SCOPE: those of `ksctl lock`, and of manual closes that have ended.
-
-    Latches, locks of stages and of other programs stay: `ksctl reset` ends those. A lock of a wider scope also stays:
-    name that scope. A running runner processes the command at its next tick; without one, this command takes the lease
-    and ticks once, which needs --live if a document says execution: live.
-    """
-    from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
-
-    deliver(CommandRequest("unlock", scope, author, reason, wait, output == "json"), site, live=live)
 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")

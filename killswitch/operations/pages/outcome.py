@@ -12,7 +12,7 @@ from killswitch.model.decision import Decision, LockOrder, Notice, decision_reco
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import STORE_OPTION, one_line, with_store
-from killswitch.operations.pages.wording import amount_in, headline
+from killswitch.operations.pages.wording import amount_in, headline, locked_place
 from killswitch.operations.status import LockView
 from killswitch.render.document import Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
@@ -103,13 +103,14 @@ def _basis_line(equity: str, reset: Decision) -> str:
 
 def _lock_line(order: LockOrder, store: str, *, is_written: bool) -> str:
     """The lock of a command in one line, and the command that lifts it."""
+    where = locked_place(order)
     if not is_written:
         return (
-            f"the lock of {order.scope} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
+            f"the lock of {where} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
             "trade there"
         )
     end = f"until {rfc3339(order.until)}" if order.until else f"until `{_unlock_command(order.scope, store)}`"
-    return f"{order.scope} is locked ({order.mode}) {end}"
+    return f"{where} is locked ({order.mode}) {end}"
 
 
 def _unlock_command(scope: str, store: str) -> str:

@@ -13,6 +13,7 @@ from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind, place_of
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
+from killswitch.model.words import place_text
 from killswitch.render.document import Footnotes, Items, Part, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant, interval, money
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from killswitch.incident.notify.message import TriggerTexts
-    from killswitch.model.decision import Decision, Intent, Notice
+    from killswitch.model.decision import Decision, Intent, LockOrder, Notice
     from killswitch.model.snapshot import Event, Snapshot
     from killswitch.planning.operator.closes import Orphan
     from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
@@ -41,7 +42,9 @@ def _headline(decision: Decision) -> str:
     where = f"{decision.policy} on {decision.scope}"
     if decision.kind == "manual" or decision.is_unlock:
         what = command_text(decision)
-        return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
+        lock = of_kind(decision.effects, Lock)
+        place = decision.scope if lock is None else locked_place(lock.order)
+        return f"{what} by {decision.author or 'unknown'}: {place} ({decision.reason or 'no reason'})"
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
     if decision.kind in ("hedge", "breach"):
@@ -52,6 +55,12 @@ def _headline(decision: Decision) -> str:
     if decision.is_suspicion:
         return f"suspicion of {decision.stage}, a lock until {instant(decision.until)} and nothing else: {where}"
     return f"level {decision.level} {decision.stage}: {where}"
+
+
+def locked_place(order: LockOrder) -> str:
+    """What a command locks: its scope, or `long in BTC_USDT of account/main`."""
+    parts = " and ".join(place_text(part.side, part.symbols) for part in order.only)
+    return f"{parts} of {order.scope}" if parts else order.scope
 
 
 def decision_section(decision: Decision, thresholds: TriggerTexts | None = None, remark: str = "") -> Section:
@@ -200,6 +209,10 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
         kind = f"{kind} {event.change} as {event.restated_as or 'unknown'} on"
     if event.flag is not None:
         kind = f"flag {'set' if event.is_set else 'clear'} {event.flag} for"
+    if event.side is not None or event.symbols is not None:
+        kind = f"{kind} {place_text(event.side, event.symbols)} of"
+    if event.kind == "lock" and event.until is not None:
+        waits_for = f", until {instant(event.until)}{waits_for}"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, now)}: "

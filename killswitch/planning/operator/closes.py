@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
@@ -16,16 +15,19 @@ from killswitch.model.decision import Decision, decision_id, with_effects
 from killswitch.model.effects import Lock, LockOrder, Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, LockPart, Position, Side, Snapshot
 from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, declared_unwinding, unwind, without_pace
+from killswitch.planning.owners import Owners, with_owners
+from killswitch.planning.scopes.compiled_policy import identity
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.scope_view import ScopeView
+from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
 
 OPERATOR = "operator"
@@ -54,12 +56,35 @@ def reset_record(evaluator: ScopeEvaluator, now: int, policies: PolicySet, event
     )
 
 
-def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
-    """Accounts of the snapshot in the scope of an operator command; empty if there are none."""
+def whole_accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
+    """Accounts of the snapshot in an account, a venue or the portfolio; empty for a scope of another kind."""
     kind, _, name = (scope or "portfolio").partition("/")
     if kind == "portfolio":
         return snapshot.accounts
-    return tuple(it for it in snapshot.accounts if (it.account if kind == "account" else it.venue) == name)
+    return tuple(it for it in snapshot.accounts if (kind, name) in (("account", it.account), ("venue", it.venue)))
+
+
+def accounts_in(scope: str | None, snapshot: Snapshot, policies: PolicySet) -> tuple[AccountSnapshot, ...]:
+    """Accounts of the snapshot in the scope of an operator command; empty if there are none.
+
+    A strategy trades in those that it matches, a symbol may be in each, and a label is drawn by the policies.
+    """
+    kind, _, name = (scope or "portfolio").partition("/")
+    if kind == "symbol":
+        return snapshot.accounts
+    if kind == "strategy":
+        rules = [rule for rule in policies.strategies if rule.name == name]
+        return tuple(it for it in snapshot.accounts if any(rule.covers(*identity(it)) for rule in rules))
+    if kind == "label":
+        drawn = labelled(scope or "", policies)
+        return tuple(it for it in snapshot.accounts if it.account in drawn)
+    return whole_accounts_in(scope, snapshot)
+
+
+def labelled(scope: str, policies: PolicySet) -> frozenset[str]:
+    """The accounts in the scope of a label, as the policies draw it."""
+    drawn = (pair for graph in policies.graphs if graph.scope.each == "label" for pair in graph.scope.labels)
+    return frozenset(account for account, label in drawn if f"label/{label}" == scope)
 
 
 class ManualClose(Struct, frozen=True):
@@ -74,11 +99,23 @@ class ManualClose(Struct, frozen=True):
     unreadable: Mapping[str, str] = {}
 
 
+def part_of_command(scope: str, policies: PolicySet) -> BookPart | None:
+    """The part of its accounts' books that the scope of a command is; None if it is the whole.
+
+    A strategy that owns whole accounts is closed as they are.
+    """
+    kind, _, name = scope.partition("/")
+    if kind == "symbol":
+        return BookPart("symbol", name)
+    shares = any(rule.name == name and not rule.whole for rule in policies.strategies)
+    return BookPart("strategy", name) if kind == "strategy" and shares else None
+
+
 def plan_manual_close(
     event: Event,
     snapshot: Snapshot,
-    now: int,
-    instruments: Instruments,
+    facts: SnapshotFacts,
+    owners: Owners,
     policies: PolicySet,
     last: Mapping[str, AccountSnapshot],
     only: Collection[str] | None = None,
@@ -86,31 +123,42 @@ def plan_manual_close(
     """Plan the close of all visible positions in the event's scope, and report why the rest is not closed.
 
     A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
-    `only`: limits the scope to these accounts. RefusedCommandError if no account remains.
+    Of a strategy that shares its accounts at most its own part is closed, and nothing while that is unknown.
+    `facts`: those of the snapshot. `only`: limits the scope to these accounts. RefusedCommandError if no account
+    remains.
     """
-    scope = event.scope or "portfolio"
-    accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
+    scope, now = event.scope or "portfolio", facts.as_of
+    part = part_of_command(scope, policies)
+    accounts = tuple(
+        each for each in accounts_in(event.scope, snapshot, policies) if only is None or each.account in only
+    )
     if not accounts:
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
-    seen = _to_close(accounts, last, force=event.force)
+    if part is not None and part.kind == "strategy":
+        seen = _known_parts(accounts, facts, part.name)
+    else:
+        seen = _to_close(accounts, last, force=event.force)
     record = replace(_command_record(event, scope, now, policies), waits_for=tuple(sorted(seen.unreadable)))
     if not seen.accounts:
         # The lock does not wait for the accounts: bots may trade there meanwhile.
         locked = with_effects(record, _lock(event, scope)) if event.lock and only is None else None
         return ManualClose(locked, tuple(seen.problems), unreadable=seen.unreadable)
-    view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
+    around = None if part is None else facts
+    view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), facts.rules, None, around=around, part=part)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
-    unwound = unwind(view, [SelectedTarget(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
+    limited = owners.limited(view, [SelectedTarget(r, ZERO) for r in in_group_order(ranked, _groups(policies))])
+    unwound = unwind(view, limited.targets, rule)
     record = replace(
         record,
         book=book_change(view, unwound.left),
-        reason=joined(event.reason, forced, *unwound.remarks),
+        reason=joined(event.reason, forced, *limited.remarks, *unwound.remarks),
         unwinding=declared_unwinding(rule),
     )
-    decision = with_effects(record, (*_lock(event, scope), Orders(unwound.intents), cancels(view, "all")))
-    problems = (*seen.problems, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
+    orders = Orders(with_owners(unwound.intents, limited.closable))
+    decision = with_effects(record, (*_lock(event, scope), orders, cancels(view, "all")))
+    problems = (*seen.problems, *limited.remarks, *(f"{each.why} (account {each.account})" for each in unwound.blocked))
     return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
 
 
@@ -120,8 +168,7 @@ def manual_lock(event: Event, snapshot: Snapshot, now: int, policies: PolicySet)
     A strategy or a symbol has a lock file of its own, whichever accounts it is traded in.
     """
     scope = event.scope or "portfolio"
-    has_own_file = scope.startswith(("strategy/", "symbol/")) and bool(snapshot.accounts)
-    if not has_own_file and not accounts_in(event.scope, snapshot):
+    if not accounts_in(event.scope, snapshot, policies):
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     return with_effects(_command_record(event, scope, now, policies), _lock(event, scope))
 
@@ -147,7 +194,9 @@ def _command_record(event: Event, scope: str, now: int, policies: PolicySet) -> 
 
 
 def _lock(event: Event, scope: str) -> tuple[Lock, ...]:
-    return () if event.lock is None else (Lock(LockOrder(scope, event.lock, event.until)),)
+    if event.lock is None:
+        return ()
+    return (Lock(LockOrder.of(scope, (LockPart(event.lock, event.until, event.side, event.symbols),))),)
 
 
 class _Selected(Struct):
@@ -187,6 +236,23 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
             else:
                 seen.accounts.append(known.account)
                 seen.remarks.append(f"{why_unusable}; closed on its positions {known.time_text}")
+    return seen
+
+
+def _known_parts(accounts: Iterable[AccountSnapshot], facts: SnapshotFacts, strategy: str) -> _Selected:
+    """Select the accounts in which the strategy's part is known.
+
+    That of last known positions is not: a fill since may have been anybody's. So --force changes nothing here.
+    """
+    seen = _Selected()
+    for account in accounts:
+        why = reason_positions_unusable(account) or reason_positions_missing(account)
+        if why is None and (unowned := facts.owned(account.account).reason_unknown(strategy)) is not None:
+            why = f"{unowned} (account {account.account}), so that nothing of {strategy} is closed there"
+        if why is None:
+            seen.accounts.append(account)
+        else:
+            seen.unreadable[account.account] = why
     return seen
 
 

@@ -35,10 +35,10 @@ from killswitch.planning.operator.closes import (
     plan_manual_close,
 )
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
+from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import duration_text, instant
-from killswitch.valuation.scope_view import Instruments
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 
@@ -72,8 +72,12 @@ class _Tick(Struct, frozen=True):
     """What commands need of a tick."""
 
     snapshot: Snapshot
-    now: int
-    instruments: Instruments
+    facts: SnapshotFacts
+    owners: Owners
+
+    @property
+    def now(self) -> int:
+        return self.facts.as_of
 
     def refuse(self, event: Event, text: str) -> Commanded:
         """The notice that the command was not carried out, and no decision."""
@@ -114,9 +118,9 @@ class OperatorCommands:
             if facts.of(account).positions_unusable is None:
                 self.last_known[account.account] = account
 
-    def apply(self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments) -> Commanded:
-        """Decisions and notices of new events and of waiting closes."""
-        events, tick, done = tuple(events), _Tick(snapshot, now, instruments), _NOTHING
+    def apply(self, events: Iterable[Event], snapshot: Snapshot, facts: SnapshotFacts, owners: Owners) -> Commanded:
+        """Decisions and notices of new events and of waiting closes. `facts`: those of the snapshot."""
+        events, tick, done = tuple(events), _Tick(snapshot, facts, owners), _NOTHING
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 done += self._give_up(event, event.decision, tick)
@@ -163,7 +167,10 @@ class OperatorCommands:
 
     def _plan(self, event: Event, tick: _Tick, only: frozenset[str] | None = None) -> ManualClose:
         policies, last = self._policies, self.last_known
-        return plan_manual_close(event, tick.snapshot, tick.now, tick.instruments, policies, last, only)
+        found = plan_manual_close(event, tick.snapshot, tick.facts, tick.owners, policies, last, only)
+        if found.decision is not None:
+            tick.owners.plan(found.decision)  # a further close of the tick continues below it
+        return found
 
     def _continue_unfinished(self, tick: _Tick) -> Commanded:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
@@ -205,7 +212,9 @@ class OperatorCommands:
         for id_, waiting in tuple(self.unfinished.items()):
             if given_up != id_ and given_up not in waiting.decisions:
                 continue
-            named = waiting.accounts & {account.account for account in accounts_in(event.scope, tick.snapshot)}
+            named = waiting.accounts & {
+                account.account for account in accounts_in(event.scope, tick.snapshot, self._policies)
+            }
             waiting.accounts -= named
             if named:
                 ended.append(notices.manual_close_given_up(event, tick.now, named))
@@ -224,13 +233,15 @@ class OperatorCommands:
 
     def _apply(self, event: Event, tick: _Tick) -> Commanded:
         try:
-            decisions = apply_plan(event, tick.snapshot, tick.now, self._policies, tick.instruments)
+            decisions = apply_plan(event, tick.snapshot, tick.facts, self._policies)
         except RefusedPlanError as refused:
             return tick.refuse(event, f"the saved plan was not applied: {refused}")
         ids = {decision.id for decision in decisions}
         if ids & self._applied:
             return tick.refuse(event, "the saved plan was not applied: it has been already")
         self._applied |= ids
+        for decision in decisions:
+            tick.owners.plan(decision)
         return Commanded(tuple(decisions))
 
 

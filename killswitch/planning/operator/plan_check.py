@@ -3,6 +3,7 @@
 A digest is no signature. A plan that was written by hand could do more than close what its basis shows: open, add, sell
 a holding twice, or cancel unknown orders. What a position keeps is the plan's own choice; how it gets there is not: the
 orders are those that planning makes of the basis, at the marks of the basis. `rank` and `score` only order and show.
+The parts of strategies are checked against what their owners hold when the plan is applied.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.render.formats import count_of
+from killswitch.valuation.ownership import BookKey
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 WITH_BASIS: Final = (Orders, Cancels)
 """Effects that are checked against the basis. Every other effect must be one that the stage itself writes."""
@@ -61,6 +64,34 @@ def plan_faults(
         for cancel in decision.cancels:
             if (cancel.account, cancel.symbol, cancel.order) not in seen:
                 yield f"it cancels order {cancel.order} of {cancel.symbol} on {cancel.account}, which it did not see"
+
+
+def part_faults(plan: SavedPlan, facts: SnapshotFacts, policies: PolicySet) -> Iterator[str]:
+    """What the orders for a strategy take of others, or of what it no longer has, one sentence each.
+
+    The parts of a position may have changed while the position is what it was. `facts`: those of the snapshot.
+    """
+    shared = {f"strategy/{rule.name}": rule.name for rule in policies.strategies if not rule.whole}
+    held = {
+        (basis.account, *each.key): each.contracts for basis in plan.basis for each in basis.positions or ()
+    }  # fmt: skip
+    for decision in plan.decisions:
+        own = shared.get(decision.scope)
+        for intent in (each for each in decision.intents if each.purpose == "reduce"):
+            where, owned = _where(_place(intent)), facts.owned(intent.account)
+            if [each.strategy for each in intent.parts[:1]] != ([] if own is None else [own]):
+                yield f"its order for {where} is not of the part of {own or 'nobody'}, whom it closes for"
+                continue
+            key: BookKey = (intent.symbol, intent.position_side)
+            taken = held.get((intent.account, *key), ZERO) - intent.target
+            if intent.parts and sum((each.contracts for each in intent.parts), ZERO) != taken:
+                yield f"its order for {where} takes {taken:f} contracts, and its parts are others"
+            for part in intent.parts:
+                now = owned.held_by(part.strategy, key)
+                if now is None:
+                    yield f"whose {where} is: {owned.unknown[key]}"
+                elif now < part.contracts:
+                    yield f"{part.strategy} has {now:f} of {where}, and the plan closes {part.contracts:f} of its part"
 
 
 def unsound_numbers(plan: SavedPlan) -> Iterator[str]:
@@ -185,7 +216,7 @@ def _targets(intents: Sequence[Intent], view: ScopeView, rule: UnwindingRule) ->
     return found
 
 
-_ONLY_SHOWN: Final = ("rank", "score", "after")
+_ONLY_SHOWN: Final = ("rank", "score", "after", "parts")
 
 
 def _by_place(intents: Sequence[Intent]) -> dict[_Place, list[dict[str, Any]]]:

@@ -20,7 +20,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in, manual_lock_order
-from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
+from killswitch.planning.operator.plan_check import has_basis, part_faults, plan_faults, unsound_numbers
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, SavedPlan, decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, members_of, scopes_of, symbols_in
 from killswitch.planning.targets.merge import ordered_symbols
@@ -65,7 +65,7 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
     for decision in decisions:
         rule = scope_rules.get(decision.policy)
         if rule is None:
-            names |= {account.account for account in accounts_in(decision.scope, snapshot)}
+            names |= {account.account for account in accounts_in(decision.scope, snapshot, policies)}
         else:
             names |= set(members_of(rule, decision.scope, [identity(each) for each in snapshot.accounts]))
         names |= set(decision.accounts)
@@ -111,10 +111,9 @@ def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
 # Applying
 
 
-def apply_plan(
-    event: Event, snapshot: Snapshot, now: int, policies: PolicySet, instruments: Instruments
-) -> tuple[Decision, ...]:
-    """Decisions of the plan in the event; RefusedPlanError if anything has changed."""
+def apply_plan(event: Event, snapshot: Snapshot, facts: SnapshotFacts, policies: PolicySet) -> tuple[Decision, ...]:
+    """Decisions of the plan in the event; RefusedPlanError if anything has changed. `facts`: those of the snapshot."""
+    now, instruments = facts.as_of, facts.rules
     try:
         plan = decode_plan(event.plan or "")
     except PlanFileError as error:
@@ -123,6 +122,7 @@ def apply_plan(
     found = tuple(unsound_numbers(plan)) or (
         *changes(plan, snapshot, policies, instruments),
         *plan_faults(plan, policies, present, instruments),
+        *part_faults(plan, facts, policies),
     )
     waited = now - to_micros(event.at)
     if waited > LONGEST_WAIT:
@@ -237,11 +237,16 @@ def _terms(effect: Effect) -> str:
 
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
-    """Scopes of a policy on these accounts; an operator may name any account, any venue, and the portfolio."""
-    present = [identity(each) for each in snapshot.accounts]
+    """Scopes of a policy on these accounts; an operator may name any account, any venue, the portfolio, any symbol that
+    is traded, and the strategies and labels of every policy.
+    """
+    present, symbols = [identity(each) for each in snapshot.accounts], symbols_in(snapshot)
     if policy == OPERATOR:
-        return {"portfolio"} | {f"account/{each[0]}" for each in present} | {f"venue/{each[1]}" for each in present}
-    rules, symbols = (graph.scope for graph in policies.graphs if graph.policy == policy), symbols_in(snapshot)
+        whole = {f"account/{each[0]}" for each in present} | {f"venue/{each[1]}" for each in present}
+        drawn = {scope for graph in policies.graphs for scope in scopes_of(graph.scope, present)}
+        parts = {scope for scope in drawn if scope.startswith(("strategy/", "label/"))}
+        return {"portfolio", *whole, *parts, *(f"symbol/{symbol}" for symbol in symbols)}
+    rules = (graph.scope for graph in policies.graphs if graph.policy == policy)
     return {scope for rule in rules for scope in scopes_of(rule, present, symbols)}
 
 

@@ -194,9 +194,9 @@ class LockLifecycle:
         )  # fmt: skip
 
     def _compared(self, wanted: WantedLock) -> tuple[str, ...]:
-        """The accounts whose positions the lock reaches; none for a strategy that shares its accounts."""
-        is_of_symbol = wanted.scope.startswith("symbol/")
-        names = self._arming.reached_by if is_of_symbol else self._arming.locked_by
+        """The accounts whose positions, or parts of them, the lock reaches."""
+        is_of_part = wanted.scope.startswith(("strategy/", "symbol/"))
+        names = self._arming.reached_by if is_of_part else self._arming.locked_by
         return tuple(sorted(names(wanted.policy, wanted.scope)))
 
     def missing(self, now: datetime) -> tuple[LockProblem, ...]:

@@ -173,11 +173,11 @@ def test_a_lock_of_a_strategy_or_a_symbol_suspends_no_broker(site: Site) -> None
 
 
 def test_positions_of_other_strategies_are_no_breach(site: Site) -> None:
-    """The lock of a symbol is compared with that symbol's positions, the lock of a strategy with none."""
+    """The lock of a symbol is compared with that symbol's positions, that of a strategy with its parts."""
     site.locks(TREND)
     site.locks("symbol/BTC_USDT")
     of_strategy, of_symbol = site.gate.written(site.now)
-    assert of_strategy.accounts == ()
+    assert of_strategy.accounts == ("a", "b")
     assert of_symbol.accounts == ("a", "b")
     assert of_symbol.only == (LockPart("reduce_only", None, None, ("BTC_USDT",)),)
     assert [of_symbol.reaches("long", "BTC_USDT"), of_symbol.reaches("long", "ETH_USDT")] == [True, False]

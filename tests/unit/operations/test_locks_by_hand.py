@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from killswitch.cli.operate import command_output
+from killswitch.cli.operate.command_delivery import CommandSite
+from killswitch.cli.operate.locks import lock, lock_end
 from killswitch.gate.lock_reader import LockVerdict, read_lock, read_position_lock
+from killswitch.graph.nodes import ScopeRule
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Event
+from killswitch.model.instant import HOUR, MINUTE, LocalTime, rfc3339
+from killswitch.model.snapshot import Event, Side
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import (
     CommandAnswer,
     RefusedScopeError,
     answer_to,
     operator_event,
-    require_lockable,
+    require_known_or_symbol,
 )
+from killswitch.operations.pages.wording import command_line, headline
+from killswitch.planning.operator.closes import accounts_in
+from killswitch.render.formats import instant
+from killswitch.signals.sessions import TradingSession
+from tests import graphs
+from tests.e2e.processes import POLICY
 from tests.runner_world import PACE, ScriptedVenue, World, book
+from tests.worlds import after, snapshot
 
 
 class Site:
@@ -70,6 +83,13 @@ class Site:
         return asyncio.run(run())
 
 
+SIDES: tuple[Side, ...] = ("long", "short")
+ACCOUNT = """
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:1', execution: observe}
+"""
 CLOSE: dict[str, object] = {"kind": "close", "cause": "operator", "lock": "reduce_only"}
 
 
@@ -216,7 +236,105 @@ def test_a_symbol_may_be_locked_before_it_is_held_and_a_strategy_if_a_policy_wat
     """A misspelled strategy would have a lock file that no bot reads."""
     known = {"account/main", "portfolio", "strategy/trend"}
     if is_known:
-        require_lockable(scope, known)
+        require_known_or_symbol(scope, known)
         return
     with pytest.raises(RefusedScopeError, match="Known: account/main, portfolio, strategy/trend"):
-        require_lockable(scope, known)
+        require_known_or_symbol(scope, known)
+
+
+def test_a_lock_of_one_side_and_symbol_by_hand_leaves_the_rest_of_the_account_open(site: Site) -> None:
+    """A reader of today, which knows no parts, sees the account locked; one that does opens everything else."""
+    (locked,) = site.ticked({"kind": "lock", "lock": "all", "side": "long", "symbols": ("BTC", "ETH")})
+    assert headline(only(locked)) == "lock by hand by risk-desk: long in BTC and ETH of account/main (seen)"
+    assert site.lock().mode == "all"
+    written = json.loads(site.file.read_bytes())
+    assert (written["locked"], written["only"]) == (
+        True, [{"mode": "all", "until": None, "side": "long", "symbols": ["BTC", "ETH"]}]
+    )  # fmt: skip
+    now = site.world.clock.now()
+    found = [(side, symbol, read_position_lock(site.file.parent, "main", side, symbol, now).locked)
+             for side in SIDES for symbol in ("BTC", "XRP")]  # fmt: skip
+    assert [(side, symbol) for side, symbol, is_locked in found if is_locked] == [("long", "BTC")]
+    site.ticked({"kind": "unlock"})
+    assert not site.lock().locked
+
+
+def test_a_pending_lock_is_listed_with_its_part_and_its_end(site: Site) -> None:
+    """Somebody who reads the pending commands must not take it for a lock of the whole account."""
+    now = site.world.clock.now()
+    event = site.command("lock", lock="all", side="short", symbols=("BTC",), until=now + timedelta(hours=2))
+    assert command_line(event, now) == (
+        "lock short in BTC of account/main by risk-desk, 0s ago: seen, "
+        f"until {instant(now + timedelta(hours=2))} [{event.id}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "names"), [("label/desk=alpha", ["main"]), ("label/desk=beta", []), ("strategy/main", [])]
+)
+def test_a_lock_by_hand_of_a_label_is_of_the_accounts_that_a_policy_draws_under_it(
+    scope: str, names: list[str]
+) -> None:
+    """A value that no account has names no account, nor does a strategy whose name is that of an account."""
+    drawn = ScopeRule("label", None, None, None, None, labels=(("main", "desk=alpha"), ("other", "desk=gamma")))
+    policies = graphs.policy_set(replace(graphs.graph([], [], []), scope=drawn))
+    assert [each.account for each in accounts_in(scope, snapshot(after(), book("1000")), policies)] == names
+
+
+NOON = datetime(2026, 12, 24, 12, tzinfo=UTC)  # a Thursday
+XNYS = TradingSession(
+    name="xnys", zone="America/New_York", opens=(9 * 60 + 30) * MINUTE, closes=16 * HOUR,
+    weekdays=("mon", "tue", "wed", "thu", "fri"), holidays=("2026-12-24", "2026-12-25"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("end", "at"),
+    [
+        (LocalTime(8, 0, "Europe/Berlin"), "2026-12-25T07:00:00Z"),  # noon UTC is 13:00 in Berlin: the next day's
+        (LocalTime(14, 0, "Europe/Berlin"), "2026-12-24T13:00:00Z"),
+        (XNYS, "2026-12-28T14:30:00Z"),  # two holidays and a weekend: Monday 9:30, five hours behind UTC
+    ],
+)
+def test_a_lock_by_hand_ends_at_a_time_of_the_day_or_an_open(
+    end: LocalTime | TradingSession, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one after the command, by the calendar of the zone."""
+    monkeypatch.setattr(command_output, "tick_time", lambda *_: NOON)
+    request = command_output.CommandRequest(
+        "lock", "account/main", "risk-desk", "seen", 1.0, json=False, lock="all", until=end
+    )
+    event = request.event(None)
+    assert event.until is not None
+    assert rfc3339(event.until) == at
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--for", "1h", "--until", "08:00 UTC"), "--for and --until exclude each other"),
+        (("--until", "25:00 UTC"), "--until:"),
+        (("--until", "tomorrow"), "`tomorrow` is neither a time of the day with its zone"),
+        (("--side", "both"), "'both' is not one of"),
+    ],
+)
+def test_a_lock_with_a_wrong_end_or_side_is_refused_before_anything_is_sent(
+    arguments: tuple[str, ...], error: str, tmp_path: Path
+) -> None:
+    """The answer names what may be written."""
+    (tmp_path / "policy.yaml").write_text(f"{ACCOUNT}---{POLICY}", encoding="utf-8")
+    command = ("account/main", "--reason", "seen", "--store", str(tmp_path / "no.sqlite"), "--policies", str(tmp_path))
+    result = CliRunner().invoke(lock, [*command, *arguments])
+    assert result.exit_code == 2, result.output
+    assert error in " ".join(result.output.split())
+
+
+def test_the_end_of_a_lock_is_found_among_the_sessions_of_the_policies(tmp_path: Path) -> None:
+    """A name that no clock time has is that of a Session."""
+    session = "apiVersion: killswitch.dev/v1\nkind: Session\nmetadata: {name: xnys}\n"
+    spec = "spec: {zone: America/New_York, opens: '09:30', closes: '16:00', weekdays: [mon, tue, wed, thu, fri]}\n"
+    (tmp_path / "policy.yaml").write_text(f"{ACCOUNT}---{POLICY}\n---\n{session}{spec}", encoding="utf-8")
+    site = CommandSite(str(tmp_path / "no.sqlite"), (tmp_path,), 1.0, None, None)
+    found = lock_end("xnys", site)
+    assert isinstance(found, TradingSession)
+    assert (found.name, found.zone, found.opens) == ("xnys", "America/New_York", (9 * 60 + 30) * MINUTE)

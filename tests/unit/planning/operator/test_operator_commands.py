@@ -81,7 +81,7 @@ def test_an_operator_close_uses_the_default_ranking() -> None:
 def test_a_scope_names_one_account_the_accounts_of_a_venue_or_all(scope: str | None, names: list[str]) -> None:
     """A venue is no account and an account is no venue."""
     seen = snapshot(START, book(), book("other", venue="okx"), book("third", venue="okx"))
-    assert [each.account for each in accounts_in(scope, seen)] == names
+    assert [each.account for each in accounts_in(scope, seen, policy_set())] == names
 
 
 def test_a_command_without_a_scope_applies_to_all_scopes() -> None:

@@ -14,7 +14,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing, Fill, Order, Position, Snapshot
 from killswitch.planning.interpreter import Interpreter
 from tests.backtests import written
-from tests.worlds import account, after, fill, position, rules, snapshot
+from tests.worlds import account, after, fill, operator_event, position, rules, snapshot
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -317,3 +317,27 @@ def test_a_close_that_closes_its_part_is_not_paged() -> None:
     interpreter.tick(closing(made, book(2, net("9"), sell("3", "1", f"ks{made.id}000000001"))))
     assert interpreter.tick(closing(made, book(3, net("6")), "flat")).notices == ()
     assert interpreter.tick(book(4, net("6"), sell("4", "3", f"ks{made.id}000000002"))).notices == ()
+
+
+@pytest.mark.parametrize(("no_reset", "closed"), [("", ["strategy/grid"]), ("no_reset_for: 4h", [])])
+def test_a_reset_that_is_refused_accepts_no_position_of_unknown_owners(no_reset: str, closed: list[str]) -> None:
+    """5 of unknown owners are flat when the account is reset, and the strategy buys 4 after that, above its size.
+
+    A reset that is carried out says that the 5 were nobody's, so that the 4 are known and closed. One that a stage
+    refuses says nothing: the owners stay unknown, and nothing is closed.
+    """
+    of_account = (
+        policy(trigger="signal: exposure.gross, above: 450 USDT")
+        .replace("name: of-grid", "name: of-account")
+        .replace("each: strategy, strategy: grid,", "each: account,")
+        .replace("reset: manual", f"reset: manual\n      {no_reset}")
+        .replace("        - close: {side: both, fraction: 100%}\n", "")
+    )
+    interpreter = Interpreter(policies(of_account, policy()))
+    assert [each.scope for each in interpreter.tick(book(0, net("5"))).decisions] == ["account/main"]
+    interpreter.tick(book(1, []))
+    command = operator_event("reset", after(minutes=2), "account/main")
+    answered = interpreter.tick(replace(book(2, []), events=(command,)))
+    assert bool(answered.refused) == bool(no_reset)
+    found = interpreter.tick(book(3, net("4"), buy("1", "4", "grid-1"))).decisions
+    assert [each.scope for each in found if each.intents] == closed

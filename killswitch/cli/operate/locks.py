@@ -1,0 +1,104 @@
+"""`ksctl lock` and `unlock`: locks by hand, of a scope or of one side and some symbols of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import completion, options
+from killswitch.cli.operate.verbs import operator_options
+from killswitch.cli.options import RECORD_TEXT, WORD, option
+
+if TYPE_CHECKING:
+    from killswitch.cli.operate.command_delivery import CommandSite
+    from killswitch.model.instant import LocalTime
+    from killswitch.model.snapshot import Side
+    from killswitch.model.words import LockMode
+    from killswitch.signals.sessions import TradingSession
+
+
+@options.verb(
+    "ksctl lock account/main --for 2h --reason 'bot misbehaves' --store ks.sqlite",
+    "ksctl lock strategy/grid --side long --symbol BTC_USDT --until '08:00 Europe/Berlin' --reason 'seen' "
+    "--store ks.sqlite",
+)
+@click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
+@option("--mode", type=click.Choice(["reduce_only", "all"]), default="reduce_only",
+        help="What bots may not do: take on risk, or send any order.")  # fmt: skip
+@click.option("--side", type=click.Choice(["long", "short"]),
+              help="Lock only what opens or enlarges a position of this side. Default: both.")  # fmt: skip
+@click.option("--symbol", "symbols", type=WORD, multiple=True,
+              help="Lock only this symbol, as the venue writes it. May be given more than once. "
+                   "Default: all.")  # fmt: skip
+@click.option("--for", "length", type=options.DURATION, help="How long. Default: until it is lifted.")
+@click.option("--until", "end", type=RECORD_TEXT, metavar="TIME",
+              help="Until the next such time of the day, as in '08:00 Europe/Berlin', or until the next open of a "
+                   "Session of the policies, by its name.")  # fmt: skip
+@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@operator_options
+def lock(
+    scope: str, mode: LockMode, side: Side | None, symbols: tuple[str, ...], length: float | None, end: str | None,
+    reason: str, site: CommandSite, live: bool, author: str, wait: float, output: str,
+) -> None:  # fmt: skip
+    """Lock trading on SCOPE, or on a part of it, for the bots that read its lock file.
+
+    SCOPE is account/NAME, venue/NAME, portfolio, label/KEY=VALUE or strategy/NAME as a policy watches them, or
+    symbol/NAME. The lock of a strategy that shares its accounts, or of a symbol, is in a file of its own, and locks no
+    account's file. A bot that does not know the key `only` of the file sees all of the scope locked by a lock of one
+    side or symbol.
+
+    Nothing is closed or cancelled. Of several locks of one part of a scope, the strictest mode and the latest end
+    apply; `ksctl unlock` lifts those of operators, `ksctl reset` all. A running runner writes the lock at its next
+    tick, and renews it; without one, this command ticks once, which needs --live, and the lock stays for the next
+    runner.
+    """
+    from killswitch.cli.operate.command_delivery import deliver
+    from killswitch.cli.operate.command_output import CommandRequest
+
+    if length is not None and end is not None:
+        raise click.UsageError("--for and --until exclude each other: both say when the lock ends")
+    if symbols and scope.startswith("symbol/"):
+        raise click.UsageError(f"{scope} is one symbol already: leave --symbol out, or lock an account")
+    request = CommandRequest(
+        "lock", scope, author, reason, wait, output == "json", lock=mode, seconds=length,
+        until=None if end is None else lock_end(end, site), side=side, symbols=tuple(sorted(set(symbols))) or None,
+    )  # fmt: skip
+    deliver(request, site, live=live)
+
+
+def lock_end(written: str, site: CommandSite) -> LocalTime | TradingSession:
+    """The time of the day, or the session, at which a lock ends. UsageError for anything else."""
+    from killswitch.policy.schema.scalars import local_time
+
+    if ":" in written:  # no name of a document has one
+        try:
+            return local_time(written)
+        except ValueError as error:
+            raise click.UsageError(f"--until: {error}") from error
+    known = site.sessions()
+    if written not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise click.UsageError(
+            f"--until: `{written}` is neither a time of the day with its zone, such as '08:00 Europe/Berlin', nor a "
+            f"Session of the policies. Known sessions: {names}"
+        )
+    return known[written]
+
+
+@options.verb("ksctl unlock account/main --reason 'bot repaired' --store ks.sqlite")
+@click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
+@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
+@operator_options
+def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
+    """Lift the locks by hand on SCOPE: those of `ksctl lock`, of every side and symbol, and of manual closes that have
+    ended.
+
+    SCOPE is named as it was locked. Latches, locks of stages and of other programs stay: `ksctl reset` ends those. A
+    lock of a wider scope also stays: name that scope. A running runner processes the command at its next tick; without
+    one, this command takes the lease and ticks once, which needs --live if a document says execution: live.
+    """
+    from killswitch.cli.operate.command_delivery import deliver
+    from killswitch.cli.operate.command_output import CommandRequest
+
+    deliver(CommandRequest("unlock", scope, author, reason, wait, output == "json"), site, live=live)
