@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.model.instant import SECOND
-from killswitch.signals.arguments import SYMBOL, Argument
+from killswitch.signals.arguments import SYMBOL, Argument, Relation
 from killswitch.signals.declaration import (
     NO_AXIOMS,
     NO_LOOK_AHEAD,
@@ -227,7 +227,14 @@ WITHIN = Argument(
 )
 _PRICES = ("mark", "index", "last")
 A = Argument(key="a", kind="word", words=_PRICES, meaning="The price that is compared.", example="mark")
-B = Argument(key="b", kind="word", words=_PRICES, meaning="The price that it is compared with.", example="index")
+B = Argument(
+    key="b",
+    kind="word",
+    words=_PRICES,
+    meaning="The price that it is compared with.",
+    example="index",
+    relations=(Relation("other_than", "a"),),
+)
 SESSION = Argument(
     key="session",
     kind="reference",
