@@ -23,6 +23,7 @@ from killswitch.model.snapshot import (
     Fill,
     Health,
     Instrument,
+    LimitUse,
     Mark,
     Order,
     Position,
@@ -100,6 +101,7 @@ class SnapshotReader:
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: SnapshotPart[float | None] = SnapshotPart(ages.clock, phase)
+        self._limits: SnapshotPart[tuple[LimitUse, ...]] = SnapshotPart(ages.limits or 0.0, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
         """Whether an open order is conditional; both values, to be tried in turn, for an unknown order.
@@ -302,6 +304,8 @@ class SnapshotReader:
         )
         # Requests start when they are awaited: one that is cancelled before has no effect.
         fetches += [self._read(part, fetch) for part, fetch in parts if part.due <= now]
+        if dialect.ages.limits is not None and self._limits.due <= now:
+            fetches.append(self._read(self._limits, dialect.own_limits, again_after=dialect.ages.limits))
         if self._quotes.due <= now and (symbols := self._quoted_symbols(positions)):
             fetch_quotes = dialect.watched if self._spec.watch else dialect.quotes
             fetches.append(self._read(self._quotes, partial(fetch_quotes, symbols)))
@@ -315,18 +319,23 @@ class SnapshotReader:
         held = () if self._dialect.ages.quotes is None else (it.symbol for it in positions)
         return sorted({*held, *self._spec.watch} & self._dialect.rules.keys())
 
-    async def _read(self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]]) -> bool:
-        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
+    async def _read(
+        self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]], again_after: float = RETRY_AFTER
+    ) -> bool:
+        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon.
+
+        `again_after`: seconds after a failure, if the age of the part is not shorter.
+        """
         now = asyncio.get_running_loop().time()
         try:
             value = await fetch()
         except RateLimitedError as error:
-            part.failure, part.due = str(error), now + max(error.retry_after or 0.0, RETRY_AFTER)
+            part.failure, part.due = str(error), now + max(error.retry_after or 0.0, again_after)
             if error.retry_after is not None:
                 self._refused = error
             return False
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
-            part.failure, part.due = failure_text(error), now + min(part.every, RETRY_AFTER)
+            part.failure, part.due = failure_text(error), now + min(part.every, again_after)
             return False
         part.record(value, now)
         return True
@@ -414,5 +423,6 @@ class SnapshotReader:
         )
 
     def _health(self, counters: RequestCounters, began: float) -> Health:
-        seconds = asyncio.get_running_loop().time() - began
-        return counters.health(seconds, self._skew.value, self._client.limits(began))
+        now = asyncio.get_running_loop().time()
+        limits = (*(self._client.limits(began) or ()), *(self._limits.recent_value(now) or ()))
+        return counters.health(now - began, self._skew.value, limits or None)

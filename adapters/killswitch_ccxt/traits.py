@@ -54,6 +54,8 @@ class Ages(Struct, frozen=True):
     early_saved: int = 3
     """Early fetches that even the smallest of these allowances saves up for the next change."""
     rules: float = 3600.0
+    limits: float | None = None
+    """How often the use of limits is fetched that only a request of its own states; None where there is none."""
 
 
 CAPABILITIES: Final = (

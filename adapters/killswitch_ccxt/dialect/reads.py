@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.model.parsing import Row
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, Flow, LimitUse, Order, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import positions
 from killswitch_ccxt.client import Client
@@ -150,6 +150,10 @@ class AccountReads(DialectCore):
     async def states(self) -> States:
         """States of instruments beyond ccxt's open and halted: a venue in `cancel_only`, a symbol in `reduce_only`."""
         return {} if self.instrument_states is None else self.instrument_states.read(self.rules)
+
+    async def own_limits(self) -> tuple[LimitUse, ...]:
+        """The use of limits that only a request of its own states, every `ages.limits`."""
+        return ()
 
     async def position_mode(self) -> PositionMode | None:
         """The position mode of the account; None where the venue does not state it."""

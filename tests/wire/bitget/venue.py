@@ -129,7 +129,13 @@ class BitgetWire(WireVenue):
         do: Callable[[Mapping[str, Any]], Reply] | None = getattr(self, name, None)
         if do is None:
             raise NotImplementedError
-        return do(ask.params)
+        reply = do(ask.params)
+        found = payloads.LIMITS.get(f"{ask.method} {ask.path.removeprefix(payloads.MIX)}")
+        if found is None:
+            return reply
+        name, allowed = found
+        left = str(max(0, allowed - self.used[name]))
+        return Reply(reply.body, reply.status, {"X-Mbx-Used-Remain-Limit": left, **reply.headers})
 
     def _get_v2_public_time(self, _: Mapping[str, Any]) -> Reply:
         return self.yes({"serverTime": str(self.now_ms())})

@@ -35,6 +35,7 @@ class OkxQueries(OkxOrders, ABC):
         self.ip = ip
         self.bills_told: list[Row] = []
         """Rows of `account/bills` in addition to the ledger's, newest first, set by the test."""
+        self.has_price_limits = True
         self.timer: asyncio.TimerHandle | None = None
         self.subscribed: list[str] = []
         """Channels with a subscriber."""
@@ -88,6 +89,16 @@ class OkxQueries(OkxOrders, ABC):
                 if kind_of(name) == ask.params["instType"]
             ]
         )
+
+    def price_limits(self, ask: Ask) -> Reply:
+        """2% above and 1% below the price, of one instrument; those of no other one are on."""
+        name = ask.params["instId"]
+        price = next(it.price for symbol, it in self.exchange.markets.items() if self.id_of(symbol) == name)
+        row = {
+            "instType": kind_of(name), "instId": name, "buyLmt": text(price * Decimal("1.02")),
+            "sellLmt": text(price * Decimal("0.99")), "ts": str(self.now_ms()), "enabled": self.has_price_limits,
+        }  # fmt: skip
+        return good([row])
 
     def config(self, ask: Ask) -> Reply:
         return good(

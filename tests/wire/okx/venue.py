@@ -210,6 +210,7 @@ ROUTES: Final[Mapping[str, Callable[[OkxWire, Ask], Reply]]] = {
     "GET public/time": OkxWire.time,
     "GET public/instruments": OkxWire.instruments,
     "GET public/mark-price": OkxWire.mark_prices,
+    "GET public/price-limit": OkxWire.price_limits,
     "GET system/status": OkxWire.status,
     "GET market/tickers": OkxWire.tickers,
     "GET market/index-tickers": OkxWire.index,

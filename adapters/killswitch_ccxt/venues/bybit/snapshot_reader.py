@@ -27,6 +27,7 @@ from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (
     account_equity,
+    bounded,
     dollar_prices,
     position_index,
     rate,
@@ -246,6 +247,10 @@ class BybitSnapshots(Dialect):
                 found[params["category"], str(row.get("symbol"))] = quote_of(row, TICKER, at)
         keys = ((symbol, (self._category(symbol), self.id_of(symbol))) for symbol in symbols)
         return {symbol: found[key] for symbol, key in keys if key in found}
+
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        found = await self.quotes(symbols)
+        return {symbol: bounded(quote, self.rules[symbol]) for symbol, quote in found.items()}
 
     async def position_mode(self) -> PositionMode | None:
         """The mode of the positions; without positions, that of a symbol that could be held."""
