@@ -31,6 +31,8 @@ class BitgetWire(WireVenue):
         self.ips = "192.0.2.7"
         self.bills: list[dict[str, object]] = []
         """Rows of `account/bill`, newest first."""
+        self.is_suspended = False
+        """Whether no chain of USDT lets withdrawals out."""
         self.plans: dict[str, str] = {}
         """clientOid → planStatus of plan orders that are over."""
         self._previous_positions: list[object] | None = None
@@ -147,6 +149,13 @@ class BitgetWire(WireVenue):
 
     def _get_v2_mix_market_tickers(self, params: Mapping[str, Any]) -> Reply:
         return self.yes([payloads.ticker(it, self.exchange.markets[it], self.now_ms()) for it in self.symbols.values()])
+
+    def _get_v2_spot_public_coins(self, _: Mapping[str, Any]) -> Reply:
+        chains = [
+            {"chain": "ERC20", "withdrawable": "false", "rechargeable": "true"},
+            {"chain": "TRC20", "withdrawable": "false" if self.is_suspended else "true", "rechargeable": "true"},
+        ]
+        return self.yes([{"coinId": "2", "coin": "USDT", "transfer": "true", "chains": chains}])
 
     def _get_v2_spot_account_info(self, _: Mapping[str, Any]) -> Reply:
         return self.yes({"userId": "1", "ips": self.ips, "authorities": self.authorities, "parentId": 1})

@@ -44,6 +44,7 @@ from killswitch_ccxt.venues.bitget.rows import (
     rights_of,
     with_order_maximum,
 )
+from killswitch_ccxt.withdrawals import CoinList
 
 MOST_PAGES: Final = 40
 PAGE: Final = 100
@@ -64,6 +65,9 @@ class Bitget(Dialect):
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     capabilities = bitget_codes.CAPABILITIES
+    coin_list = CoinList(
+        "publicSpotGetV2SpotPublicCoins", ("data",), "coin", "chains", "withdrawable", ("true",), ("false",)
+    )
     has_hedge_mode = True
     instrument_states = StateTable(("symbolStatus",), bitget_codes.STATES, bitget_codes.PASSING)
     tried = "a local server with the v2 API (USDT futures, one-way and hedge)"

@@ -36,6 +36,7 @@ from killswitch_ccxt.venues.bybit.rows import (
     spot_balance,
     with_order_maximum,
 )
+from killswitch_ccxt.withdrawals import CoinList
 
 MOST_SINGLE_TICKERS: Final = 5
 """Most symbols whose prices are requested one by one: all of a category are half a megabyte."""
@@ -54,6 +55,9 @@ class BybitSnapshots(Dialect):
     code_form = bybit_codes.FORM
     has_hedge_mode = True
     instrument_states = StateTable(("status",), bybit_codes.STATES, bybit_codes.PASSING)
+    coin_list = CoinList(
+        "privateGetV5AssetCoinQueryInfo", ("result", "rows"), "coin", "chains", "chainWithdraw", ("1",), ("0",)
+    )
     keeps_rules = True
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:

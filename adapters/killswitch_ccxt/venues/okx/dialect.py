@@ -36,6 +36,7 @@ from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
 from killswitch_ccxt.venues.okx.orders import OkxOrderDialect
+from killswitch_ccxt.withdrawals import CoinList
 
 PAGE: Final = 100
 """Most rows of one answer."""
@@ -67,6 +68,7 @@ class Okx(OkxOrderDialect):
     dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)
     order_life = OrderLife(longest=30.0, always=30.0, names="open")
     streams = ("orders", "positions", "balance")
+    coin_list = CoinList("private_get_asset_currencies", ("data",), "ccy", None, "canWd", ("true",), ("false",))
     ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     has_hedge_mode = True
