@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any, Final
 
 from msgspec import Struct
@@ -130,7 +130,10 @@ def _state(rule: Row) -> InstrumentState | None:
 
 
 class Quote(Struct, frozen=True):
-    """Prices in quote units per base unit, at the venue time `at`; None is unknown."""
+    """Prices in quote units per base unit, at the venue time `at`; None is unknown.
+
+    `lowest`: the lowest price at which the venue takes an order to sell; `highest`: the highest to buy.
+    """
 
     bid: Decimal | None = None
     ask: Decimal | None = None
@@ -138,6 +141,8 @@ class Quote(Struct, frozen=True):
     index: Decimal | None = None
     mark: Decimal | None = None
     at: datetime | None = None
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
 
 
 def valuation_price(quote: Quote) -> Decimal | None:
@@ -150,7 +155,20 @@ def valuation_price(quote: Quote) -> Decimal | None:
 def watched_price(symbol: str, quote: Quote, *, is_spot: bool) -> WatchedPrice:
     """The prices of a watched symbol; the mark of a spot market is the price that values a holding."""
     mark = valuation_price(quote) if is_spot else quote.mark
-    return WatchedPrice(symbol, mark, quote.index, quote.last, quote.bid, quote.ask, quote.at)
+    reference, limit = _band(quote.lowest, quote.highest)
+    return WatchedPrice(symbol, mark, quote.index, quote.last, quote.bid, quote.ask, quote.at, reference, limit)
+
+
+BAND_STEP: Final = Decimal("1e-12")
+
+
+def _band(lowest: Decimal | None, highest: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
+    """The middle of the two prices, and their distance from it as a fraction, rounded down: each of the two is at the
+    limit. (None, None) if one is unknown, or they are no band."""
+    if lowest is None or highest is None or not 0 < lowest < highest:
+        return None, None
+    middle = (lowest + highest) / 2
+    return middle, ((highest - lowest) / (highest + lowest)).quantize(BAND_STEP, ROUND_DOWN)
 
 
 CLOSE_BOOK: Final = Decimal("0.05")

@@ -9,7 +9,7 @@ allows, and no price with a later mark.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -23,11 +23,13 @@ from killswitch.model.snapshot import (
     Fill,
     Health,
     Instrument,
+    LimitUse,
     Mark,
     Order,
     Position,
     Quality,
     WatchedPrice,
+    Withdrawals,
 )
 from killswitch.model.venue import (
     AccountSpec,
@@ -38,6 +40,7 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch.model.venue_orders import KnownOrders
+from killswitch_ccxt import withdrawals
 from killswitch_ccxt.answers import UNKNOWN_SHAPE, NoSuchSymbolError, failure_text
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
@@ -100,6 +103,8 @@ class SnapshotReader:
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: SnapshotPart[float | None] = SnapshotPart(ages.clock, phase)
+        self._withdrawals: SnapshotPart[tuple[Withdrawals, ...] | None] = SnapshotPart(withdrawals.INTERVAL, phase)
+        self._limits: SnapshotPart[tuple[LimitUse, ...]] = SnapshotPart(ages.limits or 0.0, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
         """Whether an open order is conditional; both values, to be tried in turn, for an unknown order.
@@ -164,7 +169,7 @@ class SnapshotReader:
             if read.positions is not None:
                 self._no_positions = None
                 self._detect_changes(read.equity, read.positions)
-            await self._read_due(read.positions or (), read.requested)
+            await self._read_due(read, read.requested)
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
@@ -239,6 +244,7 @@ class SnapshotReader:
             rates=account_equity.rates,
             adl_ranks=None if self._dialect.is_spot else self._dialect.adl_ranks,
             watched=self._watched(now),
+            withdrawals=self._withdrawals.recent_value(now),
         )
 
     def _named_fills(self, now: float) -> tuple[Fill, ...] | None:
@@ -291,8 +297,8 @@ class SnapshotReader:
 
     # Parts
 
-    async def _read_due(self, positions: tuple[Position, ...], requested: float) -> None:
-        now, dialect = asyncio.get_running_loop().time(), self._dialect
+    async def _read_due(self, read: _Read, requested: float) -> None:
+        now, dialect, positions = asyncio.get_running_loop().time(), self._dialect, read.positions or ()
         fetches: list[Awaitable[object]] = [self._ledger.read(now)]
         parts: tuple[tuple[SnapshotPart[Any], Callable[[], Awaitable[Any]]], ...] = (
             (self._orders, dialect.orders),
@@ -302,6 +308,7 @@ class SnapshotReader:
         )
         # Requests start when they are awaited: one that is cancelled before has no effect.
         fetches += [self._read(part, fetch) for part, fetch in parts if part.due <= now]
+        fetches += self._rarely_read(read.equity, now)
         if self._quotes.due <= now and (symbols := self._quoted_symbols(positions)):
             fetch_quotes = dialect.watched if self._spec.watch else dialect.quotes
             fetches.append(self._read(self._quotes, partial(fetch_quotes, symbols)))
@@ -310,23 +317,39 @@ class SnapshotReader:
             fetches.append(self._read_marks(closed))
         await asyncio.gather(*fetches)
 
+    def _rarely_read(self, account_equity: AccountEquity, now: float) -> Iterator[Awaitable[object]]:
+        """Requests of parts that nothing needs soon: after a failure, too, only at their interval."""
+        dialect, limits, suspended = self._dialect, self._limits, self._withdrawals
+        if dialect.ages.limits is not None and limits.due <= now:
+            yield self._read(limits, dialect.own_limits, again_after=limits.every)
+        if suspended.due == float("-inf"):
+            suspended.due = now + withdrawals.FIRST_AFTER
+        if dialect.states_withdrawals and suspended.due <= now:
+            assets = {self._spec.currency, *(it.asset for it in account_equity.balances or () if it.amount)}
+            yield self._read(suspended, partial(dialect.withdrawals, assets), again_after=suspended.every)
+
     def _quoted_symbols(self, positions: Iterable[Position]) -> list[str]:
         """The symbols whose quotes are fetched together: the watch list, and what is held where positions lack them."""
         held = () if self._dialect.ages.quotes is None else (it.symbol for it in positions)
         return sorted({*held, *self._spec.watch} & self._dialect.rules.keys())
 
-    async def _read(self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]]) -> bool:
-        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
+    async def _read(
+        self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]], again_after: float = RETRY_AFTER
+    ) -> bool:
+        """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon.
+
+        `again_after`: seconds after a failure, if the age of the part is not shorter.
+        """
         now = asyncio.get_running_loop().time()
         try:
             value = await fetch()
         except RateLimitedError as error:
-            part.failure, part.due = str(error), now + max(error.retry_after or 0.0, RETRY_AFTER)
+            part.failure, part.due = str(error), now + max(error.retry_after or 0.0, again_after)
             if error.retry_after is not None:
                 self._refused = error
             return False
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
-            part.failure, part.due = failure_text(error), now + min(part.every, RETRY_AFTER)
+            part.failure, part.due = failure_text(error), now + min(part.every, again_after)
             return False
         part.record(value, now)
         return True
@@ -338,6 +361,7 @@ class SnapshotReader:
         fills, flows = self._ledger.fills.part, self._ledger.flows.part
         parts: dict[str, SnapshotPart[Any]] = {
             "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
+            "withdrawals": self._withdrawals,
         }  # fmt: skip
         rows = (fills, flows)
         remarks = [
@@ -414,5 +438,6 @@ class SnapshotReader:
         )
 
     def _health(self, counters: RequestCounters, began: float) -> Health:
-        seconds = asyncio.get_running_loop().time() - began
-        return counters.health(seconds, self._skew.value, self._client.limits(began))
+        now = asyncio.get_running_loop().time()
+        limits = (*(self._client.limits(began) or ()), *(self._limits.recent_value(now) or ()))
+        return counters.health(now - began, self._skew.value, limits or None)

@@ -25,6 +25,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.errors import Meaning, RefusalCodes, VenueAnswer, present_codes
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
+from killswitch_ccxt.withdrawals import CoinList
 
 
 class Ages(Struct, frozen=True):
@@ -54,6 +55,8 @@ class Ages(Struct, frozen=True):
     early_saved: int = 3
     """Early fetches that even the smallest of these allowances saves up for the next change."""
     rules: float = 3600.0
+    limits: float | None = None
+    """How often the use of limits is fetched that only a request of its own states; None where there is none."""
 
 
 CAPABILITIES: Final = (
@@ -136,6 +139,8 @@ class Exchange:
     snapshot states up to when they are known."""
     has_trades_in_flows: ClassVar[bool] = False
     """Whether the ledger of `flows` has every trade: `latest_trades` then names the symbols whose fills are fetched."""
+    coin_list: ClassVar[CoinList | None] = None
+    """The request that states which coins can be withdrawn; None where there is none."""
     instrument_states: ClassVar[StateTable | None] = None
     """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
     rights_note: ClassVar[str] = "the venue does not state the permissions of a key"

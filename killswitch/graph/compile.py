@@ -27,7 +27,7 @@ from killswitch.graph.nodes import (
     TimerRule,
 )
 from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, Findings, suggestion, unknown_name
-from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
+from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_priced, check_reference
 from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
@@ -48,7 +48,7 @@ from killswitch.graph.resolution.strategies import (
     scope_rule,
     strategies,
 )
-from killswitch.graph.resolution.triggers import SignalIndex, expression, trigger
+from killswitch.graph.resolution.triggers import SignalIndex, condition_places, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.instant import LocalTime
@@ -186,7 +186,7 @@ def _compiled(
             numbers = {each: number for number, each in enumerate(document.model.spec.triggers)}
             columns, of_positions = SignalIndex(declared), SignalIndex(declared)
             around = Surroundings(numbers, rankings, unwinding_names, others, found, columns, of_positions)
-            graph = _graph(document.model, around, groups, content, scopes)
+            graph = _graph(document.model, around, groups, content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers, check_strategies):
@@ -201,10 +201,11 @@ def _graph(
     groups: tuple[CorrelationGroupRule, ...],
     content: str,
     scopes: ScopeRule,
+    documents: Sequence[Document],
 ) -> Graph | None:
     """Compile one policy; None if a trigger, a stage or a name in it is wrong.
 
-    `content` is the digest of the policy set, empty without one.
+    `content` is the digest of the policy set, empty without one. `documents`: the sound ones of the set.
     """
     name, policy, found = document.metadata.name, document.spec, around.found
     if name == OPERATOR:
@@ -213,7 +214,9 @@ def _graph(
     compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
-    check_equity(policy, scopes, compiled.values(), around.resets, around.columns, found)
+    conditions = [*condition_places(policy, compiled.values()), *around.resets]
+    check_equity(scopes, conditions, around.columns, found)
+    check_priced(policy, conditions, around.columns, documents, around.others, found)
     varied = variants(policy, compiled, stages, around)
     chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
     triggers = [each for each in chosen.values() if each is not None]

@@ -152,8 +152,8 @@ class Mark(Struct, frozen=True, gc=False, omit_defaults=True):
 class WatchedPrice(Struct, frozen=True, gc=False, omit_defaults=True):
     """The prices of a symbol on the account's watch list, whether or not it is held; `at` is the venue time of them.
 
-    `reference_price` is the price from which the venue's price limits are counted, `price_limit` their distance from
-    it as a fraction.
+    `reference_price` is the middle of the lowest and the highest price at which the venue takes orders, `price_limit`
+    their distance from it as a fraction.
     """
 
     symbol: str

@@ -50,6 +50,30 @@ Value = int | float | str | Decimal | Declared
 document of a reference declares."""
 
 
+RelationKind = Literal["below", "other_than", "twice_in"]
+
+
+class Relation(Struct, frozen=True):
+    """What a value must be to that of another argument, whose key is `to`, or the signal says nothing.
+
+    `below`: smaller. `other_than`: different. `twice_in`: a duration that the other one has room for twice.
+    """
+
+    kind: RelationKind
+    to: str
+
+    def holds(self, value: Value, other: Value) -> bool:
+        """Whether it holds for two values. TypeError if they have no order or are no durations."""
+        match self.kind:
+            case "other_than":
+                return value != other
+            case "below" if isinstance(value, int | float) and isinstance(other, int | float):
+                return value < other
+            case "twice_in" if isinstance(value, int) and isinstance(other, int):
+                return 2 * value <= other
+        raise TypeError(f"{value!r} and {other!r} cannot be compared: {self.kind}")
+
+
 class Argument(Struct, frozen=True, kw_only=True):
     """One argument of a signal.
 
@@ -57,7 +81,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     the name of a document of the kind `document`, or one of `words` if there are any; a `Form` is a text that
     `written_forms` can parse. `example`: as written in a threshold trigger. `range`: least and greatest number, both
     included, microseconds of a duration; None for texts. `looks_back`: a duration over which the scope's history is
-    kept.
+    kept. `relations`: to other arguments of a signal, where that has them. `is_priced`: a currency whose price in the
+    policy's reference currency is read.
     """
 
     key: str
@@ -68,6 +93,8 @@ class Argument(Struct, frozen=True, kw_only=True):
     document: str | None = None
     range: tuple[float, float] | None = None
     looks_back: bool = False
+    relations: tuple[Relation, ...] = ()
+    is_priced: bool = False
 
     def __post_init__(self) -> None:
         if (self.kind == "word" and not self.words) or (self.words and self.kind not in ("word", "reference")):
@@ -178,6 +205,7 @@ EVERY = Argument(
     ),
     example="1m",
     range=(SECOND, math.inf),
+    relations=(Relation("twice_in", "window"), Relation("twice_in", "short"), Relation("twice_in", "long")),
 )
 GROUP = Argument(
     key="group",

@@ -21,7 +21,7 @@ from killswitch.signals import (
     worst_position_signals,
 )
 from killswitch.signals.arguments import Argument
-from killswitch.signals.declaration import SignalSpec
+from killswitch.signals.declaration import SignalSpec, TextSignal
 
 
 def catalogue(*subjects: Iterable[SignalSpec]) -> tuple[SignalSpec, ...]:
@@ -61,8 +61,9 @@ TRIGGER_SIGNALS: dict[str, str] = {spec.name: spec.meaning for spec in CATALOGUE
 """Signals allowed in triggers → their description."""
 
 ARGUMENTS: dict[str, tuple[Argument, ...]] = {}
-"""Key → the argument as each signal declares it that takes one, all of one type and meaning."""
+"""Key → the argument as each signal declares it that takes one, all of one type and meaning. Those that only signals
+which are texts take are in expressions, and no keys."""
 for _spec in CATALOGUE:
-    for _argument in _spec.arguments:
+    for _argument in () if isinstance(_spec, TextSignal) else _spec.arguments:
         if _argument not in ARGUMENTS.setdefault(_argument.key, ()):
             ARGUMENTS[_argument.key] += (_argument,)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.arguments import GROUP, Argument
+from killswitch.signals.arguments import GROUP, WINDOW, Argument
 from killswitch.signals.declaration import (
     FRACTION,
     NO_AXIOMS,
@@ -22,10 +22,18 @@ from killswitch.signals.declaration import (
     ScopeSignal,
     SignalSpec,
 )
+from killswitch.signals.history.margin_ratios import (
+    MarginRatios,
+    change,
+    maintenance,
+    margin_ratio,
+    ratio_to_equity,
+)
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
     from killswitch.signals.arguments import SymbolGroup
+    from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.held_positions import BookExposure
     from killswitch.valuation.scope_view import ScopeView
@@ -100,25 +108,16 @@ def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
 
 
 def _liquidation_buffer(view: ScopeView) -> Interval:
-    gross, maintenance = _gross(view), _maintenance(view)
+    gross, margin = _gross(view), maintenance(view)
     if gross == 0:
         return 1.0, 1.0
-    if gross is None or maintenance is None or view.equity is None:
+    if gross is None or margin is None or view.equity is None:
         return UNKNOWN
-    return known((view.equity - maintenance) / gross)
+    return known((view.equity - margin) / gross)
 
 
-def _maintenance(view: ScopeView) -> Decimal | None:
-    return None if view.unknown is not None else view.maintenance()
-
-
-def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
-    """part ÷ equity; +∞ if equity is not positive and the part is."""
-    if part is None or equity is None:
-        return UNKNOWN
-    if equity <= 0:
-        return known(math.inf if part > 0 else 0.0)
-    return known(part / equity)
+def _margin_ratio_change(history: History, view: ScopeView, window: int) -> Interval:
+    return change(margin_ratio(view), history.collectors.of(MarginRatios).at_begin(view.as_of, window))
 
 
 _UNKNOWN = "positions are unknown, or a price is missing"
@@ -171,7 +170,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
         unknown="positions are unknown, a price is missing, or equity is unknown",
         range=NOT_NEGATIVE,
-        reader=lambda _, view: _ratio(_gross(view), view.equity),
+        reader=lambda _, view: ratio_to_equity(_gross(view), view.equity),
     ),
     _condition(
         name="exposure.largest_share",
@@ -252,6 +251,25 @@ SIGNALS: tuple[SignalSpec, ...] = (
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
         unknown="maintenance margin or equity is unknown",
         range=NOT_NEGATIVE,
-        reader=lambda _, view: _ratio(_maintenance(view), view.equity),
+        reader=lambda _, view: margin_ratio(view),
+    ),
+    _condition(
+        name="exposure.margin_ratio_change",
+        arguments=(WINDOW,),
+        collects=(MarginRatios,),
+        axioms=Axioms(at_most=("exposure.margin_ratio",)),
+        needs_equity=True,
+        unit="ratio",
+        meaning=(
+            "`exposure.margin_ratio` now minus the one at the beginning of the window, of 240 observations in it. A "
+            "withdrawal, another tier of maintenance margin or a change of the hedge mode move it without a loss."
+        ),
+        partly_known=(
+            "nothing was observed within `max_gap` before the window, the ratio was unknown then, or accounts have "
+            "joined or left the scope since: it is at most the current ratio"
+        ),
+        unknown="maintenance margin or equity is unknown; or equity is at or below zero now and was then",
+        range=UNBOUNDED,
+        reader=_margin_ratio_change,
     ),
 )

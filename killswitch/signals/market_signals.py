@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.model.instant import SECOND
-from killswitch.signals.arguments import SYMBOL, Argument
+from killswitch.signals.arguments import SYMBOL, Argument, Relation
 from killswitch.signals.declaration import (
     NO_AXIOMS,
     NO_LOOK_AHEAD,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from killswitch.model.snapshot import Liquidity
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
+    from killswitch.signals.sessions import TradingSession
     from killswitch.valuation.account_facts import AccountFacts, PriceRow
     from killswitch.valuation.scope_view import ScopeView
 
@@ -36,9 +37,11 @@ _ZERO = Decimal(0)
 MOST_SPREAD = 2.0
 """(ask − bid) ÷ their middle where the bid is nearly nothing."""
 STATES = (
-    "open", "at_limit", "limit_only", "post_only", "reduce_only", "cancel_only", "delisted", "halted",
+    "open", "at_limit", "limit_only", "post_only", "reduce_only", "cancel_only", "closed", "delisted", "halted",
 )  # fmt: skip
 """States of a market, each worse than the one before."""
+ALWAYS = "always"
+"""The word for a market without closing hours."""
 
 
 # One symbol
@@ -108,13 +111,18 @@ def _crossed(view: ScopeView, symbol: str) -> bool | None:
     return None if not found or None in found.values() else False
 
 
-def _state(view: ScopeView, symbol: str) -> str | None:
-    """The worst state of the symbol in the scope; None if a rule lacks the state and no other one is the worst."""
+def _state(view: ScopeView, symbol: str, session: str | TradingSession) -> str | None:
+    """The worst state of the symbol in the scope; None if a rule lacks the state and no other one is the worst.
+
+    Outside of its session a market is closed. Venues give that as halted, or no state; only a delisting outlasts it.
+    """
     found: list[str | None] = []
     for facts in view.facts:
         rule = view.instrument(facts.name, symbol)
         if rule is not None:
             found.append("at_limit" if rule.state == "open" and _is_at_limit(view, facts, symbol) else rule.state)
+    if found and not isinstance(session, str) and not session.is_open(view.as_of):
+        return "delisted" if "delisted" in found else "closed"
     worst = max((each for each in found if each is not None), key=STATES.index, default=None)
     return None if None in found and worst != STATES[-1] else worst
 
@@ -219,7 +227,22 @@ WITHIN = Argument(
 )
 _PRICES = ("mark", "index", "last")
 A = Argument(key="a", kind="word", words=_PRICES, meaning="The price that is compared.", example="mark")
-B = Argument(key="b", kind="word", words=_PRICES, meaning="The price that it is compared with.", example="index")
+B = Argument(
+    key="b",
+    kind="word",
+    words=_PRICES,
+    meaning="The price that it is compared with.",
+    example="index",
+    relations=(Relation("other_than", "a"),),
+)
+SESSION = Argument(
+    key="session",
+    kind="reference",
+    document="Session",
+    words=(ALWAYS,),
+    meaning="The Session in which the market trades; `always` for one that never closes.",
+    example=ALWAYS,
+)
 _condition = partial(
     ScopeSignal,
     measures="condition",
@@ -325,12 +348,14 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     TextSignal(
         name="market.state",
-        arguments=(SYMBOL,),
+        arguments=(SYMBOL, SESSION),
         measures="condition",
         meaning=(
             "The worst state of the market in the scope, from the best to the worst: open, at_limit (the last price "
             "is as far from the venue's reference price as it lets it move), limit_only, post_only, reduce_only, "
-            "cancel_only, delisted, halted. A rule counts until the venue gives it again, so that `open` may be old."
+            "cancel_only, closed, delisted, halted. Outside of the declared session it is closed, whatever a venue "
+            "states but a delisting: many state `halted` then, which is no halt. A rule counts until the venue gives "
+            "it again, so that `open` may be old."
         ),
         partly_known="never",
         unknown="no account of the scope was given a rule of this symbol with its state",
@@ -338,6 +363,6 @@ SIGNALS: tuple[SignalSpec, ...] = (
         reads_pnl=False,
         needs_equity=False,
         collects=(),
-        reader=lambda _, view, symbol: _state(view, symbol),
+        reader=lambda _, view, symbol, session: _state(view, symbol, session),
     ),
 )

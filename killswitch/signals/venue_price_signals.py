@@ -58,7 +58,13 @@ BASE = Argument(
     meaning="Base and quote, whichever kind of market: `BTC/USDT` is also `BTC/USDT:USDT` and `BTC_USDT`.",
     example="BTC/USDT",
 )
-CURRENCY = Argument(key="currency", kind="name", meaning="A currency, as the venues write it.", example="USDC")
+CURRENCY = Argument(
+    key="currency",
+    kind="name",
+    meaning="A currency, as the venues write it.",
+    example="USDC",
+    is_priced=True,
+)
 
 _condition = partial(
     ScopeSignal,

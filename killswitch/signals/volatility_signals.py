@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, SECOND
-from killswitch.signals.arguments import EVERY, SYMBOL, WINDOW, Argument
+from killswitch.signals.arguments import EVERY, SYMBOL, WINDOW, Argument, Relation
 from killswitch.signals.declaration import (
     NO_AXIOMS,
     NO_LOOK_AHEAD,
@@ -284,8 +284,9 @@ SHORT = Argument(
     meaning="The shorter of two windows, [t − short, t].",
     example="1h",
     range=(SECOND, math.inf),
+    relations=(Relation("below", "long"),),
 )
-LONG = replace(SHORT, key="long", meaning="The longer of two windows, [t − long, t].", example="30d")
+LONG = replace(SHORT, key="long", meaning="The longer of two windows, [t − long, t].", example="30d", relations=())
 MEASURE = Argument(
     key="measure",
     kind="word",

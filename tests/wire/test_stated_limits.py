@@ -10,18 +10,25 @@ import pytest
 from killswitch.model.snapshot import AccountSnapshot, LimitUse, Withdrawals
 from killswitch.model.venue import OrderRequest
 from killswitch_alpaca.venue import AlpacaVenue
+from killswitch_ccxt.instruments import Quote, watched_price
 from killswitch_ccxt.venue import CcxtVenue
+from killswitch_ccxt.venues.bitget.dialect import Bitget
 from killswitch_ccxt.venues.bybit.codes import LIMITS as BYBIT_LIMITS
 from killswitch_ccxt.venues.bybit.dialect import Bybit
+from killswitch_ccxt.venues.bybit.rows import bounded
+from killswitch_ccxt.venues.okx.rows import price_limits
 from tests.faults.mishaps import Rule, Script
 from tests.wire.alpaca.scene import TIMEOUT
 from tests.wire.alpaca.scene import run as at_alpaca
 from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.binance.test_adapter import play as at_binance
 from tests.wire.binance.venue import BinanceWire
+from tests.wire.bitget.venue import BitgetWire
 from tests.wire.bybit.desk import Desk
 from tests.wire.bybit.venue import BybitWire
 from tests.wire.okx.desk import BTC, OkxDesk
+from tests.wire.okx.venue import OkxWire
+from tests.wire.server import WireVenue
 
 D = Decimal
 
@@ -99,6 +106,105 @@ def test_the_stated_limit_of_an_account_counts(headers: dict[str, str], expected
     found = Bybit.limit_uses(headers, "/v5/account/wallet-balance")
     wanted = {} if expected is None else {"wallet": LimitUse("wallet", D(expected[0]), D(expected[1]))}
     assert found == wanted
+
+
+# Bitget
+
+
+def test_bitget_states_what_is_left_of_each_endpoint() -> None:
+    """One of ten requests of an account, and of five for positions, in this second."""
+    desk = Desk("bitget", BitgetWire, {(BTC, "long"): "5"})
+
+    async def main() -> AccountSnapshot:
+        async with desk.open():
+            found: AccountSnapshot = await desk.venue.snapshot()
+            return found
+
+    limits = stated(desk.time.run(main()))
+    assert limits["accounts"] == LimitUse("accounts", D(1), D(10))
+    assert limits["position"] == LimitUse("position", D(1), D(5))
+
+
+@pytest.mark.parametrize(
+    ("left", "path", "expected"),
+    [
+        ("9", "/api/v2/mix/account/accounts", {"accounts": LimitUse("accounts", D(1), D(10))}),
+        ("10", "/api/v2/mix/account/accounts", {"accounts": LimitUse("accounts", D(0), D(10))}),
+        ("19", "/api/v2/mix/account/accounts", {}),  # the limit of another account, which no answer states
+        ("9", "/api/v2/mix/market/contracts", {}),
+        ("", "/api/v2/mix/account/accounts", {}),
+        ("-1", "/api/v2/mix/account/accounts", {}),
+    ],
+)
+def test_what_is_left_is_of_the_documented_limit(left: str, path: str, expected: dict[str, LimitUse]) -> None:
+    """An endpoint without a documented limit, and more than that limit, are unknown."""
+    assert Bitget.limit_uses({"x-mbx-used-remain-limit": left}, path) == expected
+
+
+# Price limits of watched symbols
+
+
+@pytest.mark.parametrize(
+    ("exchange", "server", "lowest", "highest"),
+    [
+        ("binanceusdm", BinanceWire, "0.7", "1.3"),  # multipliers of the mark
+        ("bybit", BybitWire, "0.99", "1.01"),  # the index is the mark: 1% and not 2%
+        ("okx", OkxWire, "0.99", "1.02"),
+        ("bitget", BitgetWire, None, None),
+    ],
+)
+def test_price_limits_of_watched_symbols(
+    exchange: str, server: type[WireVenue], lowest: str | None, highest: str | None
+) -> None:
+    """The middle of the lowest and the highest price, and the distance from it; unknown where no answer states them."""
+    desk = Desk(exchange, server, {(BTC, "long"): "5"}, watch=(BTC,))
+
+    async def main() -> AccountSnapshot:
+        async with desk.open():
+            found: AccountSnapshot = await desk.venue.snapshot()
+            return found
+
+    (row,) = desk.time.run(main()).watched or ()
+    if lowest is None or highest is None:
+        assert (row.reference_price, row.price_limit) == (None, None)
+        return
+    assert row.mark_price and row.reference_price and row.price_limit
+    assert row.reference_price == row.mark_price * (D(lowest) + D(highest)) / 2
+    assert row.reference_price * (1 + row.price_limit) == pytest.approx(row.mark_price * D(highest))
+    assert row.reference_price * (1 - row.price_limit) == pytest.approx(row.mark_price * D(lowest))
+
+
+@pytest.mark.parametrize(
+    ("mark", "index", "expected"),
+    [
+        ("100", "100", ("99", "101")),
+        ("100", "101.5", ("99", "101.5")),  # an index beyond x widens it
+        ("100", "103", ("99", "102")),  # up to y
+        ("100", "97", ("98", "101")),
+        ("100", None, (None, None)),
+    ],
+)
+def test_bybits_price_limits(mark: str, index: str | None, expected: tuple[str | None, str | None]) -> None:
+    """Worked by hand from its documents: x 1%, y 2%."""
+    rule = {"info": {"riskParameters": {"priceLimitRatioX": "0.01", "priceLimitRatioY": "0.02"}}}
+    found = bounded(Quote(mark=D(mark), index=None if index is None else D(index)), rule)
+    assert (found.lowest, found.highest) == tuple(None if it is None else D(it) for it in expected)
+    assert bounded(found, {"info": {}}) == found
+
+
+def test_a_price_limit_that_is_off_is_none() -> None:
+    """OKX answers prices with `enabled: false` too."""
+    row = {"instId": "A", "buyLmt": "102", "sellLmt": "99", "enabled": False}
+    assert price_limits(row) == {}
+    assert price_limits({**row, "enabled": True}) == {"lowest": D(99), "highest": D(102)}
+
+
+@pytest.mark.parametrize(("last", "is_at_limit"), [("102", True), ("101.99", False), ("99.01", False), ("99", True)])
+def test_both_prices_of_a_band_are_at_the_limit(last: str, is_at_limit: bool) -> None:
+    """Rounding of the quotients does not hide that the last price is the highest, or the lowest, possible one."""
+    row = watched_price("A", Quote(last=D(last), mark=D(100), lowest=D(99), highest=D(102)), is_spot=False)
+    assert row.last_price and row.reference_price and row.price_limit
+    assert (abs(row.last_price / row.reference_price - 1) >= row.price_limit) is is_at_limit
 
 
 # OKX

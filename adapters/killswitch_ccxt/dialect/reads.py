@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 from killswitch.model.parsing import Row
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, Flow, LimitUse, Order, Position, Withdrawals
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import positions
 from killswitch_ccxt.client import Client
@@ -150,6 +150,28 @@ class AccountReads(DialectCore):
     async def states(self) -> States:
         """States of instruments beyond ccxt's open and halted: a venue in `cancel_only`, a symbol in `reduce_only`."""
         return {} if self.instrument_states is None else self.instrument_states.read(self.rules)
+
+    @property
+    def states_withdrawals(self) -> bool:
+        """Whether a request states which coins can be withdrawn; test systems have none."""
+        return self.coin_list is not None and self.spec.environment == "production"
+
+    async def withdrawals(self, assets: Collection[str]) -> tuple[Withdrawals, ...] | None:
+        """Which of `assets` cannot be withdrawn, as far as the venue states it.
+
+        None if it states neither that one of them cannot, nor anything about the account's currency.
+        """
+        coins = self.coin_list
+        if coins is None:
+            return None
+        answer = await self.client.call(coins.method)
+        found = coins.read(answer, self.client.ccxt.safe_currency_code, assets)
+        is_stated = any(it.suspended or it.asset == self.spec.currency for it in found)
+        return found if is_stated else None
+
+    async def own_limits(self) -> tuple[LimitUse, ...]:
+        """The use of limits that only a request of its own states, every `ages.limits`."""
+        return ()
 
     async def position_mode(self) -> PositionMode | None:
         """The position mode of the account; None where the venue does not state it."""

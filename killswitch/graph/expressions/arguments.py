@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
 from typing import Any
@@ -16,7 +16,7 @@ from killswitch.policy.schema.scalars import Quantity, duration, venue_name
 from killswitch.policy.schema.trigger import SignalOf, ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
-from killswitch.signals.arguments import Argument, Declared, Value, end_text, example_text, in_key
+from killswitch.signals.arguments import Argument, Declared, Relation, Value, end_text, example_text, in_key
 from killswitch.signals.declaration import SignalSpec
 from killswitch.signals.written_forms import FORMS, FormError
 
@@ -67,7 +67,14 @@ def arguments_of_keys(
         found.error(
             "KS3003", (*path, key), f"`{spec.name}` takes no `{key}`", _without(spec, f"take `{key}` out"), key=True
         )
-    return None if given or not is_complete else tuple(values)
+    if given or not is_complete:
+        return None
+    broken = contradiction(spec, values)
+    if broken is not None:
+        index, problem = broken
+        found.error(problem.code, (*path, spec.arguments[index].key), problem.message, problem.fix)
+        return None
+    return tuple(values)
 
 
 class InvalidCall(Struct, frozen=True):
@@ -104,7 +111,42 @@ def arguments_of_call(
         if isinstance(value, Problem):
             return InvalidCall(value, index)
         values.append(value)
-    return tuple(values)
+    broken = contradiction(spec, values)
+    return tuple(values) if broken is None else InvalidCall(broken[1], broken[0])
+
+
+def contradiction(spec: SignalSpec, values: Sequence[Value]) -> tuple[int, Problem] | None:
+    """The first argument whose declared relation to another one does not hold, by its index; None if all hold.
+
+    Where samples do not fit into a window, it is the window that is too short.
+    """
+    keys = [each.key for each in spec.arguments]
+    for index, argument in enumerate(spec.arguments):
+        for relation in argument.relations:
+            place = keys.index(relation.to) if relation.to in keys else None
+            if place is not None and not relation.holds(values[index], values[place]):
+                at = place if relation.kind == "twice_in" else index
+                return at, _contradiction(spec, relation, argument, values[index], spec.arguments[place], values[place])
+    return None
+
+
+def _contradiction(
+    spec: SignalSpec, relation: Relation, argument: Argument, value: Value, other: Argument, to: Value
+) -> Problem:
+    """The problem that the relation of `argument` to `other` does not hold."""
+    shown, shown_other = in_key(argument, value), in_key(other, to)
+    match relation.kind:
+        case "twice_in":
+            message = f"two returns of {shown} do not fit into {shown_other}, so that `{spec.name}` is never known"
+            least = in_key(other, 2 * value) if isinstance(value, int) else shown
+            return Problem("KS3017", message, f"write {least} or more, or a shorter `{argument.key}`")
+        case "below":
+            message = f"`{argument.key}` is {shown}, which is not below `{other.key}`, {shown_other}"
+            return Problem("KS3039", message, f"write a smaller `{argument.key}`, or a greater `{other.key}`")
+        case "other_than":
+            message = f"`{argument.key}` is `{shown}`, as `{other.key}` is, so that `{spec.name}` never changes"
+            words = ", ".join(f"`{word}`" for word in argument.words if word != to)
+            return Problem("KS3039", message, f"write another one: {words}" if words else "write another one")
 
 
 def _missing(spec: SignalSpec, argument: Argument) -> tuple[str, str]:

@@ -1,20 +1,24 @@
-"""Checks of the accounts of a policy set: duplicates, encryption and currencies."""
+"""Checks of the accounts of a policy set: duplicates, encryption, currencies and their prices."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from killswitch.graph.nodes import ScopeRule
+from killswitch.graph.nodes import ConditionNode, ScopeRule
 from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.graph.resolution.strategies import scopes_of_account
+from killswitch.graph.resolution.triggers import SignalIndex
+from killswitch.graph.wording import signals_of
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
 from killswitch.policy.schema.policy import AnyPolicy
+from killswitch.policy.yaml.source_map import Path
+from killswitch.signals.catalogue import BY_NAME
 
 
 def check_accounts(everything: Documents) -> list[Diagnostic]:
@@ -118,6 +122,59 @@ def check_reference(policy: AnyPolicy, documents: Sequence[Document], others: Fa
         else:
             continue
         found.warning("KS5015", (*path, "otherwise", currency), message, "correct it, or take it out", key=True)
+
+
+def check_priced(
+    policy: AnyPolicy,
+    conditions: Iterable[tuple[Path, ConditionNode]],
+    columns: SignalIndex,
+    documents: Sequence[Document],
+    others: FaultyDocuments,
+    found: Findings,
+) -> None:
+    """Report conditions on the price of a currency in the reference currency where no venues can agree on one.
+
+    A venue prices the currencies of its accounts. Without Account documents the accounts are those of a recording.
+    """
+    accounts = [account for account, _ in of_kind(documents, AccountDocument)]
+    is_known = bool(accounts) and not others.can_have("Account")
+    flawed = found.gaps.has_flaw(("spec", "reference"))
+    for path, name, key, currency in () if flawed else _priced(conditions, columns):
+        pair = {currency} if policy.reference is None else {currency, policy.reference.currency}
+        venues = {venue_of(it.spec) for it in accounts if it.spec.currency in pair} if is_known else None
+        problem = _unpriced(policy, currency, venues)
+        if problem is not None:
+            message = f"the price that `{name}` compares can never be known: {problem[0]}"
+            found.error("KS3073", (*path[:-1], key) if path[-1] == "signal" else path, message, problem[1])
+
+
+def _priced(
+    conditions: Iterable[tuple[Path, ConditionNode]], columns: SignalIndex
+) -> Iterator[tuple[Path, str, str, str]]:
+    """Place and name of each signal that reads the price of a currency, with the key of the argument and its value."""
+    for path, condition in conditions:
+        for signal in (columns.signals[index] for index in sorted(signals_of(condition))):
+            for argument, value in zip(BY_NAME[signal.name].arguments, signal.arguments, strict=True):
+                if argument.is_priced and isinstance(value, str):
+                    yield path, signal.name, argument.key, value
+
+
+def _unpriced(policy: AnyPolicy, currency: str, venues: set[str] | None) -> tuple[str, str] | None:
+    """Why no venues can agree on the price of `currency`, and the fix; None if they can.
+
+    `venues`: with an account in the currency or the reference currency; None if they are not known.
+    """
+    reference = policy.reference
+    if reference is None:
+        return "the policy has no reference currency", "add a `reference` in the currency of the peg, such as USD"
+    if currency == reference.currency:
+        return f"{currency} is the reference currency itself", "write the currency that is pegged to it"
+    least = max(2, reference.rates_from)
+    if venues is None or len(venues) >= least:
+        return None
+    seen = f"at {len(venues)} ({', '.join(sorted(venues))})" if venues else "at none"
+    why = f"{least} venues must agree on {currency} in {reference.currency}, and there are accounts in either {seen}"
+    return why, f"add accounts in {currency} at other venues, or take the trigger out"
 
 
 def check_currencies(policy: AnyPolicy, rule: ScopeRule, documents: Sequence[Document], found: Findings) -> None:

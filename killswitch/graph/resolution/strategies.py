@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from killswitch.graph.freezing import freeze
-from killswitch.graph.nodes import ConditionNode, ScopeRule, StrategyRule, Trigger
+from killswitch.graph.nodes import ConditionNode, ScopeRule, StrategyRule
 from killswitch.graph.problems import FaultyDocuments, Findings, unknown_name
 from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.graph.resolution.triggers import SignalIndex
@@ -14,7 +14,6 @@ from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import AnyPolicy
 from killswitch.policy.schema.strategy import HedgeGroupDocument, StrategyDocument
-from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.arguments import HedgeLegs, LegOfHedge
 from killswitch.signals.catalogue import BY_NAME
@@ -112,19 +111,13 @@ def scope_rule(policy: AnyPolicy, everything: Documents, others: FaultyDocuments
 
 
 def check_equity(
-    policy: AnyPolicy,
-    rule: ScopeRule,
-    triggers: Iterable[Trigger | None],
-    resets: Sequence[tuple[Path, ConditionNode]],
-    columns: SignalIndex,
-    found: Findings,
+    rule: ScopeRule, conditions: Iterable[tuple[Path, ConditionNode]], columns: SignalIndex, found: Findings
 ) -> None:
     """Report conditions that need an equity where a scope has none."""
     without = _without_equity(rule)
     if without is None:
         return
-    places = [(_path(policy, each.name), each.condition) for each in triggers if each is not None]
-    for path, condition in (*places, *resets):
+    for path, condition in conditions:
         names = [columns.signals[index].name for index in sorted(signals_of(condition))]
         needing = next((name for name in names if BY_NAME[name].needs_equity), None)
         if needing is not None:
@@ -134,11 +127,6 @@ def check_equity(
                 "`whole: true` has the equity of its accounts"
             )
             found.error("KS3081", path, message, fix)
-
-
-def _path(policy: AnyPolicy, name: str) -> Path:
-    is_threshold = isinstance(policy.triggers[name], ThresholdTrigger)
-    return ("spec", "triggers", name, "signal" if is_threshold else "when")
 
 
 def _without_equity(rule: ScopeRule) -> str | None:

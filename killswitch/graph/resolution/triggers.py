@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations, arguments_of_keys
 from killswitch.graph.expressions.conditions import text_condition
@@ -102,6 +102,14 @@ def trigger(name: str, policy: AnyPolicy, columns: SignalIndex, found: Findings)
         written, Trigger, name=name, condition=condition, threshold=held, place=found.place(path, key=True),
         rearms=_rearms(condition, columns), warn_at=tuple(sorted({float(share) for share in shares})),
     )  # fmt: skip
+
+
+def condition_places(policy: AnyPolicy, triggers: Iterable[Trigger | None]) -> Iterator[tuple[Path, ConditionNode]]:
+    """The condition of each compiled trigger, with the place of what it reads."""
+    for each in triggers:
+        if each is not None:
+            is_threshold = isinstance(policy.triggers[each.name], ThresholdTrigger)
+            yield ("spec", "triggers", each.name, "signal" if is_threshold else "when"), each.condition
 
 
 def _rearms(condition: ConditionNode, columns: SignalIndex) -> bool:

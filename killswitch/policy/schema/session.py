@@ -70,7 +70,7 @@ class SessionSpec(Part):
 
 
 class SessionDocument(VersionedPart):
-    """The trading session of a market, for signals since its open."""
+    """The trading session of a market, for signals since its open and whether the market is closed."""
 
     kind: Literal["Session"]
     spec: SessionSpec

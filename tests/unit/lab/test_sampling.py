@@ -12,11 +12,11 @@ from killswitch.lab.sampling import SamplingError, named_symbols, require_served
 from tests.backtests import MINUTE, book, market, run, written
 from tests.worlds.firings import POLICY, policy_of
 
-VOLATILE = "signal: market.volatility, symbol: {symbol}, window: 10m, every: {every}, at_least: {at_least}"
+VOLATILE = "signal: market.volatility, symbol: {symbol}, window: {window}, every: {every}, at_least: {at_least}"
 
 
-def volatile(every: str = "1m", symbol: str = "A", at_least: str = "1") -> str:
-    return VOLATILE.format(every=every, symbol=symbol, at_least=at_least)
+def volatile(every: str = "1m", symbol: str = "A", at_least: str = "1", window: str = "10m") -> str:
+    return VOLATILE.format(every=every, symbol=symbol, at_least=at_least, window=window)
 
 
 def policy_text(trigger: str) -> str:
@@ -40,7 +40,7 @@ def policy_text(trigger: str) -> str:
 )
 def test_bars_serve_samples_at_a_multiple_of_their_length(every: str, interval: int, fix: str | None) -> None:
     """Any other sampling is an error with its place and a way out, and no rescaling."""
-    policies = policy_of(volatile(every))
+    policies = policy_of(volatile(every, window="30m"))
     if fix is None:
         require_served(policies, "bars", interval)
         return
@@ -49,7 +49,7 @@ def test_bars_serve_samples_at_a_multiple_of_their_length(every: str, interval: 
     (found,) = error.value.diagnostics
     assert (found.code, found.severity, found.fix) == ("KS3090", "error", fix)
     assert "triggers: {it: {signal: market.volatility" in found.source_line
-    assert f'market.volatility("A", "10m", "{every}")' in found.message
+    assert f'market.volatility("A", "30m", "{every}")' in found.message
 
 
 def test_the_samples_of_a_reset_are_checked_too() -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import json as msgjson
 
+from killswitch.graph.nodes import SignalRef
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.arguments import SymbolGroup, Value
+from killswitch.signals.history.margin_ratios import MarginRatios
+from killswitch.signals.signal_values import ColumnReader
+from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, after, flow, position
-from tests.worlds.signals import held, made, readings, values_of
+from tests.worlds.signals import Observed, held, history_of, made, readings, values_of
 
 INF = math.inf
 UNKNOWN = (-INF, INF)
@@ -135,6 +142,81 @@ def test_the_adverse_move_that_is_left(
     answer = account(equity, positions, **more)
     found = readings("exposure.liquidation_buffer", (), [(START, (answer,))])
     assert found == [UNKNOWN if expected is None else (pytest.approx(expected), pytest.approx(expected))]
+
+
+# The change of the margin ratio
+
+
+CHANGE = "exposure.margin_ratio_change"
+
+
+def margins(*margins: tuple[str | None, str], every: int = 1, **more: Any) -> list[Observed]:
+    """Answers with these maintenance margins and equities, `every` minutes apart."""
+    found = [
+        account(equity, [], **more, **({} if margin is None else {"maintenance_margin": margin}))
+        for margin, equity in margins
+    ]
+    return [(after(minutes=every * place), (each,)) for place, each in enumerate(found)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        (margins(("100", "1000"), ("100", "1000"), ("350", "1000")), (0.25, 0.25)),
+        (margins(("100", "1000"), ("300", "1000"), ("100", "1000")), (0, 0)),  # what happened in between is no end
+        (margins(("100", "1000"), ("100", "1000"), ("100", "500")), (0.1, 0.1)),  # a withdrawal moves it
+        (margins(("300", "1000"), ("300", "1000"), ("0", "1000")), (-0.3, -0.3)),
+        (margins(("100", "1000"), ("100", "1000"), ("100", "-1")), (INF, INF)),
+        (margins(("100", "-1"), ("100", "-1"), ("100", "1000")), (-INF, -INF)),
+        (margins(("100", "-1"), ("100", "-1"), ("100", "-1")), UNKNOWN),
+        (margins(("0", "-1"), ("0", "-1"), ("0", "-1")), (0, 0)),
+        (margins(("100", "1000"), ("350", "1000")), (-INF, 0.35)),  # the window is not complete
+        (margins((None, "1000"), ("350", "1000"), ("350", "1000")), (-INF, 0.35)),
+        (margins(("100", "1000"), ("100", "1000"), (None, "1000")), UNKNOWN),
+        (margins((None, "1000"), (None, "1000"), (None, "1000")), UNKNOWN),
+        (margins(("100", "1000"), ("350", "1000"), every=10), (0.25, 0.25)),  # 8 minutes old: within max_gap
+        (margins(("100", "1000"), ("350", "1000"), every=13), (-INF, 0.35)),
+    ],
+)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_change_of_the_margin_ratio(
+    observed: list[Observed], expected: tuple[float, float], restarts: bool
+) -> None:
+    """Of two minutes, also over restarts: an unknown earlier ratio is at least 0, so that the current one bounds it."""
+    assert readings(CHANGE, (2 * MINUTE,), observed, restarts=restarts)[-1] == pytest.approx(expected)
+
+
+def test_the_change_begins_anew_with_other_accounts() -> None:
+    """A second account with a ratio of 0.9 joins: the ratio of both is no change of the first one's."""
+    one, other = (
+        account("1000", [], name=name, maintenance_margin=margin) for name, margin in (("a", "0"), ("b", "900"))
+    )
+    observed = [(after(minutes=place), (one,) if place < 3 else (one, other)) for place in range(6)]
+    assert readings(CHANGE, (2 * MINUTE,), observed)[2:] == [(0, 0), (-INF, 0.45), (-INF, 0.45), (0, 0)]
+
+
+def test_after_a_reset_the_window_begins_anew_and_is_complete() -> None:
+    """0.1 before, 0.4 at the reset: the rise that fired counts no more, and what follows counts from the reset."""
+    used = SignalRef(CHANGE, (2 * MINUTE,))
+    past, found = history_of([used]), []
+    for place, (at, accounts) in enumerate(margins(("100", "1000"), ("100", "1000"), ("400", "1000"), ("600", "1000"))):
+        view = ScopeView(to_micros(at), True, accounts, {}, None)
+        past.observe(view)
+        if place == 2:
+            past.rebase(accept=True)
+        columns = ColumnReader([used]).read(past, view)
+        found.append((columns.lo[0], columns.hi[0]))
+    assert found[2:] == [(0, 0), (pytest.approx(0.2), pytest.approx(0.2))]
+
+
+def test_a_day_is_kept_in_240_observations() -> None:
+    """A tick each second does not make the stored state grow: 24 h are 240 observations, and few more."""
+    past = MarginRatios([{"window": 24 * HOUR}], 15 * MINUTE)
+    answer = account("1000", [], maintenance_margin="100")
+    for place in range(0, 30 * HOUR, 30 * SECOND):
+        past.observe(ScopeView(to_micros(START) + place, True, (answer,), {}, None), None)
+    (series,) = msgjson.decode(msgjson.encode(past.state()))["series"].values()
+    assert 240 <= len(series["at"]) <= 242
 
 
 # Venues

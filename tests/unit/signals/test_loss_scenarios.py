@@ -238,6 +238,12 @@ SCENARIOS = {
         answers(margined("90000"), account("5", [], maintenance_margin="0")),  # near its price, with margin to spare
         answers(*[held(("A", "100"))] * 4),
     ),
+    "margin-ratio-change": Scenario(
+        "signal: exposure.margin_ratio_change, window: 2m, at_least: 0.3",
+        answers(*(margined(equity) for equity in ("10000", "9000", "5000", "2400"))),  # 0.1, 0.11, 0.2, 0.42
+        answers(*[margined("2500")] * 4),  # high all the time
+        answers(*[account("2500", [])] * 4),
+    ),
     "liquidation-distance": Scenario(
         "signal: exposure.liquidation_distance, pick: worst, at_most: 3%",
         answers(*(held(("A", "100"), mark_price=mark, liquidation_price="90") for mark in ("100", "92"))),

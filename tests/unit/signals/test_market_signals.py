@@ -8,12 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Liquidity, Rate, Snapshot, WatchedPrice
 from killswitch.model.words import ReferenceCurrency
 from killswitch.signals.arguments import Value
+from killswitch.signals.sessions import WEEKDAYS, TradingSession
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position, rules, snapshot
@@ -359,7 +361,7 @@ def test_state_is_the_worst_of_the_scope(states: tuple[str | None, ...], expecte
         watching(venue=f"v{i}", instruments=(rules("A") if state is None else rules("A", state=state),))
         for i, state in enumerate(states)
     ]
-    assert read("market.state", ("A",), seen(*accounts or [watching()]))[1] == expected
+    assert read("market.state", ("A", "always"), seen(*accounts or [watching()]))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -371,9 +373,58 @@ def test_state_at_a_price_limit(last: str, limit: str | None, expected: str) -> 
     limits = {} if limit is None else {"price_limit": limit}
     listed = row(last_price=last, reference_price="100", **limits)
     accounts = watching(listed, instruments=(rules("A", state="open"),))
-    assert read("market.state", ("A",), seen(accounts))[1] == expected
+    assert read("market.state", ("A", "always"), seen(accounts))[1] == expected
     halted = watching(listed, instruments=(rules("A", state="halted"),))
-    assert read("market.state", ("A",), seen(halted))[1] == "halted"
+    assert read("market.state", ("A", "always"), seen(halted))[1] == "halted"
+
+
+NIGHT = TradingSession("night", "UTC", 10 * HOUR, 11 * HOUR, WEEKDAYS)
+DAY = TradingSession("day", "UTC", 0, 1 * HOUR, WEEKDAYS)  # START is 00:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("states", "open_state", "closed_state"),
+    [
+        (("open",), "open", "closed"),
+        (("limit_only",), "limit_only", "closed"),
+        (("halted",), "halted", "closed"),  # as Alpaca gives a market that is closed
+        ((None,), None, "closed"),
+        (("open", "halted"), "halted", "closed"),
+        (("delisted",), "delisted", "delisted"),
+        (("delisted", "halted"), "halted", "delisted"),
+        ((), None, None),
+    ],
+)
+def test_state_outside_of_the_declared_session(
+    states: tuple[str | None, ...], open_state: str | None, closed_state: str | None
+) -> None:
+    """Closed, whatever a venue states but a delisting; in the session it is the venue's state, as without one."""
+    accounts = [
+        watching(venue=f"v{i}", instruments=(rules("A") if state is None else rules("A", state=state),))
+        for i, state in enumerate(states)
+    ] or [watching()]
+    assert read("market.state", ("A", DAY), seen(*accounts))[1] == open_state
+    assert read("market.state", ("A", NIGHT), seen(*accounts))[1] == closed_state
+
+
+SESSION = """
+apiVersion: killswitch.dev/v1
+kind: Session
+metadata: {name: us}
+spec: {zone: UTC, opens: 00:00, closes: 00:01, weekdays: [mon, tue, wed, thu, fri]}
+"""
+
+
+def test_a_market_closes_at_the_end_of_its_session_and_is_no_halt() -> None:
+    """80 s after midnight on Monday, 2024-01-01, the session of one minute is over, and the venue states halted."""
+    halted = scene(instruments=HALTED)
+    for state, times in (("closed", [each.as_of for each in halted][:1]), ("halted", [])):
+        trigger = f'when: \'market.state("A", "us") == "{state}"\''
+        assert firings(policy_of(trigger, documents=SESSION), halted) == times
+    never_open = 'when: \'market.state("A", "us") == "closed"\''
+    before = [replace(each, as_of=after(seconds=10 * i)) for i, each in enumerate(scene(instruments=RULE))]
+    assert firings(policy_of(never_open, documents=SESSION), before) == []
+    assert unknowns(policy_of(never_open, documents=SESSION, on_unknown="warn"), scene())
 
 
 # Scenarios
@@ -450,7 +501,7 @@ SCENARIOS: dict[str, tuple[str, list[Snapshot], list[Snapshot], list[Snapshot] |
         venues("100", None), venues("100", "101", "90"), None,
     ),
     "state": (
-        "when: 'market.state(\"A\") == \"halted\"'",
+        "when: 'market.state(\"A\", \"always\") == \"halted\"'",
         scene(instruments=HALTED), scene(instruments=RULE), scene(),
     ),
     "peg": (

@@ -90,6 +90,8 @@ class BinanceWire(WireVenue):
         }  # fmt: skip
         self.planned_answers: list[tuple[str, int, int, str, bool]] = []
         self.listen_keys: set[str] = set()
+        self.is_suspended = False
+        """Whether no chain of USDT lets withdrawals out."""
         self.triggers: dict[str, Decimal] = {}
         self._past_positions: deque[tuple[float, Reply]] = deque(maxlen=50)
         self._limited_in_a_row = 0
@@ -242,6 +244,16 @@ class BinanceWire(WireVenue):
             "GET /fapi/v1/apiTradingStatus": lambda _: {"indicators": {}, "updateTime": self.now_ms()},
             "GET /fapi/v1/leverageBracket": self._brackets,
             "GET /sapi/v1/account/apiRestrictions": lambda _: self.rights,
+            "GET /sapi/v1/capital/config/getall": lambda _: [
+                {"coin": "BTC", "withdrawAllEnable": True, "networkList": [{"network": "BTC", "withdrawEnable": True}]},
+                {
+                    "coin": "USDT", "withdrawAllEnable": True,
+                    "networkList": [
+                        {"network": "ETH", "withdrawEnable": False},
+                        {"network": "TRX", "withdrawEnable": not self.is_suspended},
+                    ],
+                },
+            ],
             "POST /fapi/v1/listenKey": self._listen_key, "PUT /fapi/v1/listenKey": self._listen_key,
             "DELETE /fapi/v1/listenKey": lambda _: {},
             **{route: partial(handler, self) for route, handler in ORDERS.items()},

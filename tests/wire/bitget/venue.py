@@ -31,6 +31,8 @@ class BitgetWire(WireVenue):
         self.ips = "192.0.2.7"
         self.bills: list[dict[str, object]] = []
         """Rows of `account/bill`, newest first."""
+        self.is_suspended = False
+        """Whether no chain of USDT lets withdrawals out."""
         self.plans: dict[str, str] = {}
         """clientOid → planStatus of plan orders that are over."""
         self._previous_positions: list[object] | None = None
@@ -129,7 +131,13 @@ class BitgetWire(WireVenue):
         do: Callable[[Mapping[str, Any]], Reply] | None = getattr(self, name, None)
         if do is None:
             raise NotImplementedError
-        return do(ask.params)
+        reply = do(ask.params)
+        found = payloads.LIMITS.get(f"{ask.method} {ask.path.removeprefix(payloads.MIX)}")
+        if found is None:
+            return reply
+        name, allowed = found
+        left = str(max(0, allowed - self.used[name]))
+        return Reply(reply.body, reply.status, {"X-Mbx-Used-Remain-Limit": left, **reply.headers})
 
     def _get_v2_public_time(self, _: Mapping[str, Any]) -> Reply:
         return self.yes({"serverTime": str(self.now_ms())})
@@ -141,6 +149,13 @@ class BitgetWire(WireVenue):
 
     def _get_v2_mix_market_tickers(self, params: Mapping[str, Any]) -> Reply:
         return self.yes([payloads.ticker(it, self.exchange.markets[it], self.now_ms()) for it in self.symbols.values()])
+
+    def _get_v2_spot_public_coins(self, _: Mapping[str, Any]) -> Reply:
+        chains = [
+            {"chain": "ERC20", "withdrawable": "false", "rechargeable": "true"},
+            {"chain": "TRC20", "withdrawable": "false" if self.is_suspended else "true", "rechargeable": "true"},
+        ]
+        return self.yes([{"coinId": "2", "coin": "USDT", "transfer": "true", "chains": chains}])
 
     def _get_v2_spot_account_info(self, _: Mapping[str, Any]) -> Reply:
         return self.yes({"userId": "1", "ips": self.ips, "authorities": self.authorities, "parentId": 1})

@@ -19,7 +19,11 @@ from tests.faults.scene import committed, decision_on
 from tests.virtual_time import VirtualTime
 from tests.wire.server import KEY, PASSPHRASE, SECRET, WireVenue
 
-KEYS = {"bybit": {"key": KEY, "secret": SECRET}, "bitget": {"key": KEY, "secret": SECRET, "passphrase": PASSPHRASE}}
+PLAIN = {"key": KEY, "secret": SECRET}
+KEYS = {
+    "bybit": PLAIN, "binanceusdm": PLAIN, "bitget": {**PLAIN, "passphrase": PASSPHRASE},
+    "okx": {**PLAIN, "passphrase": PASSPHRASE},
+}  # fmt: skip
 _NUMBERS = count()
 
 
@@ -35,6 +39,7 @@ class Desk:
         mode: Mode = "one_way",
         markets: tuple[Market, ...] = (),
         streams: bool = False,
+        watch: tuple[str, ...] = (),
         **more: Any,
     ) -> None:
         self.time = VirtualTime()
@@ -45,6 +50,7 @@ class Desk:
         self.journal = MemoryJournal()
         self._name = exchange_name
         self._streams = streams
+        self._watch = watch
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
@@ -54,7 +60,7 @@ class Desk:
         market = "spot" if self.exchange.mode == "spot" else "swap"
         spec = AccountSpec(
             "main", "ccxt", market, "USDT", self.wire.address, options, KEYS[self._name], self._name,
-            self.wire.address_ws if self._streams else None,
+            self.wire.address_ws if self._streams else None, watch=self._watch,
         )  # fmt: skip
         self.venue = adapter(spec)
         try:

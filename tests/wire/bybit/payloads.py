@@ -96,6 +96,7 @@ def instrument(of: Listing, market: Market) -> dict[str, object]:
         "settleCoin": of.settle,
         "unifiedMarginTrade": True,
         "fundingInterval": 480,
+        "riskParameters": {"priceLimitRatioX": "0.01", "priceLimitRatioY": "0.02"},
     }  # fmt: skip
 
 

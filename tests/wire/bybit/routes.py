@@ -47,7 +47,13 @@ class BybitRoutes:
         )
 
     def get_asset_coin_query_info(self, _: Mapping[str, Any]) -> Reply:
-        return self._venue.yes({"rows": []})
+        """Two chains of USDT, of which one lets nothing out."""
+        chains = [
+            {"chain": "ETH", "chainType": "ERC20", "chainDeposit": "1", "chainWithdraw": "0"},
+            {"chain": "TRX", "chainType": "TRC20", "chainDeposit": "1"}
+            | {"chainWithdraw": "0" if self._venue.is_suspended else "1"},
+        ]
+        return self._venue.yes({"rows": [{"name": "USDT", "coin": "USDT", "chains": chains}]})
 
     def get_account_info(self, _: Mapping[str, Any]) -> Reply:
         return self._venue.yes(

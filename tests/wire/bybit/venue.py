@@ -76,6 +76,8 @@ class BybitWire(WireVenue):
         """Whether disconnection protection is enabled for the account."""
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
+        self.is_suspended = False
+        """Whether no chain of USDT lets withdrawals out."""
         self.streams = BybitStreams(self)
         self.routes = BybitRoutes(self)
         self.previous_positions: list[object] | None = None

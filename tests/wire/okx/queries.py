@@ -35,6 +35,9 @@ class OkxQueries(OkxOrders, ABC):
         self.ip = ip
         self.bills_told: list[Row] = []
         """Rows of `account/bills` in addition to the ledger's, newest first, set by the test."""
+        self.has_price_limits = True
+        self.is_suspended = False
+        """Whether no chain of USDT lets withdrawals out."""
         self.timer: asyncio.TimerHandle | None = None
         self.subscribed: list[str] = []
         """Channels with a subscriber."""
@@ -87,6 +90,27 @@ class OkxQueries(OkxOrders, ABC):
                 for name, it in rows
                 if kind_of(name) == ask.params["instType"]
             ]
+        )
+
+    def price_limits(self, ask: Ask) -> Reply:
+        """2% above and 1% below the price, of one instrument; those of no other one are on."""
+        name = ask.params["instId"]
+        price = next(it.price for symbol, it in self.exchange.markets.items() if self.id_of(symbol) == name)
+        row = {
+            "instType": kind_of(name), "instId": name, "buyLmt": text(price * Decimal("1.02")),
+            "sellLmt": text(price * Decimal("0.99")), "ts": str(self.now_ms()), "enabled": self.has_price_limits,
+        }  # fmt: skip
+        return good([row])
+
+    def coins(self, ask: Ask) -> Reply:
+        """Two chains of USDT, of which one lets nothing out."""
+        chains = (
+            ("USDT", "USDT-ERC20", False),
+            ("USDT", "USDT-TRC20", not self.is_suspended),
+            ("BTC", "BTC-Bitcoin", True),
+        )
+        return good(
+            [{"ccy": coin, "chain": chain, "canDep": True, "canWd": is_open} for coin, chain, is_open in chains]
         )
 
     def config(self, ask: Ask) -> Reply:

@@ -15,6 +15,7 @@ from killswitch_ccxt import fills
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.venues.binance import codes, rows
+from killswitch_ccxt.withdrawals import CoinList
 
 EndpointCall = Callable[[Row], Awaitable[Any]]
 PAGE: Final = 1000
@@ -33,6 +34,9 @@ class Binance(Dialect, ABC):
     fees_by_fills = True
     fills_need_symbol = True
     keeps_rules = True
+    coin_list = CoinList(
+        "sapiGetCapitalConfigGetall", (), "coin", "networkList", "withdrawEnable", ("true",), ("false",)
+    )
     trades_endpoint: ClassVar[str]
     trading_right: ClassVar[str]
     """The permission that a key needs to trade here."""

@@ -159,7 +159,8 @@ class BinanceFutures(Binance):
         return await self.quotes_by(symbols, "GetTickerPrice")
 
     async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        return await self.quotes(symbols)
+        found = await self.quotes(symbols)
+        return {symbol: binance_rows.bounded(quote, self.rules[symbol]) for symbol, quote in found.items()}
 
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """The venue's index, which values the assets, read again."""

@@ -17,6 +17,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from killswitch.model.parsing import (
     Row,
     UnreadableError,
@@ -27,10 +29,12 @@ from killswitch.model.parsing import (
     instant,
     optional_number,
     optional_text,
+    positive,
     required_number,
     required_text,
     time_of,
     total,
+    value_at,
 )
 from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, InstrumentState
 from killswitch_ccxt.answers import NoSuchSymbolError
@@ -167,6 +171,18 @@ def quote(row: Row) -> Quote:
     """The quote of a symbol's merged rows of bookTicker, ticker/price and premiumIndex; the time is that of the last
     one."""
     return quote_of(row, "bidPrice askPrice price indexPrice markPrice", instant(row.get("time")))
+
+
+def bounded(found: Quote, rule: Row) -> Quote:
+    """The quote with the prices between which a futures order may be: the mark times the multipliers of the symbol's
+    filter PERCENT_PRICE (https://developers.binance.com/docs/derivatives/usds-margined-futures/common-definition)."""
+    filters = value_at(rule, "info", "filters")
+    rows = (it for it in filters if isinstance(it, Mapping)) if isinstance(filters, list) else ()
+    limits = next((it for it in rows if it.get("filterType") == "PERCENT_PRICE"), {})
+    up, down = positive(limits.get("multiplierUp")), positive(limits.get("multiplierDown"))
+    if found.mark is None or up is None or down is None:
+        return found
+    return replace(found, lowest=found.mark * down, highest=found.mark * up)
 
 
 def merged(answers: Iterable[Any]) -> dict[str, dict[str, Any]]:

@@ -73,6 +73,25 @@ LIMITS: Final = (
     RateLimit("close", 1, 1.0),
     RateLimit("address", 6000, 60.0, by="address"),
 )
+_MIX: Final = "/api/v2/mix/"
+PATHS: Final[Mapping[str, str]] = {
+    f"{_MIX}order/place-order": "place",
+    f"{_MIX}order/place-plan-order": "plan",
+    f"{_MIX}order/cancel-order": "cancel",
+    f"{_MIX}order/cancel-plan-order": "cancel-plan",
+    f"{_MIX}order/detail": "detail",
+    f"{_MIX}order/fills": "fills",
+    f"{_MIX}order/orders-pending": "pending",
+    f"{_MIX}order/orders-plan-pending": "plan-pending",
+    f"{_MIX}order/orders-plan-history": "plan-history",
+    f"{_MIX}account/accounts": "accounts",
+    f"{_MIX}account/bill": "bill",
+    f"{_MIX}position/all-position": "position",
+    f"{_MIX}order/close-positions": "close",
+}
+"""Path → limit: each endpoint has its own."""
+REMAINING: Final = "x-mbx-used-remain-limit"
+"""What is left of the endpoint's limit in this second (Bitget's questions about its API, question 11)."""
 COSTS: Final = (
     *call_costs("position", snapshot=1), *call_costs("accounts", snapshot=1), *call_costs("bill", snapshot=1),
     *call_costs("pending", snapshot=1, open_orders=1), *call_costs("fills", snapshot=1, fills=1),

@@ -26,7 +26,7 @@ from killswitch.model.parsing import (
     positive,
     rows_at,
 )
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, Flow, LimitUse, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.answers import answered
@@ -44,6 +44,7 @@ from killswitch_ccxt.venues.bitget.rows import (
     rights_of,
     with_order_maximum,
 )
+from killswitch_ccxt.withdrawals import CoinList
 
 MOST_PAGES: Final = 40
 PAGE: Final = 100
@@ -64,6 +65,9 @@ class Bitget(Dialect):
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     capabilities = bitget_codes.CAPABILITIES
+    coin_list = CoinList(
+        "publicSpotGetV2SpotPublicCoins", ("data",), "coin", "chains", "withdrawable", ("true",), ("false",)
+    )
     has_hedge_mode = True
     instrument_states = StateTable(("symbolStatus",), bitget_codes.STATES, bitget_codes.PASSING)
     tried = "a local server with the v2 API (USDT futures, one-way and hedge)"
@@ -88,6 +92,18 @@ class Bitget(Dialect):
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         body = answer.body
         return bitget_codes.refusal_codes(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
+
+    @classmethod
+    def limit_uses(cls, headers: Mapping[str, str], path: str) -> Mapping[str, LimitUse]:
+        """The documented limit of the endpoint, less what the answer says is left of it.
+
+        More than the documented limit is the limit of another account, which no answer states: unknown.
+        """
+        name, left = bitget_codes.PATHS.get(path), headers.get(bitget_codes.REMAINING, "")
+        allowed = next((it.allowed for it in cls.limits if it.name == name), 0)
+        if name is None or not (left.isascii() and left.isdecimal()) or len(left) > 9 or int(left) > allowed:
+            return {}
+        return {name: LimitUse(name, Decimal(allowed - int(left)), Decimal(allowed))}
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))

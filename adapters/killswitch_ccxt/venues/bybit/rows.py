@@ -18,6 +18,7 @@ from killswitch.model.parsing import (
     instant,
     object_at,
     optional_text,
+    positive,
     required_number,
     required_text,
     value_at,
@@ -26,7 +27,7 @@ from killswitch.model.snapshot import Balance, Fill, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.equity import AccountEquity, by_asset, from_dollars, rates_in_dollars, unrealized_of, value_of
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.instruments import with_maximum
+from killswitch_ccxt.instruments import Quote, with_maximum
 from killswitch_ccxt.venues.bybit import codes as bybit_codes
 
 ROUNDED: Final = Decimal("1e-5")
@@ -39,6 +40,23 @@ def with_order_maximum(rule: Row) -> Row:
     """ccxt's market, with the maximum of any order: Bybit accepts less in a market order than in others."""
     filters = value_at(rule, "info", "lotSizeFilter") or {}
     return with_maximum(rule, *(filters.get(name) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")))
+
+
+def bounded(found: Quote, rule: Row) -> Quote:
+    """The quote with the prices between which a futures order may be, by the symbol's ratios x and y.
+
+    To buy at most min(max(index, mark × (1 + x)), mark × (1 + y)), to sell at least max(min(index, mark × (1 − x)),
+    mark × (1 − y)) (https://bybit-exchange.github.io/docs/v5/account/set-price-limit). That of spot depends on a
+    premium that no ticker states.
+    """
+    x, y = (
+        positive(value_at(rule, "info", "riskParameters", name)) for name in ("priceLimitRatioX", "priceLimitRatioY")
+    )
+    mark, index = found.mark, found.index
+    if rule.get("spot") or mark is None or index is None or x is None or y is None:
+        return found
+    highest = min(max(index, mark * (1 + x)), mark * (1 + y))
+    return replace(found, lowest=max(min(index, mark * (1 - x)), mark * (1 - y)), highest=highest)
 
 
 def _account(answer: Row) -> Row:

@@ -27,6 +27,7 @@ from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (
     account_equity,
+    bounded,
     dollar_prices,
     position_index,
     rate,
@@ -35,6 +36,7 @@ from killswitch_ccxt.venues.bybit.rows import (
     spot_balance,
     with_order_maximum,
 )
+from killswitch_ccxt.withdrawals import CoinList
 
 MOST_SINGLE_TICKERS: Final = 5
 """Most symbols whose prices are requested one by one: all of a category are half a megabyte."""
@@ -53,6 +55,9 @@ class BybitSnapshots(Dialect):
     code_form = bybit_codes.FORM
     has_hedge_mode = True
     instrument_states = StateTable(("status",), bybit_codes.STATES, bybit_codes.PASSING)
+    coin_list = CoinList(
+        "privateGetV5AssetCoinQueryInfo", ("result", "rows"), "coin", "chains", "chainWithdraw", ("1",), ("0",)
+    )
     keeps_rules = True
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -246,6 +251,10 @@ class BybitSnapshots(Dialect):
                 found[params["category"], str(row.get("symbol"))] = quote_of(row, TICKER, at)
         keys = ((symbol, (self._category(symbol), self.id_of(symbol))) for symbol in symbols)
         return {symbol: found[key] for symbol, key in keys if key in found}
+
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        found = await self.quotes(symbols)
+        return {symbol: bounded(quote, self.rules[symbol]) for symbol, quote in found.items()}
 
     async def position_mode(self) -> PositionMode | None:
         """The mode of the positions; without positions, that of a symbol that could be held."""

@@ -26,7 +26,7 @@ from killswitch.model.parsing import (
     rows_at,
     total,
 )
-from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
+from killswitch.model.snapshot import Balance, Fill, Flow, LimitUse, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -92,6 +92,7 @@ class Hyperliquid(Dialect):
     ages = Ages(
         orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, early_flows=1,
         early_fills=1, early_saved=1,  # a list costs 20 of 1,200 a minute: three saved would be too many
+        limits=600.0,
     )  # fmt: skip
     has_separate_order_kinds = False
     tried = "answers from its documents"
@@ -234,6 +235,13 @@ class Hyperliquid(Dialect):
         found: list[Flow | None] = [*map(funding_flow, rows_at(funding, what="the answer about funding"))]
         found += [ledger_flow(row, self.user) for row in rows_at(entries, what="the answer about the ledger")]
         return tuple(flow for flow in found if flow is not None)
+
+    async def own_limits(self) -> tuple[LimitUse, ...]:
+        """The actions that the address has sent, of those that its volume allows it."""
+        found = object_at(await self._info("userRateLimit"))
+        used = required_number(found.get("nRequestsUsed"), "the requests used")
+        most = required_number(found.get("nRequestsCap"), "the requests allowed")
+        return (LimitUse("actions", used, most),) if most > 0 and used >= 0 else ()
 
     async def rights(self) -> KeyRights:
         """The permissions of the key, whose owner is identified by its address."""

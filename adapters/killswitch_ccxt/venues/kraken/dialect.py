@@ -54,6 +54,7 @@ from killswitch_ccxt.venues.kraken.rows import (
     margin_rows,
     refusal_codes,
 )
+from killswitch_ccxt.withdrawals import CoinList
 
 UNITS_PER_REQUEST: Final = 10
 """Units of the counter for one private request: a snapshot costs a fraction of one."""
@@ -85,6 +86,10 @@ class Kraken(CcxtTimer, KrakenOrders):
     ages = Ages(
         orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
         early_flows=1, early_fills=1,
+    )  # fmt: skip
+    coin_list = CoinList(
+        "publicGetAssets", ("result",), None, None, "status",
+        ("enabled", "withdrawal_only"), ("deposit_only", "funding_temporarily_disabled"),
     )  # fmt: skip
     has_separate_order_kinds = False
     rights_note = "Kraken does not state the permissions of a key; check them on the website"

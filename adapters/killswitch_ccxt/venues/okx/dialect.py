@@ -36,11 +36,14 @@ from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
 from killswitch_ccxt.venues.okx.orders import OkxOrderDialect
+from killswitch_ccxt.withdrawals import CoinList
 
 PAGE: Final = 100
 """Most rows of one answer."""
 PAGES: Final = 50
 """Most pages of one list: 5,000 rows."""
+MOST_PRICE_LIMITS: Final = 10
+"""Most symbols of a watch list whose price limits are read: OKX answers 20 such requests of an address in 2 s."""
 ALGO_KINDS: Final = ("conditional,oco", "trigger", "move_order_stop", "iceberg", "twap")
 """`ordType` of each request for algo orders; only the first two kinds are allowed together."""
 STATES: Final[Mapping[str, InstrumentState]] = {
@@ -65,6 +68,7 @@ class Okx(OkxOrderDialect):
     dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)
     order_life = OrderLife(longest=30.0, always=30.0, names="open")
     streams = ("orders", "positions", "balance")
+    coin_list = CoinList("private_get_asset_currencies", ("data",), "ccy", None, "canWd", ("true",), ("false",))
     ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     has_hedge_mode = True
@@ -235,6 +239,15 @@ class Okx(OkxOrderDialect):
             *(("public_get_market_tickers", {"instType": kind}) for kind in kinds),
             *(("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
         )
+
+    async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """The prices, and the price limits of the first few of the watch list: OKX has a request for each symbol."""
+        names = {self.rules[it]["id"]: it for it in self.spec.watch[:MOST_PRICE_LIMITS] if it in symbols}
+        limits = [self.client.call("public_get_public_price_limit", {"instId": name}) for name in names]
+        found, answers = await asyncio.gather(self.prices(symbols), answered(limits))
+        rows = {str(row.get("instId")): row for answer in answers for row in rows_at(answer, "data")}
+        bounds = {symbol: okx_rows.price_limits(rows[name]) for name, symbol in names.items() if name in rows}
+        return {symbol: replace(quote, **bounds.get(symbol, {})) for symbol, quote in found.items()}
 
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """Index and last price of the market against the account's currency; OKX's own valuation has no request."""

@@ -14,6 +14,7 @@ from killswitch.model.parsing import (
     Row,
     UnreadableError,
     decimal,
+    flag,
     instant,
     not_negative,
     positive,
@@ -169,6 +170,13 @@ def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
             row = {**ticker, **indexes.get(index_of(rule), {}), **mark}
             found[symbol] = quote_of(row, "bidPx askPx last idxPx markPx", instant(mark.get("ts") or ticker.get("ts")))
     return found
+
+
+def price_limits(row: Row) -> dict[str, Decimal | None]:
+    """The lowest price to sell at and the highest to buy at, from a row of price limits; none where these are off."""
+    if flag(row.get("enabled")) is not True:
+        return {}
+    return {"lowest": positive(row.get("sellLmt")), "highest": positive(row.get("buyLmt"))}
 
 
 def plain_order(row: Row, info: Row) -> dict[str, Any]:
