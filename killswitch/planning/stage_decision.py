@@ -29,6 +29,7 @@ from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import SelectedTarget, fallback
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.bleed_rates import bleed_rates
+from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey, ScopeView
@@ -142,9 +143,17 @@ def known_book(
     every, trusted = view.accounts, view.trusted()
     partial = needs_the_book(stage) and (not every or len(trusted.accounts) < len(every))
     window, _ = attribution_window(evaluator, stage)
-    change = pnl_change(evaluator.history, window or _ranking_window(evaluator.compiled.graph, stage))
-    book = candidates(trusted, None if isinstance(change, str) else change, bleed_rates(evaluator.history))
+    graph, history = evaluator.compiled.graph, evaluator.history
+    delta = _pnl_change(history, window or _ranking_window(graph, stage))
+    read = {each.window for each in graph.position_signals if each.window is not None}
+    changes = {each: _pnl_change(history, each) for each in read}
+    book = candidates(trusted, delta, bleed_rates(history), changes)
     return KnownBook(evaluator, trusted, book, source, policies, partial)
+
+
+def _pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | None:
+    change = pnl_change(history, window)
+    return None if isinstance(change, str) else change
 
 
 def action_plans(stage: Stage, now: int, book: KnownBook, effect: type[Struct] | None = None) -> list[Planned]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     ScopeReader = Callable[..., Interval]
     BoolReader = Callable[..., bool | None]
     TextReader = Callable[..., str | None]
+    # The ranked position, and the arguments in their order.
+    PositionReader = Callable[..., float | None]
 
 SignalType = Literal["number", "bool", "text"]
 Unit = Literal[
@@ -136,9 +138,8 @@ class EquityPath(Protocol):
 class PositionMeasures(Protocol):
     """Measures of a position: floats in the scope's currency or fractions; None means unknown."""
 
-    @property
-    def pnl_delta(self) -> float | None:
-        """The change of its P&L over the window of the decision."""
+    def pnl_change(self, window: int) -> float | None:
+        """The change of its P&L since the highest unit value of a window (microseconds) that a signal in use reads."""
 
     @property
     def pnl(self) -> float | None:
@@ -293,7 +294,10 @@ class TextSignal(SignalSpec, frozen=True, kw_only=True):
 
 
 class PositionSignal(SignalSpec, frozen=True, kw_only=True):
-    """A number of one position, computed when a stage closes; None means unknown. It needs no look-ahead."""
+    """A number of one position, computed when a stage closes, with the arguments; None means unknown.
+
+    It needs no look-ahead.
+    """
 
     type: SignalType = "number"
     level: Level = "position"
@@ -304,4 +308,4 @@ class PositionSignal(SignalSpec, frozen=True, kw_only=True):
     needs_equity: bool = False
     reads_pnl: bool = False
 
-    reader: Callable[[RankedPosition], float | None] = _REQUIRED
+    reader: PositionReader = _REQUIRED

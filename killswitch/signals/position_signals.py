@@ -34,9 +34,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
             "Change of the position's P&L, realised and unrealised, since the unit value was highest in the window."
         ),
         partly_known="never",
-        unknown="the position's P&L is unknown at either end, or the window is not complete",
+        unknown="the P&L of a position of the scope is unknown at either end, or the window is not complete",
         range=UNBOUNDED,
-        reader=lambda ranked: ranked.candidate.pnl_delta,
+        reader=lambda ranked, window: ranked.candidate.pnl_change(window),
         collects=(),
     ),
     PositionSignal(
@@ -50,7 +50,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
             "negative for a gain."
         ),
         partly_known="never",
-        unknown="its P&L is unknown now or when a window began, unless it was opened since",
+        unknown=(
+            "the P&L of a position of the scope is unknown now; its own when a window began, unless it was opened since"
+        ),
         range=UNBOUNDED,
         reader=lambda ranked: ranked.candidate.bleed_rate,
         collects=(BleedRates,),

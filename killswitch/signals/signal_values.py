@@ -73,7 +73,7 @@ class ColumnReader:
 
 
 def position_columns(references: Iterable[SignalReference], ranked: RankedPosition) -> SignalColumns:
-    """The columns of signals of one position, over the window of the decision."""
+    """The columns of signals of one position."""
     intervals = [_of_position(reference, ranked) for reference in references]
     return SignalColumns([low for low, _ in intervals], [high for _, high in intervals], [])
 
@@ -82,7 +82,7 @@ def _of_position(reference: SignalReference, ranked: RankedPosition) -> Interval
     spec = BY_NAME[reference.name]
     if not isinstance(spec, PositionSignal):
         raise TypeError(f"{reference.name} is not a position signal")
-    return known(spec.reader(ranked))
+    return known(spec.reader(ranked, *_values(reference)))
 
 
 def bounds_ahead(reference: SignalReference, path: EquityPath) -> Bounds | LookAhead:

@@ -164,5 +164,6 @@ def test_every_known_value_is_in_range(recording: tuple[Snapshot, ...]) -> None:
         history.observe(view)
         assert out_of_range(SCOPE, reader.read(history, view)) == []
         change = pnl_change(history, WINDOW)
-        for each in candidates(view.trusted(), None if isinstance(change, str) else change):
+        delta = None if isinstance(change, str) else change
+        for each in candidates(view.trusted(), delta, changes={WINDOW: delta}):
             assert out_of_range(POSITION, position_columns(POSITION, Ranked(each, 1, 0.5))) == []

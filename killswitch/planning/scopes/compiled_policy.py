@@ -64,7 +64,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
     equity = graph.equity
     collectors = _collectors(graph)
     windows = (rule.window for rule in graph.rankings)
-    keep = max(longest_window(graph.signals), *windows, reach(collectors, equity.max_gap))
+    keep = max(longest_window((*graph.signals, *graph.position_signals)), *windows, reach(collectors, equity.max_gap))
     return CompiledPolicy(
         graph=graph,
         machine=StageMachine.of(graph, lower(graph.conditions)),

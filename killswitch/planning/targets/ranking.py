@@ -46,6 +46,7 @@ class Candidate(Struct, frozen=True):
     value: Decimal | None
     """Absolute notional in the account's currency."""
     pnl_delta: float | None
+    """The change of its P&L over the window of the decision."""
     pnl: float | None
     liquidation_distance: float | None
     notional_share: float | None
@@ -54,6 +55,12 @@ class Candidate(Struct, frozen=True):
     """Absolute notional in the scope's currency, comparable between accounts."""
     bleed_rate: float | None = None
     """Loss per hour in the scope's currency; None also where no signal in use reads it."""
+    changes: Mapping[int, float | None] = {}
+    """The change of its P&L over each window (microseconds) that a position signal in use reads."""
+
+    def pnl_change(self, window: int) -> float | None:
+        """The change over the window; None if it is unknown. KeyError for a window that no signal in use reads."""
+        return self.changes[window]
 
     @property
     def key(self) -> PnlKey:
@@ -74,14 +81,19 @@ RankedBook = tuple[list[Ranked], tuple[str, ...]]
 Term = Callable[[Candidate], float | None]
 
 NO_RATES: Mapping[PnlKey, float | None] = {}
+NO_CHANGES: Mapping[int, Mapping[PnlKey, Decimal] | None] = {}
 
 
 def candidates(
-    view: ScopeView, delta: dict[PnlKey, Decimal] | None, bleed: Mapping[PnlKey, float | None] = NO_RATES
+    view: ScopeView,
+    delta: dict[PnlKey, Decimal] | None,
+    bleed: Mapping[PnlKey, float | None] = NO_RATES,
+    changes: Mapping[int, Mapping[PnlKey, Decimal] | None] = NO_CHANGES,
 ) -> list[Candidate]:
     """Candidates for every open position of the scope.
 
-    `delta`: P&L by position over the window, None if unknown; `bleed`: loss per hour by position.
+    `delta`: P&L by position over the window, None if unknown; `bleed`: loss per hour by position;
+    `changes`: as `delta`, for each window that a position signal reads.
     """
     rows = view.positions()
     notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
@@ -108,6 +120,9 @@ def candidates(
                 margin_loss=_float(margin_loss(position, account, instrument)),
                 measured=share,
                 bleed_rate=bleed.get(key),
+                changes={
+                    window: None if change is None else _float(change.get(key)) for window, change in changes.items()
+                },
             )
         )
     return found

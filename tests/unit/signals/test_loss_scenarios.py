@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from killswitch.lab.recording import replay
-from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Rate, Snapshot
 from tests.worlds import START, account, after, fill, flow, position, rules, snapshot
 from tests.worlds.firings import Scenario, firings, policy_of
@@ -370,19 +368,3 @@ def test_d22_a_fall_of_the_accounts_own_currency_is_a_loss_in_the_reference_curr
     capital = "signal: equity.loss_from_capital, capital: 10000 USD, at_least: 7%"
     in_usd = policy_of(capital, scope="{each: portfolio, match: {}}", spec="reference: {currency: USD, rates_from: 1}")
     assert firings(in_usd, answers(*found)) == [after(minutes=2)]
-
-
-def test_only_the_positions_that_bleed_fast_enough_are_closed() -> None:
-    """`where` reads the rate of each: A loses 500 an hour, B 50, and C is older than the observation."""
-    where = "{side: both, fraction: 100%, where: 'position.bleed_rate >= 400.0', where_unknown: WORD}"
-    recording = [snapshot(START, account("10000", [position("C", "long", "0")]))]
-    for minute, (a, b) in ((1, ("0", "0")), (7, ("-100", "-10"))):
-        legs = [position(symbol, "long", profit) for symbol, profit in (("A", a), ("B", b), ("C", "0"))]
-        equity = str(10_000 + Decimal(a) + Decimal(b))
-        recording.append(snapshot(after(minutes=minute), account(equity, legs)))
-    for word, closed in (("keep", {"A"}), ("close", {"A", "C"})):
-        policies = policy_of(
-            "signal: pnl.unrealised, at_most: -110 USDT", scope=USDT, close=where.replace("WORD", word)
-        )
-        (decision,) = [each for each in replay(policies, recording) if isinstance(each, Decision) and each.stage]
-        assert {intent.symbol for intent in decision.intents} == closed

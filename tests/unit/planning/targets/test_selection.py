@@ -10,7 +10,7 @@ import pytest
 from killswitch.graph.actions.close import Close
 from killswitch.graph.lowering import ConditionEvaluator, lower_one
 from killswitch.graph.nodes import AttributionRule, Compare, ComparisonOp, Number, SignalRead, SignalRef
-from killswitch.model.instant import to_micros
+from killswitch.model.instant import MINUTE, to_micros
 from killswitch.model.snapshot import Position
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Selection, select
@@ -107,6 +107,7 @@ def test_spot_sells_a_declared_list_or_all_but_stable_coins() -> None:
 
 
 D = Decimal
+WINDOW = 15 * MINUTE
 WORST = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
 
@@ -118,9 +119,10 @@ def select_from(
     view = ScopeView(to_micros(START), True, (account("100000", held, **words),), {}, None)
     moved = {("main", p.symbol, p.side): p.unrealized_pnl or D(0) for p in held}
     moved |= {("main", p.symbol, p.side): D((delta or {})[p.symbol]) for p in held if p.symbol in (delta or {})}
-    signals = (SignalRef(signal),) if signal else ()
+    signals = (SignalRef(signal, (WINDOW,) if signal == "position.pnl_delta" else ()),) if signal else ()
     made = graph((FALL_15M,), (), (), position_signals=signals)
-    return select(made, action, candidates(view, moved), source, rule, lowered(action))  # type: ignore[arg-type]  # literal
+    book = candidates(view, moved, changes={WINDOW: moved})
+    return select(made, action, book, source, rule, lowered(action))  # type: ignore[arg-type]  # literal
 
 
 def contracts_left(found: Selection) -> dict[str, Decimal]:
