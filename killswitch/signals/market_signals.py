@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.model.instant import SECOND
 from killswitch.signals.arguments import SYMBOL, Argument
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     BoolSignal,
-    ScopeSignal,
     SignalSpec,
     TextSignal,
+    condition,
 )
 from killswitch.signals.history.windows import UNKNOWN, largest
 
@@ -220,20 +217,6 @@ WITHIN = Argument(
 _PRICES = ("mark", "index", "last")
 A = Argument(key="a", kind="word", words=_PRICES, meaning="The price that is compared.", example="mark")
 B = Argument(key="b", kind="word", words=_PRICES, meaning="The price that it is compared with.", example="index")
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(),
-    axioms=NO_AXIOMS,
-)
-"""A condition of a market."""
-
 _OTHER_VENUE = "a venue of the scope cannot be read or does not state it: it is at least that of the others"
 
 
@@ -247,7 +230,7 @@ def _history_free(reader: Callable[..., Interval]) -> Callable[..., Interval]:
 
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    _condition(
+    condition(
         name="market.spread",
         arguments=(SYMBOL,),
         unit="fraction",
@@ -257,7 +240,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=(0.0, MOST_SPREAD),
         reader=lambda _, view, symbol: _largest(view, symbol, _spread_of, MOST_SPREAD),
     ),
-    _condition(
+    condition(
         name="market.worst_spread",
         arguments=(),
         unit="fraction",
@@ -267,7 +250,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=(0.0, MOST_SPREAD),
         reader=_history_free(_worst_spread),
     ),
-    _condition(
+    condition(
         name="market.depth",
         arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="money",
@@ -277,7 +260,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=_history_free(_depth),
     ),
-    _condition(
+    condition(
         name="market.depth_cover",
         arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="ratio",
@@ -290,7 +273,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=_history_free(_depth_cover),
     ),
-    _condition(
+    condition(
         name="market.price_age",
         arguments=(SYMBOL,),
         unit="seconds",
@@ -313,7 +296,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         needs_equity=False,
         reader=lambda _, view, symbol: _crossed(view, symbol),
     ),
-    _condition(
+    condition(
         name="market.price_gap",
         arguments=(SYMBOL, A, B),
         unit="fraction",
