@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.arguments import GROUP, Argument
+from killswitch.signals.arguments import GROUP, WINDOW, Argument
 from killswitch.signals.declaration import (
     FRACTION,
     NOT_NEGATIVE,
@@ -20,10 +20,12 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.history.margin_ratios import MarginRatios, margin_ratio, share_of_equity
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
     from killswitch.signals.arguments import SymbolGroup
+    from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.held_positions import BookExposure
     from killswitch.valuation.scope_view import ScopeView
@@ -110,13 +112,14 @@ def _maintenance(view: ScopeView) -> Decimal | None:
     return None if view.unknown is not None else view.maintenance()
 
 
-def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
-    """part ÷ equity; +∞ if equity is not positive and the part is."""
-    if part is None or equity is None:
-        return UNKNOWN
-    if equity <= 0:
-        return known(math.inf if part > 0 else 0.0)
-    return known(part / equity)
+def _leverage(view: ScopeView) -> Interval:
+    gross = _gross(view)
+    return UNKNOWN if gross is None or view.equity is None else known(share_of_equity(gross, view.equity))
+
+
+def _margin_ratio_change(history: History, view: ScopeView, window: int) -> Interval:
+    now, before = margin_ratio(view), history.collectors.of(MarginRatios).before(view.as_of, window)
+    return UNKNOWN if now is None or before is None else known(now - before)  # ∞ − ∞ is unknown
 
 
 _UNKNOWN = "positions are unknown, or a price is missing"
@@ -156,7 +159,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
         unknown="positions are unknown, a price is missing, or equity is unknown",
         range=NOT_NEGATIVE,
-        reader=lambda _, view: _ratio(_gross(view), view.equity),
+        reader=lambda _, view: _leverage(view),
     ),
     _condition(
         name="exposure.largest_share",
@@ -237,6 +240,20 @@ SIGNALS: tuple[SignalSpec, ...] = (
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
         unknown="maintenance margin or equity is unknown",
         range=NOT_NEGATIVE,
-        reader=lambda _, view: _ratio(_maintenance(view), view.equity),
+        reader=lambda _, view: known(margin_ratio(view)),
+    ),
+    _condition(
+        name="exposure.margin_ratio_change",
+        arguments=(WINDOW,),
+        needs_equity=True,
+        unit="ratio",
+        meaning=(
+            "`exposure.margin_ratio` as it is now less that at the begin of the window, the last one observed at or "
+            "before it within max_gap; +∞ when equity has fallen to zero."
+        ),
+        unknown="the margin ratio is unknown at either end; an infinite one at both",
+        range=UNBOUNDED,
+        collects=(MarginRatios,),
+        reader=_margin_ratio_change,
     ),
 )

@@ -191,6 +191,11 @@ _EXPOSURE = _group(
         "at_least: 0.5",
         "A withdrawal, a change of the venue's tiers, and hedge mode switched on or off move it without a trade.",
     ),
+    exposure__margin_ratio_change=(
+        "at_least: 0.2, confirm: 1m",
+        "A withdrawal, a change of the venue's tiers, and hedge mode switched on or off: each jumps at once, while the "
+        "market moves it in steps.",
+    ),
     exposure__turnover=("at_least: 20", "The roll of a future doubles it. Our own closes are left out."),
 )
 _MARKET = _group(
@@ -335,7 +340,7 @@ FIELD_WORDS: tuple[tuple[str, str], ...] = (
     ("Loss of capital, loss in per cent of the start", "`equity.loss_from_capital`, `equity.loss_from_start`"),
     ("Low-profit pairs (freqtrade: LowProfitPairs)", "`trades.profit` with `per: worst_symbol`"),
     ("Manual switch, maintenance", "`flag.set`"),
-    ("Margin level, margin call", "`exposure.margin_ratio`"),
+    ("Margin level, margin call", "`exposure.margin_ratio`, and how fast it grows `exposure.margin_ratio_change`"),
     ("Market hours, weekend", "`clock.within`; of a market `market.state`"),
     ("Maximum drawdown", "`equity.drawdown_from_peak`; of closed trades (freqtrade: MaxDrawdown) `trades.drawdown`"),
     ("Orphaned orders and positions", "`ownership.unowned_orders`, `ownership.unowned_share`"),

@@ -36,12 +36,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     _entry(
         "signal",
-        "exposure.margin_ratio_change",
-        "a change of the margin ratio over a window",
-        "`exposure.margin_ratio` and `exposure.gross`, as they are now",
-    ),
-    _entry(
-        "signal",
         "market.atr market.range atr",
         "the average true range of a market, which needs bars",
         "`market.volatility`, from prices sampled on a grid of time",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.arguments import SymbolGroup, Value
 from tests.worlds import START, account, after, flow, position
@@ -140,6 +141,44 @@ def test_the_adverse_move_that_is_left(
     assert found == [UNKNOWN if expected is None else (pytest.approx(expected), pytest.approx(expected))]
 
 
+def with_ratio(equity: str | None, maintenance: str | None) -> AccountSnapshot:
+    more = {} if maintenance is None else {"maintenance_margin": maintenance}
+    return account(equity, held("4000"), **more)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        pytest.param([("1000", "100"), ("1000", "200"), ("1000", "350")], (0.25, 0.25), id="over two minutes"),
+        pytest.param([("1000", "400"), ("1000", "1"), ("1000", "100")], (-0.3, -0.3), id="signed"),
+        pytest.param([("1000", "100"), ("1000", "200")], UNKNOWN, id="a window that is not complete"),
+        pytest.param([("1000", "100"), ("1000", None), ("1000", "350")], (0.25, 0.25), id="a hole between the ends"),
+        pytest.param([("1000", "100"), ("1000", "1"), ("1000", None)], UNKNOWN, id="unknown now"),
+        pytest.param([("1000", None), ("1000", "1"), ("1000", "100")], UNKNOWN, id="unknown at the begin"),
+        pytest.param([("1000", "50"), (None, None), ("1000", "1"), ("1000", "90")], (0.04, 0.04), id="the last before"),
+        pytest.param([("1000", "100"), ("1000", "1"), ("0", "350")], (INF, INF), id="equity is lost"),
+        pytest.param([("0", "100"), ("0", "1"), ("0", "350")], UNKNOWN, id="infinite at both ends"),
+    ],
+)
+def test_the_change_of_the_margin_ratio(
+    answers: Sequence[tuple[str | None, str | None]], expected: tuple[float, float], restarts: bool
+) -> None:
+    """Now less two minutes ago, neither of which the values between them bound; stored over a restart."""
+    observed = [(after(minutes=place), (with_ratio(*each),)) for place, each in enumerate(answers)]
+    found = readings("exposure.margin_ratio_change", (2 * MINUTE,), observed, restarts=restarts)[-1]
+    assert found == pytest.approx(expected)
+
+
+def test_the_ratio_before_the_window_is_within_max_gap() -> None:
+    """Five minutes before the begin of the window: a longest gap of five minutes accepts it, one of four does not."""
+    observed = [(after(minutes=at), (with_ratio("1000", margin),)) for at, margin in ((0, "100"), (7, "300"))]
+    wanted = {5: (pytest.approx(0.2), pytest.approx(0.2)), 4: UNKNOWN}
+    for gap, expected in wanted.items():
+        found = readings("exposure.margin_ratio_change", (2 * MINUTE,), observed, max_gap=gap * MINUTE)
+        assert found[-1] == expected
+
+
 # Venues
 
 
@@ -238,5 +277,11 @@ SCENARIOS: dict[str, Scenario] = {
         recorded(minutes(margined("1000", "499"), margined("998", "499"))),
         recorded(minutes(margined("1000", "100", margin_used="900"), margined("1000", "499"))),  # initial margin
         recorded(minutes(*[margined("1000", None)] * 3)),
+    ),
+    "exposure.margin_ratio_change": Scenario(
+        "signal: exposure.margin_ratio_change, window: 2m, at_least: 0.2",
+        recorded(minutes(*(margined("1000", each) for each in ("100", "150", "200", "351")))),
+        recorded(minutes(*(margined("1000", each) for each in ("500", "500", "550", "600", "700")))),  # high, and slow
+        recorded(minutes(*(margined("1000", each) for each in ("100", "100", "100", None, None, None)))),
     ),
 }
