@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
@@ -258,6 +259,25 @@ class ScopeSignal(SignalSpec, frozen=True, kw_only=True):
 
     reader: ScopeReader = _REQUIRED
     look_ahead: LookAhead | Callable[..., Bounds] = _REQUIRED
+
+
+condition = partial(
+    ScopeSignal,
+    measures="condition",
+    arguments=(),
+    axioms=NO_AXIOMS,
+    look_ahead=NO_LOOK_AHEAD,
+    is_loss_size=False,
+    counts_unexplained=False,
+    keeps_highest=False,
+    reads_pnl=False,
+    needs_equity=False,
+    collects=(),
+)
+"""The commonest number of a scope: a condition that is read from the current view, without arguments and equity.
+
+A declaration states which of these parts it has otherwise.
+"""
 
 
 class BoolSignal(SignalSpec, frozen=True, kw_only=True):

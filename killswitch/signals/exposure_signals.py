@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 from killswitch.signals.arguments import GROUP, WINDOW, Argument
 from killswitch.signals.declaration import (
     FRACTION,
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     UNBOUNDED,
     Axioms,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.margin_ratios import (
     MarginRatios,
@@ -130,20 +128,7 @@ PICK = Argument(
     example="worst",
 )
 
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    partly_known="never",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(),
-    arguments=(),
-    axioms=NO_AXIOMS,
-)
+_condition = partial(condition, partly_known="never")
 """A condition of the book."""
 
 SIGNALS: tuple[SignalSpec, ...] = (

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.model.instant import SECOND
 from killswitch.signals.arguments import SYMBOL, Argument, Relation
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     BoolSignal,
-    ScopeSignal,
     SignalSpec,
     TextSignal,
+    condition,
 )
 from killswitch.signals.history.windows import UNKNOWN, largest
 
@@ -243,20 +240,6 @@ SESSION = Argument(
     meaning="The Session in which the market trades; `always` for one that never closes.",
     example=ALWAYS,
 )
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(),
-    axioms=NO_AXIOMS,
-)
-"""A condition of a market."""
-
 _OTHER_VENUE = "a venue of the scope cannot be read or does not state it: it is at least that of the others"
 
 
@@ -270,7 +253,7 @@ def _history_free(reader: Callable[..., Interval]) -> Callable[..., Interval]:
 
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    _condition(
+    condition(
         name="market.spread",
         arguments=(SYMBOL,),
         unit="fraction",
@@ -280,7 +263,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=(0.0, MOST_SPREAD),
         reader=lambda _, view, symbol: _largest(view, symbol, _spread_of, MOST_SPREAD),
     ),
-    _condition(
+    condition(
         name="market.worst_spread",
         arguments=(),
         unit="fraction",
@@ -290,7 +273,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=(0.0, MOST_SPREAD),
         reader=_history_free(_worst_spread),
     ),
-    _condition(
+    condition(
         name="market.depth",
         arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="money",
@@ -300,7 +283,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=_history_free(_depth),
     ),
-    _condition(
+    condition(
         name="market.depth_cover",
         arguments=(SYMBOL, BOOK_SIDE, WITHIN),
         unit="ratio",
@@ -313,7 +296,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=_history_free(_depth_cover),
     ),
-    _condition(
+    condition(
         name="market.price_age",
         arguments=(SYMBOL,),
         unit="seconds",
@@ -336,7 +319,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         needs_equity=False,
         reader=lambda _, view, symbol: _crossed(view, symbol),
     ),
-    _condition(
+    condition(
         name="market.price_gap",
         arguments=(SYMBOL, A, B),
         unit="fraction",

@@ -14,11 +14,10 @@ from killswitch.model.instant import to_micros
 from killswitch.signals.arguments import WINDOW, Argument
 from killswitch.signals.declaration import (
     NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     Axioms,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.order_flow import OwnRefusals, SeenOrders
 from killswitch.signals.history.windows import UNKNOWN, known
@@ -84,17 +83,7 @@ AGE = Argument(
     example="30s",
 )
 
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    range=NOT_NEGATIVE,
-)
+_condition = partial(condition, range=NOT_NEGATIVE)
 """A condition of orders."""
 
 SIGNALS: tuple[SignalSpec, ...] = (

@@ -6,19 +6,16 @@ They read positions and orders, so they have no look-ahead: a policy that reads 
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.model.venue import is_ours
 from killswitch.signals.arguments import HEDGE, Argument
 from killswitch.signals.declaration import (
     FRACTION,
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     BoolSignal,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.windows import UNKNOWN
 from killswitch.valuation.ownership import NOBODY, UNKNOWN_OWNER
@@ -104,21 +101,6 @@ TOLERANCE = Argument(
     range=(0.0, 1.0),
 )
 
-_unowned = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    needs_equity=False,
-    reads_pnl=False,
-    collects=(),
-    arguments=(),
-    axioms=NO_AXIOMS,
-)
-"""What no strategy owns."""
-
 SIGNALS: tuple[SignalSpec, ...] = (
     BoolSignal(
         name="hedge.broken",
@@ -134,7 +116,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         collects=(),
         reader=lambda _, view, hedge, tolerance: _is_broken(view, hedge, tolerance),
     ),
-    _unowned(
+    condition(
         name="ownership.unowned_orders",
         unit="count",
         meaning=(
@@ -145,7 +127,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=lambda _, view: _unowned_orders(view),
     ),
-    _unowned(
+    condition(
         name="ownership.unowned_share",
         unit="fraction",
         meaning="Share of the gross notional that no Strategy owns; 0 for an empty book, 1 without any Strategy.",

@@ -14,12 +14,10 @@ from msgspec.structs import replace
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.signals.arguments import NAME, Argument, Value
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     BoolSignal,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.pulse import TickLateness, WatchedHeartbeats
 from killswitch.signals.history.windows import known
@@ -95,19 +93,7 @@ def is_within(at: int, begin: str, end: str, zone: str, days: str) -> bool:
     return (minute >= first and today in on) or (minute < last and (today - 1) % 7 in on)
 
 
-_condition = partial(
-    ScopeSignal,
-    unit="seconds",
-    measures="condition",
-    axioms=NO_AXIOMS,
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    range=NOT_NEGATIVE,
-)
+_condition = partial(condition, unit="seconds", range=NOT_NEGATIVE)
 """A condition of a system, in seconds."""
 
 FLAG_SET = BoolSignal(

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from killswitch.signals.arguments import SYMBOL, WINDOW, Argument
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     UNBOUNDED,
     Axioms,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.fills import FilledByOthers
 from killswitch.signals.history.round_trips import RoundTrips
@@ -200,18 +198,7 @@ def _value_of_fills(history: History, view: ScopeView, window: int, causes: tupl
 
 
 _MISSING = "fills are missing in the window: it is at least what was seen"
-_signal = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    axioms=NO_AXIOMS,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(RoundTrips,),
-)
+_signal = partial(condition, collects=(RoundTrips,))
 
 SIGNALS: tuple[SignalSpec, ...] = (
     _signal(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from killswitch.signals.arguments import SYMBOL, Argument
-from killswitch.signals.declaration import NO_AXIOMS, NO_LOOK_AHEAD, NOT_NEGATIVE, ScopeSignal, SignalSpec
+from killswitch.signals.declaration import NOT_NEGATIVE, SignalSpec, condition
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
@@ -66,22 +65,8 @@ CURRENCY = Argument(
     is_priced=True,
 )
 
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(),
-    axioms=NO_AXIOMS,
-)
-"""A condition of a market."""
-
 SIGNALS: tuple[SignalSpec, ...] = (
-    _condition(
+    condition(
         name="market.venue_gap",
         arguments=(BASE,),
         unit="fraction",
@@ -95,7 +80,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=lambda _, view, base: _venue_gap(view, base),
     ),
-    _condition(
+    condition(
         name="market.quorum",
         arguments=(SYMBOL,),
         unit="count",
@@ -109,7 +94,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         reader=lambda _, view, symbol: _quorum(view, symbol),
     ),
-    _condition(
+    condition(
         name="market.peg_deviation",
         arguments=(CURRENCY,),
         unit="fraction",

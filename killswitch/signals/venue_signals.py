@@ -19,8 +19,8 @@ from killswitch.signals.declaration import (
     UNBOUNDED,
     UNCHANGED,
     BoolSignal,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.pulse import Latencies
 from killswitch.signals.history.windows import UNKNOWN, known
@@ -159,19 +159,7 @@ VENUE = Argument(
     example="binance",
 )
 
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=UNCHANGED,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(),
-    arguments=(),
-    axioms=NO_AXIOMS,
-)
+_condition = partial(condition, look_ahead=UNCHANGED)
 """A condition of a venue."""
 
 SIGNALS: tuple[SignalSpec, ...] = (

@@ -17,12 +17,10 @@ from msgspec.structs import replace
 from killswitch.model.instant import HOUR, SECOND
 from killswitch.signals.arguments import EVERY, SYMBOL, WINDOW, Argument, Relation
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     Axioms,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.prices import EACH_OBSERVATION, PriceSamples
 from killswitch.signals.history.samples import are_enough, common_returns
@@ -297,18 +295,7 @@ MEASURE = Argument(
 
 _TOO_FEW = "fewer than two returns, or than 80% of those that are expected of the window"
 
-_condition = partial(
-    ScopeSignal,
-    measures="condition",
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=False,
-    needs_equity=False,
-    collects=(PriceSamples,),
-    axioms=NO_AXIOMS,
-)
+_condition = partial(condition, collects=(PriceSamples,))
 """A condition of markets, from their sampled prices."""
 
 _OTHER_VENUE = "a venue of the scope has too few returns: it is at least that of the others"

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import (
-    NO_AXIOMS,
-    NO_LOOK_AHEAD,
     NOT_NEGATIVE,
     UNBOUNDED,
-    ScopeSignal,
     SignalSpec,
+    condition,
 )
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.windows import UNKNOWN
@@ -89,16 +87,7 @@ def _is_empty(history: History, view: ScopeView) -> bool:
     return history.unknown is None and view.columns is not None and not len(view.columns)
 
 
-_worst = partial(
-    ScopeSignal,
-    measures="condition",
-    axioms=NO_AXIOMS,
-    look_ahead=NO_LOOK_AHEAD,
-    is_loss_size=False,
-    counts_unexplained=False,
-    keeps_highest=False,
-    reads_pnl=True,
-)
+_worst = partial(condition, reads_pnl=True)
 """The largest value of all positions."""
 
 SIGNALS: tuple[SignalSpec, ...] = (

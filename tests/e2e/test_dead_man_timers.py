@@ -185,7 +185,7 @@ def test_a_timer_runs_while_ticks_are_committed_a_clean_stop_disarms_it_and_a_ki
 @pytest.mark.parametrize(
     ("name", "verb"), [pytest.param("krakenfutures", "would", marks=pytest.mark.venues), ("binance", "may")]
 )
-def test_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
+def test_w2_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
     name: str, verb: str, tmp_path: Path
 ) -> None:
     """A running timer is stopped at the next tick, with a page and a problem; none is started; if accepted, it runs."""
@@ -218,7 +218,7 @@ def test_a_venue_without_a_timer_is_refused_before_the_first_tick(tmp_path: Path
         assert world.state()["requests"] == 0
 
 
-def test_a_refresh_just_after_bybits_stream_was_closed_opens_another_stream() -> None:
+def test_w2_a_refresh_just_after_bybits_stream_was_closed_opens_another_stream() -> None:
     """Refreshed at the moment at which the stream is closed: 3.5 s later, of 6, the order still rests."""
     time, symbol = VirtualTime(), "BTC/USDT:USDT"
 

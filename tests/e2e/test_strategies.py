@@ -1,4 +1,7 @@
-"""Two strategies of one account over the wire: one is watched and closed, the other is left alone."""
+"""Two strategies of one account over the wire: one is watched and closed, the other is left alone.
+
+Once at the paper venue, and once at an exchange of ccxt, whose HTTP API is served on loopback.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import AccountSpec, OrderRequest
 from killswitch_paper import adapter
 from tests.e2e.processes import Site, ksctl, paper, terminate, until
+from tests.e2e.wire_venues import VENUES, World, has_polled, wire
+from tests.e2e.wire_venues import Site as WireSite
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -176,3 +181,54 @@ def test_what_a_locked_strategy_opens_again_is_closed_and_the_other_trades_on(tm
         assert (breach.kind, breach.scope) == ("breach", "strategy/grid")
         parts = {(part.strategy, part.contracts) for intent in breach.intents for part in intent.parts}
         assert parts == {("grid", Decimal("0.02"))}
+
+
+def test_only_the_part_of_the_fired_strategy_is_closed_at_an_exchange(tmp_path: Path) -> None:
+    """Bybit states whose order a fill is of: 4 of 10 contracts are sold, reduce-only, in one order.
+
+    The resting order of the other strategy stays, and that of the fired one is cancelled.
+    """
+    access = VENUES["bybit"]
+    symbol = access.symbols[0]
+    with wire("bybit", f"--symbol={symbol}") as addresses:
+        world = World(access, **addresses)
+        site = WireSite(tmp_path / "site", world, POLICY)
+        with site.running("--interval", "1s") as runner:
+            until(lambda: has_polled(site.store), "the runner has polled")
+            bot(world, "trend-1", "6")
+            bot(world, "trend-2", "1", price="50")
+            until(lambda: seen_of(site) == "6", "the runner has seen the other strategy's position")
+            assert world.state()["sent"] == []
+            bot(world, "grid-2", "1", price="51")
+            bot(world, "grid-1", "4")
+            until(lambda: world.held() == {f"{symbol} long": "6"}, "4 of 10 are closed")
+            until(lambda: world.state()["rests"] == ["trend-2"], "the order of the fired strategy is cancelled")
+            until(lambda: statuses(site) == ["flat"], "the close ends")
+            assert runner.terminate() == 0, runner.stderr
+        state = world.state()
+        assert state["sent"] == [[symbol, "sell", "4", True]]
+        assert (world.held(), state["rests"], state["turned"], state["unspoken"]) == (
+            {f"{symbol} long": "6"}, ["trend-2"], [], [],
+        )  # fmt: skip
+        locks = tmp_path / "site" / "locks"
+        own = json.loads((locks / "strategy__grid.json").read_text(encoding="utf-8"))
+        account = json.loads((locks / "account__main.json").read_text(encoding="utf-8"))
+        assert (own["locked"], own["mode"], account["locked"]) == (True, "reduce_only", False)
+
+
+def bot(world: World, client: str, amount: str, **more: str) -> None:
+    """An order of a bot, by its name."""
+    world.move("order", symbol=world.access.symbols[0], side="buy", amount=amount, name=client, **more)
+
+
+def seen_of(site: WireSite) -> str | None:
+    """The contracts of the only position in the newest recorded snapshot."""
+    seen = site.snapshots()
+    positions = seen[-1]["accounts"][0].get("positions") if seen else None
+    return positions[0]["contracts"] if positions else None
+
+
+def statuses(site: WireSite) -> list[str]:
+    """How far each close is, by the status of the store."""
+    view = site.view()
+    return [] if view is None else [each.status for each in view.closings]

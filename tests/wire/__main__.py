@@ -3,7 +3,8 @@
 Prints one line of JSON with the addresses of its requests, its streams and its control, and runs until it is stopped.
 The control changes the world: `POST /price?symbol=…&price=…`, `POST /equity?value=…`,
 `POST /trade?symbol=…&side=…&by=…`, `POST /order?symbol=…&side=…&amount=…` (a market order of another client, or with
-`&falls_to=…` a resting stop), `POST /hang_up` (the venue closes its streams), `GET /state`.
+`&falls_to=…` a resting stop; with `&name=…` an order of a bot under this client order id, which may open a position,
+and rests with `&price=…`), `POST /hang_up` (the venue closes its streams), `GET /state`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
@@ -129,6 +130,11 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
                 "trigger_when": "falls",
             }
             exchange.rest(symbol, side, amount, **stop)
+        elif "name" in query:
+            opened: Side = "long" if side == "buy" else "short"
+            price = Decimal(query["price"]) if "price" in query else None
+            kind: Literal["market", "limit"] = "market" if price is None else "limit"
+            exchange.place(OrderRequest(query["name"], symbol, side, opened, amount, False, kind, price), by="hand")
         else:
             name = f"hand-{len(exchange.orders)}"
             held_by: Side = "long" if side == "sell" else "short"
@@ -143,6 +149,9 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
         held: dict[str, Any] = {f"{symbol} {side}": str(amount) for (symbol, side), amount in exchange.held.items()}
         return web.json_response(
             {"held": held, "orders": len(exchange.orders), "resting": len(exchange.resting()),
+             "rests": sorted(it.client_order_id or "" for it in exchange.resting()),
+             "sent": [[it.symbol, it.side, str(it.amount), it.reduce_only] for it in exchange.orders.values()
+                      if it.by == "ours"],
              "requests": len(wire.seen), "unspoken": sorted(set(wire.refusals)), "turned": exchange.turned,
              "calls": Counter(it.call for it in wire.seen if it.call is not None), "sockets": len(wire.sockets),
              # Only some venues have these: running timers, subscribed streams, broker suspensions.

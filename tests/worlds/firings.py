@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from msgspec import Struct
+
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
@@ -30,6 +32,32 @@ spec:
       reset: manual
       actions: [{{lock_trading: {{mode: reduce_only}}}}, {{close: {close}}}]
 """
+
+
+class Scenario(Struct, frozen=True):
+    """A trigger of one signal with three recordings.
+
+    A module of `tests/unit/signals` has them in `SCENARIOS`, by the name of the signal and, where it has several, a
+    colon and what is particular. `tests/unit/signals/test_every_signal.py` replays them, and requires one of each
+    signal.
+    """
+
+    trigger: str
+    fires: list[Snapshot]
+    calm: list[Snapshot]
+    """What looks like it and is not: the false alarm that a signal of its kind is known for."""
+    unknown: list[Snapshot] | None
+    """Without what it is computed from; None for a signal that is never unknown."""
+    at: datetime | None = None
+    """When it fires first; None: at the last snapshot, and at none before."""
+    scope: str = "{each: account, match: {}}"
+    documents: str = ""
+    max_gap: str = "10m"
+
+    @property
+    def policies(self) -> PolicySet:
+        """A policy that closes everything on the trigger."""
+        return policy_of(self.trigger, scope=self.scope, documents=self.documents, max_gap=self.max_gap)
 
 
 def policy_of(

@@ -292,7 +292,7 @@ def test_a_restart_reports_that_the_timer_has_fired_meanwhile(site: Site) -> Non
         (DeadManRule("account", 1.0), 10.0, 4.0, "a tick may come 11 s late"),
     ],
 )  # fmt: skip
-def test_a_switch_that_the_venue_cannot_keep_is_refused_before_the_first_tick(
+def test_w2_a_switch_that_the_venue_cannot_keep_is_refused_before_the_first_tick(
     site: Site, rule: DeadManRule | None, timeout: float, refresh: float, expected: str
 ) -> None:
     """With the place in the policy, the account, the cause and the way out; the lease is not even acquired."""
@@ -322,7 +322,7 @@ def test_a_command_that_ticks_once_changes_no_timer(site: Site) -> None:
 
 
 @pytest.mark.parametrize("rule", [HARSH, DeadManRule("account", 5.0, takes_stops=None)])
-def test_protective_stops_keep_a_timer_from_starting_and_page(site: Site, rule: DeadManRule) -> None:
+def test_w2_protective_stops_keep_a_timer_from_starting_and_page(site: Site, rule: DeadManRule) -> None:
     """It would cancel the stop of an open position: refused in a page and in `status`."""
     venue = TimerVenue(site.time, rule, held(STOP))
     site.run(site.runner(venue), 30)
@@ -335,7 +335,7 @@ def test_protective_stops_keep_a_timer_from_starting_and_page(site: Site, rule: 
     assert [each.state for each in decode_view(blob).timers] == ["off"]
 
 
-def test_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site) -> None:
+def test_w2_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site) -> None:
     """Not at the next refresh: the book is checked after every tick; once the stop is gone the timer starts again."""
     venue = TimerVenue(site.time, HARSH, flat())
     runner = site.runner(venue)
@@ -518,7 +518,7 @@ def test_a_timer_that_cannot_be_stopped_is_reported_at_the_end(site: Site) -> No
     assert decode_record(site.store.live(LIVE_NAME)).running.keys() == {"main"}
 
 
-def test_a_timer_per_symbol_starts_where_orders_rest_and_stops_where_none_do(site: Site) -> None:
+def test_w2_a_timer_per_symbol_starts_where_orders_rest_and_stops_where_none_do(site: Site) -> None:
     """Binance keeps one a symbol: a new symbol gets one at once; one without orders is stopped."""
     rests = {
         name: Order(name, symbol, "buy", Decimal(1), price=Decimal(1)) for name, symbol in (("a", "BTC"), ("b", "ETH"))
@@ -544,7 +544,7 @@ def test_a_timer_per_symbol_starts_where_orders_rest_and_stops_where_none_do(sit
     ]
 
 
-def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> None:
+def test_w2_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> None:
     """Kraken wants it disabled before maintenance: its status and its symbols' states are observed, and reported."""
     venue = TimerVenue(site.time, KRAKEN, flat())
     runner = site.runner(venue)
@@ -614,7 +614,7 @@ def test_a_venue_in_maintenance_is_queried_until_it_is_ok(site: Site) -> None:
     assert any("does not run: the venue announces maintenance" in text for text in site.notices("page"))
 
 
-def test_a_timer_that_fired_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
+def test_w2_a_timer_that_fired_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
     """Hyperliquid allows ten a day: after the last one it is reported, and started again when a day has passed."""
     rule = DeadManRule("account", 5.0, a_day=2, takes_stops=False)
     venue = TimerVenue(site.time, rule, flat())

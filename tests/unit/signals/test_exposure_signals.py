@@ -20,11 +20,13 @@ from killswitch.signals.history.margin_ratios import MarginRatios
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import START, account, after, flow, position
-from tests.worlds.signals import Observed, held, history_of, made, readings, values_of
+from tests.worlds.firings import Scenario
+from tests.worlds.signals import Observed, held, history_of, made, minutes, readings, recorded, values_of
 
 INF = math.inf
 UNKNOWN = (-INF, INF)
 MAJORS = SymbolGroup("majors", ("S0", "S1"))
+USDT = "{each: account, match: {currency: USDT}}"
 PRICELESS = position("X", "long", "0")
 
 
@@ -270,3 +272,58 @@ def test_a_transfer_in_transit_is_at_neither_venue() -> None:
     sent = account("10", [], name="at-a", venue="a", flows=[flow("t", after(minutes=1), "-50", "transfer")])
     found = shares("a", at_venues(a="60", b="40"), (sent, *at_venues(b="40")))
     assert found == [(0.6, 0.6), (0.2, 0.2)]
+
+
+# Scenarios of the size of the book; those of its shape are beside the losses
+
+
+def book(*notionals: str, equity: str = "1000", **more: Any) -> AccountSnapshot:
+    """Positions with these notionals, alternately long and short."""
+    return account(equity, held(*notionals), **more)
+
+
+def margined(equity: str, maintenance: str | None, **more: Any) -> AccountSnapshot:
+    return book("1000", equity=equity, **({} if maintenance is None else {"maintenance_margin": maintenance}), **more)
+
+
+BLIND = recorded(minutes(*[account("1000", None)] * 3))
+SCENARIOS: dict[str, Scenario] = {
+    "exposure.gross": Scenario(
+        "signal: exposure.gross, above: 3000 USDT",
+        recorded(minutes(book("2000", "1000"), book("2000", "1001"))),
+        recorded(minutes(book("2900"), book("1500", "1500"))),  # as much, on both sides
+        BLIND,
+        scope=USDT,
+    ),
+    "exposure.net": Scenario(
+        "signal: exposure.net, at_least: 1000 USDT",
+        recorded(minutes(book("1000", "1"), book("1500", "500"))),
+        recorded(minutes(book("5000", "5000"), book("10", "5000"))),  # a large hedge; a net short
+        BLIND,
+        scope=USDT,
+    ),
+    "exposure.leverage": Scenario(
+        "signal: exposure.leverage, above: 3",
+        recorded(minutes(book("3000"), book("3000", equity="999"))),  # the same book on less equity
+        recorded(minutes(book("2900"), book("2842", equity="948"))),  # 2.9 long after −2%: 2.998
+        BLIND,
+    ),
+    "exposure.largest_share": Scenario(
+        "signal: exposure.largest_share, at_least: 60%, confirm: 1m",
+        recorded(minutes(book("50", "50"), book("60", "40"), book("60", "40"))),
+        recorded(minutes(book(), book("50", "50"), book("100"), book("50", "50"))),  # while a book of two is opened
+        BLIND,
+    ),
+    "exposure.margin_ratio": Scenario(
+        "signal: exposure.margin_ratio, at_least: 0.5",
+        recorded(minutes(margined("1000", "499"), margined("998", "499"))),
+        recorded(minutes(margined("1000", "100", margin_used="900"), margined("1000", "499"))),  # initial margin
+        recorded(minutes(*[margined("1000", None)] * 3)),
+    ),
+    "exposure.margin_ratio_change": Scenario(
+        "signal: exposure.margin_ratio_change, window: 2m, at_least: 0.2",
+        recorded(minutes(*(margined("1000", each) for each in ("100", "150", "200", "351")))),
+        recorded(minutes(*(margined("1000", each) for each in ("500", "500", "550", "600", "700")))),  # high, and slow
+        recorded(minutes(*(margined("1000", each) for each in ("100", "100", "100", None, None, None)))),
+    ),
+}

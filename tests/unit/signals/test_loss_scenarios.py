@@ -1,7 +1,4 @@
-"""Each signal of losses and of the whole book in a policy: when it fires, when it must not, and when it is unknown.
-
-What must not fire is the false alarm that a signal of its kind is known for.
-"""
+"""Scenarios of the signals of losses and of the whole book, and the cases of failures that are about what a loss is."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Rate, Snapshot
 from tests.worlds import START, account, after, fill, flow, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario, firings, policy_of
 from tests.worlds.signals import SYMBOL, made, minutes, recorded
 
 USDT = "{each: account, match: {currency: USDT}}"
@@ -24,18 +20,6 @@ PORTFOLIO = "{each: portfolio, match: {currency: USDT}}"
 DOWN = account(None, None, quality="down", reason="timeout")
 SILENT = [account("10000", None)] * 4
 """Answers without positions and rows."""
-
-
-class Scenario(Struct, frozen=True):
-    """A trigger with three recordings: it fires at the last snapshot of the first, and at none of the second."""
-
-    trigger: str
-    fires: list[Snapshot]
-    calm: list[Snapshot]
-    unknown: list[Snapshot]
-    scope: str = USDT
-    documents: str = ""
-    max_gap: str = "10m"
 
 
 def equities(*values: str, wallet: str = "10000", begin: datetime = START, **more: Any) -> list[Snapshot]:
@@ -133,150 +117,165 @@ spec: {symbols: [A], order: 1}
 """
 TAKEN = fill("t", after(minutes=7), "A", "sell", "1", "100", realized_pnl="150", fee="0", fee_currency="USDT")
 
-SCENARIOS = {
-    "unrealised": Scenario(
+SCENARIOS: dict[str, Scenario] = {
+    "pnl.unrealised": Scenario(
         "signal: pnl.unrealised, at_most: -500 USDT",
         equities("10000", "9501", "9500"),
         answers(settled("900", "20000", "10000"), settled("0", "20900", "10900")),  # a daily settlement
         answers(*SILENT),
+        scope=USDT,
     ),
-    "unrealised-share": Scenario(
+    "pnl.unrealised_share": Scenario(
         "signal: pnl.unrealised_share, at_most: -11%",
         equities("100000", "90200", "90000", wallet="100000"),
         equities("100000", "90200", "90200", wallet="100000"),  # 9.8% of 100,000 are 10.9% of what is left
         answers(*SILENT),
+        scope=USDT,
     ),
-    "realised": Scenario(
+    "pnl.realised": Scenario(
         "signal: pnl.realised, window: 2m, at_most: -40 USDT",
         booked(None, None, ("fee", "-10"), ("funding", "-30")),
         booked(None, None, ("funding", "-30"), ("rebate", "1"), None),  # funding of 00:00 UTC alone
         answers(*SILENT),
+        scope=USDT,
     ),
-    "funding": Scenario(
+    "pnl.funding_paid": Scenario(
         "signal: pnl.funding_paid, window: 2m, above: 9.5 USDT",
         booked(None, None, ("funding", "-12.5"), ("funding", "2.9"))[:3],
         booked(None, ("funding", "3"), ("funding", "-12.5"), ("fee", "-100")),  # received 3, paid 12.5
         answers(*SILENT),
+        scope=USDT,
     ),
-    "funding-share": Scenario(
+    "pnl.funding_paid_share": Scenario(
         "signal: pnl.funding_paid_share, window: 2m, at_least: 0.1%",
         booked(None, None, ("funding", "-10")),
         booked(None, None, ("funding", "-9.9"), ("withdrawal", "-50")),
         answers(*SILENT),
+        scope=USDT,
     ),
-    "profit": Scenario(
+    "equity.profit": Scenario(
         "signal: equity.profit, at_least: 2%",
         equities("10000", "10199", "10200"),
         answers(made("10000"), moved(after(minutes=1), "15000", "15000", "5000"), made("15200", "15000")),
         answers(made("10000"), DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "best-profit": Scenario(
+    "equity.best_profit": Scenario(
         "when: 'equity.best_profit >= 0.02 && equity.profit < 0.01'",
         equities("10000", "10200", "10150", "10099"),
         equities("10000", "10199", "10050", "9900"),  # it was never 2%
         answers(made("10000"), DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "given-back": Scenario(
+    "equity.given_back": Scenario(
         "when: 'equity.given_back >= 0.5 && equity.best_profit >= 0.01'",
         equities("10000", "10200", "10100"),
         equities("10000", "10001", "9900"),  # all of a profit of 0.01%
         answers(made("10000"), DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "loss-since-midnight": Scenario(
+    "equity.loss_since": Scenario(
         "signal: equity.loss_since, anchor: utc_day, at_least: 6%",
         equities("10000", "10000", "10000", "9400"),
         equities("10000", "9500", "9500", "9500", "8939.5", begin=MIDNIGHT),  # 5% before and 5.9% after
         equities("10000", "9000", "9000", "9000", begin=after(hours=5)),
+        scope=USDT,
     ),
-    "loss-since-session": Scenario(
+    "equity.loss_since: a session": Scenario(
         "signal: equity.loss_since, anchor: night, at_least: 4%",
         equities("9000", "9900", "10000", "9600"),  # the open at 00:02Z is at 10,000
         equities("10000", "9500", "9500", "9200"),  # lost before the open
         equities("10000", "9000", "9000", "9000", begin=after(hours=5)),
         documents=NIGHT,
+        scope=USDT,
     ),
-    "loss-sum": Scenario(
+    "equity.loss_sum": Scenario(
         "signal: equity.loss_sum, anchor: utc_day, at_least: 1000 USDT",
         answers(pair("10000", "10000"), pair("10900", "9001"), pair("11000", "9000")),
         answers(pair("10000", "10000"), pair("10800", "9200"), pair("9200", "10800")),  # a hedge: one always loses
         recorded(minutes(*[pair("10000", "9000")] * 4, begin=after(hours=5))),
         scope=PORTFOLIO,
     ),
-    "floor": Scenario(
+    "equity.above_floor": Scenario(
         "signal: equity.above_floor, allowed: 2000 USDT, trail: end_of_day, freeze_at: 50100 USDT, at_most: 0 USDT",
         equities("50000", "48500", "48000", wallet="50000"),
         equities("50000", "53000", "50100", "48001", wallet="50000"),  # a high that was never booked
         answers(made("50000"), DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "floor-intraday": Scenario(
+    "equity.above_floor: intraday": Scenario(
         "signal: equity.above_floor, allowed: 2000 USDT, trail: intraday, freeze_at: 50100 USDT, at_most: 0 USDT",
         equities("50000", "53000", "50101", "50100", wallet="50000"),
         answers(made("50000", "50000"), moved(after(minutes=1), "45000", "45000", "-5000"), made("44000", "45000")),
         answers(made("50000"), DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "capital": Scenario(
+    "equity.loss_from_capital": Scenario(
         "signal: equity.loss_from_capital, capital: 10000 USDT, at_least: 5%",
         equities("9650", "9501", "9500"),
         answers(made("9600", "9600"), moved(after(minutes=1), "4600", "4600", "-5000"), made("4599", "4600")),
         answers(DOWN, DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "worst-loss": Scenario(
+    "positions.worst_loss": Scenario(
         'when: \'positions.worst_loss("equity") >= 0.08 && equity.drawdown("2m") >= 0.04\'',
         equities("10000", "10000", "10000", "9200"),
         answers(hedged("0"), hedged("0"), hedged("0"), hedged("900")),  # one leg of a hedge
         answers(DOWN, DOWN, DOWN, DOWN),
+        scope=USDT,
     ),
-    "worst-bleed": Scenario(
+    "positions.worst_bleed": Scenario(
         "signal: positions.worst_bleed, at_least: 500",
         bleeding("0", "-100"),
         bleeding("300", "150", fills=[TAKEN]),  # half of a profit is taken
         answers(*SILENT),
+        scope=USDT,
     ),
-    "liquidation-buffer": Scenario(
+    "exposure.liquidation_buffer": Scenario(
         "signal: exposure.liquidation_buffer, at_most: 5%",
         answers(margined("7000"), margined("6000")),
         answers(margined("90000"), account("5", [], maintenance_margin="0")),  # near its price, with margin to spare
         answers(*[held(("A", "100"))] * 4),
+        scope=USDT,
     ),
-    "margin-ratio-change": Scenario(
-        "signal: exposure.margin_ratio_change, window: 2m, at_least: 0.3",
-        answers(*(margined(equity) for equity in ("10000", "9000", "5000", "2400"))),  # 0.1, 0.11, 0.2, 0.42
-        answers(*[margined("2500")] * 4),  # high all the time
-        answers(*[account("2500", [])] * 4),
-    ),
-    "liquidation-distance": Scenario(
+    "exposure.liquidation_distance": Scenario(
         "signal: exposure.liquidation_distance, pick: worst, at_most: 3%",
         answers(*(held(("A", "100"), mark_price=mark, liquidation_price="90") for mark in ("100", "92"))),
         answers(account("10000", []), account("10000", [])),
         answers(*SILENT),
+        scope=USDT,
     ),
-    "imbalance": Scenario(
+    "exposure.imbalance": Scenario(
         "signal: exposure.imbalance, at_most: -50%",
         answers(held(("A", "100"), ("B", "-100")), held(("A", "100"), ("B", "-300"))),
         answers(held(("A", "300"), ("B", "-100")), held()),
         answers(*SILENT),
+        scope=USDT,
     ),
-    "herfindahl": Scenario(
+    "exposure.herfindahl": Scenario(
         "signal: exposure.herfindahl, at_least: 51%",
         answers(held(("A", "100"), ("B", "-100")), held(("A", "100"), ("B", "-20"))),
         answers(held(("A", "100"), ("B", "-100")), held()),  # two equal ones have 1/2
         answers(*SILENT),
+        scope=USDT,
     ),
-    "group-share": Scenario(
+    "exposure.group_share": Scenario(
         "signal: exposure.group_share, group: majors, at_least: 60%",
         answers(held(("A", "100"), ("B", "100")), held(("A", "150"), ("B", "-100"))),
         answers(held(("B", "100")), held()),
         answers(*SILENT),
         documents=GROUP,
+        scope=USDT,
     ),
-    "group-net": Scenario(
+    "exposure.group_net": Scenario(
         "signal: exposure.group_net, group: majors, at_least: 120 USDT",
         answers(held(("A", "100"), ("B", "100")), held(("A", "120"), ("B", "-100"))),
         answers(held(("A", "-150"), ("B", "900")), held()),
         answers(*SILENT),
         documents=GROUP,
+        scope=USDT,
     ),
-    "equity-share": Scenario(
+    "venue.equity_share": Scenario(
         "signal: venue.equity_share, venue: paper, at_most: 20%, confirm: 2m",
         answers(*[spread("1000", "0", "4000")] * 3),
         answers(
@@ -286,31 +285,6 @@ SCENARIOS = {
         scope=PORTFOLIO,
     ),
 }
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_it_fires(name: str) -> None:
-    """At the last snapshot of its recording, and not before."""
-    one = SCENARIOS[name]
-    policies = policy_of(one.trigger, scope=one.scope, documents=one.documents, max_gap=one.max_gap)
-    assert firings(policies, one.fires) == [one.fires[-1].as_of]
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_it_gives_no_false_alarm(name: str) -> None:
-    """Nor is it unknown there for longer than its start takes."""
-    one = SCENARIOS[name]
-    policies = policy_of(one.trigger, scope=one.scope, documents=one.documents, max_gap=one.max_gap)
-    assert firings(policies, one.calm) == []
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_it_is_unknown_and_says_so(name: str) -> None:
-    """With `hold` nothing fires, and the trigger is reported; with `trip` it fires."""
-    one = SCENARIOS[name]
-    policies = policy_of(one.trigger, scope=one.scope, documents=one.documents, max_gap=one.max_gap)
-    assert firings(policies, one.unknown) == []
-    assert unknowns(policies, one.unknown)
 
 
 # Cases of failures

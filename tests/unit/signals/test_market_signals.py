@@ -19,7 +19,7 @@ from killswitch.signals.sessions import WEEKDAYS, TradingSession
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario, firings, policy_of, unknowns
 from tests.worlds.signals import history_of
 
 Interval = tuple[float, float]
@@ -460,67 +460,66 @@ DEEP = (Liquidity("A", Decimal(30), Decimal(20), Decimal("0.01")),)
 RULE = (rules("A", state="open"),)
 HALTED = (rules("A", state="halted"),)
 
-SCENARIOS: dict[str, tuple[str, list[Snapshot], list[Snapshot], list[Snapshot] | None]] = {
-    "spread": (
+FIRST = after(seconds=80)
+
+SCENARIOS: dict[str, Scenario] = {
+    "market.spread": Scenario(
         "signal: market.spread, symbol: A, at_least: 1%",
         scene(row(bid="99", ask="101")), scene(row(bid="99.9", ask="100.1")), scene(row(bid="99")),
+        at=FIRST,
     ),
-    "worst spread": (
+    "market.worst_spread": Scenario(
         "signal: market.worst_spread, at_least: 1%",
         scene(positions=[BID_ASK]), scene(positions=[NARROW]), scene(positions=[BLIND]),
+        at=FIRST,
     ),
-    "depth": (
+    "market.depth": Scenario(
         "signal: market.depth, symbol: A, book_side: bid, within: 1%, below: 5000 USDT",
         scene(row(bid="100"), liquidity=DEEP, instruments=RULE),
         scene(row(bid="10000"), liquidity=DEEP, instruments=RULE), scene(row(bid="100"), instruments=RULE),
+        at=FIRST,
+        scope="{each: account, match: {currency: USDT}}",
     ),
-    "depth cover": (
+    "market.depth_cover": Scenario(
         "signal: market.depth_cover, symbol: A, book_side: bid, within: 1%, below: 5",
         scene(row(bid="100"), liquidity=DEEP, instruments=RULE),
         scene(row(bid="1000"), liquidity=DEEP, instruments=RULE), scene(row(bid="100"), instruments=RULE),
+        at=FIRST,
     ),
-    "price age": (
+    "market.price_age": Scenario(
         "signal: market.price_age, symbol: A, at_least: 60s",
         scene(row(mark_price="1", at=0)), scene(row(mark_price="1", at=60)), scene(row(mark_price="1", at=None)),
+        at=FIRST,
     ),
-    "crossed": (
+    "market.crossed": Scenario(
         "signal: market.crossed, symbol: A, is: true",
         scene(row(bid="101", ask="100")), scene(row(bid="100", ask="100")), scene(row(bid="100")),
+        at=FIRST,
     ),
-    "price gap": (
+    "market.price_gap": Scenario(
         "signal: market.price_gap, symbol: A, a: mark, b: index, at_least: 1%",
         scene(row(mark_price="100", index_price="102")), scene(row(mark_price="100", index_price="100.1")),
         scene(row(mark_price="100")),
+        at=FIRST,
     ),
-    "venue gap": (
+    "market.venue_gap": Scenario(
         "signal: market.venue_gap, base: A/USDT, at_least: 2%",
         venues("100", "101", "95"), venues("100", "101", "100"), venues("100", "101", symbol="A/USDT:USDT-261225"),
+        at=FIRST, scope=PORTFOLIO,
     ),
-    "quorum": (
+    "market.quorum": Scenario(
         "signal: market.quorum, symbol: A/USDT, below: 2",
         venues("100", None), venues("100", "101", "90"), None,
+        at=FIRST, scope=PORTFOLIO,
     ),
-    "state": (
+    "market.state": Scenario(
         "when: 'market.state(\"A\", \"always\") == \"halted\"'",
         scene(instruments=HALTED), scene(instruments=RULE), scene(),
+        at=FIRST,
     ),
-    "peg": (
+    "market.peg_deviation": Scenario(
         "signal: market.peg_deviation, currency: USDT, at_least: 2%",
         recorded(*pegged("0.97", "0.97")), recorded(*pegged("0.999", "1.001", "0.9")), recorded(*pegged("0.95", "1")),
+        at=FIRST, scope=IN_USD,
     ),
 }  # fmt: skip
-
-
-SCOPES = {"venue gap": PORTFOLIO, "quorum": PORTFOLIO, "peg": IN_USD}
-
-
-@pytest.mark.parametrize("trigger", SCENARIOS)
-def test_it_fires_and_does_not_fire_and_is_unknown(trigger: str) -> None:
-    """A condition; one that looks like it and is not; and an answer without what it is computed from."""
-    text, firing, quiet, unknown = SCENARIOS[trigger]
-    scope = SCOPES.get(trigger, "{each: account, match: {currency: USDT}}")
-    assert firings(policy_of(text, scope=scope), firing)
-    assert not firings(policy_of(text, scope=scope), quiet)
-    if unknown is not None:
-        assert not firings(policy_of(text, scope=scope), unknown)
-        assert unknowns(policy_of(text, scope=scope, on_unknown="warn"), unknown)

@@ -13,7 +13,7 @@ from killswitch.execution.client_order_id import client_order_id
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderFate, OwnOrder, Position, Snapshot
 from tests.worlds import account, after, fill, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario
 from tests.worlds.signals import values_after
 
 D = Decimal
@@ -243,47 +243,33 @@ def accounts(*shown: AccountSnapshot, every: float = 10) -> list[Snapshot]:
 MANY = [order(str(number)) for number in range(5)]
 BIG, STOP = order("big", "4"), order("stop", "4", side="sell", reduce_only=True, price=None, trigger_price=D(40000))
 DARK = AccountSnapshot("main", "paper", "swap", "USDT", "ok", equity=D(100000), positions=(held(),))
-SCENARIOS = {
-    "orders.unconfirmed": (
+SCENARIOS: dict[str, Scenario] = {
+    "orders.unconfirmed": Scenario(
         "signal: orders.unconfirmed, age: 10s, at_least: 1",
-        seconds([], *[[own("a", "unconfirmed", 1)]] * 14), after(seconds=12),
+        seconds([], *[[own("a", "unconfirmed", 1)]] * 14),
         seconds([], *[[own("a", "unconfirmed", 1)]] * 8, [own("a", "done", 1, 9)], [], [], []),  # answered in time
         seconds(*[None] * 14),
+        at=after(seconds=12),
     ),
-    "orders.rejected": (
+    "orders.rejected": Scenario(
         "signal: orders.rejected, window: 1m, at_least: 2",
-        seconds([], [own("a", "rejected", 1)], [own("b", "rejected", 2)]), after(seconds=2),
+        seconds([], [own("a", "rejected", 1)], [own("b", "rejected", 2)]),
         seconds([], [own("a", "done", 1)], [own("b", "done", 2)], [own("c", "done", 3)]),  # already flat
         seconds(*[None] * 90),
+        at=after(seconds=2),
     ),
-    "orders.rate": (
+    "orders.rate": Scenario(
         "signal: orders.rate, window: 1m, at_least: 5",
-        accounts(*(trading(*MANY[:count]) for count in range(6))), after(seconds=50),
+        accounts(*(trading(*MANY[:count]) for count in range(6))),
         accounts(*[trading(*MANY)] * 6),  # a ladder that rests when the runner starts
         accounts(*[trading()] * 10),  # the bound is always open above
+        at=after(seconds=50),
     ),
-    "orders.largest_share": (
+    "orders.largest_share": Scenario(
         "signal: orders.largest_share, above: 1",
-        accounts(trading(), trading(BIG)), after(seconds=10),
+        accounts(trading(), trading(BIG)),
         accounts(trading(), trading(STOP)),  # a stop far away, with its mark
         accounts(*[DARK] * 3),
+        at=after(seconds=10),
     ),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("signal", SCENARIOS)
-def test_a_policy_fires_on_it_and_not_on_the_false_alarm(signal: str) -> None:
-    """One recording in which it fires, and one with what looks like it; both through a replay."""
-    trigger, firing, at, harmless, _ = SCENARIOS[signal]
-    policies = policy_of(trigger)
-    assert firings(policies, firing) == [at]
-    assert firings(policies, harmless) == []
-
-
-@pytest.mark.parametrize("signal", SCENARIOS)
-def test_a_policy_notifies_that_it_is_unknown(signal: str) -> None:
-    """An input that is missing neither fires nor is clear; a limit on the rate is never known to be kept."""
-    trigger, *_, missing = SCENARIOS[signal]
-    policies = policy_of(trigger)
-    assert firings(policies, missing) == []
-    assert unknowns(policies, missing) != []

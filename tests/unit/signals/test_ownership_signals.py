@@ -19,7 +19,7 @@ from killswitch.valuation.ownership import StrategyRule
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 from tests.worlds import START, account, after, fill, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario
 from tests.worlds.signals import history_of, values_of
 
 UNKNOWN = (-math.inf, math.inf)
@@ -192,7 +192,6 @@ kind: Strategy
 metadata: {name: grid}
 spec: {match: {}, order_ids: grid-}
 """
-BROKEN = "signal: hedge.broken, hedge: carry, tolerance: 10%, is: true, confirm: 2m"
 PORTFOLIO = "{each: portfolio, match: {}}"
 
 
@@ -201,44 +200,8 @@ def legs(minute: int, long: str, short: str, **more: Any) -> Any:
     return snapshot(after(minutes=minute), spot(long), perp(short, instruments=tenths, **more))
 
 
-def test_a_hedge_that_stays_broken_fires() -> None:
-    """One leg is liquidated to 0.4 of 1: two minutes later the stage fires."""
-    one = policy_of(BROKEN, scope=PORTFOLIO, documents=HEDGE)
-    found = firings(one, [legs(0, "1", "10"), legs(1, "1", "4"), legs(2, "1", "4"), legs(3, "1", "4")])
-    assert found == [after(minutes=3)]
-
-
-def test_a_leg_that_fills_before_its_partner_does_not_fire() -> None:
-    """While a hedge is opened one leg is ahead of the other for less than the confirmation."""
-    one = policy_of(BROKEN, scope=PORTFOLIO, documents=HEDGE)
-    assert firings(one, [legs(0, "0", "0"), legs(1, "1", "0"), legs(2, "1", "10"), legs(3, "1", "10")]) == []
-
-
-def test_a_hedge_with_a_leg_that_cannot_be_read_is_reported() -> None:
-    """It does not fire, and the trigger is reported as unknown."""
-    one = policy_of(BROKEN, scope=PORTFOLIO, documents=HEDGE)
-    recording = [legs(0, "1", "10"), *(legs(m, "1", "10", quality="down", reason="no answer") for m in (1, 2, 3))]
-    assert firings(one, recording) == []
-    assert unknowns(one, recording) != []
-
-
 def ordered(minute: int, *orders: Order, **more: Any) -> Any:
     return snapshot(after(minutes=minute), account("1000", _sized("100"), orders=orders, **more))
-
-
-def test_orders_by_hand_fire_and_those_of_strategies_do_not() -> None:
-    """Three orders of the strategy are none; one order by hand is one."""
-    one = policy_of("signal: ownership.unowned_orders, at_least: 1", documents=STRATEGY)
-    own = [order(str(i), f"grid-{i}") for i in range(3)]
-    assert firings(one, [ordered(0, *own), ordered(1, *own)]) == []
-    assert firings(one, [ordered(0, *own), ordered(1, *own, order("9", "web-9"))]) == [after(minutes=1)]
-
-
-def test_unknown_orders_are_reported() -> None:
-    """An account that is down has unknown orders."""
-    one = policy_of("signal: ownership.unowned_orders, at_least: 1", documents=STRATEGY)
-    recording = [ordered(0), *(ordered(m, quality="down", reason="no answer") for m in (1, 2, 3))]
-    assert unknowns(one, recording) != []
 
 
 def traded(minute: int, size: str, *fills: Any) -> Any:
@@ -250,17 +213,29 @@ def bought(id_: str, minute: int, amount: str, client: str | None) -> Any:
     return fill(id_, after(minutes=minute), "BTC_USDT", "buy", amount, "100", client_order_id=client)
 
 
-def test_a_position_by_hand_fires_and_a_strategys_own_does_not() -> None:
-    """2 of 5 are bought by hand: 40% is unowned."""
-    one = policy_of("signal: ownership.unowned_share, at_least: 30%", documents=STRATEGY)
-    own = [traded(0, "0"), traded(1, "3", bought("1", 1, "3", "grid-1"))]
-    assert firings(one, own) == []
-    assert firings(one, [*own, traded(2, "5", bought("2", 2, "2", "web-1"))]) == [after(minutes=2)]
-
-
-def test_a_position_of_unknown_owners_is_reported_and_does_not_fire() -> None:
-    """A fill without an id may be the strategy's: the share is between 0 and 100%."""
-    one = policy_of("signal: ownership.unowned_share, at_least: 30%", documents=STRATEGY)
-    recording = [traded(0, "0"), traded(1, "3", bought("1", 1, "3", None)), traded(2, "3"), traded(3, "3")]
-    assert firings(one, recording) == []
-    assert unknowns(one, recording) != []
+OWN_ORDERS = [order(str(i), f"grid-{i}") for i in range(3)]
+OWN_TRADE = [traded(0, "0"), traded(1, "3", bought("1", 1, "3", "grid-1"))]
+SCENARIOS: dict[str, Scenario] = {
+    "hedge.broken": Scenario(
+        "signal: hedge.broken, hedge: carry, tolerance: 10%, is: true, confirm: 2m",
+        [legs(0, "1", "10"), legs(1, "1", "4"), legs(2, "1", "4"), legs(3, "1", "4")],  # one is liquidated to 0.4
+        [legs(0, "0", "0"), legs(1, "1", "0"), legs(2, "1", "10"), legs(3, "1", "10")],  # one fills before its partner
+        [legs(0, "1", "10"), *(legs(m, "1", "10", quality="down", reason="no answer") for m in (1, 2, 3))],
+        scope=PORTFOLIO,
+        documents=HEDGE,
+    ),
+    "ownership.unowned_orders": Scenario(
+        "signal: ownership.unowned_orders, at_least: 1",
+        [ordered(0, *OWN_ORDERS), ordered(1, *OWN_ORDERS, order("9", "web-9"))],  # one by hand
+        [ordered(0, *OWN_ORDERS), ordered(1, *OWN_ORDERS)],
+        [ordered(0), *(ordered(m, quality="down", reason="no answer") for m in (1, 2, 3))],
+        documents=STRATEGY,
+    ),
+    "ownership.unowned_share": Scenario(
+        "signal: ownership.unowned_share, at_least: 30%",
+        [*OWN_TRADE, traded(2, "5", bought("2", 2, "2", "web-1"))],  # 2 of 5 are bought by hand
+        OWN_TRADE,
+        [traded(0, "0"), traded(1, "3", bought("1", 1, "3", None)), traded(2, "3"), traded(3, "3")],
+        documents=STRATEGY,
+    ),
+}

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import Balance, Fill, Order, OwnOrder, Position, Snapshot
 from tests.worlds import account, after, fill, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario
 from tests.worlds.signals import values_after
 
 INF = math.inf
@@ -237,32 +237,38 @@ FORCED = (TRIP[0], seen(2, [], [sold(2, "90", cause="liquidation")]))
 EXPIRED = (TRIP[0], seen(2, [], [sold(2, "90", cause="delivery")]))
 OURS = (TRIP[0], seen(2, [], [sold(2, "90", client_order_id=OWN)]))
 EVEN = (TRIP[0], seen(2, [], [sold(2, "100")]))
-SCENARIOS = {
-    "trades.count": ("window: 20m, outcome: loss, per: worst_symbol, side: any, at_least: 1", TRIP, WON),
-    "trades.count of stops": ("window: 20m, outcome: stop, per: scope, side: long, at_least: 1", FORCED, WON),
-    "trades.losing_streak": ("per: scope, at_least: 1", TRIP, EVEN),
-    "trades.profit": ("window: 20m, per: scope, at_most: -0.05", TRIP, EVEN),
-    "trades.drawdown": ("window: 20m, mode: ratios, at_least: 0.05", TRIP, WON),
-    "trades.drawdown of the balance": ("window: 20m, mode: equity, at_least: 0.0005", TRIP, OURS),
-    "trades.since_close": ("symbol: A, below: 1m", WON, OURS),
-    "fills.closed_by_venue": ("window: 20m, causes: forced, at_least: 1", FORCED, EXPIRED),
-    "fills.closed_by_venue_share": ("window: 20m, causes: forced, at_least: 0.009", FORCED, EXPIRED),
-    "exposure.turnover": ("window: 20m, at_least: 0.015", TRIP, OURS),
-}
-"""Signal → its trigger, a recording in which it fires, and the false alarm: one in which it must not."""
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_each_signal_of_trades_fires_holds_and_is_reported_unknown(name: str) -> None:
-    """On what it measures, not on what only looks like it, and an account that cannot be read is no quiet account."""
-    keys, fires, quiet = SCENARIOS[name]
-    policies = policy_of(f"signal: {name.partition(' ')[0]}, {keys}")
-    assert firings(policies, later(*fires)) == [after(minutes=2)]
-    assert firings(policies, later(*quiet)) == []
-    away = [
+AWAY = [
+    *later(seen(0), until=0),
+    *(
         snapshot(after(minutes=minute), account("1", quality="down", reason="away", observed_at=after(minutes=minute)))
         for minute in range(1, 4)
-    ]
-    unread = [*later(seen(0), until=0), *away]
-    assert firings(policies, unread) == []
-    assert unknowns(policies, unread)
+    ),
+]
+"""An account that cannot be read is no quiet account."""
+
+
+def trips(keys: str, fires: Sequence[Snapshot], calm: Sequence[Snapshot]) -> Scenario:
+    """A scenario with flat minutes around its trip, which closes at minute 2."""
+    return Scenario(f"signal: {keys}", later(*fires), later(*calm), AWAY, at=after(minutes=2))
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "trades.count": trips(
+        "trades.count, window: 20m, outcome: loss, per: worst_symbol, side: any, at_least: 1", TRIP, WON
+    ),
+    "trades.count: stops": trips(
+        "trades.count, window: 20m, outcome: stop, per: scope, side: long, at_least: 1", FORCED, WON
+    ),
+    "trades.losing_streak": trips("trades.losing_streak, per: scope, at_least: 1", TRIP, EVEN),
+    "trades.profit": trips("trades.profit, window: 20m, per: scope, at_most: -0.05", TRIP, EVEN),
+    "trades.drawdown": trips("trades.drawdown, window: 20m, mode: ratios, at_least: 0.05", TRIP, WON),
+    "trades.drawdown: of the balance": trips(
+        "trades.drawdown, window: 20m, mode: equity, at_least: 0.0005", TRIP, OURS
+    ),
+    "trades.since_close": trips("trades.since_close, symbol: A, below: 1m", WON, OURS),
+    "fills.closed_by_venue": trips("fills.closed_by_venue, window: 20m, causes: forced, at_least: 1", FORCED, EXPIRED),
+    "fills.closed_by_venue_share": trips(
+        "fills.closed_by_venue_share, window: 20m, causes: forced, at_least: 0.009", FORCED, EXPIRED
+    ),
+    "exposure.turnover": trips("exposure.turnover, window: 20m, at_least: 0.015", TRIP, OURS),
+}

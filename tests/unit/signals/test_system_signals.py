@@ -18,7 +18,7 @@ from killswitch.model.snapshot import Event, ExternalAlert, Snapshot
 from killswitch.signals.system_signals import is_within
 from killswitch.signals.written_forms import FORMS, FormError, labels, weekdays
 from tests.worlds import account, after, position
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario
 from tests.worlds.signals import values_after
 
 INFINITE = math.inf
@@ -265,57 +265,43 @@ def ticks(*more: dict[str, Any], every: float = 10) -> list[Snapshot]:
 
 BEATS = [{"heartbeats": {"bot": after(seconds=10 * i)}} for i in range(12)]
 STOPPED = {"events": (flagged("bot-stopped", True),)}
-SCENARIOS = {
-    "runner.tick_lateness": (
+SCENARIOS: dict[str, Scenario] = {
+    "runner.tick_lateness": Scenario(
         "signal: runner.tick_lateness, at_least: 5s",
-        ticks({"due": after()}, {"due": after(seconds=4)}), after(seconds=10),
+        ticks({"due": after()}, {"due": after(seconds=4)}),
         ticks({"due": after()}, {"due": after(seconds=10)}),  # the first after a restart
         ticks({}, {}, {}),
+        at=after(seconds=10),
     ),
-    "heartbeat.age": (
+    "heartbeat.age": Scenario(
         "when: 'heartbeat.age(\"bot\") >= 60.0 && !flag.set(\"bot-stopped\")'",
-        ticks({}, *[BEATS[1]] * 8), after(seconds=70),
+        ticks({}, *[BEATS[1]] * 8),
         ticks(STOPPED, *[BEATS[1]] * 8),  # a planned stop
         ticks({}, {}, {}),  # never seen
+        at=after(seconds=70),
     ),
-    "alert.active": (
+    "alert.active": Scenario(
         "signal: alert.active, name: Down, labels: 'team=risk', is: true",
-        ticks(ALIVE, {"alerts": (alert(team="risk"),), **ALIVE}), after(seconds=10),
+        ticks(ALIVE, {"alerts": (alert(team="risk"),), **ALIVE}),
         ticks(*[{"alerts": (alert(team="ops"), alert(team="risk", status="resolved")), **ALIVE}] * 3),
         ticks({}, {}, {}),
+        at=after(seconds=10),
     ),
-    "flag.set": (
+    "flag.set": Scenario(
         "signal: flag.set, name: halt, is: true",
-        ticks({}, {"events": (flagged("halt", True, "account/main"),)}), after(seconds=10),
+        ticks({}, {"events": (flagged("halt", True, "account/main"),)}),
         ticks({"events": (flagged("halt", True, "account/other"),)}, {}, {}),  # of another scope
         None,
+        at=after(seconds=10),
     ),
-    "clock.within": (
+    "clock.within": Scenario(
         "signal: clock.within, from: 00:00, to: 00:30, zone: UTC, days: mon, is: true",
-        ticks({}), after(),
+        ticks({}),
         [tick(24 * 3600), tick(24 * 3600 + 60)],  # a Tuesday
         None,
+        at=after(),
     ),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("signal", SCENARIOS)
-def test_a_policy_fires_on_it_and_not_on_the_false_alarm(signal: str) -> None:
-    """One recording in which it fires, and one with what looks like it; both through a replay."""
-    trigger, firing, at, harmless, _ = SCENARIOS[signal]
-    policies = policy_of(trigger)
-    assert firings(policies, firing) == [at]
-    assert firings(policies, harmless) == []
-
-
-@pytest.mark.parametrize("signal", [name for name, parts in SCENARIOS.items() if parts[4] is not None])
-def test_a_policy_notifies_that_it_is_unknown(signal: str) -> None:
-    """An input that is missing neither fires nor is clear. Flags and the time of day are never unknown."""
-    trigger, *_, missing = SCENARIOS[signal]
-    assert missing is not None
-    policies = policy_of(trigger)
-    assert firings(policies, missing) == []
-    assert unknowns(policies, missing) != []
 
 
 def test_flags_and_the_time_are_known_without_anything_else() -> None:

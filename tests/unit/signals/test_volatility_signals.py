@@ -21,7 +21,7 @@ from killswitch.signals.history.scope import History
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, position, rules, snapshot
-from tests.worlds.firings import firings, policy_of, unknowns
+from tests.worlds.firings import Scenario
 from tests.worlds.signals import history_of
 
 Interval = tuple[float, float]
@@ -482,40 +482,35 @@ BOUNCE = alternating(12, 0.0001)
 CALM_THEN_WILD = [*alternating(10, 0.001), 100.0, 95.0, 101.0, 94.0]
 TOGETHER = [(0.01, 0.01), (-0.01, -0.01), (0.012, 0.012), (-0.011, -0.011)] * 3
 APART = [(0.01, -0.01), (0.01, 0.01), (-0.01, 0.01), (-0.01, -0.01)] * 3
-SCENARIOS: dict[str, tuple[str, list[Snapshot], list[Snapshot], list[Snapshot]]] = {
-    "volatility": (
-        "signal: market.volatility, symbol: A, window: 10m, every: 1m, at_least: 0.5",
+BLIND = [snapshot(after(minutes=i), account("1000", None, reason="no positions")) for i in range(13, 16)]
+SCENARIOS: dict[str, Scenario] = {
+    "market.volatility": Scenario(
+        "signal: market.volatility, symbol: A, window: 10m, every: 1m, at_least: 2.0",
         market(*CALM_THEN_WILD), market(*BOUNCE), market(*BOUNCE, frozen=True),
+        at=after(minutes=12),  # the first large return
     ),
-    "volatility ratio": (
+    "market.volatility_ratio": Scenario(
         "signal: market.volatility_ratio, symbol: A, short: 3m, long: 12m, every: 1m, at_least: 1.8",
         market(*CALM_THEN_WILD), market(*alternating(14, 0.05)), market(*[100.0] * 14),
+        at=after(minutes=12),
     ),
-    "move": (
+    "market.move": Scenario(
         "signal: market.move, symbol: A, window: 3m, at_most: -5%",
-        market(100, 100, 100, 94), market(100, 100, 100, 100.0, 96, 98, 95.5), market(100, 94),
+        market(100, 100, 100, 94), market(100, 100, 100, 100.0, 96, 98, 95.5), market(*[100] * 4, None, None, None),
     ),
-    "jump": (
+    "market.jump": Scenario(
         "when: 'market.jump(\"A\", \"10m\", \"1m\") >= 5.0 && market.move(\"A\", \"1m\") <= -0.03'",
         market(*alternating(12, 0.005), 94.0), market(*alternating(12, 0.0001), 99.5),
         market(*alternating(12, 0.0001), 94.0, 90.0, frozen=True),
     ),
-    "expected move": (
+    "equity.expected_move": Scenario(
         "signal: equity.expected_move, horizon: 1h, window: 10m, every: 1m, at_least: 5%",
-        pair(APART), pair(TOGETHER), pair(APART[:4]),
+        pair(APART), pair(TOGETHER), [*pair(TOGETHER), *BLIND],
+        at=after(minutes=8),  # with eight returns of ten
     ),
-    "correlation": (
+    "market.correlation": Scenario(
         "signal: market.correlation, window: 10m, every: 1m, measure: mean, at_least: 0.95",
-        pair(TOGETHER), pair(APART), pair(TOGETHER[:4]),
+        pair(TOGETHER), pair(APART), [*pair(APART), *BLIND],
+        at=after(minutes=8),
     ),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("trigger", SCENARIOS)
-def test_it_fires_and_does_not_fire_and_is_unknown(trigger: str) -> None:
-    """A market or a book that moves; the false alarm of its row; and too little, or a frozen feed, to know."""
-    text, firing, quiet, unknown = SCENARIOS[trigger]
-    assert firings(policy_of(text), firing)
-    assert not firings(policy_of(text), quiet)
-    assert not firings(policy_of(text), unknown)
-    assert unknowns(policy_of(text, on_unknown="warn"), unknown)
