@@ -21,9 +21,9 @@ BREAKERS = ("breakers-six", "capital-breaker")
 """Sets of circuit breakers, which have no stages of their own."""
 SETS = (
     "circuit-breaker", "freqtrade-protections", "futures-component-risk", "futures-concentrated", "futures-degross",
-    "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
+    "futures-directional", "futures-drawdown", "slow-bleed", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
-OF_SEVERAL = ("freqtrade-protections",)
+OF_SEVERAL = ("freqtrade-protections", "slow-bleed")
 """Sets of several policies, which have tests of their own."""
 OF_ONE = tuple(name for name in SETS if name not in OF_SEVERAL)
 
