@@ -179,4 +179,6 @@ def _weights(spec: RankingSpec) -> tuple[tuple[RankingTerm, float], ...]:
         return ()
     if spec.weights is None:
         return SEED_WEIGHTS
-    return tuple((term, float(getattr(spec.weights, term))) for term in TERMS)
+    weights = {term: float(getattr(spec.weights, term)) for term in TERMS}
+    # a term outside the seed that has no weight leaves the graph, and so its digest, as it was
+    return tuple((term, weight) for term, weight in weights.items() if weight or term in SEED_TERMS)

@@ -57,24 +57,24 @@ def closed(found: PolicySet, recording: list[Snapshot]) -> list[str]:
 
 
 def test_a_close_takes_the_three_fastest_bleeders_and_not_the_largest_losses() -> None:
-    """SLOW lost 4,000 five hours ago and nothing since; of the others, the last 15 minutes cost 500, 400, 300, 200."""
-    lost = {"A": 500, "B": 400, "C": 300, "D": 200}
-    still = {"SLOW": ("long", -4000, 10_000), **dict.fromkeys(lost, ("long", 0, 10000))}
-    moved = {"SLOW": ("long", -4000, 10_000), **{each: ("long", -loss, 10_000) for each, loss in lost.items()}}
+    """AA lost 4,000 five hours ago and nothing since; of the others, the last 15 minutes cost 500, 400, 300, 200."""
+    lost = {"D": 500, "C": 400, "B": 300, "A": 200}
+    still = {"AA": ("long", -4000, 10_000), **dict.fromkeys(lost, ("long", 0, 10000))}
+    moved = {"AA": ("long", -4000, 10_000), **{each: ("long", -loss, 10_000) for each, loss in lost.items()}}
     before = dict.fromkeys(still, ("long", 0, 10000))
     recording = [at(0, before), *(at(minute, still) for minute in range(15, 301, 15)), at(315, moved)]
     found = policies("{side: both, rank: fastest, top: 3, fraction: 100%}")
-    assert closed(found, recording) == ["A", "B", "C"]
+    assert closed(found, recording) == ["D", "C", "B"]
 
 
 def test_a_ranking_without_the_term_does_not_change() -> None:
     """`default` still takes the largest loss of the window first."""
-    before = {"SLOW": ("long", 0, 10_000), "FAST": ("long", 0, 10_000)}
-    slow = {"SLOW": ("long", -4000, 10_000), "FAST": ("long", 0, 10_000)}
-    moved = {"SLOW": ("long", -4000, 10_000), "FAST": ("long", -1000, 10_000)}
+    before = {"AA": ("long", 0, 10_000), "Z": ("long", 0, 10_000)}
+    slow = {"AA": ("long", -4000, 10_000), "Z": ("long", 0, 10_000)}
+    moved = {"AA": ("long", -4000, 10_000), "Z": ("long", -1000, 10_000)}
     recording = [at(0, before), *(at(minute, slow) for minute in range(15, 301, 15)), at(315, moved)]
-    assert closed(policies("{side: both, top: 1, fraction: 100%}"), recording) == ["SLOW"]
-    assert closed(policies("{side: both, rank: fastest, top: 1, fraction: 100%}"), recording) == ["FAST"]
+    assert closed(policies("{side: both, top: 1, fraction: 100%}"), recording) == ["AA"]
+    assert closed(policies("{side: both, rank: fastest, top: 1, fraction: 100%}"), recording) == ["Z"]
 
 
 @pytest.mark.parametrize(
