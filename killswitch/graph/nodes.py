@@ -236,7 +236,7 @@ class Disabled(Struct, frozen=True):
 Stages = tuple[Stage, ...]
 
 RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
-RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
+RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss", "bleed_rate"]
 
 
 @frozen_from(RankingSpec, by_hand=["weights"])

@@ -121,6 +121,7 @@ def attribution_of(evaluator: ScopeEvaluator, stage: Stage) -> Attribution:
 
 _FALLBACKS: dict[Fallback, str] = {
     "both": "therefore positions of both sides are selected",
+    "larger_side": "therefore positions of the side with the larger notional are selected",
     "worst_ranked": "therefore the worst ranked positions of both sides are selected",
     "none": "therefore no position is selected",
 }

@@ -111,6 +111,10 @@ _LOSS = _group(
         "The losing leg of a hedge: 9% of equity on it while the book lost 0.5%. Combine it with a fall of the scope. "
         "Against `margin` it scales with leverage: 6% at 10× are a move of 0.6%.",
     ),
+    positions__losing=(
+        'positions.losing("any", "equity", 0.01) >= 3.0 && equity.drawdown("1h") >= 0.03',
+        "The losing legs of hedges: combine it with a fall of the scope. A book of two never has three losers.",
+    ),
     positions__worst_bleed=(
         "at_least: 500",
         "The losing leg of a hedge: combine it with a fall of the scope. Taking part of a profit is no loss.",
@@ -181,7 +185,7 @@ _EXPOSURE = _group(
     exposure__liquidation_distance=(
         "at_most: 5%",
         "In cross margin the liquidation price moves with every other position, and is useless for a hedged book: take "
-        "Negative for shorts. A symbol of another venue or quote is a member only if the group names it.",
+        "`exposure.liquidation_buffer` there.",
     ),
     exposure__liquidation_buffer=(
         "at_most: 5%",
@@ -320,7 +324,10 @@ FIELD_WORDS: tuple[tuple[str, str], ...] = (
     ("ADL, deleveraging queue", "`positions.adl_rank`; after the fact `fills.closed_by_venue`"),
     ("Alert of a monitoring system", "`alert.active`"),
     ("API errors, API down", "`venue.error_rate`, `venue.consecutive_failures`, `venue.age`"),
-    ("Bleeding position", "`positions.worst_bleed`; for the choice of what to close `position.bleed_rate`"),
+    (
+        "Bleeding position",
+        "`positions.worst_bleed`; many at once `positions.losing`; what to close `position.bleed_rate`",
+    ),
     ("Concentration", "`exposure.largest_share`; by squares `exposure.herfindahl`; of a group `exposure.group_share`"),
     ("Consecutive losses", "`trades.losing_streak`"),
     ("Cooldown after a trade (freqtrade: CooldownPeriod)", "`trades.since_close`"),

@@ -46,7 +46,7 @@ SIDE = Argument(
     key="side",
     kind="word",
     words=("any", "long", "short"),
-    meaning="The side of the round trips.",
+    meaning="The side of the round trips or positions that count.",
     example="any",
 )
 MODE = Argument(

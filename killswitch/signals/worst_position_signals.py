@@ -1,4 +1,4 @@
-"""The worst position of a scope: its loss against what it is compared with, and how fast it loses.
+"""Losing positions of a scope: the largest loss, how many have lost so much, and how fast the worst one loses.
 
 A leg of a hedge loses while the book does not: a stage that closes on one of these needs a signal of the scope's own
 equity next to it.
@@ -14,11 +14,13 @@ from killswitch.signals.arguments import Argument
 from killswitch.signals.declaration import (
     NOT_NEGATIVE,
     UNBOUNDED,
+    Axioms,
     SignalSpec,
     condition,
 )
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.windows import UNKNOWN
+from killswitch.signals.trade_signals import SIDE
 
 if TYPE_CHECKING:
     from killswitch.signals.declaration import Floats
@@ -36,21 +38,49 @@ AGAINST = Argument(
     ),
     example="entry",
 )
+LOST = Argument(
+    key="lost",
+    kind="fraction",
+    range=(0.0, math.inf),
+    meaning="The loss from which a position counts, as a fraction of `against`.",
+    example="6%",
+)
 
 
 def _worst_loss(history: History, view: ScopeView, against: str) -> Interval:
     """The largest loss ÷ base; at least that of the known ones if one is unknown."""
+    found = _ratios(history, view, against)
+    if found is None:
+        return UNKNOWN
+    ratios, _, is_whole = found
+    seen = [ratio for ratio in ratios if not math.isnan(ratio)]
+    worst = max(seen, default=0.0)
+    return worst, worst if is_whole and len(seen) == len(ratios) else math.inf
+
+
+def _losing(history: History, view: ScopeView, side: str, against: str, lost: float) -> Interval:
+    """How many positions of the side have lost so much; at least the known ones."""
+    found = _ratios(history, view, against)
+    if found is None:
+        return UNKNOWN
+    of_side = [ratio for ratio, own in zip(*found[:2], strict=True) if side in ("any", own)]
+    least = sum(ratio >= lost for ratio in of_side)
+    return float(least), least + sum(math.isnan(ratio) for ratio in of_side) if found[2] else math.inf
+
+
+def _ratios(history: History, view: ScopeView, against: str) -> tuple[list[float], tuple[str, ...], bool] | None:
+    """Loss ÷ base of each position (NaN: unknown), its side, and whether no account is missing; None if unknown."""
     import numpy as np
 
     trusted = view.trusted()
     columns = trusted.columns
     if columns is None:
-        return UNKNOWN
+        return None
     losses = np.maximum(0.0, -columns.unrealised)  # keeps NaN
     if against == "equity":
         equity = _highest_equity(history, view)
         if equity is None:
-            return UNKNOWN
+            return None
         base: Floats = np.full(len(columns), equity)
     else:
         base = columns.entry_value if against == "entry" else columns.margin
@@ -61,9 +91,7 @@ def _worst_loss(history: History, view: ScopeView, against: str) -> Interval:
     else:
         ratios[~(base > 0.0)] = math.nan
     ratios[losses == 0.0] = 0.0
-    seen = ratios[~np.isnan(ratios)]
-    worst = float(seen.max(initial=0.0))
-    return worst, worst if trusted is view and len(seen) == len(columns) else math.inf
+    return ratios.tolist(), columns.sides, trusted is view
 
 
 def _highest_equity(history: History, view: ScopeView) -> float | None:
@@ -93,7 +121,6 @@ _worst = partial(condition, reads_pnl=True)
 SIGNALS: tuple[SignalSpec, ...] = (
     _worst(
         name="positions.worst_loss",
-        needs_equity=False,
         arguments=(AGAINST,),
         unit="fraction",
         meaning=(
@@ -105,12 +132,25 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="the positions of every account are unknown, or equity is",
         range=NOT_NEGATIVE,
         reader=_worst_loss,
-        collects=(),
+    ),
+    _worst(
+        name="positions.losing",
+        axioms=Axioms(falls_with=("lost",)),
+        arguments=(SIDE, AGAINST, LOST),
+        unit="count",
+        meaning=(
+            "How many positions of one side have an unrealised loss of at least `lost` × `against`. Many small ones "
+            "count as much as large ones, and the legs of hedges too: combine it with a fall of equity before anything "
+            "is closed."
+        ),
+        partly_known="a position's loss, or what it is divided by, is unknown: at least the others count",
+        unknown="the positions of every account are unknown, or equity is",
+        range=NOT_NEGATIVE,
+        reader=_losing,
     ),
     _worst(
         name="positions.worst_bleed",
         needs_equity=True,
-        arguments=(),
         unit="money per hour",
         meaning=(
             "The largest `position.bleed_rate` of all positions: how fast the worst one loses; negative if all of them "

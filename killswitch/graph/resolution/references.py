@@ -154,9 +154,12 @@ def accounts_exist(policy: AnyPolicy, documents: Sequence[Document], others: Fau
             found.warning("KS5006", path, f"there is no Account `{account}`", fix)
 
 
-TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+SEED_TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+TERMS: tuple[RankingTerm, ...] = (*SEED_TERMS, "bleed_rate")
 
-SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.25, 0.20, 0.10, 0.05), strict=True))
+SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(
+    zip(SEED_TERMS, (0.40, 0.25, 0.20, 0.10, 0.05), strict=True)
+)
 """0.40 × P&L delta + 0.25 × loss + 0.20 × liquidation proximity + 0.10 × notional share + 0.05 × margin loss."""
 
 BUILT_IN: dict[str, RankingRule] = {
@@ -176,4 +179,6 @@ def _weights(spec: RankingSpec) -> tuple[tuple[RankingTerm, float], ...]:
         return ()
     if spec.weights is None:
         return SEED_WEIGHTS
-    return tuple((term, float(getattr(spec.weights, term))) for term in TERMS)
+    weights = {term: float(getattr(spec.weights, term)) for term in TERMS}
+    # a term outside the seed that has no weight leaves the graph, and so its digest, as it was
+    return tuple((term, weight) for term, weight in weights.items() if weight or term in SEED_TERMS)

@@ -14,6 +14,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import PositionConditions
 from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.collector import Collector, Needs, reach
 from killswitch.signals.history.prices import PriceSamples
 from killswitch.signals.signal_values import ColumnReader, collector_needs, kept_highest, longest_window
@@ -82,11 +83,13 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
 
 
 def _collectors(graph: Graph) -> Mapping[type[Collector], Needs]:
-    """What signals and rankings collect; a ranking reads the returns of everything that is held."""
+    """What signals and rankings collect; a ranking may read returns and bleed rates of everything that is held."""
     sampled = [{"window": rule.window, "every": rule.sample} for rule in graph.rankings if rule.sample is not None]
     needs = collector_needs((*graph.signals, *graph.position_signals))
     if sampled:
         needs[PriceSamples] = [*needs.get(PriceSamples, ()), *sampled]
+    if any(term == "bleed_rate" and weight for rule in graph.rankings for term, weight in rule.weights):
+        needs.setdefault(BleedRates, [{}])
     return needs
 
 

@@ -54,7 +54,7 @@ class Candidate(Struct, frozen=True):
     measured: Decimal | None = None
     """Absolute notional in the scope's currency, comparable between accounts."""
     bleed_rate: float | None = None
-    """Loss per hour in the scope's currency; None also where no signal in use reads it."""
+    """Loss per hour in the scope's currency; None also where no signal or ranking in use reads it."""
     changes: Mapping[int, float | None] = {}
     """The change of its P&L over each window (microseconds) that a position signal in use reads."""
 
@@ -155,6 +155,7 @@ _HARM: dict[RankingTerm, Term] = {
     "liquidation_proximity": _nearness(lambda distance: 1.0 - min(1.0, distance)),
     "notional_share": lambda c: c.notional_share,
     "margin_loss": lambda c: c.margin_loss,
+    "bleed_rate": lambda c: None if c.bleed_rate is None else max(0.0, c.bleed_rate),
 }
 _RAW: dict[RankingTerm, Term] = {
     **_HARM,

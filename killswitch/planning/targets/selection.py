@@ -84,7 +84,7 @@ def select(
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
     pool = [r for r in everyone if r.candidate.key not in kept and is_allowed(action, r.candidate.position.symbol)]
-    pool, ranked_fallback = _side(action, pool, source, rule)
+    pool, ranked_fallback = _side(action, pool, source, rule, book)
     matching, unknown = _where(graph, action, pool, conditions)
     limit = _limit(action, len(matching), ranked_fallback=ranked_fallback)
     wanted = matching if limit is None else matching[:limit]
@@ -163,7 +163,9 @@ def is_allowed(action: Close, symbol: str) -> bool:
     return base_of(symbol) not in action.except_assets and is_named(symbol, action.symbols)
 
 
-def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None) -> tuple[list[Ranked], bool]:
+def _side(
+    action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None, book: Sequence[Candidate]
+) -> tuple[list[Ranked], bool]:
     """The positions on the action's side, and whether attribution fell back to the worst ranked."""
     if action.side == "both":
         return pool, False
@@ -172,7 +174,20 @@ def _side(action: Close, pool: list[Ranked], source: Source, rule: AttributionRu
     if source in ("LONG", "SHORT"):
         return [r for r in pool if r.candidate.position.side == source.lower()], False
     chosen = fallback(rule, source)
+    if chosen == "larger_side":
+        larger = _larger_side(book)
+        return [r for r in pool if larger in (None, r.candidate.position.side)], False
     return ([] if chosen == "none" else pool), chosen == "worst_ranked"
+
+
+def _larger_side(book: Sequence[Candidate]) -> str | None:
+    """The side with the larger notional, long if they are equal; None while a notional is unknown."""
+    net = ZERO
+    for each in book:
+        if each.measured is None:
+            return None
+        net += each.measured if each.position.side == "long" else -each.measured
+    return "long" if net >= 0 else "short"
 
 
 def fallback(rule: AttributionRule | None, source: Source) -> Fallback:

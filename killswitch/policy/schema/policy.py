@@ -47,8 +47,9 @@ DEFAULT_CLOSE_WITHIN = 10 * MINUTE
 DEFAULT_BREACH_PAUSE = 10 * SECOND
 DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
-Fallback = Literal["worst_ranked", "both", "none"]
-"""Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
+Fallback = Literal["worst_ranked", "larger_side", "both", "none"]
+"""Selection for MIXED and UNKNOWN attribution: the worst ranked positions of both sides, the side of the larger
+notional (long if they are equal, both while a notional is unknown), both sides, or nothing."""
 
 
 class Match(Part):
@@ -141,7 +142,8 @@ class AttributionRule(Part):
     source_at_least: Majority
     """The share of the losses that makes a side the losing one."""
     if_mixed: Fallback
-    """What to select when neither side has that share."""
+    """What to select when neither side has that share: the worst ranked positions of both sides, the side of the larger
+    notional (long if they are equal, both while a notional is unknown), both sides, or nothing."""
     if_unknown: Fallback
     """What to select when the shares are unknown."""
 

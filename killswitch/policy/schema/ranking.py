@@ -26,6 +26,8 @@ class Weights(Part):
     """Share of the gross notional."""
     margin_loss: Weight = Decimal(0)
     """Loss as a fraction of the margin."""
+    bleed_rate: Weight = Decimal(0)
+    """How fast it loses, by `position.bleed_rate`."""
 
 
 class RankingSpec(Part):
@@ -45,7 +47,7 @@ class RankingSpec(Part):
     as the worst in the book."""
     weights: Weights | None = None
     """The weights of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25,
-    0.20, 0.10, 0.05 in the order of the terms."""
+    0.20, 0.10, 0.05 in the order of the terms, and none for `bleed_rate`."""
     window: Duration
     """The window of the loss where no trigger provides one; with `component-risk` and `genesis` also of the returns."""
     sample: Duration | None = None

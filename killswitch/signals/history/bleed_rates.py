@@ -180,6 +180,6 @@ def _weight(window: int, elapsed: int) -> Decimal:
 
 
 def bleed_rates(history: History) -> Mapping[PnlKey, float | None]:
-    """Each position's loss per hour; empty if no signal in use reads it."""
+    """Each position's loss per hour; empty if no signal or ranking in use reads it."""
     collector = history.collectors.get(BleedRates)
     return {} if collector is None else collector.rates(history)

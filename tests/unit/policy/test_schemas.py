@@ -59,7 +59,7 @@ def test_optional_keys_describe_their_default() -> None:
         if key not in each.get("required", ()) and "Left out" not in value.get("description", "")
     ]
     explained_together = ("at_least", "at_most", "above", "below", "is", *ARGUMENTS, *ACTIONS)
-    weights = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+    weights = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss", "bleed_rate")
     match = ("account", "venue", "market", "currency")
     assert [each for each in silent if each.split()[0] not in (*explained_together, *weights, *match)] == []
 

@@ -21,9 +21,10 @@ BREAKERS = ("breakers-six", "capital-breaker")
 """Sets of circuit breakers, which have no stages of their own."""
 SETS = (
     "circuit-breaker", "freqtrade-protections", "futures-component-risk", "futures-concentrated", "futures-degross",
-    "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
+    "futures-directional", "futures-drawdown", "slow-bleed", "slow-bleed-published",
+    "spot-drawdown", "venue-trouble",
 )  # fmt: skip
-OF_SEVERAL = ("freqtrade-protections",)
+OF_SEVERAL = ("freqtrade-protections", "slow-bleed", "slow-bleed-published")
 """Sets of several policies, which have tests of their own."""
 OF_ONE = tuple(name for name in SETS if name not in OF_SEVERAL)
 

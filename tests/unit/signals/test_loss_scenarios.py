@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from killswitch.model.snapshot import AccountSnapshot, Rate, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Balance, Rate, Snapshot
 from tests.worlds import START, account, after, fill, flow, position, rules, snapshot
 from tests.worlds.firings import Scenario, firings, policy_of
 from tests.worlds.signals import SYMBOL, made, minutes, recorded
@@ -48,6 +48,14 @@ def held(*legs: tuple[str, str], **more: Any) -> AccountSnapshot:
         for symbol, notional in legs
     ]
     return account("10000", found)
+
+
+def lost_by(first: str, second: str) -> AccountSnapshot:
+    """Two longs with these profits, in 10,000 and the profits."""
+    profits = (Decimal(first), Decimal(second))
+    held = [position(symbol, "long", str(each)) for symbol, each in zip("AB", profits, strict=True)]
+    balance = Balance("USDT", Decimal(10_000), wallet=Decimal(10_000), equity=10_000 + sum(profits))
+    return account(str(10_000 + sum(profits)), held, balances=(balance,), unrealized=sum(profits))
 
 
 def hedged(lost: str) -> AccountSnapshot:
@@ -221,6 +229,13 @@ SCENARIOS: dict[str, Scenario] = {
         'when: \'positions.worst_loss("equity") >= 0.08 && equity.drawdown("2m") >= 0.04\'',
         equities("10000", "10000", "10000", "9200"),
         answers(hedged("0"), hedged("0"), hedged("0"), hedged("900")),  # one leg of a hedge
+        answers(DOWN, DOWN, DOWN, DOWN),
+        scope=USDT,
+    ),
+    "positions.losing": Scenario(
+        'when: \'positions.losing("any", "equity", 0.01) >= 2.0 && equity.drawdown("2m") >= 0.04\'',
+        answers(*(lost_by(*each) for each in (("0", "0"), ("0", "0"), ("0", "0"), ("-300", "-300")))),
+        answers(*(lost_by(*each) for each in (("0", "0"), ("0", "0"), ("0", "0"), ("-600", "0")))),  # a single one
         answers(DOWN, DOWN, DOWN, DOWN),
         scope=USDT,
     ),

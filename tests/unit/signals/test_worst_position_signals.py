@@ -110,6 +110,47 @@ def test_with_one_account_down_the_worst_loss_is_at_least_that_of_the_other(agai
     assert readings("positions.worst_loss", (against,), both) == [UNKNOWN]
 
 
+# How many
+
+
+def losing(side: str, positions: Sequence[Position] | None, **more: Any) -> object:
+    """Of an account of 1,000, those that have lost at least 6% of their margin of 100."""
+    answer = account("1000", positions, **more)
+    return readings("positions.losing", (side, "margin", 0.06), [(START, (answer,))])[0]
+
+
+def margined(*profits: str | None, side: str = "long", margin: str | None = "100") -> list[Position]:
+    return [position(f"{side}{number}", side, profit, margin=margin) for number, profit in enumerate(profits)]
+
+
+@pytest.mark.parametrize(
+    ("side", "positions", "expected"),
+    [
+        ("long", margined("-6", "-6", "-5.9", "7"), (2, 2)),
+        ("long", [*margined("-6"), *margined("-60", "-60", side="short")], (1, 1)),
+        ("any", [*margined("-6"), *margined("-60", "-60", side="short")], (3, 3)),
+        ("short", [], (0, 0)),
+        ("long", margined("-6", None, "-1"), (1, 2)),
+        ("short", [*margined("-6", None), *margined("-6", side="short")], (1, 1)),
+        ("long", [*margined("-6"), position("Z", "long", "-6")], (1, 2)),
+    ],
+    ids=["at least", "one side", "any side", "empty", "one unknown", "the other side unknown", "margin unknown"],
+)
+def test_how_many_positions_of_a_side_have_lost_so_much(
+    side: str, positions: Sequence[Position], expected: tuple[float, float]
+) -> None:
+    """−6 of 100 is 6%, and counts; a profit and −5.9 do not."""
+    assert losing(side, positions) == expected
+
+
+def test_how_many_lose_is_unknown_without_positions_and_has_no_end_while_an_account_is_missing() -> None:
+    """The account that is down may hold any number."""
+    down = account(None, None, name="b", quality="down", reason="timeout")
+    up = account("1000", margined("-6"), name="a")
+    assert losing("long", None) == UNKNOWN
+    assert readings("positions.losing", ("long", "margin", 0.06), [(START, (up, down))]) == [(1, INF)]
+
+
 # The rate
 
 
