@@ -127,10 +127,10 @@ class PriceSamples(Collector):
     def returns(self, keys: Sequence[PriceKey], now: int, window: int, every: int) -> list[list[float]]:
         """The returns of each key in [now − window, now], oldest first, all between the same grid points."""
         found = [self.series(key, every) for key in keys]
-        known = [each.returns(now, window) for each in found if each is not None]
+        known = [each for each in found if each is not None]
         if len(known) < len(keys):
             return [[] for _ in keys]
-        return [[float(value) for value in row] for row in common_returns(known)]
+        return [[float(value) for value in row] for row in common_returns(known, now, window)]
 
     def once(self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[], T]) -> T:
         """`compute`, which depends on the samples of `series`, all of one `every`, in [now − window, now]: once for a
