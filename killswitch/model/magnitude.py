@@ -84,9 +84,8 @@ def sound_account(account: AccountSnapshot) -> AccountSnapshot:
     Contracts are not checked: an account with insane contracts is not trusted at all.
     """
     sound = account if _are_sane_or_none(_of_account(account)) else _sound(account)
-    positions, orders, watched = sound_positions(account.positions), account.orders, sound_watched(account.watched)
-    if orders and not _are_sane_or_none(chain.from_iterable(map(_of_order, orders))):
-        orders = tuple(_sound(order, "amount") for order in orders if sane(order.amount))
+    positions, watched = sound_positions(account.positions), sound_watched(account.watched)
+    orders = sound_orders(account.orders)
     if positions is account.positions and orders is account.orders and watched is account.watched:
         return sound
     return replace(sound, positions=positions, orders=orders, watched=watched)
@@ -97,6 +96,13 @@ def sound_positions(positions: tuple[Position, ...] | None) -> tuple[Position, .
     if not positions or _are_sane_or_none(chain.from_iterable(map(_of_position, positions))):
         return positions
     return tuple(_sound(position, "contracts") for position in positions)
+
+
+def sound_orders(orders: tuple[Order, ...] | None) -> tuple[Order, ...] | None:
+    """The orders of a sane size with every other insane number unknown; the same tuple if there is none."""
+    if not orders or _are_sane_or_none(chain.from_iterable(map(_of_order, orders))):
+        return orders
+    return tuple(_sound(order, "amount") for order in orders if sane(order.amount))
 
 
 def sound_watched(watched: tuple[WatchedPrice, ...] | None) -> tuple[WatchedPrice, ...] | None:

@@ -235,11 +235,13 @@ class Interpreter:
         stages, no_longer = stages_due(evaluator, view, () if is_disabled else moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
-        known = self._commands.last_known
-        stages = tuple(
-            s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
-        )
-        evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
+        if stages:
+            known = self._commands.last_known
+            stages = tuple(
+                s for s in stages if not is_still_held_back(evaluator, s, view, self._policies, known, self._owners)
+            )
+        if stages or evaluator.unfired:
+            evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
         found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
@@ -358,7 +360,7 @@ class Interpreter:
             evaluator.alerts
             for evaluator in self._evaluators
             if evaluator.unknown is not NO_ALERTS
-            or evaluator.near != NO_ALERTS
+            or (evaluator.near is not NO_ALERTS and evaluator.near != NO_ALERTS)
             or evaluator.unfired
             or evaluator.state.waiting
         )

@@ -326,7 +326,7 @@ FIELD_WORDS: tuple[tuple[str, str], ...] = (
     ("API errors, API down", "`venue.error_rate`, `venue.consecutive_failures`, `venue.age`"),
     (
         "Bleeding position",
-        "`positions.worst_bleed`; many at once `positions.losing`; what to close `position.bleed_rate`",
+        "`positions.worst_bleed`; many `positions.losing`; to rank `position.bleed_rate`",
     ),
     ("Concentration", "`exposure.largest_share`; by squares `exposure.herfindahl`; of a group `exposure.group_share`"),
     ("Consecutive losses", "`trades.losing_streak`"),

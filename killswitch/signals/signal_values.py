@@ -94,6 +94,12 @@ def bounds_ahead(reference: SignalReference, path: EquityPath) -> Bounds | LookA
             return LookAhead.NO_LOOK_AHEAD
 
 
+def has_look_ahead(reference: SignalReference) -> bool:
+    """Whether a backtest can bound the signal at bars to come; a policy that reads another is ticked at every bar."""
+    spec = BY_NAME[reference.name]
+    return isinstance(spec, ScopeSignal) and spec.look_ahead is not LookAhead.NO_LOOK_AHEAD
+
+
 def _values(reference: SignalReference) -> tuple[Value, ...]:
     wanted = len(BY_NAME[reference.name].arguments)
     if len(reference.arguments) != wanted:

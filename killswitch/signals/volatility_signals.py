@@ -23,11 +23,11 @@ from killswitch.signals.declaration import (
     condition,
 )
 from killswitch.signals.history.prices import EACH_OBSERVATION, PriceSamples
-from killswitch.signals.history.samples import are_enough, common_returns
+from killswitch.signals.history.samples import SampleSeries, are_enough, common_returns, expected_returns
 from killswitch.signals.history.windows import UNKNOWN, known, largest
 
 if TYPE_CHECKING:
-    from killswitch.signals.history.samples import Floats, SampleSeries
+    from killswitch.signals.history.samples import Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.account_facts import AccountFacts
@@ -178,31 +178,52 @@ def _book(history: History, view: ScopeView, columns: PositionColumns) -> _Book:
 
 
 class _Moments:
-    """The covariance of the markets' common returns, and which markets moved at all."""
+    """The covariance of the markets' common returns (markets × returns), and their correlation."""
 
-    def __init__(self, series: Sequence[SampleSeries], now: int, window: int, every: int) -> None:
-        import numpy as np
-
+    def __init__(self, returns: Floats, is_known: bool) -> None:
         from killswitch.risk.covariance import shrunk_covariance_array
 
-        common = common_returns([each.returns(now, window) for each in series])
-        self.count = common.shape[1]
-        self.is_known = are_enough(self.count, now, window, every)
-        self.covariance = shrunk_covariance_array(common) if self.is_known else None
-        self.are_all_moving = self.is_known and bool(np.ptp(common, axis=1).all())
+        self._returns = returns
+        self.covariance = shrunk_covariance_array(returns) if is_known else None
+        self._correlated: dict[str, float] = {}
+
+    def correlated(self, measure: str) -> float:
+        """Mean or largest eigenvalue ÷ n of the correlations; NaN for too few returns, and if a market is constant."""
+        found = self._correlated.get(measure)
+        if found is None:
+            found = self._correlated[measure] = self._correlation(measure)
+        return found
+
+    def _correlation(self, measure: str) -> float:
+        import numpy as np
+
+        count, times = self._returns.shape
+        if self.covariance is None or count >= times or not np.ptp(self._returns, axis=1).all():
+            return math.nan
+        sample = self.covariance.sample
+        scale = 1.0 / np.sqrt(np.diag(sample))
+        matrix = sample * scale * scale[:, np.newaxis]
+        if measure == "mean":
+            return max(-1.0, min(1.0, float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))))
+        return min(1.0, float(np.linalg.eigvalsh(matrix)[-1] / count))
 
 
 def _moments(
-    prices: PriceSamples,
-    markets: tuple[Market, ...],
-    series: Sequence[SampleSeries],
-    now: int,
-    window: int,
-    every: int,
+    prices: PriceSamples, view: ScopeView, markets: tuple[Market, ...], series: Sequence[SampleSeries], window: int
 ) -> _Moments:
-    """The moments of the markets, computed once for all signals."""
-    of = ("moments", markets, window, every)
-    return prices.once(of, series, now, window, lambda: _Moments(series, now, window, every))
+    """The moments of the markets, computed once for all signals, and for all scopes that have the same samples."""
+    now, every = view.as_of, series[0].every
+
+    def compute() -> _Moments:
+        together = SampleSeries.together(series, now, window)
+        if together is None:
+            return moments(common_returns(series, now, window))
+        return view.once((together, expected_returns(now, window, every)), lambda: moments(together.returns()))
+
+    def moments(returns: Floats) -> _Moments:
+        return _Moments(returns, are_enough(returns.shape[1], now, window, every))
+
+    return prices.once((markets, window, every), series, now, window, compute)
 
 
 def _expected_move(history: History, view: ScopeView, horizon: int, window: int, every: int) -> Interval:
@@ -224,7 +245,7 @@ def _expected_move(history: History, view: ScopeView, horizon: int, window: int,
     if series is None or bool(np.isnan(exposures).any()):
         return UNKNOWN
     now, prices = view.as_of, history.collectors.of(PriceSamples)
-    covariance = _moments(prices, markets, series, now, window, every).covariance
+    covariance = _moments(prices, view, markets, series, window).covariance
     scale, equity = math.sqrt(horizon / every), float(view.equity)
     if covariance is not None:
         move = math.sqrt(max(0.0, covariance.variance(exposures))) * scale
@@ -248,25 +269,7 @@ def _correlation(history: History, view: ScopeView, window: int, every: int, mea
     series = book.series(history, view, window, every) if len(book.markets) > 1 else None
     if series is None:
         return UNKNOWN
-    now, prices = view.as_of, history.collectors.of(PriceSamples)
-    moments = _moments(prices, book.markets, series, now, window, every)
-    of = ("correlation", book.markets, window, every, measure)
-    return known(prices.once(of, series, now, window, lambda: _correlated(moments, measure)))
-
-
-def _correlated(moments: _Moments, measure: str) -> float:
-    """Mean or largest eigenvalue ÷ n of the correlations; NaN for too few returns, and if a market is constant."""
-    import numpy as np
-
-    covariance = moments.covariance
-    if covariance is None or not moments.are_all_moving or len(covariance.sample) >= moments.count:
-        return math.nan
-    scale = 1.0 / np.sqrt(np.diag(covariance.sample))
-    matrix = covariance.sample * scale * scale[:, np.newaxis]
-    count = len(matrix)
-    if measure == "mean":
-        return max(-1.0, min(1.0, float((matrix.sum() - np.trace(matrix)) / (count * (count - 1)))))
-    return min(1.0, float(np.linalg.eigvalsh(matrix)[-1] / count))
+    return known(_moments(history.collectors.of(PriceSamples), view, book.markets, series, window).correlated(measure))
 
 
 HORIZON = Argument(

@@ -84,6 +84,10 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[list[float
         base: Floats = np.full(len(columns), equity)
     else:
         base = columns.entry_value if against == "entry" else columns.margin
+    if bool((base > 0.0).all()):
+        worst = float((losses / base).max(initial=0.0))
+        if not math.isnan(worst):
+            return worst, worst if trusted is view else math.inf
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = losses / base
     if against == "equity":

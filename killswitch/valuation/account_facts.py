@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from killswitch.model.computed_once import computed_once
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane, sound_account, sound_watched
+from killswitch.model.magnitude import sane, sound_account, sound_orders, sound_watched
 from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
 from killswitch.valuation.opening_orders import largest_opening_order
@@ -139,7 +141,12 @@ class AccountFacts:
     @computed_once
     def largest_order(self) -> tuple[float, float]:
         """Bounds of the value of its largest resting order that may add risk, in its own currency."""
-        return largest_opening_order(self.sound, self.rules)
+        orders = sound_orders(self.account.orders)
+        if not all(order.price or order.trigger_price for order in orders or ()):
+            return largest_opening_order(self.sound, self.rules)
+        # without market orders, no price of a position is read that would have to be checked
+        account = self.account if orders is self.account.orders else replace(self.account, orders=orders)
+        return largest_opening_order(account, self.rules)
 
     # Prices
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -33,6 +33,7 @@ def _is_unchanged(account: AccountSnapshot, before: AccountSnapshot) -> bool:
 
 
 _SAME = Conversion(ONE)
+T = TypeVar("T")
 
 
 class ScopeView:
@@ -92,6 +93,11 @@ class ScopeView:
     def tick(self) -> Snapshot | None:
         """The snapshot, for what it contains besides accounts; None if that is unknown."""
         return self._around.tick
+
+    def once(self, inputs: Hashable, compute: Callable[[], T]) -> T:
+        """`compute`, which must depend on nothing but `inputs`: once for all scopes of the snapshot with the same
+        ones."""
+        return self._around.once(inputs, compute)
 
     def has_flag(self, name: str) -> bool:
         """Whether a flag of this name is set for every account of the scope."""

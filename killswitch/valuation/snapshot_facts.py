@@ -7,9 +7,9 @@ them itself would read all accounts of the snapshot, and a tick would take the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ from killswitch.valuation.currency_conversion import Conversion, conversion, pri
 from killswitch.valuation.ownership import AccountOwnership, strategy_part, symbol_part
 from killswitch.valuation.position_measures import Instruments
 from killswitch.valuation.trust import reason_stale
+
+T = TypeVar("T")
 
 NO_OWNERSHIP = AccountOwnership()
 
@@ -63,6 +65,7 @@ class SnapshotFacts:
         self.ownership: Mapping[str, AccountOwnership] = {}
         """Account → the owners of its positions and orders; empty if no strategy is declared."""
         self._prices: dict[tuple[str, str, int | None], Mapping[str, Decimal]] = {}
+        self._computed: dict[Hashable, Any] = {}
 
     def next(self, as_of: int, tick: Snapshot, flags: Flags = NO_FLAGS) -> SnapshotFacts:
         """Facts of the next snapshot, whose new rules are in `rules` already. What did not change is shared."""
@@ -72,6 +75,13 @@ class SnapshotFacts:
         """Facts of an account of the snapshot, or of one that is valued differently."""
         found = self.by_name.get(account.account)
         return found if found is not None and found.account is account else AccountFacts(account, self.rules)
+
+    def once(self, inputs: Hashable, compute: Callable[[], T]) -> T:
+        """`compute`, which must depend on nothing but `inputs`: once for all scopes that have the same ones."""
+        if inputs not in self._computed:
+            self._computed[inputs] = compute()
+        found: T = self._computed[inputs]
+        return found
 
     def owned(self, account: str) -> AccountOwnership:
         """The owners in an account: nobody, if no strategy is declared."""

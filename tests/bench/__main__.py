@@ -49,6 +49,8 @@ PARTS: Final = (
     Part("footprint", "footprint", "everyday", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),
+    Part("backtest-signals", "backtest_signals", "long"),
+    Part("signals-10000", "signals", "long", "ten_thousand"),
     Part("memory", "memory", "long", timed=False),
     Part("closing-faults", "closing_parts", "long", "faults", timed=False),
     Part("latency", "latency", "long", timed=False),

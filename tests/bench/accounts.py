@@ -50,15 +50,17 @@ def walk(ticks: int, seed: int = 7) -> Array:
     return walked
 
 
-def snapshots(holdings: Holdings, marks: Array, interval: timedelta, *, halves: bool = False) -> Iterator[Snapshot]:
-    """A snapshot for each row of `marks`, made when it is requested.
+def snapshots(
+    holdings: Holdings, marks: Array, interval: timedelta, *, halves: bool = False, begins: datetime = BEGINS
+) -> Iterator[Snapshot]:
+    """A snapshot for each row of `marks` from `begins` on, made when it is requested.
 
     `halves`: accounts are polled at every second tick, half of them at each; the others are as in the tick before.
     """
     last: list[AccountSnapshot] = []
     for tick, row in enumerate(marks):
         prices = [f"{price:.2f}" for price in row.tolist()]
-        at = BEGINS + tick * interval
+        at = begins + tick * interval
         numbers = range(len(holdings.contracts))
         if not last:
             last = [_account(holdings, number, prices, at, with_rules=True) for number in numbers]

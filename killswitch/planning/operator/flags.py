@@ -49,6 +49,8 @@ class OperatorFlags:
         for event in events:
             if event.kind == "flag":
                 issued.append(self._applied(event, now))
+        if not self.flags.in_force:
+            return issued
         self.flags, expired = self.flags.without_expired(from_micros(now))
         over = (
             _notice(now, it.scope, f"{_name(it)} is over: it was set {_until(it)}", f"{FLAG_CHANGE}over/{it.name}")

@@ -45,11 +45,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Whether any stage corroborates prices before it acts."""
     corroborated: int
     """Mask of the triggers that only stages which corroborate use."""
-
-    @property
-    def warns(self) -> bool:
-        """Whether a trigger warns at shares of its threshold."""
-        return any(trigger.warn_at for trigger in self.graph.triggers)
+    warns: bool
+    """Whether a trigger warns at shares of its threshold."""
 
     def is_disabled(self, now: int) -> bool:
         """Whether the policy is switched off at `now` (microseconds)."""
@@ -79,6 +76,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
         corroborated=_corroborated(graph.stages),
+        warns=any(trigger.warn_at for trigger in graph.triggers),
     )
 
 

@@ -51,7 +51,9 @@ class ScopeEvaluators:
     def in_snapshot(self, snapshot: Snapshot, now: int) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
         """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
-        symbols = (*self._symbols, *(it for it in self._new_symbols(snapshot) if it not in self._symbols))
+        symbols = self._symbols
+        if self._watches_symbols:
+            symbols = (*symbols, *(it for it in symbols_in(snapshot) if it not in symbols))
         if present != self._present or symbols != self._symbols:
             self._present, self._symbols = present, symbols
             for compiled in self._compiled:
@@ -95,9 +97,6 @@ class ScopeEvaluators:
         """The quiescence of every scope evaluator since the last tick, at `now`; None if one of them is active."""
         found = [quiescence_of(evaluator, self._places[key], now) for key, evaluator in self._evaluators.items()]
         return None if None in found else tuple(each for each in found if each is not None)
-
-    def _new_symbols(self, snapshot: Snapshot) -> tuple[str, ...]:
-        return symbols_in(snapshot) if self._watches_symbols else ()
 
     def _places_in(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
         rule, members = evaluator.compiled.graph.scope, sorted(evaluator.history.members)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from operator import attrgetter
+from operator import attrgetter, sub
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -107,7 +107,7 @@ class BleedRates(HistoryCollector):
         starts = [self._start(history, edge) for edge in edges]
         whole = self._of_old_positions(now, starts, held & unknown.keys())
         if whole is not None:
-            return {key: whole[key] for key in held}
+            return {**whole}
         found: dict[PnlKey, float | None] = dict.fromkeys(held)
         for key in held:
             begun = [self._begun(key, start, edge) for start, edge in zip(starts, edges, strict=True)]
@@ -120,26 +120,25 @@ class BleedRates(HistoryCollector):
 
     def _of_old_positions(
         self, now: UnitValueRow, starts: Sequence[UnitValueRow | None], unknown: Collection[PnlKey]
-    ) -> Mapping[PnlKey, float] | None:
+    ) -> dict[PnlKey, float] | None:
         """The rates if all positions are older than the windows, as in nearly every tick; else None.
 
-        The rows then have the same positions in the same order, which saves looking each of them up.
+        A difference of two amounts is exact; only what it is in an hour is rounded.
         """
         rows = [(row.at, row.pnl) for row in starts if row is not None and row.pnl is not None]
         oldest = min((at for at, _ in rows), default=0)
-        if len(rows) < len(WINDOWS) or unknown or any(each.at >= oldest for each in self._opened.values()):
+        if len(rows) < len(WINDOWS) or unknown or now.pnl is None or self._held is None:
             return None
-        keys, made = [*(now.pnl or {})], (now.pnl or {}).values()
-        if any([*pnl] != keys for _, pnl in rows):
+        if any(each.at >= oldest for each in self._opened.values()):
             return None
-        weights = [_weight(window, now.at - at) for window, (at, _) in zip(WINDOWS, rows, strict=True)]
-        short, hour, long = weights
-        values = zip(made, *(pnl.values() for _, pnl in rows), strict=True)
-        total = sum(weights)
-        return {
-            key: float(a * short + b * hour + c * long - x * total)
-            for key, (x, a, b, c) in zip(keys, values, strict=True)
-        }
+        keys = [*self._held]
+        try:
+            made = [*map(now.pnl.__getitem__, keys)]
+            lost = [[*map(float, map(sub, map(pnl.__getitem__, keys), made))] for _, pnl in rows]
+        except KeyError:  # a row lacks a position
+            return None
+        short, hour, long = (float(_weight(window, now.at - at)) for window, (at, _) in zip(WINDOWS, rows, strict=True))
+        return {key: a * short + b * hour + c * long for key, a, b, c in zip(keys, *lost, strict=True)}
 
     def _start(self, history: History, edge: int) -> UnitValueRow | None:
         """The row at which a window that begins at `edge` does: the last one at or before it, or that of a reset."""

@@ -8,6 +8,7 @@ and the moves of markets remain what they were.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,7 +105,7 @@ class PriceSamples(Collector):
         self._cuts: set[PriceKey] = set()
         """The prices from whose newest stored sample no return is taken."""
         self._new: list[StoredSamples] = []
-        self._samples: dict[int, int] = {}
+        self._samples = defaultdict[int, int](int)
         """`every` → the number of samples that were added."""
         self.book: object = None
         """What signals have found of the book that was observed last, for as long as nothing is traded."""
@@ -127,15 +128,15 @@ class PriceSamples(Collector):
     def returns(self, keys: Sequence[PriceKey], now: int, window: int, every: int) -> list[list[float]]:
         """The returns of each key in [now − window, now], oldest first, all between the same grid points."""
         found = [self.series(key, every) for key in keys]
-        known = [each.returns(now, window) for each in found if each is not None]
+        known = [each for each in found if each is not None]
         if len(known) < len(keys):
             return [[] for _ in keys]
-        return [[float(value) for value in row] for row in common_returns(known)]
+        return [[float(value) for value in row] for row in common_returns(known, now, window)]
 
     def once(self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[], T]) -> T:
         """`compute`, which depends on the samples of `series`, all of one `every`, in [now − window, now]: once for a
         set of samples. `of` identifies what is computed."""
-        count = self._samples.get(series[0].every, 0) if series else 0
+        count = self._samples[series[0].every] if series else 0
         known = self._computed.get(of)
         if known is None or known[0] != count or now > known[1] or (known[2] is not series and known[2] != series):
             found = compute()
@@ -195,7 +196,7 @@ class PriceSamples(Collector):
         from killswitch.valuation.market_prices import marks_of
 
         marks = marks_of(facts)
-        known = frozenset(symbol for symbol in marks if not _is_shut(facts, symbol))
+        known = frozenset([symbol for symbol in marks if not _is_shut(facts, symbol)])
         before = self._by_account.get(facts.name, frozenset()) if account.priced is None else account.priced
         if account.at is not None:
             account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
@@ -215,11 +216,13 @@ class PriceSamples(Collector):
 
     def _add(self, key: PriceKey, at: int, price: float, printed: int | None) -> bool | None:
         """Add the price to each series that is due. Whether it is cut off from what was before; None if none was."""
-        due = [each for each in self._series_of(key).values() if each.is_due(at)]
-        for each in due:
-            each.add(at, price, printed, self.max_gap)
-            self._samples[each.every] = self._samples.get(each.every, 0) + 1
-        if not due:
+        is_added = False
+        for each in (self._series.get(key) or self._series_of(key)).values():
+            if each.is_due(at):
+                each.add(at, price, printed, self.max_gap)
+                self._samples[each.every] += 1
+                is_added = True
+        if not is_added:
             return None
         is_cut = key in self._cuts
         self._cuts.discard(key)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, insort
-from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +19,8 @@ from killswitch.signals.history.collector import Collector, Needs
 if TYPE_CHECKING:
     from killswitch.valuation.scope_view import ScopeView
 
+_SLACK = 256
+"""Polls that are forgotten before the memory of a window is compacted."""
 ROUNDING = 1e-9
 """By how much 1 − q may differ from the fraction that is written."""
 
@@ -37,23 +38,36 @@ class _Window:
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._samples: deque[tuple[int, int]] = deque()
+        self._at = array("q")
+        self._latency = array("q")
+        self._begin = 0
+        """The index of the first poll that is not forgotten."""
         self.ordered = array("q")
 
     def add(self, at: int, latency: int) -> None:
-        self._samples.append((at, latency))
+        self._at.append(at)
+        self._latency.append(latency)
         insort(self.ordered, latency)
 
     def advance(self, now: int) -> None:
         """Drop what is older than the window; both ends are included."""
-        while self._samples and self._samples[0][0] < now - self._length:
-            _, latency = self._samples.popleft()
-            del self.ordered[bisect_left(self.ordered, latency)]
+        edge = now - self._length
+        while self._begin < len(self._at) and self._at[self._begin] < edge:
+            del self.ordered[bisect_left(self.ordered, self._latency[self._begin])]
+            self._begin += 1
+        if self._begin > _SLACK and self._begin * 2 > len(self._at):
+            del self._at[: self._begin], self._latency[: self._begin]
+            self._begin = 0
 
     @property
-    def samples(self) -> deque[tuple[int, int]]:
-        """(time, latency) of each poll, in order of time."""
-        return self._samples
+    def times(self) -> list[int]:
+        """When each poll was, in order."""
+        return self._at[self._begin :].tolist()
+
+    @property
+    def latencies(self) -> list[int]:
+        """The latency of each poll, in order of time."""
+        return self._latency[self._begin :].tolist()
 
 
 class _LatencyState(Struct):
@@ -109,11 +123,10 @@ class Latencies(Collector):
         times: dict[str, list[int]] = {}
         latencies: dict[str, list[int]] = {}
         for account, windows in self._windows.items():
-            samples = windows[self._lengths[-1]].samples
-            if samples:
-                at = [each[0] for each in samples]
+            window = windows[self._lengths[-1]]
+            if at := window.times:
                 times[account] = [at[0], *(later - earlier for earlier, later in pairwise(at))]
-                latencies[account] = [each[1] for each in samples]
+                latencies[account] = window.latencies
         return _LatencyState(times, latencies)
 
     def restore(self, stored: bytes) -> None:

@@ -8,7 +8,7 @@ or closing would fire the next rule. Times are microseconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgspec import Struct
@@ -21,8 +21,11 @@ from killswitch.signals.history.fills import fee_of, notional_of
 from killswitch.signals.history.order_flow import OWN_FILLS_WITHIN, WindowCoverage, longest
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from killswitch.model.snapshot import AccountSnapshot, Fill, Side
     from killswitch.valuation.account_facts import AccountFacts
+    from killswitch.valuation.held_positions import SizeKey
     from killswitch.valuation.scope_view import ScopeView
 
 DUST = 1e-9
@@ -138,6 +141,8 @@ class RoundTrips(Collector):
         self._own: dict[tuple[str, str], int] = {}
         self._last_close: dict[tuple[str, str], int] = {}
         self._differing: dict[str, int] = {}
+        self._equal: dict[str, Mapping[SizeKey, Decimal]] = {}
+        """Account → its sizes when the fills added up to them; no fill came since."""
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
         """Add the fills of the accounts that can be read; one that cannot leaves a hole of its own."""
@@ -154,6 +159,8 @@ class RoundTrips(Collector):
             is_new = (facts.name, "") not in self._begun
             if is_new:
                 self._begin(facts, now)
+            if account.fills:
+                self._equal.pop(facts.name, None)
             for fill in sorted(account.fills, key=lambda each: each.at):
                 key, at = f"{facts.name}/{fill.id}", to_micros(fill.at)
                 since = max(self._begun[facts.name, ""], self._begun.get((facts.name, fill.symbol), 0))
@@ -284,10 +291,15 @@ class RoundTrips(Collector):
 
     def _compare(self, facts: AccountFacts, now: int) -> None:
         """Compare what fills add up to with the positions, and settle what differs for too long."""
-        held: dict[TripKey, float] = {(facts.name, *key): float(size) for key, size in (facts.sizes or {}).items()}
+        sizes = facts.sizes
+        if sizes is not None and self._equal.get(facts.name) is sizes:
+            return
+        held: dict[TripKey, float] = {(facts.name, *key): float(size) for key, size in (sizes or {}).items()}
         own = {key: trip.contracts for key, trip in self._open.items() if key[0] == facts.name}
         if held == own:
             self._differing.pop(facts.name, None)
+            if sizes is not None:
+                self._equal[facts.name] = sizes
             return
         differing = [
             key for key in held.keys() | own.keys()
@@ -375,3 +387,4 @@ class RoundTrips(Collector):
         self._own = {(account, symbol): at for account, symbol, at in state.own}
         self._last_close = {(account, symbol): at for account, symbol, at in state.last_close}
         self._differing = state.differing
+        self._equal.clear()

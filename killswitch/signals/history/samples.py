@@ -17,6 +17,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -108,6 +110,32 @@ class SampleSeries:
         """The indexes of the samples of [now − window, now]: the first one, and the one after the last."""
         return bisect_left(self._at, now - window, self._begin), bisect_right(self._at, now, self._begin)
 
+    @classmethod
+    def together(cls, series: Sequence[SampleSeries], now: int, window: int) -> SamplesTogether | None:
+        """The samples of [now − window, now] since all prices have some; None if their times differ.
+
+        A price that has been sampled for a shorter time than others has returns in common with them only since then.
+        """
+        spans, known = [], dict[tuple[int, int, int], tuple[int, int]]()
+        for each in series:
+            of = (len(each._at), each._begin, each._at[-1] if each._at else 0)
+            if of not in known or of[2] > now:
+                known[of] = each._span(now, window)
+            spans.append(known[of])  # if it is not its own, its times differ from those of the others below
+        count = min(end - first for first, end in spans)
+        at = None
+        for each, (_, end) in zip(series, spans, strict=True):
+            own = each._at[end - count : end]
+            if at is None:
+                at = own
+            elif own != at:
+                return None
+        if at is None or not count:
+            return None
+        prices = b"".join([it._price[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
+        joined = b"".join([it._joined[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
+        return SamplesTogether(at.tobytes(), prices, joined, len(series))
+
     def returns(self, now: int, window: int) -> Returns:
         """The returns between the samples of [now − window, now]."""
         import numpy as np
@@ -128,9 +156,12 @@ class SampleSeries:
         asked, of = (first, end, expected_returns(now, window, self.every)), (window, before_last)
         known = self._deviations.get(of)
         if known is None or known[0] != asked:
-            values = self.returns(now, window).values
+            prices = np.frombuffer(self._price[first:end].tobytes())
+            values = prices[1:] / prices[:-1] - 1.0
+            if 0 in self._joined[first + 1 : end]:
+                values = values[np.frombuffer(bytes(self._joined[first + 1 : end]), dtype=np.bool_)]
             is_enough = are_enough(len(values), now, window, self.every)
-            known = self._deviations[of] = asked, float(np.std(values, ddof=1)) if is_enough else math.nan
+            known = self._deviations[of] = asked, _deviation(values) if is_enough else math.nan
         return known[1]
 
     def expires(self, now: int, window: int) -> float:
@@ -168,25 +199,52 @@ class Returns:
         return found
 
 
-def common_returns(series: Sequence[Returns]) -> Floats:
-    """The returns of several prices between the same grid points: a row for each price, oldest first.
+def _deviation(values: Floats) -> float:
+    """The standard deviation with ddof 1, as `numpy.std` computes it in several times the time."""
+    centred = values - values.sum() / len(values)
+    return math.sqrt(float(centred @ centred) / (len(values) - 1))
 
-    There is none where one of them has none.
-    """
+
+def common_returns(series: Sequence[SampleSeries], now: int, window: int) -> Floats:
+    """The returns of several prices between the same grid points of [now − window, now]: a row for each price, oldest
+    first. There is none where one of them has none."""
     import numpy as np
 
     if not series:
         return np.empty((0, 0))
-    one = series[0]
-    if all(np.array_equal(each.places, one.places) for each in series[1:]):
-        joined = np.logical_and.reduce([each.joined for each in series])
-        return np.array([each.all[joined] for each in series])
+    together = SampleSeries.together(series, now, window)
+    if together is not None:
+        return together.returns()
     # a return is between two places: only one between the same two is common
-    pairs = [
-        {(a, b): r for a, b, r, is_return in zip(
-            each.places[:-1].tolist(), each.places[1:].tolist(), each.all.tolist(), each.joined.tolist(), strict=True
-        ) if is_return}
-        for each in series
-    ]  # fmt: skip
+    pairs = [_by_places(each.returns(now, window)) for each in series]
     common = sorted(set(pairs[0]).intersection(*pairs[1:]))
     return np.array([[each[pair] for pair in common] for each in pairs]).reshape(len(series), len(common))
+
+
+def _by_places(returns: Returns) -> dict[tuple[int, int], float]:
+    """The return between each two places that have one."""
+    places, changes = returns.places.tolist(), returns.all.tolist()
+    rows = zip(places[:-1], places[1:], changes, returns.joined.tolist(), strict=True)
+    return {(begin, end): change for begin, end, change, is_return in rows if is_return}
+
+
+class SamplesTogether(Struct, frozen=True):
+    """The newest samples in a window of prices that were sampled at the same times, as the bytes of their numbers.
+
+    It identifies what is computed of them: the same samples of another account or another policy are equal.
+    """
+
+    at: bytes
+    prices: bytes
+    joined: bytes
+    count: int
+
+    def returns(self) -> Floats:
+        """The returns that all prices have: a row for each price, oldest first."""
+        import numpy as np
+
+        prices = np.frombuffer(self.prices, dtype=np.float64).reshape(self.count, -1)
+        found: Floats = prices[:, 1:] / prices[:, :-1] - 1.0
+        if 0 not in self.joined:
+            return found
+        return found[:, np.frombuffer(self.joined, dtype=np.bool_).reshape(self.count, -1)[:, 1:].all(axis=0)]

@@ -118,7 +118,7 @@ def _current(history: History, interpretation: Interpretation) -> tuple[float, i
 
     If a transfer took everything, it is that just before the transfer.
     """
-    emptying = history.changes.emptying(interpretation)
+    emptying = history.changes.emptying(interpretation) if history.changes.all else None
     return (history.track.value, sys.maxsize) if emptying is None else (emptying.value, emptying.at)
 
 
@@ -207,6 +207,8 @@ def gains(history: History) -> list[Gain]:
     now, track, found = history.unit_range, history.track, []
     if (history.unknown is not None and now is None) or track.start <= 0.0:
         return []
+    if now is None and not history.changes.all:  # as in nearly every tick: both interpretations are one
+        return [Gain(track.start, max(track.start, history.changes.peak, track.value), track.value)]
     for interpretation in history.interpretations:
         base = track.start * _scale(history, track.start_at, interpretation)
         best = max(base, history.changes.highest(interpretation))
@@ -229,6 +231,10 @@ def _fall_from(history: History, highest: Callable[[Interpretation], float], now
         low, high = sorted(map(highest, history.interpretations))
         return now.fall_from((low, high))
     fall = history.track.fall_between
+    if not history.changes.all:
+        only, _ = history.interpretations
+        fallen = fall(highest(only), history.track.value)
+        return fallen, fallen
     low, high = sorted(fall(highest(each), _current(history, each)[0]) for each in history.interpretations)
     return low, high
 
@@ -251,6 +257,8 @@ def unit_value(history: History, since: int) -> Interval:
 
 def _scale(history: History, since: int, interpretation: Interpretation) -> float:
     """The product of the factors of open changes after `since` that count by the interpretation."""
+    if not history.changes.all:
+        return 1.0
     scale, (_, until) = 1.0, _current(history, interpretation)
     for change in history.changes.open:
         if since < change.at < until:

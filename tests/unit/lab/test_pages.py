@@ -20,6 +20,7 @@ from killswitch.render.document import Page, Table, markdown, table_text, text
 from killswitch.render.html import html
 from tests.browser import measured_in_browser
 from tests.runs import START, course, firing, liquidation, run, tried
+from tests.worlds.firings import policy_of
 
 HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -312,3 +313,16 @@ def test_the_effect_of_staging_is_shown_for_each_market_and_kind(policies: Polic
         ("n, split", "changes nothing"),
     ]
     assert section.tables[0].rows[1][3:] == ("20.0%", "31.0%", "4.0%", "96.0%", "97.0%", "95.0%")
+
+
+def test_signals_without_look_ahead_are_named_on_the_page(policies: PolicySet) -> None:
+    """Who waits for a slow backtest reads which signals make every bar a tick; a fall of equity is none of them."""
+    falls = 'equity.drawdown("15m") > 0.5'
+    moves = 'market.move("BTC_USDT", "1h") < -0.1 || exposure.leverage > 3.0 || equity.drawdown("1h") > 0.1'
+    rows = []
+    for condition in (falls, moves):
+        _, page = answer_and_page(
+            policy_of(f"when: '{condition}'"), Results((book_with_curve(),), (), 1, is_complete=True, is_stopped=False)
+        )
+        rows.append(dict(page.facts.rows).get("No look-ahead"))
+    assert rows == [None, "exposure.leverage and market.move: every bar was ticked, none skipped"]

@@ -14,7 +14,7 @@ from killswitch.model.store import SAMPLES, HistoryTrim
 from killswitch.planning.interpreter import Interpreter
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
-from killswitch.signals.history.samples import expected_returns
+from killswitch.signals.history.samples import SampleSeries, expected_returns
 from killswitch.signals.history.scope import EquityTerms, History
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, fill, position, rules, snapshot
@@ -298,3 +298,28 @@ def test_samples_of_a_long_window_are_kept_and_other_rows_are_not() -> None:
     interpreter.tick(snapshot(after(minutes=2), account("1000", [])))
     later = to_micros(after(minutes=2))
     assert interpreter.trim() == HistoryTrim(now - 20 * MINUTE, later - 20 * MINUTE)
+
+
+def test_common_returns_of_a_younger_position_begin_with_its_first_sample() -> None:
+    """BTC has returns of 1, 2, 3 and 4%; ETH is opened at the third sample, so that only the last two are common."""
+    btc = ("100", "101", "103.02", "106.1106", "110.355024")
+    eth = (None, None, "50", "51", "49.98")
+    views = [
+        marked(60 * i, **{"BTC": one} | ({} if other is None else {"ETH": other}))
+        for i, (one, other) in enumerate(zip(btc, eth, strict=True))
+    ]
+    assert returns(sampled(*views), 240, BTC, ETH) == [pytest.approx([0.03, 0.04]), pytest.approx([0.02, -0.02])]
+
+
+@pytest.mark.parametrize(("last", "are_same"), [("51", True), ("51.01", False)])
+def test_what_is_computed_once_for_two_scopes_depends_on_every_sample(last: str, are_same: bool) -> None:
+    """Two accounts with the same samples share their covariance; one other price makes it another one."""
+    found = []
+    for price in ("51", last):
+        prices = sampled(
+            *(marked(60 * i, BTC=one, ETH=two) for i, (one, two) in enumerate((("1", "50"), ("2", price))))
+        )
+        series = [each for key in (BTC, ETH) if (each := prices.series(key, MINUTE)) is not None]
+        found.append(SampleSeries.together(series, to_micros(after(seconds=60)), HOUR))
+    assert found[0] is not None
+    assert (found[0] == found[1]) is are_same

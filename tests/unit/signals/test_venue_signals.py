@@ -47,6 +47,14 @@ def errors(requests: int, errors: int = 0, timeouts: int = 0) -> Health:
 # venue.latency_quantile
 
 
+def test_a_quantile_follows_its_window_over_many_polls() -> None:
+    """Of 1,500 polls a second apart those of the last minute count, both ends included, whatever was forgotten."""
+    latencies = np.random.default_rng(3).integers(1, 1000, 1500).tolist()
+    expected = float(np.percentile(latencies[-61:], 90))
+    found = values_after("venue.latency_quantile", [0.9, MINUTE], polls(latencies))
+    assert found == pytest.approx((expected, expected), abs=1e-9)
+
+
 def test_the_quantile_of_latencies_is_interpolated() -> None:
     """1 to 100 ms, 0.99: the place is 98.01, so that it is 99 + 0.01 × (100 − 99), in any order."""
     low, high = values_after("venue.latency_quantile", [0.99, HOUR], polls(range(1, 101)))
