@@ -155,7 +155,7 @@ class Interpreter:
         events = tuple(event for event in events if event.id not in refused)
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
-        facts.ownership = self._owners.observe(snapshot, now, events)
+        facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []

@@ -170,6 +170,7 @@ def _portfolio(
             events.ExposureOf(
                 each.of, each.name, each.gross, each.net, each.unrealised,
                 None if each.unknown is None else hide(each.unknown),
+                each.realised, each.realised_unknown and hide(each.realised_unknown), each.realised_since,
             )
             for each in parts
         ),
