@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph
@@ -36,7 +36,7 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
 
     `unknown`: why at least one of them is. `of` is the portfolio, an account, a strategy (or what none owns) or an
     asset. Only of a strategy: `realised`, what its fills have made since `realised_since`, net of fees and without
-    funding; None is unknown, and `realised_unknown` says why. Both are absent of what has none.
+    funding; None is unknown, and `realised_unknown` says why.
     """
 
     of: Literal["portfolio", "account", "strategy", "asset"]
@@ -45,9 +45,9 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
     net: Decimal | None = None
     unrealised: Decimal | None = None
     unknown: str | None = None
-    realised: Decimal | UnsetType | None = UNSET
-    realised_unknown: str | UnsetType = UNSET
-    realised_since: Instant | UnsetType = UNSET
+    realised: Decimal | None = None
+    realised_unknown: str | None = None
+    realised_since: Instant | None = None
 
 
 class Exposures(Struct, frozen=True, omit_defaults=True):
@@ -182,8 +182,8 @@ def _with_realised(part: OpenExposure, name: str, whole: ScopeView, rule: Strate
     return replace(
         part,
         realised=None if unknown is not None else total,
-        realised_unknown=unknown or UNSET,
-        realised_since=UNSET if since is None else from_micros(since),
+        realised_unknown=unknown,
+        realised_since=None if since is None else from_micros(since),
     )
 
 

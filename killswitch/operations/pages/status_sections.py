@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from msgspec import UNSET
-
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.model.flags import Flag
@@ -83,11 +81,11 @@ def _profit_since(found: Exposures) -> str:
 
 def parts_table(found: Exposures) -> Table:
     """One row for each part of the book. Realised P&L is of strategies only."""
-    has_realised = any(each.realised is not UNSET for each in found.parts)
+    has_realised = any(each.of == "strategy" for each in found.parts)
     rows = []
     for each in found.parts:
-        reasons = dict.fromkeys(filter(None, (each.unknown, each.realised_unknown or None)))
-        realised = ("-" if each.realised is UNSET else money(each.realised),) if has_realised else ()
+        reasons = dict.fromkeys(filter(None, (each.unknown, each.realised_unknown)))
+        realised = (money(each.realised) if each.of == "strategy" else "-",) if has_realised else ()
         amounts = (money(each.gross), money(each.net), money(each.unrealised), *realised)
         rows.append((each.of, each.name, *amounts, "; ".join(reasons) or "-"))
     head = ("of", "name", "gross", "net", "unrealised P&L", *(("realised P&L",) if has_realised else ()), "unknown")

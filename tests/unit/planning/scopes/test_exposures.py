@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec import UNSET
 
 from killswitch.operations.pages.status_sections import exposure_table
 from killswitch.planning.exposures import UNOWNED, Exposures, OpenExposure
@@ -151,8 +150,8 @@ def test_what_a_strategy_realised_is_converted_and_only_strategies_have_it() -> 
     held = position("BTC_USDT", "long", "9", contracts="1", notional="100", mark_price="100")
     found = exposures((account("500", [held], name="b", currency="USDC"),), (traded(1, "grid-7"),))
     (grid,) = [each for each in found.parts if each.name == "grid"]
-    assert (grid.realised, grid.realised_unknown, grid.realised_since) == (18, UNSET, START)
-    assert all(each.realised is UNSET for each in found.parts if each.of != "strategy")
+    assert (grid.realised, grid.realised_unknown, grid.realised_since) == (18, None, START)
+    assert all(each.realised is None for each in found.parts if each.of != "strategy")
     (shown,) = exposure_table(found)
     text = page_text(Page(None, sections=(shown,)))
     assert "realised P&L" in text
