@@ -7,6 +7,7 @@ says the same without colour. A file of its own, because rich is imported only w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import ClassVar, Final
 
@@ -17,9 +18,10 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
-from killswitch.cli.terminal import coloured_words
 from killswitch.render.document import Table, left_out_line, table_text
 from killswitch.render.layout import HEAD
+
+Words = Callable[[str], Iterable[tuple[int, int, str]]]
 
 EXPENDABLE = ("client order id", "delay cost", "mark when sent", "on", "sent", "slippage", "fee")
 """Columns of a report that a narrow terminal leaves out, the least important first."""
@@ -78,6 +80,11 @@ def _table_line(line: str, heads: str) -> Text:
 class FittedMarkdown(Markdown):
     """Markdown whose tables fit, with coloured words."""
 
+    def __init__(self, text: str, words: Words) -> None:
+        """`words`: (start, end, colour) of the words of a line that every text of this program colours."""
+        super().__init__(text)
+        self._words = words
+
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "table_open": FittedTable}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -87,10 +94,10 @@ class FittedMarkdown(Markdown):
             for piece in ((part,) if isinstance(part, Segment) else console.render(part, options))
         )
         for line in Segment.split_lines(segments):
-            yield Segments([*coloured(line), Segment.line()])
+            yield Segments([*coloured(line, self._words), Segment.line()])
 
 
-def coloured(line: list[Segment]) -> list[Segment]:
+def coloured(line: list[Segment], words: Words) -> list[Segment]:
     """The segments of a line, split where a coloured word begins or ends. Other styles of the word stay.
 
     Heads of tables stay as they are, and so does a delay cost, which is a gain below zero.
@@ -98,7 +105,7 @@ def coloured(line: list[Segment]) -> list[Segment]:
     text = "".join(each.text for each in line)
     if text.startswith("delay cost") or any(each.style == _HEADS for each in line):
         return line
-    spans = [*coloured_words(text)]
+    spans = [*words(text)]
     for found in _WORDS.finditer(text):
         colour = next(name for name in ("red", "yellow", "green") if found[name] is not None)
         level = next((name for name in ("high", "low") if found[name] is not None), colour)

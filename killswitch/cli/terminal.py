@@ -155,7 +155,7 @@ def print_markdown(text: str) -> None:
 
     color = _chosen["color"]
     system: Literal["auto", "standard"] = "standard" if color else "auto"
-    Console(no_color=color is False, color_system=system, theme=THEME).print(FittedMarkdown(text))
+    Console(no_color=color is False, color_system=system, theme=THEME).print(FittedMarkdown(text, coloured_words))
 
 
 def print_json(answer: object) -> None:

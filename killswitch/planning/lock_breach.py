@@ -7,7 +7,7 @@ what our own hedges and conversions open is subtracted. A lock of one side or sy
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -84,6 +84,12 @@ def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
     )  # fmt: skip
 
 
+def breach_key(key: PnlKey) -> str:
+    """The key of the alert of a breach on this position."""
+    account, symbol, side = key
+    return f"breach/{account}/{symbol}/{side}"
+
+
 class LockBreach(Struct, frozen=True):
     """What others have opened of a position under a lock: `more` contracts of `row`.
 
@@ -130,7 +136,7 @@ class LockBreach(Struct, frozen=True):
             what = "closes it again" if self.answer == "close" else "cancels entries"
             text += f". The stage {what} (on_breach: {self.answer}); stop the bot"
         return Alert(
-            f"breach/{name}/{row.symbol}/{row.side}",
+            breach_key(self.key),
             "page",
             f"lock breached: {text}",
             NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
@@ -169,10 +175,13 @@ class LockBreaches:
         self._stored = self._books
         return _ENCODER.encode(tuple(self._books.values()))
 
-    @property
-    def alerts(self) -> Alerts:
-        """A page for each position that was enlarged under a lock, as of the last snapshot."""
-        found = {each.key: each for each in (*(breach.alert for breach in self.found), *self._growth)}
+    def alerts(self, besides: Collection[PnlKey] = ()) -> Alerts:
+        """A page for each position that was enlarged under a lock, as of the last snapshot.
+
+        `besides`: the positions of which another alert says it.
+        """
+        breaches = (breach.alert for breach in self.found if breach.key not in besides)
+        found = {each.key: each for each in (*breaches, *self._growth)}
         return Alerts(tuple(found.values()), self._unknown)
 
     def acted(self, decisions: Iterable[Decision]) -> None:

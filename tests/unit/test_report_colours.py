@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from killswitch.cli.markdown import THEME, FittedMarkdown
+from killswitch.cli.terminal import coloured_words
 
 REPORT = """# Incident 4cd0: cut-most on account/main
 
@@ -44,7 +45,7 @@ def rendered(width: int = 80, *, no_color: bool = False) -> str:
     console = Console(
         file=shown, force_terminal=True, width=width, color_system="standard", no_color=no_color, theme=THEME
     )
-    console.print(FittedMarkdown(REPORT))
+    console.print(FittedMarkdown(REPORT, coloured_words))
     return shown.getvalue()
 
 
