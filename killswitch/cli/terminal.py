@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from shutil import get_terminal_size
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 import click
 
@@ -138,6 +138,12 @@ def _painted(found: re.Match[str]) -> str:
     return click.style(found[0], fg=found.lastgroup)
 
 
+def coloured_words(line: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, colour) of each coloured word of a line."""
+    for found in _ALARMS.finditer(line):
+        yield found.start(), found.end(), found.lastgroup or ""
+
+
 def print_markdown(text: str) -> None:
     """Print Markdown: rendered on a terminal, as source elsewhere."""
     if terminal_width() is None:
@@ -145,9 +151,11 @@ def print_markdown(text: str) -> None:
         return
     from rich.console import Console
 
-    from killswitch.cli.markdown import FittedMarkdown
+    from killswitch.cli.markdown import THEME, FittedMarkdown
 
-    Console(no_color=_chosen["color"] is False).print(FittedMarkdown(text))
+    color = _chosen["color"]
+    system: Literal["auto", "standard"] = "standard" if color else "auto"
+    Console(no_color=color is False, color_system=system, theme=THEME).print(FittedMarkdown(text, coloured_words))
 
 
 def print_json(answer: object) -> None:

@@ -45,6 +45,7 @@ TITLES: Final = {
     "breach": "a lock is breached on account {1}",
     "breach-unknown": "a position grew under a lock on account {1}",
     "breach-owner": "a locked strategy may have traded on account {1}",
+    "breach-fight": "the lock of account {1} is fought",
     "breach-cost": "the answer to a lock breach is held back by its cost",
     "locks": "lock files have a problem",
     "broker": "the broker's suspension of account {1} has a problem",

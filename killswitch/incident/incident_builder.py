@@ -30,6 +30,7 @@ from killswitch.incident.record.document import (
 )
 from killswitch.incident.record.equity_curve import read_curve
 from killswitch.incident.record.firing import build_firing
+from killswitch.incident.record.incident_books import books_of
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_held, positions_left
@@ -132,6 +133,7 @@ def _recorded_facts(
         as_of=max(moment.at for moment in moments),
         timeline=moments,
         course=read_curve(store, incident.decisions, closed_at),
+        books=books_of(store, incident.id, is_closed=closed_at is not None),
     )
 
 

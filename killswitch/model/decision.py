@@ -93,14 +93,15 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
 
     `max_orders_per_minute` spaces the decision's orders evenly on each account; `pause` is the seconds between two
     slices of one position. Without a ladder every order is a market order; without a rate, orders are sent as fast as
-    the venue allows. `is_sliced`: liquidity bounds the size of each order.
+    the venue allows. `is_sliced`: whether liquidity bounds the size of each order; None in what an older version
+    stored, which counts as bounded: a bound that was there must hold.
     """
 
     name: str
     ladder: tuple[Rung, ...] = ()
     max_orders_per_minute: int | None = None
     pause: float | None = None
-    is_sliced: bool = False
+    is_sliced: bool | None = None
 
 
 def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:

@@ -3,6 +3,10 @@
 A bot that does not obey opens again what was closed. So each answer is followed by a pause, which doubles up to a
 declared length and bounds what the fight costs; above a declared exposure there is no pause, since the pause bounds
 nothing but cost. Only the end of the breach or of the lock ends the answers.
+
+From the second answer for a position on it is a fight, and one alert in place of a page for each wave: at its start,
+after times that grow by three, when it first exceeds the ceiling, and at its end with what it took. What a fight is not
+about yet, such as another position, is paged as before.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import IN_PROGRESS, Snapshot
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.lock_breach import BreachAnswer, LockBreach
+from killswitch.planning.lock_breach import BreachAnswer, LockBreach, breach_key
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.owners import Owners, with_owners
 from killswitch.planning.stage_decision import book_change, joined, new_decision
@@ -40,6 +44,8 @@ from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 FIRST_PAUSE = SECOND
 QUIET = 10 * MINUTE
 """After this time without a breach the pauses start from the first one again."""
+FIRST_PROGRESS = 5 * MINUTE
+"""A fight is notified again after this time, and then after three times as long as before."""
 _BY_LOSS = RankingRule("default", "normalised", (("loss", 1.0),), 0)
 
 
@@ -49,6 +55,58 @@ class Answer(Struct, frozen=True):
     at: int
     cost: Decimal
     positions: tuple[PnlKey, ...]
+
+
+class Fight(Struct, frozen=True):
+    """The answers on an account since the last quiet time, in the words of its notices. Times in microseconds.
+
+    `begun`, `last`: the first and the newest answer. `orders`: the closing orders of all `answers`. `paid`: the cost of
+    those that are no longer in `Answers.made`. `positions`: what was taken back, and when first. `is_repeated`: whether
+    one of them was opened again. `is_above`: whether it ever was above the ceiling.
+    """
+
+    policy: str
+    scope: str
+    currency: str
+    begun: int
+    last: int
+    answers: int = 0
+    orders: int = 0
+    paid: Decimal = ZERO
+    positions: tuple[tuple[PnlKey, int], ...] = ()
+    is_repeated: bool = False
+    is_above: bool = False
+    strategy: str | None = None
+    """The strategy whose lock it is; None: the account's, or a symbol's."""
+
+    def is_on(self, now: int, pause: int) -> bool:
+        """Whether it goes on: the next answer may be a long pause away."""
+        return self.is_repeated and now - self.last < max(QUIET, 2 * pause)
+
+    def progress(self, now: int) -> int:
+        """How many of the growing times since its begin have passed."""
+        steps, due = 0, FIRST_PROGRESS
+        while now - self.begun >= due:
+            steps, due = steps + 1, 3 * due
+        return steps
+
+    def alert_keys(self, now: int) -> tuple[str, ...]:
+        """The keys of the breaches that it is about: not those of its newest answer, which are paged first."""
+        return tuple(breach_key(key, self.strategy) for key, first in self.positions if first < now)
+
+    def with_answer(self, now: int, orders: int, positions: Sequence[PnlKey], *, is_above: bool) -> Fight:
+        """The fight after one more answer."""
+        before = dict(self.positions)
+        known = {key: before.get(key, now) for key in (*before, *positions)}
+        return replace(
+            self,
+            last=now,
+            answers=self.answers + 1,
+            orders=self.orders + orders,
+            positions=tuple(known.items()),
+            is_repeated=self.is_repeated or any(key in before for key in positions),
+            is_above=self.is_above or is_above,
+        )
 
 
 class Answers(Struct, frozen=True):
@@ -66,10 +124,21 @@ class Answers(Struct, frozen=True):
     pause: int
     """The pause after the next answer."""
     made: Mapping[str, Answer] = {}
+    fight: Fight | None = None
+    """Since the last quiet time; None before the first answer."""
 
     def cost_since(self, start: int) -> Decimal:
         """The known cost of the answers since `start`."""
         return sum((each.cost for each in self.made.values() if each.at >= start), ZERO)
+
+    def is_fighting(self, now: int) -> bool:
+        """Whether others open again what was taken back."""
+        return self.fight is not None and self.fight.is_on(now, self.pause)
+
+    @property
+    def cost(self) -> Decimal:
+        """The known cost of the fight."""
+        return (ZERO if self.fight is None else self.fight.paid) + self.cost_since(0)
 
     def closing(self, working: Collection[str]) -> frozenset[PnlKey]:
         """The positions that answers among the decisions `working` still close."""
@@ -133,10 +202,12 @@ class BreachAnswers:
             answers = replace(self._answers.get(key, Answers(*key, now, now, FIRST_PAUSE)), seen=now)
             longest, expense = _longest_pause(stage.breach, answers, found[0], now)
             dear += [] if expense is None else [expense]
-            decision, closing = None, answers.closing(working)  # a close continues until its target is reached
+            decision, orders = None, 0
+            closing = answers.closing(working)  # a close continues until its target is reached
             left = [each for each in found if each.excess > ZERO and each.key not in closing]
-            if left and (now >= answers.next or _is_above_ceiling(stage.breach, found)):
-                decision = self._answer(stage, left, snapshot.scheduled, facts, owners)
+            is_above = _is_above_ceiling(stage.breach, found)
+            if left and (now >= answers.next or is_above):
+                decision, orders = self._answer(stage, left, snapshot.scheduled, facts, owners)
             if decision is not None:
                 decisions.append(decision)
                 owners.plan(decision)
@@ -144,11 +215,32 @@ class BreachAnswers:
                 pauses = Backoff(FIRST_PAUSE, longest)
                 made = {**answers.made, decision.id: Answer(now, ZERO, tuple(each.key for each in left))}
                 answers = replace(answers, next=now + pause, pause=int(pauses.longer(pause)), made=made)
+                if stage.on_breach == "close":
+                    currency, strategy = found[0].account.currency, found[0].strategy
+                    fight = answers.fight or Fight(lock.policy, lock.scope, currency, now, now, strategy=strategy)
+                    keys = [each.key for each in left]
+                    fight = fight.with_answer(now, orders, keys, is_above=is_above)
+                    answers = replace(answers, fight=fight)
             self._answers[key] = answers
-        return decisions, Alerts(tuple(dear))
+        fights = (fight_alert(each, now) for each in self._answers.values())
+        return decisions, Alerts((*dear, *(each for each in fights if each is not None)))
+
+    def is_fighting(self, now: int) -> bool:
+        """Whether a fight goes on, so that its alert does."""
+        return any(each.is_fighting(now) for each in self._answers.values())
+
+    def in_fights(self, now: int) -> frozenset[str]:
+        """The keys of the alerts of breaches that a fight is about: its own alert is in their place."""
+        return frozenset(
+            key
+            for each in self._answers.values()
+            if each.fight is not None and each.is_fighting(now)
+            for key in each.fight.alert_keys(now)
+        )
 
     def _count_costs(self, snapshot: Snapshot, now: int) -> None:
         """Add what closings have cost so far; forget fights that have been quiet."""
+        self._answers = {key: _without_old(each, now) for key, each in self._answers.items()}
         paid = {closing.decision: closing.cost for closing in snapshot.closings if closing.cost is not None}
         self._answers = {
             key: replace(
@@ -168,8 +260,10 @@ class BreachAnswers:
 
     def _answer(
         self, stage: Stage, found: Sequence[LockBreach], scheduled: bool, facts: SnapshotFacts, owners: Owners
-    ) -> Decision | None:
+    ) -> tuple[Decision | None, int]:
         """Cancel the account's entries, and close what others opened if the stage declares that; None: nothing to do.
+
+        With the number of closing orders.
 
         An account executor cancels entries before it closes, so that no order of theirs fills in between.
         """
@@ -206,12 +300,46 @@ class BreachAnswers:
             unwinding=declared_unwinding(rule),
         )
         decision = with_effects(record, effects)
-        return decision if decision.effects else None
+        return (decision if decision.effects else None), len(unwound.intents)
 
     def _unwinding_of(self, stage: Stage) -> UnwindingRule:
         """The unwinding of the stage's own close; without one, market orders."""
         close = whole_close(stage.actions, ())
         return PLAIN if close is None else unwinding_named(close.unwinding, self._policies.unwindings)
+
+
+def _without_old(answers: Answers, now: int) -> Answers:
+    """The answers whose fight keeps the cost of those that are forgotten; without a fight that has ended."""
+    fight = answers.fight
+    if fight is None:
+        return answers
+    if now - fight.last >= QUIET and not answers.is_fighting(now):
+        return replace(answers, fight=None)
+    old = sum((each.cost for each in answers.made.values() if now - each.at >= HOUR), ZERO)
+    return replace(answers, fight=replace(fight, paid=fight.paid + old)) if old else answers
+
+
+def fight_alert(answers: Answers, now: int) -> Alert | None:
+    """The page of a fight, in the place of those of its breaches; None if there is none."""
+    fight, name = answers.fight, answers.account
+    if fight is None or not answers.is_fighting(now):
+        return None
+    took = (
+        f"{fight.answers} answers with {fight.orders} closing orders, which cost {money(answers.cost, fight.currency)}"
+    )
+    above = ". It was above the declared ceiling, where nothing is paused" if fight.is_above else ""
+    locked = name if fight.strategy is None else f"the strategy {fight.strategy} on {name}"
+    return Alert(
+        f"breach-fight/{name}" + ("" if fight.strategy is None else f"/{fight.strategy}"),
+        "page",
+        f"the lock of {locked} is fought: what was closed is opened again by a bot or a person that does not obey it. "
+        f"So far {took} as far as known{above}. Stop the bot",
+        NoticeGroup(fight.policy, fight.scope),
+        over=f"the fight over the lock of {locked} has ended: {took} as far as known",
+        since=fight.begun,
+        measure=(Decimal(fight.is_above), Decimal(fight.progress(now))),
+        replaces=fight.alert_keys(now),
+    )
 
 
 def _by_account(breaches: Iterable[LockBreach]) -> dict[tuple[str, str], list[LockBreach]]:

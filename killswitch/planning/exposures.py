@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph
 from killswitch.model.instant import SECOND, from_micros
@@ -34,7 +35,8 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
     """The open positions of a part of the book: gross and net notional, and unrealised P&L; None is unknown.
 
     `unknown`: why at least one of them is. `of` is the portfolio, an account, a strategy (or what none owns) or an
-    asset.
+    asset. Only of a strategy: `realised`, what its fills have made since `realised_since`, net of fees and without
+    funding; None is unknown, and `realised_unknown` says why.
     """
 
     of: Literal["portfolio", "account", "strategy", "asset"]
@@ -43,6 +45,9 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
     net: Decimal | None = None
     unrealised: Decimal | None = None
     unknown: str | None = None
+    realised: Decimal | None = None
+    realised_unknown: str | None = None
+    realised_since: Instant | None = None
 
 
 class Exposures(Struct, frozen=True, omit_defaults=True):
@@ -88,7 +93,8 @@ def exposures(
     accounts = [_of_account(each, whole) for each in whole.facts]
     parts = [_together(accounts, whole.unknown), *accounts]
     for name in [*(rule.name for rule in strategies), *([NOBODY] if strategies else ())]:
-        parts.append(_of_strategy(name, _view(facts, whole.reference, BookPart("strategy", name))))
+        part = _of_strategy(name, _view(facts, whole.reference, BookPart("strategy", name)))
+        parts.append(_with_realised(part, name, whole, next((it for it in strategies if it.name == name), None)))
     is_known = all(each.unknown is None for each in accounts)
     assets = _by_asset(whole) if is_known else ()
     return Exposures(from_micros(facts.as_of), whole.currency, (*parts, *assets), _profit(evaluators))
@@ -152,6 +158,33 @@ def _of_strategy(name: str, view: ScopeView) -> OpenExposure:
         None if pnl is None else sum(pnl.values(), ZERO),
         unknown,
     )  # fmt: skip
+
+
+def _with_realised(part: OpenExposure, name: str, whole: ScopeView, rule: StrategyRule | None) -> OpenExposure:
+    """The part of a strategy (None: of nobody) with what it has realised, summed over the accounts it may trade in."""
+    total, since, unknown = ZERO, None, whole.unknown
+    for facts in whole.facts:
+        account = facts.account
+        if rule is not None and not rule.covers(account.account, account.venue, account.market, account.currency):
+            continue
+        profits, rate = whole.owned(account.account).profits, whole.conversion(account.currency)
+        if profits is None:
+            unknown = unknown or f"{account.account} was not read yet"
+            continue
+        found = profits.of(name)
+        unknown = unknown or found.unknown
+        since = profits.since if since is None else min(since, profits.since)
+        if found.amount:
+            unknown = unknown or rate.unknown
+            total += found.amount * (rate.rate or ZERO)
+    if unknown is None and since is None:
+        unknown = "no account of it is in the snapshot"
+    return replace(
+        part,
+        realised=None if unknown is not None else total,
+        realised_unknown=unknown,
+        realised_since=None if since is None else from_micros(since),
+    )
 
 
 def _by_asset(whole: ScopeView) -> Iterator[OpenExposure]:

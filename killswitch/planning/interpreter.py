@@ -155,7 +155,7 @@ class Interpreter:
         events = tuple(event for event in events if event.id not in refused)
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
-        facts.ownership = self._owners.observe(snapshot, now, events)
+        facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
@@ -193,6 +193,7 @@ class Interpreter:
             issued += commanded.notices
         may_hedge = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         is_breached = self._breaches.observe(snapshot, self._instruments, facts.ownership)
+        is_breached |= self._answers.is_fighting(now)
         if not (eligible or decisions or issued or may_hedge or is_breached or self._alerts() != NO_ALERTS):
             return None
         return Pending(
@@ -338,7 +339,7 @@ class Interpreter:
                 self._hedging.remember(decision)
                 self._owners.remember(decision)
         self._breaches.acted(decisions)
-        alerts = alerts + self._breaches.alerts + of_answers + self._alerts()
+        alerts = alerts + self._breaches.alerts(self._answers.in_fights(pending.now)) + of_answers + self._alerts()
         return Outcome(decisions, tuple(issued), alerts, self._paged(decisions), pending.refused)
 
     def _paged(self, decisions: Iterable[Decision]) -> frozenset[str]:
@@ -374,7 +375,7 @@ class Interpreter:
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return (*self._hedging.judges, "breach", "breach-cost", "breach-owner", "breach-unknown")
+        return (*self._hedging.judges, "breach", "breach-cost", "breach-fight", "breach-owner", "breach-unknown")
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""

@@ -8,7 +8,7 @@ a strategy that shares its accounts by its own part only (`own_breach`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -59,6 +59,12 @@ def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
     )  # fmt: skip
 
 
+def breach_key(key: PnlKey, strategy: str | None) -> str:
+    """The key of the alert of a breach on this position, or on a strategy's part of it."""
+    account, symbol, side = key
+    return f"breach/{account}/{symbol}/{side}" + ("" if strategy is None else f"/{strategy}")
+
+
 class LockBreach(Struct, frozen=True):
     """What others have opened of a position under a lock: `more` contracts of `row`.
 
@@ -82,6 +88,10 @@ class LockBreach(Struct, frozen=True):
     @property
     def key(self) -> PnlKey:
         return (self.account.account, *self.row.key)
+
+    @property
+    def alert_key(self) -> str:
+        return breach_key(self.key, self.strategy)
 
     @property
     def excess(self) -> Decimal:
@@ -112,7 +122,7 @@ class LockBreach(Struct, frozen=True):
         if self.against:
             text += f". {self.against} are not closable: others hold against them"
         return Alert(
-            f"breach/{name}/{row.symbol}/{row.side}" + ("" if self.strategy is None else f"/{self.strategy}"),
+            self.alert_key,
             "page",
             f"lock breached: {text}",
             NoticeGroup(lock.policy, lock.scope, "warning", row.symbol),
@@ -151,10 +161,13 @@ class LockBreaches:
         self._stored = self._books
         return _ENCODER.encode(tuple(self._books.values()))
 
-    @property
-    def alerts(self) -> Alerts:
-        """A page for each position that was enlarged under a lock, as of the last snapshot."""
-        found = {each.key: each for each in (*(breach.alert for breach in self.found), *self._growth)}
+    def alerts(self, besides: Collection[str] = ()) -> Alerts:
+        """A page for each position that was enlarged under a lock, as of the last snapshot.
+
+        `besides`: the keys of those in whose place another alert is.
+        """
+        breaches = (breach.alert for breach in self.found if breach.alert_key not in besides)
+        found = {each.key: each for each in (*breaches, *self._growth)}
         return Alerts(tuple(found.values()), self._unknown)
 
     def acted(self, decisions: Iterable[Decision]) -> None:

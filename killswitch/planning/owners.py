@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from decimal import Decimal
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, OwnClose
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Event, Fill, Snapshot
+from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Event, Fill, Instrument, Snapshot
 from killswitch.model.venue import decision_in
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.valuation.own_quantities import DAY, OwnQuantities
@@ -72,7 +73,13 @@ class Owners:
         self._to_judge: set[str] = set()
         """Decisions whose close has ended, and of which it is not known yet whether it closed every part."""
 
-    def observe(self, snapshot: Snapshot, now: int, events: Iterable[Event]) -> Mapping[str, AccountOwnership]:
+    def observe(
+        self,
+        snapshot: Snapshot,
+        now: int,
+        events: Iterable[Event],
+        instruments: Mapping[tuple[str, str], Instrument] = MappingProxyType({}),
+    ) -> Mapping[str, AccountOwnership]:
         """Fold a snapshot; account → the owners in it. `events`: those that are carried out; a refused reset is not."""
         if not self._quantities.rules:
             return {}
@@ -88,7 +95,7 @@ class Owners:
         known = {id_ for closes in self._closes.values() for id_ in closes}
         self._scopes = {id_: each for id_, each in self._scopes.items() if id_ in known}
         self._to_judge &= known
-        found = self._quantities.observe(snapshot.accounts, now)
+        found = self._quantities.observe(snapshot.accounts, now, instruments)
         for event in events:
             for account in snapshot.accounts if event.kind == "reset" else ():
                 if self._concerns(event.scope, account):

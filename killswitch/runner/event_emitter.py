@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from msgspec import convert
+from msgspec import UNSET, convert
 
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.decision import Decision
@@ -170,6 +170,8 @@ def _portfolio(
             events.ExposureOf(
                 each.of, each.name, each.gross, each.net, each.unrealised,
                 None if each.unknown is None else hide(each.unknown),
+                each.realised if each.of == "strategy" else UNSET,
+                UNSET if each.realised_unknown is None else hide(each.realised_unknown), each.realised_since or UNSET,
             )
             for each in parts
         ),

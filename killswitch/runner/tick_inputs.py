@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
+from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import Entry, Finished, Rejected
 from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
 from killswitch.model.clock import Clock
@@ -25,10 +26,12 @@ from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
 from killswitch.model.store import HEARTBEAT, Store, decoded
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
-from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick
+from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
 
 ALREADY_FLAT: Final[RejectReason] = "already_flat"
 """The refusal that is a success: nothing is left to close."""
+ENDED_LATELY: Final = 20
+"""Number of the newest decisions whose orders may have ended since the last tick."""
 
 _FATES: Final[Mapping[Status, OrderFate]] = {
     "sent": "pending",
@@ -100,6 +103,23 @@ class OwnOrders:
             self._ended = []
         waiting = (replace(row, at=as_of) if row.fate != "accepted" else row for row in self._open.values())
         return (*ended, *waiting)
+
+
+def own_orders_in(store: Store, as_of: datetime, *, is_alive: bool) -> tuple[OwnOrder, ...]:
+    """The rows of a snapshot of `as_of` by the journal alone: those that the next tick on the store would have.
+
+    `is_alive`: whether a runner ticks on the store; without one, nobody waits for an answer, and an order that has none
+    is not confirmed. Fates of before the last tick are in the stored history; one of its very moment follows it.
+    """
+    since = last_tick(store)
+    newest = [*store.unfinished(), *store.decisions(ENDED_LATELY)]
+    found = OwnOrders()
+    for decision in dict.fromkeys(stored.decision.id for stored in newest):
+        for entry in decode_all(store.journal(decision)):
+            found.wrote(entry)
+    rows = found.rows(as_of, scheduled=True)
+    kept = (row for row in rows if row.fate not in ("rejected", "done") or since is None or row.at >= since)
+    return tuple(replace(row, fate="unconfirmed") if row.fate == "pending" and not is_alive else row for row in kept)
 
 
 def own_order(order: JournaledOrder) -> OwnOrder | None:

@@ -49,13 +49,16 @@ LOST = Argument(
 
 def _worst_loss(history: History, view: ScopeView, against: str) -> Interval:
     """The largest loss ÷ base; at least that of the known ones if one is unknown."""
+    import numpy as np
+
     found = _ratios(history, view, against)
     if found is None:
         return UNKNOWN
     ratios, _, is_whole = found
-    seen = [ratio for ratio in ratios if not math.isnan(ratio)]
-    worst = max(seen, default=0.0)
-    return worst, worst if is_whole and len(seen) == len(ratios) else math.inf
+    worst = float(ratios.max(initial=0.0))
+    if not math.isnan(worst):
+        return worst, worst if is_whole else math.inf
+    return float(ratios[~np.isnan(ratios)].max(initial=0.0)), math.inf
 
 
 def _losing(history: History, view: ScopeView, side: str, against: str, lost: float) -> Interval:
@@ -63,12 +66,13 @@ def _losing(history: History, view: ScopeView, side: str, against: str, lost: fl
     found = _ratios(history, view, against)
     if found is None:
         return UNKNOWN
-    of_side = [ratio for ratio, own in zip(*found[:2], strict=True) if side in ("any", own)]
+    ratios, sides, is_whole = found
+    of_side = [ratio for ratio, own in zip(ratios.tolist(), sides, strict=True) if side in ("any", own)]
     least = sum(ratio >= lost for ratio in of_side)
-    return float(least), least + sum(math.isnan(ratio) for ratio in of_side) if found[2] else math.inf
+    return float(least), least + sum(map(math.isnan, of_side)) if is_whole else math.inf
 
 
-def _ratios(history: History, view: ScopeView, against: str) -> tuple[list[float], tuple[str, ...], bool] | None:
+def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tuple[str, ...], bool] | None:
     """Loss ÷ base of each position (NaN: unknown), its side, and whether no account is missing; None if unknown."""
     import numpy as np
 
@@ -85,9 +89,7 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[list[float
     else:
         base = columns.entry_value if against == "entry" else columns.margin
     if bool((base > 0.0).all()):
-        worst = float((losses / base).max(initial=0.0))
-        if not math.isnan(worst):
-            return worst, worst if trusted is view else math.inf
+        return losses / base, columns.sides, trusted is view
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = losses / base
     if against == "equity":
@@ -95,7 +97,7 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[list[float
     else:
         ratios[~(base > 0.0)] = math.nan
     ratios[losses == 0.0] = 0.0
-    return ratios.tolist(), columns.sides, trusted is view
+    return ratios, columns.sides, trusted is view
 
 
 def _highest_equity(history: History, view: ScopeView) -> float | None:

@@ -33,7 +33,8 @@ class AccountState(Struct, frozen=True):
 class ExposureOf(Struct, frozen=True):
     """The open positions of the portfolio, an account, a strategy or an asset, in the portfolio's currency.
 
-    Unknown numbers are null, and `unknown` says why.
+    Unknown numbers are null, and `unknown` says why. Only of a strategy: `realised`, what its fills have made since
+    `realised_since`, net of fees and without funding, and why it is unknown.
     """
 
     of: Literal["portfolio", "account", "strategy", "asset"]
@@ -42,6 +43,9 @@ class ExposureOf(Struct, frozen=True):
     net: Decimal | None
     unrealised: Decimal | None
     unknown: str | None
+    realised: Decimal | UnsetType | None = UNSET
+    realised_unknown: str | UnsetType = UNSET
+    realised_since: Instant | UnsetType = UNSET
 
 
 class Nearest(Struct, frozen=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final
 
 from msgspec import MsgspecError, Struct
@@ -20,13 +21,14 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
-from killswitch.model.snapshot import AccountSnapshot, Fill, Order, Position
+from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Order, Position
 from killswitch.model.store import DamagedStateError
 from killswitch.model.venue import is_ours
 from killswitch.valuation.ownership import (
     NOBODY,
     UNKNOWN_OWNER,
     AccountOwnership,
+    AccountProfits,
     BookKey,
     OwnPart,
     StrategyRule,
@@ -36,6 +38,17 @@ from killswitch.valuation.ownership import (
     resident_of,
 )
 from killswitch.valuation.position_measures import HOLDINGS, ZERO, base_of
+from killswitch.valuation.realised_profits import FilledPart, RealisedProfits
+from killswitch.valuation.shared_book import (
+    SharedBook,
+    add_closing_fee,
+    begin_where_flat,
+    filled_parts,
+    settled,
+    sum_of,
+    unexplained,
+    with_resident,
+)
 
 NET: Final = "net"
 DAY: Final = 24 * HOUR
@@ -46,20 +59,6 @@ Net = Mapping[tuple[str, str], Decimal]
 OwnersOfClose = Callable[[str, Fill], tuple[str, Sequence[tuple[str, Decimal]]]]
 """(account, a fill of ours) → the decision, and the owners whose parts it closes with the contracts of each; empty:
 nobody's."""
-
-
-class SharedBook(Struct, omit_defaults=True):
-    """One position of an account: the parts by owner, and why they are unknown for good, or None.
-
-    `side` is `net` in one-way mode, where a part is negative for short. `held`: the position at the last snapshot.
-    """
-
-    account: str
-    symbol: str
-    side: str
-    parts: dict[str, OwnPart] = {}
-    unknown: str | None = None
-    held: Decimal = ZERO
 
 
 class StoredQuantities(Struct):
@@ -75,6 +74,7 @@ class StoredQuantities(Struct):
     orders: dict[str, tuple[str, int]]
     fills: dict[str, int]
     closed: dict[str, tuple[Decimal, int]]
+    profits: dict[str, AccountProfits] = {}
 
 
 _DECODER = msgjson.Decoder(StoredQuantities)
@@ -96,23 +96,36 @@ class OwnQuantities:
         self._fills: dict[str, int] = {}
         self._closed: dict[str, tuple[Decimal, int]] = {}
         self._now = 0
+        self._profits = RealisedProfits()
+        self._counts = False
+        """Whether the fills of the account that is folded count in profits."""
+        self._instruments: Mapping[tuple[str, str], Instrument] = {}
         self._stored: bytes | None = None
 
-    def observe(self, accounts: Iterable[AccountSnapshot], now: int) -> dict[str, AccountOwnership]:
-        """Fold the accounts of one snapshot; account → the owners in it. `now` in microseconds."""
+    def observe(
+        self,
+        accounts: Iterable[AccountSnapshot],
+        now: int,
+        instruments: Mapping[tuple[str, str], Instrument] = MappingProxyType({}),
+    ) -> dict[str, AccountOwnership]:
+        """Fold the accounts of one snapshot; account → the owners in it. `now` in microseconds.
+
+        `instruments`: the rules of (account, symbol), for what fills of shared positions made.
+        """
         if not self.rules:
             return {}
-        self._now = now
+        self._now, self._instruments = now, instruments
         self._orders = {name: each for name, each in self._orders.items() if each[1] > now - DAY}
         self._fills = {name: at for name, at in self._fills.items() if at > now - DAY}
         self._closed = {name: each for name, each in self._closed.items() if each[1] > now - DAY}
-        return {account.account: self._of_account(account) for account in accounts}
+        return {account.account: self._with_profits(account, self._of_account(account)) for account in accounts}
 
     def accept(self, account: str) -> None:
         """An operator's reset: a position of unknown owners that is flat begins at nothing for all of them."""
         for key, book in self._books.items():
             if key[0] == account and book.unknown is not None and not book.held:
-                self._books[key] = SharedBook(*key)
+                self._books[key] = SharedBook(*key, outside=ZERO)
+        self._profits.restart(account, self._now)
 
     # Storing
 
@@ -121,9 +134,9 @@ class OwnQuantities:
         if not self.rules:
             return None
         books = [*self._books.values()]
-        blob = _ENCODER.encode(
-            StoredQuantities(books, sorted(self._seen), sorted(self._named), self._orders, self._fills, self._closed)
-        )
+        seen, named = sorted(self._seen), sorted(self._named)
+        stored = StoredQuantities(books, seen, named, self._orders, self._fills, self._closed, self._profits.accounts)
+        blob = _ENCODER.encode(stored)
         if blob == self._stored:
             return None
         self._stored = blob
@@ -140,6 +153,7 @@ class OwnQuantities:
         self._books = {(each.account, each.symbol, each.side): each for each in stored.books}
         self._seen, self._named, self._stored = set(stored.seen), set(stored.named), blob
         self._orders, self._fills, self._closed = stored.orders, stored.fills, stored.closed
+        self._profits = RealisedProfits(stored.profits)
 
     # One account
 
@@ -155,13 +169,16 @@ class OwnQuantities:
         found = AccountOwnership(rules, orders=orders, fills=fills)
         if account.quality != "ok":
             return found
+        self._counts = self._profits.begin(account, self._now)
+        if any(row.strategy is not None for row in account.positions or ()):
+            self._named.add(account.account)
         is_folded = bool(rules) and not rules[0].whole and account.account not in self._named
+        if self._counts and not is_folded:
+            self._count_fills(account, rules)
         if account.positions is None:
             if is_folded:
                 self._apply_fills(account, rules, None)
             return found
-        if any(row.strategy is not None for row in account.positions):
-            self._named.add(account.account)
         if not rules or rules[0].whole:
             owner = rules[0].name if rules else NOBODY
             rows = merged_rows(account.positions)
@@ -189,12 +206,15 @@ class OwnQuantities:
         for key in dict.fromkeys((*net, *known)):
             held, resident, book = net.get(key, ZERO), resident_of(rules, key[0]), known.get(key)
             if book is None:
-                book = self._books[account.account, *key] = SharedBook(account.account, *key)
+                is_first = account.account not in self._seen
+                book = SharedBook(account.account, *key, outside=held if is_first else ZERO)
+                self._books[account.account, *key] = book
                 if account.account not in self._seen and held and resident is None:
                     what = f"{abs(held)} {key[0]}"
                     book.unknown = f"it is unknown whose {what} are, which were held at the first snapshot"
             book.held = held
-            found[key] = _settled(book, resident, is_missing=account.fills is None)
+            begin_where_flat(book, resident)
+            found[key] = settled(book, resident, is_missing=account.fills is None)
         return found
 
     def _apply_fills(self, account: AccountSnapshot, rules: Sequence[StrategyRule], net: Net | None) -> None:
@@ -210,12 +230,17 @@ class OwnQuantities:
         """Apply one fill to the parts of its owners."""
         side = fill.position_side or NET if _book_side(account, "") != NET else NET
         book = self._books.setdefault(
-            (account.account, fill.symbol, side), SharedBook(account.account, fill.symbol, side)
+            (account.account, fill.symbol, side), SharedBook(account.account, fill.symbol, side, outside=ZERO)
         )
         change = fill.amount if fill.side == "buy" else -fill.amount
         if fill.fee is not None and fill.fee_currency == base_of(fill.symbol) and account.market in HOLDINGS:
             change -= fill.fee
         owners = self._owners_of_fill(account, rules, fill, book, abs(change))
+        is_forced = fill.cause != "trade" or is_ours(fill.client_order_id)
+        is_of_all = is_forced and all(owner == NOBODY for owner, _ in owners)
+        self._count(account, rules, fill, owners, book)
+        if is_of_all:
+            add_closing_fee(book, account, fill, change)
         parts = dict(book.parts)
         for owner, size in owners:
             if owner == UNKNOWN_OWNER:
@@ -224,11 +249,67 @@ class OwnQuantities:
                 book.unknown = book.unknown or why
             parts[owner] = parts.get(owner, OwnPart(ZERO)).after(size if change > ZERO else -size, fill.price)
         book.parts = {owner: part for owner, part in parts.items() if part.contracts}
-        is_forced = fill.cause != "trade" or is_ours(fill.client_order_id)
         has_resident = resident_of(rules, fill.symbol) is not None
         is_flat = net is not None and not net.get((fill.symbol, side)) and (has_resident or not sum_of(book))
-        if is_forced and is_flat and all(owner == NOBODY for owner, _ in owners):
-            book.parts = {}  # a close of the whole account, or a liquidation, took what everybody owned
+        if is_of_all and is_flat:  # a close of the whole account, or a liquidation, took what everybody owned
+            if self._counts:
+                everybody = with_resident(book, resident_of(rules, fill.symbol))
+                instrument = self._instruments.get((account.account, fill.symbol))
+                self._profits.close_all(account, fill.symbol, everybody, book.fees, instrument)
+            book.parts, book.outside, book.fees = {}, ZERO, ZERO
+
+    def _count(
+        self,
+        account: AccountSnapshot,
+        rules: Sequence[StrategyRule],
+        fill: Fill,
+        owners: Sequence[tuple[str, Decimal]],
+        book: SharedBook | None,
+    ) -> None:
+        """Count what the fill made for its owners; `book`: the position before it, None if it is not folded."""
+        if not self._counts:
+            return
+        if any(owner == UNKNOWN_OWNER for owner, _ in owners):
+            why = f"it is unknown whose the fill {fill.id} of {fill.amount} {fill.symbol} is"
+            told_by_fills = (rule.name for rule in rules if rule.order_prefixes or rule.named)
+            self._profits.lose(account.account, (NOBODY, *told_by_fills), why)
+        elif book is None:
+            why = f"the venue does not state what fill {fill.id} of {fill.symbol} made"
+            parts = [FilledPart(owner, size, OwnPart(ZERO), len(owners) == 1, why) for owner, size in owners]
+            self._profits.add(account, fill, parts, self._instruments)
+        else:
+            parts = filled_parts(book, owners, resident_of(rules, fill.symbol))
+            self._profits.add(account, fill, parts, self._instruments)
+
+    def _count_fills(self, account: AccountSnapshot, rules: Sequence[StrategyRule]) -> None:
+        """Count the new fills of an account whose positions are not folded: one owner's, or split by the venue."""
+        for fill in account.fills or ():
+            name = f"{account.account}/{fill.id}"
+            if name not in self._fills:
+                self._fills[name] = self._now
+                whole = SharedBook(account.account, fill.symbol, NET)
+                owners = [(rules[0].name, fill.amount)] if rules and rules[0].whole else [(NOBODY, fill.amount)]
+                if rules and not rules[0].whole:
+                    owners = list(self._owners_of_fill(account, rules, fill, whole, fill.amount))
+                self._count(account, rules, fill, owners, None)
+
+    def _with_profits(self, account: AccountSnapshot, found: AccountOwnership) -> AccountOwnership:
+        """The owners with what each has realised in the account, and why that is unknown now."""
+        profits = self._profits.accounts.get(account.account)
+        if profits is None:
+            return found
+        why = profits.unknown
+        if account.quality != "ok" or account.fills is None:
+            why = why or f"the fills of {account.account} are unknown"
+        missing = next(
+            (
+                f"no fill explains {abs(different)} {key[1]} yet"
+                for key, book in self._books.items()
+                if key[0] == account.account and (different := unexplained(book))
+            ),
+            None,
+        )
+        return replace(found, profits=replace(profits, unknown=why or missing))
 
     def _owner_of(self, account: AccountSnapshot, rules: Sequence[StrategyRule], fill: Fill) -> str:
         """The owner of a fill, by what it states or by its order, if that was seen resting."""
@@ -269,33 +350,12 @@ def _close_name(decision: str, account: str, of: Fill | BookKey) -> str:
     return f"{decision}/{account}/{symbol}/{side}"
 
 
-def sum_of(book: SharedBook) -> Decimal:
-    """The contracts of all parts together."""
-    return sum((part.contracts for part in book.parts.values()), ZERO)
-
-
 def _owner_of_order(rules: Sequence[StrategyRule], order: Order) -> str:
     return NOBODY if is_ours(order.client_order_id) else owner_of(rules, order)
 
 
 def _whole_part(row: Position) -> OwnPart:
     return OwnPart(row.contracts if row.side == "long" else -row.contracts, row.entry_price)
-
-
-def _settled(book: SharedBook, resident: str | None, *, is_missing: bool) -> SharedBook:
-    """The book with the part of the symbol's declared owner; unknown if the parts do not add up to the position."""
-    if resident is not None:
-        others = {owner: part for owner, part in book.parts.items() if owner != resident}
-        left = book.held - sum((part.contracts for part in others.values()), ZERO)
-        own = book.parts.get(resident)
-        entry = own.entry if own is not None and own.contracts == left else None
-        parts = {**others, resident: OwnPart(left, entry)} if left else others
-        return replace(book, parts=parts, unknown=book.unknown if others else None)
-    different = book.held - sum_of(book)
-    if book.unknown is not None or not different:
-        return book
-    why = "the fills are unknown" if is_missing else "no fill explains them yet"
-    return replace(book, unknown=f"it is unknown whose {abs(different)} {book.symbol} are: {why}")
 
 
 def _by_rows(account: AccountSnapshot, found: AccountOwnership) -> AccountOwnership:

@@ -135,11 +135,36 @@ class OwnPart(Struct, frozen=True):
         return OwnPart(contracts, (self.entry * self.contracts + price * change) / contracts)
 
 
+class OwnProfit(Struct, frozen=True, omit_defaults=True):
+    """What an owner has realised in an account, net of fees, as far as known. `unknown`: why not all of it is."""
+
+    amount: Decimal = ZERO
+    unknown: str | None = None
+
+
+class AccountProfits(Struct, omit_defaults=True):
+    """The profits of one account by owner, in microseconds of the tick clock.
+
+    `since`: its first snapshot. `read_at`: the last one with fills, to an hour. `unknown`: why nobody's is known.
+    """
+
+    since: int
+    read_at: int
+    owners: dict[str, OwnProfit] = {}
+    unknown: str | None = None
+
+    def of(self, owner: str) -> OwnProfit:
+        """The profit of the owner; zero if none of its fills was seen."""
+        found = self.owners.get(owner, OwnProfit())
+        return found if self.unknown is None else replace(found, unknown=self.unknown)
+
+
 class AccountOwnership(Struct, frozen=True):
     """The owners in one account at one instant.
 
     `parts`: position → owner → its part; `unknown`: position → why its owners are unknown. `orders`: the owner of each
-    resting order, in order; None if orders are unknown. `fills`: that of each fill likewise.
+    resting order, in order; None if orders are unknown. `fills`: that of each fill likewise. `profits`: what each has
+    realised, None before the account was read.
     """
 
     rules: tuple[StrategyRule, ...] = ()
@@ -147,6 +172,7 @@ class AccountOwnership(Struct, frozen=True):
     unknown: Mapping[BookKey, str] = {}
     orders: tuple[str, ...] | None = None
     fills: tuple[str, ...] | None = None
+    profits: AccountProfits | None = None
 
     def unowned(self, position: Position) -> tuple[Decimal, Decimal]:
         """Least and greatest contracts of the position, a merged row of the venue, that no strategy owns."""

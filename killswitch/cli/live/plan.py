@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,21 +88,24 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
     from killswitch.operations.preview import closes_under_way, from_store, preview
+    from killswitch.operations.status import runner_state
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
-    from killswitch.runner.tick_inputs import last_heartbeats
+    from killswitch.runner.tick_inputs import last_heartbeats, own_orders_in
 
     accounts = open_accounts(loaded.accounts, live=True)
     account_snapshots = process.run(read_once(accounts, read_timeout))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
+    is_alive = store is not None and runner_state(store.lease(), datetime.now(UTC)).is_alive
     snapshot = Snapshot(
         now,
         account_snapshots,
         "killswitch.snapshot/v1",
         events=events,
         closings=closes_under_way(store),
+        own_orders=None if store is None else own_orders_in(store, now, is_alive=is_alive),
         heartbeats={} if store is None else {name: it.moved_at for name, it in last_heartbeats(store).items()},
     )
     interpreter, memory = from_store(loaded.policies, store)

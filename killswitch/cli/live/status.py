@@ -48,7 +48,7 @@ def status(
     fired, a lock, a close in progress, an account that cannot be read, a trigger that is true or unknown, a problem,
     an alert, a pending command.
 
-    As JSON and with --output wide it also shows exposure and unrealised P&L by account, strategy and asset.
+    As JSON and with --output wide it also shows exposure and P&L by account, strategy and asset.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner is
     shown with its date.

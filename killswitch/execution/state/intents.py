@@ -48,7 +48,7 @@ def position_targets(decision: Decision, account: str) -> list[PositionTarget]:
     into a position that the decision closes itself is part of that close.
     """
     targets: dict[PositionKey, PositionTarget] = {}
-    is_sliced = decision.unwinding is not None and decision.unwinding.is_sliced
+    is_sliced = decision.unwinding is not None and decision.unwinding.is_sliced is not False
     urgency = (*urgency_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:

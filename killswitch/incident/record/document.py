@@ -21,6 +21,7 @@ from killswitch.incident.record.totals import Missing, Totals
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Attribution, BookChange, LockOrder
 from killswitch.model.words import Cause
+from killswitch.planning.exposures import Exposures
 
 INCIDENT_FORMAT = "killswitch.incident/v1"
 
@@ -245,6 +246,17 @@ class DeclaredReason(Struct, frozen=True):
     tone: str
 
 
+class IncidentBook(Struct, frozen=True):
+    """Exposure and P&L of the whole book: of the portfolio, and by account, strategy and asset, in one currency.
+
+    `when`: in the tick that opened the incident, in the newest one, or in the last one before its reset. Of many assets
+    only the largest are in it.
+    """
+
+    when: Literal["opened", "newest", "closed"]
+    book: Exposures
+
+
 class Incident(Struct, frozen=True):
     """The life of one escalation on one policy and scope; its id is that of the decision that opened it."""
 
@@ -294,4 +306,6 @@ class Incident(Struct, frozen=True):
     """Irregularities as sentences: unknown orders, trades of others, dust, missing protection, exceeded bounds."""
     held: tuple[HeldPosition, ...] = ()
     """What no decision was to reduce. Empty also where no snapshot was kept."""
+    books: tuple[IncidentBook, ...] = ()
+    """Exposure and P&L of the whole book when it opened, and at its end or newest tick. Empty where none was kept."""
     format: str = INCIDENT_FORMAT

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 from msgspec import Struct, UnsetType
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import EquityCurve, Firing, Incident, Money
+from killswitch.incident.record.document import EquityCurve, Firing, Incident, IncidentBook, Money
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
 from killswitch.incident.record.verdict import fight, shown, verdict
@@ -89,6 +89,11 @@ def closed_share(position: ClosedPosition) -> Decimal | None:
     return _share(closed(position), position.start)
 
 
+def has_strategies(book: IncidentBook) -> bool:
+    """Whether a part of the book is a strategy's, so that realised P&L is known or unknown."""
+    return any(each.of == "strategy" for each in book.book.parts)
+
+
 def fall(course: EquityCurve) -> float | None:
     """The fall from the highest value in the hour before the firing to the lowest since, as a fraction."""
     return None if course.peak <= 0 else 1 - course.lowest / course.peak
@@ -111,7 +116,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 _ALL: tuple[Callable[[Any], object], ...] = (
     *(verdict, shown, fight, cost_share, net, leverage, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
-    *(closed, closed_share, fall, change),
+    *(closed, closed_share, fall, change, has_strategies),
 )
 
 

@@ -66,20 +66,30 @@ def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterat
 
 
 def exposure_table(found: Exposures | None) -> Iterator[Section]:
-    """Exposure and unrealised P&L of the portfolio, and by account, strategy and asset."""
+    """Exposure and unrealised P&L of the portfolio, and by account, strategy and asset; realised P&L by strategy."""
     if found is None:
         return
-    currency, profit = found.currency or "unknown currency", found.profit
-    since = "unknown, because no policy watches the portfolio, or its equity is unknown"
-    if profit is not None:
-        since = f"{profit:+.2%} of its start, or of its last reset by an operator"
-    rows = tuple(
-        (each.of, each.name, money(each.gross), money(each.net), money(each.unrealised), each.unknown or "-")
-        for each in found.parts
-    )
-    head = ("of", "name", "gross", "net", "unrealised P&L", "unknown")
-    title = f"Exposure and P&L in {currency} as of {instant(found.as_of)} (profit of the portfolio: {since})"
-    yield from section(title, Table(head, rows, expendable=(5,)))
+    title = f"Exposure and P&L in {found.currency or 'unknown currency'} as of {instant(found.as_of)}"
+    yield from section(f"{title} (profit of the portfolio: {_profit_since(found)})", parts_table(found))
+
+
+def _profit_since(found: Exposures) -> str:
+    if found.profit is None:
+        return "unknown, because no policy watches the portfolio, or its equity is unknown"
+    return f"{found.profit:+.2%} of its start, or of its last reset by an operator"
+
+
+def parts_table(found: Exposures) -> Table:
+    """One row for each part of the book. Realised P&L is of strategies only."""
+    has_realised = any(each.of == "strategy" for each in found.parts)
+    rows = []
+    for each in found.parts:
+        reasons = dict.fromkeys(filter(None, (each.unknown, each.realised_unknown)))
+        realised = (money(each.realised) if each.of == "strategy" else "-",) if has_realised else ()
+        amounts = (money(each.gross), money(each.net), money(each.unrealised), *realised)
+        rows.append((each.of, each.name, *amounts, "; ".join(reasons) or "-"))
+    head = ("of", "name", "gross", "net", "unrealised P&L", *(("realised P&L",) if has_realised else ()), "unknown")
+    return Table(head, tuple(rows), expendable=(len(head) - 1,))
 
 
 def push_streams(streams: Sequence[StreamView], now: datetime) -> Iterator[Section]:

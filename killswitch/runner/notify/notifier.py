@@ -183,7 +183,8 @@ class Notifier:
         """A message for each closing that ended; the outbox keeps a restart from repeating it."""
         for closing in self.newly_ended(snapshot):
             stored = self._store.decision(closing.decision)
-            if stored is not None:
+            if stored is not None and (stored.decision.kind != "breach" or closing.status != "flat"):
+                # the alert of a breach, or of the fight, says that an answer was closed
                 ended = read_decision(self._store, stored.decision) if closing.status not in IN_PROGRESS else None
                 yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot, ended)
         self._ended = {closing.decision: closing.status for closing in snapshot.closings}

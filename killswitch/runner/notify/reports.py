@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.equity_curve import BEFORE, firings_of, points_before, points_since
+from killswitch.incident.record.incident_books import books_key, encode_books, extended, kept_books
 from killswitch.incident.record.incident_decisions import IncidentDecisions, encode_note, read_incidents, read_note
 from killswitch.incident.record.value_corrections import (
     corrections_key,
@@ -29,10 +30,11 @@ from killswitch.incident.record.value_corrections import (
 from killswitch.model.alert import Alerts, alert_if, together
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.store import IncidentStore
+from killswitch.model.store import IncidentStore, decoded
 from killswitch.model.tracing import NO_TRACER, Tracer, report_span
+from killswitch.planning.exposures import Exposures
 from killswitch.runner.observers import TickReport
-from killswitch.runner.status_blob import last_tick, started_as
+from killswitch.runner.status_blob import LIVE_NAME, decode_view, last_tick, started_as
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from killswitch.worker import Worker
@@ -85,6 +87,8 @@ class ReportRenderer:
         self._open: frozenset[str] = frozenset()
         self._unsettled: set[str] = set()
         """Operator closes that were unfinished when they were last rendered."""
+        self._books: dict[str, Exposures] = {}
+        """Decision → the book in its tick, until it is kept with its incident."""
         self._first = True
         self._rendered: dict[str, tuple[bytes, float]] = {}
         """Incident → digest of its record as rendered, and when its files were written."""
@@ -123,6 +127,8 @@ class ReportRenderer:
     def ticked(self, report: TickReport) -> None:
         """Request a pass if anything has changed. The thread starts with the first tick."""
         now = to_micros(report.snapshot.as_of)
+        if report.decisions and (book := report.exposures()) is not None:
+            self._books.update({each.id: book for each in report.decisions if not each.is_suspicion})
         progress = _what_moves(report.snapshot)
         has_changed = report.decisions or report.notices or report.snapshot.events or progress != self._last_progress
         due = bool(self._open or self._troubles) and now - self._looked_at >= CURVE_EVERY
@@ -162,9 +168,13 @@ class ReportRenderer:
             self._open, self._first = frozenset(open_ids), False
 
     def _one(self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
-        if _is_open(recorded) or recorded.id in self._open or view.incident_note(recorded.id) is None:
+        is_followed = _is_open(recorded) or recorded.id in self._open or view.incident_note(recorded.id) is None
+        if is_followed:
             curve = f"the equity curve of incident {recorded.id} is not kept"
             self._tried(f"{recorded.id} curve", curve, lambda: self._store_curve(view, recorded))
+        if is_followed or recorded.id in self._unsettled:
+            books = f"exposure and P&L of incident {recorded.id} are not kept"
+            self._tried(f"{recorded.id} books", books, lambda: self._keep_books(view, recorded))
         report = f"the report of incident {recorded.id} cannot be written"
         self._tried(recorded.id, report, lambda: self._render(view, recorded, started, now))
 
@@ -184,6 +194,20 @@ class ReportRenderer:
             self.store.put_live(corrections_key(opening.id), encode_corrections(restating))
         if points or view.incident_note(recorded.id) is None:
             self.store.keep_incident(recorded.id, encode_note(read_note(view, opening)), points)
+
+    def _keep_books(self, view: IncidentStore, recorded: IncidentDecisions) -> None:
+        """Store exposure and P&L of the book in the tick that opened the incident, and of the newest tick."""
+        opening, reset = recorded.decisions[0], recorded.reset
+        status = decoded(decode_view, view.live(LIVE_NAME))
+        newest = None if status is None else status.exposures or None
+        if reset is not None:
+            newest = self._books.get(reset.id, newest)
+        kept = kept_books(view, recorded.id)
+        found = extended(kept, self._books.get(opening.id), newest, opening, reset)
+        if found != kept:
+            self.store.put_live(books_key(recorded.id), encode_books(found))
+        for each in (*recorded.decisions, *(() if reset is None else (reset,))):
+            self._books.pop(each.id, None)
 
     def _render(
         self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None

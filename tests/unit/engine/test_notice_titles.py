@@ -16,7 +16,9 @@ from killswitch.model.instant import SECOND
 MOST = 60
 """Characters of a title: a phone shows about as many on its first line."""
 KEY = re.compile(
-    r"""(?:Alert\(|alert_if\(|_finding\(|key(?:,\ text)?\ =|key(?:,\ fault,\ why)?\ =)\s*f?"([a-z-]+)[/"]""", re.VERBOSE
+    r"""(?:Alert\(|alert_if\(|_finding\(|key(?:,\ text)?\ =|key(?:,\ fault,\ why)?\ =|side\ =\ key\s+return)
+    \s*f?"([a-z-]+)[/"]""",
+    re.VERBOSE,
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import EquityCurve, Incident, RunbookFacts
+from killswitch.incident.record.document import EquityCurve, Incident, IncidentBook, RunbookFacts
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import Bound
@@ -21,6 +21,7 @@ from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.templates import template_variables
 from killswitch.model.decision import Book, BookChange
+from killswitch.planning.exposures import Exposures, OpenExposure
 from tests.incidents import filled_store, whole_incident
 
 D = Decimal
@@ -55,7 +56,11 @@ def known(found: Incident) -> Incident:
     firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book, loss=Loss(D("0.2")))
     money = replace(found.money, realised=D(-200), fees=D(15), cost=D(50), currency="USDT")
     course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=95.0, sparkline="")
-    return replace(found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course)
+    owned = Exposures(sent, "USDT", (OpenExposure("account", "main"), OpenExposure("strategy", "grid")))
+    books = (IncidentBook("opened", owned), IncidentBook("newest", replace(owned, parts=owned.parts[:1])))
+    return replace(
+        found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course, books=books
+    )
 
 
 SHOWN: dict[str, tuple[str, str]] = {
@@ -75,6 +80,10 @@ SHOWN: dict[str, tuple[str, str]] = {
     "1.5 s": ("{{ incident.orders[0].answered_after|fixed }} s", "1.5 s"),
     "20 - 5": ("{{ incident.positions[0].closed|amount }}", "15"),
     "15 of 20": ("{{ incident.positions[0].closed_share|percent }}", "75.0%"),
+    "one strategy, then none": (
+        "{% for each in incident.books %}{{ 'yes' if each.has_strategies else 'no' }} {% endfor %}",
+        "yes no ",
+    ),
     "125 to 90": ("{{ incident.course.fall|percent }}", "28.0%"),
     "100 to 95": ("{{ incident.course.change|percent }}", "-5.0%"),
 }

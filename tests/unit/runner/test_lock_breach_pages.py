@@ -78,7 +78,7 @@ def test_a_bot_that_buys_back_under_the_lock_is_paged_once_over_a_restart(tmp_pa
 
 
 def test_a_breach_that_is_answered_sends_one_page(tmp_path: Path) -> None:
-    """The page of the breach says that it is closed again; the answer itself pages nobody, its end is a message."""
+    """The page of the breach says that it is closed again; neither the answer nor its end sends another message."""
     world = World(tmp_path)
     made = crash_policy()
     limits = BreachRule(ceiling=Decimal("0.1"), cost_per_hour=Decimal(1), pause=10 * SECOND)
@@ -99,6 +99,9 @@ def test_a_breach_that_is_answered_sends_one_page(tmp_path: Path) -> None:
         (notice,) = await notices_of(runner, world, venue, 1)
         assert notice.text.endswith("The stage closes it again (on_breach: close); stop the bot")
         messages = [decode_message(each.message.body) for each in store.deliveries(100)[: -before or None]]
+        await notices_of(runner, world, venue, 2)
+        late = [decode_message(each.message.body) for each in store.deliveries(100)]
+        assert [each.title for each in late if "answer to a lock breach" in each.title] == []
         await runner.finish()
         await runner.shut_down()
         return [each.title for each in messages if "breach" in each.title]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from killswitch.incident.record.document import RunbookFacts
+from killswitch.incident.record.incident_books import kept_books
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.incident.report import rendering
 from killswitch.incident.report.rendering import Rendered, write_document
@@ -81,6 +82,24 @@ def test_a_stage_that_fires_produces_its_runbook_and_the_report(world: World) ->
     assert "the venue shows every position at its target" in found["runbook-close-everything.md"]
     assert len(store.equity_curve(decision.id)) >= 2
     assert store.incident_note(decision.id) is not None
+
+
+def test_the_report_has_exposure_and_pnl_of_the_book_at_the_firing(world: World) -> None:
+    """The book of the tick that fired has the gross of its decision, in the record and on the page."""
+    store = world.open()
+    reports = reporting(world, store)
+    seen = asyncio.run(crashing(world, store, reports))
+    assert reports.close(PATIENCE)
+    (decision,) = [each for report in seen.reports for each in report.decisions]
+    opened = kept_books(store, decision.id).opened
+    assert opened is not None
+    assert opened.as_of == decision.as_of
+    assert decision.book is not None
+    (portfolio,) = [each for each in opened.parts if each.of == "portfolio"]
+    assert portfolio.gross == decision.book.before.gross
+    text = rendered(world)["report.md"]
+    assert "**When it opened**" in text
+    assert f"| portfolio | portfolio | {portfolio.gross:,.2f} |" in text
 
 
 def test_rendering_delays_no_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

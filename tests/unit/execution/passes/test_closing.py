@@ -19,7 +19,7 @@ from killswitch.execution.state.intents import client_order_id, planned_entries
 from killswitch.journal.codec import decode
 from killswitch.journal.lifecycle import TRANSITIONS, ForbiddenTransitionError, TargetEvent, TargetState
 from killswitch.journal.targets import PositionTarget
-from killswitch.model.decision import LockOrder, Rung, Unwinding
+from killswitch.model.decision import LockOrder, Rung, Unwinding, decode_decision
 from killswitch.model.snapshot import AccountSnapshot, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import (
@@ -398,9 +398,9 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -
     ("unwinding", "cut", "expected"),
     [
         (None, ("0.1",), ["1.6"]),
-        (Unwinding("steps", (Rung("market"),)), ("0.1",), ["1.6"]),
+        (Unwinding("steps", (Rung("market"),), is_sliced=False), ("0.1",), ["1.6"]),
         (Unwinding("thin", is_sliced=True), ("0.1",), ["0.1"] * 16),
-        (Unwinding("old"), ("0.4", "0.4"), ["0.4"] * 4),
+        (Unwinding("old", is_sliced=False), ("0.4", "0.4"), ["0.4"] * 4),
     ],
 )
 def test_what_is_added_before_the_first_order_is_closed_with_it(
@@ -413,6 +413,32 @@ def test_what_is_added_before_the_first_order_is_closed_with_it(
     closer = closer_for(venue, store)
     closer.adopt(commit(store, replace(planned, intents=intents, unwinding=unwinding)))
     venue.move("BTC", D("1.6") - venue.position("BTC"))
+    asyncio.run(drive(closer))
+    sent = [order["amount"] for order in venue.state["orders"].values()]
+    assert ([D(each) for each in sent], venue.position("BTC")) == ([D(each) for each in expected], D(0))
+
+
+OLDER = b"""{
+  "id": "d0d0d0d0d0d0d0d0d0d0", "as_of": "2026-01-01T00:00:00Z", "policy": "p", "policy_set": "sha256:0",
+  "scope": "account/main", "mode": "enforce", "stage": "close", "level": 1, "previous_level": 0,
+  "format": "killswitch.decision/v1",
+  "intents": [{"account": "main", "symbol": "BTC", "position_side": "long", "side": "sell", "contracts": "0.1",
+               "target": "0", "reduce_only": true, "rank": 1}],
+  "unwinding": {"name": "thin"%b}
+}"""
+"""A decision as versions before `is_sliced` stored it: of one slice, whether liquidity had bounded that or not."""
+
+
+@pytest.mark.parametrize(("key", "expected"), [(b"", ["0.1"] * 16), (b', "is_sliced": false', ["1.6"])])
+def test_a_decision_of_an_older_version_keeps_the_bound_that_it_may_have_had(
+    store: Store, key: bytes, expected: Sequence[str]
+) -> None:
+    """Its record does not say whether liquidity bounded its only slice: the stricter holds after an upgrade."""
+    venue = HonestVenue({"BTC": D("0.1")})
+    stored = decode_decision(OLDER % key)
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, stored))
+    venue.move("BTC", D("1.5"))
     asyncio.run(drive(closer))
     sent = [order["amount"] for order in venue.state["orders"].values()]
     assert ([D(each) for each in sent], venue.position("BTC")) == ([D(each) for each in expected], D(0))

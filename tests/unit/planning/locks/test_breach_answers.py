@@ -10,13 +10,16 @@ from typing import Any, Literal
 import pytest
 from msgspec.structs import replace
 
+from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import BreachRule, Graph, SignalRef
-from killswitch.model.decision import Decision
-from killswitch.model.instant import SECOND
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Fill, Order, Position, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
+from killswitch.planning.breach_answers import BreachAnswers
 from killswitch.planning.interpreter import Interpreter, Outcome
+from killswitch.render.formats import money
 from tests.graphs import close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, fill, position, rules, snapshot
 
@@ -251,8 +254,106 @@ def test_a_fight_that_costs_more_than_declared_is_paged_and_goes_on_with_the_lon
     taken = replace(snapshot(after(seconds=5), book(5, held("4"), bought(5, "4")), closings=paid), locks=(LOCK,))
     outcome = fight.interpreter.tick(taken)
     assert len(outcome.decisions) == 1
-    assert [each.key for each in outcome.alerts.found] == ["breach/main/BTC/long", "breach-cost/main"]
+    assert [each.key for each in outcome.alerts.found] == ["breach-cost/main", "breach-fight/main"]
     ended = [Closing(outcome.decisions[0].id, "flat"), *paid]
     fight.at(5.5, book(5.5, [], sold(5.5, "4")), ended)
     assert fight.at(14, book(14, held("4"), bought(14, "4")), ended) == []
     assert len(fight.at(16, book(16, held("4")), ended)) == 1
+
+
+class Noticed(Fight):
+    """A fight whose alerts become notices, as in a run. Each answer costs 2."""
+
+    def __init__(self, policy: Graph) -> None:
+        self.alerts = AlertState()
+        self.notices: list[tuple[float, Notice]] = []
+        self.decisions: list[Decision] = []
+        super().__init__(policy)
+
+    def at(self, second: float, polled: AccountSnapshot, closings: Sequence[Closing] = ()) -> list[Decision]:
+        paid = [replace(each, cost=Decimal(2)) for each in closings]
+        taken: Snapshot = replace(snapshot(after(seconds=second), polled, closings=paid), locks=(self.lock,))
+        outcome = self.interpreter.tick(taken)
+        made, self.alerts = advance(self.alerts, outcome.alerts, to_micros(taken.as_of))
+        self.notices += [(second, notice) for notice in made]
+        self.decisions += outcome.decisions
+        return list(outcome.decisions)
+
+    def goes_on(self, start: int, end: int, amount: str = "4") -> None:
+        """The bot buys whenever it is flat; each answer is flat half a second later."""
+        is_bought = False
+        for second in range(start, end):
+            made = self.at(second, book(second, held(amount))) if is_bought else self.bot_buys(second, amount)
+            is_bought = not made
+            if made:
+                self.answered = [decision.id for decision in made]
+                self.is_flat(second + 0.5, amount)
+
+    def stays_quiet(self, start: int, minutes: int) -> None:
+        """Nothing is open, a tick a minute."""
+        for second in range(start, start + 60 * minutes, 60):
+            self.at(second, book(second, []), [Closing(each, "flat") for each in self.answered])
+
+
+WIDE = replace(LIMITS, cost_per_hour=Decimal("0.5"))
+"""The fights of these tests cost up to 800 an hour, less than 5,000."""
+
+
+def test_a_fight_of_an_hour_makes_a_handful_of_notices_and_every_answer_is_recorded() -> None:
+    """The page of the breach and its end, the fight at its second answer, after 5, 15 and 45 minutes, and its end with
+    the number of answers, each of one order and a cost of 2."""
+    fight = Noticed(desk("close", WIDE))
+    fight.goes_on(3, 3600)
+    fight.stays_quiet(3600, 15)
+    count = len(fight.decisions)
+    assert count > 300
+    assert {each.kind for each in fight.decisions} == {"breach"}
+    times = [second for second, _ in fight.notices]
+    assert times[0] == 3
+    assert [round(second / 60) for second in times[3:6]] == [5, 15, 45]
+    assert len(times) == 7
+    took = f"{count} answers with {count} closing orders, which cost {money(Decimal(2 * count), 'USDT')}"
+    ended = f"the fight over the lock of main has ended: {took} as far as known, after "
+    assert fight.notices[-1][1].text.startswith(ended)
+    assert fight.alerts.active == ()
+
+
+def test_in_a_fight_the_ceiling_and_another_position_are_paged_at_once() -> None:
+    """60 contracts at 100 are more than half of 10,000: one page, however often; ether is a breach of its own."""
+    fight = Noticed(desk("close", WIDE))
+    fight.goes_on(3, 60)
+    fight.stays_quiet(60, 1)
+    before = len(fight.notices)
+    fight.goes_on(61, 120, "60")
+    assert [second for second, _ in fight.notices[before:]] == [61]
+    assert "It was above the declared ceiling" in fight.notices[-1][1].text
+    ether = position("ETH", "long", "0", contracts="3", mark_price="100", notional="300")
+    trade = fill("e", after(seconds=130), "ETH", "buy", "3", "100")
+    fight.at(130, book(130, [ether], trade), [Closing(each, "flat") for each in fight.answered])
+    assert fight.notices[-1][0] == 130
+    assert "3 ETH long" in fight.notices[-1][1].text
+
+
+def test_two_breaches_that_are_far_apart_are_no_fight() -> None:
+    """After ten quiet minutes it begins anew: each is paged, and nothing says that the lock is fought."""
+    fight = Noticed(desk("close", WIDE))
+    for start in (3, 1000):
+        fight.goes_on(start, start + 1)
+        fight.stays_quiet(start + 1, 12)
+    texts = [notice.text for _, notice in fight.notices]
+    assert not any("fought" in text for text in texts)
+    assert sum(text.startswith("lock breached") for text in texts) == 2
+
+
+def test_a_fight_goes_on_after_a_restart() -> None:
+    """Its positions and counts are stored with the answers; those of an older version have none."""
+    fight = Noticed(desk("close", WIDE))
+    fight.goes_on(3, 60)
+    now = to_micros(after(seconds=60))
+    answers = BreachAnswers(policy_set(desk("close", WIDE)))
+    answers.restore(fight.interpreter.live()["breach_answers"])
+    assert answers.is_fighting(now)
+    assert answers.in_fights(now) == {"breach/main/BTC/long"}
+    older = BreachAnswers(policy_set(desk("close", WIDE)))
+    older.restore(b'[{"decision":"d1","account":"main","seen":1,"next":1,"pause":1000000,"made":{}}]')
+    assert not older.is_fighting(now)

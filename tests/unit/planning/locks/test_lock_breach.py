@@ -45,7 +45,7 @@ def found(breaches: LockBreaches, *snapshots: Snapshot) -> tuple[Alert, ...]:
     """The alerts of the last of these snapshots."""
     for each in snapshots:
         breaches.observe(each)
-    return breaches.alerts.found
+    return breaches.alerts().found
 
 
 def test_what_a_bot_buys_back_under_the_lock_is_paged_with_its_amount() -> None:
@@ -108,7 +108,7 @@ def test_an_account_that_cannot_be_read_is_unknown_and_keeps_its_book() -> None:
     breaches = LockBreaches()
     down = account(None, None, quality="down", reason="timeout")
     assert found(breaches, at(2, book(2, "0")), at(3, down)) == ()
-    assert breaches.alerts.unknown == ("breach/main",)
+    assert breaches.alerts().unknown == ("breach/main",)
     (page,) = found(breaches, at(4, book(4, "4", bought(3, "4"))))
     assert page.measure == (Decimal(4),)
 
@@ -132,7 +132,7 @@ def test_a_breach_is_over_when_the_lock_is_or_when_it_is_closed() -> None:
     assert found(breaches, at(4, book(4, "0", sold(4, "4")))) == ()
     (_,) = found(breaches, at(5, book(5, "1", bought(5, "1"))))
     assert found(breaches, at(6, book(6, "1"), locks=())) == ()
-    assert breaches.alerts.unknown == ()
+    assert breaches.alerts().unknown == ()
 
 
 @pytest.mark.parametrize(("purpose", "expected"), [("hedge", [Decimal(1)]), ("hop", [])])
@@ -175,5 +175,5 @@ def test_the_breach_is_what_fills_enlarged_beyond_the_least_position(trades: lis
         size += trade
         sizes.append(size)
         breaches.observe(at(number, book(number, str(size), *fills)))
-        breach = sum(sum(page.measure or ()) for page in breaches.alerts.found if page.key.endswith("long"))
+        breach = sum(sum(page.measure or ()) for page in breaches.alerts().found if page.key.endswith("long"))
         assert breach == size - min(sizes)

@@ -13,7 +13,7 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.render.document import Page
 from killswitch.render.document import text as page_text
 from tests.backtests import written
-from tests.worlds import START, account, after, position, rules, snapshot
+from tests.worlds import START, account, after, fill, position, rules, snapshot
 
 POLICY = """apiVersion: killswitch.dev/v1
 kind: Policy
@@ -136,3 +136,33 @@ def test_a_large_book_is_summed_again_after_five_seconds() -> None:
         interpreter.tick(snapshot(after(seconds=seconds), account("100000", held)))
         gross.append(line(interpreter.exposures(), "portfolio", "portfolio")[0])
     assert gross == [2001, 2001, 6003]
+
+
+def traded(minute: int, client: str | None, pnl: str = "10") -> Any:
+    """A sale of what the strategy has bought, with 10 realised and a fee of 1, in an account in USDC."""
+    sale = fill("1", after(minutes=minute), "BTC_USDT", "sell", "1", "100", client_order_id=client, realized_pnl=pnl,
+                fee="1", fee_currency="USDC")  # fmt: skip
+    return account("500", [], name="b", currency="USDC", fills=[sale])
+
+
+def test_what_a_strategy_realised_is_converted_and_only_strategies_have_it() -> None:
+    """9 USDC after the fee are 18 USDT; an account and the portfolio have no such number."""
+    held = position("BTC_USDT", "long", "9", contracts="1", notional="100", mark_price="100")
+    found = exposures((account("500", [held], name="b", currency="USDC"),), (traded(1, "grid-7"),))
+    (grid,) = [each for each in found.parts if each.name == "grid"]
+    assert (grid.realised, grid.realised_unknown, grid.realised_since) == (18, None, START)
+    assert all(each.realised is None for each in found.parts if each.of != "strategy")
+    (shown,) = exposure_table(found)
+    text = page_text(Page(None, sections=(shown,)))
+    assert "realised P&L" in text
+    assert "18.00" in text
+
+
+def test_what_a_strategy_realised_is_unknown_with_the_reason() -> None:
+    """The venue states a number that is none: the page and the record say which fill."""
+    held = position("BTC_USDT", "long", "9", contracts="1", notional="100", mark_price="100")
+    found = exposures((account("500", [held], name="b", currency="USDC"),), (traded(1, "grid-7", pnl="NaN"),))
+    (grid,) = [each for each in found.parts if each.name == "grid"]
+    assert grid.realised is None
+    assert grid.realised_unknown == "the realised P&L of fill 1 is not a usable number"
+    assert "not a usable number" in page_text(Page(None, sections=tuple(exposure_table(found))))

@@ -7,7 +7,10 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
+from killswitch.execution.state.intents import planned_entries
+from killswitch.journal.codec import encode
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -20,9 +23,9 @@ from killswitch.journal.entries import (
     Unknown,
 )
 from killswitch.model.snapshot import OrderFate, OwnOrder
-from killswitch.model.store import HEARTBEAT
+from killswitch.model.store import HEARTBEAT, TickRecord
 from killswitch.model.venue import OrderRejectedError
-from killswitch.runner.tick_inputs import OwnOrders, beat, last_heartbeats
+from killswitch.runner.tick_inputs import OwnOrders, beat, last_heartbeats, own_orders_in
 from tests.decisions import cut
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, refusing
 from tests.worlds import START, after
@@ -139,6 +142,47 @@ def test_the_snapshots_of_a_run_contain_its_own_orders(world: World) -> None:
     assert {(row.account, row.symbol, row.reason) for row in refused} == {("main", "BTC", "no margin")}
     assert len({(row.client_order_id, row.at) for row in refused}) == len(refused)
     assert seen.reports[0].snapshot.own_orders == ()
+
+
+def test_a_plan_reads_the_rows_of_the_next_tick_from_the_store(world: World) -> None:
+    """After each tick of a close that the venue refuses: what is read then is what the next snapshot of the run has."""
+    store, seen = world.open(), Seen()
+    venue = refusing(book("900"), OrderRejectedError("other", "no margin"))
+    read: list[tuple[OwnOrder, ...]] = []
+
+    async def run() -> None:
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        for equity in ("1100", "900", "900", "900"):
+            venue.answer = book(equity)
+            read.append(own_orders_in(store, START, is_alive=True))
+            await runner.tick()
+            await runner.close_within(5.0)
+            await world.clock.sleep(1.0)
+        await runner.finish()
+
+    asyncio.run(run())
+    ticked = [report.snapshot.own_orders or () for report in seen.reports]
+    assert any(fate == "rejected" for rows in ticked for _, fate in fates(rows))
+    assert [sorted(fates(rows)) for rows in read] == [sorted(fates(rows)) for rows in ticked]
+
+
+@pytest.mark.parametrize(("is_alive", "fate"), [(True, "pending"), (False, "unconfirmed")])
+def test_an_order_on_its_way_is_not_confirmed_where_no_runner_waits_for_it(
+    world: World, is_alive: bool, fate: OrderFate
+) -> None:
+    """A journal of an order that was sent and has no answer; the runner is alive, or has died."""
+    store = world.open()
+    decision = cut({"BTC": ("long", Decimal(1), Decimal(1))})
+    store.commit_tick(
+        TickRecord(
+            as_of=START, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
+            journal=(*planned_entries(decision), encode(replace(sending(), decision=decision.id))),
+            snapshot=None, consumed_events=(), prune_before=0, messages=(),
+        )
+    )  # fmt: skip
+    (row,) = own_orders_in(store, after(seconds=5), is_alive=is_alive)
+    assert row == OwnOrder(NAME, "main", "BTC", fate, START, after(seconds=5), None)
 
 
 # Due times

@@ -1,0 +1,75 @@
+"""Exposure and P&L of the whole book at the beginning of an incident, and at its end or as last seen.
+
+The status of a run has those of its newest tick only, so an incident keeps two of them. Of many assets the largest are
+kept: a table of hundreds is read by nobody.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.incident.record.document import IncidentBook
+from killswitch.incident.record.source_places import decode_or
+from killswitch.model.decision import Decision
+from killswitch.model.store import IncidentStore
+from killswitch.planning.exposures import Exposures
+
+MOST_ASSETS = 30
+"""The number of assets that are kept of a book: those with the largest gross."""
+
+
+class KeptBooks(Struct, frozen=True, omit_defaults=True):
+    """The book in the tick that opened the incident, and in the newest one until its reset; None: not known."""
+
+    opened: Exposures | None = None
+    newest: Exposures | None = None
+
+
+NO_BOOKS = KeptBooks()
+_KEPT = msgspec.json.Decoder(KeptBooks)
+encode_books = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def books_key(incident: str) -> str:
+    """The name of the blob with the books of an incident."""
+    return f"books/{incident}"
+
+
+def kept_books(store: IncidentStore, incident: str) -> KeptBooks:
+    """The books that are kept with the incident; none in the store of an older version."""
+    return decode_or(_KEPT, store.live(books_key(incident)), NO_BOOKS)
+
+
+def extended(
+    kept: KeptBooks, opened: Exposures | None, newest: Exposures | None, opening: Decision, reset: Decision | None
+) -> KeptBooks:
+    """The kept books with newer ones. A book of before the firing or after the reset is none of the incident's."""
+    if newest is not None and (newest.as_of < opening.as_of or (reset is not None and newest.as_of > reset.as_of)):
+        newest = None
+    if newest is not None and kept.newest is not None and newest.as_of < kept.newest.as_of:
+        newest = None
+    first = kept.opened or opened or newest
+    return KeptBooks(None if first is None else largest(first), kept.newest if newest is None else largest(newest))
+
+
+def largest(book: Exposures) -> Exposures:
+    """The book without all but its largest assets; those of unknown gross stay."""
+    assets = [each for each in book.parts if each.of == "asset"]
+    if len(assets) <= MOST_ASSETS:
+        return book
+    ranked = sorted(assets, key=lambda each: Decimal("Infinity") if each.gross is None else each.gross, reverse=True)
+    shown = {each.name for each in ranked[:MOST_ASSETS]}
+    return replace(book, parts=tuple(each for each in book.parts if each.of != "asset" or each.name in shown))
+
+
+def books_of(store: IncidentStore, incident: str, *, is_closed: bool) -> tuple[IncidentBook, ...]:
+    """The books of the incident, oldest first: one, if no later tick was seen."""
+    kept = kept_books(store, incident)
+    found = [] if kept.opened is None else [IncidentBook("opened", kept.opened)]
+    if kept.newest is not None and (kept.opened is None or kept.newest.as_of > kept.opened.as_of):
+        found.append(IncidentBook("closed" if is_closed else "newest", kept.newest))
+    return tuple(found)
