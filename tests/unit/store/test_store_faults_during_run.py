@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.alert import NO_ALERTS
@@ -31,10 +32,8 @@ from killswitch.store.errors import (
     DamagedStoreError,
     FencedError,
     MediumError,
-    NoDescriptorsError,
     StoreError,
     WriteLockedError,
-    store_error,
 )
 from killswitch.store.fallback import TABLES, salvage
 from killswitch.store.sql import SqlStore
@@ -337,21 +336,30 @@ def test_too_many_open_files_are_distinguished_from_a_bad_disk_and_use_no_reserv
     store: SqlStore, path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite reports of both that it is unable to open the file."""
-
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    store.renew_reserve()
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_CANTOPEN"
-    monkeypatch.setattr(os, "open", refuse)
-    found = store_error(str(path), error)
-    monkeypatch.undo()
-    assert isinstance(found, NoDescriptorsError)
-    assert "used up its file descriptors" in str(found)
+    opened = os.open
+
+    def refuse_once(*_: object) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def fail_on_disk(cursor: sqlite3.Cursor, statement: str, *_: object) -> None:
+        file = cursor.connection.execute("PRAGMA database_list").fetchone()[2]
+        if file and statement.startswith("INSERT INTO journal"):
+            monkeypatch.setattr(os, "open", refuse_once)
+            raise error
+
+    store.renew_reserve()
     size = path.with_name("store.sqlite.reserve").stat().st_size
-    store._recover(found, store._on_disk)
+    event.listen(Engine, "do_execute", fail_on_disk)
+    try:
+        store.append(entry())
+    finally:
+        event.remove(Engine, "do_execute", fail_on_disk)
     assert path.with_name("store.sqlite.reserve").stat().st_size == size
+    assert [each.kind for each in store.journal()] == ["sending"]
+    assert "used up its file descriptors" in (store.trouble or "")
     assert "raise their limit" in (store.trouble or "")
 
 
