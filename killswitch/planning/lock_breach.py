@@ -22,6 +22,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side, Snapshot, WrittenLock
 from killswitch.model.store import DamagedStateError
 from killswitch.planning.orders.hedge_legs import base_units_of
+from killswitch.planning.spot_routes import asset_paid_by
 from killswitch.render.formats import instant, money
 from killswitch.valuation.position_measures import ZERO, base_of, merge_rows
 from killswitch.valuation.scope_view import Instruments, PnlKey, ScopeView
@@ -59,9 +60,10 @@ class LockedAccount(Struct, frozen=True):
 
 
 class OwnOpening(Struct, frozen=True):
-    """What an order of ours opens: a hedge, or a conversion on the route of a close.
+    """What an order of ours opens: a hedge, a conversion on the route of a close, or the holding that a sale pays into.
 
-    `contracts` is None for a conversion, whose amount is not known before.
+    `contracts` is None for a conversion and a sale, whose amounts are not known before. `asset`: what the sale pays
+    out; no fill of a symbol of that asset shows it.
     """
 
     at: datetime
@@ -69,19 +71,23 @@ class OwnOpening(Struct, frozen=True):
     symbol: str
     side: Side
     contracts: Decimal | None
+    asset: str | None = None
 
 
 def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
-    """What these decisions open."""
-    return tuple(
-        OwnOpening(
-            decision.as_of, intent.account, intent.symbol, "long" if intent.side == "buy" else "short",
-            intent.contracts if intent.purpose == "hedge" else None,
-        )
-        for decision in decisions
-        for intent in decision.intents
-        if intent.purpose != "reduce" and decision.mode == "enforce"
-    )  # fmt: skip
+    """What these decisions open, each once."""
+    found: dict[OwnOpening, None] = {}
+    for decision in decisions:
+        for intent in decision.intents if decision.mode == "enforce" else ():
+            at, account, symbol = decision.as_of, intent.account, intent.symbol
+            if intent.purpose == "hedge":
+                side: Side = "long" if intent.side == "buy" else "short"
+                found[OwnOpening(at, account, symbol, side, intent.contracts)] = None
+            elif intent.purpose == "hop":
+                found[OwnOpening(at, account, symbol, "long", None)] = None
+            if (asset := asset_paid_by(intent)) is not None:
+                found[OwnOpening(at, account, symbol, "long", None, asset)] = None
+    return tuple(found)
 
 
 class LockBreach(Struct, frozen=True):
@@ -207,7 +213,7 @@ class LockBreaches:
             for lock in snapshot.locks
             for name in lock.accounts
             if (book := books.get((lock.decision, name))) is not None and book.is_blind and name in accounts
-            for alert in _unexplained_growth(book, accounts[name], lock)
+            for alert in _unexplained_growth(book, accounts[name], lock, self._openings)
         )
         return bool(found or unknown or self._growth)
 
@@ -274,14 +280,14 @@ def _breaches(
     book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
 ) -> Iterator[LockBreach]:
     """Each position that fills of others have enlarged beyond its least size since the lock."""
-    own = [each for each in openings if each.account == account.account and each.at >= lock.since]
-    converted = {each.symbol for each in own if each.contracts is None}
+    own = _own_under(lock, account, openings)
+    converted = _converted(own)
     rows: dict[tuple[str, Side], Position] = {}
     for row in account.positions or ():
         rows[row.key] = merge_rows(rows[row.key], row) if row.key in rows else row
     for each in book.positions:
         key = (each.symbol, each.side)
-        ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
+        ours = _opened_by_us(own, key)
         held = rows.get(key)
         more = ZERO if held is None else min(held.contracts - each.least, each.filled) - ours
         is_locked = lock.reaches(each.side, each.symbol)
@@ -289,14 +295,36 @@ def _breaches(
             yield LockBreach(account, held, more, lock, each.least, book.by_resting)
 
 
-def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> Iterator[Alert]:
-    """A page for each position that grew while the account's fills were unknown: it is not known to be a breach."""
+def _own_under(lock: WrittenLock, account: AccountSnapshot, openings: Iterable[OwnOpening]) -> list[OwnOpening]:
+    """What we have opened on the account since the lock was written."""
+    return [each for each in openings if each.account == account.account and each.at >= lock.since]
+
+
+def _opened_by_us(own: Iterable[OwnOpening], key: tuple[str, Side]) -> Decimal:
+    """The contracts of this symbol and side among them, as far as their amount is known."""
+    return sum((each.contracts or ZERO for each in own if (each.symbol, each.side) == key), ZERO)
+
+
+def _converted(own: Iterable[OwnOpening]) -> set[str]:
+    """The symbols on which conversions of ours trade."""
+    return {each.symbol for each in own if each.contracts is None and each.asset is None}
+
+
+def _unexplained_growth(
+    book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
+) -> Iterator[Alert]:
+    """A page for each position that grew while the account's fills were unknown: it is not known to be a breach.
+
+    What our hedges open is subtracted. A holding that our sales pay into is left out: only fills would show the amount.
+    """
     if _is_unknown(account):
         return
+    own = _own_under(lock, account, openings)
+    converted, fed = _converted(own), {each.asset for each in own}
     least = {(each.symbol, each.side): each.least for each in book.positions}
     for (symbol, side), size in _sizes(account).items():
-        more = size - least.get((symbol, side), ZERO)
-        if more > ZERO and lock.reaches(side, symbol):
+        more = size - least.get((symbol, side), ZERO) - _opened_by_us(own, (symbol, side))
+        if more > ZERO and lock.reaches(side, symbol) and symbol not in converted and base_of(symbol) not in fed:
             text = (
                 f"{account.account} is locked since {instant(lock.since)}, and its {symbol} {side} has grown by {more} "
                 "since; whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"
