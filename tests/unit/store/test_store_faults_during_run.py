@@ -317,6 +317,41 @@ def test_salvaging_keeps_rows_before_and_after_the_damage(tmp_path: Path) -> Non
     assert 300 < len(kept) < 400
 
 
+@pytest.mark.parametrize("table", ["history", "journal", "decisions", "notices"])
+def test_a_store_that_is_locked_and_lacks_a_table_is_replaced_by_its_readable_part(
+    store: SqlStore, path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock leads to memory, where the damage shows: the run goes on, says what is lost, and writes nothing back."""
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+    monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
+    store.put_live("tick", b"before")
+    store.commit_tick(tick())
+    altered(path, f"DROP TABLE {table}")
+    with locked(path):
+        store.commit_tick(tick())
+    assert store.live("tick") == b"before"
+    trouble = store.troubles["lost-rows"]
+    assert f"the file {path} is damaged (no such table: {table})" in trouble
+    assert f"some rows could not be read of {table}" in trouble
+    store.append(entry("acknowledged"))
+    assert store.journal()[-1].kind == "acknowledged"
+    with closing(sqlite3.connect(path)) as disk:
+        assert disk.execute("SELECT name FROM sqlite_master WHERE name = ?", (table,)).fetchall() == []
+
+
+def test_a_locked_store_that_lacks_a_table_ends_a_start_with_cause_and_way_out(
+    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first tick a process remembers nothing: it must not begin with the readable part of a store."""
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+    altered(path, "DROP TABLE history")
+    with locked(path), pytest.raises(DamagedStoreError) as caught:
+        store.append(entry())
+    assert f"the store {path} is damaged: no such table: history" in str(caught.value)
+    assert "restore a backup" in str(caught.value)
+    assert store.trouble is None
+
+
 def test_an_unreadable_notification_does_not_keep_others_from_being_sent(store: SqlStore, path: Path) -> None:
     """It is abandoned, which `status` counts, and it is a problem of the run."""
     store.commit_tick(tick(messages=(message("m1"), message("m2"))))
