@@ -103,7 +103,7 @@ def rules_of_its_own() -> Iterator[None]:
     """Discard the market rules that another test has loaded: a different venue may use their port now."""
     yield
     if "killswitch_ccxt.rules" in sys.modules:
-        sys.modules["killswitch_ccxt.rules"]._SHARED.clear()
+        sys.modules["killswitch_ccxt.rules"].SHARED.clear()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -45,8 +45,8 @@ RETRY_AFTER = 60.0
 """Seconds after which a failed renewal is repeated; meanwhile the old rules remain in use."""
 _ENCODER: Final = Encoder(decimal_format="string")
 _DECODER: Final = Decoder(KeptRules)
-_SHARED: Final[WeakValueDictionary[tuple[object, ...], SharedRules]] = WeakValueDictionary()
-"""Shared rules, kept only as long as some account uses them."""
+SHARED: Final[WeakValueDictionary[tuple[object, ...], SharedRules]] = WeakValueDictionary()
+"""Shared rules, kept only as long as some account uses them; cleared to load all of them again."""
 
 
 class Rules:
@@ -57,7 +57,7 @@ class Rules:
         self._client = client
         self._dialect = dialect
         self._every = dialect.ages.rules
-        self._loaded = _SHARED.setdefault(key, SharedRules())
+        self._loaded = SHARED.setdefault(key, SharedRules())
         self.version = 0
         """A number that changes with every load."""
         self._kept: KeptRules | None = None

@@ -25,6 +25,7 @@ from killswitch.model.store import DamagedStateError
 from killswitch.planning.locked_books import LockedAccount, followed, is_unknown, may_be_older, opened, sizes_of
 from killswitch.planning.orders.hedge_legs import base_units_of
 from killswitch.planning.own_breach import followed_own, held_against, own_book, sharing_strategy, unowned_growth
+from killswitch.planning.spot_routes import asset_paid_by
 from killswitch.render.formats import instant, money
 from killswitch.valuation.ownership import AccountOwnership
 from killswitch.valuation.position_measures import ZERO, base_of, merge_rows
@@ -34,9 +35,10 @@ BreachAnswer = Literal["page", "cancel", "close"]
 
 
 class OwnOpening(Struct, frozen=True):
-    """What an order of ours opens: a hedge, or a conversion on the route of a close.
+    """What an order of ours opens: a hedge, a conversion on the route of a close, or the holding that a sale pays into.
 
-    `contracts` is None for a conversion, whose amount is not known before.
+    `contracts` is None for a conversion and a sale, whose amounts are not known before. `asset`: what the sale pays
+    out; no fill of a symbol of that asset shows it.
     """
 
     at: datetime
@@ -44,19 +46,23 @@ class OwnOpening(Struct, frozen=True):
     symbol: str
     side: Side
     contracts: Decimal | None
+    asset: str | None = None
 
 
 def own_openings(decisions: Iterable[Decision]) -> tuple[OwnOpening, ...]:
-    """What these decisions open."""
-    return tuple(
-        OwnOpening(
-            decision.as_of, intent.account, intent.symbol, "long" if intent.side == "buy" else "short",
-            intent.contracts if intent.purpose == "hedge" else None,
-        )
-        for decision in decisions
-        for intent in decision.intents
-        if intent.purpose != "reduce" and decision.mode == "enforce"
-    )  # fmt: skip
+    """What these decisions open, each once."""
+    found: dict[OwnOpening, None] = {}
+    for decision in decisions:
+        for intent in decision.intents if decision.mode == "enforce" else ():
+            at, account, symbol = decision.as_of, intent.account, intent.symbol
+            if intent.purpose == "hedge":
+                side: Side = "long" if intent.side == "buy" else "short"
+                found[OwnOpening(at, account, symbol, side, intent.contracts)] = None
+            elif intent.purpose == "hop":
+                found[OwnOpening(at, account, symbol, "long", None)] = None
+            if (asset := asset_paid_by(intent)) is not None:
+                found[OwnOpening(at, account, symbol, "long", None, asset)] = None
+    return tuple(found)
 
 
 def breach_key(key: PnlKey, strategy: str | None) -> str:
@@ -210,7 +216,7 @@ class LockBreaches:
                             unknown[f"breach/{name}"] = None
                             growth += unowned_growth(book, account, owned, strategy, lock)
                     of_lock += (_of_strategy(each, account, strategy) for each in _breaches(book, part, lock, openings))
-                    growth += _unexplained_growth(book, part, lock) if book.is_blind else ()
+                    growth += _unexplained_growth(book, part, lock, openings) if book.is_blind else ()
                 if book is not None:
                     books[lock.decision, name] = book
             answer = self._answers.get((lock.policy, lock.stage or ""), "page")
@@ -233,14 +239,14 @@ def _breaches(
     book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
 ) -> Iterator[LockBreach]:
     """Each position that fills of others have enlarged beyond its least size since the lock."""
-    own = [each for each in openings if each.account == account.account and each.at >= lock.since]
-    converted = {each.symbol for each in own if each.contracts is None}
+    own = _own_under(lock, account, openings)
+    converted = _converted(own)
     rows: dict[tuple[str, Side], Position] = {}
     for row in account.positions or ():
         rows[row.key] = merge_rows(rows[row.key], row) if row.key in rows else row
     for each in book.positions:
         key = (each.symbol, each.side)
-        ours = sum((it.contracts or ZERO for it in own if (it.symbol, it.side) == key), ZERO)
+        ours = _opened_by_us(own, key)
         held = rows.get(key)
         more = ZERO if held is None else min(held.contracts - each.least, each.filled) - ours
         is_locked = lock.reaches(each.side, each.symbol)
@@ -248,14 +254,36 @@ def _breaches(
             yield LockBreach(account, held, more, lock, each.least, book.by_resting)
 
 
-def _unexplained_growth(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> Iterator[Alert]:
-    """A page for each position that grew while the account's fills were unknown: it is not known to be a breach."""
+def _own_under(lock: WrittenLock, account: AccountSnapshot, openings: Iterable[OwnOpening]) -> list[OwnOpening]:
+    """What we have opened on the account since the lock was written."""
+    return [each for each in openings if each.account == account.account and each.at >= lock.since]
+
+
+def _opened_by_us(own: Iterable[OwnOpening], key: tuple[str, Side]) -> Decimal:
+    """The contracts of this symbol and side among them, as far as their amount is known."""
+    return sum((each.contracts or ZERO for each in own if (each.symbol, each.side) == key), ZERO)
+
+
+def _converted(own: Iterable[OwnOpening]) -> set[str]:
+    """The symbols on which conversions of ours trade."""
+    return {each.symbol for each in own if each.contracts is None and each.asset is None}
+
+
+def _unexplained_growth(
+    book: LockedAccount, account: AccountSnapshot, lock: WrittenLock, openings: Iterable[OwnOpening]
+) -> Iterator[Alert]:
+    """A page for each position that grew while the account's fills were unknown: it is not known to be a breach.
+
+    What our hedges open is subtracted. A holding that our sales pay into is left out: only fills would show the amount.
+    """
     if is_unknown(account):
         return
+    own = _own_under(lock, account, openings)
+    converted, fed = _converted(own), {each.asset for each in own}
     least = {(each.symbol, each.side): each.least for each in book.positions}
     for (symbol, side), size in sizes_of(account).items():
-        more = size - least.get((symbol, side), ZERO)
-        if more > ZERO and lock.reaches(side, symbol):
+        more = size - least.get((symbol, side), ZERO) - _opened_by_us(own, (symbol, side))
+        if more > ZERO and lock.reaches(side, symbol) and symbol not in converted and base_of(symbol) not in fed:
             text = (
                 f"{account.account} is locked since {instant(lock.since)}, and its {symbol} {side} has grown by {more} "
                 "since; whether a bot has opened that is unknown: its fills cannot be read. Nothing of it is closed"

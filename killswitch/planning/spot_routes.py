@@ -15,6 +15,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from killswitch.graph.unwinding import SpotRule
+from killswitch.model.effects import Intent
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.rounding import CLOSED_STATES
 from killswitch.valuation.scope_view import Instruments
@@ -49,6 +50,12 @@ def quote_of(symbol: str) -> str | None:
     """Quote asset of a symbol; None if its name does not contain one."""
     found = _PARTS.match(symbol)
     return None if found is None else found[2]
+
+
+def asset_paid_by(intent: Intent) -> str | None:
+    """The asset that a sale on a spot market pays out, which enlarges a holding of it; None for any other order."""
+    is_sale = intent.side == "sell" and intent.position_side == "long" and intent.purpose != "hedge"
+    return quote_of(intent.symbol) if is_sale and ":" not in intent.symbol else None
 
 
 def open_markets(account: AccountSnapshot, instruments: Instruments) -> Markets:

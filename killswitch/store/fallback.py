@@ -158,7 +158,8 @@ class Fallback:
     def to_memory(self, cause: StoreError, failed: sqlite3.Connection | None = None) -> Engine:
         """Copy the store into memory: completely, or the readable part of a damaged one.
 
-        `failed`: the copy in memory that is damaged too, where that is the cause.
+        `failed`: the copy in memory that is damaged too, where that is the cause. Raises DamagedStoreError where the
+        cause was another and the copy shows that the file lacks a table.
         """
         engine = None
         if failed is None and not isinstance(cause, DamagedStoreError) and self._own is not None:
@@ -166,11 +167,12 @@ class Fallback:
                 engine = memory_engine(self._begin, self._own, str(self.path))
         if engine is None:
             return self._to_memory_in_parts(cause, failed or self._own)
-        marks = {}
-        with engine.connect() as copied:
-            for table in _NEW_ROWS:
-                marks[table] = copied.exec_driver_sql(f"SELECT coalesce(max(sequence), 0) FROM {table}").scalar() or 0
-            marks["history"] = copied.exec_driver_sql("SELECT coalesce(max(at), 0) FROM history").scalar() or 0
+        try:
+            with driver_connection(engine) as copied:
+                marks = _newest_rows(copied)
+        except sqlite3.Error as error:
+            engine.dispose()
+            raise store_error(str(self.path), error, "could not be copied") from error
         self.copy = MemoryCopy(engine, cause.cause, time.time(), marks, is_locked=isinstance(cause, WriteLockedError))
         self._tried_at = time.monotonic()
         return engine
@@ -267,6 +269,15 @@ class Fallback:
             with self.lock, suppress(sqlite3.Error):
                 return [] if self._own is None else self._own.execute(statement, values).fetchall()
             return []
+
+
+def _newest_rows(copied: sqlite3.Connection) -> dict[str, int]:
+    """The last row of each table that only grows: what is later is not on the disk. Raises sqlite3.Error."""
+    columns = {**dict.fromkeys(_NEW_ROWS, "sequence"), "history": "at"}
+    return {
+        table: copied.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]
+        for table, column in columns.items()
+    }
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

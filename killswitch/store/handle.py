@@ -179,7 +179,19 @@ class StoreHandle:
                     if not self._may_go_to_memory(error, fallback):
                         raise error
                     fallback.require_own_lease(self._fence)
-                    self._go_to_memory(fallback.to_memory(error), fallback)
+                    self._go_to_memory(self._copied(error, fallback), fallback)
+
+    def _copied(self, error: StoreError, fallback: Fallback) -> Engine:
+        """The store in memory; its readable part where a copy shows that the file is damaged too.
+
+        Raises DamagedStoreError for such a file before a tick was committed: what it lacks is remembered nowhere.
+        """
+        try:
+            return fallback.to_memory(error)
+        except DamagedStoreError as damage:
+            if not self._is_under_way:
+                raise
+            return fallback.to_memory(damage)
 
     def _may_go_to_memory(self, error: StoreError, fallback: Fallback) -> bool:
         """Whether memory is allowed: for an error of the file, or, once a tick was committed, for any error."""

@@ -311,9 +311,8 @@ def test_an_adapter_declares_the_traits_of_its_venue() -> None:
 def test_the_venues_own_actions_over_http() -> None:
     """A part is taken, the symbol is halted and delivered; an impossible action is refused with the reason."""
 
-    async def play(venue: VenueAdapter, desk: Desk) -> None:
+    async def play(venue: VenueAdapter, desk: Desk, endpoint: str) -> None:
         await venue.submit(_order(1, "buy", "10"))
-        endpoint = getattr(venue, "_base")  # noqa: B009 - private: nobody else asks the adapter where it is
         async with aiohttp.ClientSession() as session:
 
             async def post(path: str, **body: str) -> tuple[int, str]:
@@ -333,7 +332,17 @@ def test_the_venues_own_actions_over_http() -> None:
             assert (await post("states", symbol="A", state="delisted", delivery="100"))[0] == 204
             assert desk.seen.positions == ()
 
-    asyncio.run(_over_http(Desk(), play, {}))
+    async def main() -> None:
+        desk = Desk()
+        server = await serve(desk.market, port=0, now=lambda: desk.market.now or START)
+        venue = adapter(_spec(endpoint=server.address))
+        try:
+            await play(venue, desk, server.address)
+        finally:
+            await venue.close()
+            await server.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import aiohttp
+from aiohttp import web
 from msgspec import Struct
+from yarl import URL
 
 from killswitch.conformance.harness import Key
 from killswitch.conformance.mutations import Change
@@ -18,6 +21,7 @@ from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt import client
 from killswitch_paper import adapter as paper
+from killswitch_paper.client import TOO_MANY
 from tests.conformance.harnesses import BATCHES, PaperHarness
 from tests.virtual_time import VirtualTime
 
@@ -110,7 +114,7 @@ class TypedHarness:
 
 
 class PaperAnswers(PaperHarness):
-    """The paper venue over HTTP, whose answers are changed where the client receives them."""
+    """The paper venue over HTTP, whose answers are changed on their way to the client."""
 
     more = ()
     mutations = 40
@@ -118,21 +122,42 @@ class PaperAnswers(PaperHarness):
 
     def __init__(self) -> None:
         super().__init__(http=True)
+        self._proxy: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._change: Change | None = None
 
     async def connect(self, change: Change) -> VenueAdapter:
         assert self._server is not None, "the venue is not open"
-        made: Any = paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, dict(BATCHES), {}))
-        call = made._call
+        self._change = change
+        if self._proxy is None:
+            app = web.Application()
+            app.router.add_route("*", "/v1/accounts/main/{path:.*}", self._changed)
+            self._proxy, self._session = web.AppRunner(app), aiohttp.ClientSession()
+            await self._proxy.setup()
+            await web.TCPSite(self._proxy, "127.0.0.1", 0).start()
+        address = f"http://127.0.0.1:{self._proxy.addresses[0][1]}"
+        return paper(AccountSpec("main", "paper", "swap", "USDT", address, dict(BATCHES), {}))
 
-        async def changed(method: str, path: str, query: Any, body: bytes | None = None) -> Any:
-            status, headers, answer = await call(method, path, query, body)
-            if not answer:
-                return status, headers, answer
-            return status, headers, json.dumps(change(f"{method} {path}", json.loads(answer))).encode()
+    async def close(self) -> None:
+        if self._proxy is not None and self._session is not None:
+            await self._session.close()
+            await self._proxy.cleanup()
+            self._proxy = None
+        await super().close()
 
-        made._call = changed
-        venue: VenueAdapter = made
-        return venue
+    async def _changed(self, request: web.Request) -> web.Response:
+        """The server's answer, changed where it is a success with a body."""
+        assert self._server is not None and self._session is not None and self._change is not None
+        sent = {key: value for key, value in request.headers.items() if key not in ("Host", "Content-Length")}
+        url = self._server.address + request.raw_path
+        body = await request.read()
+        async with self._session.request(request.method, URL(url, encoded=True), data=body, headers=sent) as got:
+            answer = await got.read()
+            if answer and got.status not in TOO_MANY and got.status < 500:
+                name = f"{request.method} {request.match_info['path']}"
+                answer = json.dumps(self._change(name, json.loads(answer))).encode()
+            kept = {key: value for key, value in got.headers.items() if key not in ("Content-Length", "Date", "Server")}
+            return web.Response(status=got.status, headers=kept, body=answer)
 
 
 def deribit() -> TypedHarness:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -180,3 +182,59 @@ def test_function_names_are_terms_of_the_field(repository: Path) -> None:
     """No function is named after telling, standing or taking; the API of the conformance tests keeps its names."""
     named = {f"{path}:{node.name}" for path, node in functions(repository) if DIALECT & set(node.name.split("_"))}
     assert sorted(name for name in named if not name.startswith("killswitch/conformance/")) == []
+
+
+PRIVATE = re.compile(r"_[a-zA-Z]\w*")
+PRIVATE_PATH = re.compile(r"killswitch\w*(\.\w+)*\._[a-zA-Z][\w.]*")
+NO_PRIVATE = frozenset({"os._exit"})
+"""What the standard library documents in spite of its name."""
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """Private names of other modules and objects: as an attribute, in an import, and as a text that is looked up."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=owner, attr=name) if PRIVATE.fullmatch(name):
+                whole = ast.unparse(node)
+                if ast.unparse(owner) not in ("self", "cls", "super()") and whole not in NO_PRIVATE:
+                    yield whole
+            case ast.ImportFrom(module=str(module), names=found):
+                yield from (f"{module}.{each.name}" for each in found if PRIVATE.fullmatch(each.name))
+            case ast.Call(
+                func=ast.Name(id="getattr" | "setattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]
+            ):
+                if PRIVATE.fullmatch(name):
+                    yield name
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                if PRIVATE.fullmatch(name):
+                    yield name
+            case ast.Constant(value=str(text)) if PRIVATE_PATH.fullmatch(text):
+                yield text
+            case _:
+                pass
+
+
+def test_tests_use_no_private_name(repository: Path) -> None:
+    """They hold behaviour through what is public, so that the inside of a module can change without them."""
+    files = sorted((repository / "tests").rglob("*.py"))
+    assert len(files) > 400
+    found = {
+        file.relative_to(repository).as_posix(): names
+        for file in files
+        if (names := list(private_names(ast.parse(file.read_text(encoding="utf-8")))))
+    }
+    assert found == {}
+
+
+def test_the_check_of_private_names_finds_each_form() -> None:
+    """An attribute, an import, a name that is looked up, and the path of a patch; own names of a class are its own."""
+    product = "killswitch"
+    text = (
+        "from PRODUCT.store import _rows\nstore._recover(1)\ngetattr(venue, '_base')\n"
+        "patch.setattr(module, '_stamps', 1)\npatch.setattr('PRODUCT.gate.locks.Locks._read', 1)\n"
+        "self._own\nsuper()._report()\nos._exit(1)\nsys.modules['x']._SHARED\n"
+    )
+    assert sorted(private_names(ast.parse(text.replace("PRODUCT", product)))) == [
+        "_base", "_stamps", f"{product}.gate.locks.Locks._read", f"{product}.store._rows", "store._recover",
+        "sys.modules['x']._SHARED",
+    ]  # fmt: skip

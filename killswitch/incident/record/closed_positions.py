@@ -20,6 +20,7 @@ from killswitch.journal.entries import Entry, Finished, Place, PlannedWork, Veri
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import Store
+from killswitch.planning.spot_routes import asset_paid_by, base_of
 
 DecidedOrders = tuple[Decision, Sequence[Entry], Sequence[OrderOutcome], Snapshot | None]
 """A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
@@ -32,8 +33,9 @@ class ClosedPosition(Struct, frozen=True):
     `other_decisions` is what orders of other decisions closed in the same time. `others` is what was closed without an
     order of any decision (start − filled − other_decisions − left): liquidation, ADL, a person at the venue, a
     whole-book request; below 0, the position has grown. `others` is also null where an order of ours may have filled
-    after the venue had reported no such order. `dust` says that `left` is below the venue's minimum. `worth` is the
-    value of `left` at the decision's mark, in the account's currency.
+    after the venue had reported no such order, and where a sale of ours was paid out in the asset. `dust` says that
+    `left` is below the venue's minimum. `worth` is the value of `left` at the decision's mark, in the account's
+    currency.
     """
 
     account: str
@@ -68,7 +70,7 @@ class _PositionFacts(Struct):
     """Whether its orders are reduce-only: venues exempt those from the minimum notional."""
     reason: str = ""
     is_fed: bool = False
-    """Whether a hop of ours buys into it: then what others did cannot be separated."""
+    """Whether a sale of ours pays out into it or a hop sells of it: then what others did cannot be separated."""
 
 
 def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, ...]:
@@ -85,8 +87,9 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
         hops = {place_of(each) for each in decision.intents if each.purpose == "hop"}
+        paid = {(each.account, asset_paid_by(each)) for each in decision.intents}
         for key, found in facts.items():
-            found.is_fed |= key in hops
+            found.is_fed |= key in hops or (key[0], base_of(key[1] or "")) in paid
             found.is_exempt &= ours.get(key, True)
             found.rules = rules.get(key[:2]) or found.rules
             found.reason = reasons.get(key[0]) or found.reason

@@ -6,7 +6,7 @@ appeared since are not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 
 from msgspec.structs import asdict, replace
@@ -17,7 +17,7 @@ from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Position, Snapshot
+from killswitch.model.snapshot import Event, Instrument, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in, manual_lock_order
 from killswitch.planning.operator.plan_check import has_basis, part_faults, plan_faults, unsound_numbers
@@ -54,6 +54,12 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
     rules = {(a.account, it.symbol): sound_instrument(it) for a in snapshot.accounts for it in a.instruments or ()}
+    return _bases(names, snapshot, traded, rules)
+
+
+def _bases(
+    names: Collection[str], snapshot: Snapshot, traded: Collection[tuple[str, str]], rules: Instruments
+) -> tuple[AccountBasis, ...]:
     facts = SnapshotFacts(to_micros(snapshot.as_of), snapshot.accounts, rules)
     return tuple(_basis(facts.of(each), traded, rules) for each in snapshot.accounts if each.account in names)
 
@@ -72,10 +78,10 @@ def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: Poli
     return names
 
 
-def _basis(facts: AccountFacts, traded: set[tuple[str, str]], rules: Instruments) -> AccountBasis:
+def _basis(facts: AccountFacts, traded: Collection[tuple[str, str]], rules: Instruments) -> AccountBasis:
     account, positions = facts.account, sorted(facts.held.merged, key=lambda each: each.key)
     is_spot = account.market == "spot"
-    named = traded | {(facts.name, each.symbol) for each in positions if is_spot}
+    named = {*traded} | {(facts.name, each.symbol) for each in positions if is_spot}
     known = tuple(rules[key] for key in sorted(named) if key[0] == facts.name and key in rules)
     why_untrusted = reason_untrusted(account, 0, None)
     if why_untrusted is not None:
@@ -97,15 +103,6 @@ def _basis(facts: AccountFacts, traded: set[tuple[str, str]], rules: Instruments
 
 def _planned(order: Order) -> Order:
     return Order(order.id, order.symbol, order.side, order.amount)
-
-
-def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
-    """(symbol, side) → contracts; rows of several strategies are added up, and rows of zero are ignored."""
-    found: dict[tuple[str, str], Decimal] = {}
-    for position in account.positions or ():
-        if position.contracts > ZERO:
-            found[position.key] = found.get(position.key, ZERO) + position.contracts
-    return found
 
 
 # Applying
@@ -184,14 +181,14 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
             if until is not None and to_micros(until) <= now:
                 yield f"its {_effect_name(effect)} has run out at {rfc3339(until)}"
         yield from _unwritten(decision, plan, snapshot, policies)
-    seen = {account.account: account for account in snapshot.accounts}
+    in_basis = {basis.account for basis in plan.basis}
+    seen = {each.account: each for each in _bases(in_basis, snapshot, (), {})}
     for basis in plan.basis:
-        account = seen.get(basis.account)
-        if account is None:
+        present = seen.get(basis.account)
+        if present is None:
             yield f"account {basis.account} is no longer watched"
         else:
-            yield from _changes_of(basis, account, now, instruments)
-    in_basis = {basis.account for basis in plan.basis}
+            yield from _changes_of(basis, present, instruments)
     for name in sorted(_concerned(plan.decisions, snapshot, policies) - in_basis):
         yield f"account {name} is in the scope now, and was not"
 
@@ -250,27 +247,25 @@ def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
     return {scope for rule in rules for scope in scopes_of(rule, present, symbols)}
 
 
-def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:
-    why_untrusted = reason_untrusted(account, now, None)
-    if why_untrusted is not None:
-        yield f"account {basis.account} cannot be read: {why_untrusted}"
+def _changes_of(basis: AccountBasis, present: AccountBasis, instruments: Instruments) -> Iterator[str]:
+    if present.unread is not None:
+        yield f"account {basis.account} cannot be read: {present.unread}"
         return
     if basis.unread is not None:
         yield f"account {basis.account} could not be read for the plan ({basis.unread}), and can be now"
     else:
         for name in ("market", "currency"):
-            was, now_is = getattr(basis, name), getattr(account, name)
+            was, now_is = getattr(basis, name), getattr(present, name)
             if was is not None and was != now_is:
                 yield f"the {name} of account {basis.account} was {was}, and is {now_is}"
-        yield from _moved(basis, account)
-        yield from _orders(basis, account)
+        yield from _moved(basis, present)
+        yield from _orders(basis, present)
     for rules in basis.instruments:
         yield from _rules(basis.account, rules, instruments.get((basis.account, rules.symbol)))
 
 
-def _moved(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
-    was: dict[tuple[str, str], Decimal] = {(each.symbol, each.side): each.contracts for each in basis.positions or ()}
-    held = _held(account)
+def _moved(basis: AccountBasis, present: AccountBasis) -> Iterator[str]:
+    was, held = ({each.key: each.contracts for each in it.positions or ()} for it in (basis, present))
     for symbol, side in sorted(was.keys() | held.keys()):
         before, after = was.get((symbol, side), ZERO), held.get((symbol, side), ZERO)
         where = f"{symbol} {side} on {basis.account}"
@@ -282,16 +277,14 @@ def _moved(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
             yield f"{where} has {'grown' if after > before else 'shrunk'} from {before:f} to {after:f} contracts"
 
 
-def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
-    if basis.orders is None or account.orders is None:
-        if not (basis.orders is None and account.orders is None):
-            known, then = ("known", "were not") if basis.orders is None else ("unknown", "were known")
-            yield f"the open orders of {basis.account} are {known} now, and {then}"
+def _orders(basis: AccountBasis, present: AccountBasis) -> Iterator[str]:
+    if (basis.orders is None) is not (present.orders is None):
+        known, then = ("known", "were not") if basis.orders is None else ("unknown", "were known")
+        yield f"the open orders of {basis.account} are {known} now, and {then}"
         return
-    was = {each.id: each for each in basis.orders}
-    present = {each.id: _planned(each) for each in account.orders}
-    for id_ in sorted(was.keys() | present.keys()):
-        before, after = was.get(id_), present.get(id_)
+    was, resting = ({each.id: each for each in it.orders or ()} for it in (basis, present))
+    for id_ in sorted(was.keys() | resting.keys()):
+        before, after = was.get(id_), resting.get(id_)
         if before is None and after is not None:
             yield f"order {id_} is new: {_order_text(after)} on {basis.account}"
         elif after is None and before is not None:

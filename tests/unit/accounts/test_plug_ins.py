@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, distribution
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import Distribution, distribution
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,11 +54,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
+class Declaring(Distribution):
+    """This distribution with other plug-ins."""
+
+    def __init__(self, entries: Mapping[str, str]) -> None:
+        self._ours = distribution("killswitch")
+        self._text = "\n".join((f"[{GROUP}]", *(f"{name} = {value}" for name, value in entries.items())))
+
+    def read_text(self, filename: str) -> str | None:
+        return self._text if filename == "entry_points.txt" else self._ours.read_text(filename)
+
+    def locate_file(self, path: str | PathLike[str]) -> Any:
+        return self._ours.locate_file(path)
+
+
 def declared(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     """As though this distribution declared these plug-ins."""
-    ours = distribution("killswitch")
-    points = [EntryPoint(name, value, GROUP)._for(ours) for name, value in entries.items()]  # type: ignore[attr-defined] # how the library itself binds them
-    monkeypatch.setattr(module, "entry_points", lambda group: points if group == GROUP else [])
+    points = Declaring(entries).entry_points
+    monkeypatch.setattr(module, "entry_points", lambda group: points.select(group=group))
 
 
 HERE = "tests.unit.accounts.test_plug_ins"

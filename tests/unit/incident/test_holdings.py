@@ -100,6 +100,28 @@ def test_one_holding_over_two_hops_is_one_position_closed() -> None:
     assert (found.closed, found.standing) == (1, "flat")
 
 
+@pytest.mark.parametrize(("market", "others"), [("X/BTC", None), ("X/USDT", Decimal("-0.4"))])
+def test_proceeds_of_a_sale_into_a_holding_that_is_closed_too_are_no_growth_by_others(
+    written: FilledStore, market: str, others: Decimal | None
+) -> None:
+    """40 X at 0.01 BTC bring 0.4 BTC, which the close of the 0.2 BTC sells with them: 0.6 are sold of 0.2.
+
+    Sold for USDT, X brings no BTC, and somebody else has bought the 0.4.
+    """
+    sale = Intent("main", market, "long", "sell", Decimal(40), Decimal(0), False, 1)
+    close = Intent("main", "BTC/USDT", "long", "sell", Decimal("0.2"), Decimal(0), False, 2)
+    entries = (
+        entry_on(market, planned(contracts="40")), planned("BTC/USDT", "0.2"),
+        entry_on(market, sent(1, "40", order="market")), entry_on(market, filled(1, "40", "0.01")),
+        entry_on("BTC/USDT", sent(2, "0.6", order="market")), entry_on("BTC/USDT", filled(2, "0.6", "43000")),
+        entry_on(market, verified("0", 10)), entry_on("BTC/USDT", verified("0", 10)), finished(11),
+    )  # fmt: skip
+    found, report = report_of(written, decision(sale, close), *entries)
+    (btc,) = [each for each in found.positions if each.symbol == "BTC/USDT"]
+    assert (btc.start, btc.filled, btc.left, btc.others) == (Decimal("0.2"), Decimal("0.6"), Decimal(0), others)
+    assert ("somebody else trades on this account" in report) is (others is not None)
+
+
 def test_the_two_hops_of_a_sale_are_distinguished(written: FilledStore) -> None:
     """The first sells the holding, the second its proceeds; plan and report both say so."""
     assert order_texts([hop_intent(target="10")])[0].endswith(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 import click
@@ -13,7 +14,6 @@ from click.testing import CliRunner, Result
 
 from killswitch.accounts import plug_ins
 from killswitch.cli import terminal
-from killswitch.cli.lab import market as market_module
 from killswitch.cli.lab.backtest import backtest
 from killswitch.cli.lab.market import market
 from killswitch.lab import fetching
@@ -195,18 +195,19 @@ def test_the_endpoint_reaches_the_plug_in_and_its_token_no_file(history: CrashHi
 
 
 def test_progress_without_a_terminal_is_a_line_every_thirty_seconds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    history: CrashHistory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At 12, 24, 36 … 84 s: lines at 36 and at 72, thirty seconds or more apart. A tenth of 100 s is 10%."""
-    seconds = iter(range(0, 85, 12))
+    """An answer each 15 s, of 400 bars at most: lines at 30 s, 60 s and 90 s, none of them for the other answers.
+
+    The crash lasts 480 minutes, a third of the day; 400 minutes are 28% of it.
+    """
+    seconds = count(0, 15)
     monkeypatch.setattr(terminal, "monotonic", lambda: float(next(seconds)))
-    job = market_module._FetchJob("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
-    with market_module._progress(job) as (say, _):
-        for at in range(10_000, 80_000, 10_000):
-            say("X", at)
-    assert capsys.readouterr().err.splitlines() == [
-        "X: fetched to 1970-01-01T00:00:30Z, 30%",
-        "X: fetched to 1970-01-01T00:01:00Z, 60%",
+    done = fetch(tmp_path, "BTC/USDT:USDT", "ETH/USDT:USDT")
+    assert [line for line in done.stderr.splitlines() if "fetched to" in line] == [
+        "BTC/USDT:USDT: fetched to 2024-01-01T08:00:00Z, 33%",
+        "ETH/USDT:USDT: fetched to 2024-01-01T06:40:00Z, 28%",
+        "ETH/USDT:USDT: fetched to 2024-01-02T00:00:00Z, 100%",
     ]
 
 

@@ -76,16 +76,19 @@ def test_an_edit_that_no_longer_compiles_is_not_reported_as_over(policy: Path) -
     ]
 
 
-def test_files_on_a_disk_that_hangs_delay_no_tick(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_on_a_disk_that_hangs_delay_no_tick(policy: Path) -> None:
     """The state is unknown, which ends no alert; one thread hangs, however many ticks go by."""
     answers, looks = threading.Event(), []
 
-    def hang(_: object) -> None:
-        looks.append(threading.current_thread())
-        answers.wait()
+    class HangingPath(type(policy)):  # type: ignore[misc] # the class of the system's paths
+        """A folder whose disk does not answer."""
 
-    monkeypatch.setattr("killswitch.runner.policy_files._stamps", hang)
-    files = watched(policy, loaded_at=0.0)
+        def is_file(self) -> bool:
+            looks.append(threading.current_thread())
+            answers.wait()
+            return False
+
+    files = PolicyFiles((HangingPath(policy.parent),), "digest", 0.0, time.monotonic)
     for _ in range(5):
         assert shown(files) is None
     until(lambda: looks, "the look has begun")

@@ -377,7 +377,7 @@ def test_a_defect_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_ope
         raise ValueError("nobody thought of this")
 
     async def story() -> None:
-        monkeypatch.setattr("killswitch.gate.lock_folder.LockFolder._contents", stumble)
+        monkeypatch.setattr("killswitch.gate.lock_folder.read_file", stumble)
         runner = world.runner(store, [venue], witnesses=(seen,))
         await runner.start()
         await ticks(world, runner, 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.alert import NO_ALERTS
@@ -31,10 +32,8 @@ from killswitch.store.errors import (
     DamagedStoreError,
     FencedError,
     MediumError,
-    NoDescriptorsError,
     StoreError,
     WriteLockedError,
-    store_error,
 )
 from killswitch.store.fallback import TABLES, salvage
 from killswitch.store.sql import SqlStore
@@ -318,6 +317,41 @@ def test_salvaging_keeps_rows_before_and_after_the_damage(tmp_path: Path) -> Non
     assert 300 < len(kept) < 400
 
 
+@pytest.mark.parametrize("table", ["history", "journal", "decisions", "notices"])
+def test_a_store_that_is_locked_and_lacks_a_table_is_replaced_by_its_readable_part(
+    store: SqlStore, path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock leads to memory, where the damage shows: the run goes on, says what is lost, and writes nothing back."""
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+    monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
+    store.put_live("tick", b"before")
+    store.commit_tick(tick())
+    altered(path, f"DROP TABLE {table}")
+    with locked(path):
+        store.commit_tick(tick())
+    assert store.live("tick") == b"before"
+    trouble = store.troubles["lost-rows"]
+    assert f"the file {path} is damaged (no such table: {table})" in trouble
+    assert f"some rows could not be read of {table}" in trouble
+    store.append(entry("acknowledged"))
+    assert store.journal()[-1].kind == "acknowledged"
+    with closing(sqlite3.connect(path)) as disk:
+        assert disk.execute("SELECT name FROM sqlite_master WHERE name = ?", (table,)).fetchall() == []
+
+
+def test_a_locked_store_that_lacks_a_table_ends_a_start_with_cause_and_way_out(
+    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first tick a process remembers nothing: it must not begin with the readable part of a store."""
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+    altered(path, "DROP TABLE history")
+    with locked(path), pytest.raises(DamagedStoreError) as caught:
+        store.append(entry())
+    assert f"the store {path} is damaged: no such table: history" in str(caught.value)
+    assert "restore a backup" in str(caught.value)
+    assert store.trouble is None
+
+
 def test_an_unreadable_notification_does_not_keep_others_from_being_sent(store: SqlStore, path: Path) -> None:
     """It is abandoned, which `status` counts, and it is a problem of the run."""
     store.commit_tick(tick(messages=(message("m1"), message("m2"))))
@@ -337,21 +371,30 @@ def test_too_many_open_files_are_distinguished_from_a_bad_disk_and_use_no_reserv
     store: SqlStore, path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite reports of both that it is unable to open the file."""
-
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    store.renew_reserve()
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_CANTOPEN"
-    monkeypatch.setattr(os, "open", refuse)
-    found = store_error(str(path), error)
-    monkeypatch.undo()
-    assert isinstance(found, NoDescriptorsError)
-    assert "used up its file descriptors" in str(found)
+    opened = os.open
+
+    def refuse_once(*_: object) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def fail_on_disk(cursor: sqlite3.Cursor, statement: str, *_: object) -> None:
+        file = cursor.connection.execute("PRAGMA database_list").fetchone()[2]
+        if file and statement.startswith("INSERT INTO journal"):
+            monkeypatch.setattr(os, "open", refuse_once)
+            raise error
+
+    store.renew_reserve()
     size = path.with_name("store.sqlite.reserve").stat().st_size
-    store._recover(found, store._on_disk)
+    event.listen(Engine, "do_execute", fail_on_disk)
+    try:
+        store.append(entry())
+    finally:
+        event.remove(Engine, "do_execute", fail_on_disk)
     assert path.with_name("store.sqlite.reserve").stat().st_size == size
+    assert [each.kind for each in store.journal()] == ["sending"]
+    assert "used up its file descriptors" in (store.trouble or "")
     assert "raise their limit" in (store.trouble or "")
 
 

@@ -4,6 +4,8 @@ Expected values by hand: 2 × 100 long are 200, 3 × 50 short are 150."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -154,7 +156,20 @@ def test_a_change_is_computed_once_for_everything_that_reads_it() -> None:
     assert [second.since(first).once(counted) for _ in range(3)] == [1, 1, 1]
     assert not second.since(first).has_traded
     assert third.since(second).has_traded
-    assert second._change is None, "each change would keep all earlier snapshots"
+
+
+def test_a_change_keeps_no_earlier_snapshot_than_the_one_before() -> None:
+    """A run has a change each tick: if each kept the one before it, all snapshots of the run would stay in memory."""
+    first = facts(BTC)
+    second = later(first, account("1000", (moved(BTC, "101"),)))
+    third = later(second, account("1000", (moved(BTC, "102"),)))
+    oldest = weakref.ref(first)
+    assert second.since(first).before is first
+    change = third.since(second)
+    del first
+    gc.collect()
+    assert oldest() is None
+    assert change.before is second
 
 
 # Columns

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from killswitch.model.snapshot import Order
 from killswitch.model.venue import MalformedAnswerError, Push
 from killswitch_alpaca import stream
 from killswitch_alpaca.family import family
@@ -30,22 +29,26 @@ def test_an_order_placed_during_a_query_of_orders_is_in_the_next_snapshot() -> N
     """Its push arrives between the answer and our reading of it: the adapter does not count the order as read."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        listener = asyncio.create_task(venue.listen(lambda _: None))
+        await asyncio.sleep(1)
+        assert wire.subscribed
         await venue.snapshot()
-        reader = venue._reader
-        query = reader.queries.orders
 
-        async def slowly(prices: Any) -> tuple[Order, ...]:
-            found = await query(prices)
-            wire.exchange.rest(AAPL, "sell", D(2), type="limit", price=D(130))
-            reader.touch(fills=False)
-            return found
+        def place(route: str, answer: Any) -> Any:
+            if route == "GET /v2/orders" and not wire.exchange.orders:
+                wire.exchange.rest(AAPL, "sell", D(2), type="limit", price=D(130))
+                for notify in wire.exchange.watchers:
+                    notify()
+            return answer
 
-        reader.queries.orders = slowly  # type: ignore[method-assign] # as if the answer were slow
+        wire.latency, wire.change = 0.2, place
         await asyncio.sleep(13)
         assert (await venue.snapshot()).orders == ()
-        reader.queries.orders = query  # type: ignore[method-assign] # as it was
+        assert len(wire.exchange.orders) == 1
         await asyncio.sleep(1)
         assert len((await venue.snapshot()).orders or ()) == 1
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
 
     run(case)
 

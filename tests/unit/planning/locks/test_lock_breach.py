@@ -150,6 +150,68 @@ def test_what_our_own_orders_open_is_no_breach(purpose: Any, expected: list[Deci
     assert [number for page in pages for number in page.measure or ()] == expected
 
 
+def own(*intents: Intent) -> Decision:
+    return Decision(
+        id="h", as_of=after(seconds=2.5), policy="desk", policy_set="sha256:test", commit=None, scope="account/main",
+        mode="enforce", stage=None, level=0, previous_level=0, intents=intents, kind="manual",
+    )  # fmt: skip
+
+
+def spot(second: float, btc: str, *fills: Fill, x: str = "0") -> AccountSnapshot:
+    """A spot account with holdings of BTC and of X, which only BTC is paid for."""
+    held = [
+        position(name, "long", "0", contracts=size, notional="100") for name, size in (("BTC/USDT", btc), ("X/BTC", x))
+    ]
+    rows = [each for each in held if each.contracts]
+    return account("1000", rows, market="spot", fills=fills, observed_at=after(seconds=second))
+
+
+def test_what_our_sales_were_paid_out_in_is_no_growth_by_others() -> None:
+    """40 X at 0.01 BTC bring 0.4 BTC: the holding of 0.2 grows to 0.6, fills or none, until the same close sells it.
+
+    Growth of BTC for which nothing of ours pays is still a page: on another account, and before the decision.
+    """
+    sale = Intent("main", "X/BTC", "long", "sell", Decimal(40), Decimal(0), False, 1)
+    close = Intent("main", "BTC/USDT", "long", "sell", Decimal("0.2"), Decimal(0), False, 2)
+    filled = fill("s3", after(seconds=3), "X/BTC", "sell", "40", "0.01")
+    before, shown = at(2, spot(2, "0.2", x="40")), spot(3, "0.6", filled)
+    blind = at(3, replace(shown, fills=None))
+    for case in (at(3, shown), blind):
+        breaches = LockBreaches()
+        breaches.observe(before)
+        breaches.acted([own(sale, close)])
+        assert found(breaches, case) == ()
+    elsewhere, early = own(replace(sale, account="other")), replace(own(sale), as_of=after(seconds=0.5))
+    for decisions in ([], [elsewhere], [early], [replace(own(sale), mode="observe")]):
+        breaches = LockBreaches()
+        breaches.observe(before)
+        breaches.acted(decisions)
+        (page,) = found(breaches, blind)
+        assert page.measure == (Decimal("0.4"),)
+
+
+def test_what_a_bot_buys_of_an_asset_that_our_sales_pay_out_is_still_a_breach() -> None:
+    """Fills distinguish the two: 0.4 BTC are proceeds, 0.1 BTC were bought for money."""
+    sale = Intent("main", "X/BTC", "long", "sell", Decimal(40), Decimal(0), False, 1)
+    fills = (fill("s3", after(seconds=3), "X/BTC", "sell", "40", "0.01"),
+             fill("b3", after(seconds=3), "BTC/USDT", "buy", "0.1", "50000"))  # fmt: skip
+    breaches = LockBreaches()
+    breaches.observe(at(2, spot(2, "0.2", x="40")))
+    breaches.acted([own(sale)])
+    (page,) = found(breaches, at(3, spot(3, "0.7", *fills)))
+    assert (page.key, page.measure) == ("breach/main/BTC/USDT/long", (Decimal("0.1"),))
+
+
+def test_our_hedge_is_no_growth_by_others_while_fills_are_unknown() -> None:
+    """Three of four contracts are ours."""
+    hedge = Intent("main", "BTC", "long", "buy", Decimal(3), Decimal(0), False, 1, purpose="hedge")
+    breaches = LockBreaches()
+    breaches.observe(at(2, book(2, "0")))
+    breaches.acted([own(hedge)])
+    (page,) = found(breaches, at(3, replace(book(3, "4"), fills=None)))
+    assert page.measure == (Decimal(1),)
+
+
 def test_a_restart_goes_on_with_the_stored_books() -> None:
     """What was the least before the restart still is."""
     made = policy_set()
