@@ -29,7 +29,7 @@ class MaskedText:
 
     def place(self, span: TextSpan) -> Place:
         """The place where `span` begins, with its masked source line."""
-        shown = self._shown[span.line] if span.line < len(self.lines) else ""
+        shown = self.shown[span.line] if span.line < len(self.lines) else ""
         return Place(self.file, span.line + 1, span.column + 1, shown)
 
     def length(self, span: TextSpan) -> int:
@@ -40,7 +40,8 @@ class MaskedText:
         return max(1, len(line.rstrip()) - span.column)
 
     @cached_property
-    def _shown(self) -> Sequence[str]:
+    def shown(self) -> Sequence[str]:
+        """The masked lines."""
         return list(_masked(self.lines))
 
 
