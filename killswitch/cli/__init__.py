@@ -26,6 +26,7 @@ EXIT_NOT_STARTED = 69
 VERBS: dict[str, tuple[str, str]] = {
     "validate": ("policy.verbs", "Check policies: every mistake in one pass."),
     "fmt": ("policy.fmt", "Lay out policy files uniformly, without changing what they mean."),
+    "lint": ("policy.lint", "Find what is valid in policies and probably not meant."),
     "schema": ("policy.verbs", "Print the JSON Schemas of the documents, or the signal catalogue."),
     "graph": ("policy.verbs", "Print the compiled decision graph as Mermaid or DOT."),
     "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),

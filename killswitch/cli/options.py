@@ -167,6 +167,8 @@ def _output(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 output = _output("json")
+check_output = _output("json", "sarif", "github", "junit")
+"""For a verb whose answer is diagnostics."""
 page_output = _output("json", "markdown", "html")
 """For a verb whose answer is a page."""
 journal = click.option(

@@ -39,7 +39,7 @@ def fmt(context: click.Context, paths: tuple[Path, ...], check: bool, diff: bool
     changed = [each for each in files if each.is_changed]
     if not (check or diff):
         for each in changed:
-            _write(Path(each.file), each.text)
+            replace_file(Path(each.file), each.text)
     found = in_order(problems)
     if output == "json":
         print_json(_answer(files, found, is_written=not (check or diff)))
@@ -77,7 +77,7 @@ def _answer(files: Sequence[FormattedFile], problems: Sequence[Diagnostic], *, i
     }
 
 
-def _write(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Replace the content of a file at once, so that no reader sees half of it; a link stays a link."""
     import os
     from tempfile import NamedTemporaryFile

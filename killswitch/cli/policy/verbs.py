@@ -27,7 +27,7 @@ paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=T
 @paths_argument
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
 @options.variant
-@options.output
+@options.check_output
 @click.pass_context
 def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
     """Check policies: all mistakes of readable documents in one pass.
@@ -35,9 +35,11 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     PATH is a file or a folder; all of them form one policy set. All declared variants are checked, whichever is
     selected.
     """
-    loaded, policy_set, problems = _read(paths, variant)
+    loaded, policy_set, problems = read_set(paths, variant)
     if output == "json":
         print_json(_answer(loaded, policy_set, problems))
+    elif output != "text":
+        print_report(output, "ksctl validate", loaded, problems, strict=strict)
     else:
         print_page(_page(loaded, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
@@ -46,7 +48,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
         context.exit(EXIT_WARNINGS)
 
 
-def _read(
+def read_set(
     paths: Sequence[Path], variant: str | None, *, accounts: bool = True
 ) -> tuple[LoadedDocuments, PolicySet | None, Sequence[Diagnostic]]:
     """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
@@ -73,6 +75,24 @@ def _read(
 
         unrouted += target_warnings(policy_set)
     return loaded, policy_set, in_order((*problems, *misfits, *unrouted))
+
+
+def print_report(
+    output: str, verb: str, loaded: LoadedDocuments, problems: Sequence[Diagnostic], *, strict: bool
+) -> None:
+    """Print diagnostics in a format of other programs: sarif, github or junit. `strict`: warnings are failures."""
+    from importlib.metadata import version
+
+    from killswitch.policy.diagnostics import report_formats
+
+    files = [*(each.source.file for each in loaded.documents), *(each.source.file for each in loaded.faulty)]
+    if output == "sarif":
+        print_json(report_formats.sarif(problems, version("killswitch"), Path.cwd()))
+    elif output == "github":
+        for line in report_formats.github(problems, Path.cwd()):
+            click.echo(line)
+    else:
+        click.echo(report_formats.junit(verb, files, problems, strict=strict))
 
 
 def _is_incomplete(loaded: LoadedDocuments) -> bool:
@@ -180,7 +200,7 @@ def _show_signals(output: str) -> None:
 @click.pass_context
 def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
-    _, policy_set, problems = _read(paths, variant, accounts=False)
+    _, policy_set, problems = read_set(paths, variant, accounts=False)
     if policy_set is None:
         from killswitch.policy.diagnostics.diagnostic import as_json, diagnostics_page
 

@@ -314,3 +314,8 @@ _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 def split_lines(text: str) -> list[str]:
     """The lines of a text by YAML's rules, without line ends; at least one."""
     return _BREAK.split(text)
+
+
+def line_starts(text: str) -> list[int]:
+    """The offset of the first character of each line, by the same rules."""
+    return [0, *(found.end() for found in _BREAK.finditer(text))]

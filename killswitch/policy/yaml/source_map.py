@@ -26,6 +26,16 @@ class SourceMap:
         self._written = written
         self._root = root
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """The lines of the whole file, as written."""
+        return self._written.lines
+
+    @property
+    def written(self) -> MaskedText:
+        """The whole file."""
+        return self._written
+
     def as_written(self, path: Path) -> Path:
         """The path at which the value is written; itself unless it is a derived one."""
         for derived, written in self._aliases:

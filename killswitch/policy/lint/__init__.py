@@ -1,0 +1,1 @@
+"""Rules about valid documents, for `ksctl lint`."""

@@ -1,0 +1,77 @@
+"""What a rule of `ksctl lint` is: a check of one valid document, with a code, a severity and, where it is certain, an
+edit that satisfies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import Struct
+
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity
+from killswitch.policy.loader import Document
+from killswitch.policy.yaml.parser import Node, TextSpan
+from killswitch.policy.yaml.source_map import Path
+
+
+class TextEdit(Struct, frozen=True):
+    """A replacement of what is written at `span` by `text`."""
+
+    span: TextSpan
+    text: str
+
+
+class Remark(Struct, frozen=True):
+    """What a rule finds in a document, at the value at `path` or, with `key`, at its key."""
+
+    path: Path
+    message: str
+    fix: str
+    key: bool = True
+    edit: TextEdit | None = None
+
+
+class LintContext(Struct, frozen=True):
+    """What a rule knows besides its document: the whole set, and the time (Unix microseconds)."""
+
+    documents: Sequence[Document]
+    now: int
+
+
+class LintRule(Struct, frozen=True):
+    """A rule; its page is that of its code."""
+
+    code: str
+    severity: Severity
+    check: Callable[[Document, LintContext], Iterator[Remark]]
+
+
+class LintFinding(Struct, frozen=True):
+    """A diagnostic of a rule, with the edit that `--fix` makes, if there is one."""
+
+    diagnostic: Diagnostic
+    edit: TextEdit | None = None
+
+
+def without_item(items: Sequence[Node], number: int, lines: Sequence[str]) -> TextEdit | None:
+    """The edit that takes item `number`, not the first, out of a list; None where a comment would go with it."""
+    before, item = items[number - 1].span, items[number].span
+    span = TextSpan(before.end_line, before.end_column, item.end_line, item.end_column)
+    return None if "#" in text_at(span, lines) else TextEdit(span, "")
+
+
+def without_block_key(key: Node, value: Node, lines: Sequence[str]) -> TextEdit | None:
+    """The edit that takes a key with its value out of a block; None inside braces, and for the key behind a dash."""
+    if lines[key.span.line][: key.span.column].strip() or value.span.end_line + 1 >= len(lines):
+        return None
+    span = TextSpan(key.span.line, 0, value.span.end_line + 1, 0)
+    return None if value.text is None and lines[value.span.line][value.span.column : value.span.column + 1] not in (
+        "{", "["
+    ) else TextEdit(span, "")  # fmt: skip
+
+
+def text_at(span: TextSpan, lines: Sequence[str]) -> str:
+    """What is written at a span, its lines joined by line ends."""
+    if span.line == span.end_line:
+        return lines[span.line][span.column : span.end_column]
+    whole = lines[span.line + 1 : span.end_line]
+    return "\n".join((lines[span.line][span.column :], *whole, lines[span.end_line][: span.end_column]))
