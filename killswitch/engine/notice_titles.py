@@ -50,6 +50,7 @@ TITLES: Final = {
     "locks": "lock files have a problem",
     "broker": "the broker's suspension of account {1} has a problem",
     "dead-man": "the dead-man timer of account {1} has a problem",
+    "expect": "a policy touches more than it expects",
     # the program
     "store": "the store cannot be written",
     "store/displaced": "the file of the store was replaced",

@@ -55,6 +55,7 @@ from killswitch.model.instant import LocalTime
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
+from killswitch.policy.schema.expectation import AtMost
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
 from killswitch.policy.schema.policy import BreakerSpec, PolicyDocument
@@ -301,6 +302,8 @@ def canonical(value: object) -> str:
     """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
+    elif isinstance(value, AtMost):
+        value = (value.count, value.share)
     elif isinstance(value, Confirm):
         value = (value.micros, value.ticks)
     elif isinstance(value, LocalTime):

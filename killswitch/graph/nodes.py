@@ -20,6 +20,7 @@ from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
+from killswitch.policy.schema.expectation import AtMost, Expectation
 from killswitch.policy.schema.policy import Fallback as Fallback
 from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
 from killswitch.policy.schema.strategy import StrategySpec
@@ -328,6 +329,14 @@ class EquityRule(Struct, frozen=True):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
+@frozen_from(Expectation)
+class ExpectationRule(Struct, frozen=True):
+    """The most that a policy is expected to touch; None: any number."""
+
+    accounts: AtMost | None = None
+    positions: AtMost | None = None
+
+
 @frozen_from(schema.PolicySpec, schema.BreakerSpec, by_hand=["triggers", "stages", "variant", "variants", "breaker"])
 class Graph(Struct, frozen=True):
     """One policy, compiled."""
@@ -354,6 +363,8 @@ class Graph(Struct, frozen=True):
     """The policy's labels, sorted by key."""
     disabled: Disabled | None = None
     """Why and until when it does not fire; None: it is on."""
+    expect: ExpectationRule | None = None
+    """What it is expected to touch; None: anything."""
     is_breaker: bool = False
     """Whether it is a circuit breaker: a policy with a single stage."""
 

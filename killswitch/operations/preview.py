@@ -18,6 +18,7 @@ from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
+from killswitch.planning.expectations import ComparedExpectation, compared
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
@@ -38,11 +39,18 @@ class Preview(Struct, frozen=True):
     notices: tuple[Notice, ...]
     memory: str
     """The source of history and stages, as text."""
+    expectations: tuple[ComparedExpectation, ...] = ()
+    """What the policies expect to touch, and what there is."""
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.decisions)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether a policy touches more than it expects."""
+        return any(each.is_exceeded for each in self.expectations)
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -74,6 +82,7 @@ def preview(
         decisions=outcome.decisions,
         notices=outcome.notices + wrong,
         memory=memory,
+        expectations=compared(policies, snapshot.accounts),
     )
 
 
@@ -133,6 +142,7 @@ def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[
 
 def encode_preview(shown: Preview) -> bytes:
     """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format."""
+    expectations = {"expectations": shown.expectations} if shown.expectations else {}
     return msgjson.Encoder(decimal_format="string").encode(
         {
             "format": PREVIEW_FORMAT,
@@ -146,5 +156,6 @@ def encode_preview(shown: Preview) -> bytes:
             "machines": shown.machines,
             "decisions": [decision_record(decision) for decision in shown.decisions],
             "notices": shown.notices,
+            **expectations,
         }
     )

@@ -12,7 +12,7 @@ from killswitch.engine.alerts import AlertState, KnownAlert
 OF_ACCOUNT = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL = OF_ACCOUNT | {
-    "console", "disk", "events", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
     "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account."""

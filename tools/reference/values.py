@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Struct
 
-from killswitch.policy.schema import scalars, session, unwinding
+from killswitch.policy.schema import expectation, scalars, session, unwinding
 from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, shapes, unwrap
 
 
@@ -65,6 +65,9 @@ VALUES: Mapping[Callable[[object], object], Words] = {
     session.calendar_date: Words("date", "Year, month and day.", ("2026-12-25",)),
     session.time_zone: Words(
         "time zone", "A name of the IANA time zone database.", ("America/New_York", "UTC"),
+    ),
+    expectation.at_most: Words(
+        "bound", "`at most`, followed by a number, or by a share of all as a percentage.", ("at most 3", "at most 20%"),
     ),
     scalars.endpoint: Words(
         "address", "An http, https, ws or wss address without user and password in it.", ("http://127.0.0.1:8700",),

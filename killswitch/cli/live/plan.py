@@ -44,7 +44,8 @@ def plan(
 ) -> int:
     """Show what the policies would do now. Changes nothing, anywhere.
 
-    Exits 1 if an account cannot be read: the plan then shows what is known and names the unreadable accounts.
+    Exits 1 if an account cannot be read: the plan then shows what is known and names the unreadable accounts. Exits 1
+    as well if a policy has more accounts or positions in its scopes than its `expect` states.
 
     --out saves the orders, cancels and locks of stages that would fire, with the positions and orders that the
     decisions are based on. Without any, no file is written.
@@ -69,7 +70,7 @@ def plan(
     print_answer(output, lambda: encode_preview(shown), lambda: plan_page(shown))
     if out is not None:
         save_plan(plan_of(shown, of_policies(shown)), out, store_at)
-    if shown.unreadable:
+    if shown.unreadable or shown.exceeded:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
 

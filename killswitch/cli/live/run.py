@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.model.alert import Alerts
+    from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
@@ -169,6 +170,7 @@ def _run(
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
+    from killswitch.runner.expectation_check import ExpectationCheck
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
@@ -180,6 +182,7 @@ def _run(
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
+        _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = PolicyFiles(it.policies_at, loaded.policies.digest, it.loaded_at, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
@@ -188,7 +191,9 @@ def _run(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
-            observers=(console, reports, FirstAnswers(), space, files, *outputs.observers),
+            observers=(
+                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *outputs.observers
+            ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
@@ -208,6 +213,32 @@ def _run(
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
     return end.exit_code
+
+
+def _require_expected(
+    settings: _RunSettings, loaded: LoadedPolicies, accounts: Mapping[str, ArmedAccount], store: Store
+) -> None:
+    """ClickException if this is a first start, and a policy touches more than it expects.
+
+    Positions are read only if a policy states how many; an account that cannot be read refuses nothing.
+    """
+    from killswitch.accounts.opening import open_accounts, read_once
+    from killswitch.planning.expectations import needs_positions
+    from killswitch.runner import process
+    from killswitch.runner.expectation_check import has_begun, refused_at_start
+
+    stated = any(graph.expect is not None for graph in loaded.policies.graphs)
+    if not stated or settings.journal is not None or has_begun(store, settings.locks.folder):
+        return
+    snapshots: tuple[AccountSnapshot, ...] = ()
+    if needs_positions(loaded.policies):
+        readers = open_accounts(loaded.accounts, live=False)
+        snapshots = process.run(read_once(readers, settings.pace.read_timeout))
+    refused = refused_at_start(loaded.policies, list(accounts.values()), snapshots)
+    if refused:
+        raise click.ClickException(
+            f"{'; '.join(refused)}. This is a first start, and nothing was started: correct the scope, or `expect`"
+        )
 
 
 def _checked_accounts(

@@ -42,9 +42,19 @@ def plan_page(shown: Preview) -> Page:
             *(each for machine in shown.machines for each in _machine(machine, shown)),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
+            *section("", Items(tuple(_expectations(shown)))),
             Section("", (_summary(shown),)),
         ),
     )  # fmt: skip
+
+
+def _expectations(shown: Preview) -> Iterator[str]:
+    """What is exceeded, and what cannot be counted."""
+    for each in shown.expectations:
+        if each.is_exceeded:
+            yield f"NOT EXPECTED: {each.text}"
+        elif each.unknown is not None:
+            yield f"Note: {each.text}"
 
 
 def _machine(machine: MachineStatus, shown: Preview) -> Iterator[Section]:

@@ -16,6 +16,7 @@ from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.actions import Action
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.expectation import Expectation, expectation_breaches
 from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import (
     BreachPause,
@@ -287,6 +288,9 @@ class Watch(Part):
     reference: Reference | None = None
     """The currency that a scope with accounts in several currencies is measured in. Left out: the accounts' own
     currency, which must be the same."""
+    expect: Expectation | None = None
+    """The most that the policy is expected to touch. Where it is more, `plan` exits 1, a first start refuses, and a run
+    pages; nothing that fires is declined or cut. Left out: anything."""
     disabled: Disabled | None = None
     """Switches the policy off for a time: it evaluates, and fires and warns of nothing. Left out: it is on."""
 
@@ -377,4 +381,5 @@ class PolicyDocument(VersionedPart):
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
         """See `cross_key_checks`."""
-        return cross_key_checks.policy(written)
+        yield from cross_key_checks.policy(written)
+        yield from expectation_breaches(cross_key_checks.spec_of(written))
