@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,13 +14,18 @@ from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.document import API_VERSION, VersionedPart
 from killswitch.policy.schema.scalars import quoted
 from killswitch.policy.schema.validation import Gaps, closest, validate
+from killswitch.policy.schema.versions import VERSIONS, DocumentVersion, converted
 from killswitch.policy.yaml.files import about_file, texts
 from killswitch.policy.yaml.masked_text import MaskedText
-from killswitch.policy.yaml.parser import Node, YamlProblem, parse, plain_value
+from killswitch.policy.yaml.parser import DocumentRoot, Node, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Codes of YAML problems after which the rest of a file is not parsed."""
+
+
+ParseText = Callable[[str, Callable[[YamlProblem], None]], list[DocumentRoot]]
+"""What `parse` does: the documents of a text, with its problems passed on."""
 
 
 class Document(Struct, frozen=True):
@@ -56,9 +61,14 @@ class LoadedDocuments(Struct, frozen=True):
     """Whether there may be documents whose kind and name are unknown."""
 
 
-def load(paths: Sequence[Path]) -> LoadedDocuments:
-    """Read every YAML file at or below `paths`. Never raises for what it finds there."""
-    loading = _Loader()
+def load(
+    paths: Sequence[Path], *, versions: Mapping[str, DocumentVersion] = VERSIONS, parse_text: ParseText = parse
+) -> LoadedDocuments:
+    """Read every YAML file at or below `paths`. Never raises for what it finds there.
+
+    `versions`: the versions of documents that are read. `parse_text`: another way to the result of `parse`.
+    """
+    loading = _Loader(versions, parse_text)
     for written in texts(paths, loading.record_unreadable):
         loading.file(written)
     if not loading.documents and not loading.problems:
@@ -71,7 +81,9 @@ def load(paths: Sequence[Path]) -> LoadedDocuments:
 
 
 class _Loader:
-    def __init__(self) -> None:
+    def __init__(self, versions: Mapping[str, DocumentVersion], parse_text: ParseText) -> None:
+        self._versions = versions
+        self._parse = parse_text
         self.documents: list[Document] = []
         self.faulty: list[FaultyDocument] = []
         self.problems: list[Diagnostic] = []
@@ -93,7 +105,7 @@ class _Loader:
             self.problems.append(diagnostic(found.code, place, found.message, found.fix, length=length))
 
         before = len(self.problems)
-        roots = parse(written.text, note)
+        roots = self._parse(written.text, note)
         if not roots and len(self.problems) == before:
             fix = "write a document that begins with apiVersion and kind, or remove the file"
             self.problems.append(about_file("KS1202", Path(written.file), "contains no document", fix))
@@ -102,7 +114,11 @@ class _Loader:
 
     def _document(self, root: Node, written: MaskedText, sound: bool) -> None:
         """Validate one document and record its problems; a document with any problem is recorded as faulty."""
-        kind = self._kind(root, SourceMap(written, root))
+        version = self._version(root, SourceMap(written, root))
+        kind = None
+        if root.pairs is not None and "apiVersion" in root.pairs:
+            root = root if version is None else converted(root, version)
+            kind = self._kind(root, SourceMap(written, root))
         if kind is None:
             self.has_unidentified = True
             return
@@ -122,8 +138,8 @@ class _Loader:
             name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
             self.faulty.append(FaultyDocument(kind, name, read, source, gaps))
 
-    def _kind(self, root: Node, source: SourceMap) -> str | None:
-        """The document's kind, or None if it cannot be determined."""
+    def _version(self, root: Node, source: SourceMap) -> DocumentVersion | None:
+        """The version of the document; None if it has none that is known, which is reported."""
         if root.pairs is None:
             fix = "begin with `apiVersion: killswitch.dev/v1` and `kind: Policy`"
             self.problems.append(source.diagnostic("KS1201", (), "a document is a mapping", fix))
@@ -133,12 +149,22 @@ class _Loader:
             message = "`apiVersion` is missing: this is not a policy document"
             self.problems.append(source.diagnostic("KS1203", (), message, fix, key=True))
             return None
-        version = plain_value(root.pairs["apiVersion"][1])
-        if version != API_VERSION:
-            message = f"{quoted(version)} is not a supported version"
-            self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, f"write `{API_VERSION}`"))
+        written = plain_value(root.pairs["apiVersion"][1])
+        version = self._versions.get(written) if isinstance(written, str) else None
+        if version is None:
+            names = ", ".join(f"`{name}`" for name in self._versions)
+            message = f"{quoted(written)} is not a supported version; this release reads {names}"
+            fix = f"write `{API_VERSION}`, or use the release that the file was written for"
+            self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, fix))
             root.pairs["apiVersion"][1].refused = True
-        if "kind" not in root.pairs:
+        elif version.notice is not None:
+            fix = f"write it as `{API_VERSION}`, which is read for ever"
+            self.problems.append(source.diagnostic("KS5070", ("apiVersion",), version.notice, fix, severity="warning"))
+        return version
+
+    def _kind(self, root: Node, source: SourceMap) -> str | None:
+        """The document's kind, or None if it cannot be determined."""
+        if root.pairs is None or "kind" not in root.pairs:
             fix = f"add `kind:`, one of {', '.join(KINDS)}"
             self.problems.append(source.diagnostic("KS1205", (), "`kind` is missing in the document", fix, key=True))
             return None
