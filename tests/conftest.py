@@ -35,6 +35,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["KSCTL_RUN_DIR"] = RUN_DIR = tempfile.mkdtemp(prefix="killswitch-claims-")
 atexit.register(shutil.rmtree, RUN_DIR, ignore_errors=True)
 
+# Parsed texts of one test are nothing that another one may depend on.
+os.environ["KSCTL_CACHE"] = CACHE = tempfile.mkdtemp(prefix="killswitch-cache-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 # No example fails because of its duration. In CI the examples are the same each time.
 settings.register_profile(
     "house",

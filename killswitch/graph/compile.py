@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from hashlib import sha256
 
 from killswitch.graph.actions.kind import Surroundings
@@ -324,10 +325,19 @@ _DIGESTED_AS = {"apiVersion": "api_version", "any": "any_of", "all": "all_of", "
 
 def _declared(part: Part) -> Iterator[tuple[str, object]]:
     """Values that differ from their defaults, so that a new key does not change existing digests."""
-    for name, key in keys_of(type(part)).items():
-        value = getattr(part, key.attribute)
-        if key.required or type(part).model_fields[key.attribute].default != value:
-            yield _DIGESTED_AS.get(name, name), value
+    for name, attribute, required, default in _digested(type(part)):
+        value = getattr(part, attribute)
+        if required or default != value:
+            yield name, value
+
+
+@cache
+def _digested(part: type[Part]) -> tuple[tuple[str, str, bool, object], ...]:
+    """(name in the digest, attribute, whether it is required, default) of each key of a part."""
+    return tuple(
+        (_DIGESTED_AS.get(name, name), key.attribute, key.required, part.model_fields[key.attribute].default)
+        for name, key in keys_of(part).items()
+    )
 
 
 def _scalar(value: object) -> str:

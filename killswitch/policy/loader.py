@@ -159,7 +159,7 @@ class _Loader:
             root.pairs["apiVersion"][1].refused = True
         elif version.notice is not None:
             fix = f"write it as `{API_VERSION}`, which is read for ever"
-            self.problems.append(source.diagnostic("KS5070", ("apiVersion",), version.notice, fix, severity="warning"))
+            self.problems.append(source.diagnostic("KS1209", ("apiVersion",), version.notice, fix, severity="warning"))
         return version
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:

@@ -37,6 +37,7 @@ class Part(Struct, frozen=True):
 
 PARTS: Final = (
     Part("startup", "startup", "everyday"),
+    Part("desk", "desk", "everyday"),
     Part("tick", "tick", "everyday"),
     Part("replay", "replay", "everyday"),
     Part("backtest", "backtest", "everyday"),

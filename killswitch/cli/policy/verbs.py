@@ -54,15 +54,30 @@ def read_set(
     """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
 
     `accounts`: also check accounts against their venues, and, if the set compiles, whether all recipients can be
-    notified.
+    notified. Without garbage collection, which would look at documents that are all kept.
     """
+    import gc
+
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _read_set(paths, variant, accounts=accounts)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_set(
+    paths: Sequence[Path], variant: str | None, *, accounts: bool
+) -> tuple[LoadedDocuments, PolicySet | None, Sequence[Diagnostic]]:
     from killswitch.accounts.validation import account_misfits
     from killswitch.graph.resolution.routes import unrouted_names
     from killswitch.incident.report.runbooks import compile_all
     from killswitch.policy.diagnostics.diagnostic import has_errors, in_order
     from killswitch.policy.loader import load
+    from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 
-    loaded = load(paths)
+    loaded = load(paths, parse_text=ParsedTexts(cache_folder()).parse)
     policy_set, problems = compile_all(loaded, variant=variant)
     if not accounts:
         return loaded, policy_set, problems

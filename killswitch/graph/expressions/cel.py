@@ -9,6 +9,7 @@ Undeclared fields are ignored, as protobuf ignores unknown fields; maps and comp
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from cel_expr_python import cel
@@ -43,6 +44,7 @@ class Parsed(Struct, frozen=True):
     positions: dict[int, int]
 
 
+@lru_cache(maxsize=1024)  # the books of a desk have the same conditions; a tree is only read
 def parse(text: str) -> Parsed:
     """Parse `text` without checking names and types; CelError for syntax errors and too deep nesting."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Discriminator, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
@@ -130,6 +130,26 @@ def keys_of(part: type[Part]) -> Mapping[str, Key]:
     }
 
 
+R = TypeVar("R")
+
+
+def _once(function: Callable[[Any], R]) -> Callable[[Any], R]:
+    """The function of an annotation, computed once for each: a document asks for the same ones at each of its values.
+
+    Annotations are compared by identity, because hashing one costs as much as the function.
+    """
+    known: dict[int, tuple[object, R]] = {}
+
+    def computed(annotation: Any) -> R:
+        found = known.get(id(annotation))
+        if found is None or found[0] is not annotation:
+            found = known[id(annotation)] = (annotation, function(annotation))  # kept, so that its id stays its own
+        return found[1]
+
+    return computed
+
+
+@_once
 def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
     """The type of an annotation without `Annotated` and `| None`, and its metadata."""
     if get_origin(annotation) is Annotated:
@@ -143,6 +163,7 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
     return annotation, ()
 
 
+@_once
 def shapes(annotation: Any) -> Mapping[str, Any]:
     """Tag → shape of a value with several possible shapes; empty for any other."""
     unwrapped, _ = unwrap(annotation)
@@ -184,6 +205,7 @@ def is_confidential(annotation: Any) -> bool:
     return any(map(is_confidential, get_args(unwrapped))) if get_origin(unwrapped) in (dict, tuple) else False
 
 
+@_once
 def is_part(annotation: Any) -> bool:
     """Whether a value of this annotation is a part."""
     unwrapped, _ = unwrap(annotation)

@@ -116,7 +116,7 @@ def test_a_deprecated_version_is_a_warning_with_its_dates(tmp_path: Path) -> Non
     policy_set, found = compile_loaded(load([written(tmp_path, V2ALPHA)], versions=DEPRECATED))
     assert policy_set is not None
     (warning,) = found
-    assert (warning.code, warning.severity, warning.line) == ("KS5070", "warning", 1)
+    assert (warning.code, warning.severity, warning.line) == ("KS1209", "warning", 1)
     assert warning.message == "`killswitch.dev/v2alpha` is deprecated since 2026-11-01, and is read until 2027-05-01"
     assert warning.fix == "write it as `killswitch.dev/v1`, which is read for ever"
 
