@@ -8,6 +8,7 @@ reached all lower ones, so a binary search evaluates the whole ladder.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -40,8 +41,13 @@ def lower(conditions: Sequence[ConditionNode]) -> ColumnsEvaluator:
     The columns are indexed by `SignalRead.index` and `TextIs.index`; no bound may be NaN, and unknown is
     `(-inf, inf)`, or `None` for text.
     """
+    return _evaluator(source(conditions))
+
+
+@lru_cache(maxsize=1024)  # the books of a desk have the same conditions on positions; the function has no state
+def _evaluator(text: str) -> ColumnsEvaluator:
     namespace: dict[str, ColumnsEvaluator] = {}
-    exec(compile(source(conditions), "<lowered graph>", "exec"), namespace)
+    exec(compile(text, "<lowered graph>", "exec"), namespace)
     return namespace["evaluate"]
 
 
