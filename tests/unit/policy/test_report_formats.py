@@ -166,17 +166,17 @@ def test_a_set_without_a_problem_has_an_empty_run(repository: Path) -> None:
 
 def test_addresses_are_relative_to_the_folder_of_the_run() -> None:
     """With escapes; a file elsewhere has a whole address."""
-    folder = Path("/work/desk")
-    files = ("policies/a b.yaml", "/work/desk/policies/c.yaml", "/etc/d.yaml", "../e.yaml")
+    folder = Path("/srv/desk")
+    files = ("policies/a b.yaml", "/srv/desk/policies/c.yaml", "/etc/d.yaml", "../e.yaml")
     log: Any = sarif([problem(file) for file in files], "1.0", folder)
     check_sarif(log)
     found = [each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for each in log["runs"][0]["results"]]
-    assert found == ["policies/a%20b.yaml", "policies/c.yaml", "file:///etc/d.yaml", "file:///work/desk/../e.yaml"]
+    assert found == ["policies/a%20b.yaml", "policies/c.yaml", "file:///etc/d.yaml", "file:///srv/desk/../e.yaml"]
 
 
 def test_a_problem_of_a_whole_file_has_no_snippet() -> None:
     """And no end of a column that is not there."""
-    log: Any = sarif([problem("a.yaml", source_line="", line=1, column=1)], "1.0", Path("/work"))
+    log: Any = sarif([problem("a.yaml", source_line="", line=1, column=1)], "1.0", Path("/srv"))
     check_sarif(log)
     region = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"]
     assert region == {"startLine": 1, "startColumn": 1}
@@ -184,14 +184,14 @@ def test_a_problem_of_a_whole_file_has_no_snippet() -> None:
 
 def test_a_rule_of_a_desk_has_only_its_code() -> None:
     """It has no page."""
-    log: Any = sarif([problem("a.yaml", code="DESK1")], "1.0", Path("/work"))
+    log: Any = sarif([problem("a.yaml", code="DESK1")], "1.0", Path("/srv"))
     check_sarif(log)
     assert log["runs"][0]["tool"]["driver"]["rules"] == [{"id": "DESK1"}]
 
 
 def test_annotations_escape_what_commands_reserve() -> None:
     """Percent signs and line ends in the text; colons and commas in properties as well."""
-    (line,) = github([problem("a,b:c.yaml")], Path("/work"))
+    (line,) = github([problem("a,b:c.yaml")], Path("/srv"))
     assert line == (
         "::error file=a%2Cb%3Ac.yaml,line=3,col=5,endColumn=9,title=KS2001::unknown key `a,b`: 5%25. Fix: write%0A`c`"
     )
