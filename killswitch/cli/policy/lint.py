@@ -94,7 +94,7 @@ def _linted(paths: Sequence[Path], own: OwnRules) -> Linted:
 
 def _fixed(found: Linted, paths: Sequence[Path], own: OwnRules) -> Linted:
     """Make the edits and lint again; if the set is no longer valid, the files are what they were."""
-    from killswitch.policy.lint.linting import edited, edits_of
+    from killswitch.policy.lint.rule import edited, edits_of
 
     written = {each.source.file: each.source.written for each in found.loaded.documents}
     edits = edits_of(found.findings)

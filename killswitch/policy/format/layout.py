@@ -12,11 +12,15 @@ comment; at most one blank line, none at either end; no white space at the end o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import unified_diff
+from pathlib import Path
 
 from msgspec import Struct
 
-from killswitch.policy.format.lines import NO_SPANS, KeptSpan, KeptSpans, spaced
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic
+from killswitch.policy.yaml.files import Report, about_file, texts
+from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import DocumentRoot, Node, YamlProblem, parse, plain_value, split_lines
 
 STEP = 2
@@ -24,6 +28,24 @@ STEP = 2
 
 _HEADER = re.compile(r"[|>][-+0-9]*")
 _MARKER = re.compile(r"(?:---|\.\.\.)(?=\s|$)")
+
+
+class KeptSpan(Struct, frozen=True):
+    """Columns of a line that stay as they are, a key or a value; an empty one only says where something begins.
+
+    `keeps_gap`: the spaces before it stay.
+    """
+
+    start: int
+    end: int
+    keeps_gap: bool = False
+
+
+KeptSpans = tuple[KeptSpan, ...]
+NO_SPANS: KeptSpans = ()
+
+COMMENT_GAP = 2
+"""The fewest spaces before a comment behind a value."""
 
 
 class LayoutError(Exception):
@@ -281,3 +303,95 @@ def _value_column(pair: tuple[Node, Node]) -> int | None:
     """The column of a value on the line of its key; None for any other, and for an empty one."""
     key, value = pair
     return value.span.column if value.span.line == key.span.line and value.text != "" else None
+
+
+def spaced(line: str, spans: KeptSpans) -> str:
+    """The line without its indentation, spaced. `spans`: its keys and values."""
+    line = line if spans and spans[-1].end == len(line) else line.rstrip()
+    kept = {span.start for span in spans if span.keeps_gap}
+    parts: list[str] = []
+    at = len(line) - len(line.lstrip(" \t"))
+    for span in sorted(spans, key=lambda each: (each.start, each.end)):
+        if span.start == span.end or span.end <= at:
+            continue
+        parts += [_gap(line[at : span.start], kept, at, parts), line[span.start : span.end]]
+        at = span.end
+    parts.append(_tail(line[at:], kept, at, parts))
+    return "".join(parts)
+
+
+def _tail(text: str, kept: set[int], at: int, before: list[str]) -> str:
+    """What follows the last value: brackets, and a comment."""
+    mark = text.find("#")
+    if mark < 0:
+        return _gap(text, kept, at, before).rstrip(" ")
+    head, comment = text[:mark], text[mark:]
+    shown = _gap(head, kept, at, before).rstrip(" ")
+    if not shown and not any(before):
+        return comment
+    spaces = len(head) - len(head.rstrip(" \t"))
+    return f"{shown}{' ' * max(COMMENT_GAP, spaces)}{comment}"
+
+
+def _gap(text: str, kept: set[int], at: int, before: list[str]) -> str:
+    """The punctuation between two values. `at`: the column where it begins."""
+    shown = ""
+    for number, char in enumerate(text):
+        if char in " \t":
+            continue
+        if char in "}]" or char in ",:":
+            shown = shown.rstrip(" ")
+        if char in "{[" and (at + number) in kept:
+            shown = shown.rstrip(" ") + _written_gap(text, number)
+        shown += char + ("" if char in "{[}]" else " ")
+    if text and (at + len(text)) in kept and text[-1] in " \t":
+        return shown.rstrip(" ") + _written_gap(text, len(text))
+    if not shown and text and any(before):
+        return " "
+    return shown
+
+
+def _written_gap(text: str, end: int) -> str:
+    """The spaces before column `end` of the text."""
+    return " " * (end - len(text[:end].rstrip(" \t")))
+
+
+class FormattedFile(Struct, frozen=True):
+    """A file as it is written, and its text in the uniform layout."""
+
+    written: MaskedText
+    text: str
+
+    @property
+    def file(self) -> str:
+        return self.written.file
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file is not in the uniform layout."""
+        return self.text != self.written.text
+
+    def diff(self) -> Iterator[str]:
+        """The lines of a unified diff, with secrets masked; a change of line ends alone is one line."""
+        before, after = self.written.shown, MaskedText(self.file, self.text).shown
+        lines = list(unified_diff(before, after, self.file, f"{self.file} (formatted)", lineterm=""))
+        yield from lines or (f"{self.file}: only its line ends change",)
+
+
+def format_files(paths: Iterable[Path], report: Report) -> Iterator[FormattedFile]:
+    """Every file that can be formatted; `report` gets a diagnostic for any other."""
+    for written in texts(paths, report):
+        try:
+            yield FormattedFile(written, formatted(written.text))
+        except LayoutError as error:
+            for problem in _problems(written, error):
+                report(problem)
+
+
+def _problems(written: MaskedText, error: LayoutError) -> Iterator[Diagnostic]:
+    for each in error.problems:
+        place, length = written.place(each.span), written.length(each.span)
+        yield diagnostic(each.code, place, each.message, each.fix, length=length)
+    if not error.problems:
+        fix = "write special characters as escapes in double quotes, and each text on one line"
+        yield about_file("KS1110", Path(written.file), str(error), fix)

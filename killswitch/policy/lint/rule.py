@@ -3,13 +3,14 @@ edit that satisfies it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity
 from killswitch.policy.loader import Document
-from killswitch.policy.yaml.parser import Node, TextSpan
+from killswitch.policy.yaml.masked_text import MaskedText
+from killswitch.policy.yaml.parser import Node, TextSpan, line_starts
 from killswitch.policy.yaml.source_map import Path
 
 
@@ -75,3 +76,25 @@ def text_at(span: TextSpan, lines: Sequence[str]) -> str:
         return lines[span.line][span.column : span.end_column]
     whole = lines[span.line + 1 : span.end_line]
     return "\n".join((lines[span.line][span.column :], *whole, lines[span.end_line][: span.end_column]))
+
+
+def edited(written: MaskedText, edits: Iterable[TextEdit]) -> str:
+    """The text of a file after the edits; of two that overlap, the first."""
+    text, starts = written.text, line_starts(written.text)
+    parts: list[str] = []
+    at = 0
+    for edit in sorted(edits, key=lambda each: (each.span.line, each.span.column)):
+        begin, end = starts[edit.span.line] + edit.span.column, starts[edit.span.end_line] + edit.span.end_column
+        if begin >= at:
+            parts += [text[at:begin], edit.text]
+            at = end
+    return "".join((*parts, text[at:]))
+
+
+def edits_of(findings: Iterable[LintFinding]) -> Mapping[str, Sequence[TextEdit]]:
+    """File → the edits of its findings, each once."""
+    edits: dict[str, list[TextEdit]] = {}
+    for each in findings:
+        if each.edit is not None and each.edit not in edits.setdefault(each.diagnostic.file, []):
+            edits[each.diagnostic.file].append(each.edit)
+    return {file: found for file, found in edits.items() if found}
