@@ -250,7 +250,7 @@ _MARKET = _group(
         "An account's own price of its own currency is 1 by definition and no source; nor is a declared rate.",
     ),
     market__state=(
-        'market.state("BTC/USDT:USDT") == "halted"',
+        'market.state("BTC/USDT:USDT", "always") == "halted"',
         "A rule counts until it is given again, so that `open` may be old. A limit state of US shares lasts 15 s.",
     ),
 )

@@ -36,8 +36,9 @@ def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None
     summary, digest = result.stdout.splitlines()
     written = "".join(path.read_text() for path in (repository / "policies").rglob("*.yaml"))
     stages = written.count(" cooldown: ")  # each stage and each breaker has one
-    counts = {kind: written.count(f"kind: {kind}\n") for kind in ("Policy", "NotificationRoute")}
-    kinds = f"{counts['Policy']} Policies, {counts['NotificationRoute']} NotificationRoutes"
+    counts = {kind: written.count(f"kind: {kind}\n") for kind in ("Policy", "NotificationRoute", "Ranking")}
+    policies, routes, rankings = counts.values()
+    kinds = f"{policies} Policies, {routes} NotificationRoutes, {rankings} Rankings"
     head = f"ok: {sum(counts.values())} documents ({kinds}), {stages} stages, "
     assert re.fullmatch(rf"{re.escape(head)}\d+ triggers, 0 warnings", summary)
     assert re.fullmatch("sha256:[0-9a-f]{64}", digest)

@@ -25,7 +25,7 @@ metadata: {{name: shown}}
 spec:
   mode: enforce
   scope: {{each: portfolio, match: {{currency: USDT}}}}
-  max_gap: 10m
+  max_gap: 10m{further}
   triggers:
     it: {trigger}
   stages:
@@ -48,6 +48,8 @@ kind: HedgeGroup
 metadata: {{name: cash-and-carry}}
 spec: {{legs: [{{account: spot, symbol: BTC/USDT, ratio: 1}}, {{account: main, symbol: BTC_USDT, ratio: 1}}]}}
 """
+FURTHER = {"market.peg_deviation": "\n  reference: {currency: USD}"}
+"""What a policy must have besides, to use the signal."""
 TRUE = "{signal: equity.value, below: 1 USDT, on_unknown: hold}"
 CLOSE = "close: {side: both, fraction: 100%}"
 
@@ -60,13 +62,13 @@ def test_every_signal_has_a_guide_and_no_other_name_has() -> None:
 @pytest.mark.parametrize("signal", CATALOGUE, ids=lambda each: each.name)
 def test_an_example_can_be_copied(signal: SignalSpec, tmp_path: Path) -> None:
     """As a trigger, or as a condition of a close: it compiles without an error, and reads the signal."""
-    shown = example(signal)
+    shown, further = example(signal), FURTHER.get(signal.name, "")
     if signal.level == "position":
-        text = POLICY.format(trigger=TRUE, close=shown)
+        text = POLICY.format(trigger=TRUE, close=shown, further=further)
     elif shown.startswith("{"):
-        text = POLICY.format(trigger=shown, close=CLOSE)
+        text = POLICY.format(trigger=shown, close=CLOSE, further=further)
     else:
-        text = POLICY.format(trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE)
+        text = POLICY.format(trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE, further=further)
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     policies, problems = compile_loaded(load([tmp_path]))
     assert [problem for problem in problems if problem.severity == "error"] == []
