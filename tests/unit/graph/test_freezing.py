@@ -32,7 +32,7 @@ PARTS = sorted({part for origin in SHIPPED.values() for part in origin.parts}, k
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__qualname__)
 def test_a_node_has_a_field_for_each_key_of_its_parts(part: type[Part]) -> None:
     """Of the key's type, unless the node declares that the key is resolved by hand."""
-    assert list(disagreements(part)) == []
+    assert list(disagreements(part)) == [], "add the field, or list the key in `by_hand`: docs/add-a-key.md"
 
 
 def test_every_action_is_frozen_from_its_part() -> None:
@@ -188,7 +188,7 @@ def disagreements(part: type[Part]) -> Iterator[str]:
             if key[1] and NoneType not in get_args(hint) and not _has_default(node, field):
                 yield f"{part.__name__}.{path} may be left out, and {node.__name__}.{field} has no default"
     for path in _lacking(part, "", had):
-        yield f"{part.__name__}.{path} has no field in {' and '.join(node.__name__ for node in nodes)}"
+        yield f"{part.__name__}.{path} has no field in {' or '.join(node.__name__ for node in nodes)}"
 
 
 def _key(part: type[Part], path: str) -> tuple[Any, bool] | None:
