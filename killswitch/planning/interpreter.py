@@ -375,7 +375,7 @@ class Interpreter:
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return (*self._hedging.judges, "breach", "breach-cost", "breach-fight", "breach-owner", "breach-unknown")
+        return self._hedging.judges
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""

@@ -19,7 +19,6 @@ from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import (
     BreachPause,
-    Confirmation,
     Duration,
     DurationOrZero,
     Expression,
@@ -33,12 +32,11 @@ from killswitch.policy.schema.scalars import (
     RankCount,
     StageLevel,
     Text,
-    Threshold,
     Word,
     Words,
     ZonedTime,
 )
-from killswitch.policy.schema.trigger import Trigger
+from killswitch.policy.schema.trigger import Override, Trigger
 
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
@@ -240,23 +238,6 @@ class Disabled(Part):
     """The reason, which plan and status show."""
     until: Moment
     """When it fires again, such as 2026-12-01T08:00:00Z."""
-
-
-class Override(Part):
-    """What a variant changes in a trigger; keys that are left out keep the policy's values."""
-
-    at_least: Threshold | None = None
-    """For a trigger with `at_least`."""
-    at_most: Threshold | None = None
-    """For a trigger with `at_most`."""
-    above: Threshold | None = None
-    """For a trigger with `above`."""
-    below: Threshold | None = None
-    """For a trigger with `below`."""
-    confirm: Confirmation | None = None
-    """How long the condition must be true. Left out: the policy's value."""
-    grace: Duration | None = None
-    """How long the condition may be unknown. Left out: the policy's value."""
 
 
 class Variant(Part):

@@ -24,8 +24,8 @@ kind: Policy
 metadata: {{name: shown}}
 spec:
   mode: enforce
-  scope: {{each: portfolio, match: {{currency: USDT}}}}
-  max_gap: 10m{further}
+  scope: {{each: portfolio, match: {{currency: USDT}}}}{reference}
+  max_gap: 10m
   triggers:
     it: {trigger}
   stages:
@@ -48,8 +48,6 @@ kind: HedgeGroup
 metadata: {{name: cash-and-carry}}
 spec: {{legs: [{{account: spot, symbol: BTC/USDT, ratio: 1}}, {{account: main, symbol: BTC_USDT, ratio: 1}}]}}
 """
-FURTHER = {"market.peg_deviation": "\n  reference: {currency: USD}"}
-"""What a policy must have besides, to use the signal."""
 TRUE = "{signal: equity.value, below: 1 USDT, on_unknown: hold}"
 CLOSE = "close: {side: both, fraction: 100%}"
 
@@ -62,13 +60,14 @@ def test_every_signal_has_a_guide_and_no_other_name_has() -> None:
 @pytest.mark.parametrize("signal", CATALOGUE, ids=lambda each: each.name)
 def test_an_example_can_be_copied(signal: SignalSpec, tmp_path: Path) -> None:
     """As a trigger, or as a condition of a close: it compiles without an error, and reads the signal."""
-    shown, further = example(signal), FURTHER.get(signal.name, "")
+    shown = example(signal)
+    reference = "\n  reference: {currency: USD}" if any(each.is_priced for each in signal.arguments) else ""
     if signal.level == "position":
-        text = POLICY.format(trigger=TRUE, close=shown, further=further)
+        text = POLICY.format(reference=reference, trigger=TRUE, close=shown)
     elif shown.startswith("{"):
-        text = POLICY.format(trigger=shown, close=CLOSE, further=further)
+        text = POLICY.format(reference=reference, trigger=shown, close=CLOSE)
     else:
-        text = POLICY.format(trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE, further=further)
+        text = POLICY.format(reference=reference, trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE)
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     policies, problems = compile_loaded(load([tmp_path]))
     assert [problem for problem in problems if problem.severity == "error"] == []

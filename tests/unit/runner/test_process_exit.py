@@ -256,7 +256,7 @@ def test_only_armed_accounts_are_awaited(armed: set[str], expected: tuple[str, .
     )
     closings = OpenCloses(
         SimpleNamespace(busy=()), SimpleNamespace(busy=()), interpreter,  # type: ignore[arg-type]  # what it reads of them
-        SimpleNamespace(names=armed, reached_by=lambda _policy, _scope: frozenset(armed)),  # type: ignore[arg-type]
+        SimpleNamespace(names=armed, reached_by=lambda _policy, _scope: frozenset(armed)),  # type: ignore[arg-type]  # what it reads of them
     )  # fmt: skip
     assert closings() == tuple(
         f"the close of stage stop of breaker on {name}, which cannot be read" for name in expected

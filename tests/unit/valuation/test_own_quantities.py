@@ -49,7 +49,7 @@ def owned(quantities: OwnQuantities, held: Sequence[Position] | None, fills: Seq
 
 def parts(found: AccountOwnership, side: str = "long") -> dict[str, str]:
     """Owner → contracts of BTC_USDT."""
-    held = found.parts.get(("BTC_USDT", side), {})  # type: ignore[call-overload] # a side
+    held = found.parts.get(("BTC_USDT", side), {})
     return {owner: f"{part.contracts:f}" for owner, part in held.items()}
 
 

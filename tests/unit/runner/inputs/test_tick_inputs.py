@@ -40,7 +40,7 @@ def sending(second: float = 0, name: str = NAME, account: str = "main") -> Order
 
 
 def answer(kind: type[Entry], second: float, name: str = NAME, **more: object) -> Entry:
-    return kind(DECISION, after(seconds=second), "main", "BTC", "long", name, 0, **more)  # type: ignore[return-value] # a record
+    return kind(DECISION, after(seconds=second), "main", "BTC", "long", name, 0, **more)
 
 
 def fates(rows: tuple[OwnOrder, ...]) -> list[tuple[str, OrderFate]]:
