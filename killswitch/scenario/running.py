@@ -1,0 +1,168 @@
+"""Runs scenarios: each in an interpreter of its own, in the order of its steps, with the engine of production."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.words import Place
+from killswitch.planning.replayed_ticks import ReplayedTicks
+from killswitch.scenario.book import snapshots
+from killswitch.scenario.cases import Expectation, Outage, Scenario
+from killswitch.scenario.comparison import EVERYTHING, Failure, Seen, StepComparison
+from killswitch.scenario.trace import Trace, Tracer
+from killswitch.signals.arguments import span
+
+Outcome = Literal["passed", "failed", "pending", "error"]
+ReadRecording = Callable[[str], Iterator[Snapshot]]
+"""Path → the snapshots of a recording, oldest first; raises an exception of Killswitch if it cannot be read."""
+_NOWHERE = RouteRule(None, None, (), None, None, None, ())
+
+
+class CaseResult(Struct, frozen=True):
+    """The result of one scenario. `error`: why it could not be run to its end; `steps`: how many were evaluated."""
+
+    name: str
+    place: Place
+    outcome: Outcome
+    failures: tuple[Failure, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    steps: int = 0
+    error: str = ""
+    pending: str = ""
+
+
+class Ran(Struct, frozen=True):
+    """A result, and what the run has seen of its policies."""
+
+    result: CaseResult
+    trace: Trace
+
+
+class ScenarioRunner:
+    """Runs the scenarios of one policy set."""
+
+    def __init__(self, policies: PolicySet, read: ReadRecording, is_late: Callable[[int], bool] | None = None) -> None:
+        """`is_late`: whether a run that has evaluated this number of steps must end now."""
+        self._policies = policies
+        self._read = read
+        self._is_late = is_late
+        self._sets: dict[tuple[str, ...], tuple[PolicySet, NotificationRouter]] = {}
+
+    def run(self, scenario: Scenario) -> Ran:
+        """Run one scenario to its end, or until it is late."""
+        if scenario.pending is not None:
+            return Ran(CaseResult(scenario.name, scenario.place, "pending", pending=scenario.pending), Trace())
+        policies, router = self._set_of(scenario.policies)
+        case = _Case(scenario, policies, StepComparison(policies, router))
+        steps = snapshots(scenario) if scenario.recording is None else enumerate(self._read(scenario.recording))
+        try:
+            error = case.run(steps, self._is_late)
+        except Exception as problem:
+            if not type(problem).__module__.startswith("killswitch."):
+                raise
+            error = str(problem)
+        return Ran(case.result(error), case.tracer.trace)
+
+    def _set_of(self, names: tuple[str, ...]) -> tuple[PolicySet, NotificationRouter]:
+        """The policy set with these policies alone, and the router of all messages."""
+        found = self._sets.get(names)
+        if found is None:
+            graphs = tuple(graph for graph in self._policies.graphs if graph.policy in names)
+            policies = replace(self._policies, graphs=graphs)
+            # A target of its own for each route, because a message is sent once to a target that several routes share.
+            routes = tuple(
+                replace(each, targets=(RouteTarget("log", each.name),)) for each in policies.routes if each.targets
+            )
+            every = Route(EVERYTHING, _NOWHERE, (RouteTarget("log", EVERYTHING),), 0, Place("", 1, 1, ""))
+            found = policies, NotificationRouter(replace(policies, routes=(*routes, every)))
+            self._sets[names] = found
+        return found
+
+
+class _Case:
+    """One run."""
+
+    def __init__(self, scenario: Scenario, policies: PolicySet, comparison: StepComparison) -> None:
+        self._scenario = scenario
+        self._comparison = comparison
+        self.tracer = Tracer(policies.graphs)
+        self._ticks = ReplayedTicks(policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
+        self._expected: dict[timedelta, list[Expectation]] = {}
+        for each in scenario.expectations:
+            self._expected.setdefault(each.at, []).append(each)
+        self._failures: list[Failure] = []
+        self._seen: list[Seen] = []
+        self._steps = 0
+
+    def run(self, steps: Iterable[tuple[int, Snapshot]], is_late: Callable[[int], bool] | None) -> str:
+        """Evaluate every step; returns why the run ended before its end, or an empty text."""
+        outages = {each.first: each for each in self._scenario.outages}
+        starts: datetime | None = None
+        stream = iter(steps)
+        current = next(stream, None)
+        if current is None:
+            return "the recording has no snapshot"
+        while current is not None:
+            step, snapshot = current
+            if is_late is not None and is_late(self._steps):
+                return f"the time limit is over after {self._steps} steps"
+            starts = snapshot.as_of if starts is None else starts
+            self._restart(outages.get(step), snapshot)
+            following = next(stream, None)
+            self._step(snapshot.as_of - starts, snapshot, None if following is None else following[1])
+            current = following
+        for at, left in sorted(self._expected.items()):  # only a recording has steps that are not known before
+            self._failures += [
+                Failure(at, it.place, it.words, "the recording has no snapshot at this time") for it in left
+            ]
+        return ""
+
+    def _restart(self, outage: Outage | None, snapshot: Snapshot) -> None:
+        if outage is not None:
+            self._ticks.restart(to_micros(snapshot.as_of))
+
+    def _step(self, at: timedelta, snapshot: Snapshot, following: Snapshot | None) -> None:
+        tick = self._ticks.tick(snapshot, lambda: following)
+        self._steps += 1
+        expected = self._expected.pop(at, ())
+        if tick.decisions or tick.notices:
+            found = self._comparison.seen(at, snapshot, tick)
+            self._seen += found
+            for each in found:
+                self.tracer.trace.routes.update(each.notifies)
+        else:
+            found = []
+        fired = ((it.policy, it.scope, it.name) for it in found if it.subject == "fires")
+        self.tracer.end_tick(fired, ((it.policy, it.name) for it in found if it.subject == "resets"))
+        if expected or found:
+            place = self._scenario.place
+            self._failures += self._comparison.failures(expected, found, self._ticks.interpreter, snapshot, place, at)
+
+    def result(self, error: str) -> CaseResult:
+        """The result of what has run until now."""
+        scenario = self._scenario
+        outcome: Outcome = "error" if error else "failed" if self._failures else "passed"
+        return CaseResult(
+            scenario.name, scenario.place, outcome, tuple(self._failures), tuple(self._seen), self._steps, error
+        )
+
+
+def offset(at: timedelta) -> str:
+    """A time after the start as scenarios write it: `1m30s`."""
+    return span(at // timedelta(microseconds=1))
+
+
+def counts(results: Sequence[CaseResult]) -> dict[Outcome, int]:
+    """How many scenarios have each outcome."""
+    order: tuple[Outcome, ...] = ("passed", "failed", "error", "pending")
+    return {outcome: sum(each.outcome == outcome for each in results) for outcome in order}
