@@ -23,10 +23,10 @@ from killswitch.model.snapshot import (
     Position,
     Snapshot,
 )
-from killswitch.scenario.cases import AccountSeries, PositionSeries, Scenario
+from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, Scenario
 from killswitch.scenario.series import Unread, Value
 
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
 SAME = Decimal("1e-9")
 """Relative tolerance within which two computations of equity agree."""
 DIGITS = Decimal("1e-10")
@@ -55,6 +55,10 @@ class AccountBook:
     def __init__(self, account: AccountSeries) -> None:
         self._account = account
         self._equity = account.first_equity
+        self._flows: dict[int, list[MoneyFlow]] = {}
+        for each in account.flows:
+            self._flows.setdefault(each.step, []).append(each)
+        self._orders = _orders(account)
         self._moved = ZERO
         """Flows since the start, for a book whose positions are unknown."""
         self._held: list[_Held] = []
@@ -86,8 +90,8 @@ class AccountBook:
     def _move(self, step: int, at: datetime) -> None:
         """Apply the step's flows, moves of prices, and trades."""
         account, before = self._account, self._equity
-        flows = [each for each in account.flows if each.step == step]
-        moved = sum((each.amount for each in flows), ZERO)
+        flows = self._flows.get(step, ())
+        moved = sum((each.amount for each in flows), ZERO) if flows else ZERO
         if step == 0 and moved:
             raise ContradictionError(account.name, 0, "money moves at the first step", "write it at a later step")
         self._rows += [
@@ -194,7 +198,7 @@ class AccountBook:
             account=account.name, venue=account.venue, market=account.market, currency=account.currency, quality="ok",
             observed_at=at, equity=None if is_absent else _rounded(self._equity),
             unrealized=None if is_absent or profit is None else _rounded(profit),
-            positions=None if shown is None else tuple(shown), orders=_orders(account),
+            positions=None if shown is None else tuple(shown), orders=self._orders,
             flows=tuple(self._rows), fills=tuple(self._fills), instruments=_instruments(account) if step == 0 else (),
             health=_health(account, step), wallet_as_of=at, positions_as_of=at, marked_at=at,
             fills_as_of=at, flows_as_of=at, complete=True,
@@ -223,8 +227,12 @@ def _profit(each: PositionSeries, held: _Held, price: Decimal) -> Decimal:
 
 
 def _rounded(value: Decimal) -> Decimal:
+    """The value with at most ten decimals; one that was written with fewer is unchanged."""
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and -10 <= exponent <= 0:
+        return value
     rounded = value.quantize(DIGITS).normalize()
-    return rounded.quantize(Decimal(1)) if rounded == rounded.to_integral_value() else rounded
+    return rounded.quantize(ONE) if rounded == rounded.to_integral_value() else rounded
 
 
 def _number(series: Sequence[Value], step: int) -> Decimal:
@@ -297,6 +305,15 @@ def _health(account: AccountSeries, step: int) -> Health | None:
         timeouts=count("timeouts"), malformed=count("malformed"), rate_limited=count("rate_limited"),
         clock_skew_ms=number("clock_skew_ms"),
     )  # fmt: skip
+
+
+def require_consistent(scenario: Scenario) -> None:
+    """ContradictionError if the series of an account contradict each other at a step."""
+    for account in scenario.accounts:
+        if account.flows or account.equity is not None:  # otherwise positions alone move equity
+            book = AccountBook(account)
+            for step in range(scenario.steps):
+                book.skip(step, scenario.starts)
 
 
 def snapshots(scenario: Scenario) -> Iterator[tuple[int, Snapshot]]:

@@ -38,7 +38,7 @@ class CoveragePoint(Struct, frozen=True):
     why: str = ""
 
 
-class Coverage(Struct, frozen=True):
+class PolicyCoverage(Struct, frozen=True):
     """Every point of a policy set, in the order of the policies and of what they contain."""
 
     points: tuple[CoveragePoint, ...]
@@ -60,7 +60,7 @@ class Coverage(Struct, frozen=True):
         return Fraction(self.covered, total) if total else Fraction(1)
 
 
-def coverage(policies: PolicySet, trace: Trace) -> Coverage:
+def coverage(policies: PolicySet, trace: Trace) -> PolicyCoverage:
     """The coverage of all policies and routes of the set by what the runs have seen."""
     points = [
         point
@@ -73,7 +73,7 @@ def coverage(policies: PolicySet, trace: Trace) -> Coverage:
         )
         for route in policies.routes
     ]
-    return Coverage(tuple(points))
+    return PolicyCoverage(tuple(points))
 
 
 def _point(
@@ -190,13 +190,13 @@ def _why_not(
         return "it was never evaluated"
     if not situations:
         is_unknown = all(truths[index] is None for truths in seen)
-        return f"it was never {_word(truth)}{', always unknown' if is_unknown else ''}"
+        return f"it was never {_truth_text(truth)}{', always unknown' if is_unknown else ''}"
     first = situations[0]
-    around = [f"`{text}` was {_word(first[other])}" for other, text in enumerate(texts) if other != index]
+    around = [f"`{text}` was {_truth_text(first[other])}" for other, text in enumerate(texts) if other != index]
     return f"it was {str(truth).lower()} only where another clause decided: {', '.join(around)}"
 
 
-def _word(truth: Kleene) -> str:
+def _truth_text(truth: Kleene) -> str:
     return "unknown" if truth is None else str(truth).lower()
 
 

@@ -9,14 +9,14 @@ from xml.etree import ElementTree as ET  # only written, never parsed
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.formats import count_of
 from killswitch.scenario.comparison import Failure
-from killswitch.scenario.coverage import Coverage
+from killswitch.scenario.coverage import PolicyCoverage
 from killswitch.scenario.running import CaseResult, counts, offset
 
 RESULT_FORMAT = "killswitch.scenarios/v1"
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def as_json(results: Sequence[CaseResult], covered: Coverage) -> dict[str, object]:
+def as_json(results: Sequence[CaseResult], covered: PolicyCoverage) -> dict[str, object]:
     """The results, and the coverage with every point."""
     return {
         "format": RESULT_FORMAT,

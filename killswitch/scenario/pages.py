@@ -8,7 +8,7 @@ from fractions import Fraction
 from killswitch.render.document import Code, Facts, Items, Page, Section, Table
 from killswitch.render.formats import count_of
 from killswitch.scenario.comparison import Failure, Seen
-from killswitch.scenario.coverage import Coverage, CoveragePoint, by_line
+from killswitch.scenario.coverage import CoveragePoint, PolicyCoverage, by_line
 from killswitch.scenario.running import CaseResult, counts, offset
 
 Texts = Mapping[str, Sequence[str]]
@@ -82,19 +82,19 @@ def percent(share: Fraction) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02}%"
 
 
-def coverage_line(found: Coverage) -> str:
+def coverage_line(found: PolicyCoverage) -> str:
     """`coverage 37 of 40 (92.50%), 2 excluded`."""
     excluded = len(found.points) - found.covered - len(found.missed)
     more = f", {excluded} excluded" if excluded else ""
     return f"coverage {found.covered} of {found.covered + len(found.missed)} ({percent(found.share)}){more}"
 
 
-def coverage_page(found: Coverage, texts: Texts) -> Page:
+def coverage_page(found: PolicyCoverage, texts: Texts) -> Page:
     """The coverage of each policy, what is missing, and the text of the policies line by line."""
     policies = list(dict.fromkeys(point.policy for point in found.points))
     rows = []
     for policy in policies:
-        points = Coverage(tuple(point for point in found.points if point.policy == policy))
+        points = PolicyCoverage(tuple(point for point in found.points if point.policy == policy))
         total = points.covered + len(points.missed)
         rows.append((policy or "routes", str(points.covered), str(total), percent(points.share)))
     table = Table(("policy", "covered", "of", "share"), tuple(rows), numbers=(1, 2, 3))
@@ -115,7 +115,7 @@ def _missed_line(point: CoveragePoint) -> str:
     return f"{where} {name}{point.subject}, {point.what}{why}"
 
 
-def _lines(file: str, lines: Sequence[str], found: Coverage) -> Iterator[str]:
+def _lines(file: str, lines: Sequence[str], found: PolicyCoverage) -> Iterator[str]:
     """The lines of a file: `+` all of a line is covered, `-` something is not, with what below it."""
     points = by_line(found.points)
     for number, text in enumerate(lines, start=1):

@@ -20,7 +20,7 @@ from killswitch.policy.loader import Document
 from killswitch.policy.schema.scenario import SUBJECTS, ScenarioDocument, ScenarioExpectation
 from killswitch.policy.yaml.source_map import Path as YamlPath
 from killswitch.scenario.account_series import account_series
-from killswitch.scenario.book import ContradictionError, snapshots
+from killswitch.scenario.book import ContradictionError, require_consistent
 from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Subject
 from killswitch.signals.arguments import span
 
@@ -95,8 +95,7 @@ class _Resolver:
     def _is_consistent(self, scenario: Scenario) -> bool:
         """Whether its series fit together at every step."""
         try:
-            for _ in snapshots(scenario):
-                pass
+            require_consistent(scenario)
         except ContradictionError as error:
             at = ("spec", "accounts", error.account)
             when = span((self._spec.every or 0) * error.step)

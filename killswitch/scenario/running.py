@@ -19,7 +19,7 @@ from killswitch.planning.replayed_ticks import ReplayedTicks
 from killswitch.scenario.book import snapshots
 from killswitch.scenario.cases import Expectation, Outage, Scenario
 from killswitch.scenario.comparison import EVERYTHING, Failure, Seen, StepComparison
-from killswitch.scenario.trace import Trace, Tracer
+from killswitch.scenario.trace import StepTracer, Trace
 from killswitch.signals.arguments import span
 
 Outcome = Literal["passed", "failed", "pending", "error"]
@@ -95,7 +95,7 @@ class _Case:
     def __init__(self, scenario: Scenario, policies: PolicySet, comparison: StepComparison) -> None:
         self._scenario = scenario
         self._comparison = comparison
-        self.tracer = Tracer(policies.graphs)
+        self.tracer = StepTracer(policies.graphs)
         self._ticks = ReplayedTicks(policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
         self._expected: dict[timedelta, list[Expectation]] = {}
         for each in scenario.expectations:

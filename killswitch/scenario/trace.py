@@ -74,7 +74,7 @@ def clauses_of(node: ConditionNode) -> tuple[ConditionNode, ...]:
     return (node,)
 
 
-class Tracer:
+class StepTracer:
     """Observes the steps of one run."""
 
     def __init__(self, graphs: Iterable[Graph]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
     from killswitch.policy.diagnostics.diagnostic import Diagnostic
     from killswitch.scenario.cases import Scenario
-    from killswitch.scenario.coverage import Coverage
+    from killswitch.scenario.coverage import PolicyCoverage
     from killswitch.scenario.running import CaseResult, Ran
 
 WATCH_EVERY = 0.5
@@ -177,7 +177,7 @@ def _print_problems(problems: Sequence[Diagnostic], output: str) -> None:
     print_page(diagnostics_page(problems, sums), err=output != "text")
 
 
-def _print(results: Sequence[CaseResult], found: Coverage, options: TestOptions) -> None:
+def _print(results: Sequence[CaseResult], found: PolicyCoverage, options: TestOptions) -> None:
     from killswitch.scenario import formats
     from killswitch.scenario.pages import coverage_line, coverage_page, results_page, seen_page
 
@@ -204,7 +204,7 @@ def _print(results: Sequence[CaseResult], found: Coverage, options: TestOptions)
             options.coverage_html.write_text(html(coverage_page(found, texts)), encoding="utf-8")
 
 
-def _policy_texts(found: Coverage) -> dict[str, list[str]]:
+def _policy_texts(found: PolicyCoverage) -> dict[str, list[str]]:
     """The lines of every file that has a point of coverage."""
     texts: dict[str, list[str]] = {}
     for file in sorted({point.place.file for point in found.points}):
@@ -213,7 +213,7 @@ def _policy_texts(found: Coverage) -> dict[str, list[str]]:
     return texts
 
 
-def _verdict(ran: Sequence[Ran], found: Coverage, options: TestOptions) -> int:
+def _verdict(ran: Sequence[Ran], found: PolicyCoverage, options: TestOptions) -> int:
     """The exit code, and on stderr why the run as a whole fails."""
     from killswitch.scenario.pages import coverage_line
 

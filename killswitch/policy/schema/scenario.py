@@ -75,7 +75,7 @@ SeriesText = Annotated[str, Scalar(series_text, {"type": ["string", "number"]})]
 TRUTHS = ("true", "false", "unknown", "held", "confirmed")
 
 
-def truth_word(value: object) -> str:
+def trigger_truth(value: object) -> str:
     """What a trigger is, as a word; `true` and `false` are truths in YAML."""
     word = str(value).lower() if isinstance(value, bool) else value
     if word not in TRUTHS:
@@ -83,7 +83,7 @@ def truth_word(value: object) -> str:
     return str(word)
 
 
-TruthWord = Annotated[str, Scalar(truth_word, {"enum": [True, False, *TRUTHS[2:]]})]
+TriggerTruth = Annotated[str, Scalar(trigger_truth, {"enum": [True, False, *TRUTHS[2:]]})]
 
 
 class ScenarioPosition(Part):
@@ -252,7 +252,7 @@ class ScenarioExpectation(Part):
     """The stage in force after this step, or `none`."""
     trigger: Name | None = None
     """The trigger whose truth `is` after this step."""
-    is_: Annotated[TruthWord | None, Field(alias="is")] = None
+    is_: Annotated[TriggerTruth | None, Field(alias="is")] = None
     """What the trigger is: `true`, `false` or `unknown` by its values now, `held` while it counts as true, `confirmed`
     once it has been true for its confirmation."""
     lock_in_force: Literal["reduce_only", "all", "none"] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.scenario.coverage import Coverage, coverage
+from killswitch.scenario.coverage import PolicyCoverage, coverage
 from killswitch.scenario.pages import coverage_line, coverage_page, percent
 from killswitch.scenario.running import ScenarioRunner
 from killswitch.scenario.trace import joined
@@ -21,7 +21,7 @@ CLAUSES = POLICY.replace(
 """A trigger of two clauses: a fall of 3% to 9,700 is the first alone, of 4% to 9,600 both."""
 
 
-def covered(folder: Path, *texts: str, policy: str = POLICY) -> Coverage:
+def covered(folder: Path, *texts: str, policy: str = POLICY) -> PolicyCoverage:
     """The coverage by these scenarios, whatever they expect."""
     policies, scenarios, problems = loaded(folder, *texts, policy=policy)
     assert problems == ()
@@ -29,7 +29,7 @@ def covered(folder: Path, *texts: str, policy: str = POLICY) -> Coverage:
     return coverage(policies, joined(runner.run(each).trace for each in scenarios))
 
 
-def missed(found: Coverage) -> dict[str, str]:
+def missed(found: PolicyCoverage) -> dict[str, str]:
     """`subject, what` → why, of every point that was not seen."""
     return {f"{point.subject}, {point.what}": point.why for point in found.missed}
 
