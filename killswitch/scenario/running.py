@@ -19,7 +19,7 @@ from killswitch.planning.replayed_ticks import ReplayedTicks
 from killswitch.scenario.book import snapshots
 from killswitch.scenario.cases import Expectation, Outage, Scenario
 from killswitch.scenario.comparison import EVERYTHING, Failure, Seen, StepComparison
-from killswitch.scenario.trace import StepTracer, Trace
+from killswitch.scenario.trace import CompiledClauses, StepTracer, Trace, compile_clauses
 from killswitch.signals.arguments import span
 
 Outcome = Literal["passed", "failed", "pending", "error"]
@@ -48,6 +48,14 @@ class Ran(Struct, frozen=True):
     trace: Trace
 
 
+class PreparedSet(Struct, frozen=True):
+    """The policies of a scenario, the router of all their messages, and their clauses."""
+
+    policies: PolicySet
+    router: NotificationRouter
+    clauses: CompiledClauses
+
+
 class ScenarioRunner:
     """Runs the scenarios of one policy set."""
 
@@ -56,14 +64,13 @@ class ScenarioRunner:
         self._policies = policies
         self._read = read
         self._is_late = is_late
-        self._sets: dict[tuple[str, ...], tuple[PolicySet, NotificationRouter]] = {}
+        self._sets: dict[tuple[str, ...], PreparedSet] = {}
 
     def run(self, scenario: Scenario) -> Ran:
         """Run one scenario to its end, or until it is late."""
         if scenario.pending is not None:
             return Ran(CaseResult(scenario.name, scenario.place, "pending", pending=scenario.pending), Trace())
-        policies, router = self._set_of(scenario.policies)
-        case = _Case(scenario, policies, StepComparison(policies, router))
+        case = _Case(scenario, self._set_of(scenario.policies))
         steps = snapshots(scenario) if scenario.recording is None else enumerate(self._read(scenario.recording))
         try:
             error = case.run(steps, self._is_late)
@@ -73,8 +80,8 @@ class ScenarioRunner:
             error = str(problem)
         return Ran(case.result(error), case.tracer.trace)
 
-    def _set_of(self, names: tuple[str, ...]) -> tuple[PolicySet, NotificationRouter]:
-        """The policy set with these policies alone, and the router of all messages."""
+    def _set_of(self, names: tuple[str, ...]) -> PreparedSet:
+        """The policy set with these policies alone; a message reaches the last route, `EVERYTHING`, always."""
         found = self._sets.get(names)
         if found is None:
             graphs = tuple(graph for graph in self._policies.graphs if graph.policy in names)
@@ -84,19 +91,19 @@ class ScenarioRunner:
                 replace(each, targets=(RouteTarget("log", each.name),)) for each in policies.routes if each.targets
             )
             every = Route(EVERYTHING, _NOWHERE, (RouteTarget("log", EVERYTHING),), 0, Place("", 1, 1, ""))
-            found = policies, NotificationRouter(replace(policies, routes=(*routes, every)))
-            self._sets[names] = found
+            router = NotificationRouter(replace(policies, routes=(*routes, every)))
+            found = self._sets[names] = PreparedSet(policies, router, compile_clauses(graphs))
         return found
 
 
 class _Case:
     """One run."""
 
-    def __init__(self, scenario: Scenario, policies: PolicySet, comparison: StepComparison) -> None:
+    def __init__(self, scenario: Scenario, prepared: PreparedSet) -> None:
         self._scenario = scenario
-        self._comparison = comparison
-        self.tracer = StepTracer(policies.graphs)
-        self._ticks = ReplayedTicks(policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
+        self._comparison = StepComparison(prepared.policies, prepared.router)
+        self.tracer = StepTracer(prepared.clauses)
+        self._ticks = ReplayedTicks(prepared.policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
         self._expected: dict[timedelta, list[Expectation]] = {}
         for each in scenario.expectations:
             self._expected.setdefault(each.at, []).append(each)

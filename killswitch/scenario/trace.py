@@ -6,7 +6,7 @@ in any order with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -74,13 +74,22 @@ def clauses_of(node: ConditionNode) -> tuple[ConditionNode, ...]:
     return (node,)
 
 
+CompiledClauses = Mapping[str, tuple[tuple[int, ColumnsEvaluator], ...]]
+"""Policy → (index of a condition with several clauses, the function that evaluates them)."""
+
+
+def compile_clauses(graphs: Iterable[Graph]) -> CompiledClauses:
+    """Compile the clauses of every condition that has several."""
+    return {graph.policy: _lowered(graph) for graph in graphs}
+
+
 class StepTracer:
     """Observes the steps of one run."""
 
-    def __init__(self, graphs: Iterable[Graph]) -> None:
+    def __init__(self, clauses: CompiledClauses) -> None:
+        """`clauses`: of the policies of the run, `compile_clauses`."""
         self.trace = Trace()
-        self._graphs = {graph.policy: graph for graph in graphs}
-        self._clauses = {policy: _lowered(graph) for policy, graph in self._graphs.items()}
+        self._clauses = clauses
         self._stepped: list[ScopeEvaluator] = []
 
     def observe(self, evaluator: ScopeEvaluator, moved: StepResult) -> None:
@@ -110,7 +119,7 @@ class StepTracer:
             self._of(policy).reset.add(name)
         for evaluator in self._stepped:
             policy, confirmed = evaluator.policy, evaluator.state.triggers.confirmed
-            for stage in self._graphs[policy].stages:
+            for stage in evaluator.compiled.graph.stages:
                 if is_confirmed(stage, confirmed) and (policy, evaluator.scope, stage.name) not in now:
                     self._of(policy).refused.add(stage.name)
         self._stepped.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +13,23 @@ from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import COUNT, DURATION, OUT_FILE, UncheckedPath, file_errors, option, variant, verb
+from killswitch.cli.options import (
+    COUNT,
+    DURATION,
+    IN_FILE,
+    OUT_FILE,
+    ParsedParam,
+    UncheckedPath,
+    file_errors,
+    option,
+    variant,
+    verb,
+)
 from killswitch.cli.terminal import print_json, print_note, print_page, print_text
+from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -36,12 +50,30 @@ def read_recording(path: str) -> Iterator[Snapshot]:
     return read(Path(path))
 
 
-class TestOptions(Struct, frozen=True):
+def _instant(text: str) -> datetime:
+    from killswitch.model.instant import from_micros
+    from killswitch.policy.schema.part import MistakeError
+    from killswitch.policy.schema.scalars import moment
+
+    try:
+        return from_micros(moment(text))
+    except MistakeError as mistake:
+        raise ValueError(f"{mistake.message}; {mistake.fix}") from mistake
+
+
+INSTANT = ParsedParam("time", _instant)
+"""A time with its zone."""
+
+
+class ScenarioOptions(Struct, frozen=True):
     """The options of one run."""
 
     paths: tuple[Path, ...]
     variant: str | None
     pattern: str | None
+    from_recording: Path | None
+    between: tuple[datetime, datetime] | None
+    save_as: Path | None
     jobs: int
     timeout: float
     allow_empty: bool
@@ -65,9 +97,17 @@ def _share(_context: click.Context, _param: click.Parameter, text: str | None) -
 
 
 @verb("ksctl test policies/circuit-breaker", "ksctl test policies/circuit-breaker --run trip --coverage",
-      "ksctl test policies --fail-under 100% --output junit")  # fmt: skip
+      "ksctl test policies --fail-under 100% --output junit",
+      "ksctl test policies --from-recording run.jsonl.gz --between 2026-03-02T08:00:00Z 2026-03-02T10:00:00Z "
+      "--save-as policies/march.yaml")  # fmt: skip
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=UncheckedPath())
 @click.option("--run", "pattern", metavar="PATTERN", help="Only scenarios whose name contains PATTERN; * is any text.")
+@click.option("--from-recording", type=IN_FILE, metavar="FILE",
+              help="Make a scenario of this recording, print what it shows, and run nothing else.")  # fmt: skip
+@click.option("--between", nargs=2, type=INSTANT, metavar="A B",
+              help="The stretch of the recording, such as 2026-03-02T08:00:00Z 2026-03-02T10:00:00Z.")  # fmt: skip
+@click.option("--save-as", type=OUT_FILE, metavar="FILE",
+              help="The scenario to write, a new .yaml file; its snapshots are written next to it.")  # fmt: skip
 @option("--jobs", type=COUNT, default=0, help="Processes; 0 is one for each processor.")
 @option("--timeout", type=DURATION, default="30s", help="Time limit of each scenario.")
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes, until Ctrl-C.")
@@ -87,7 +127,11 @@ def test(context: click.Context, /, watch: bool, **given: object) -> None:
     PATH is a file or a folder; all of them form one policy set, with its scenarios. An expectation that nothing meets
     fails, and so does a firing that nothing expects.
     """
-    options = TestOptions(**given)  # type: ignore[arg-type] # click passes the options by their names
+    options = ScenarioOptions(**given)  # type: ignore[arg-type] # click passes the options by their names
+    if options.from_recording is not None:
+        context.exit(_from_recording(options))
+    if options.between or options.save_as:
+        raise click.UsageError("--between and --save-as belong to --from-recording")
     if not watch:
         context.exit(_run(options))
     watch_files(options.paths, lambda: _run(options), time.sleep)
@@ -122,7 +166,7 @@ def _signature(paths: Sequence[Path]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _run(options: TestOptions) -> int:
+def _run(options: ScenarioOptions) -> int:
     """Load, run and print once; returns the exit code."""
     from killswitch.policy.diagnostics.diagnostic import has_errors
     from killswitch.scenario.coverage import coverage
@@ -142,11 +186,77 @@ def _run(options: TestOptions) -> int:
     return _verdict(ran, found, options)
 
 
+def _from_recording(options: ScenarioOptions) -> int:
+    """Write the stretch of the recording and its scenario, and print what the scenario shows."""
+    from killswitch.scenario.pages import results_page, seen_page
+    from killswitch.scenario.running import ScenarioRunner
+
+    target, between = options.save_as, options.between
+    if target is None or between is None:
+        raise click.UsageError("--from-recording needs --between A B and --save-as FILE")
+    policies, _, problems = _load(options)
+    if policies is None:
+        _print_problems(problems, options.output)
+        return EXIT_FAILED
+    count = _write_stretch(options.from_recording, target, between, [graph.policy for graph in policies.graphs])
+    policies, scenarios, problems = _load(replace(options, paths=(*options.paths, target)))
+    chosen = [each for each in scenarios if each.place.file == str(target)]
+    if policies is None or not chosen:
+        _print_problems(problems, options.output)
+        return EXIT_FAILED
+    results = [ScenarioRunner(policies, read_recording).run(each).result for each in chosen]
+    print_page(results_page(results))
+    print_page(seen_page(results))
+    print_note(f"{target} replays {count_of(count, 'snapshot')}; write what is right into its `expect`")
+    return 0 if all(each.outcome != "error" for each in results) else EXIT_FAILED
+
+
+def _write_stretch(
+    source: Path | None, target: Path, between: tuple[datetime, datetime], policies: Sequence[str]
+) -> int:
+    """Write the snapshots and the scenario; returns the number of snapshots. Existing files are never replaced."""
+    from killswitch.lab.recording import RecordingWriter
+    from killswitch.policy.schema.part import MistakeError
+    from killswitch.policy.schema.scalars import name
+    from killswitch.scenario.recorded import scenario_of_recording, stretch
+
+    begins, ends = between
+    if begins > ends:
+        raise click.UsageError("--between: the end is before the begin")
+    if source is None or _is_store(source):
+        raise click.ClickException(
+            f"{source} is a store, which keeps the results of ticks and not their snapshots; "
+            "name a recording (`ksctl run --record FILE`)"
+        )
+    try:
+        named = name(target.stem)
+    except MistakeError as mistake:
+        raise click.UsageError(f"--save-as: {mistake.message}; {mistake.fix}") from mistake
+    snapshots = target.with_suffix(".jsonl.gz")
+    for file in (target, snapshots):
+        if file.exists():
+            raise click.ClickException(f"{file} already exists; name another file with --save-as")
+    found = list(stretch(read_recording(str(source)), begins, ends))
+    if not found:
+        raise click.ClickException(f"{source} has no snapshot between {begins} and {ends}")
+    with file_errors(f"cannot write {target}"):
+        with RecordingWriter(snapshots) as writer:
+            for each in found:
+                writer.write(each)
+        target.write_text(scenario_of_recording(named, policies, snapshots.name), encoding="utf-8")
+    return len(found)
+
+
+def _is_store(path: Path) -> bool:
+    with file_errors(f"cannot read {path}"), path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
 def _is_chosen(scenario: Scenario, pattern: str | None) -> bool:
     return pattern is None or fnmatchcase(scenario.name, f"*{pattern}*")
 
 
-def _load(options: TestOptions) -> tuple[PolicySet | None, Sequence[Scenario], Sequence[Diagnostic]]:
+def _load(options: ScenarioOptions) -> tuple[PolicySet | None, Sequence[Scenario], Sequence[Diagnostic]]:
     from killswitch.incident.report.runbooks import compile_all
     from killswitch.policy.diagnostics.diagnostic import in_order
     from killswitch.policy.loader import load
@@ -177,7 +287,7 @@ def _print_problems(problems: Sequence[Diagnostic], output: str) -> None:
     print_page(diagnostics_page(problems, sums), err=output != "text")
 
 
-def _print(results: Sequence[CaseResult], found: PolicyCoverage, options: TestOptions) -> None:
+def _print(results: Sequence[CaseResult], found: PolicyCoverage, options: ScenarioOptions) -> None:
     from killswitch.scenario import formats
     from killswitch.scenario.pages import coverage_line, coverage_page, results_page, seen_page
 
@@ -213,7 +323,7 @@ def _policy_texts(found: PolicyCoverage) -> dict[str, list[str]]:
     return texts
 
 
-def _verdict(ran: Sequence[Ran], found: PolicyCoverage, options: TestOptions) -> int:
+def _verdict(ran: Sequence[Ran], found: PolicyCoverage, options: ScenarioOptions) -> int:
     """The exit code, and on stderr why the run as a whole fails."""
     from killswitch.scenario.pages import coverage_line
 
