@@ -79,7 +79,7 @@ class AccountBook:
                 self._last = self._read(step, at)
                 self._rows, self._fills = [], []
                 return self._last
-        return self._unread(unread)
+        return self._unread(unread, step)
 
     def skip(self, step: int, at: datetime) -> None:
         """A step that nobody measures. ContradictionError."""
@@ -206,18 +206,19 @@ class AccountBook:
             maintenance_margin=_amount(account, "maintenance_margin", step),
         )  # fmt: skip
 
-    def _unread(self, quality: Unread) -> AccountSnapshot:
+    def _unread(self, quality: Unread, step: int) -> AccountSnapshot:
         account, last = self._account, self._last
         reason = f"the scenario says {quality}"
         if last is None:
             return AccountSnapshot(
                 account=account.name, venue=account.venue, market=account.market, currency=account.currency,
-                quality=quality, reason=reason,
+                quality=quality, reason=reason, health=_health(account, step),
             )  # fmt: skip
         return AccountSnapshot(
             account=account.name, venue=account.venue, market=account.market, currency=account.currency,
             quality=quality, reason=reason, observed_at=self._seen_at, equity=last.equity,
             positions=last.positions, orders=last.orders, marked_at=last.marked_at,
+            health=_health(account, step),
         )  # fmt: skip
 
 

@@ -240,23 +240,23 @@ class ScenarioExpectation(Part):
     scope: Text | None = None
     """The scope. Left out: the only one of the policy in this scenario."""
     fires: Name | None = None
-    """The stage that fires at this step."""
+    """The stage that fires at this step. Left out: it is about something else."""
     resets: Name | None = None
-    """The stage that is reset at this step."""
+    """The stage that is reset at this step. Left out: it is about something else."""
     decides: Literal["manual", "suspicion", "hedge", "breach", "unlock"] | None = None
     """The decision at this step that is no stage: `manual` by an operator, `suspicion` a lock while it is not known
-    whether a fall was a loss."""
+    whether a fall was a loss. Left out: it is about something else."""
     notice: Literal["unknown", "unexplained", "uncorroborated", "nothing_selected", "blocked", "warning"] | None = None
-    """The kind of a notice at this step."""
+    """The kind of a notice at this step. Left out: it is about something else."""
     in_force: Name | None = None
-    """The stage in force after this step, or `none`."""
+    """The stage in force after this step, or `none`. Left out: it is about something else."""
     trigger: Name | None = None
-    """The trigger whose truth `is` after this step."""
+    """The trigger whose truth `is` after this step. Left out: it is about something else."""
     is_: Annotated[TriggerTruth | None, Field(alias="is")] = None
     """What the trigger is: `true`, `false` or `unknown` by its values now, `held` while it counts as true, `confirmed`
-    once it has been true for its confirmation."""
+    once it has been true for its confirmation. Left out: it is about no trigger."""
     lock_in_force: Literal["reduce_only", "all", "none"] | None = None
-    """The lock of the scope that decisions have written, after this step."""
+    """The lock of the scope that decisions have written, after this step. Left out: it is about something else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
     orders: tuple[Text, ...] | None = None
