@@ -67,22 +67,12 @@ def _read(
     misfits = account_misfits(loaded)
     if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
-    unrouted = (*unrouted_names(loaded.documents), *_scenario_problems(loaded, policy_set))
+    unrouted = unrouted_names(loaded.documents)
     if any(target.kind != "log" for route in policy_set.routes for target in route.targets):  # a log always works
         from killswitch.runner.notify.target_check import target_warnings
 
         unrouted += target_warnings(policy_set)
-    found = in_order((*problems, *misfits, *unrouted))
-    return loaded, None if has_errors(found) else policy_set, found
-
-
-def _scenario_problems(loaded: LoadedDocuments, policy_set: PolicySet) -> Sequence[Diagnostic]:
-    """The mistakes in scenarios; an expectation of an unknown name would pass for ever."""
-    if not any(each.kind == "Scenario" for each in loaded.documents):
-        return ()
-    from killswitch.scenario.resolve import resolve
-
-    return resolve(loaded.documents, policy_set)[1]
+    return loaded, policy_set, in_order((*problems, *misfits, *unrouted))
 
 
 def _is_incomplete(loaded: LoadedDocuments) -> bool:

@@ -74,17 +74,6 @@ def test_w5_a_mistake_in_a_file_runs_nothing(folder: Path) -> None:
     assert ET.fromstring(run(folder, "-o", "junit").stdout).find("testsuite/testcase/error") is not None
 
 
-def test_validate_reports_the_mistakes_of_scenarios(folder: Path) -> None:
-    """A misspelt stage is an error of the set; without a mistake the scenarios are counted."""
-    result = CliRunner().invoke(ksctl, ["validate", str(folder)])
-    assert result.exit_code == 0, result.output
-    assert "1 Scenario" in result.stdout
-    (folder / "fails.yaml").write_text(FAILS.replace("fires: warn", "fires: wran"), encoding="utf-8")
-    result = CliRunner().invoke(ksctl, ["validate", str(folder)])
-    assert result.exit_code == 1
-    assert "KS7020" in result.stdout
-
-
 def test_a_pattern_chooses_by_name(folder: Path) -> None:
     """A part of the name, with `*` for any text."""
     (folder / "fails.yaml").write_text(FAILS, encoding="utf-8")
