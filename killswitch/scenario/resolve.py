@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.problems import Findings, unknown_name
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.scopes.compiled_policy import Identity, scopes_of
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, in_order
@@ -24,6 +25,8 @@ from killswitch.scenario.book import ContradictionError, require_consistent
 from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Subject
 from killswitch.signals.arguments import span
 
+LAST = datetime(2500, 1, 1, tzinfo=UTC)
+"""Before it every scenario ends."""
 NONE = "none"
 """What an expectation calls the absence of a stage or a lock."""
 
@@ -69,6 +72,7 @@ class _Resolver:
             recording = self._recording(spec.recording)
         else:
             accounts, self._steps = account_series(spec, self.found)
+            self._require_an_end()
             self._identities = [(it.name, it.venue, it.market, it.currency) for it in accounts]
         is_readable = not self.found.diagnostics  # steps and scopes are known only then
         outages = self._outages() if is_readable else ()
@@ -83,6 +87,13 @@ class _Resolver:
             recording, spec.pending,
         )  # fmt: skip
         return resolved if recording is not None or self._is_consistent(resolved) else None
+
+    def _require_an_end(self) -> None:
+        """Report a scenario that ends beyond the calendar that the engine computes with."""
+        starts, every = self._spec.starts, self._spec.every or 0
+        if starts is not None and to_micros(starts) + every * self._steps >= to_micros(LAST):
+            message = f"{self._steps} steps of {span(every)} end after the year {LAST.year}"
+            self.found.error("KS7011", ("spec", "every"), message, "write a shorter time, or shorter series")
 
     def _recording(self, written: str) -> str | None:
         path = Path(self.found.source.file).parent / written

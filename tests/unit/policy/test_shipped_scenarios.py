@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from killswitch.cli import ksctl
 
 COVERED = (
-    "breakers-six", "capital-breaker", "circuit-breaker", "futures-component-risk", "futures-concentrated", "futures-degross",
-    "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
+    "breakers-six", "capital-breaker", "circuit-breaker", "futures-component-risk", "futures-concentrated",
+    "futures-degross", "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
 """Sets whose scenarios show everything."""
 WITHOUT = ("freqtrade-protections", "slow-bleed", "slow-bleed-published")

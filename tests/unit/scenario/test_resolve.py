@@ -25,6 +25,9 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "NaN": (scenario_text("10000 NaN"), "KS7010", 13, "`_` for an unknown value"),
     "a negative step": (scenario_text(FALL).replace("every: 1m", "every: -1m"), "KS2101", 7, ""),
     "a step of zero": (scenario_text(FALL).replace("every: 1m", "every: 0s"), "KS2101", 7, "more than 0"),
+    "an end beyond the calendar": (
+        scenario_text("10000 =x99999").replace("every: 1m", "every: 365d"), "KS7011", 7, "a shorter time",
+    ),
     "no account": (scenario_text(FALL).split("  accounts:")[0] + "  accounts: {}\n", "KS7003", 8, "add an account"),
     "neither series nor a recording": (scenario_text(FALL).split("  starts:")[0], "KS7003", 4, "or name a `recording`"),
     "series next to a recording": (scenario_text(FALL, "recording: a.jsonl"), "KS7003", 6, "remove `starts`"),
