@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.model.snapshot import SNAPSHOT_FORMAT, Instrument, Snapshot, decode_snapshot, encode_snapshot
 from killswitch.planning.replayed_ticks import ReplayedTicks
 from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
@@ -188,6 +188,30 @@ def _compressor(path: Path) -> Callable[[], Compressor] | None:
 
         return zstandard.ZstdCompressor().compressobj
     return None
+
+
+def stretch(snapshots: Iterable[Snapshot], begins: datetime, ends: datetime) -> Iterator[Snapshot]:
+    """The snapshots from `begins` to `ends`, both included.
+
+    The rules of symbols hold until they are reported again, so that the first snapshot has those from before it. What
+    signals remember of earlier snapshots is not part of the stretch: begin it as long before as the longest window.
+    """
+    rules: dict[str, dict[str, Instrument]] = {}
+    is_first = True
+    for snapshot in snapshots:
+        if snapshot.as_of > ends:
+            return
+        for account in snapshot.accounts:
+            known = rules.setdefault(account.account, {})
+            known.update({each.symbol: each for each in account.instruments or ()})
+        if snapshot.as_of < begins:
+            continue
+        if is_first:
+            accounts = (replace(it, instruments=tuple(rules[it.account].values())) for it in snapshot.accounts)
+            yield replace(snapshot, accounts=tuple(accounts), missing=0)
+            is_first = False
+        else:
+            yield snapshot
 
 
 def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decision | Notice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
@@ -13,19 +13,22 @@ from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.lock_parts import strictest_mode
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
-from killswitch.model.words import Place
+from killswitch.model.words import LockMode, Place
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import status_of_trigger
 from killswitch.scenario.cases import DECIDED, Expectation, Subject
-from killswitch.scenario.lock_state import LocksInForce
 from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
 
 EVERYTHING = ""
 """The name of the route that a comparison adds to read every message."""
+
+
+PORTFOLIO = "portfolio"
 
 
 class Failure(Struct, frozen=True):
@@ -62,6 +65,55 @@ class Seen(Struct, frozen=True):
     def words(self) -> str:
         """What happened, in one line: `fires warn (circuit-breaker on account/main)`."""
         return f"{self.subject} {self.name} ({self.policy} on {self.scope})"
+
+
+class _Lock(Struct, frozen=True):
+    policy: str
+    scope: str
+    mode: LockMode
+    until: datetime | None
+    is_on_suspicion: bool
+
+
+class LocksInForce:
+    """The locks that the decisions of one run have written.
+
+    A lock of a scope is the strictest of those that no reset of its policy has lifted and that have not ended. A lock
+    on the portfolio or a venue reaches its accounts; any other counts for the scope that the decision names.
+    """
+
+    def __init__(self) -> None:
+        self._locks: list[_Lock] = []
+
+    def apply(self, decisions: Iterable[Decision], now: datetime) -> None:
+        """Add the locks of the decisions, and remove those that they lift or that have ended."""
+        for decision in decisions:
+            if decision.kind == "reset":
+                self._locks = [
+                    each for each in self._locks
+                    if each.scope != decision.scope or (each.policy != decision.policy and not decision.is_unlock)
+                ]  # fmt: skip
+            elif decision.is_withdrawal:
+                same = (decision.policy, decision.scope)
+                self._locks = [it for it in self._locks if not it.is_on_suspicion or (it.policy, it.scope) != same]
+            elif decision.lock is not None and decision.mode == "enforce":
+                order = decision.lock
+                lock = _Lock(decision.policy, order.scope, order.mode, order.until, decision.is_suspicion)
+                self._locks.append(lock)
+        self._locks = [each for each in self._locks if each.until is None or each.until > now]
+
+    def mode(self, scope: str, snapshot: Snapshot) -> str:
+        """The mode of the strictest lock that reaches the scope: `reduce_only`, `all` or `none`."""
+        reached = {scope}
+        kind, _, name = scope.partition("/")
+        if kind == "account":
+            reached |= {PORTFOLIO} | {f"venue/{each.venue}" for each in snapshot.accounts if each.account == name}
+        modes: list[LockMode] = [
+            each.mode
+            for each in self._locks
+            if each.scope in reached and (each.until is None or each.until > snapshot.as_of)
+        ]
+        return strictest_mode(modes) if modes else "none"
 
 
 class StepComparison:

@@ -170,7 +170,7 @@ def _run(options: ScenarioOptions) -> int:
     """Load, run and print once; returns the exit code."""
     from killswitch.policy.diagnostics.diagnostic import has_errors
     from killswitch.scenario.coverage import coverage
-    from killswitch.scenario.jobs import run_all
+    from killswitch.scenario.running import run_all
     from killswitch.scenario.trace import joined
 
     policies, scenarios, problems = _load(options)
@@ -215,10 +215,9 @@ def _write_stretch(
     source: Path | None, target: Path, between: tuple[datetime, datetime], policies: Sequence[str]
 ) -> int:
     """Write the snapshots and the scenario; returns the number of snapshots. Existing files are never replaced."""
-    from killswitch.lab.recording import RecordingWriter
+    from killswitch.lab.recording import RecordingWriter, stretch
     from killswitch.policy.schema.part import MistakeError
     from killswitch.policy.schema.scalars import name
-    from killswitch.scenario.recorded import scenario_of_recording, stretch
 
     begins, ends = between
     if begins > ends:
@@ -243,8 +242,22 @@ def _write_stretch(
         with RecordingWriter(snapshots) as writer:
             for each in found:
                 writer.write(each)
-        target.write_text(scenario_of_recording(named, policies, snapshots.name), encoding="utf-8")
+        target.write_text(_scenario_of_recording(named, policies, snapshots.name), encoding="utf-8")
     return len(found)
+
+
+def _scenario_of_recording(name: str, policies: Sequence[str], recording: str) -> str:
+    """The YAML of a scenario that replays `recording`, a path relative to it, and expects that nothing fires."""
+    return (
+        "apiVersion: killswitch.dev/v1\n"
+        "kind: Scenario\n"
+        f"metadata: {{name: {name}}}\n"
+        "spec:\n"
+        f"  policies: [{', '.join(policies)}]\n"
+        f"  recording: {recording}\n"
+        "  # What fires is a failure until it is written here: `ksctl test --update` prints what was seen.\n"
+        "  expect: []\n"
+    )
 
 
 def _is_store(path: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.scenario.book import snapshots
 from killswitch.scenario.running import CaseResult, ScenarioRunner, offset
 from tests.unit.scenario.written import POSITION, loaded, ran, result, scenario_text
 
@@ -105,6 +106,42 @@ def test_money_that_leaves_is_no_loss_and_without_a_row_it_is_not_explained(tmp_
     missing = flow.replace("kind: withdrawal", "kind: unexplained")
     found = result(tmp_path, scenario_text("10000 =x5", account=[POSITION, missing]))
     assert {each.name for each in found.seen if each.subject == "notice"} == {"unexplained"}
+
+
+def test_money_that_leaves_a_book_with_unknown_positions_is_no_profit(tmp_path: Path) -> None:
+    """Equity as written falls by the withdrawal alone, so that unrealised profit is as before."""
+    flow = "flows: [{at: 2m, kind: withdrawal, amount: -1000}]"
+    _, (scenario,), problems = loaded(tmp_path, scenario_text("10000 9900 8900 =", account=[flow]))
+    assert problems == ()
+    found = [snapshot.accounts[0] for _, snapshot in snapshots(scenario)]
+    assert [each.unrealized for each in found] == [0, -100, -100, -100]
+    assert [len(each.flows or ()) for each in found] == [0, 0, 1, 0]
+
+
+def test_a_trade_has_its_fill_and_its_average_entry(tmp_path: Path) -> None:
+    """2 at 100, 2 more at 110: entry 105. 1 sold at 120: 15 realised, 45 of the other three left."""
+    position = "positions: [{symbol: X, side: long, contracts: 2 = 4 = 3, price: 100 110 = 120 =}]"
+    _, (scenario,), problems = loaded(tmp_path, scenario_text("1000", account=[position]))
+    assert problems == ()
+    found = [snapshot.accounts[0] for _, snapshot in snapshots(scenario)]
+    # 2 × 10 at step 1; 4 × 10 at step 3
+    assert [each.equity for each in found] == [1000, 1020, 1020, 1060, 1060]
+    held = [(each.positions or ())[0] for each in found]
+    assert [each.entry_price for each in held] == [100, 100, 105, 105, 105]
+    assert [each.unrealized_pnl for each in held] == [0, 20, 20, 60, 45]
+    fills = [(fill.side, fill.amount, fill.price, fill.realized_pnl) for each in found for fill in each.fills or ()]
+    assert fills == [("buy", 2, 110, None), ("sell", 1, 120, 15)]
+
+
+def test_a_reset_lifts_the_lock_of_its_policy(tmp_path: Path) -> None:
+    """From the close until the operator resets it."""
+    text = scenario_text(
+        FALL + " =x2",
+        "events: [{at: 9m, kind: reset, scope: account/main, author: jo, reason: why}]",
+        f"expect: [{WARN}, {CLOSE}, {{at: 8m, lock_in_force: reduce_only}}, {{at: 9m, resets: close}},"
+        " {at: 9m, lock_in_force: none}]",
+    )
+    assert result(tmp_path, text).failures == ()
 
 
 def test_missing_data_is_neither_clear_nor_a_loss(tmp_path: Path) -> None:
