@@ -286,14 +286,17 @@ def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[
                 yield kind_named(key).resolve(part, stage, (*path, place, key), around)
 
 
+SCENARIO = "Scenario"
+"""The kind of tests, which are no part of what is deployed."""
 EXPRESSIONS = frozenset({"when", "all_if", "where"})
 
 _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
-    ordered = sorted(documents, key=lambda document: (document.kind, document.name))
+    """Digest of all documents but scenarios, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
+    deployed = (document for document in documents if document.kind != SCENARIO)
+    ordered = sorted(deployed, key=lambda document: (document.kind, document.name))
     return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"
 
 

@@ -44,6 +44,7 @@ PARTS: Final = (
     Part("signals", "signals", "everyday"),
     Part("closing", "closing_parts", "everyday", "short"),
     Part("report", "report", "everyday"),
+    Part("scenarios", "scenarios", "everyday"),
     Part("notifications", "notifications", "everyday"),
     Part("sinks", "sinks", "everyday"),
     Part("footprint", "footprint", "everyday", timed=False),
