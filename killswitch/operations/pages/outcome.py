@@ -9,10 +9,10 @@ from msgspec import Struct
 from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
-from killswitch.model.effects import Lock, of_kind
+from killswitch.model.effects import Lock, locked_place, of_kind
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import STORE_OPTION, one_line, with_store
-from killswitch.operations.pages.wording import amount_in, headline, locked_place
+from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
 from killswitch.render.document import Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
