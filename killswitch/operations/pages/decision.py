@@ -150,7 +150,7 @@ def _order(order: OrderOutcome, currency: str) -> tuple[str, ...]:
         order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
         exact(order.filled, "-"), exact(order.price, "-"),
-        "-" if order.fee is None else f"{exact(order.fee)} {currency}".rstrip(),
+        "-" if order.fee is None else f"{order.fee:.6g} {currency}".rstrip(),
     )  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def _missing_parts(missing: Missing) -> str:
 def _status(history: DecisionHistory) -> str:
     decision = history.decision
     if decision.kind == "reset":
-        return "locks by hand are lifted" if decision.is_unlock else "the scope is back to normal"
+        return "no lock by hand is left" if decision.is_unlock else "the scope is back to normal"
     if decision.is_manual_lock and history.result.locked_at is not None:
         return "the lock is written"
     return {

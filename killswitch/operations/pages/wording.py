@@ -126,18 +126,22 @@ def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     triggers = [(machine, each) for machine in machines for each in machine.triggers]
     known = [it for it in triggers if it[1].truth is not None]
     reached = [(each.reached, machine, each) for machine, each in known if each.reached is not None]
-    unknown = sum(each.truth is None for _, each in triggers)
+    unknown = sum(each.truth is None and not each.is_young for _, each in triggers)
+    young = sum(each.is_young for _, each in triggers)
     parts = [f"watching {count_of(accounts, 'account')}"]
     if reached:
         share, machine, trigger = max(reached, key=lambda each: each[0])
         parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share:.0%} of its threshold")
-    return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
+    parts += [f"{count_of(unknown, 'trigger')} unknown"] if unknown else []
+    return "; ".join(parts + ([f"{count_of(young, 'trigger')} with a short history"] if young else []))
 
 
 def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: Footnotes) -> str:
     if trigger.truth is None:
         counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
+        if trigger.is_young:
+            why = why.replace("history reaches back", "history")
         return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:
         return "false"
