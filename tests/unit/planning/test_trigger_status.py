@@ -17,7 +17,8 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, status, status_of_trigger, trigger_reading, why_unknown
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
-from tests.worlds import account, position
+from tests.worlds import account, after, position, snapshot
+from tests.worlds.signals import view_of
 
 NOW = 1_600_000_000 * SECOND
 CONDITION = Compare(">=", SignalRead(1), Number(0.5))
@@ -161,7 +162,7 @@ def test_a_heartbeat_that_was_never_sent_has_a_reason_of_its_own() -> None:
     )
     evaluator = ScopeEvaluator(compile_policy(made), "account/main")
     for second in (0, 60):
-        view = ScopeView(NOW + second * SECOND, True, [account_with_equity("1000")], {}, None)
+        view = view_of(snapshot(after(seconds=second), account("1000")))
         evaluator.observe(view, ())
         evaluator.step(view)
     assert why_unknown(evaluator, made.triggers[0]) == (
