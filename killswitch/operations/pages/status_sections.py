@@ -71,7 +71,7 @@ def exposure_table(found: Exposures | None) -> Iterator[Section]:
     if found is None:
         return
     title = f"Exposure and P&L in {found.currency or 'unknown currency'} as of {instant(found.as_of)}"
-    profit = "" if found.profit is None else f" (the portfolio's P&L: {_profit_since(found.profit)})"
+    profit = "" if found.profit is None else f" (profit of the portfolio: {_profit_since(found.profit)})"
     yield from section(f"{title}{profit}", parts_table(found))
 
 
