@@ -52,6 +52,8 @@ from killswitch.valuation.shared_book import (
 
 NET: Final = "net"
 DAY: Final = 24 * HOUR
+FILLS_KEPT: Final = 2 * DAY
+"""How long the ids of fills are kept: a run reads fills of a day back, by a clock that may be hours behind."""
 
 Net = Mapping[tuple[str, str], Decimal]
 """(symbol, side of the book) → contracts, negative for short."""
@@ -116,7 +118,7 @@ class OwnQuantities:
             return {}
         self._now, self._instruments = now, instruments
         self._orders = {name: each for name, each in self._orders.items() if each[1] > now - DAY}
-        self._fills = {name: at for name, at in self._fills.items() if at > now - DAY}
+        self._fills = {name: at for name, at in self._fills.items() if at > now - FILLS_KEPT}
         self._closed = {name: each for name, each in self._closed.items() if each[1] > now - DAY}
         return {account.account: self._with_profits(account, self._of_account(account)) for account in accounts}
 
@@ -173,7 +175,7 @@ class OwnQuantities:
         if any(row.strategy is not None for row in account.positions or ()):
             self._named.add(account.account)
         is_folded = bool(rules) and not rules[0].whole and account.account not in self._named
-        if self._counts and not is_folded:
+        if not is_folded:
             self._count_fills(account, rules)
         if account.positions is None:
             if is_folded:
@@ -219,11 +221,12 @@ class OwnQuantities:
 
     def _apply_fills(self, account: AccountSnapshot, rules: Sequence[StrategyRule], net: Net | None) -> None:
         """Apply the new fills; `net` is None while the positions are unknown."""
-        if account.account in self._seen:  # the positions of the first snapshot include its fills
-            for fill in sorted(account.fills or (), key=lambda each: (each.at, each.id)):
-                name = f"{account.account}/{fill.id}"
-                if name not in self._fills:  # a pass for another account repeats them
-                    self._fills[name] = self._now
+        is_first = account.account not in self._seen  # the positions of the first snapshot include its fills
+        for fill in sorted(account.fills or (), key=lambda each: (each.at, each.id)):
+            name = f"{account.account}/{fill.id}"
+            if name not in self._fills:  # a pass for another account, and the first poll of a run, repeat them
+                self._fills[name] = self._now
+                if not is_first:
                     self._apply(account, rules, fill, net)
 
     def _apply(self, account: AccountSnapshot, rules: Sequence[StrategyRule], fill: Fill, net: Net | None) -> None:
