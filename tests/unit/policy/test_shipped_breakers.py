@@ -16,8 +16,9 @@ from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import ProcessExit
 from killswitch.model.snapshot import Position, Snapshot, WatchedPrice
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
-from tests.worlds import START, account, after, position, rules, snapshot
+from tests.worlds import START, account, after, operator_event, position, rules, snapshot
 
 Recording = Callable[[], Sequence[Snapshot]]
 
@@ -156,3 +157,23 @@ def test_the_pair_of_three_and_five_percent_warns_twice_and_ends_the_process(
     (decision,) = [each for each in found if isinstance(each, Decision)]
     assert decision.as_of == after(minutes=4)
     assert any(isinstance(effect, ProcessExit) for effect in decision.effects)
+
+
+def test_d18_a_reset_of_the_capital_breaker_counts_what_is_left_as_the_capital(
+    breakers: Callable[[str], PolicySet],
+) -> None:
+    """After the trip at 9,450 neither the reset nor a loss of 4% from there trips again; 5.1% of it does, once."""
+    interpreter, made = Interpreter(breakers("capital-breaker")), list[tuple[str, str | None]]()
+    begun = [*CASES["capital-breaker"][0](), at(after(minutes=9), "9450", [])]
+    reset = snapshot(
+        after(minutes=10), account("9450", [], observed_at=after(minutes=10)),
+        events=[operator_event("reset", after(minutes=10))],
+    )  # fmt: skip
+    later = [
+        at(after(minutes=11 + minute), each, [long("10000", lost=str(Decimal(each) - 9450))])
+        for minute, each in enumerate(["9450", "9075", "8968", "8968"])
+    ]
+    for seen in [*begun, reset, *later]:
+        for each in interpreter.tick(seen).decisions:
+            made.append((f"{(each.as_of - START).seconds // 60}", each.kind))
+    assert made == [("4", None), ("10", "reset"), ("13", None)]
