@@ -67,7 +67,8 @@ class StoredQuantities(Struct):
     """The fold as it is stored. `orders`: account and order id → (owner, last seen). `fills`: account and fill id →
     when it was folded. `closed`: decision, account, symbol and side → (contracts that its orders have closed, when).
 
-    `seen`: the accounts observed so far. `named`: those whose positions the venue splits by strategy.
+    `seen`: the accounts observed so far. `named`: those whose positions the venue splits by strategy. `awaited`: see
+    `OwnQuantities`.
     """
 
     books: list[SharedBook]
@@ -77,6 +78,7 @@ class StoredQuantities(Struct):
     fills: dict[str, int]
     closed: dict[str, tuple[Decimal, int]]
     profits: dict[str, AccountProfits] = {}
+    awaited: list[str] = []
 
 
 _DECODER = msgjson.Decoder(StoredQuantities)
@@ -103,6 +105,8 @@ class OwnQuantities:
         """Whether the fills of the account that is folded count in profits."""
         self._instruments: Mapping[tuple[str, str], Instrument] = {}
         self._stored: bytes | None = None
+        self.awaited: frozenset[str] = frozenset()
+        """Decisions whose close is in progress, or of which it is not known yet whether it closed every part."""
 
     def observe(
         self,
@@ -137,7 +141,9 @@ class OwnQuantities:
             return None
         books = [*self._books.values()]
         seen, named = sorted(self._seen), sorted(self._named)
-        stored = StoredQuantities(books, seen, named, self._orders, self._fills, self._closed, self._profits.accounts)
+        stored = StoredQuantities(
+            books, seen, named, self._orders, self._fills, self._closed, self._profits.accounts, sorted(self.awaited)
+        )
         blob = _ENCODER.encode(stored)
         if blob == self._stored:
             return None
@@ -155,7 +161,7 @@ class OwnQuantities:
         self._books = {(each.account, each.symbol, each.side): each for each in stored.books}
         self._seen, self._named, self._stored = set(stored.seen), set(stored.named), blob
         self._orders, self._fills, self._closed = stored.orders, stored.fills, stored.closed
-        self._profits = RealisedProfits(stored.profits)
+        self._profits, self.awaited = RealisedProfits(stored.profits), frozenset(stored.awaited)
 
     # One account
 
