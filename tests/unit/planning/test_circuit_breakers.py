@@ -140,6 +140,13 @@ def test_after_as_many_recoveries_as_allowed_a_person_resets_it() -> None:
     ]
 
 
+def test_a_day_after_a_recovery_another_one_is_automatic() -> None:
+    """At most two in a rolling 24 hours: those of minutes 16 and 33 no longer count at minute 1475."""
+    levels = ["1", *["3.5", *["1"] * 16] * 2, *["1"] * 1440, "3.5", *["1"] * 20]
+    found = course(written(LEVERAGE), of_leverage(*levels))
+    assert found == [(1, "trip"), (16, "reset"), (18, "trip"), (33, "reset"), (1475, "trip"), (1490, "reset")]
+
+
 def test_recoveries_and_warnings_outlast_a_restart() -> None:
     """The interpreter is stored and restored between the second and the third trip."""
     policies = written(LEVERAGE)
