@@ -12,6 +12,7 @@ from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import HistoryRow
+from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Interpreter
 from tests.backtests import written
 from tests.worlds import START, account, after, operator_event, position, snapshot
@@ -177,13 +178,18 @@ def test_disabling_a_tripped_breaker_ends_neither_its_trip_nor_its_lock() -> Non
     (status,) = after_edit.status()
     assert (status.breaker, status.level) == ("tripped", 1)
     assert status.disabled is not None and status.disabled.reason == "x"
+    shown = [*pending_lines(status, after(minutes=4))]
+    assert shown == ["disabled until 2024-02-01T00:00:00Z, it fires nothing: x"]
 
 
-def test_an_accepted_recovery_counts_the_next_loss_from_what_is_left() -> None:
+@pytest.mark.parametrize("signal", ["equity.loss_from_start", "equity.loss_from_capital, capital: 10000 USDT"])
+def test_an_accepted_recovery_counts_the_next_loss_from_what_is_left(signal: str) -> None:
     """5.5% of 10,000, and after the recovery 4.9% of 9,450, which is no trip, and 5.3% of it, which is one."""
     recovery = "{auto: {when: 'exposure.leverage < 9.0', for: 1m, at_most: 3, accept: true}}"
+    text = LOSS.replace("RECOVERY", recovery).replace("DISABLED", "").replace("equity.loss_from_start", signal)
+    policies = written(text.replace("match: {}", "match: {currency: USDT}"))
     fallen = ["10000", "9450", *["9450"] * 61, "8990", "8950"]
-    assert [each for each in course(loss(recovery), of_equity(*fallen)) if "warning" not in each[1]] == [
+    assert [each for each in course(policies, of_equity(*fallen)) if "warning" not in each[1]] == [
         (1, "trip"), (61, "reset"), (64, "trip"),
     ]  # fmt: skip
 
