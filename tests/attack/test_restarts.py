@@ -1,4 +1,4 @@
-"""A kill before every tick: an interpreter that is stored and restored each time decides as one that runs through.
+"""A kill before every tick, and rows that come twice: an interpreter decides as one that runs through.
 
 One account that two strategies trade, with flags, locks that are obeyed or not, outages, repeated passes and resets.
 What is stored is what a tick commits: states, rows, blobs and decisions.
@@ -27,6 +27,8 @@ from tests.worlds import START, account, fill, position, rules, snapshot
 
 EVERY = 30
 """Seconds between two scheduled ticks."""
+BEFORE = timedelta(seconds=1)
+"""How long before a tick trades are."""
 SYMBOLS = ("BTC_USDT", "ETH_USDT")
 HEAD = """
 apiVersion: killswitch.dev/v1
@@ -241,7 +243,9 @@ class Story:
         for each in moment.trades:
             is_forced = each.owner == "adl"
             name = None if is_forced else f"{each.owner}{next(self._ids)}"
-            self.venue.trade(self.at, each.symbol, Decimal(each.contracts), name, "adl" if is_forced else "trade")
+            self.venue.trade(
+                self.at - BEFORE, each.symbol, Decimal(each.contracts), name, "adl" if is_forced else "trade"
+            )
         self._fill_ours()
         seen = account(None, None, quality="down", reason="no answer") if moment.is_down else self.venue.answer(self.at)
         yield self._snapshot(seen, moment.command)
@@ -296,7 +300,7 @@ class Story:
         size = min(intent.contracts, abs(held))
         if size and (held > 0) == (intent.side == "sell"):  # reduce-only
             change = -size if intent.side == "sell" else size
-            self.venue.trade(self.at, intent.symbol, change, client_order_id(decision.id, number, 0))
+            self.venue.trade(self.at - BEFORE, intent.symbol, change, client_order_id(decision.id, number, 0))
 
 
 class Stored:
@@ -358,4 +362,24 @@ def test_a_run_that_is_killed_before_every_tick_decides_as_one_that_runs_through
             for one, other in zip(shown(found), shown(expected), strict=True):
                 assert one == other, to_micros(taken.as_of)
             stored.commit(killed)
+            story.act(expected)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.reuse, Phase.generate])
+@given(st.lists(MOMENTS, min_size=3, max_size=25))
+def test_a_fill_that_is_reported_again_and_again_counts_once(moments: list[Moment]) -> None:
+    """As by an adapter that looks back over the last six. Scopes of symbols are left out: one that is held for the
+    first time has not seen what was traded of it before."""
+    graphs = replace(GRAPHS, graphs=tuple(each for each in GRAPHS.graphs if each.scope.each != "symbol"))
+    story, once, again, past = Story(), Interpreter(graphs), Interpreter(graphs), list[Fill]()
+    for moment in [Moment((0, 0), ()), *moments]:
+        for taken in story.snapshots(moment):
+            (seen,) = taken.accounts
+            new, repeated = seen.fills or (), taken
+            if seen.quality == "ok" and taken.scheduled:
+                repeated = replace(taken, accounts=(replace(seen, fills=(*past, *new)),))
+                past = [*past, *new][-6:]
+            expected, found = once.tick(taken), again.tick(repeated)
+            for one, other in zip(shown(found), shown(expected), strict=True):
+                assert one == other, to_micros(taken.as_of)
             story.act(expected)
