@@ -10,10 +10,13 @@ import pytest
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import HistoryRow
 from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.scopes.compiled_policy import compile_policy
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from tests.backtests import written
 from tests.worlds import START, account, after, operator_event, position, snapshot
 
@@ -221,3 +224,13 @@ def test_an_operator_resets_a_tripped_breaker() -> None:
     reset = operator_event("reset", snapshots[2].as_of)
     snapshots[2] = snapshot(snapshots[2].as_of, *snapshots[2].accounts, events=[reset])
     assert course(loss(), snapshots) == [(1, "trip"), (2, "reset")]
+
+
+def test_a_daily_cap_is_not_freed_by_a_clock_that_was_ahead_at_a_boot() -> None:
+    """Two positions of the last hour, and a leap of two days that only a wall clock has measured: none is left."""
+    (graph,) = loss().graphs
+    before, restored = (ScopeEvaluator(compile_policy(graph), "account/main") for _ in range(2))
+    since, now = to_micros(after(hours=1)), to_micros(after(days=2))
+    before.count_today(2, to_micros(after()))
+    restored.restore(before.serialised(), [], (since, now))
+    assert (restored.left_today(2, now), restored.left_today(2, now + 23 * HOUR)) == (0, 2)
