@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 from msgspec import json as msgjson
 
-from killswitch.model.instant import MINUTE, to_micros
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import is_ours
 from killswitch.signals.arguments import Value
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OrderKey = tuple[str, str]
 """Account and id of an order."""
+ROWS_REPEATED = 48 * HOUR
+"""How long a row may be reported again: by a pass that repeats an account, or by the first poll of a later run."""
 OWN_FILLS_WITHIN = MINUTE
 """How long after an order of ours a fill of its symbol without a client order id may be of it: rows arrive late."""
 
@@ -34,6 +36,11 @@ def _micros(arguments: Mapping[str, Value], key: str) -> int:
     if not isinstance(value, int):
         raise TypeError(f"the argument {key} is a duration, not {value!r}")
     return value
+
+
+def without_old(rows: dict[str, int], now: int) -> dict[str, int]:
+    """Row → its time, without those that are reported no more."""
+    return {key: at for key, at in rows.items() if now - at <= ROWS_REPEATED} if rows else rows
 
 
 class WindowCoverage(Struct):
@@ -172,6 +179,7 @@ class SeenOrders(Collector):
 class _RefusedState(Struct):
     refused: dict[str, int]
     coverage: WindowCoverage
+    before_reset: dict[str, int] = {}
 
 
 class OwnRefusals(Collector):
@@ -184,6 +192,8 @@ class OwnRefusals(Collector):
         self._max_gap = max_gap
         self._refused: dict[str, int] = {}
         """Client order id and time of the refusal → the time."""
+        self._before_reset: dict[str, int] = {}
+        """Those before the last reset, which do not count where a later snapshot reports them once more."""
         self._coverage = WindowCoverage()
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
@@ -197,8 +207,10 @@ class OwnRefusals(Collector):
             accounts = {account.account for account in view.accounts}
             for order in own:
                 if order.fate == "rejected" and order.account in accounts:
-                    at = min(now, to_micros(order.at))
-                    self._refused[f"{order.client_order_id}/{to_micros(order.at)}"] = at
+                    key = f"{order.client_order_id}/{to_micros(order.at)}"
+                    if key not in self._before_reset:
+                        self._refused[key] = min(now, to_micros(order.at))
+        self._before_reset = without_old(self._before_reset, now)
         if self._refused:
             self._refused = {key: at for key, at in self._refused.items() if at >= now - self._keep}
 
@@ -210,14 +222,16 @@ class OwnRefusals(Collector):
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Earlier refusals no longer count."""
+        self._before_reset |= self._refused
         self._refused.clear()
         self._coverage.restart(now)
 
     def state(self) -> object:
         """The refusals, and what was observed."""
-        return _RefusedState(self._refused, self._coverage)
+        return _RefusedState(self._refused, self._coverage, self._before_reset)
 
     def restore(self, stored: bytes) -> None:
         """Restore them. MsgspecError if they are damaged."""
         state = msgjson.decode(stored, type=_RefusedState)
         self._refused, self._coverage = state.refused, state.coverage
+        self._before_reset = state.before_reset

@@ -280,6 +280,24 @@ def test_a_stop_before_the_close_has_ended_exits_with_0_and_the_next_run_exits(w
     assert story.run(ticks=3).exit_code == 0
 
 
+def test_the_exit_waits_while_the_store_accepts_no_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the next run would find neither trip nor exit, and exit again: it goes on watching, and exits once
+    there is space."""
+    story, shown = Story(world, breaker(*CLOSE_AND_EXIT), ScriptedVenue(book("1100"))), list[str]()
+
+    def look() -> None:
+        shown.extend(each.waits_for for each in story.view.pending_effects or ())
+
+    with monkeypatch.context() as full:
+        full.setattr(SqlStore, "in_memory_because", property(lambda _: "the disk is full"))
+        end = story.run(story.fall(), wait, wait, look, ticks=8)
+    assert (end.cause, story.exits) == ("ticks", EXITED[:1])
+    assert shown == ["the store, whose records would be lost with the process: the disk is full"]
+    assert story.run(ticks=12).exit_code == 1
+    assert story.exits == EXITED
+    assert story.run(ticks=3).exit_code == 0
+
+
 def test_a_stop_in_the_pass_that_exits_does_not_change_the_code(world: World) -> None:
     """The exit is journaled already, so that no later run would exit."""
     main = ScriptedVenue(book("1100"))
