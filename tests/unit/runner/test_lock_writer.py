@@ -465,12 +465,15 @@ def test_a_foreign_lock_survives_writes_that_end_after_their_timeout(world: Worl
     async def story() -> None:
         runner = world.runner(store, [venue], pace=replace(SHORT, lock_timeout=0.0))
         await runner.start()
-        for _ in range(6):
-            await asyncio.sleep(0.05)
+        while not foreign.exists():  # its write has ended
+            await asyncio.sleep(0.01)
             await ticks(world, runner, 1)
             assert json.loads(union.read_text())["locked"] is True
+        await ticks(world, runner, 6)
+        assert json.loads(union.read_text())["locked"] is True
         await runner.finish()
         await runner.shut_down()
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), 60))
     assert json.loads(foreign.read_text())["locked"] is True
+    assert json.loads(union.read_text())["locked"] is True
