@@ -409,3 +409,15 @@ def test_a_reset_that_is_refused_accepts_no_position_of_unknown_owners(no_reset:
     assert bool(answered.refused) == bool(no_reset)
     found = interpreter.tick(book(3, net("4"), buy("1", "4", "grid-1"))).decisions
     assert [each.scope for each in found if each.intents] == closed
+
+
+def test_a_short_part_that_another_strategys_exit_hid_from_the_close_is_paged() -> None:
+    """The same of a short position of 10, of which the other buys its 6 back."""
+    interpreter = Interpreter(policies())
+    interpreter.tick(book(0, []))
+    (made,) = interpreter.tick(book(1, net("-10"), sell("1", "4", "grid-1"), sell("2", "6", "trend-1"))).decisions
+    assert orders_of(made) == [("BTC_USDT", "buy", "4", "6")]
+    interpreter.tick(closing(made, book(2, net("-4"), buy("3", "6", "trend-2"))))
+    late = interpreter.tick(closing(made, book(3, net("-4")), "flat")).notices
+    (page,) = [each for each in late if each.severity == "page"]
+    assert "grid still own 4 of BTC_USDT short in main" in page.text
