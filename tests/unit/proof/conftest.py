@@ -1,0 +1,5 @@
+"""Proofs need z3, an optional extra."""
+
+import pytest
+
+pytest.importorskip("z3", reason="the extra `prove` is not installed")
