@@ -120,13 +120,11 @@ def first_float(reaches: Callable[[float], bool], least: float, most: float) -> 
 
 
 class ConditionLowering:
-    """Lowers the conditions of one graph at one evaluation. `opaque`: texts of what cannot be lowered."""
+    """Lowers the conditions of one graph at one evaluation."""
 
     def __init__(self, z3: Any, signals: Sequence[SignalRef]) -> None:
         self.z3 = z3
         self.signals = signals
-        self.opaque: dict[str, frozenset[int]] = {}
-        self._fresh = 0
 
     def verdict(self, node: ConditionNode, inputs: Sequence[SignalInput]) -> Verdict:
         """The condition over these inputs, by Kleene's logic."""
@@ -163,17 +161,17 @@ class ConditionLowering:
             return self._signals(op, inputs[left.index], inputs[right.index])
         folded = fold(left)
         if folded is None or not isinstance(right, Number) or not isfinite(right.value):
-            return self._opaque(node)
-        return self._threshold(node, folded, op, right.value, inputs[folded.index])
+            return self._opaque(node, [inputs[i] for i in sorted(signals_of(node))])
+        return self.threshold(node, folded, op, right.value, inputs[folded.index])
 
-    def _threshold(
+    def threshold(
         self, node: Compare, folded: FoldedSignal, op: ComparisonOp, number: float, read: SignalInput
     ) -> Verdict:
         """A function of one signal against a number, at the ends of its interval."""
         z3, f = self.z3, folded.of
         least, most = BY_NAME[self.signals[folded.index].name].range
         if not folded.is_plain and not (isfinite(least) and isfinite(f(least))):
-            return self._opaque(node)  # an overflow at both ends would be unknown
+            return self._opaque(node, [read])  # an overflow at both ends would be unknown
 
         def reaches(strictly: bool, end: Term) -> Term:
             """f(end) >= number, or > number if `strictly`."""
@@ -221,12 +219,11 @@ class ConditionLowering:
         known = z3.And(z3.Not(left.unknown), z3.Not(right.unknown))
         return Verdict(z3.And(known, true), z3.And(known, false))
 
-    def _opaque(self, node: Compare) -> Verdict:
-        """A condition that cannot be lowered: surely true, surely false or unknown, whichever is worst."""
-        self.opaque[condition_text(node, self.signals)] = signals_of(node)
-        self._fresh += 1
+    def _opaque(self, node: Compare, reads: Sequence[SignalInput]) -> Verdict:
+        """What cannot be lowered: true, false or unknown, whichever is worst; unknown if a signal in it is."""
         true, false = self.z3.FreshBool("opaque"), self.z3.FreshBool("opaque")
-        return Verdict(self.z3.And(true, self.z3.Not(false)), self.z3.And(false, self.z3.Not(true)))
+        known = [self.z3.Not(each.unknown) for each in reads]
+        return Verdict(self.z3.And(true, self.z3.Not(false), *known), self.z3.And(false, self.z3.Not(true), *known))
 
 
 def opaque_texts(graph: Graph) -> list[str]:

@@ -44,9 +44,13 @@ def require_z3(installed: Callable[[str], str] = version) -> Any:
 
 
 class Prover:
-    """One solver that all questions share, each in a scope of its own."""
+    """One solver that all questions share, each in a scope of its own.
 
-    def __init__(self, limit: float = LIMIT) -> None:
+    `clock`: seconds, to measure proofs. `limit`: seconds of one question.
+    """
+
+    def __init__(self, clock: Callable[[], float], limit: float = LIMIT) -> None:
+        self.clock = clock
         self.z3 = require_z3()
         self._solver = self.z3.Solver()
         self._solver.set("timeout", max(1, int(limit * 1000)))

@@ -9,16 +9,16 @@ import pytest
 
 from killswitch.engine.state import StageMachineState, initial
 from killswitch.graph.nodes import Graph
-from tests.random_machines import Engine, Evaluated, Observation, graph_in, observation_in
+from killswitch.proof.axioms import Inputs
+from killswitch.proof.conditions import SignalInput, Verdict
+from killswitch.proof.machine import MachineLowering, MachineTerms, TriggerTerms
+from killswitch.proof.solver import real
+from killswitch.signals.catalogue import BY_NAME
+from killswitch.signals.declaration import TextSignal
+from tests.property.random_machines import Engine, Evaluated, Observation, graph_in, observation_in
 
 z3 = pytest.importorskip("z3", reason="the extra `prove` is not installed")
 
-from killswitch.proof.axioms import Inputs  # noqa: E402 - after the check that z3 is installed
-from killswitch.proof.conditions import SignalInput, Verdict  # noqa: E402
-from killswitch.proof.machine import MachineLowering, MachineTerms, TriggerTerms  # noqa: E402
-from killswitch.proof.solver import real  # noqa: E402
-from killswitch.signals.catalogue import BY_NAME  # noqa: E402
-from killswitch.signals.declaration import TextSignal  # noqa: E402
 
 GRAPHS, EVALUATIONS = 500, 40
 """20,000 pairs of a random graph and random inputs."""
@@ -214,11 +214,11 @@ class RealArithmetic(MachineLowering):
     """5 × 0.045 is at least 0.225 over the reals, and not over floats."""
 
     def condition(self, number: int, inputs: Any) -> Verdict:
-        self.conditions._threshold = self._over_reals  # type: ignore[method-assign]
+        self.conditions.threshold = self._over_reals  # type: ignore[method-assign]
         return super().condition(number, inputs)
 
     def _over_reals(self, node: Any, folded: Any, op: str, number: float, read: Any) -> Verdict:
-        plain = type(self.conditions)._threshold
+        plain = type(self.conditions).threshold
         if folded.of(1.0) == 5.0 and folded.of(2.0) == 10.0:
             from killswitch.proof.conditions import FoldedSignal
 
