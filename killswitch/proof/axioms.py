@@ -1,7 +1,7 @@
 """Inputs of one evaluation, and what their signals' declarations let a proof assume of them.
 
-Assumed: the declared range, that counts are whole numbers, that a signal which is never unknown is known, and the
-declared `Axioms`. Nothing connects two evaluations but the time, which grows: the rest is left free.
+Assumed: the declared range, that counts are whole numbers, that a signal which is never unknown, or never partly
+known, is not, and the declared `Axioms`. Nothing connects two evaluations but the time, which grows.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def _of_signal(z3: Any, signal: SignalRef, read: SignalInput) -> Iterator[Term]:
     yield read.low <= read.high
     least, most = spec.range
     known = z3.Not(read.unknown)
+    if spec.partly_known == "never":
+        yield z3.Implies(known, read.low == read.high)
     if spec.unit == "count":
         yield z3.Implies(known, z3.And(z3.IsInt(read.low), z3.IsInt(read.high)))
     if spec.type == "bool":
@@ -151,6 +153,8 @@ def assumed(graph: Graph) -> tuple[str, ...]:
             found.append(f"{signal_text(each)} is {' and '.join(bounds)} where it is known")
         if spec.unit == "count":
             found.append(f"{signal_text(each)} is a whole number where it is known")
+        if spec.partly_known == "never" and not isinstance(spec, TextSignal):
+            found.append(f"{signal_text(each)} is never partly known")
         if is_never_unknown(each.name):
             found.append(f"{signal_text(each)} is never unknown")
     found += [
