@@ -65,7 +65,7 @@ class SetComparison(Struct, frozen=True):
     changes: tuple[Change, ...]
     messages: tuple[str, ...]
 
-    def word(self, part: str | None = None) -> Word:
+    def verdict(self, part: str | None = None) -> Word:
         """The verdict on one part, or on everything."""
         of_part = [each for each in self.changes if part in (None, each.part)]
         keeps, mirror = [each.keeps for each in of_part], [each.exceeds_nothing for each in of_part]

@@ -67,7 +67,7 @@ def prove(
             print_json(_comparison_answer(compared))
         else:
             print_page(_comparison_page(compared))
-        context.exit(0 if compared.word() in ("TIGHTENING", "EQUIVALENT") else EXIT_FAILED)
+        context.exit(0 if compared.verdict() in ("TIGHTENING", "EQUIVALENT") else EXIT_FAILED)
     found = [each for graph in policy_set.graphs for each in proofs_of(prover, graph)]
     found += [*routes_deliver(policy_set), *nothing_reopened(policy_set)]
     if output == "json":
@@ -185,7 +185,7 @@ def _checked_out(path: Path, revision: str, to: Path) -> Path:
 
 
 def _comparison_page(compared: SetComparison) -> Page:
-    words = tuple((part, compared.word(part)) for part in PARTS)
+    words = tuple((part, compared.verdict(part)) for part in PARTS)
     texts = tuple(
         (each.part, each.policy, _direction(each.keeps, each.exceeds_nothing), each.text) for each in compared.changes
     )
@@ -197,7 +197,7 @@ def _comparison_page(compared: SetComparison) -> Page:
             sections.append(Section(f"Witness: {each.policy}: {each.text}", (Code(_lines(each)),)))
     messages = compared.messages or ("the same",)
     sections.append(Section("Messages", (Items(messages),)))
-    return Page("Comparison", summary=(compared.word(), NOT_CLAIMED), sections=tuple(sections))
+    return Page("Comparison", summary=(compared.verdict(), NOT_CLAIMED), sections=tuple(sections))
 
 
 def _lines(change: Change) -> tuple[str, ...]:
@@ -222,8 +222,8 @@ def _comparison_answer(compared: SetComparison) -> dict[str, object]:
     from killswitch.proof.witness import records_of
 
     return {
-        "verdict": compared.word(),
-        "parts": {part: compared.word(part) for part in PARTS},
+        "verdict": compared.verdict(),
+        "parts": {part: compared.verdict(part) for part in PARTS},
         "changes": [
             {
                 "part": each.part, "policy": each.policy, "head_is": _direction(each.keeps, each.exceeds_nothing),

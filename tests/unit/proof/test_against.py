@@ -62,14 +62,14 @@ ONE = stage(1, "any: [a]")
 def test_a_changed_trigger(tmp_path: Path, base: str, head: str, word: str) -> None:
     """A lower threshold, a shorter confirmation and a longer window demand more; time and ticks are incomparable."""
     found = compared(tmp_path, policy(base, ONE), policy(head, ONE))
-    assert found.word() == word
+    assert found.verdict() == word
     assert all(each.witness is not None for each in found.changes if each.part == "demand")
 
 
 def test_a_renamed_trigger_changes_nothing(tmp_path: Path) -> None:
     """Triggers are matched by their signal where no name fits."""
     renamed = policy(fall("other"), stage(1, "any: [other]"))
-    assert compared(tmp_path, policy(fall("a"), ONE), renamed).word() == "EQUIVALENT"
+    assert compared(tmp_path, policy(fall("a"), ONE), renamed).verdict() == "EQUIVALENT"
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_a_renamed_trigger_changes_nothing(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_changed_stage(tmp_path: Path, base: str, head: str, word: str) -> None:
     """Memory and response are compared field by field; a reset of another kind is neither."""
-    assert compared(tmp_path, policy(fall("a"), base), policy(fall("a"), head)).word() == word
+    assert compared(tmp_path, policy(fall("a"), base), policy(fall("a"), head)).verdict() == word
 
 
 def test_a_cooldown_that_gates_the_reset_is_neither(tmp_path: Path) -> None:
     """A shorter cooldown fires again sooner, and resets sooner where it lasts longer than the calm."""
     reset = "reset: {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
     base, head = (stage(1, "any: [a]", reset, cooldown=each) for each in ("90m", "80m"))
-    assert compared(tmp_path, policy(fall("a"), base), policy(fall("a"), head)).word("memory") == "NEITHER"
+    assert compared(tmp_path, policy(fall("a"), base), policy(fall("a"), head)).verdict("memory") == "NEITHER"
 
 
 LEVERAGE = "b: {signal: exposure.leverage, at_least: 1.2, on_unknown: hold, grace: 75m}"
@@ -105,7 +105,7 @@ def test_trap_a_condition_under_all_re_arms(tmp_path: Path) -> None:
     base = policy(fall("a"), ONE)
     head = policy(f"{fall('a')}\n{LEVERAGE}", stage(1, "any: [a]", "all: [b]"))
     found = compared(tmp_path, base, head)
-    assert (found.word("demand"), found.word("memory"), found.word()) == ("LOOSENING", "NEITHER", "NEITHER")
+    assert (found.verdict("demand"), found.verdict("memory"), found.verdict()) == ("LOOSENING", "NEITHER", "NEITHER")
 
 
 def test_trap_two_confirmations_are_not_one_of_both(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_trap_two_confirmations_are_not_one_of_both(tmp_path: Path) -> None:
     found = compared(
         tmp_path, policy(f"{first}\n{second}", stage(1, "all: [a, b]")), policy(merged, stage(1, "any: [c]"))
     )
-    assert found.word("demand") == "LOOSENING"
+    assert found.verdict("demand") == "LOOSENING"
 
 
 def test_trap_one_trigger_of_two_alternatives_fires_where_two_do_not(tmp_path: Path) -> None:
@@ -131,14 +131,14 @@ def test_trap_one_trigger_of_two_alternatives_fires_where_two_do_not(tmp_path: P
     found = compared(
         tmp_path, policy(f"{first}\n{second}", stage(1, "any: [a, b]")), policy(merged, stage(1, "any: [c]"))
     )
-    assert found.word("demand") == "TIGHTENING"
+    assert found.verdict("demand") == "TIGHTENING"
 
 
 def test_trap_a_level_on_top_that_only_notifies_is_a_loosening(tmp_path: Path) -> None:
     """A fall of 20% in one evaluation fires level 2 only, which closes nothing."""
     base = policy(fall("a", "14%"), ONE)
     stages = f"{ONE}\n{stage(2, 'any: [b]', actions='[]')}"
-    assert compared(tmp_path, base, policy(f"{fall('a', '14%')}\n{fall('b', '20%')}", stages)).word() == "LOOSENING"
+    assert compared(tmp_path, base, policy(f"{fall('a', '14%')}\n{fall('b', '20%')}", stages)).verdict() == "LOOSENING"
 
 
 def test_trap_an_idle_trigger_chooses_the_window_of_the_attribution(tmp_path: Path) -> None:
@@ -148,21 +148,21 @@ def test_trap_an_idle_trigger_chooses_the_window_of_the_attribution(tmp_path: Pa
         f"{fall('a', '5%')}\n{fall('b', '5%', '15m')}", stage(1, "any: [a, b]", ATTRIBUTED, actions=CLOSE_LOSING)
     )
     found = compared(tmp_path, base, head)
-    assert (found.word("demand"), found.word()) == ("EQUIVALENT", "NEITHER")
+    assert (found.verdict("demand"), found.verdict()) == ("EQUIVALENT", "NEITHER")
 
 
 def test_trap_a_loosening_is_not_masked_by_a_level_that_is_always_in_force(tmp_path: Path) -> None:
     """Level 1 at 0.1% fires first in any run; that level 2 needs 8% instead of 7% is found all the same."""
     stages = f"{ONE}\n{stage(2, 'any: [b]')}"
     base, head = (policy(f"{fall('a', '0.1%')}\n{fall('b', at, confirm='1m')}", stages) for at in ("7%", "8%"))
-    assert compared(tmp_path, base, head).word() == "LOOSENING"
+    assert compared(tmp_path, base, head).verdict() == "LOOSENING"
 
 
 def test_trap_a_signal_that_is_never_unknown_makes_answers_to_unknown_equal(tmp_path: Path) -> None:
     """`hold` and `warn` are the same for `venue.consecutive_failures`, by its declaration."""
     base = policy("a: {signal: venue.consecutive_failures, at_least: 3, on_unknown: hold}", ONE)
     head = policy("a: {signal: venue.consecutive_failures, at_least: 3, on_unknown: warn}", ONE)
-    assert compared(tmp_path, base, head).word() == "EQUIVALENT"
+    assert compared(tmp_path, base, head).verdict() == "EQUIVALENT"
 
 
 @pytest.mark.parametrize(("name", "word"), [("circuit-breaker", "EQUIVALENT"), ("futures-degross", "NEITHER")])
@@ -170,7 +170,7 @@ def test_trap_max_gap_matters_to_windows_only(repository: Path, tmp_path: Path, 
     """`circuit-breaker` reads no window."""
     text = (repository / "policies" / name / "policy.yaml").read_text(encoding="utf-8")
     base, head = (set_of(tmp_path, text.replace("max_gap: 10m", f"max_gap: {gap}")) for gap in ("10m", "30m"))
-    assert compared(tmp_path, base, head).word() == word
+    assert compared(tmp_path, base, head).verdict() == word
 
 
 def test_the_tight_variant_of_a_shipped_policy_is_a_tightening(repository: Path) -> None:
@@ -180,12 +180,12 @@ def test_the_tight_variant_of_a_shipped_policy_is_a_tightening(repository: Path)
     head, _ = compile_loaded(loaded, variant="tight")
     assert base is not None and head is not None
     prover = Prover(perf_counter)
-    assert compare_sets(prover, base, head).word() == "TIGHTENING"
-    assert compare_sets(prover, head, base).word() == "LOOSENING"
+    assert compare_sets(prover, base, head).verdict() == "TIGHTENING"
+    assert compare_sets(prover, head, base).verdict() == "LOOSENING"
 
 
 def test_trap_levels_are_not_nested_and_are_compared_with_their_own(tmp_path: Path) -> None:
-    """Level 2 may keep a short that level 1 trims: fired earlier, it is compared with level 2 of base, and is harder."""
+    """Level 2 may keep what level 1 trims: fired earlier, it is compared with level 2 of base, and is harder."""
     reset = "reset: {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
     first = stage(1, "any: [a]", f"{reset}, {ATTRIBUTED}", actions="[{close: {side: losing, top: 3, fraction: 50%}}]")
     second = stage(
@@ -194,19 +194,19 @@ def test_trap_levels_are_not_nested_and_are_compared_with_their_own(tmp_path: Pa
     )  # fmt: skip
     base = policy(f"{fall('a')}\n{fall('b', '10%')}", f"{first}\n{second}")
     head = policy(f"{fall('b', '7%')}", second)
-    assert compared(tmp_path, base, head).word() == "TIGHTENING"
+    assert compared(tmp_path, base, head).verdict() == "TIGHTENING"
     changed = policy(f"{fall('b', '7%')}", second.replace("worst: 60%", "worst: 50%"))
-    assert compared(tmp_path, base, changed).word() == "NEITHER"
+    assert compared(tmp_path, base, changed).verdict() == "NEITHER"
 
 
 def test_a_removed_policy_is_a_loosening_and_an_added_one_a_tightening(tmp_path: Path) -> None:
     """Whole sets are compared by the names of their policies."""
     one, two = policy(fall("a"), ONE), policy(fall("a"), ONE, name="other")
-    assert compared(tmp_path, set_of(tmp_path, one, two), one).word() == "LOOSENING"
-    assert compared(tmp_path, one, set_of(tmp_path, one, two)).word() == "TIGHTENING"
+    assert compared(tmp_path, set_of(tmp_path, one, two), one).verdict() == "LOOSENING"
+    assert compared(tmp_path, one, set_of(tmp_path, one, two)).verdict() == "TIGHTENING"
 
 
 def test_messages_are_a_verdict_of_their_own(tmp_path: Path) -> None:
     """Another grace changes when a person is notified, and nothing that is done."""
     found = compared(tmp_path, policy(fall("a"), ONE), policy(fall("a").replace("75m", "90m"), ONE))
-    assert (found.word(), found.messages) == ("EQUIVALENT", ("test: the grace or the warnings of a differ",))
+    assert (found.verdict(), found.messages) == ("EQUIVALENT", ("test: the grace or the warnings of a differ",))
