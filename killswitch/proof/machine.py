@@ -100,20 +100,24 @@ class MachineLowering:
 
     def invariants(self, state: MachineTerms) -> list[Term]:
         """What is true of every state that an evaluation leaves; a test compares it with the engine's states."""
-        z3, facts = self.z3, []
-        for rule, each in zip(self.graph.triggers, state.triggers, strict=True):
-            facts += [
-                z3.Implies(each.confirmed, each.held),
-                z3.Implies(each.held, each.since <= state.at),
-                z3.Implies(each.unknown, each.unknown_since <= state.at),
-                z3.Implies(each.spent, z3.Or(each.held, each.unknown)),
-                each.ticks >= 0,
-            ]
-            if not rule.confirm_ticks:
-                facts.append(z3.Implies(each.confirmed, state.at - each.since >= rule.confirm))
-            if rule.on_unknown != "hold":
-                facts.append(z3.Implies(each.unknown, each.held == (rule.on_unknown == "trip")))
+        facts = [fact for i, each in enumerate(state.triggers) for fact in self.trigger_invariants(i, each, state.at)]
         return [*facts, *self._machine_invariants(state)]
+
+    def trigger_invariants(self, number: int, each: TriggerTerms, at: Term) -> list[Term]:
+        """What is true of the state of one trigger after an evaluation at `at`."""
+        z3, rule = self.z3, self.graph.triggers[number]
+        facts = [
+            z3.Implies(each.confirmed, each.held),
+            z3.Implies(each.held, each.since <= at),
+            z3.Implies(each.unknown, each.unknown_since <= at),
+            z3.Implies(each.spent, z3.Or(each.held, each.unknown)),
+            each.ticks >= 0,
+        ]
+        if not rule.confirm_ticks:
+            facts.append(z3.Implies(each.confirmed, at - each.since >= rule.confirm))
+        if rule.on_unknown != "hold":
+            facts.append(z3.Implies(each.unknown, each.held == (rule.on_unknown == "trip")))
+        return facts
 
     def _machine_invariants(self, state: MachineTerms) -> list[Term]:
         z3 = self.z3

@@ -8,7 +8,7 @@ from killswitch.engine.step import is_confirmed
 from killswitch.graph.nodes import Graph, Stage, step_of
 from killswitch.graph.wording import signal_text, signals_of
 from killswitch.proof.axioms import Inputs, assumptions, is_never_unknown, new_inputs, related
-from killswitch.proof.machine import MachineTerms, StepTerms
+from killswitch.proof.machine import StepTerms, TriggerTerms
 from killswitch.proof.solver import Prover, Term, any_of
 from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, timed
 from killswitch.proof.witness import Witness
@@ -219,7 +219,7 @@ def _not_reached(found: Situation, i: int, index: int, last: int) -> Witness | N
 
 def idle(found: Situation) -> Iterator[Result]:
     """No trigger of a stage is implied by, or implies, another one so that it changes nothing."""
-    close = {frozenset(pair) for pair in related(found.graph.signals)}
+    close = set(related(found.graph.signals))
     pairs = [
         (stage, way, i, j)
         for stage in found.graph.stages
@@ -241,12 +241,17 @@ def idle(found: Situation) -> Iterator[Result]:
         yield "", "proved", "each trigger is confirmed in some situation in which no other one of its stage is", None
 
 
-def _may_imply(graph: Graph, i: int, j: int, close: set[frozenset[int]]) -> bool:
-    """Whether the two conditions can be connected at all: plain thresholds of unconnected signals are not."""
+def _may_imply(graph: Graph, i: int, j: int, close: set[tuple[int, int]]) -> bool:
+    """Whether trigger i may imply trigger j at all.
+
+    Plain rising thresholds do not, if a value kept for both confirmations is true of one and false of the other.
+    """
     one, other = step_of(graph.triggers[i].condition), step_of(graph.triggers[j].condition)
-    if one is None or other is None or one.index == other.index:
+    if one is None or other is None or graph.triggers[i].threshold is None or graph.triggers[j].threshold is None:
         return True
-    return frozenset((one.index, other.index)) in close
+    if one.index != other.index and (one.index, other.index) not in close:
+        return (other.index, one.index) in close and not (one.rising and other.rising)
+    return not (one.rising and other.rising and one.severity < other.severity)
 
 
 def _implies(found: Situation, stage: Stage, way: str, i: int, j: int) -> Result | None:
@@ -261,21 +266,20 @@ def _implies(found: Situation, stage: Stage, way: str, i: int, j: int) -> Result
         confirmed = witness[-1].moved.triggers.confirmed
         return bool(confirmed >> i & 1) and not confirmed >> j & 1
 
-    witness, _ = found.witness(wanted, shows, (1, 2))
-    if witness is not None:
-        return None
-    if found.prover.is_impossible(*found.facts, _stronger(found, found.before, i, j),
-                                  z3.Not(_stronger(found, found.step.state, i, j))):  # fmt: skip
+    before, after = found.before.triggers, found.step.triggers
+    facts = [*found.input_facts, found.inputs.now > found.before.at]
+    facts += [fact for k in (i, j) for fact in found.lowering.trigger_invariants(k, before[k], found.before.at)]
+    if found.prover.is_impossible(*facts, _stronger(found, before, i, j), z3.Not(_stronger(found, after, i, j))):
         who = names[i] if way == "any" else names[j]
         text = f"{names[i]} is never confirmed without {names[j]}, so that {who} changes nothing of {stage.name}"
         return who, "refuted", f"{text}. With `side: losing` it still chooses the window of the attribution", None
-    witness, _ = found.witness(wanted, shows, (3, 4))
+    witness, _ = found.witness(wanted, shows, (1, 2, 3, 4))
     return None if witness is not None else _refuted(found, f"{names[i]}, {names[j]}", "", None)
 
 
-def _stronger(found: Situation, state: MachineTerms, i: int, j: int) -> Term:
+def _stronger(found: Situation, triggers: Sequence[TriggerTerms], i: int, j: int) -> Term:
     """The relation of induction: trigger j is held whenever i is, no later, and confirmed whenever i is."""
-    z3, one, other = found.z3, state.triggers[i], state.triggers[j]
+    z3, one, other = found.z3, triggers[i], triggers[j]
     counts = found.graph.triggers[i].confirm_ticks and found.graph.triggers[j].confirm_ticks
     ticks = z3.Or(other.confirmed, other.ticks >= one.ticks) if counts else z3.BoolVal(True)
     held = z3.Implies(one.held, z3.And(other.held, other.since <= one.since, ticks))

@@ -45,8 +45,9 @@ class Situation:
         self.before: MachineTerms = self.lowering.free("before")
         self.inputs: Inputs = new_inputs(self.z3, graph, "next")
         self.step: StepTerms = self.lowering.step(self.before, self.inputs)
+        self.input_facts: list[Term] = assumptions(self.z3, graph, self.inputs)
         self.facts: list[Term] = [
-            *self.lowering.invariants(self.before), *assumptions(self.z3, graph, self.inputs),
+            *self.lowering.invariants(self.before), *self.input_facts,
             self.inputs.now > self.before.at,
         ]  # fmt: skip
         self._runs: list[tuple[Inputs, StepTerms, list[Term]]] = []
