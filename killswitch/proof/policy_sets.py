@@ -88,9 +88,11 @@ def _opens(policy_set: PolicySet, graph: Graph, close: Close) -> Iterator[tuple[
 
 
 def _may_share(one: ScopeRule, other: ScopeRule, account: str | None) -> bool:
-    """Whether an account may belong to both scopes; `account` names the one that is traded."""
+    """Whether an account may belong to both scopes; `account` names the one that is traded, None a spot account."""
     if account is not None:
         return other.accounts is None or account in other.accounts
+    if other.markets is not None and "spot" not in other.markets:
+        return False  # only holdings of spot accounts are sold by a hop
     pairs = (
         (one.accounts, other.accounts), (one.venues, other.venues), (one.markets, other.markets),
         (one.currencies, other.currencies),

@@ -190,3 +190,16 @@ def test_another_version_of_the_solver_is_an_error() -> None:
 def test_the_extra_installs_the_tested_version(repository: Path) -> None:
     """`pyproject.toml` and the check at run time name one version."""
     assert f'prove = ["z3-solver=={VERSION}"]' in (repository / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("markets", "outcome"), [("[swap, future]", "proved"), ("[spot]", "refuted")])
+def test_a_spot_hop_opens_what_another_policy_of_spot_accounts_closes(
+    tmp_path: Path, markets: str, outcome: str
+) -> None:
+    """Holdings sold by way of BTC open BTC for a moment, which a policy of the same spot accounts closes."""
+    trigger = f"a: {DD1H}"
+    hops, closes = (policy(trigger, stage(1, "any: [a]"), name=name) for name in ("hops", "closes"))
+    everywhere = hops.replace("match: {market: [swap, future]}", "match: {}")
+    watched = closes.replace("[swap, future]", markets)
+    found = set_of(tmp_path, everywhere, watched)
+    assert {each.outcome for each in nothing_reopened(found)} == {outcome}
