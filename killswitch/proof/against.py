@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.graph.analysis.reachability import can_decline
 from killswitch.graph.nodes import (
     AllOf,
     AnyOf,
@@ -208,7 +209,7 @@ def _implied(both: _Both, stages: Sequence[Stage]) -> tuple[bool | None, str, Wi
     ours, theirs = both.lowered[0].free("ours"), both.lowered[1].free("theirs")
     known = _relations(both, ours, theirs)
     for stage in stages:
-        higher = [both.lowered[1].demands(s, theirs.triggers) for s in other.stages if s.level >= stage.level]
+        higher = [both.lowered[1].demands(s, theirs.triggers) for s in other.stages if _answers(stage, s)]
         demanded = both.lowered[0].demands(stage, ours.triggers)
         if not both.prover.is_impossible(*known, demanded, z3.Not(any_of(z3, higher))):
             witness = _difference(both, stage)
@@ -217,6 +218,16 @@ def _implied(both: _Both, stages: Sequence[Stage]) -> tuple[bool | None, str, Wi
                 return False, text, witness
             return None, f"whether {text} is not decided within {LONGEST} evaluations", None
     return True, "", None
+
+
+def _answers(stage: Stage, other: Stage) -> bool:
+    """Whether firing `other` answers that `stage` fires: its level is as high, and it declines no more easily.
+
+    For stages of one level, the comparison of responses states whether it declines more easily.
+    """
+    if other.level <= stage.level:
+        return other.level == stage.level
+    return not can_decline(other) or (can_decline(stage) and stage.corroborate >= other.corroborate)
 
 
 def _relations(both: _Both, ours: MachineTerms, theirs: MachineTerms) -> list[Term]:
@@ -284,7 +295,7 @@ def _difference(both: _Both, stage: Stage) -> Witness | None:
         steps = both.lowered[0].step(states[0], inputs), both.lowered[1].step(states[1], others)
         states = steps[0].state, steps[1].state
         facts += [z3.Not(each.reset) for each in steps] + [z3.Not(inputs.by_hand), z3.Not(others.by_hand)]
-        higher = [both.lowered[1].demands(s, steps[1].triggers) for s in other.stages if s.level >= stage.level]
+        higher = [both.lowered[1].demands(s, steps[1].triggers) for s in other.stages if _answers(stage, s)]
         demanded = both.lowered[0].demands(stage, steps[0].triggers)
         answer, model = both.prover.model(*facts, demanded, z3.Not(any_of(z3, higher)))
         if answer != "sat":

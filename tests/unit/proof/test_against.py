@@ -210,3 +210,11 @@ def test_messages_are_a_verdict_of_their_own(tmp_path: Path) -> None:
     """Another grace changes when a person is notified, and nothing that is done."""
     found = compared(tmp_path, policy(fall("a"), ONE), policy(fall("a").replace("75m", "90m"), ONE))
     assert (found.verdict(), found.messages) == ("EQUIVALENT", ("test: the grace or the warnings of a differ",))
+
+
+def test_a_higher_level_that_may_decline_does_not_replace_one_that_does_not(tmp_path: Path) -> None:
+    """Level 1 closes at 7%; a level 2 at 7% that waits for prices may decline, and then nothing fires."""
+    checked = stage(2, "any: [b]", "corroborate: true")
+    base = policy(f"{fall('a')}\n{fall('b', '10%')}", f"{ONE}\n{checked}")
+    head = policy(fall("b", "7%"), checked)
+    assert compared(tmp_path, base, head).verdict() not in ("TIGHTENING", "EQUIVALENT")
