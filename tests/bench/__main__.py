@@ -47,6 +47,7 @@ PARTS: Final = (
     Part("scenarios", "scenarios", "everyday"),
     Part("notifications", "notifications", "everyday"),
     Part("sinks", "sinks", "everyday"),
+    Part("proofs", "proofs", "everyday"),
     Part("footprint", "footprint", "everyday", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

@@ -35,7 +35,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     PATH is a file or a folder; all of them form one policy set. All declared variants are checked, whichever is
     selected.
     """
-    loaded, policy_set, problems = _read(paths, variant)
+    loaded, policy_set, problems = read(paths, variant)
     if output == "json":
         print_json(_answer(loaded, policy_set, problems))
     else:
@@ -46,7 +46,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
         context.exit(EXIT_WARNINGS)
 
 
-def _read(
+def read(
     paths: Sequence[Path], variant: str | None, *, accounts: bool = True
 ) -> tuple[LoadedDocuments, PolicySet | None, Sequence[Diagnostic]]:
     """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
@@ -180,7 +180,7 @@ def _show_signals(output: str) -> None:
 @click.pass_context
 def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
-    _, policy_set, problems = _read(paths, variant, accounts=False)
+    _, policy_set, problems = read(paths, variant, accounts=False)
     if policy_set is None:
         from killswitch.policy.diagnostics.diagnostic import as_json, diagnostics_page
 
