@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from killswitch.signals.history.rows import UnitValueRow
     from killswitch.signals.history.scope import History
     from killswitch.valuation.held_positions import Floats
-    from killswitch.valuation.scope_view import PnlKey
+    from killswitch.valuation.scope_view import PnlKey, ScopeView
 
     Rates = Floats | dict[PnlKey, float | None]
     """The rate of each position, as a column if all are known."""
@@ -107,10 +107,10 @@ class BleedRates(HistoryCollector):
                 made = total.get(key, ZERO) - current[key] if before is None else before.get(key, ZERO)
                 self._opened[key] = OpenedPosition(*key, view.as_of, made)
         self._opened = {key: each for key, each in self._opened.items() if key in held}
-        self._hold(held)
+        self._hold(held, [*current])
 
-    def _hold(self, held: frozenset[PnlKey] | None) -> None:
-        self._held, self._keys = held, [*(held or ())]
+    def _hold(self, held: frozenset[PnlKey] | None, keys: list[PnlKey]) -> None:
+        self._held, self._keys = held, keys
         self._columns.clear()
 
     def rates(self, history: History) -> Mapping[PnlKey, float | None]:
@@ -140,7 +140,7 @@ class BleedRates(HistoryCollector):
         now, unknown = history.rows[-1], history.ledger.unknown
         edges = [now.at - window for window in WINDOWS]
         starts = [self._start(history, edge) for edge in edges]
-        whole = self._of_old_positions(now, starts, held & unknown.keys())
+        whole = self._of_old_positions(now, starts, held & unknown.keys(), history.view)
         if whole is not None:
             return whole
         found: dict[PnlKey, float | None] = dict.fromkeys(held)
@@ -154,7 +154,11 @@ class BleedRates(HistoryCollector):
         return found
 
     def _of_old_positions(
-        self, now: UnitValueRow, starts: Sequence[UnitValueRow | None], unknown: Collection[PnlKey]
+        self,
+        now: UnitValueRow,
+        starts: Sequence[UnitValueRow | None],
+        unknown: Collection[PnlKey],
+        view: ScopeView | None,
     ) -> Floats | None:
         """The rates by `_keys` if all positions are older than the windows, as in nearly every tick; else None.
 
@@ -166,7 +170,7 @@ class BleedRates(HistoryCollector):
             return None
         if any(each.at >= oldest for each in self._opened.values()):
             return None
-        made, *begun = (self._column(row) for row in (now, *rows))
+        made, begun = self._column(now, view), [self._column(row) for row in rows]
         known = [each for each in begun if each is not None]
         if made is None or len(known) < len(rows):
             return None
@@ -179,23 +183,34 @@ class BleedRates(HistoryCollector):
         found: Floats = short + hour + long
         return found
 
-    def _column(self, row: UnitValueRow) -> _Column | None:
-        """The row's P&L by `_keys`, kept since a window begins at each row in its turn; None if it lacks a position."""
-        import numpy as np
+    def _column(self, row: UnitValueRow, view: ScopeView | None = None) -> _Column | None:
+        """The row's P&L by `_keys`, kept since a window begins at each row in its turn; None if it lacks a position.
 
+        `view`: that of the row, if it is the newest.
+        """
         kept = self._columns.get(row.at)
         if kept is not None and kept.pnl is row.pnl:
             return kept
-        if row.pnl is None:
-            return None
-        try:
-            amounts = np.array([*map(float, map(row.pnl.__getitem__, self._keys))])
-        except KeyError:
+        amounts = None if row.pnl is None else self._amounts(row.pnl, view)
+        if row.pnl is None or amounts is None:
             return None
         largest = max(float(amounts.max()), -float(amounts.min()))
         digits = DIGITS - math.ceil(math.log10(largest)) if 0.0 < largest < math.inf else DIGITS
         made = self._columns[row.at] = _Column(row.pnl, amounts, digits)
         return made
+
+    def _amounts(self, pnl: Mapping[PnlKey, Decimal], view: ScopeView | None) -> Floats | None:
+        import numpy as np
+
+        if [*pnl] == self._keys:
+            held = None if view is None or len(view.facts) != 1 else view.facts[0].held
+            if held is not None and held.pnl is pnl and held.sizes.are_plain:
+                return held.floats("unrealised")
+            return np.array([*map(float, pnl.values())])
+        try:
+            return np.array([*map(float, map(pnl.__getitem__, self._keys))])
+        except KeyError:
+            return None
 
     def _forget_before(self, edge: int) -> None:
         """Forget the columns of rows at which no window begins any more."""
@@ -231,7 +246,7 @@ class BleedRates(HistoryCollector):
     def restore(self, stored: bytes) -> None:
         """Restore when positions were opened."""
         state = msgjson.decode(stored, type=BleedRatesState)
-        self._hold(None if state.held is None else frozenset(state.held))
+        self._hold(None if state.held is None else frozenset(state.held), list(state.held or ()))
         self._opened = {each.key: each for each in state.opened}
 
 
