@@ -18,6 +18,7 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
+from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
 from killswitch.policy.schema.policy import Fallback as Fallback
@@ -27,7 +28,6 @@ from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, Thr
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
 from killswitch.signals.arguments import Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
-from killswitch.valuation.ownership import StrategyRule as StrategyRule
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]

@@ -10,11 +10,8 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane
-from killswitch.model.venue import is_ours
 from killswitch.signals.history.collector import Collector, Needs
-from killswitch.signals.history.order_flow import WindowCoverage, longest, without_old
-from killswitch.valuation.position_measures import contract_value, is_inverse, price_of
+from killswitch.signals.history.order_flow import WindowCoverage, are_ours, longest, without_old
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Fill
@@ -24,6 +21,8 @@ if TYPE_CHECKING:
 
 def notional_of(facts: AccountFacts, symbol: str, amount: float, price: float) -> float | None:
     """amount × size × price in the account's currency, for inverse contracts amount × size ÷ price; None: unknown."""
+    from killswitch.valuation.position_measures import contract_value, is_inverse
+
     rules = facts.rules.get((facts.name, symbol))
     value = contract_value(facts.account, symbol, rules)
     if value is None or not price:
@@ -35,6 +34,9 @@ def notional_of(facts: AccountFacts, symbol: str, amount: float, price: float) -
 def fee_of(facts: AccountFacts, fill: Fill) -> float | None:
     """The fee; None if it is in a coin without a price. A fill without a fee pays none itself (Alpaca books fees
     apart)."""
+    from killswitch.model.magnitude import sane
+    from killswitch.valuation.position_measures import price_of
+
     fee, account = fill.fee, facts.account
     if fee is None or not fee:
         return 0.0
@@ -80,8 +82,7 @@ class FilledByOthers(Collector):
                 continue
             for fill in account.fills:
                 key = f"{account.account}/{fill.id}"
-                is_own = is_ours(fill.client_order_id) or is_ours(fill.order)
-                if not is_own and key not in self._before_reset:
+                if not are_ours(fill.client_order_id, fill.order) and key not in self._before_reset:
                     self._rows.setdefault(key, (min(now, to_micros(fill.at)), fill.cause, _notional(view, facts, fill)))
         if is_whole:
             self.coverage.observe(now, self._max_gap)

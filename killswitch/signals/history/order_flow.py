@@ -10,12 +10,11 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import HOUR, MINUTE, to_micros
-from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import is_ours
 from killswitch.signals.arguments import Value
 from killswitch.signals.history.collector import Collector, Needs
 
 if TYPE_CHECKING:
+    from killswitch.model.snapshot import AccountSnapshot
     from killswitch.valuation.scope_view import ScopeView
 
 OrderKey = tuple[str, str]
@@ -24,6 +23,13 @@ ROWS_REPEATED = 48 * HOUR
 """How long a row may be reported again: by a pass that repeats an account, or by the first poll of a later run."""
 OWN_FILLS_WITHIN = MINUTE
 """How long after an order of ours a fill of its symbol without a client order id may be of it: rows arrive late."""
+
+
+def are_ours(*names: str | None) -> bool:
+    """Whether one of the ids of an order or a fill is a client order id of this program."""
+    from killswitch.model.venue import is_ours
+
+    return any(map(is_ours, names))
 
 
 def longest(needs: Needs, key: str = "window") -> int:
@@ -110,7 +116,7 @@ class SeenOrders(Collector):
         since = now if last is None or now - last <= self._max_gap else last
         for order in account.orders or ():
             key = (name, order.id)
-            if key in self._known or is_ours(order.client_order_id):
+            if key in self._known or are_ours(order.client_order_id):
                 continue
             created = None if order.created_at is None else min(now, to_micros(order.created_at))
             at = created if created is not None else None if is_new else since
@@ -126,7 +132,7 @@ class SeenOrders(Collector):
             key = (account.account, fill.order or "")
             if fill.order is None or fill.cause != "trade" or key in self._known:
                 continue
-            if is_ours(fill.client_order_id) or is_ours(fill.order):
+            if are_ours(fill.client_order_id, fill.order):
                 continue
             own = self._own.get((account.account, fill.symbol))
             if fill.client_order_id is None and own is not None and now - own <= OWN_FILLS_WITHIN:
