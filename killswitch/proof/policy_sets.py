@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from killswitch.graph.actions.close import Close
+from killswitch.graph.actions.close import Close, closes_among
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage, Threshold, step_of
 from killswitch.graph.routing import MessageAttributes
 from killswitch.graph.unwinding import unwinding_named
@@ -72,9 +72,8 @@ def nothing_reopened(policy_set: PolicySet) -> Iterator[ProofVerdict]:
 
 def _closes(graph: Graph) -> Iterator[tuple[Stage, Close]]:
     for stage in graph.stages:
-        for action in stage.actions:
-            if isinstance(action, Close):
-                yield stage, action
+        for close in closes_among(stage.actions):
+            yield stage, close
 
 
 def _opens(policy_set: PolicySet, graph: Graph, close: Close) -> Iterator[tuple[str | None, str]]:

@@ -214,7 +214,7 @@ class RealArithmetic(MachineLowering):
     """5 × 0.045 is at least 0.225 over the reals, and not over floats."""
 
     def condition(self, number: int, inputs: Any) -> Verdict:
-        self.conditions.threshold = self._over_reals  # type: ignore[method-assign]
+        self.conditions.threshold = self._over_reals  # type: ignore[method-assign] # the mutated lowering
         return super().condition(number, inputs)
 
     def _over_reals(self, node: Any, folded: Any, op: str, number: float, read: Any) -> Verdict:
@@ -223,8 +223,8 @@ class RealArithmetic(MachineLowering):
             from killswitch.proof.conditions import FoldedSignal
 
             same = FoldedSignal(folded.index, True, lambda value: value, is_plain=True)
-            return plain(self.conditions, node, same, op, number / 5.0, read)  # type: ignore[arg-type]
-        return plain(self.conditions, node, folded, op, number, read)  # type: ignore[arg-type]
+            return plain(self.conditions, node, same, op, number / 5.0, read)  # type: ignore[arg-type] # z3 has no types
+        return plain(self.conditions, node, folded, op, number, read)  # type: ignore[arg-type] # z3 has no types
 
 
 MUTANTS = (

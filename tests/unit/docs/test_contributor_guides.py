@@ -91,7 +91,7 @@ def load_calendar(folder: Path, spec: str) -> LoadedDocuments:
         ("{market: NYSE, days: [2026-12-25], erly_close: 1h}", "erly_close", "KS2001", "write `early_close`"),
         ("{days: [2026-12-25]}", "spec", "KS2002", "add `market:` — The market, as venues call it."),
         ("{market: NYSE, days: []}", "[]", "KS2007", "name at least one"),
-        ("{market: NYSE, days: [2026-12-25], early_close: 3}", "3}", "KS2101", "did you mean 3s?"),
+        ("{market: NYSE, days: [2026-12-25], early_close: 3}", "3}", "KS2101", "did you mean 3s or 3m?"),
         ("{market: NYSE, early_close: 3h}", "early_close", "KS2240", "name the `days`"),
         ("{market: NYSE, days: 2026-12-25}", "2026-12-25}", "KS2003", "put it in brackets"),
         ("{market: NYSE, days: [2026-12-25, null]}", "null", "KS2005", "write a value"),

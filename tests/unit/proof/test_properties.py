@@ -138,7 +138,7 @@ def test_a_product_of_signals_is_named_and_what_depends_on_it_is_not_refuted(tmp
 def test_a_question_without_time_is_undecided(tmp_path: Path) -> None:
     """An answer of the solver that is neither yes nor no proves nothing."""
     prover = Prover(perf_counter)
-    prover.model = lambda *facts: ("unknown", None)  # type: ignore[method-assign]
+    prover.model = lambda *facts: ("unknown", None)  # type: ignore[method-assign] # a solver without an answer
     found = prove(prover, graph_of(tmp_path, policy(f"a: {DD1H}", stage(1, "any: [a]"))))
     assert "undecided" in {each.outcome for each in found if each.property == "a stage can fire"}
     assert not [each for each in found if each.property.startswith("past") and each.outcome == "proved"]
