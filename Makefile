@@ -107,7 +107,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing killswitch into $(VENV)"
-	@$(INSTALL) --editable '.[market,ccxt]'
+	@$(INSTALL) --editable '.[market,ccxt,prove]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -116,7 +116,7 @@ def firing(id_: str, at: datetime, stage: str, level: int, previous: int, *inten
 def intent(symbol: str, side: str, contracts: str, target: str, rank: int = 1) -> Intent:
     """An order of the decision, on the account main."""
     held = "long" if side == "sell" else "short"
-    return Intent("main", symbol, held, side, Decimal(contracts), Decimal(target), True, rank)  # type: ignore[arg-type]
+    return Intent("main", symbol, held, side, Decimal(contracts), Decimal(target), True, rank)  # type: ignore[arg-type]  # a side by the caller
 
 
 def entry(decision: str, kind: str, at: datetime, symbol: str | None = "BTC", **data: str | None) -> JournalEntry:
@@ -124,7 +124,7 @@ def entry(decision: str, kind: str, at: datetime, symbol: str | None = "BTC", **
     held = None if symbol is None else "long" if symbol.startswith("BTC") else "short"
     named = kind not in ("planned", "verified", "finished", "locked", "cancelled")
     return JournalEntry(
-        decision, kind, at, "main" if kind != "locked" else None, symbol, held,  # type: ignore[arg-type]
+        decision, kind, at, "main" if kind != "locked" else None, symbol, held,
         f"ks{decision[:4]}{symbol}" if named else None, 1 if named else None, data,
     )  # fmt: skip
 

@@ -54,7 +54,7 @@ def _run() -> frozenset[str]:
             asyncio.run(_fall_and_close(world, trace))
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type] # None ends it; typeshed lacks it for Python 3.11
+            threading.setprofile(None)
             world.close()
     return frozenset(str(Path(file).relative_to(TOP)) for file in trace.files if _is_ours(file))
 

@@ -88,8 +88,8 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
         notes.append(f"orders are not accepted: {bars}")
     elif account.get("status") not in (None, "ACTIVE"):
         notes.append(f"the account's status is {account['status']}")
-    if account.get("currency") not in (None, settings.currency):
-        notes.append(f"the account's currency is {account['currency']}; the document declares {settings.currency}")
+    if account.get("currency") not in (None, settings.spec.currency):
+        notes.append(f"the account's currency is {account['currency']}; the document declares {settings.spec.currency}")
     skew = await _noted(notes, "the clock", lambda: _skew(client, settings, notes))
     configured = await _noted(notes, "the configuration", lambda: _configuration(client))
     if isinstance(configured, dict):
@@ -132,7 +132,7 @@ async def _configuration(client: Client) -> Row:
 
 
 def _outside(settings: AlpacaSettings) -> str:
-    match settings.outside_hours:
+    match settings.spec.outside_hours:
         case "queue":
             return "sent as a market order that Alpaca holds until the market opens (outside_hours: queue)"
         case "extended":

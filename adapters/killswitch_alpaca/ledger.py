@@ -87,7 +87,7 @@ class Ledger:
         known = self.flows.activities
         answer = await self._queries.activities(known, "/v2/account/activities", category="non_trade_activity")
         seen, new = self._settings.now(), known.new(answer)
-        rows = [read_flow(each, self._settings.currency, seen) for each in new]
+        rows = [read_flow(each, self._settings.spec.currency, seen) for each in new]
         flows, actions = [flow for flow in rows if flow is not None], read_splits(new, seen)
         begun = known.has_answer
         self.flows.pending += flows
@@ -95,7 +95,7 @@ class Ledger:
         known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for flow in flows:
-            if begun and flow.currency == self._settings.currency:
+            if begun and flow.currency == self._settings.spec.currency:
                 self.out_of_turn.record_flow(now, flow.amount)
 
     def new_corporate_actions(self, now: float) -> tuple[CorporateAction, ...] | None:

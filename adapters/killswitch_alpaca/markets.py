@@ -111,7 +111,7 @@ class TradingSessions:
         self._settings = settings
         self._client = client
         self._queries = queries
-        self.extended = settings.outside_hours == "extended"
+        self.extended = settings.spec.outside_hours == "extended"
         """Whether the account closes in the extended session, so that the calendar is needed."""
         self.hours = Hours()
         self.clock = SnapshotPart(CLOCK, 3600.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -36,26 +36,24 @@ class AlpacaSettings(Struct, frozen=True):
     of the price.
     """
 
-    account: str
+    spec: AccountSpec
+    """The account as configured."""
     market: Market
-    currency: str
     trading: str
     data: str
     stream: str
     key: str
     secret: str
-    outside_hours: Literal["queue", "extended"] | None
     timeout: float
     extended_band: Decimal
     data_feed: str | None
     requests_per_minute: int
     proxy: str | None
     now: Callable[[], datetime]
-    watch: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Without the keys, which a log or a traceback would otherwise contain."""
-        return f"AlpacaSettings(account={self.account!r}, trading={self.trading!r})"
+        return f"AlpacaSettings(account={self.spec.account!r}, trading={self.trading!r})"
 
 
 def read_settings(spec: AccountSpec) -> AlpacaSettings:
@@ -73,22 +71,19 @@ def read_settings(spec: AccountSpec) -> AlpacaSettings:
     if band >= 1:
         raise ValueError(f"option extended_band of {where} must be a fraction below 1, such as 0.01")
     return AlpacaSettings(
-        account=spec.account,
+        spec=spec,
         market="spot" if spec.market == "spot" else "equity",
-        currency=spec.currency,
         trading=trading,
         data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,
         stream=stream,
         key=spec.credentials["key"],
         secret=spec.credentials["secret"],
-        outside_hours=spec.outside_hours,
         timeout=float(positive_option(spec, "timeout", Decimal(8))),
         extended_band=band,
         data_feed=text_option(spec, "data_feed"),
         requests_per_minute=max(1, int(limit)),
         proxy=_proxy(where, text_option(spec, "proxy")),
         now=clock_option(spec) or (lambda: datetime.now(UTC)),
-        watch=spec.watch,
     )
 
 

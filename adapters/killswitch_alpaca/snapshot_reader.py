@@ -168,7 +168,7 @@ class SnapshotReader:
         base = account_base(account, supposed, read_at)
         if base.why_unknown is not None:
             raise why
-        parts, total = balances(base, supposed, self._settings.currency, read_at)
+        parts, total = balances(base, supposed, self._settings.spec.currency, read_at)
         found, reason = self._current_snapshot(now), f"positions: {why}"
         return replace(
             found,
@@ -295,7 +295,7 @@ class SnapshotReader:
 
     async def _read_watched(self, now: float) -> None:
         """Read the prices of the watch list. Market data has a separate limit, so it uses no saved requests."""
-        symbols = self._settings.watch
+        symbols = self._settings.spec.watch
         if symbols and self._markets.watch.is_due(now):
             await self._part(self._markets.watch, lambda: self._markets.read_watched(symbols), now)
 
@@ -311,15 +311,15 @@ class SnapshotReader:
         base, settings = self._base, self._settings
         assert base is not None
         stated = base.account.get("currency")
-        if stated is not None and stated != settings.currency:
-            raise UnreadableError(f"the account's currency is {stated}; the document declares {settings.currency}")
-        held, total = balances(base, self.positions, settings.currency, base.read_at)
+        if stated is not None and stated != settings.spec.currency:
+            raise UnreadableError(f"the account's currency is {stated}; the document declares {settings.spec.currency}")
+        held, total = balances(base, self.positions, settings.spec.currency, base.read_at)
         stated = base.equity_with(position_value(self.positions)) if total is None else total
         return AccountSnapshot(
-            account=settings.account,
+            account=settings.spec.account,
             venue="alpaca",
             market=settings.market,
-            currency=settings.currency,
+            currency=settings.spec.currency,
             quality="ok",
             reason=self._reason(now),
             observed_at=settings.now().astimezone(UTC),
@@ -346,8 +346,8 @@ class SnapshotReader:
             complete=None if total is None else True,
             marks=tuple(self._marks.values()) if self._marks else None,
             corporate_actions=self.ledger.new_corporate_actions(now),
-            withdrawals=withdrawals(base.account, settings.currency),
-            watched=self._markets.watched(now) if settings.watch else None,
+            withdrawals=withdrawals(base.account, settings.spec.currency),
+            watched=self._markets.watched(now) if settings.spec.watch else None,
         )
 
     def _named_fills(self, now: float) -> tuple[Fill, ...] | None:
@@ -357,7 +357,7 @@ class SnapshotReader:
 
     def _named(self) -> list[str]:
         """The symbols of orders, and of the watch list."""
-        return [*(order.symbol for order in self.open_orders), *self._settings.watch]
+        return [*(order.symbol for order in self.open_orders), *self._settings.spec.watch]
 
     def _reason(self, now: float) -> str | None:
         """What is unknown and why, and what bars the account."""
@@ -381,8 +381,10 @@ class SnapshotReader:
         return bar_reason(self._base.account) if self._base is not None else None
 
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
-        it, health = self._settings, self._health()
-        return AccountSnapshot(it.account, "alpaca", it.market, it.currency, quality, reason=reason, health=health)
+        spec, market = self._settings.spec, self._settings.market
+        return AccountSnapshot(
+            spec.account, "alpaca", market, spec.currency, quality, reason=reason, health=self._health()
+        )
 
     def _health(self) -> Health:
         return Health(**asdict(self._client.reset_counters()), clock_skew_ms=self.sessions.skew_ms)

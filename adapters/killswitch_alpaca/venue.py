@@ -42,7 +42,7 @@ class AlpacaVenue(VenueAdapter):
     """One account at Alpaca: stocks, ETFs and coins, paper or live."""
 
     def __init__(self, settings: AlpacaSettings) -> None:
-        self.account = settings.account
+        self.account = settings.spec.account
         self.traits = traits_for(settings.requests_per_minute)
         self._settings = settings
         self._client = Client(settings)
@@ -86,9 +86,9 @@ class AlpacaVenue(VenueAdapter):
         """Outside market hours, OrderRejectedError without sending anything, unless the account configures
         otherwise."""
         session = "regular" if is_crypto(request.symbol) else await self._session()
-        extended = self._settings.outside_hours == "extended"
+        extended = self._settings.spec.outside_hours == "extended"
         opens = self._reader.sessions.hours.next_session(self._settings.now(), extended=extended)
-        style = send_style(request, session, self._settings.outside_hours, opens)
+        style = send_style(request, session, self._settings.spec.outside_hours, opens)
         limit = None
         if style == "bounded":
             limit = bounding_price(request, await self._price(request), self._settings.extended_band)

@@ -13,6 +13,7 @@ from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.validation import account_misfits, armed_duplicates, duplicate_message, environment_of
+from killswitch.graph.freezing import freeze, frozen_from
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.references import sessions
@@ -23,10 +24,20 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
+from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import load
+from killswitch.policy.schema import account as schema
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.signals.sessions import TradingSession
+
+frozen_from(
+    schema.AccountSpec, by_hand=["credentials", "sandbox", "demo"],
+    market=("market", str), options=("options", dict), watch=("watch", lambda written: tuple(dict.fromkeys(written))),
+)(AccountSpec)  # fmt: skip
+frozen_from(
+    schema.AccountSpec, by_hand=["adapter", "venue", "execution", "allow_withdrawal_keys", "allow_unencrypted"]
+)(ArmedAccount)
 
 SUSPEND_OPTION = "suspend_trade"
 """The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
@@ -64,8 +75,9 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     """Load and compile; PolicyProblemsError if there is any error.
 
     `variant` is selected in every policy that declares it; NoSuchVariantError if none does. None: as the text selects.
+    Tests beside the policies are not read: what is wrong with them is shown by `validate`.
     """
-    loaded = load(paths)
+    loaded = load(paths, without=TESTS)
     # Unreadable files have no commit, and git would wait for a mount that hangs.
     commit = None if loaded.has_unidentified else commit_of(paths)
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
@@ -146,19 +158,12 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     if spec.sandbox and spec.demo:
         raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; remove one of them")
     adapter = make_adapter(
-        AccountSpec(
+        freeze(
+            spec,
+            AccountSpec,
             account=name,
-            adapter=spec.adapter,
-            market=spec.market,
-            currency=spec.currency,
-            endpoint=spec.endpoint,
-            options=dict(spec.options),
             credentials=resolve(spec.credentials, account=name),
-            exchange=spec.exchange,
-            endpoint_ws=spec.endpoint_ws,
             environment=environment_of(spec),
-            outside_hours=spec.outside_hours,
-            watch=tuple(dict.fromkeys(spec.watch)),
         )
     )
     venue = venue_of(spec)
@@ -175,7 +180,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             f"account {name}: {SUSPEND_OPTION} is set, and adapter {spec.adapter} cannot suspend trading at a "
             "broker; remove the option"
         )
-    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
+    return freeze(spec, ArmedAccount, name=name, venue=venue, adapter=adapter, armed=armed, suspends=suspends)
 
 
 _GIT_TIMEOUT = 5.0

@@ -23,10 +23,10 @@ _ALARMS: Final = re.compile(
     r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED\b(?: \w+)?"
     r"|\bLOST\b|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
     r"|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
-    r"|\blevel [3-9]\d*(?: [a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[3-9] +[\w-]+"
+    r"|\blevel [3-9]\d*(?: (?!by\b)[a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[3-9] +[\w-]+"
     r"|(?<=\s)\^+$|(?<![\w.,-])-\d[\d,]*(?:\.\d+)?(?:%| [A-Z][A-Z0-9]{2,7}\b))"
     r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ])"
-    r"|\blevel [12](?: [a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[12] +[\w-]+)"
+    r"|\blevel [12](?: (?!by\b)[a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[12] +[\w-]+)"
     r"|(?P<green>^all quiet(?=:)|(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b|^ok(?=: )|^ +fix(?=: ))",
     re.MULTILINE,
 )

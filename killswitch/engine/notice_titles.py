@@ -1,6 +1,7 @@
-"""Short titles of notices: what kind of thing is wrong, as the first line on a phone says it.
+"""The kinds of alerts: a short title of each, and which of them not every run can judge.
 
-The text of a notice has the details; a title repeats none of them but the account, where the key of the alert has it.
+A title is what kind of thing is wrong, as the first line on a phone says it. The text of a notice has the details; a
+title repeats none of them but the account, where the key of the alert has it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,14 @@ TITLES: Final = {
     "part": "a part of the program fails",
 }
 """Beginning of a key → title; `*` is any one part, and `{1}` the second part of the key."""
+
+OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
+"""How the keys begin that not every run has for every account, whose name is their second part."""
+OPTIONAL: Final = OF_ACCOUNT | {
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
+    "unrouted",
+}  # fmt: skip
+"""How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 
 
 def alert_title(key: str, *, is_over: bool = False) -> str:

@@ -128,18 +128,24 @@ def initial() -> StageMachineState:
     )  # fmt: skip
 
 
+def as_old_as_before(at: int, since: int, now: int) -> int:
+    """When something happened that is as old `now` as it was at `since`, before an outage that counts for nothing."""
+    return min(at + now - since, now)
+
+
 def after_outage(
     stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int], no_reset_for: int = 0
 ) -> StoredState:
     """The state of `since` shifted to `now` after an outage, whose time counts for no duration.
 
-    Cooldowns, confirmations, waits and automatic resets keep their remaining time; no cooldown becomes longer than its
+    Cooldowns, confirmations, waits and automatic resets keep their remaining time, and the resets of the last 24 hours
+    their age; no cooldown becomes longer than its
     stage declares (`cooldowns`, by stage), and the time without a reset no longer than `no_reset_for`.
     """
     gap = now - since
 
     def begun(at: int | None) -> int | None:
-        return None if at is None else min(at + gap, now)
+        return None if at is None else as_old_as_before(at, since, now)
 
     def ends(until: int, longest: int | None) -> int:
         if until <= since:
@@ -158,6 +164,7 @@ def after_outage(
         no_reset_before=None if no_reset is None else ends(no_reset, no_reset_for),
         acted={name: ends(until, cooldowns.get(name.partition("/")[0])) for name, until in stored.acted.items()},
         waiting=None if waiting is None else replace(waiting, until=ends(waiting.until, None)),
+        recovered=tuple(as_old_as_before(at, since, now) for at in stored.recovered),
     )
 
 

@@ -320,6 +320,13 @@ class AccountExecutor:
         ):
             return book
         purpose = self._trusted_positions.purpose(changes)
+        if purpose == "reading" and self._evaluator.is_contradicted and not self._trusted_positions.is_polling:
+            # Only time settles a contradiction: another poll would use the units of the runner's next one.
+            recent = self._trusted_positions.pop_runner_positions(
+                self._state.expected(), changes, self._state.order_changed_at, most=2 * self._context.pace.poll_interval
+            )
+            if recent is not None:
+                return recent
         if self._context.paused_for > 0 or self._context.wait("snapshot", purpose=purpose) > 0:
             self._is_out_of_budget = self._context.paused_for <= 0
             return self._trusted_positions.pop_runner_positions(

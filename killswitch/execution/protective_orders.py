@@ -14,8 +14,6 @@ from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.report_validation import validated_report, venue_text
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.protective_record import (
-    AGAIN,
-    TRIED,
     CancelledProtection,
     Protections,
     ProtectionState,
@@ -23,7 +21,7 @@ from killswitch.execution.state.protective_record import (
     restoring_request,
     unprotected_entry,
 )
-from killswitch.journal.entries import Cancelled, PositionKey, Protected, ProtectionAnswered
+from killswitch.journal.entries import AGAIN, TRIED, Cancelled, PositionKey, Protected, ProtectionAnswered
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position

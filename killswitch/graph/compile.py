@@ -54,6 +54,7 @@ from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.instant import LocalTime
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
+from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 from killswitch.policy.schema.expectation import AtMost
@@ -294,8 +295,9 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
-    ordered = sorted(documents, key=lambda document: (document.kind, document.name))
+    """Digest of all documents but scenarios, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
+    deployed = (document for document in documents if document.kind not in TESTS)
+    ordered = sorted(deployed, key=lambda document: (document.kind, document.name))
     return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"
 
 

@@ -18,9 +18,10 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.instant import LocalTime, from_micros, to_micros
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
+from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.policy.schema import policy as schema
 from killswitch.policy.schema.account import DeadManSpec
-from killswitch.policy.schema.expectation import AtMost, Expectation
+from killswitch.policy.schema.expectation import AtMost, ExpectedReach
 from killswitch.policy.schema.policy import Fallback as Fallback
 from killswitch.policy.schema.ranking import CorrelationGroupSpec, RankingSpec
 from killswitch.policy.schema.strategy import StrategySpec
@@ -28,7 +29,6 @@ from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, Thr
 from killswitch.policy.schema.trigger import OnUnknown as OnUnknown
 from killswitch.signals.arguments import Value
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
-from killswitch.valuation.ownership import StrategyRule as StrategyRule
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
@@ -329,7 +329,7 @@ class EquityRule(Struct, frozen=True):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-@frozen_from(Expectation)
+@frozen_from(ExpectedReach)
 class ExpectationRule(Struct, frozen=True):
     """The most that a policy is expected to touch; None: any number."""
 

@@ -80,7 +80,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`did you mean …?` for the closest known name; empty without one."""
     names = sorted(known)
     last = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(names)}  # of several the first
-    near = closest(name, names) or last.get(closest(name.rsplit(".", 1)[-1], last) or "")
+    group, _, own = name.rpartition(".")
+    same = {each.removeprefix(f"{group}."): each for each in names if group and each.startswith(f"{group}.")}
+    near = same.get(closest(own, same) or "") if same else closest(name, names)
+    near = near or last.get(closest(own, last) or "")
     return f"did you mean `{near}`?" if near else ""
 
 

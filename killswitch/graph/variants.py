@@ -16,8 +16,8 @@ from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Severity
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.part import Part
-from killswitch.policy.schema.policy import AnyPolicy, Override, PolicyDocument
-from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger
+from killswitch.policy.schema.policy import AnyPolicy, PolicyDocument
+from killswitch.policy.schema.trigger import COMPARISONS, ExpressionTrigger, Override
 from killswitch.policy.yaml.source_map import Path
 
 P = TypeVar("P", bound=Part)

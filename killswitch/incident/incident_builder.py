@@ -29,7 +29,7 @@ from killswitch.incident.record.document import (
     TimelineEntry,
 )
 from killswitch.incident.record.equity_curve import read_curve
-from killswitch.incident.record.firing import build_firing
+from killswitch.incident.record.firing import build_firing, is_part_of_accounts
 from killswitch.incident.record.incident_books import books_of
 from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -222,7 +222,8 @@ def _missing_facts(
     if fired and note.policy is None:
         missing.append("the policy's lines are unknown: no run on this store used its policy set")
     missing += [f"no readable snapshot was kept with decision {it.decision.id}" for it in recorded if not it.snapshot]
-    if fired and curve is None:
+    has_equity = not any(is_part_of_accounts(each.decision.scope) for each in recorded)
+    if fired and curve is None and has_equity:
         missing.append("no equity curve was kept")
     return tuple(missing)
 

@@ -34,6 +34,10 @@ NOT_PROCESSED: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
 """Values of `Rejected.reason` for orders that the venue did not process: they use up neither id nor attempt."""
 NEXT_SLICE: Final = "next slice"
 """Value of `OrderSending.after`: the previous order filled completely, and this one follows without a new snapshot."""
+AGAIN: Final = "again"
+"""State of `ProtectionAnswered`: the venue did not accept the order, and it is sent again under the same name."""
+TRIED: Final = "tried"
+"""Beginning of a state of `ProtectionAnswered`: the venue refused the order, and another is sent under another name."""
 
 _ENDINGS: Final[Mapping[str | None, ClosingStatus]] = {"flat": "flat", "residual": "residual", "blocked": "blocked"}
 
@@ -273,6 +277,12 @@ class ProtectionAnswered(Recorded, frozen=True, kw_only=True):
     replaces: str | None = None
     state: str | None = None
     order: str | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is not known whether the position has its protective order: no answer, or it is tried again."""
+        state = self.state or "unknown"
+        return state in ("unknown", AGAIN) or state.startswith(TRIED)
 
 
 class Verified(Recorded, frozen=True, kw_only=True):

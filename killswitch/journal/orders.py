@@ -14,6 +14,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.journal.entries import (
+    TRIED,
     Abandoned,
     Absent,
     Acknowledged,
@@ -50,7 +51,7 @@ _PROTECTION_STATUSES: Final[Mapping[str, Status]] = {
     "rejected": "rejected", "again": "absent",
 }  # fmt: skip
 """State of a `guarded` entry → status of the replacement order."""
-_REFUSED: Final = ("refused", "tried")
+_REFUSED: Final = ("refused", TRIED)
 
 FINAL: Final = frozenset[Status]({"filled", "rejected", "absent"})
 """Final statuses: the order has ended at the venue, or never existed there."""

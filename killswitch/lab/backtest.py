@@ -141,7 +141,7 @@ class _Backtest:
     def skip_quiet_bars(self) -> int:
         """Skip the bars before which nothing can happen; return their number."""
         assert self._snapshot is not None  # a tick was first
-        if self._is_closing:
+        if self._is_closing or not self._fast_forward.is_due():
             return 0
         static_book = StaticBook(self._matrix, self._snapshot, self._number)
         count = self._fast_forward.count_quiet_bars(static_book)

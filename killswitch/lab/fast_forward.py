@@ -47,14 +47,18 @@ class FastForward:
         self._is_screenable = True
         self._fruitless_searches, self._ticks_until_search = 0, 0
 
+    def is_due(self) -> bool:
+        """Whether to search for quiet bars after this tick: asked once a tick."""
+        if self._ticks_until_search > 0:
+            self._ticks_until_search -= 1
+            return False
+        return self._is_screenable
+
     def count_quiet_bars(self, book: StaticBook) -> int:
         """Return how many bars can be skipped; the one after them is ticked, as is the next.
 
         `book` is the book of the last tick.
         """
-        if self._ticks_until_search > 0:
-            self._ticks_until_search -= 1
-            return 0
         found = self._quiet_bars(book) - 1  # the bar before an event is ticked, too
         if found >= LEAST_SKIPPED:
             self._fruitless_searches = 0

@@ -13,14 +13,11 @@ from typing import IO, Self
 import msgspec
 from msgspec.structs import replace
 
-from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import Alerts, alert_if
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
-from killswitch.model.venue import Prices
-from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Pending
+from killswitch.model.snapshot import SNAPSHOT_FORMAT, Instrument, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.planning.replayed_ticks import ReplayedTicks
 from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
@@ -193,8 +190,28 @@ def _compressor(path: Path) -> Callable[[], Compressor] | None:
     return None
 
 
-SECOND_LOOK = 2_000_000
-"""How late the next snapshot may be to serve as the second look at prices (microseconds)."""
+def stretch(snapshots: Iterable[Snapshot], begins: datetime, ends: datetime) -> Iterator[Snapshot]:
+    """The snapshots from `begins` to `ends`, both included.
+
+    The rules of symbols hold until they are reported again, so that the first snapshot has those from before it. What
+    signals remember of earlier snapshots is not part of the stretch: begin it as long before as the longest window.
+    """
+    rules: dict[str, dict[str, Instrument]] = {}
+    is_first = True
+    for snapshot in snapshots:
+        if snapshot.as_of > ends:
+            return
+        for account in snapshot.accounts:
+            known = rules.setdefault(account.account, {})
+            known.update({each.symbol: each for each in account.instruments or ()})
+        if snapshot.as_of < begins:
+            continue
+        if is_first:
+            accounts = (replace(it, instruments=tuple(rules[it.account].values())) for it in snapshot.accounts)
+            yield replace(snapshot, accounts=tuple(accounts), missing=0)
+            is_first = False
+        else:
+            yield snapshot
 
 
 def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decision | Notice]:
@@ -203,35 +220,21 @@ def replay(policies: PolicySet, snapshots: Iterable[Snapshot]) -> Iterator[Decis
     The stage machine proceeds as if every decision had been carried out; positions are those of the recording. Where a
     run fetches prices a second time before a stage acts, those of the next snapshot are used.
     """
-    interpreter, stream = Interpreter(policies), iter(snapshots)
+    ticks, stream = ReplayedTicks(policies), iter(snapshots)
     following: Snapshot | None = None
-    alerts = AlertState()
+
+    def look() -> Snapshot | None:  # only where it is needed: a damaged line must not keep the decisions before it
+        nonlocal following
+        following = next(stream, None)
+        return following
+
     while (snapshot := following or next(stream, None)) is not None:
         following = None
         if snapshot.missing:
             yield _missing(snapshot)
-        pending = interpreter.evaluate(snapshot)
-        if pending is not None and pending.reread:  # only then: a damaged line must not keep the decisions before it
-            following = next(stream, None)
-        if pending is None and not alerts.known:
-            continue
-        outcome = NO_OUTCOME
-        if pending is not None:
-            outcome = interpreter.decide(pending, prices=_second_look(pending, following) if pending.reread else None)
-        notices, alerts = advance(alerts, outcome.alerts, to_micros(snapshot.as_of))
-        yield from (*outcome.notices, *notices)
-        yield from outcome.decisions
-
-
-def _second_look(pending: Pending, following: Snapshot | None) -> dict[str, dict[str, Prices]]:
-    """The prices of the next snapshot, by account and symbol; none if it is too late, and none of its equity."""
-    if following is None or to_micros(following.as_of) - pending.now > SECOND_LOOK:
-        return {}
-    return {
-        account.account: {each.symbol: Prices(each.mark_price, each.index_price, each.last_price) for each in positions}
-        for account in following.accounts
-        if account.account in pending.reread and account.quality == "ok" and (positions := account.positions)
-    }
+        found = ticks.tick(snapshot, look)
+        yield from found.notices
+        yield from found.decisions
 
 
 def _missing(snapshot: Snapshot) -> Notice:

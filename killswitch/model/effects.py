@@ -18,7 +18,7 @@ from killswitch.model.instant import rfc3339
 from killswitch.model.lock_parts import latest_end, merged_parts, parts_text, strictest_mode
 from killswitch.model.registry import require_same_keys
 from killswitch.model.snapshot import Instant, LockPart, OrderSide, Side
-from killswitch.model.words import CancelWhy, LockMode
+from killswitch.model.words import CancelWhy, LockMode, place_text
 
 
 class OwnClose(Struct, frozen=True):
@@ -217,6 +217,12 @@ def _lock_merged(one: Lock, other: Lock) -> Lock:
 def _lock_text(lock: Lock) -> str:
     until = "it is lifted" if lock.order.until is None else rfc3339(lock.order.until)
     return f"lock {place_of(lock.order)}: {lock.order.mode} until {until}"
+
+
+def locked_place(order: LockOrder) -> str:
+    """What an order locks, without modes and ends: its scope, or `long in BTC_USDT of account/main`."""
+    parts = " and ".join(place_text(part.side, part.symbols) for part in order.only)
+    return f"{parts} of {order.scope}" if parts else order.scope
 
 
 def place_of(order: LockOrder) -> str:

@@ -305,6 +305,10 @@ class Store(Journal, Outbox, Protocol):
     def live_under(self, prefix: str) -> Mapping[str, bytes]:
         """The live blobs whose names begin with `prefix`, without it; with what other processes have written."""
 
+    @property
+    def in_memory_because(self) -> str | None:
+        """Why records are in memory only, so that a restart would lose them; None while they are durable."""
+
     def leave_sign_of_life(self, blob: bytes) -> None:
         """Answer probes of this process with `blob`, without the store; does nothing where nobody can reach it."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from killswitch.accounts.arming import open_closes
 from killswitch.deadline import DeadlineError, call_within
@@ -24,10 +25,10 @@ from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
 from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
-from killswitch.operations.liveness_probe import live_by_sign
+from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
-from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import last_heartbeats
 
 STATUS_FORMAT = "killswitch.status/v1"
@@ -178,7 +179,8 @@ def store_status(
     dated, for the ages of decisions; None: `now`. `sign`: what the process that ticks on the store answers.
     """
     view, problem = _view(store)
-    runner = runner_state(store.lease(), now, sign)
+    lease = store.lease()
+    runner = _if_recorded(runner_state(lease, now, sign), view, live_by_sign(sign, lease, now), sign)
     open_work = open_closes(store)
     alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
@@ -290,6 +292,23 @@ def runner_state(lease: Lease | None, now: datetime, sign: bytes | None = None) 
     elif liveness == "silent" and is_process_running:
         why = f"{why}; its process runs and does not answer, so it hangs, or is of an earlier version"
     return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why, is_process_running)
+
+
+BEHIND_INTERVALS = 5
+"""From this many intervals on a store is behind the process that ticks on it; at least `BEHIND`."""
+BEHIND = timedelta(seconds=10)
+
+
+def _if_recorded(
+    runner: RunnerState, view: RunnerView | None, proof: ProbeResult | None, sign: bytes | None
+) -> RunnerState:
+    """The runner as `unrecorded` where its process has ticked on without its store, before its lease has expired."""
+    if runner.liveness != "alive" or view is None or proof is None or sign is None:
+        return runner
+    behind = decode_last_tick(sign).as_of - view.as_of
+    if behind < max(BEHIND, BEHIND_INTERVALS * timedelta(seconds=view.interval)):
+        return runner
+    return replace(runner, liveness="unrecorded", why=f"the store takes no writes; {proof.why}")
 
 
 def _view(store: Store) -> tuple[RunnerView | None, str | None]:

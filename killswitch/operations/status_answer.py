@@ -16,7 +16,12 @@ from killswitch.runner.status_blob import RunnerView
 
 def answer(status: StoreStatus) -> str:
     """What is wrong, the worst first; where nothing is, how near the nearest trigger is."""
-    return ", ".join(troubles(status)) or _quiet(status)
+    found = troubles(status)
+    if not found:
+        return _quiet(status)
+    triggers = () if status.view is None else _triggers(status.view)
+    young = sum(each.is_young for each in triggers)
+    return ", ".join((*found, *((f"{count_of(young, 'trigger')} with a short history",) if young else ())))
 
 
 def troubles(status: StoreStatus) -> tuple[str, ...]:

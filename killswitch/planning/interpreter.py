@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import PendingClose, level_in_force
-from killswitch.engine.step import bits, reset
+from killswitch.engine.step import StepResult, bits, reset
 from killswitch.graph.nodes import Graph, PolicySet, Stages
 from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
@@ -76,6 +76,9 @@ class Outcome(Struct, frozen=True):
 
 NO_OUTCOME = Outcome()
 
+Observer = Callable[[ScopeEvaluator, StepResult], None]
+"""Called after each step of a scope evaluator, with the result; it changes neither."""
+
 
 class Pending(Struct, frozen=True):
     """A tick between its two phases. `reread`: accounts that a corroborating stage requires a second snapshot of."""
@@ -92,8 +95,11 @@ class Pending(Struct, frozen=True):
 class Interpreter:
     """Interpreter of all policies over all scopes."""
 
-    def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
-        """`armed`: accounts on which orders may be sent; None is all."""
+    def __init__(
+        self, policies: PolicySet, armed: Collection[str] | None = None, observer: Observer | None = None
+    ) -> None:
+        """`armed`: accounts on which orders may be sent; None is all. `observer` traces the steps of triggers."""
+        self._observer = observer
         self._policies = policies
         self._armed = armed
         self._evaluators = ScopeEvaluators(policies.graphs)
@@ -219,6 +225,8 @@ class Interpreter:
     def _move(self, evaluator: ScopeEvaluator, view: ScopeView) -> tuple[Stages, list[Decision], list[Notice]]:
         """Step one machine; return the stages that may fire, decisions made without firing, and notices."""
         moved = evaluator.step(view)
+        if self._observer is not None:
+            self._observer(evaluator, moved)
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
         if young:
             evaluator.restart_grace(young)
@@ -375,7 +383,7 @@ class Interpreter:
     @property
     def judges(self) -> tuple[str, ...]:
         """How the keys of alerts begin that planning judges in this run."""
-        return (*self._hedging.judges, "breach", "breach-cost", "breach-fight", "breach-owner", "breach-unknown")
+        return self._hedging.judges
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
@@ -467,6 +475,11 @@ class Interpreter:
         if self._active or self._commands.unfinished:
             return None
         return self._evaluators.quiescences(self._now)
+
+    def evaluator(self, policy: str, scope: str) -> ScopeEvaluator | None:
+        """The evaluator of a policy on a scope, to be read; None before a snapshot has the scope."""
+        found = (each for each in self._evaluators if (each.policy, each.scope) == (policy, scope))
+        return next(found, None)
 
     def exposures(self) -> Exposures:
         """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""

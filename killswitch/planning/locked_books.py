@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,6 +13,9 @@ from msgspec.structs import replace
 from killswitch.model.snapshot import AccountSnapshot, Fill, Side, WrittenLock
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.trust import reason_positions_missing, reason_positions_unusable
+
+COUNTED: Final = 2000
+"""Number of the newest fills by whose ids a repetition is recognised; they are stored."""
 
 
 class LockedPosition(Struct, frozen=True):
@@ -44,6 +48,8 @@ class LockedAccount(Struct, frozen=True):
     """Whether the owners of the positions were unknown ever since: the book begins once a strategy's part is known."""
     unowned: dict[str, Decimal] = {}
     """Symbol → contracts of fills that may be the strategy's, while the owners are unknown."""
+    counted: tuple[str, ...] = ()
+    """The ids of the newest fills, which the first poll of the next run reports again."""
 
 
 def is_unknown(account: AccountSnapshot) -> bool:
@@ -61,7 +67,8 @@ def opened(lock: WrittenLock, account: AccountSnapshot) -> LockedAccount:
     """The book of the first snapshot after the lock was written."""
     positions = tuple(LockedPosition(*key, size) for key, size in sizes_of(account).items())
     resting = tuple(order.id for order in account.orders or ())
-    return LockedAccount(lock.decision, account.account, positions, resting, account.observed_at)
+    counted = _newest((), account.fills or ())
+    return LockedAccount(lock.decision, account.account, positions, resting, account.observed_at, counted=counted)
 
 
 def followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -> LockedAccount:
@@ -70,7 +77,11 @@ def followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -
         return book
     known = {(each.symbol, each.side): each for each in book.positions}
     is_known = account.positions is not None
-    fills = [fill for fill in account.fills or () if fill.cause == "trade" and fill.at >= lock.since]
+    fills = [
+        fill
+        for fill in account.fills or ()
+        if fill.cause == "trade" and fill.at >= lock.since and fill.id not in book.counted
+    ]
     sizes, added = sizes_of(account), _added(fills)
     positions = []
     for key in dict.fromkeys((*known, *sizes, *added)):
@@ -82,8 +93,15 @@ def followed(book: LockedAccount, account: AccountSnapshot, lock: WrittenLock) -
     by_resting = book.by_resting and all(fill.order in book.resting for fill in opening)
     is_blind = book.is_blind or account.fills is None
     return replace(
-        book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting, is_blind=is_blind
-    )
+        book, positions=tuple(positions), observed_at=account.observed_at, by_resting=by_resting, is_blind=is_blind,
+        counted=_newest(book.counted, account.fills or ()),
+    )  # fmt: skip
+
+
+def _newest(counted: tuple[str, ...], fills: Iterable[Fill]) -> tuple[str, ...]:
+    """The ids of the fills so far, at most so many: a run reads an hour back, and further after an outage only."""
+    new = [fill.id for fill in fills if fill.id not in counted]
+    return (*counted, *new)[-COUNTED:] if new else counted
 
 
 def sizes_of(account: AccountSnapshot) -> dict[tuple[str, Side], Decimal]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
@@ -361,7 +361,8 @@ GIVE_UP_HINT = f" (`ksctl close --give-up {{id}} --reason … {STORE_OPTION}` en
 def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
-        f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))}"
+        f"the close by hand waits: {why}; it goes on with the first snapshot that shows it, until "
+        f"{instant(from_micros(until))}"
         f"{GIVE_UP_HINT.format(id=event.id)}"
     )
     return _operator_notice(event, now, "warning", "page", text, "a close by hand waits")
@@ -401,5 +402,18 @@ def _operator_notice(
 
 def reset_of_nothing(now: int, scope: str) -> Notice:
     """Notice of a reset whose scope no policy watches and has nothing latched."""
-    text = f"a reset was received for {scope}, but no policy watches it and nothing is latched there"
+    text = (
+        f"a reset was received for {scope}, but no policy watches it and nothing is latched there; no lock by hand is "
+        "left"
+    )
     return Notice(from_micros(now), "operator", scope, "warning", "warning", text, RESET, title=RESET_OF_NOTHING)
+
+
+def symbols_not_held(event: Event, now: int, missing: Sequence[str], held: Collection[str]) -> Notice:
+    """Notice that a command names symbols that no account of its scope holds or has an order in."""
+    known = ", ".join(sorted(held)) or "none"
+    text = (
+        f"no account of {event.scope or 'portfolio'} holds {' or '.join(missing)} or has an order in it: a name that "
+        f"is not as the venue writes it reaches nothing. Held or ordered: {known}"
+    )
+    return _operator_notice(event, now, "warning", "warning", text, "a command names symbols that nobody holds")

@@ -136,6 +136,7 @@ class Owners:
 
     def changed(self) -> bytes | None:
         """The own quantities as JSON; None if they are as at the last call."""
+        self._quantities.awaited = (self._working | self._to_judge) & self._scopes.keys()
         return self._quantities.changed()
 
     def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
@@ -144,6 +145,7 @@ class Owners:
         for decision in past:
             if decision.mode == "enforce":
                 self.remember(decision)
+        self._working = self._quantities.awaited  # of those that have ended since, what they left is reported
 
     def limited(self, view: ScopeView, targets: Sequence[SelectedTarget]) -> OwnTargets:
         """The targets of a close for the view's strategy, as far as they are closable."""

@@ -85,7 +85,11 @@ def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_
     """
     if waiting is None:
         return decision
-    remark = f"fired at {instant(from_micros(waiting.since))}, when {notices.waited_for(waiting)} could not be read"
+    accounts = notices.waited_for(waiting)
+    unread = f"{accounts} could not be read"
+    if decision.scope.startswith("strategy/"):
+        unread = f"its own part in {accounts} was unknown, or {unread}"
+    remark = f"fired at {instant(from_micros(waiting.since))}, when {unread}"
     decision = replace(decision, reason=joined(remark, decision.reason))
     if not waiting.accounts or not fired_earlier:
         return decision
@@ -95,7 +99,10 @@ def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_
 def with_unreadable_remark(decision: Decision, evaluator: ScopeEvaluator, view: ScopeView) -> Decision:
     """Add to the decision the accounts on which nothing is closed because they cannot be read."""
     unreadable = sorted(_accounts(evaluator, view) - {account.account for account in view.trusted().accounts})
-    remark = f"{' and '.join(unreadable) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
+    why = f"{' and '.join(unreadable) or 'the account'} cannot be read"
+    if view.part is not None and evaluator.history.why_unknown is not None:
+        why = evaluator.history.why_unknown
+    remark = f"{why}: nothing is closed or cancelled there yet"
     return replace(decision, reason=joined(decision.reason, remark))
 
 

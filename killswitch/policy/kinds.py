@@ -11,6 +11,7 @@ from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
+from killswitch.policy.schema.scenario import ScenarioDocument
 from killswitch.policy.schema.session import SessionDocument
 from killswitch.policy.schema.strategy import HedgeGroupDocument, StrategyDocument
 from killswitch.policy.schema.unwinding import UnwindingDocument
@@ -38,5 +39,9 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         StrategyDocument,
         HedgeGroupDocument,
         SessionDocument,
+        ScenarioDocument,
     )
 }
+
+TESTS = frozenset({document_kind(ScenarioDocument)})
+"""The kinds that test the others: no part of what is deployed, and a mistake in one never keeps a run from starting."""

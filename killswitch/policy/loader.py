@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Codes of YAML problems after which the rest of a file is not parsed."""
+_KIND = re.compile(r"""kind["']?\s*:\s*["']?(\w*)""")
 
 
 ParseText = Callable[[str, Callable[[YamlProblem], None]], list[DocumentRoot]]
@@ -62,13 +64,18 @@ class LoadedDocuments(Struct, frozen=True):
 
 
 def load(
-    paths: Sequence[Path], *, versions: Mapping[str, DocumentVersion] = VERSIONS, parse_text: ParseText = parse
+    paths: Sequence[Path],
+    *,
+    versions: Mapping[str, DocumentVersion] = VERSIONS,
+    parse_text: ParseText = parse,
+    without: Collection[str] = (),
 ) -> LoadedDocuments:
     """Read every YAML file at or below `paths`. Never raises for what it finds there.
 
     `versions`: the versions of documents that are read. `parse_text`: another way to the result of `parse`.
+    `without`: kinds of documents that are left out with all their problems.
     """
-    loading = _Loader(versions, parse_text)
+    loading = _Loader(versions, parse_text, without)
     for written in texts(paths, loading.record_unreadable):
         loading.file(written)
     if not loading.documents and not loading.problems:
@@ -80,10 +87,20 @@ def load(
     )
 
 
+def _written_kind(root: Node) -> str:
+    """The value of `kind` as it is written; empty without one."""
+    if root.pairs is None or "kind" not in root.pairs:
+        return ""
+    return str(plain_value(root.pairs["kind"][1]))
+
+
 class _Loader:
-    def __init__(self, versions: Mapping[str, DocumentVersion], parse_text: ParseText) -> None:
+    def __init__(
+        self, versions: Mapping[str, DocumentVersion], parse_text: ParseText, without: Collection[str]
+    ) -> None:
         self._versions = versions
         self._parse = parse_text
+        self._without = without
         self.documents: list[Document] = []
         self.faulty: list[FaultyDocument] = []
         self.problems: list[Diagnostic] = []
@@ -98,19 +115,32 @@ class _Loader:
     def file(self, written: MaskedText) -> None:
         """Load all documents of one file."""
 
-        def note(found: YamlProblem) -> None:
-            place = written.place(found.span)
-            length = written.length(found.span)
-            self.has_unidentified |= found.code in _BROKEN_OFF
-            self.problems.append(diagnostic(found.code, place, found.message, found.fix, length=length))
-
-        before = len(self.problems)
-        roots = self._parse(written.text, note)
-        if not roots and len(self.problems) == before:
+        found: list[YamlProblem] = []
+        roots = self._parse(written.text, found.append)
+        if self._leaves_out(written, roots, found):
+            return
+        for each in found:
+            self.has_unidentified |= each.code in _BROKEN_OFF
+            place, length = written.place(each.span), written.length(each.span)
+            self.problems.append(diagnostic(each.code, place, each.message, each.fix, length=length))
+        if not roots and not found:
             fix = "write a document that begins with apiVersion and kind, or remove the file"
             self.problems.append(about_file("KS1202", Path(written.file), "contains no document", fix))
         for root in roots:
-            self._document(root.node, written, root.sound)
+            if _written_kind(root.node) not in self._without:
+                self._document(root.node, written, root.sound)
+
+    def _leaves_out(self, written: MaskedText, roots: Sequence[DocumentRoot], found: Sequence[YamlProblem]) -> bool:
+        """Whether the file has documents of the kinds left out and no other.
+
+        Where parsing broke off, any text that could be the kind of a document counts as one: a policy below it must
+        not be left out.
+        """
+        if any(each.code in _BROKEN_OFF for each in found):
+            kinds = set(_KIND.findall(written.text))
+        else:
+            kinds = {_written_kind(root.node) for root in roots}
+        return bool(kinds) and kinds.issubset(self._without)
 
     def _document(self, root: Node, written: MaskedText, sound: bool) -> None:
         """Validate one document and record its problems; a document with any problem is recorded as faulty."""

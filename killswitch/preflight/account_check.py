@@ -12,7 +12,7 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.accounts.credentials import CredentialError, resolve
-from killswitch.accounts.validation import armed_duplicates, duplicate_accounts, duplicate_message
+from killswitch.accounts.validation import armed_duplicates, duplicate_accounts, duplicate_message, environment_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.instant import SECOND
@@ -121,7 +121,7 @@ def check_account(
         exchange=spec.exchange,
         market=spec.market,
         currency=spec.currency,
-        environment="sandbox" if spec.sandbox else "demo" if spec.demo else "production",
+        environment=environment_of(spec),
         execution=spec.execution,
         verdict=verdict_of(findings),
         findings=findings,

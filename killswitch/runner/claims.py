@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.model.words import Severity
+from killswitch.runner.lease import process_text
 
 if sys.platform != "win32":
     import fcntl
@@ -129,7 +130,11 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _name(holder: ClaimHolder | None) -> str:
-    return "its name is not known yet" if holder is None else f"{holder.owner}, with the store {holder.store}"
+    return (
+        "its name is not known yet"
+        if holder is None
+        else f"{process_text(holder.owner)}, with the store {holder.store}"
+    )
 
 
 def _left_text(what: str, before: ClaimHolder) -> str:

@@ -304,7 +304,10 @@ class EventDates:
             if at is None:
                 measured = self._measured(event)
                 at = min(measured if least is None else max(measured, least), as_of)
-            pending.append(replace(event, at=at))
+            until = event.until
+            if event.kind == "flag" and until is not None and event.at > at:  # it lasts no longer than was ordered
+                until -= event.at - at
+            pending.append(replace(event, at=at, until=until))
         self._before, self._waiting = as_of, {event.id: event.at for event in pending}
         return tuple(pending)
 

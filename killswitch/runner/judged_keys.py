@@ -8,14 +8,7 @@ from typing import Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from killswitch.engine.alerts import AlertState, KnownAlert
-
-OF_ACCOUNT = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
-"""How the keys begin that not every run has for every account, whose name is their second part."""
-OPTIONAL = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
-    "unrouted",
-}  # fmt: skip
-"""How the keys of parts begin that not every run has, or not for every account."""
+from killswitch.engine.notice_titles import OF_ACCOUNT, OPTIONAL
 
 
 @runtime_checkable

@@ -177,6 +177,12 @@ def pid_of(owner: str) -> int | None:
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
 
 
+def process_text(owner: str) -> str:
+    """The owner for people: `pid 12400 on host`; the whole name where it has another form."""
+    pid = pid_of(owner)
+    return owner if pid is None else f"pid {pid} on {owner.partition('/')[0]}"
+
+
 def is_dead(owner: str) -> bool:
     """Whether `owner` is proven dead: a process of this machine that no longer runs. False when in doubt."""
     return _runs(owner) is False
@@ -234,6 +240,6 @@ def _started(pid: int) -> str | None:
 def _refusal(holder: Lease) -> str:
     until = rfc3339(from_micros(holder.expires_at))
     return (
-        f"another runner holds this store: {holder.owner} (generation {holder.generation}), lease until {until}. "
-        "Stop that one first (SIGTERM), or wait until its lease expires"
+        f"another runner holds this store: {process_text(holder.owner)} (generation {holder.generation}), lease until "
+        f"{until}. Stop that one first (SIGTERM), or wait until its lease expires"
     )

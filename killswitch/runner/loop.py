@@ -36,7 +36,7 @@ from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import RunnerFacts, TickReport, shortfalls
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
-from killswitch.runner.tick_inputs import last_heartbeats
+from killswitch.runner.tick_inputs import HeartbeatDates, last_heartbeats
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
@@ -105,6 +105,7 @@ class Runner:
         self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
+        self._heartbeats = HeartbeatDates()
         self._startup_notices = startup_notices
         self._alerts = AlertState()
         self._unjudged: tuple[str, ...] = ()
@@ -275,7 +276,7 @@ class Runner:
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
             due=self._scheduler.due_at(as_of) if scheduled else None,
-            heartbeats={name: each.moved_at for name, each in last_heartbeats(self.store).items()},
+            heartbeats=self._heartbeats.dated(last_heartbeats(self.store), as_of),
             own_orders=self.observers.own_orders.rows(as_of, scheduled=scheduled),
             events=self._event_dates.dated(commands.events, as_of),
             closings=self.workers.progress(),

@@ -37,8 +37,8 @@ SEARCHED_DECISIONS = 200
 REMEMBERED_NAMES = 10_000
 """Number of order names and of fill ids that are remembered."""
 
-_NOT_PAGED = ("resting", "filled", "not needed", "still there", "again", "unknown")
-"""States of a protective order that need no page: it is in place, not needed, or retried."""
+_NOT_PAGED = ("resting", "filled", "not needed", "still there")
+"""States of a protective order that need no page: it is in place, or not needed."""
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
@@ -206,11 +206,10 @@ class OrderReconciliation:
         order = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
         match entry:
             case ProtectionAnswered():
-                state = entry.state or "unknown"
-                if state not in _NOT_PAGED and not state.startswith("tried"):
+                if entry.state not in _NOT_PAGED and not entry.is_unknown:
                     position = f"{entry.symbol} {entry.position_side} on account {entry.account}"
                     key = f"protection/{place}/{entry.position_side}/{entry.replaces}"
-                    text = f"{position} is without its protective order {entry.replaces}: {state}"
+                    text = f"{position} is without its protective order {entry.replaces}: {entry.state}"
                     self._found.append(_finding(key, text))
             case OrderDetached():
                 what = (

@@ -166,6 +166,33 @@ def tick_time_of(store: Store, clock: Clock) -> datetime:
     return now_after(None if last is None else last.clock or ClockState(last.as_of), clock)
 
 
+class HeartbeatDates:
+    """Dates heartbeats by the first tick that has them, where they state a later time.
+
+    A heartbeat that was sent by a clock which was ahead would otherwise be of no age until that time is reached, and a
+    bot that died meanwhile would look alive.
+    """
+
+    def __init__(self) -> None:
+        self._dated: dict[str, tuple[datetime, datetime]] = {}
+        """Name → the time that its last heartbeat states, and the tick that had it first."""
+
+    def dated(self, heartbeats: Mapping[str, Heartbeat], as_of: datetime) -> dict[str, datetime]:
+        """Name → when its last heartbeat that counts was sent, at the latest `as_of`."""
+        before, self._dated = self._dated, {}
+        found = {}
+        for name, each in heartbeats.items():
+            stated, at = before.get(name, (None, as_of))
+            if stated != each.moved_at:
+                at = as_of
+            if stated == each.moved_at or each.moved_at > as_of:
+                self._dated[name] = (each.moved_at, at)
+                found[name] = at
+            else:
+                found[name] = each.moved_at
+        return found
+
+
 def last_heartbeats(store: Store) -> dict[str, Heartbeat]:
     """Name → its last heartbeat; one that another version wrote and this one cannot read is left out."""
     found = ((name, decoded(_DECODER.decode, blob)) for name, blob in store.live_under(HEARTBEAT).items())

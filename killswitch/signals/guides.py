@@ -247,10 +247,11 @@ _MARKET = _group(
     market__quorum=("below: 2", "A venue in maintenance does not agree: it is no dispute about the price."),
     market__peg_deviation=(
         "at_least: 1%, confirm: 5m",
-        "An account's own price of its own currency is 1 by definition and no source; nor is a declared rate.",
+        "An account's own price of its own currency is 1 by definition and no source; nor is a declared rate. The "
+        "policy has a `reference`.",
     ),
     market__state=(
-        'market.state("BTC/USDT:USDT") == "halted"',
+        'market.state("BTC/USDT:USDT", "always") == "halted"',
         "A rule counts until it is given again, so that `open` may be old. A limit state of US shares lasts 15 s.",
     ),
 )

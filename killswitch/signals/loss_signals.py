@@ -113,7 +113,7 @@ def _loss_from_capital(history: History, capital: Decimal) -> Interval:
     low, high = growth_since(history, first.value, first.at)
     if math.isinf(low):
         return UNKNOWN
-    share = float(first.equity / capital)
+    share = 1.0 if first.is_accepted else float(first.equity / capital)
     least, most = (min(1.0, max(0.0, round(1.0 - share * growth, DIGITS))) for growth in (high, low))
     return least, most
 
@@ -353,8 +353,9 @@ SIGNALS: tuple[SignalSpec, ...] = (
         measures="loss",
         meaning=(
             "Loss of a declared capital: 1 − (first equity ÷ capital) × (unit value ÷ that at the first observation), "
-            "at least 0. The capital is that of the first observation under this declaration, and no reset moves it: "
-            "transfers before it are not known."
+            "at least 0. The capital is that of the first observation under this declaration: transfers before it are "
+            "not known. A reset by hand, or a recovery that accepts the loss, counts what is left as the capital; an "
+            "automatic reset does not."
         ),
         range=FRACTION,
         reader=lambda history, _, capital: _loss_from_capital(history, cast(Decimal, capital)),

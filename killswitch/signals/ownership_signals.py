@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from killswitch.model.venue import is_ours
+from killswitch.model.words import NOBODY, UNKNOWN_OWNER
 from killswitch.signals.arguments import HEDGE, Argument
 from killswitch.signals.declaration import (
     FRACTION,
@@ -17,8 +17,8 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.history.order_flow import are_ours
 from killswitch.signals.history.windows import UNKNOWN
-from killswitch.valuation.ownership import NOBODY, UNKNOWN_OWNER
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import AccountSnapshot
@@ -77,7 +77,7 @@ def _owners(view: ScopeView, account: AccountSnapshot) -> list[str]:
     return [
         owner
         for order, owner in zip(orders, owners, strict=True)
-        if not is_ours(order.client_order_id)
+        if not are_ours(order.client_order_id)
         and (part is None or (order.symbol if part.kind == "symbol" else owner) == part.name)
     ]
 

@@ -214,16 +214,18 @@ def _moments(
     """The moments of the markets, computed once for all signals, and for all scopes that have the same samples."""
     now, every = view.as_of, series[0].every
 
-    def compute() -> _Moments:
+    def compute() -> tuple[_Moments, float]:
         together = SampleSeries.together(series, now, window)
         if together is None:
-            return moments(common_returns(series, now, window))
-        return view.once((together, expected_returns(now, window, every)), lambda: moments(together.returns()))
+            until = min((each.expires(now, window) for each in series), default=math.inf)
+            return moments(common_returns(series, now, window)), until
+        found = view.once((together, expected_returns(now, window, every)), lambda: moments(together.returns()))
+        return found, together.begins + window  # an older sample of one price is in no return of all
 
     def moments(returns: Floats) -> _Moments:
         return _Moments(returns, are_enough(returns.shape[1], now, window, every))
 
-    return prices.once((markets, window, every), series, now, window, compute)
+    return prices.once((markets, window, every), series, now, compute)
 
 
 def _expected_move(history: History, view: ScopeView, horizon: int, window: int, every: int) -> Interval:

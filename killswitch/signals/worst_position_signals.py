@@ -109,11 +109,11 @@ def _highest_equity(history: History, view: ScopeView) -> float | None:
 
 
 def _worst_bleed(history: History, view: ScopeView) -> Interval:
-    rates = history.collectors.of(BleedRates).rates(history)
-    seen = [rate for rate in rates.values() if rate is not None]
-    if not rates:
+    worst = history.collectors.of(BleedRates).worst(history)
+    if worst is None:
         return (0.0, 0.0) if _is_empty(history, view) else UNKNOWN
-    return (max(seen), max(seen) if len(seen) == len(rates) else math.inf) if seen else UNKNOWN
+    rate, is_of_all = worst
+    return rate, rate if is_of_all else math.inf
 
 
 def _is_empty(history: History, view: ScopeView) -> bool:

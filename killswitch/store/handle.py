@@ -142,6 +142,12 @@ class StoreHandle:
         return {}
 
     @property
+    def in_memory_because(self) -> str | None:
+        """Why records are in memory only, so that a restart would lose them; None while they are durable."""
+        copy = None if self._fallback is None else self._fallback.copy
+        return None if copy is None else copy.cause
+
+    @property
     def displaced(self) -> str | None:
         """That another file, or none, is at the path of this store; None while it is the same."""
         return None if self._fallback is None else self._fallback.displaced

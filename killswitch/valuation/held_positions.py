@@ -65,6 +65,7 @@ class PositionSizes:
         self.are_open = are_open(self.rows)
         """Whether there are rows, all of them open and of a plausible size."""
         self._account = account
+        self._at_entries: tuple[Sequence[Decimal | None], str, Floats] | None = None
 
     def are_of(self, positions: Sequence[Position]) -> bool:
         """Whether these are the sizes of `positions`."""
@@ -88,6 +89,26 @@ class PositionSizes:
     def keys(self) -> list[PnlKey]:
         """The key of every row, in order."""
         return [*zip(repeat(self._account), self.symbols, self.sides, strict=False)]
+
+    @computed_once
+    def signs(self) -> Floats:
+        """+1 for each long row, −1 for each short one."""
+        return _float_column([1 if side == "long" else -1 for side in self.sides])
+
+    def at_entries(self, entries: Sequence[Decimal | None], currency: str) -> Floats | None:
+        """The entry values that are remembered for these entry prices in this currency; None without any."""
+        known = self._at_entries
+        return known[2] if known is not None and known[1] == currency and known[0] == entries else None
+
+    def remember(self, entries: Sequence[Decimal | None], currency: str, values: Floats) -> Floats:
+        """Remember entry values that depend on nothing else: the rules stay the same while this object is used."""
+        self._at_entries = entries, currency, values
+        return values
+
+    @computed_once
+    def rule_keys(self) -> list[tuple[str, str]]:
+        """The key of the rules of every row, in order."""
+        return [*zip(repeat(self._account), self.symbols, strict=False)]
 
     @computed_once
     def settled_in(self) -> frozenset[str]:
@@ -261,13 +282,23 @@ class HeldPositions:
         """One of `COLUMNS` as float64, a number for each merged position; NaN is unknown."""
         found = self._floats.get(column)
         if found is None:
-            if column == "spread":
-                found = self._spreads()
-            else:
-                made = self._liquidation_distances() if column == "liquidation_distance" else self._values(column)
-                found = _float_column(made)
-            self._floats[column] = found
+            found = self._floats[column] = self._made(column)
         return found
+
+    def _made(self, column: str) -> Floats:
+        match column:
+            case "spread":
+                return self._spreads()
+            case "mark":
+                return self._prices(_MARK)
+            case "entry_value":
+                return self._entry_values()
+            case "sign" if self.sizes.are_plain:
+                return self.sizes.signs
+            case "liquidation_distance":
+                return _float_column(self._liquidation_distances())
+            case _:
+                return _float_column(self._values(column))
 
     def _rows_with(self, *numbers: Callable[[Position], Decimal | None]) -> Sequence[Position]:
         """The merged positions; as reported, which is faster, where all of them have these numbers, and sane ones."""
@@ -294,6 +325,7 @@ class HeldPositions:
         except (TypeError, ValueError):  # one is missing, or a signalling NaN, which is no float
             prices = np.array([*map(read, self.merged)], dtype=np.float64)
         prices[~((prices >= _LEAST) & (prices < _MOST))] = np.nan
+        prices.setflags(write=False)
         return prices
 
     def _liquidation_distances(self) -> Sequence[float]:
@@ -318,18 +350,19 @@ class HeldPositions:
             return self.sizes.members(symbols)
         return np.array([position.symbol in symbols for position in self.merged], dtype=np.bool_)
 
-    def _entry_values(self) -> Sequence[Decimal | None]:
+    def _entry_values(self) -> Floats:
         """The notional of each merged position at its entry price, by `entry_value`, or faster where all are linear."""
-        sizes, entries = self.sizes, self.entries
-        rules = [*map(self.rules.get, zip(repeat(self.name), sizes.symbols, strict=False))]
-        values = [None if rule is None or rule.inverse else rule.contract_size for rule in rules]
-        if (
-            sizes.are_plain and sizes.settled_in <= {"", self.account.currency} and None not in values
-            and are_sane(entries) and min(entries) > ZERO
-        ):  # fmt: skip
-            faces = map(mul, sizes.rows, cast(Sequence[Decimal], values))
-            return [*map(mul, faces, entries)]
-        return [entry_value(it, self.account, self._instrument(it)) for it in self.merged]
+        sizes, entries, currency = self.sizes, self.entries, self.account.currency
+        known = sizes.at_entries(entries, currency)
+        if known is not None:
+            return known
+        if sizes.are_plain and sizes.settled_in <= {"", currency} and are_sane(entries) and min(entries) > ZERO:
+            rules = [*map(self.rules.get, sizes.rule_keys)]
+            values = [None if rule is None or rule.inverse else rule.contract_size for rule in rules]
+            if None not in values:
+                faces = map(mul, sizes.rows, cast(Sequence[Decimal], values))
+                return sizes.remember(entries, currency, _float_column([*map(mul, faces, entries)]))
+        return _float_column([entry_value(it, self.account, self._instrument(it)) for it in self.merged])
 
     def _values(self, column: str) -> Sequence[Decimal | int | float | None]:
         found: Sequence[Decimal | int | float | None]
@@ -342,8 +375,6 @@ class HeldPositions:
                 found = self.notionals
             case "unrealised" if self.sizes.are_plain and self.pnl is not None:
                 found = [*self.pnl.values()]
-            case "entry_value":
-                found = self._entry_values()
             case "unrealised" | "base":
                 measure = {"unrealised": unrealized, "base": base_quantity}[column]
                 found = [measure(it, self.account, self._instrument(it)) for it in self.merged]
@@ -359,7 +390,7 @@ class HeldPositions:
         return self.rules.get((self.name, position.symbol))
 
 
-_BID, _ASK = attrgetter("bid"), attrgetter("ask")
+_BID, _ASK, _MARK = attrgetter("bid"), attrgetter("ask"), attrgetter("mark_price")
 _LEAST, _MOST = float(LEAST), float(MOST)
 
 

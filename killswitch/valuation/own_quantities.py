@@ -52,6 +52,8 @@ from killswitch.valuation.shared_book import (
 
 NET: Final = "net"
 DAY: Final = 24 * HOUR
+FILLS_KEPT: Final = 2 * DAY
+"""How long the ids of fills are kept: a run reads fills of a day back, by a clock that may be hours behind."""
 
 Net = Mapping[tuple[str, str], Decimal]
 """(symbol, side of the book) → contracts, negative for short."""
@@ -65,7 +67,8 @@ class StoredQuantities(Struct):
     """The fold as it is stored. `orders`: account and order id → (owner, last seen). `fills`: account and fill id →
     when it was folded. `closed`: decision, account, symbol and side → (contracts that its orders have closed, when).
 
-    `seen`: the accounts observed so far. `named`: those whose positions the venue splits by strategy.
+    `seen`: the accounts observed so far. `named`: those whose positions the venue splits by strategy. `awaited`: see
+    `OwnQuantities`.
     """
 
     books: list[SharedBook]
@@ -75,6 +78,7 @@ class StoredQuantities(Struct):
     fills: dict[str, int]
     closed: dict[str, tuple[Decimal, int]]
     profits: dict[str, AccountProfits] = {}
+    awaited: list[str] = []
 
 
 _DECODER = msgjson.Decoder(StoredQuantities)
@@ -101,6 +105,8 @@ class OwnQuantities:
         """Whether the fills of the account that is folded count in profits."""
         self._instruments: Mapping[tuple[str, str], Instrument] = {}
         self._stored: bytes | None = None
+        self.awaited: frozenset[str] = frozenset()
+        """Decisions whose close is in progress, or of which it is not known yet whether it closed every part."""
 
     def observe(
         self,
@@ -116,7 +122,7 @@ class OwnQuantities:
             return {}
         self._now, self._instruments = now, instruments
         self._orders = {name: each for name, each in self._orders.items() if each[1] > now - DAY}
-        self._fills = {name: at for name, at in self._fills.items() if at > now - DAY}
+        self._fills = {name: at for name, at in self._fills.items() if at > now - FILLS_KEPT}
         self._closed = {name: each for name, each in self._closed.items() if each[1] > now - DAY}
         return {account.account: self._with_profits(account, self._of_account(account)) for account in accounts}
 
@@ -135,7 +141,9 @@ class OwnQuantities:
             return None
         books = [*self._books.values()]
         seen, named = sorted(self._seen), sorted(self._named)
-        stored = StoredQuantities(books, seen, named, self._orders, self._fills, self._closed, self._profits.accounts)
+        stored = StoredQuantities(
+            books, seen, named, self._orders, self._fills, self._closed, self._profits.accounts, sorted(self.awaited)
+        )
         blob = _ENCODER.encode(stored)
         if blob == self._stored:
             return None
@@ -153,7 +161,7 @@ class OwnQuantities:
         self._books = {(each.account, each.symbol, each.side): each for each in stored.books}
         self._seen, self._named, self._stored = set(stored.seen), set(stored.named), blob
         self._orders, self._fills, self._closed = stored.orders, stored.fills, stored.closed
-        self._profits = RealisedProfits(stored.profits)
+        self._profits, self.awaited = RealisedProfits(stored.profits), frozenset(stored.awaited)
 
     # One account
 
@@ -173,7 +181,7 @@ class OwnQuantities:
         if any(row.strategy is not None for row in account.positions or ()):
             self._named.add(account.account)
         is_folded = bool(rules) and not rules[0].whole and account.account not in self._named
-        if self._counts and not is_folded:
+        if not is_folded:
             self._count_fills(account, rules)
         if account.positions is None:
             if is_folded:
@@ -219,11 +227,12 @@ class OwnQuantities:
 
     def _apply_fills(self, account: AccountSnapshot, rules: Sequence[StrategyRule], net: Net | None) -> None:
         """Apply the new fills; `net` is None while the positions are unknown."""
-        if account.account in self._seen:  # the positions of the first snapshot include its fills
-            for fill in sorted(account.fills or (), key=lambda each: (each.at, each.id)):
-                name = f"{account.account}/{fill.id}"
-                if name not in self._fills:  # a pass for another account repeats them
-                    self._fills[name] = self._now
+        is_first = account.account not in self._seen  # the positions of the first snapshot include its fills
+        for fill in sorted(account.fills or (), key=lambda each: (each.at, each.id)):
+            name = f"{account.account}/{fill.id}"
+            if name not in self._fills:  # a pass for another account, and the first poll of a run, repeat them
+                self._fills[name] = self._now
+                if not is_first:
                     self._apply(account, rules, fill, net)
 
     def _apply(self, account: AccountSnapshot, rules: Sequence[StrategyRule], fill: Fill, net: Net | None) -> None:

@@ -10,53 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Order, Position, Side
+from killswitch.model.words import NOBODY as NOBODY
+from killswitch.model.words import UNKNOWN_OWNER as UNKNOWN_OWNER
+from killswitch.model.words import StrategyRule as StrategyRule
 from killswitch.valuation.position_measures import ZERO, merge_rows
-
-NOBODY: Final = ""
-"""The owner of what no strategy owns."""
-UNKNOWN_OWNER: Final = "?"
-"""The owner of what cannot be assigned; no document can have this name."""
 
 BookKey = tuple[str, Side]
 """(symbol, side): a position as the venue shows it."""
-
-
-class StrategyRule(Struct, frozen=True):
-    """What belongs to one strategy, on the accounts that match (None: any value)."""
-
-    name: str
-    accounts: tuple[str, ...] | None
-    venues: tuple[str, ...] | None
-    markets: tuple[str, ...] | None
-    currencies: tuple[str, ...] | None
-    whole: bool = False
-    """Whether everything in these accounts is its own, so that their equity is its equity."""
-    order_prefixes: tuple[str, ...] = ()
-    """How its client order ids begin."""
-    symbols: tuple[str, ...] = ()
-    """The symbols that are its own, except what others are seen to trade in them."""
-    named: tuple[str, ...] = ()
-    """Its names in the `strategy` of positions, orders and fills."""
-
-    def covers(self, account: str, venue: str, market: str, currency: str) -> bool:
-        """Whether the strategy may own anything in the account."""
-        allowed = (self.accounts, self.venues, self.markets, self.currencies)
-        values = (account, venue, market, currency)
-        return all(names is None or value in names for names, value in zip(allowed, values, strict=True))
-
-    def may_meet(self, other: StrategyRule) -> bool:
-        """Whether an account may be covered by both."""
-        pairs = (
-            (self.accounts, other.accounts), (self.venues, other.venues),
-            (self.markets, other.markets), (self.currencies, other.currencies),
-        )  # fmt: skip
-        return all(one is None or two is None or not set(one).isdisjoint(two) for one, two in pairs)
 
 
 class Traded(Protocol):

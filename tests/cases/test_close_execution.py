@@ -249,7 +249,7 @@ def test_c24_a_full_close_does_not_wait_for_an_order_of_unknown_status(arrived: 
 
 def test_c24_an_order_whose_status_stays_unknown_is_reported_as_abandoned() -> None:
     """It is queried until the queries end: the position is flat, and the close is not reported as flat."""
-    deaf = [Rule(call, "garbled", times=10_000) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
+    deaf = [Rule(call, "garbled", times=10_000) for call in ("find_order", "open_orders", "fills")]
     scene = Scene({BTC: 10}, Rule("submit", "lost"), *deaf)
     scene.decide({BTC: 0})
     assert scene.play(patience=2000.0) == {"d1": "abandoned"}

@@ -83,7 +83,7 @@ def test_c2_a_report_that_contradicts_itself_is_queried() -> None:
 
 def test_c24_an_outage_of_eleven_minutes_ends_no_query() -> None:
     """No answer for so long; once it is back, the venue is queried and answers that the order had filled."""
-    down = [Rule(call, "down", times=10**6) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
+    down = [Rule(call, "down", times=10**6) for call in ("find_order", "open_orders", "fills")]
     scene = Scene({BTC: 10}, Rule("submit", "done"), Rule("snapshot", "lost", times=10**6), *down)
     scene.decide({BTC: 5})
     scene.at(660.0, scene.wire.mishaps.rules.clear)

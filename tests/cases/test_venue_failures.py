@@ -96,7 +96,7 @@ def closings_of(*scenes: Scene) -> ClosingWorkers:
 
 
 def silence() -> list[Rule]:
-    return [Rule(call, "silent", times=4) for call in ("snapshot", "submit", "find_order")]  # type: ignore[arg-type] # literals
+    return [Rule(call, "silent", times=4) for call in ("snapshot", "submit", "find_order")]
 
 
 SLOW = VenueDescription((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", each=1),), whole_book=True)

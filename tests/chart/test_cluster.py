@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from killswitch.gate.lock_reader import read_lock
 from tests.chart.conftest import Cluster

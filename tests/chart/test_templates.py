@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # it ships no types
 from click.testing import CliRunner
-from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]
+from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]  # it ships no types, and is not always installed
 
 from killswitch.cli.live.run import run
 from killswitch.cli.live.status import status

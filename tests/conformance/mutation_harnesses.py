@@ -13,7 +13,7 @@ from tests.conformance.wires import WIRES
 
 def mutation_harnesses() -> Mapping[str, Callable[[], VenueHarness]]:
     """Name → a harness of its own."""
-    wires = {name: lambda wired=wired: _small(WireHarness(wired)) for name, wired in WIRES.items()}  # type: ignore[misc] # bound in the loop
+    wires = {name: lambda wired=wired: _small(WireHarness(wired)) for name, wired in WIRES.items()}
     return {**wires, "deribit": deribit, "hyperliquid": hyperliquid, "paper": PaperAnswers,
             "binance-spot": typed_binance.spot, "binance-margin": typed_binance.margin,
             "binance-coinm": typed_binance.coinm, "kraken": typed_generic.kraken,

@@ -28,7 +28,7 @@ def test_a_second_armed_runner_on_an_account_is_refused_with_the_store_of_the_fi
             refused = ksctl("run", *second.place, "--live", "--ticks", "1")
             assert refused.returncode == 69
             assert "another runner lives and acts on account main" in refused.stderr
-            assert f"/{runner.pid}/" in refused.stderr
+            assert f"pid {runner.pid} on " in refused.stderr
             assert str(first.store) in refused.stderr
             assert not second.store.exists()
             assert ksctl("run", *second.place, "--ticks", "1").returncode == 0

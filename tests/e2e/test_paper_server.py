@@ -166,7 +166,7 @@ def test_a_venue_with_terms_enforces_them(tmp_path: Path) -> None:
         await venue.submit(OrderRequest("x", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
         with pytest.raises(RateLimitedError):
             await venue.submit(OrderRequest("y", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
-        return await venue.snapshot(), venue.used()  # type: ignore[attr-defined] # the client has it
+        return await venue.snapshot(), venue.used()
 
     with _serving("--crash", "1", "--speed", "0", "--terms", str(terms)) as (address, _):
         seen, used = _call_venue(address, buy_twice)

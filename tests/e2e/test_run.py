@@ -94,7 +94,7 @@ def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
         with site.running("--live") as runner:
             second = ksctl("run", *site.place, "--live", "--ticks", "1")
             assert second.returncode == 69
-            assert f"/{runner.pid}/" in second.stderr
+            assert f"pid {runner.pid} on " in second.stderr
             assert "another runner holds this store" in second.stderr
             assert "Traceback" not in second.stderr
             assert site.status().runner.generation == 1

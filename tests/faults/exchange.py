@@ -215,7 +215,7 @@ class Exchange:
         order = Placed(
             self.next_id(), None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
         )
-        self.orders[order.id] = replace(order, **more)  # type: ignore[arg-type] # literals of the caller
+        self.orders[order.id] = replace(order, **more)
         return order.id
 
     def trade(self, key: Key, by: Decimal, actor: Actor = "hand") -> None:

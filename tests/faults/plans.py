@@ -99,7 +99,7 @@ def _book(chance: random.Random, mode: Mode, symbols: list[str]) -> dict[Key, De
     for symbol in symbols:
         sides = ("long",) if mode == "spot" else (chance.choice(("long", "short")),)
         for side in ("long", "short") if mode == "hedge" and chance.random() < 0.5 else sides:
-            book[symbol, side] = Decimal(chance.randint(1, 100_000)) / 1000  # type: ignore[index] # literals
+            book[symbol, side] = Decimal(chance.randint(1, 100_000)) / 1000
     return book
 
 

@@ -51,9 +51,9 @@ class PlannedFaults:
 
 def mishaps() -> st.SearchStrategy[list[Planned]]:
     one = st.sampled_from(sorted(MISHAPS)).flatmap(
-        lambda call: st.tuples(st.just(call), st.sampled_from(MISHAPS[call]))  # type: ignore[index] # a key of it
+        lambda call: st.tuples(st.just(call), st.sampled_from(MISHAPS[call]))
     )
-    return st.lists(one, max_size=5)  # type: ignore[arg-type] # calls
+    return st.lists(one, max_size=5)
 
 
 class ClosingUnderConcurrentFaults(RuleBasedStateMachine):

@@ -85,3 +85,38 @@ def test_what_a_proof_may_assume_of_a_signal_holds(spec: SignalSpec, recording: 
 def test_signals_named_in_axioms_exist() -> None:
     """An axiom about a signal that does not exist assumes nothing."""
     assert {name for spec in CATALOGUE for name in spec.axioms.at_most} <= BY_NAME.keys()
+
+
+@pytest.mark.parametrize(
+    "spec", [pytest.param(s, id=s.name) for s in CATALOGUE if isinstance(s, ScopeSignal) and s.unit == "count"]
+)
+@settings(max_examples=30)
+@given(recording=st.tuples(*(ticks(minute) for minute in range(4))))
+def test_a_count_is_a_whole_number(spec: SignalSpec, recording: tuple[Snapshot, ...]) -> None:
+    """A proof assumes that both ends of a count are whole: `above 0` is then at least 1."""
+    references = [SignalRef(spec.name, arguments_of(spec))]
+    history, reader = history_of(references), ColumnReader(references)
+    for seen in recording:
+        view = view_of(seen)
+        history.observe(view)
+        columns = reader.read(history, view)
+        assert all(isinf(end) or end == int(end) for end in (*columns.lo, *columns.hi))
+
+
+@pytest.mark.parametrize(
+    "spec", [pytest.param(s, id=s.name) for s in CATALOGUE if isinstance(s, ScopeSignal) and s.partly_known == "never"]
+)
+@settings(max_examples=30)
+@given(recording=st.tuples(*(ticks(minute) for minute in range(4))))
+def test_a_signal_that_is_never_partly_known_is_known_or_unknown(
+    spec: SignalSpec, recording: tuple[Snapshot, ...]
+) -> None:
+    """A proof assumes that both ends are equal unless the signal is unknown, and that `never` unknown means it."""
+    references = [SignalRef(spec.name, arguments_of(spec))]
+    history, reader = history_of(references), ColumnReader(references)
+    for seen in recording:
+        view = view_of(seen)
+        history.observe(view)
+        columns = reader.read(history, view)
+        is_unknown = (columns.lo[0], columns.hi[0]) == (-math.inf, math.inf)
+        assert columns.lo[0] == columns.hi[0] or (is_unknown and spec.unknown != "never")

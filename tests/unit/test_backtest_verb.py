@@ -118,7 +118,7 @@ def test_a_folder_of_markets_runs_all_of_them(policies: str, tmp_path: Path) -> 
     market(tmp_path / "markets" / "two", 20, "BTC_USDT", "ETH_USDT")
     read = json_answer("--policies", policies, "--market", tmp_path / "markets", "--all-splits", 1, "--random", 1)
     assert {book["market"] for book in read["books"]} == {"one", "two"}  # type: ignore[attr-defined] # it is a list
-    assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]  # type: ignore[operator]
+    assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]  # type: ignore[operator]  # it is a list
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
@@ -263,5 +263,5 @@ def test_a_variant_is_backtested_on_request(policies: str) -> None:
     usual = json_answer("--policies", policies, "--crash", 7)
     tight = json_answer("--policies", policies, "--crash", 7, "--variant", "tight")
     assert tight["policies"]["variant"] == "tight"  # type: ignore[index] # it is an object
-    first = [read["books"][0]["runs"][0]["firings"][0]["at"] for read in (usual, tight)]  # type: ignore[index]
+    first = [read["books"][0]["runs"][0]["firings"][0]["at"] for read in (usual, tight)]  # type: ignore[index]  # it is a list of objects
     assert first[1] < first[0]

@@ -48,7 +48,7 @@ def small_suite(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def are_left_to_venues(parameters: list[object]) -> list[bool]:
     """For each parameter set whether it is left to `make test-venues`."""
-    return [any(mark.name == "venues" for mark in it.marks) for it in parameters]  # type: ignore[attr-defined]
+    return [any(mark.name == "venues" for mark in it.marks) for it in parameters]  # type: ignore[attr-defined]  # parameter sets of pytest
 
 
 def selections(repository: Path) -> dict[str, list[str]]:

@@ -7,8 +7,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
+from tokenize import COMMENT, generate_tokens
 
 MOST_LINES, MOST_COLLABORATORS = 60, 8
 
@@ -238,3 +240,36 @@ def test_the_check_of_private_names_finds_each_form() -> None:
         "_base", "_stamps", f"{product}.gate.locks.Locks._read", f"{product}.store._rows", "store._recover",
         "sys.modules['x']._SHARED",
     ]  # fmt: skip
+
+
+SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore(?:\[[\w, -]*\])?|noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?)")
+"""A comment that suppresses a check of types or of style."""
+
+
+def unreasoned(source: str) -> list[str]:
+    """Each comment that suppresses a check and says nothing else."""
+    comments = [each.string for each in generate_tokens(StringIO(source).readline) if each.type == COMMENT]
+    return [
+        text for text in comments if SUPPRESSION.search(text) and not re.search(r"[a-z]", SUPPRESSION.sub("", text))
+    ]
+
+
+def test_every_suppression_has_its_reason_in_its_line(repository: Path) -> None:
+    """A reader sees why a checker is wrong there, and when the suppression can go."""
+    folders = ("killswitch", "adapters", "tools", "tests")
+    files = [file for folder in folders for file in sorted((repository / folder).rglob("*.py"))]
+    found = {file.relative_to(repository).as_posix(): unreasoned(file.read_text(encoding="utf-8")) for file in files}
+    assert len(found) > 1000
+    assert {name: comments for name, comments in found.items() if comments} == {}, "write the reason behind each"
+
+
+def test_the_check_of_suppressions_finds_each_form() -> None:
+    """Of types and of style, bare and together; a text that only looks like one is none."""
+    kept = ["a  # type: ignore[misc] # one of two", "b  # noqa: E501 - a table", 'c = "# noqa"', "d  # a reason"]
+    lacking = [
+        "e  # type: ignore",
+        "f  # type: ignore[arg-type]",
+        "g  # noqa: E501, S101",
+        "h  # type: ignore[x] # noqa: A1",
+    ]
+    assert unreasoned("\n".join((*kept, *lacking))) == [text.partition("  ")[2] for text in lacking]

@@ -124,7 +124,7 @@ def third_coin(rng: Random) -> Setup:
     fee = rng.uniform(0.01, 0.03) * desk.equity / size / count
 
     def act(now: float, side: str) -> None:
-        desk.book.trade(now, SOL, side, size / FIRST[SOL], fee=fee, fee_asset="BNB", lag=lag)  # type: ignore[arg-type]
+        desk.book.trade(now, SOL, side, size / FIRST[SOL], fee=fee, fee_asset="BNB", lag=lag)  # type: ignore[arg-type]  # a side by the caller
 
     for k in range(count):
         desk.world.at(20 + 3 * k + rng.random(), lambda now, s=("buy", "sell")[k % 2]: act(now, s))
@@ -541,10 +541,10 @@ def hedge_sweep(rng: Random) -> Setup:
     desk = Desk(rng, hedge=True, gross=rng.uniform(2.0, 5.0), loss=rng.uniform(0, 0.04), begin=10.0, lasts=20.0)
     t, seen = event_time(rng), rng.choice(SEEN)
     side = rng.choice(["long", "short"])
-    held = desk.book.holdings[BTC, side].contracts  # type: ignore[index]
+    held = desk.book.holdings[BTC, side].contracts  # type: ignore[index]  # one of the two
     order = "sell" if side == "long" else "buy"
     desk.world.at(
-        t, lambda now: desk.book.trade(now, BTC, order, held, position_side=side, slip=0.0003, lag=seen),  # type: ignore[arg-type]
+        t, lambda now: desk.book.trade(now, BTC, order, held, position_side=side, slip=0.0003, lag=seen),  # type: ignore[arg-type]  # one of the two
         f"the {side} leg is closed, row {seen:g} s after it",
     )  # fmt: skip
     desk.out(t + rng.uniform(0, 1), rng.uniform(0.08, 0.4), rng.choice(LAGS))
@@ -613,8 +613,8 @@ def hedged(rng: Random) -> tuple[Desk, Decimal]:
     desk = Desk(rng, hedge=True, gross=rng.uniform(0.3, 0.6))
     desk.book.list(DOGE, walk(rng, 100.0, DAY, CALM))
     for side in ("long", "short"):
-        desk.book.open(DOGE, side, desk.equity * rng.uniform(1.5, 2.0))  # type: ignore[arg-type]
-    return desk, min(desk.book.holdings[DOGE, side].contracts for side in ("long", "short"))  # type: ignore[index]
+        desk.book.open(DOGE, side, desk.equity * rng.uniform(1.5, 2.0))
+    return desk, min(desk.book.holdings[DOGE, side].contracts for side in ("long", "short"))
 
 
 @family("hedge mode: both legs closed and swept")

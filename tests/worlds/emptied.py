@@ -51,7 +51,7 @@ def emptied(
         gains.append((back + rng.uniform(8.0, 25.0), rng.uniform(0.0, 8.0), -after))
     if away is None:
         seconds = 180.0
-    book = Futures(rng, gains, seconds=seconds, kind=kind, gross=rng.uniform(1.2, 3.0))  # type: ignore[arg-type]
+    book = Futures(rng, gains, seconds=seconds, kind=kind, gross=rng.uniform(1.2, 3.0))  # type: ignore[arg-type]  # one of the kinds
     left = book.leave(t, fills=rng.choice(FILLS), lag=rng.choice(LAGS), steps=steps, dust=dust)
     if away is not None:
         book.back(back, left, lag=rng.choice(LAGS), part=rng.choice([1.0, rng.uniform(0.3, 2.0)]))

@@ -61,7 +61,7 @@ def view(rng: Random, **more: object) -> View:
     fields: dict[str, object] = {
         "poll": rng.uniform(10.0, 60.0), "skew": rng.uniform(0.02, 0.3), "stamps": rng.random() < 0.7, **more,
     }  # fmt: skip
-    return View(**fields)  # type: ignore[arg-type]
+    return View(**fields)  # type: ignore[arg-type]  # the names decide
 
 
 class Desk:
@@ -137,7 +137,7 @@ class Desk:
         self.world.at(t, act, f"{cause}: {share:.0%} of {symbol} closed, slip {slip:.2%}, row {lag:g} s after it")
 
     def setup(self, shown: View | None = None, **more: object) -> Setup:
-        return Setup(self.world, {self.book.name: shown or view(self.rng)}, **more)  # type: ignore[arg-type]
+        return Setup(self.world, {self.book.name: shown or view(self.rng)}, **more)  # type: ignore[arg-type]  # options of the setup
 
 
 def moving(rng: Random, **more: float) -> Desk:

@@ -131,4 +131,4 @@ class Futures:
             self.world.at(t + 1.5, reopen, "opened again")
 
     def setup(self, shown: View | None = None, **more: object) -> Setup:
-        return Setup(self.world, {self.book.name: shown or view(self.rng)}, **more)  # type: ignore[arg-type]
+        return Setup(self.world, {self.book.name: shown or view(self.rng)}, **more)  # type: ignore[arg-type]  # options of the setup

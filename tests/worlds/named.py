@@ -81,7 +81,7 @@ def account(
 
 def read(book: Book, allowed: float = 2.5, **more: object) -> Setup:
     """The book as an ordinary venue reports it: the ledger is polled every 20 s, and each second after a movement."""
-    shown = View(poll=20.0, hurried=1.0, **more)  # type: ignore[arg-type]
+    shown = View(poll=20.0, hurried=1.0, **more)  # type: ignore[arg-type]  # options of the view
     return Setup(book.world, {book.name: shown}, allowed=allowed)
 
 
@@ -93,7 +93,7 @@ def _out(lag: float) -> Setup:
 
 for _lag in (0.5, 15.0, 61.0, NEVER):
     _text = "never" if _lag == NEVER else f"after {_lag:g} s"
-    named(1, f"30% out, row {_text}", "never closes")(lambda lag=_lag: _out(lag))  # type: ignore[misc]
+    named(1, f"30% out, row {_text}", "never closes")(lambda lag=_lag: _out(lag))  # type: ignore[misc]  # bound in the loop
 
 
 @named(2, "close and sweep of exactly its margin, rows 15 s late", "never closes")

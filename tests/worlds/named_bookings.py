@@ -49,7 +49,7 @@ def _settled(lag: float) -> Setup:
 
 for _lag in (0.5, 15.0, 61.0, NEVER):
     _text = "never" if _lag == NEVER else f"after {_lag:g} s"
-    named(13, f"12% of profit is settled, row {_text}", "never closes")(lambda lag=_lag: _settled(lag))  # type: ignore[misc]
+    named(13, f"12% of profit is settled, row {_text}", "never closes")(lambda lag=_lag: _settled(lag))  # type: ignore[misc]  # bound in the loop
 
 
 @named(13, "4% of loss is settled, and 7% more is lost", "closes")
@@ -124,7 +124,7 @@ def _emptied(first: float, then: float, *, lag: float, away: float) -> Setup:
 for _lag in (0.5, 61.0, NEVER):
     _text = "never" if _lag == NEVER else f"after {_lag:g} s"
     named(14, f"everything leaves and is back after two minutes, rows {_text}", "never closes")(
-        lambda lag=_lag: _emptied(0.02, 0.03, lag=lag, away=120.0)  # type: ignore[misc]
+        lambda lag=_lag: _emptied(0.02, 0.03, lag=lag, away=120.0)  # type: ignore[misc]  # bound in the loop
     )
 
 

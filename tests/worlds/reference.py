@@ -24,7 +24,7 @@ LATEST = 20.0
 
 
 def _f(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]  # a number of JSON
 
 
 class Parts(Struct):

@@ -208,7 +208,7 @@ class Feed:
         common = {"account": name, "venue": venue, "market": book.market, "currency": book.currency}
         at = look.equity[name]
         if any(begin <= at < end for begin, end in view.down):
-            return AccountSnapshot(**common, quality="down", reason="the venue does not answer")  # type: ignore[arg-type]
+            return AccountSnapshot(**common, quality="down", reason="the venue does not answer")  # type: ignore[arg-type]  # the names decide
         equity_picture = self.pictures[name, at]
         held = self.pictures[name, look.positions[name]]
         unknown = any(begin <= at < end for begin, end in view.positions_unknown)
@@ -230,7 +230,7 @@ class Feed:
         instruments = tuple(_rules(each) for each in book.contracts.values()) if reader.instruments_due else None
         reader.instruments_due = False
         return AccountSnapshot(
-            **common,  # type: ignore[arg-type]
+            **common,  # type: ignore[arg-type]  # the names decide
             quality="ok", observed_at=instant(look.at),
             equity=equity_picture.equity + noise, unrealized=unrealized,
             position_mode="hedge" if book.hedge else "one_way",
@@ -359,12 +359,12 @@ def _fill(row: FillRow) -> Fill:
     return Fill(
         id=row.id, at=instant(row.at), symbol=row.symbol, side=row.side, amount=row.contracts, price=row.price,
         position_side=row.position_side, fee=row.fee, fee_currency=row.fee_asset, realized_pnl=row.realized,
-        cause=row.cause,  # type: ignore[arg-type]
+        cause=row.cause,  # type: ignore[arg-type]  # a cause of the world, as the venue writes it
     )  # fmt: skip
 
 
 def _flow(row: FlowRow) -> Flow:
-    return Flow(id=row.id, at=instant(row.at), kind=row.kind, amount=row.amount, currency=row.asset)  # type: ignore[arg-type]
+    return Flow(id=row.id, at=instant(row.at), kind=row.kind, amount=row.amount, currency=row.asset)  # type: ignore[arg-type]  # a kind of the world
 
 
 def _rules(contract: Contract) -> Instrument:

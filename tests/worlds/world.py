@@ -194,7 +194,7 @@ class Book:
     def list(self, symbol: str, path: Path, **more: Decimal | bool | str) -> Contract:
         """List a product that this account trades."""
         settle = str(more.pop("settle", self.currency))
-        contract = self.contracts[symbol] = Contract(symbol, path, settle, **more)  # type: ignore[arg-type]
+        contract = self.contracts[symbol] = Contract(symbol, path, settle, **more)  # type: ignore[arg-type]  # the names decide
         return contract
 
     def price(self, asset: str, t: float) -> Decimal:
@@ -267,7 +267,7 @@ class Book:
         """Contracts held, negative where short."""
         found = ZERO
         for side, sign in (("long", 1), ("short", -1)):
-            holding = self.holdings.get((symbol, side))  # type: ignore[arg-type]
+            holding = self.holdings.get((symbol, side))  # type: ignore[arg-type]  # one of the two
             found += ZERO if holding is None else sign * holding.contracts
         return found
 

@@ -19,7 +19,7 @@ PORT = "8701"
 SHOWN_FOLDER = "/srv/desk"
 SHOWN_REPOSITORY = "/srv/killswitch"
 """Shown instead of the folders of this machine."""
-PAGE_LINES = 28
+PAGE_LINES = 32
 """Lines of the first message of the demo."""
 FIRING = 253
 """Ticks of the demo up to the first firing, at 04:13."""

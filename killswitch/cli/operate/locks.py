@@ -69,13 +69,14 @@ def lock(
 
 def lock_end(written: str, site: CommandSite) -> LocalTime | TradingSession:
     """The time of the day, or the session, at which a lock ends. UsageError for anything else."""
+    from killswitch.policy.schema.part import MistakeError
     from killswitch.policy.schema.scalars import local_time
 
     if ":" in written:  # no name of a document has one
         try:
             return local_time(written)
-        except ValueError as error:
-            raise click.UsageError(f"--until: {error}") from error
+        except MistakeError as error:
+            raise click.UsageError(f"--until: {error}; {error.fix}") from error
     known = site.sessions()
     if written not in known:
         names = ", ".join(sorted(known)) or "none"

@@ -98,11 +98,13 @@ def _preview_page(decision: Decision, accounts: dict[str, ArmedAccount], shown: 
     )
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
+    is_empty = not (decision.intents or decision.cancels or decision.waits_for)
+    nothing = ("Nothing to close: no account of the scope holds a position of it.",) if is_empty else ()
     return Page(
         "What would be closed" if asks else "Dry run",
         summary=(
             f"{heading} {headline(decision)}",
-            f"Execution: {execution_text(decision)}.",
+            *(nothing or (f"Execution: {execution_text(decision)}.",)),
         ),
         sections=(
             decided(decision, shown.snapshot),

@@ -57,7 +57,7 @@ def lint(
     """Find what is valid in policies and probably not meant.
 
     PATH is a file or a folder; all of them form one policy set, which must be valid. A comment ignores a finding of its
-    line, or of the next one: `# ksctl: ignore KS7001: REASON`; the reason is required.
+    line, or of the next one: `# ksctl: ignore KS7201: REASON`; the reason is required.
     """
     from killswitch.policy.lint.own_rules import OwnRules
 

@@ -13,7 +13,8 @@ class ProcessExitPerformer(OncePerDecision[ProcessExit]):
     """Ends the run once for each firing, after every close of the run.
 
     A stage that fired without latching, because accounts could not be read, may be decided again after the restart: it
-    exits once within its cooldown. A reset withdraws an exit that has not happened.
+    exits once within its cooldown. A reset withdraws an exit that has not happened. While the store accepts no writes
+    the run continues: the next one would know neither of the trip nor of the exit, and exit again and again.
     """
 
     status_after_reset = "withdrawn"
@@ -39,6 +40,8 @@ class ProcessExitPerformer(OncePerDecision[ProcessExit]):
             return Performed("exited_before")
         if closes := self._context.open_closes():
             return Waiting(", ".join(closes))
+        if (why := self._context.store.in_memory_because) is not None:  # a restart would trip, and exit, again
+            return Waiting(f"the store, whose records would be lost with the process: {why}")
         who = decision.policy if decision.stage is None else f"stage {decision.stage} of {decision.policy}"
         reason = f"{who} on {decision.scope} exits the process, and no close is in progress (decision {decision.id})"
         return Performed("exited", RunEnd("effect", reason, EXIT_CODE))

@@ -42,6 +42,11 @@ class TargetEvaluator:
         ledger = self._state.ledger(target.key)
         return ledger.assumed(shown, self._outside.grown(target.key, ledger))
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether a target waits because the venue shows more than our fills have left."""
+        return bool(self._contradictions)
+
     def forget(self, target: PositionTarget) -> None:
         """Reset the contradictions of a target, after an order was sent or the target ended."""
         self._contradictions.pop(target.name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from msgspec import Struct
 
@@ -127,12 +128,16 @@ class TrustedPositions:
             self._started_poll = None
 
     def pop_runner_positions(
-        self, expected: Contracts, order_changes: int, order_changed_at: float
+        self, expected: Contracts, order_changes: int, order_changed_at: float, most: float = math.inf
     ) -> TrustedBook | None:
-        """The runner's last snapshot, once, if it was polled after the last order change and can be trusted."""
+        """The runner's last snapshot, once, if it was polled after the last order change and can be trusted.
+
+        `most`: its greatest age in seconds.
+        """
         snapshot, self.runner_snapshot = self.runner_snapshot, None
         if (
             snapshot is None
+            or self._context.monotonic() - snapshot[1] > most
             or snapshot[1] <= order_changed_at
             or (self._last is not None and snapshot[1] <= self._last.at)
         ):

@@ -23,7 +23,17 @@ from msgspec import Struct
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.report_validation import finite
-from killswitch.journal.entries import Cancelled, Entry, PositionKey, Protected, ProtectionAnswered, Unprotected, known
+from killswitch.journal.entries import (
+    AGAIN,
+    TRIED,
+    Cancelled,
+    Entry,
+    PositionKey,
+    Protected,
+    ProtectionAnswered,
+    Unprotected,
+    known,
+)
 from killswitch.journal.lifecycle import ZERO
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
@@ -31,10 +41,6 @@ from killswitch.model.venue import ClientIdRule, OrderRequest
 from killswitch.planning.resting_orders import trigger_when
 
 _NAMED_FOR = "/protection"
-AGAIN = "again"
-"""State in a `guarded` entry: the venue did not accept the order, and it is sent again under the same name."""
-TRIED = "tried"
-"""State in a `guarded` entry: the venue refused the order, and another is sent under another name."""
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 

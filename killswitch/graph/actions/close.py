@@ -165,12 +165,17 @@ def sides_closed(actions: Iterable[Action]) -> frozenset[str]:
     return frozenset(action.side for action in actions if isinstance(action, Close))
 
 
+def closes_among(actions: Iterable[Action]) -> list[Close]:
+    """The `close` actions among these, in order."""
+    return [action for action in actions if isinstance(action, Close)]
+
+
 def whole_close(actions: Iterable[Action], rankings: Iterable[str]) -> Close | None:
     """A close of everything that the `close` actions among these may sell, with the first unwinding; None without one.
 
     It ranks by `default` where that is among `rankings`.
     """
-    closes = [action for action in actions if isinstance(action, Close)]
+    closes = closes_among(actions)
     if not closes:
         return None
     kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))

@@ -11,7 +11,18 @@ from killswitch.graph.actions.registry import kind_named
 from killswitch.graph.analysis.breakers import check_recovery, check_warnings
 from killswitch.graph.analysis.reachability import check_reachable, condition_path, ways
 from killswitch.graph.lowering import outcomes
-from killswitch.graph.nodes import Stage, Trigger
+from killswitch.graph.nodes import (
+    AllOf,
+    AnyOf,
+    Compare,
+    ConditionNode,
+    Not,
+    Number,
+    SignalRead,
+    SignalRef,
+    Stage,
+    Trigger,
+)
 from killswitch.graph.problems import Findings
 from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import AnyPolicy
@@ -90,6 +101,27 @@ def _position_conditions(around: Surroundings) -> None:
         fix = "write `fraction: 100%` instead" if path[-1] == "all_if" else "take it out"
         always = "this holds for every position", fix
         _warn_of_one(result, path, always, never, around.found)
+    for path, condition in conditions:
+        for number in _beyond_whole(condition, around.position_columns.signals):
+            around.found.warning(
+                "KS5064", path, f"{number:g} is {number:.0%} of a fraction, which nearly every position is below",
+                f"for {number:g}% write {number / 100:g}",
+            )  # fmt: skip
+
+
+def _beyond_whole(condition: ConditionNode, signals: Sequence[SignalRef]) -> Iterator[float]:
+    """Yield the numbers above 1 that a condition compares with a fraction, as if it were in per cent."""
+    match condition:
+        case (
+            Compare(left=SignalRead(index), right=Number(value)) | Compare(left=Number(value), right=SignalRead(index))
+        ):
+            if BY_NAME[signals[index].name].unit == "fraction" and value > 1:
+                yield value
+        case Not(part):
+            yield from _beyond_whole(part, signals)
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from _beyond_whole(part, signals)
 
 
 def _trip_on_a_window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +14,12 @@ from msgspec.structs import replace
 from killswitch.engine.notice_titles import notice_title
 from killswitch.graph.routing import MessageAttributes
 from killswitch.incident.notify.grouping import RepeatedNotice
+from killswitch.incident.notify.scope_members import ScopeMembers, SeenScope, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs, file_name, incidents_folder
 from killswitch.incident.record.close_causes import command_text, order_texts
-from killswitch.incident.record.firing import scope_accounts, scope_equity
-from killswitch.incident.record.loss import attribution_text, loss_of, loss_text, why_equity_is_unknown
+from killswitch.incident.record.loss import attribution_text, loss_of, loss_text
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, of_kind, place_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, in_record_order, kind_of, locked_place, of_kind
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened, with_store
 from killswitch.model.snapshot import Closing, Instant, Snapshot
@@ -110,6 +111,15 @@ class MessageContext(Struct, frozen=True):
     snapshot: Snapshot | None = None
     currency: str | None = None
     incident: str | None = None
+    members: ScopeMembers | None = None
+    """The accounts of a strategy, a symbol or a label; None where the scope names them itself."""
+
+    then: tuple[str, ...] = ()
+    """What follows a stage."""
+
+    def scope(self, decision: Decision) -> SeenScope:
+        """The decision's scope in the snapshot."""
+        return seen_scope(decision.scope, self.members, self.snapshot)
 
 
 NO_CONTEXT: Final = MessageContext()
@@ -140,6 +150,7 @@ def decision_message(
         else f"this corrects the messages since {instant(corrects)}: the stage has fired now",
         sections=(
             *section("Why", Items(tuple(_reasons(decision, context.texts)))),
+            *section("Then", Items(context.then if is_enforced else ())),
             *section("Decided", Items(tuple(_effect_texts(decision, is_enforced=is_enforced)))),
             Section("", (f"see: {context.started.command('explain', decision.id)}",)),
         ),
@@ -149,17 +160,15 @@ def decision_message(
 
 def _title(decision: Decision, context: MessageContext, *acts: str) -> str:
     """Return the headline, with the venues of its scope where they are known."""
-    accounts = () if context.snapshot is None else scope_accounts(decision.scope, context.snapshot)
-    places = (*dict.fromkeys(each.venue for each in accounts), *acts)
+    places = (*context.scope(decision).places, *acts)
     return f"{_headline(decision)} ({', '.join(places)})" if places else _headline(decision)
 
 
 def _first_facts(decision: Decision, context: MessageContext, *, is_enforced: bool) -> Iterator[tuple[str, str]]:
     """Yield what the first lines answer: how much, what is being done, what is left, and where to read on."""
     texts = {name: text for (policy, name), text in context.texts.items() if policy == decision.policy}
-    equity, currency = scope_equity(decision.scope, context.snapshot)
-    accounts = () if context.snapshot is None else scope_accounts(decision.scope, context.snapshot)
-    why = "no snapshot was read" if context.snapshot is None else why_equity_is_unknown(accounts)
+    scope = context.scope(decision)
+    (equity, currency), why = scope.equity, scope.no_equity
     yield "loss", loss_text(loss_of(decision, texts, equity, why), equity, currency, why)
     yield "doing", _work_text(decision, is_enforced=is_enforced)
     yield "left", _exposure_text(decision, context.currency, is_enforced=is_enforced)
@@ -184,7 +193,7 @@ def _work_text(decision: Decision, *, is_enforced: bool) -> str:
                 parts.append(f"{count_of(len(intents), 'order')} for {count_of(len(positions), 'position')}{sent}")
             case Lock(order):
                 until = "until it is lifted" if order.until is None else f"until {instant(order.until)}"
-                parts.append(f"lock {place_of(order)} {order.mode} {until}")
+                parts.append(f"lock {locked_place(order)} {order.mode} {until}")
             case Cancels(cancels):
                 parts.append(f"cancel {count_of(len(cancels), 'resting order')}")
             case _:
@@ -198,12 +207,12 @@ def _exposure_text(decision: Decision, currency: str | None, *, is_enforced: boo
     if decision.book is None:
         return "net exposure unknown: the decision was made without a book"
     before, after = decision.book.before, decision.book.after
-    now = f"net {money(before.net)}, gross {money(before.gross, currency)}"
+    now = f"{_net_text(before.net)}, gross {money(before.gross, currency)}"
     if not is_enforced:
         return f"{now}: unchanged"
     if of_kind(decision.effects, Orders) is None:
         return f"{now}: this closes nothing"
-    return f"net {money(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
+    return f"{_net_text(after.net)}, gross {money(after.gross, currency)} once every order is filled; now {now}"
 
 
 def trial_message(severity: Severity, at: Instant) -> Message:
@@ -231,17 +240,18 @@ def closing_message(
     result = None if recorded is None else recorded.result
     left = [f"{each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
-    held = _positions_held(decision, context.snapshot)
+    held = _positions_held(decision, context, result)
     is_at_target = closing.status == "flat"
     following = ("report", decision.id) if is_at_target else ("status",)
     before = None if recorded is None else recorded.snapshot
+    scope, before_scope = context.scope(decision), seen_scope(decision.scope, context.members, before)
     page = Page(
         title=f"{_end_title(closing, left, held)}: {_title(decision, context)}",
         facts=Facts((
             ("end", _end_text(closing, decision, result)),
             ("result", _money_text(closing, result, context.currency)),
-            ("equity", _equity_text(decision, context.snapshot, before)),
-            ("left", _left_text(closing, left, held)),
+            *(() if scope.is_part else (("equity", _equity_text(scope, before_scope)),)),
+            ("left", _left_text(closing, left, _held_text(scope, held))),
             ("next", context.started.command(*following)),
         )),
         sections=(
@@ -252,12 +262,40 @@ def closing_message(
     return _message(digest("closing", decision.id, closing.status), subject, page, at=at, decision=decision.id)
 
 
-def _positions_held(decision: Decision, snapshot: Snapshot | None) -> int | None:
-    """Return how many positions the scope holds; None where one of its accounts has not shown them."""
-    accounts = () if snapshot is None else scope_accounts(decision.scope, snapshot)
-    if not accounts or any(each.positions is None for each in accounts):
+def _positions_held(decision: Decision, context: MessageContext, result: Result | None) -> int | None:
+    """Return how many positions the scope holds; None where one of its accounts has not shown them.
+
+    Of a scope that owns a part of accounts only the end of the close is known: none where all of it was closed.
+    """
+    scope = context.scope(decision)
+    if scope.is_part:
+        is_whole = decision.book is not None and decision.book.after.gross == 0
+        return 0 if is_whole and result is not None and result.standing == "flat" else None
+    if not scope.accounts or any(each.positions is None for each in scope.accounts):
         return None
-    return sum(bool(position.contracts) for each in accounts for position in each.positions or ())
+    return sum(bool(position.contracts) for each in scope.accounts for position in each.positions or ())
+
+
+def _held_text(scope: SeenScope, held: int | None) -> str:
+    """Return what the scope holds, with its exposure where every notional is known."""
+    if scope.is_part:
+        return "all that it held is closed" if held == 0 else "what else it holds: `ksctl status -o wide`"
+    if held is None:
+        return "positions of the scope unknown"
+    shown = f"the scope holds {count_of(held, 'position')}"
+    rows = [row for each in scope.accounts or () for row in each.positions or () if row.contracts]
+    _, currency = scope.equity
+    values = [(row.side, abs(row.notional)) for row in rows if row.notional is not None]
+    if not rows or currency is None or len(values) != len(rows):
+        return shown
+    net = sum((value if side == "long" else -value for side, value in values), Decimal(0))
+    gross = sum((value for _, value in values), Decimal(0))
+    return f"{shown}, {_net_text(net)}, gross {money(gross, currency)}"
+
+
+def _net_text(net: Decimal | None) -> str:
+    """Return a net exposure with its side in words: `net long 25,830.83`."""
+    return f"net {'' if not net else 'long ' if net > 0 else 'short '}{money(None if net is None else abs(net))}"
 
 
 def _end_title(closing: Closing, left: Sequence[str], held: int | None) -> str:
@@ -290,18 +328,16 @@ def _money_text(closing: Closing, result: Result | None, currency: str | None) -
     return f"this close realised {realised} before fees, cost unknown ({reason})"
 
 
-def _equity_text(decision: Decision, snapshot: Snapshot | None, before: Snapshot | None) -> str:
+def _equity_text(now: SeenScope, before: SeenScope) -> str:
     """Return the equity now and at the decision, unknown ones with their reason."""
     parts = []
-    for seen, when in ((snapshot, "now"), (before, "when it was decided")):
-        equity, currency = scope_equity(decision.scope, seen)
-        why = "no snapshot" if seen is None else why_equity_is_unknown(scope_accounts(decision.scope, seen))
-        parts.append(f"{money(equity, currency)} {when}" + (f" ({why})" if equity is None else ""))
+    for seen, when in ((now, "now"), (before, "when it was decided")):
+        equity, currency = seen.equity
+        parts.append(f"{money(equity, currency)} {when}" + (f" ({seen.no_equity})" if equity is None else ""))
     return ", ".join(parts)
 
 
-def _left_text(closing: Closing, left: Sequence[str], held: int | None) -> str:
-    others = "positions of the scope unknown" if held is None else f"the scope holds {count_of(held, 'position')}"
+def _left_text(closing: Closing, left: Sequence[str], others: str) -> str:
     if closing.status == "flat":
         return f"nothing that was to be closed; {others}"
     if not left:
@@ -401,7 +437,7 @@ def _lines_of(effect: Effect) -> Iterator[str]:
             yield from _bounded(order_texts(intents))
         case Lock(order):
             until = "it is lifted" if order.until is None else instant(order.until)
-            yield f"lock {place_of(order)} for {order.mode}, until {until}"
+            yield f"lock {locked_place(order)} for {order.mode}, until {until}"
         case _:
             yield kind_of(effect).text(effect)
 

@@ -20,8 +20,10 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
+from killswitch.incident.notify.outlook import outlook
+from killswitch.incident.notify.scope_members import ScopeMembers, members_of, seen_scope
 from killswitch.incident.record.checklist import UNKNOWN_START, StartedAs
-from killswitch.incident.record.firing import common_currency, scope_accounts
+from killswitch.incident.record.firing import common_currency
 from killswitch.incident.record.results import RecordedDecision
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -39,6 +41,7 @@ class NotificationRouter:
         self._routes = policies.routes
         self._texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
+        self._strategies = policies.strategies
 
     @property
     def has_routes(self) -> bool:
@@ -68,8 +71,10 @@ class NotificationRouter:
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
         context = MessageContext(
-            self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident
-        )
+            self._started, self._texts, snapshot, self._book_currency(decision, snapshot), incident,
+            self._members(decision, snapshot),
+            tuple(outlook(decision, self._graphs.get(decision.policy), self._texts, self._started)),
+        )  # fmt: skip
         message = decision_message(decision, subject, context, is_enforced=is_enforced, corrects=corrects)
         yield from self._route(message, subject)
 
@@ -88,7 +93,9 @@ class NotificationRouter:
         if closing.status not in IN_PROGRESS:
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
             currency = None if snapshot is None else common_currency(_accounts_at_work(decision, snapshot))
-            context = MessageContext(self._started, self._texts, snapshot, currency)
+            context = MessageContext(
+                self._started, self._texts, snapshot, currency, members=self._members(decision, snapshot)
+            )
             yield from self._route(
                 closing_message(closing, decision, subject, context, at=at, recorded=recorded), subject
             )
@@ -109,7 +116,11 @@ class NotificationRouter:
         graph = self._graphs.get(decision.policy)
         if graph is not None and graph.equity.reference is not None:
             return graph.equity.reference.currency
-        return None if snapshot is None else common_currency(scope_accounts(decision.scope, snapshot))
+        seen = seen_scope(decision.scope, self._members(decision, snapshot), snapshot)
+        return common_currency(seen.accounts or ())
+
+    def _members(self, decision: Decision, snapshot: Snapshot | None) -> ScopeMembers | None:
+        return members_of(decision, snapshot, self._graphs.values(), self._strategies)
 
     def _notice_subject(self, notice: Notice) -> MessageAttributes:
         return self._subject("notice", notice.severity, notice, None, lambda stage: True)

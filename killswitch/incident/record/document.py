@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.graph.freezing import frozen_from
+from killswitch.graph.wording import span
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import OrderOutcome
@@ -22,6 +24,7 @@ from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Attribution, BookChange, LockOrder
 from killswitch.model.words import Cause
 from killswitch.planning.exposures import Exposures
+from killswitch.policy.schema import runbook as schema
 
 INCIDENT_FORMAT = "killswitch.incident/v1"
 
@@ -174,6 +177,12 @@ class EquityCurve(Struct, frozen=True):
     """Falls that count as transfers here, and rises that count as gains, until they are explained."""
 
 
+def contact_text(reach: str) -> str:
+    """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
+    return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach
+
+
+@frozen_from(schema.Contact, reach=("reach", contact_text))
 class Person(Struct, frozen=True):
     """A contact. A `reach` that is a reference is named and never resolved."""
 
@@ -182,6 +191,7 @@ class Person(Struct, frozen=True):
     reach: str
 
 
+@frozen_from(schema.EscalationStep, after=("after", span))
 class EscalationContact(Struct, frozen=True):
     """Whom to contact when an incident has lasted this long."""
 
@@ -191,6 +201,7 @@ class EscalationContact(Struct, frozen=True):
     reach: str
 
 
+@frozen_from(schema.LinkTo)
 class Link(Struct, frozen=True):
     """A page to open, with its title."""
 
@@ -198,6 +209,7 @@ class Link(Struct, frozen=True):
     url: str
 
 
+@frozen_from(schema.RunbookSpec, by_hand=["contacts", "escalation"])
 class RunbookFacts(Struct, frozen=True, omit_defaults=True):
     """What the policy set declares about the runbook of a stage.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -35,6 +35,9 @@ def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
     """Return the decision with the policy's text next to its numbers."""
     decision, result = recorded.decision, recorded.result
     equity, currency = scope_equity(decision.scope, recorded.snapshot)
+    if currency is None and recorded.snapshot is not None and is_part_of_accounts(decision.scope):
+        at_work = decision.accounts_at_work
+        currency = common_currency(each for each in recorded.snapshot.accounts if each.account in at_work)
     stage = stage_text(decision)
     texts = {} if note.policy is None else note.policy.triggers
     runbook = note.runbooks.get(stage)
@@ -98,6 +101,11 @@ def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...
     return tuple(each for each in snapshot.accounts if name == (each.account if kind == "account" else each.venue))
 
 
+def is_part_of_accounts(scope: str) -> bool:
+    """Whether the scope is a strategy or a symbol, which own a part of their accounts and of no equity."""
+    return scope.startswith(("strategy/", "symbol/"))
+
+
 def common_currency(accounts: Iterable[AccountSnapshot]) -> str | None:
     """Return the currency of the accounts; None where they differ, or there is no account."""
     currencies = {account.currency for account in accounts}
@@ -106,7 +114,11 @@ def common_currency(accounts: Iterable[AccountSnapshot]) -> str | None:
 
 def scope_equity(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
     """Return the scope's equity and currency; None where an account's is unknown, or the currencies differ."""
-    accounts = () if snapshot is None else scope_accounts(scope, snapshot)
+    return equity_of(() if snapshot is None else scope_accounts(scope, snapshot))
+
+
+def equity_of(accounts: Sequence[AccountSnapshot]) -> tuple[Decimal | None, str | None]:
+    """Return the equity of the accounts together, and its currency; as `scope_equity`."""
     currency = common_currency(accounts)
     amounts = [account.equity for account in accounts if account.equity is not None]
     if currency is None or len(amounts) != len(accounts):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from killswitch.incident.record.document import IncidentBook
 from killswitch.incident.record.source_places import decode_or
 from killswitch.model.decision import Decision
-from killswitch.model.store import IncidentStore
+from killswitch.model.store import IncidentStore, Store
 from killswitch.planning.exposures import Exposures
 
 MOST_ASSETS = 30
@@ -39,7 +39,7 @@ def books_key(incident: str) -> str:
     return f"books/{incident}"
 
 
-def kept_books(store: IncidentStore, incident: str) -> KeptBooks:
+def kept_books(store: IncidentStore | Store, incident: str) -> KeptBooks:
     """The books that are kept with the incident; none in the store of an older version."""
     return decode_or(_KEPT, store.live(books_key(incident)), NO_BOOKS)
 

@@ -65,13 +65,16 @@ def _is_fall(text: TriggerText) -> bool:
     return signal is not None and signal.is_loss_size and signal.unit == "fraction"
 
 
+_UNMEASURED = {
+    "manual": "a close by hand measures no fall from a peak",
+    "hedge": "a temporary hedge measures no fall from a peak",
+    "breach": "an answer to a lock breach measures no fall from a peak",
+}
+
+
 def _why_unmeasured(decision: Decision) -> str:
-    if decision.kind == "manual":
-        return "a close by hand measures no fall from a peak"
-    if decision.kind == "hedge":
-        return "a temporary hedge measures no fall from a peak"
-    if decision.kind == "breach":
-        return "an answer to a lock breach measures no fall from a peak"
+    if decision.kind in _UNMEASURED:
+        return _UNMEASURED[decision.kind]
     return "no trigger that fired measures a fall from a peak"
 
 
@@ -82,7 +85,8 @@ def loss_text(loss: Loss, equity: Decimal | None, currency: str | None, no_equit
     """
     now = f"equity {money(equity, currency)} now" if equity is not None else f"equity unknown: {no_equity}"
     if loss.share is None:
-        return f"unknown: {loss.unknown}; {now}"
+        measured = "unknown" if loss.unknown not in _UNMEASURED.values() else "not measured"
+        return f"{measured}: {loss.unknown}; {now}"
     over = f" in {loss.over}" if loss.over else " from its peak"
     share = f"{'at least ' if loss.is_least else ''}{loss.share:.2%}{over}"
     if loss.amount is None or loss.before is None:

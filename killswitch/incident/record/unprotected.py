@@ -12,7 +12,6 @@ from killswitch.journal.entries import Entry, Place, ProtectionAnswered, Unprote
 
 ExposureEnd = Literal["put back", "never away", "not needed", "position closed", "refused", "unknown", "open"]
 _ENDS: dict[str, ExposureEnd] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
-_NO_ANSWER = ("unknown", "again")
 
 
 class Exposure(Struct, frozen=True):
@@ -81,8 +80,7 @@ def _covered(
                 return None, "never away", None
             if state in _ENDS:
                 return entry.at, _ENDS[state], None
-            is_unknown = state in _NO_ANSWER or state.startswith("tried")
-            end, text = ("unknown", None) if is_unknown else ("refused", state)
+            end, text = ("unknown", None) if entry.is_unknown else ("refused", state)
         elif isinstance(entry, Verified) and entry.place == place and known(entry.position) == 0:
             return entry.at, "position closed", None
     return None, end, text

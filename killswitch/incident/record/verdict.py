@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from killswitch.incident.record.document import EquityCurve, Firing, Incident
+from killswitch.incident.record.firing import is_part_of_accounts
 from killswitch.incident.record.totals import add_up
 from killswitch.render.formats import count_of, money, rounded_duration
 
@@ -92,7 +93,11 @@ def _loss(incident: Incident) -> Iterator[str]:
     """Yield the loss in money, and as a fraction of the peak."""
     curve = incident.course
     if curve is None:
-        yield "loss unknown: no equity curve was kept"
+        realised = incident.money.realised
+        if is_part_of_accounts(incident.scope):
+            yield "realised unknown" if realised is None else f"realised {money(realised, incident.money.currency)}"
+        else:
+            yield "loss unknown: no equity curve was kept"
         return
     measured = []
     for each in incident.firings:

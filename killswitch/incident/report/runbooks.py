@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from killswitch.content import runbooks_folder
 from killswitch.graph.compile import compile_loaded
+from killswitch.graph.freezing import freeze
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.wording import span
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, LoadedDocuments
 from killswitch.policy.schema.policy import PolicyDocument
@@ -130,24 +130,18 @@ def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, Runb
 
 
 def _runbook_facts(document: Document, model: RunbookDocument) -> RunbookFacts:
-    from killswitch.incident.record.document import EscalationContact, Link, Person, RunbookFacts
+    from killswitch.incident.record.document import EscalationContact, Person, RunbookFacts
 
     spec = model.spec
-    people = {each.name: Person(each.name, each.role, contact_text(each.reach)) for each in spec.contacts}
+    people = {each.name: freeze(each, Person) for each in spec.contacts}
     steps = sorted(spec.escalation, key=lambda step: step.after)
-    return RunbookFacts(
+    return freeze(
+        spec, RunbookFacts,
         name=document.name,
         folder=None if spec.template is None else str(Path(document.source.file).parent.resolve()),
-        template=spec.template,
         contacts=tuple(people.values()),
         escalation=tuple(
-            EscalationContact(span(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
+            freeze(step, EscalationContact, role=people[step.contact].role, reach=people[step.contact].reach)
             for step in steps
         ),
-        links=tuple(Link(each.title, each.url) for each in spec.links),
-    )
-
-
-def contact_text(reach: str) -> str:
-    """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
-    return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach
+    )  # fmt: skip

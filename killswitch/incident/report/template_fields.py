@@ -16,6 +16,7 @@ from msgspec import Struct, UnsetType
 
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.document import EquityCurve, Firing, Incident, IncidentBook, Money
+from killswitch.incident.record.firing import is_part_of_accounts
 from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
 from killswitch.incident.record.verdict import fight, shown, verdict
@@ -94,6 +95,16 @@ def has_strategies(book: IncidentBook) -> bool:
     return any(each.of == "strategy" for each in book.book.parts)
 
 
+def has_unknown(book: IncidentBook) -> bool:
+    """Whether an amount of a part of the book is unknown, so that the table says why."""
+    return any(each.unknown is not None or each.realised_unknown is not None for each in book.book.parts)
+
+
+def is_part(incident: Incident) -> bool:
+    """Whether the scope owns a part of its accounts, a strategy's or a symbol's, without an equity of its own."""
+    return is_part_of_accounts(incident.scope)
+
+
 def fall(course: EquityCurve) -> float | None:
     """The fall from the highest value in the hour before the firing to the lowest since, as a fraction."""
     return None if course.peak <= 0 else 1 - course.lowest / course.peak
@@ -116,7 +127,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 _ALL: tuple[Callable[[Any], object], ...] = (
     *(verdict, shown, fight, cost_share, net, leverage, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
-    *(closed, closed_share, fall, change, has_strategies),
+    *(closed, closed_share, fall, change, has_strategies, has_unknown, is_part),
 )
 
 

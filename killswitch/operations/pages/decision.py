@@ -9,6 +9,7 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.filters import percent
+from killswitch.incident.record.incident_books import kept_books
 from killswitch.incident.record.order_outcomes import Bound
 from killswitch.incident.record.remarks import bound_outcome, remarks
 from killswitch.incident.record.results import OrderOutcome, Result, decode_kept_snapshot, read_result
@@ -18,7 +19,9 @@ from killswitch.model.decision import Decision, decision_record
 from killswitch.model.effects import in_record_order
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
+from killswitch.operations.pages.status_sections import exposure_table
 from killswitch.operations.pages.wording import amount_in, effect_parts, headline
+from killswitch.planning.exposures import Exposures
 from killswitch.render.document import Facts, Items, Page, Part, Section, Table, section
 from killswitch.render.formats import count_of, exact, instant, money, order_numbers
 
@@ -36,6 +39,7 @@ def decision_page(history: DecisionHistory) -> Page:
             *section("Triggers and values", Facts(tuple(map(_trigger, triggers)))),
             *_attribution(history),
             *_snapshot(history),
+            *exposure_table(history.book),
             decided(decision, history.snapshot),
             *_orders(history),
             *section("To be noted", Items(_remarks(history))),
@@ -150,7 +154,7 @@ def _order(order: OrderOutcome, currency: str) -> tuple[str, ...]:
         order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {exact(order.amount)}",
         order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
         exact(order.filled, "-"), exact(order.price, "-"),
-        "-" if order.fee is None else f"{exact(order.fee)} {currency}".rstrip(),
+        "-" if order.fee is None else f"{order.fee:.6g} {currency}".rstrip(),
     )  # fmt: skip
 
 
@@ -201,7 +205,7 @@ def _missing_parts(missing: Missing) -> str:
 def _status(history: DecisionHistory) -> str:
     decision = history.decision
     if decision.kind == "reset":
-        return "locks by hand are lifted" if decision.is_unlock else "the scope is back to normal"
+        return "no lock by hand is left" if decision.is_unlock else "the scope is back to normal"
     if decision.is_manual_lock and history.result.locked_at is not None:
         return "the lock is written"
     return {
@@ -232,6 +236,8 @@ class DecisionHistory(Struct, frozen=True):
     policy: PolicyText | None
     snapshot: Snapshot | None
     result: Result
+    book: Exposures | None = None
+    """Exposure and P&L by account, strategy and asset at the decision; kept of the one that opened an incident."""
 
 
 def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
@@ -241,10 +247,12 @@ def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
         raise LookupError(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
     decision, snapshot = stored.decision, decode_kept_snapshot(stored.snapshot)
     policy = read_places(store, decision.policy_set).get(decision.policy)
-    return DecisionHistory(decision, policy, snapshot, read_result(store, decision))
+    opened = kept_books(store, decision.id).opened
+    book = opened if opened is not None and opened.as_of == decision.as_of else None
+    return DecisionHistory(decision, policy, snapshot, read_result(store, decision), book)
 
 
 def decision_history_record(history: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
-    parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result}
+    parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result, "book": history.book}
     return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts}

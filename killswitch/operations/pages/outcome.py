@@ -9,10 +9,9 @@ from msgspec import Struct
 from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
-from killswitch.model.effects import Lock, of_kind
-from killswitch.model.instant import rfc3339
+from killswitch.model.effects import Lock, locked_place, of_kind
 from killswitch.model.legible import STORE_OPTION, one_line, with_store
-from killswitch.operations.pages.wording import amount_in, headline, locked_place
+from killswitch.operations.pages.wording import amount_in, headline
 from killswitch.operations.status import LockView
 from killswitch.render.document import Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
@@ -88,7 +87,7 @@ def _is_failed(decision: Decision, result: Result) -> bool:
 
 def _result(decision: Decision, result: Result, outcome: CommandOutcome) -> list[str]:
     if decision.kind == "reset":
-        return ["locks by hand are lifted" if decision.is_unlock else "back to normal"]
+        return ["no lock by hand is left" if decision.is_unlock else "back to normal"]
     lines = [] if decision.is_manual_lock else result_lines(result)
     lock = of_kind(decision.effects, Lock)
     if lock is not None and result.standing != "recorded only":
@@ -109,7 +108,7 @@ def _lock_line(order: LockOrder, store: str, *, is_written: bool) -> str:
             f"the lock of {where} ({order.mode}) is not written yet, and a runner repeats it: bots may still "
             "trade there"
         )
-    end = f"until {rfc3339(order.until)}" if order.until else f"until `{_unlock_command(order.scope, store)}`"
+    end = f"until {instant(order.until)}" if order.until else f"until `{_unlock_command(order.scope, store)}`"
     return f"{where} is locked ({order.mode}) {end}"
 
 

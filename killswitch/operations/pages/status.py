@@ -76,7 +76,11 @@ def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
         f"({who}, lease until {instant(runner.lease_until)})",
         "gone": f"not running: {runner.why}",
     }[runner.liveness]
-    mode = () if view is None else ("--live" if view.live else "observes only (started without --live)",)
+    mode = (
+        ()
+        if view is None
+        else (f"{'acts' if view.live else 'observes only'} (started with{'' if view.live else 'out'} --live)",)
+    )
     yield "Runner", "; ".join((state, *mode))
     if view is not None:
         yield (
@@ -118,11 +122,13 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)
     yield from section("Pending commands", _items(pending))
-    yield from section("Newest notices", _items(map(dated_notice, status.notices)))
+    shown = {each.text for each in status.active_alerts} | set(() if view is None else view.problems)
+    others = (each for each in status.notices if each.text not in shown)
+    yield from section("Newest notices", _items(map(dated_notice, others)))
 
 
 def _active_alert(alert: ActiveAlert) -> str:
-    return f"{instant(alert.since)}  {alert.severity}  {alert.key}: {alert.text}"
+    return f"{instant(alert.since)}  {alert.severity}  {alert.text}"
 
 
 def _items(lines: Iterable[str]) -> Items:
@@ -179,7 +185,10 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> Iterator[Section]:
         state = f"LOCKED {lock.mode}" if lock.locked else "open"
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         alive += " (stale)" if lock.stale else ""
-        reason = f"only {parts_text(lock.only)}: {lock.reason}" if lock.only else lock.reason
+        reason = lock.reason
+        if lock.only:
+            only = "" if any(part.is_everything for part in lock.only) else "only "
+            reason = f"{only}{parts_text(lock.only)}: {lock.reason}"
         rows.append((lock.scope or "unknown", state, _until(lock), alive, reason))
     head = ("scope", "state", "until", "kept alive until", "reason")
     yield from section(f"Locks as read by bots in {view.lock_folder}", Table(head, tuple(rows), expendable=(3,)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.incident.record.close_causes import manual_close_text
@@ -70,13 +71,12 @@ def exposure_table(found: Exposures | None) -> Iterator[Section]:
     if found is None:
         return
     title = f"Exposure and P&L in {found.currency or 'unknown currency'} as of {instant(found.as_of)}"
-    yield from section(f"{title} (profit of the portfolio: {_profit_since(found)})", parts_table(found))
+    profit = "" if found.profit is None else f" (profit of the portfolio: {_profit_since(found.profit)})"
+    yield from section(f"{title}{profit}", parts_table(found))
 
 
-def _profit_since(found: Exposures) -> str:
-    if found.profit is None:
-        return "unknown, because no policy watches the portfolio, or its equity is unknown"
-    return f"{found.profit:+.2%} of its start, or of its last reset by an operator"
+def _profit_since(profit: Decimal) -> str:
+    return f"{profit:+.2%} of its start, or of its last reset by an operator"
 
 
 def parts_table(found: Exposures) -> Table:
@@ -89,6 +89,8 @@ def parts_table(found: Exposures) -> Table:
         amounts = (money(each.gross), money(each.net), money(each.unrealised), *realised)
         rows.append((each.of, each.name, *amounts, "; ".join(reasons) or "-"))
     head = ("of", "name", "gross", "net", "unrealised P&L", *(("realised P&L",) if has_realised else ()), "unknown")
+    if all(row[-1] == "-" for row in rows):
+        return Table(head[:-1], tuple(row[:-1] for row in rows))
     return Table(head, tuple(rows), expendable=(len(head) - 1,))
 
 

@@ -10,7 +10,7 @@ from killswitch.incident.notify.message import render_trigger
 from killswitch.incident.record.close_causes import command_text, group_orders, order_texts
 from killswitch.incident.record.loss import attribution_text
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
-from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind, place_of
+from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, locked_place, of_kind, place_of
 from killswitch.model.instant import from_micros
 from killswitch.model.legible import one_line
 from killswitch.model.words import place_text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from killswitch.incident.notify.message import TriggerTexts
-    from killswitch.model.decision import Decision, Intent, LockOrder, Notice
+    from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
     from killswitch.planning.operator.closes import Orphan
     from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
@@ -55,12 +55,6 @@ def _headline(decision: Decision) -> str:
     if decision.is_suspicion:
         return f"suspicion of {decision.stage}, a lock until {instant(decision.until)} and nothing else: {where}"
     return f"level {decision.level} {decision.stage}: {where}"
-
-
-def locked_place(order: LockOrder) -> str:
-    """What a command locks: its scope, or `long in BTC_USDT of account/main`."""
-    parts = " and ".join(place_text(part.side, part.symbols) for part in order.only)
-    return f"{parts} of {order.scope}" if parts else order.scope
 
 
 def decision_section(decision: Decision, thresholds: TriggerTexts | None = None, remark: str = "") -> Section:
@@ -132,18 +126,22 @@ def watch_line(machines: Sequence[MachineStatus], accounts: int) -> str:
     triggers = [(machine, each) for machine in machines for each in machine.triggers]
     known = [it for it in triggers if it[1].truth is not None]
     reached = [(each.reached, machine, each) for machine, each in known if each.reached is not None]
-    unknown = sum(each.truth is None for _, each in triggers)
+    unknown = sum(each.truth is None and not each.is_young for _, each in triggers)
+    young = sum(each.is_young for _, each in triggers)
     parts = [f"watching {count_of(accounts, 'account')}"]
     if reached:
         share, machine, trigger = max(reached, key=lambda each: each[0])
         parts.append(f"nearest: {trigger.name} of {machine.policy} on {machine.scope}, {share:.0%} of its threshold")
-    return "; ".join(parts + ([f"{count_of(unknown, 'trigger')} unknown"] if unknown else []))
+    parts += [f"{count_of(unknown, 'trigger')} unknown"] if unknown else []
+    return "; ".join(parts + ([f"{count_of(young, 'trigger')} with a short history"] if young else []))
 
 
 def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: Footnotes) -> str:
     if trigger.truth is None:
         counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
+        if trigger.is_young:
+            why = why.replace("history reaches back", "history")
         return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:
         return "false"
@@ -249,8 +247,8 @@ def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
     if (waiting := machine.waiting) is not None:
         waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(
-            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {waited_for}, which cannot be "
-            f"read, until {instant(waiting.until)} or while its triggers stay true"
+            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {waited_for}, "
+            f"{_why_waiting(machine.scope)}, until {instant(waiting.until)} or while its triggers stay true"
         )
     suspected = machine.suspected
     if suspected is not None and (suspected.until is None or suspected.until > now):
@@ -258,6 +256,11 @@ def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
             f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the "
             "fall of equity turns out to be a loss; it has not fired"
         )
+
+
+def _why_waiting(scope: str) -> str:
+    cannot = "which cannot be read"
+    return f"where its own part is unknown, or {cannot}" if scope.startswith("strategy/") else cannot
 
 
 def dated_notice(notice: Notice) -> str:

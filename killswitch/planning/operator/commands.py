@@ -227,9 +227,22 @@ class OperatorCommands:
             over = f"it was to end at {instant(event.until)}, before this tick"
             return tick.refuse(event, f"the lock by hand was not written: {over}")
         try:
-            return Commanded((manual_lock(event, tick.snapshot, tick.now, self._policies),))
+            locked = manual_lock(event, tick.snapshot, tick.now, self._policies)
+            return Commanded((locked,), self._names_not_held(event, tick))
         except RefusedCommandError as refused:
             return tick.refuse(event, f"the lock by hand was not written: {refused}")
+
+    def _names_not_held(self, event: Event, tick: _Tick) -> tuple[Notice, ...]:
+        """A notice if an account of the scope is known to hold none of a symbol that the command names."""
+        kind, _, name = (event.scope or "").partition("/")
+        named = event.symbols or ((name,) if kind == "symbol" else ())
+        accounts = accounts_in(event.scope, tick.snapshot, self._policies) if named else ()
+        if not accounts or any(each.positions is None or each.orders is None for each in accounts):
+            return ()
+        held = {row.symbol for each in accounts for row in each.positions or ()}
+        held |= {order.symbol for each in accounts for order in each.orders or ()}
+        missing = [symbol for symbol in named if symbol not in held]
+        return (notices.symbols_not_held(event, tick.now, missing, held),) if missing else ()
 
     def _apply(self, event: Event, tick: _Tick) -> Commanded:
         try:

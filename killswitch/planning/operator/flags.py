@@ -98,4 +98,5 @@ def _until(flag: Flag) -> str:
 
 def _notice(now: int, scope: str, text: str, subject: str, *, failed: bool = False) -> Notice:
     kind: NoticeKind = "nothing_selected" if failed else "warning"
-    return Notice(from_micros(now), OPERATOR, scope, kind, "warning" if failed else "info", text, subject)
+    title = "a flag is not changed" if failed else ""
+    return Notice(from_micros(now), OPERATOR, scope, kind, "warning" if failed else "info", text, subject, title=title)

@@ -6,6 +6,7 @@ threshold that followed a fall would never be reached by it. Times are microseco
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from msgspec import Struct
@@ -22,10 +23,13 @@ FROZEN_FROM = 0.5
 
 
 class Block(Struct, omit_defaults=True):
-    """One block of time: its number since 1970, the signal's maximum, and whether it counts."""
+    """One block of time: its number since 1970, the signal's maximum, and whether it counts.
+
+    `highest`: None while it was not known or not finite, for which JSON has no number.
+    """
 
     number: int
-    highest: float
+    highest: float | None
     seen: int
     """The last observation in it."""
     counts: bool = True
@@ -37,7 +41,8 @@ class StoredThreshold(Struct):
     rule: str
     value: float
     computed_at: int
-    maxima: list[tuple[int, float]]
+    maxima: list[tuple[int, float | None]]
+    """Block and its maximum; an earlier version stored None for one that was infinite."""
     block: Block | None = None
 
 
@@ -75,35 +80,40 @@ class AdaptiveThreshold:
         """
         low, high = signal
         if self.rule.quantile is not None:
-            self._collect(now, low, is_known=low == high and not acts and not is_empty)
+            self._collect(now, low, is_known=low == high and math.isfinite(low) and not acts and not is_empty)
         self.frozen = acts or high >= FROZEN_FROM * self.value
         period = DAY if self.rule.quantile is not None else RECOMPUTED_EVERY
         if self._computed_at is None:
             self._computed_at = now
         if self.frozen or now // period == self._computed_at // period:
             return
-        days = now // DAY - self._computed_at // DAY
         self._computed_at = now
         target = self._quantile() if self.rule.quantile is not None else self._multiple(other)
         if target is None:
             return
-        if self.rule.quantile is not None:
-            target = min(max(target, self.value * (1 - MOST_A_DAY) ** days), self.value * (1 + MOST_A_DAY) ** days)
+        if self.rule.quantile is not None:  # days in which it was frozen, or nobody ran, do not add up
+            target = min(max(target, self.value * (1 - MOST_A_DAY)), self.value * (1 + MOST_A_DAY))
         self.value = min(max(target, self.rule.floor), self.rule.cap)
 
     def _collect(self, now: int, value: float, *, is_known: bool) -> None:
         number, block = now // self.rule.block, self._block
+        seen = value if math.isfinite(value) else None
         if block is None or block.number != number:
             if block is not None:
                 self._finish(block, now)
             begins_late = now - number * self.rule.block > self._max_gap
-            self._block = Block(number, value, now, is_known and not begins_late)
+            self._block = Block(number, seen, now, is_known and not begins_late)
             return
         is_whole = is_known and now - block.seen <= self._max_gap
-        self._block = Block(number, max(block.highest, value), now, block.counts and is_whole)
+        highest = max((each for each in (block.highest, seen) if each is not None), default=None)
+        self._block = Block(number, highest, now, block.counts and is_whole)
 
     def _finish(self, block: Block, now: int) -> None:
-        if block.counts and (block.number + 1) * self.rule.block - block.seen <= self._max_gap:
+        if (
+            block.counts
+            and block.highest is not None
+            and (block.number + 1) * self.rule.block - block.seen <= self._max_gap
+        ):
             self._maxima.append((block.number, block.highest))
         oldest = (now - self.rule.history) // self.rule.block
         while self._maxima and self._maxima[0][0] < oldest:
@@ -134,4 +144,5 @@ class AdaptiveThreshold:
         if stored.rule != self.rule.identity:
             return
         self.value, self._computed_at = stored.value, stored.computed_at or None
-        self._maxima, self._block = deque(stored.maxima), stored.block
+        self._maxima = deque((number, highest) for number, highest in stored.maxima if highest is not None)
+        self._block = stored.block

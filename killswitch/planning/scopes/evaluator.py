@@ -16,6 +16,7 @@ from killswitch.engine.state import (
     StageMachineState,
     StoredState,
     after_outage,
+    as_old_as_before,
     from_stored,
     initial,
     level_in_force,
@@ -463,6 +464,9 @@ class ScopeEvaluator:
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
         self.warned, self.counted = dict(kept.warned), kept.counted
+        if outage is not None:  # what limits a day is not used up by time that no clock has measured
+            self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
+            self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]
         for i, threshold in self.adaptive.items():
             if (stored_threshold := kept.adaptive.get(self.compiled.trigger_names[i])) is not None:
                 threshold.restore(stored_threshold)

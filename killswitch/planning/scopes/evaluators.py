@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
+from killswitch.engine.state import level_in_force
 from killswitch.graph.nodes import Graph
+from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import SAMPLES, HistoryRow, HistoryTrim, MachineState
 from killswitch.planning.scopes.compiled_policy import (
@@ -18,6 +21,10 @@ from killswitch.planning.scopes.compiled_policy import (
 )
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
 
+SYMBOL: Final = "symbol/"
+"""How the scopes of symbols begin."""
+SYMBOL_KEPT: Final = 7 * DAY
+"""How long a symbol that nobody trades any more is watched: a venue of options lists thousands a year."""
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
 
@@ -30,9 +37,12 @@ class ScopeEvaluators:
         self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
-        self._watches_symbols = any(graph.scope.each == "symbol" and graph.scope.symbols is None for graph in graphs)
-        self._symbols: tuple[str, ...] = ()
-        """The symbols seen so far, if a policy watches each of them."""
+        self._watching = {
+            graph.policy for graph in graphs if graph.scope.each == "symbol" and graph.scope.symbols is None
+        }
+        """The policies that watch each symbol that is traded."""
+        self._symbols: dict[str, int] = {}
+        """The symbols that they watch → when each was last held or had an order (microseconds), at least this run."""
         self.unseen: dict[tuple[str, str], bytes] = {}
         """(policy, scope) → the stored state of a scope that no snapshot had yet."""
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
@@ -47,22 +57,42 @@ class ScopeEvaluators:
         self.unseen = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
         self._outage = outage
+        # A symbol that is flat now may be latched, and its trades of the last hours count.
+        stored = (scope for policy, scope in self.unseen if policy in self._watching)
+        self._symbols = {scope.partition("/")[2]: 0 for scope in sorted(stored) if scope.startswith(SYMBOL)}
 
     def in_snapshot(self, snapshot: Snapshot, now: int) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
         """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
-        symbols = self._symbols
-        if self._watches_symbols:
-            symbols = (*symbols, *(it for it in symbols_in(snapshot) if it not in symbols))
-        if present != self._present or symbols != self._symbols:
-            self._present, self._symbols = present, symbols
+        is_changed = self._watch_symbols(snapshot, now) if self._watching else False
+        if present != self._present or is_changed:
+            self._present = present
             for compiled in self._compiled:
-                for scope in scopes_of(compiled.graph.scope, present, symbols):
+                for scope in scopes_of(compiled.graph.scope, present, self._symbols):
                     key = (compiled.graph.policy, scope)
                     if key not in self._evaluators:
                         self._evaluators[key] = self._create(compiled, scope, now)
             self._places = {key: self._places_in(evaluator) for key, evaluator in self._evaluators.items()}
         return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
+
+    def _watch_symbols(self, snapshot: Snapshot, now: int) -> bool:
+        """Watch what is traded now, and drop what was not traded for long and is not latched; whether any is new."""
+        before = len(self._symbols)
+        self._symbols |= dict.fromkeys(symbols_in(snapshot), now)
+        is_changed = len(self._symbols) != before
+        for symbol, at in tuple(self._symbols.items()):
+            if not at:
+                self._symbols[symbol] = now  # restored: the time before this run is not known
+            elif now - at > SYMBOL_KEPT:
+                mine = [self._evaluators[policy, SYMBOL + symbol] for policy in self._watching
+                        if (policy, SYMBOL + symbol) in self._evaluators]  # fmt: skip
+                if not any(level_in_force(each.state) or each.state.waiting for each in mine):
+                    del self._symbols[symbol]
+                    for each in mine:  # where the symbol is traded again, it continues from there
+                        key = (each.policy, each.scope)
+                        self.unseen[key] = each.serialised()
+                        del self._evaluators[key], self._places[key]
+        return is_changed
 
     def places(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
         """The indexes of the scope's accounts in the last snapshot; None while one of them is missing."""

@@ -18,6 +18,7 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.render.formats import amount_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
+from killswitch.signals.system_signals import SIGNALS
 from killswitch.valuation.position_measures import ZERO
 
 Span = tuple[float | None, float | None]
@@ -246,6 +247,9 @@ def _span(interval: Interval | None) -> Span | None:
 
 def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
     """Why a trigger's condition is unknown."""
+    of_system = _why_system_is_partly_known(evaluator, trigger)
+    if of_system is not None:
+        return of_system
     if evaluator.history.why_unknown is not None:
         return evaluator.history.why_unknown
     reference = signal_of(evaluator, trigger)
@@ -256,6 +260,21 @@ def why_unknown(evaluator: ScopeEvaluator, trigger: Trigger) -> str:
     )
     known = [reason for reason in reasons if reason is not None]
     return "; ".join(known) or f"{' and '.join(unknown_signals(evaluator, trigger))} is not wholly known"
+
+
+def _why_system_is_partly_known(evaluator: ScopeEvaluator, trigger: Trigger) -> str | None:
+    """Why the one signal of a trigger is partly known that no account states, as `heartbeat.age`; else None."""
+    if trigger.threshold is None:
+        return None
+    spec = _OF_SYSTEMS.get(evaluator.compiled.graph.signals[trigger.threshold.index].name)
+    value = _value(evaluator, trigger)
+    if spec is None or value is None or not any(map(math.isfinite, value)):
+        return None
+    return f"{spec.name}: {spec.partly_known}"
+
+
+_OF_SYSTEMS = {spec.name: spec for spec in SIGNALS}
+"""Signals of the systems around the book."""
 
 
 def _pending_changes_text(evaluator: ScopeEvaluator) -> str | None:

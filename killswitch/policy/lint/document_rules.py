@@ -144,12 +144,12 @@ def _unlike_stages(document: Document, _context: LintContext) -> Iterator[Remark
 
 
 DOCUMENT_RULES = (
-    LintRule("KS7010", "warning", _without_owner),
-    LintRule("KS7011", "warning", _share_without_percent),
-    LintRule("KS7012", "warning", _same_condition),
-    LintRule("KS7013", "warning", _gap_over_window),
-    LintRule("KS7014", "warning", _everything_matches),
-    LintRule("KS7015", "warning", _over_already),
-    LintRule("KS7016", "warning", _unused),
-    LintRule("KS7017", "warning", _unlike_stages),
+    LintRule("KS7210", "warning", _without_owner),
+    LintRule("KS7211", "warning", _share_without_percent),
+    LintRule("KS7212", "warning", _same_condition),
+    LintRule("KS7213", "warning", _gap_over_window),
+    LintRule("KS7214", "warning", _everything_matches),
+    LintRule("KS7215", "warning", _over_already),
+    LintRule("KS7216", "warning", _unused),
+    LintRule("KS7217", "warning", _unlike_stages),
 )

@@ -1,6 +1,6 @@
 """Runs the rules over a valid set of documents, without what comments ignore.
 
-A comment is `# ksctl: ignore KS7001: the venue has no bots`, with a reason that is required.
+A comment is `# ksctl: ignore KS7201: the venue has no bots`, with a reason that is required.
 
 A comment behind a value applies to its line, a comment of its own to the next line that is none.
 """
@@ -64,7 +64,7 @@ def without_ignored(
             if not is_sound:
                 message = "this ignores a finding without a reason" if comment.codes else "this names no code"
                 fix = "write `# ksctl: ignore CODE: REASON`; until then nothing is ignored"
-                yield _of_comment("KS7090", "error", written, comment, message, fix)
+                yield _of_comment("KS7290", "error", written, comment, message, fix)
                 continue
             for code in comment.codes:
                 hit = [each for each in left if _is_hit(each, code, written.file, comment.target)]
@@ -72,12 +72,12 @@ def without_ignored(
                 if code not in known:
                     message = f"there is no rule `{code}`"
                     fix = "correct the code; `ksctl lint` prints that of each finding"
-                    yield _of_comment("KS7092", "error", written, comment, message, fix)
+                    yield _of_comment("KS7292", "error", written, comment, message, fix)
                 elif not hit:
                     message = f"the next line has no finding {code}" if _is_alone(written, comment) else (
                         f"this line has no finding {code}"
                     )  # fmt: skip
-                    yield _of_comment("KS7091", "warning", written, comment, message, "take the comment out")
+                    yield _of_comment("KS7291", "warning", written, comment, message, "take the comment out")
     yield from left
 
 

@@ -36,14 +36,14 @@ def rule_code(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(_CODE, value) and not value.startswith("KS"):
         return value
     fix = "write capitals and a number, such as DESK12; codes that begin with KS are built in"
-    raise MistakeError("KS7080", f"{quoted(value)} is not a code for a rule", fix)
+    raise MistakeError("KS7280", f"{quoted(value)} is not a code for a rule", fix)
 
 
 def document_kind_name(value: object) -> str:
     """A kind of document."""
     if isinstance(value, str) and value in KINDS:
         return value
-    raise MistakeError("KS7080", f"{quoted(value)} is not a kind of document", f"write one of {', '.join(KINDS)}")
+    raise MistakeError("KS7280", f"{quoted(value)} is not a kind of document", f"write one of {', '.join(KINDS)}")
 
 
 class OwnRule(Part):
@@ -121,13 +121,13 @@ class OwnRules:
         first = self._places.setdefault(rule.code, f"{place.file}:{place.line}")
         if first != f"{place.file}:{place.line}":
             message, fix = f"the code `{rule.code}` is already in {first}", "give each rule a code of its own"
-            self.problems.append(source.diagnostic("KS7080", (*path, "code"), message, fix))
+            self.problems.append(source.diagnostic("KS7280", (*path, "code"), message, fix))
             return
         try:
             program = _environment().compile(rule.when)
         except RuntimeError as error:
             message, fix = f"CEL rejects this: {_first_line(error)}", "see docs/policy-checks.md for what it may name"
-            self.problems.append(source.diagnostic("KS7081", (*path, "when"), message, fix))
+            self.problems.append(source.diagnostic("KS7281", (*path, "when"), message, fix))
             return
         self._rules.append(CompiledRule(rule, program))
 
@@ -154,7 +154,7 @@ def _of_rule(compiled: CompiledRule, document: Document, variables: dict[str, ob
             what = str(result).splitlines()[0]
             message = f"the rule {rule.code} cannot be evaluated here: {what}"
             fix = "test for a key that may be missing with `has(…)`, and end with a condition"
-            yield LintFinding(document.source.diagnostic("KS7082", path, message, fix, key=True))
+            yield LintFinding(document.source.diagnostic("KS7282", path, message, fix, key=True))
         elif result:
             found = document.source.diagnostic(rule.code, path, rule.message, rule.fix, key=True, severity=severity)
             yield LintFinding(found)

@@ -87,10 +87,10 @@ def _blind_close(document: Document, _context: LintContext) -> Iterator[Remark]:
 
 
 STAGE_RULES = (
-    LintRule("KS7001", "warning", _without_lock),
-    LintRule("KS7002", "warning", _without_cancel),
-    LintRule("KS7003", "warning", _without_notice),
-    LintRule("KS7004", "warning", _without_runbook),
-    LintRule("KS7005", "warning", _listed_twice),
-    LintRule("KS7006", "warning", _blind_close),
+    LintRule("KS7201", "warning", _without_lock),
+    LintRule("KS7202", "warning", _without_cancel),
+    LintRule("KS7203", "warning", _without_notice),
+    LintRule("KS7204", "warning", _without_runbook),
+    LintRule("KS7205", "warning", _listed_twice),
+    LintRule("KS7206", "warning", _blind_close),
 )

@@ -115,6 +115,14 @@ class Action(Part):
     )
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
+    @classmethod
+    def instead_of(cls, key: str) -> str | None:
+        """Words for an action, a receiver or a key of `close`, each with the place where it belongs."""
+        word = key.lower().replace("-", "_")
+        if word in Close.model_fields:
+            return f"write it inside of its action: `close: {{…, {word}: …}}`; beside it, the close would not have it"
+        return next((fix for words, fix in _ELSEWHERE.items() if word in words.split()), None)
+
     lock_trading: LockTrading | None = None
     """Lock trading: bots that read the lock stop."""
     cancel_orders: CancelOrders | None = None
@@ -130,6 +138,15 @@ class Action(Part):
         """Key → its part: exactly one in a valid document, none where the action could not be parsed."""
         return {key: part for key in ACTIONS if (part := getattr(self, key)) is not None}
 
+
+_ELSEWHERE = {
+    "lock lock_trade halt pause stop_trading": "write `lock_trading: {mode: reduce_only}`",
+    "notify page alert message": "write `notify: [NAME]` as a key of the stage; a NotificationRoute names its targets",
+    "close_all close_positions flatten sell sell_all liquidate": "write `close: {side: …, fraction: …}`: neither has a "
+    "default",
+    "cancel cancel_all cancel_order": "write `cancel_orders: {kind: …}`: it has no default",
+}
+"""Words of other programs for actions, and how they are written here."""
 
 ACTIONS = tuple(Action.model_fields)
 """The keys of all actions."""

@@ -57,7 +57,7 @@ Bound = Annotated[
 ]
 
 
-class Expectation(Part):
+class ExpectedReach(Part):
     """The most that a policy is expected to touch, of all accounts and positions of the policy set."""
 
     accounts: Bound | None = None

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from killswitch.policy.schema.document import API_VERSION
-from killswitch.policy.schema.part import Part
+from killswitch.policy.schema.part import Part, is_part, keys_of, unwrap
 from killswitch.policy.schema.trigger import ThresholdTrigger
 from killswitch.signals.arguments import Argument
 from killswitch.signals.catalogue import ARGUMENTS, BY_NAME
@@ -58,6 +58,16 @@ class _Documents(GenerateJsonSchema):
     Defaults are omitted, because they are in internal units and described in words; no key accepts null; titles only
     repeat the key.
     """
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        made = super().model_schema(schema)
+        part: type[Part] = schema["cls"]
+        for key in keys_of(part).values():
+            own, _ = unwrap(key.annotation)
+            has_own = is_part(own) and own.__doc__ == key.meaning  # the reference leads to the same words
+            if key.meaning and not has_own:
+                made["properties"][key.key] = {**made["properties"][key.key], "description": key.meaning}
+        return made
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
         return self.generate_inner(schema["schema"])

@@ -6,8 +6,12 @@ and a key with several shapes is a union of `Tag`ged shapes under a `Discriminat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from inspect import get_annotations, getsource
+from itertools import pairwise
+from sys import modules
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,18 +28,10 @@ class Part(BaseModel):
 
     Checks across keys use the document as written (`cross_key_checks`), because a validator of the whole part does not
     run once one of its values has a mistake. The docstring below a key is its description, in the JSON Schema and in
-    diagnostics.
+    diagnostics. It is read from the source when it is needed: pydantic would parse all sources at each start.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True, use_attribute_docstrings=True
-    )
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: object) -> None:
-        """Join the lines of every description: they are wrapped in the source only."""
-        for key in cls.model_fields.values():
-            key.description = None if key.description is None else " ".join(key.description.split())
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     without_unknown_key: ClassVar[str] = "remove it"
     """How the fix for a key that is not known begins, where no known key was probably meant."""
@@ -111,13 +107,19 @@ def _not_empty(value: object, handler: Callable[[object], object]) -> object:
 
 
 class Key(Struct, frozen=True):
-    """One key of a part. `meaning` is for people; `required` has no value to fall back on."""
+    """One key of a part. `required` has no value to fall back on; `description` is a declared one, not a docstring."""
 
     key: str
     attribute: str
     annotation: Any
-    meaning: str
+    holder: type[Part]
+    description: str | None
     required: bool
+
+    @property
+    def meaning(self) -> str:
+        """What it is, for people; empty if nothing is written."""
+        return self.description if self.description is not None else _docstring(self.holder, self.attribute)
 
 
 @cache
@@ -125,9 +127,33 @@ def keys_of(part: type[Part]) -> Mapping[str, Key]:
     """The keys of a part by their written names, in the order declared."""
     hints = get_type_hints(part, include_extras=True)
     return {
-        info.alias or name: Key(info.alias or name, name, hints[name], info.description or "", info.is_required())
+        info.alias or name: Key(info.alias or name, name, hints[name], part, info.description, info.is_required())
         for name, info in part.model_fields.items()
     }
+
+
+def _docstring(part: type[Part], attribute: str) -> str:
+    """The docstring below the attribute in the class that declares it; empty without one."""
+    for holder in part.__mro__:
+        found = _docstrings(holder.__module__).get(holder.__name__, {}) if attribute in get_annotations(holder) else {}
+        if attribute in found:
+            return found[attribute]
+    return ""
+
+
+@cache
+def _docstrings(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Class → attribute → the docstring below it in the source of the module, in one line."""
+    classes = [each for each in ast.parse(getsource(modules[module])).body if isinstance(each, ast.ClassDef)]
+    return {each.name: dict(_described(each.body)) for each in classes}
+
+
+def _described(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The attributes of a class that a docstring follows, with its text."""
+    for declared, below_it in pairwise(body):
+        match declared, below_it:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, " ".join(text.split())
 
 
 R = TypeVar("R")

@@ -16,11 +16,10 @@ from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.actions import Action
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.expectation import Expectation, expectation_breaches
+from killswitch.policy.schema.expectation import ExpectedReach, expectation_breaches
 from killswitch.policy.schema.part import AtLeastOne, Part
 from killswitch.policy.schema.scalars import (
     BreachPause,
-    Confirmation,
     Duration,
     DurationOrZero,
     Expression,
@@ -34,12 +33,11 @@ from killswitch.policy.schema.scalars import (
     RankCount,
     StageLevel,
     Text,
-    Threshold,
     Word,
     Words,
     ZonedTime,
 )
-from killswitch.policy.schema.trigger import Trigger
+from killswitch.policy.schema.trigger import Override, Trigger
 
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
@@ -243,23 +241,6 @@ class Disabled(Part):
     """When it fires again, such as 2026-12-01T08:00:00Z."""
 
 
-class Override(Part):
-    """What a variant changes in a trigger; keys that are left out keep the policy's values."""
-
-    at_least: Threshold | None = None
-    """For a trigger with `at_least`."""
-    at_most: Threshold | None = None
-    """For a trigger with `at_most`."""
-    above: Threshold | None = None
-    """For a trigger with `above`."""
-    below: Threshold | None = None
-    """For a trigger with `below`."""
-    confirm: Confirmation | None = None
-    """How long the condition must be true. Left out: the policy's value."""
-    grace: Duration | None = None
-    """How long the condition may be unknown. Left out: the policy's value."""
-
-
 class Variant(Part):
     """The same policy with other thresholds."""
 
@@ -288,7 +269,7 @@ class Watch(Part):
     reference: Reference | None = None
     """The currency that a scope with accounts in several currencies is measured in. Left out: the accounts' own
     currency, which must be the same."""
-    expect: Expectation | None = None
+    expect: ExpectedReach | None = None
     """The most that the policy is expected to touch. Where it is more, `plan` exits 1, a first start refuses, and a run
     pages; nothing that fires is declined or cut. Left out: anything."""
     disabled: Disabled | None = None

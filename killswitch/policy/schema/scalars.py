@@ -38,6 +38,8 @@ _SCHEMES = (("env:", "name of the variable", "RISK_DESK_URL"), ("file:", "path",
 REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 _WORD = re.compile(r"\S+")
 
+_LONG_UNIT = re.compile(r"(\d{1,9}) ?(s|m|h|d)(?:ec|in|ecs|ins|r|rs|ay|ays|econds?|inutes?|ours?)", re.IGNORECASE)
+"""A number with a unit that is written out: `15 minutes`, `2 days`."""
 DURATION_FIX = "write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m"
 PERCENT_FIX = "write 4.5% or the fraction 0.045"
 QUANTITY_FIX = (
@@ -142,8 +144,9 @@ def written_micros(value: object) -> int | None:
 
 def _duration_fix(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return f"{DURATION_FIX}; did you mean {value}s?"
-    return DURATION_FIX
+        return f"{DURATION_FIX}; did you mean {value}s or {value}m?"
+    found = _LONG_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    return DURATION_FIX if found is None else f"{DURATION_FIX}; did you mean {found[1]}{found[2].lower()}?"
 
 
 def fraction(value: object) -> Decimal:

@@ -176,6 +176,23 @@ class ExpressionTrigger(Part):
     grace: Grace = DEFAULT_GRACE
 
 
+class Override(Part):
+    """What a variant changes in a trigger; keys that are left out keep the policy's values."""
+
+    at_least: Threshold | None = None
+    """For a trigger with `at_least`."""
+    at_most: Threshold | None = None
+    """For a trigger with `at_most`."""
+    above: Threshold | None = None
+    """For a trigger with `above`."""
+    below: Threshold | None = None
+    """For a trigger with `below`."""
+    confirm: Confirmation | None = None
+    """How long the condition must be true. Left out: the policy's value."""
+    grace: Duration | None = None
+    """How long the condition may be unknown. Left out: the policy's value."""
+
+
 def trigger_form(written: object) -> str:
     """The form of a trigger: `expression` if `when` is given without `signal`, else `threshold`."""
     is_expression = isinstance(written, dict) and "when" in written and "signal" not in written

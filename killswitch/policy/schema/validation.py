@@ -274,6 +274,8 @@ class _Faults:
             if wanted is _MAPPING and len(keys) == 1:
                 inside = "…" if is_hidden or not str(value).isalnum() else value
                 fix = f"write it below its key: `{path[-1]}: {{{keys[0]}: {inside}}}`"
+            elif wanted is _MAPPING and (needed := _required(unwrap(place.annotation)[0])):
+                fix = f"write its keys below it, at least {' and '.join(f'`{each}`' for each in needed)}"
             self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 
     def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:
@@ -322,6 +324,13 @@ def closest(word: str, known: Iterable[str]) -> str | None:
         return meant
     near = get_close_matches(_folded(word), names, n=1, cutoff=0.75)
     return names[near[0]] if near else None
+
+
+def _required(annotation: Any) -> list[str]:
+    """The keys that a part requires; none of anything else."""
+    if not is_part(annotation):
+        return []
+    return [key for key, field in annotation.model_fields.items() if field.is_required()]
 
 
 def _folded(word: str) -> str:

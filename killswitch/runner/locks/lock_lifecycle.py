@@ -112,6 +112,8 @@ class LockLifecycle:
                 self._withdraw(decision, now)
             elif decision.lock is not None and self._was_ordered(decision.id):
                 wanted = self._want(decision, decision.lock)
+                if (at := self._written_at(wanted)) is not None:
+                    self._since[decision.id] = at  # its file is left, however long the folder takes to answer now
                 if decision.id in unfinished and not wanted.in_force(now):
                     self._finish(wanted, now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:

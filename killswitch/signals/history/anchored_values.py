@@ -1,6 +1,7 @@
 """Unit values that later ones are compared with: those at the open of a session, and the first one.
 
-No reset moves them. A correction of the past corrects them, and a new series of unit values begins without them.
+No reset moves the open of a session. An operator's reset accepts the loss of a declared capital. A correction of the
+past corrects them, and a new series of unit values begins without them.
 """
 
 from __future__ import annotations
@@ -118,6 +119,17 @@ class OpeningValues(HistoryCollector):
         }
 
 
+class FirstEquity(AnchoredValue, frozen=True, omit_defaults=True):
+    """The first observation under a declared capital.
+
+    `is_accepted`: it is that of an operator's reset, since which what was left counts as the capital. `is_renewed`: the
+    next known observation takes its place, because equity was unknown at the reset.
+    """
+
+    is_accepted: bool = False
+    is_renewed: bool = False
+
+
 class FirstEquities(HistoryCollector):
     """The first observation under each declared capital."""
 
@@ -125,9 +137,11 @@ class FirstEquities(HistoryCollector):
 
     def __init__(self, needs: Needs, max_gap: int) -> None:
         self._capitals = [_text_of(cast(Decimal, need["capital"])) for need in needs]
-        self._first: dict[str, AnchoredValue] = {}
+        self._first: dict[str, FirstEquity] = {}
+        self._last: AnchoredValue | None = None
+        """The last observation, in this run."""
 
-    def under(self, capital: Decimal) -> AnchoredValue | None:
+    def under(self, capital: Decimal) -> FirstEquity | None:
         """The first observation under this capital; None before it."""
         return self._first.get(_text_of(capital))
 
@@ -136,31 +150,44 @@ class FirstEquities(HistoryCollector):
         if equity is None:
             return
         row = history.rows[-1]
+        self._last = AnchoredValue(row.at, row.value, equity)
         for capital in self._capitals:
-            if capital not in self._first or self._first[capital].at == row.at:
-                self._first[capital] = AnchoredValue(row.at, row.value, equity)
+            first = self._first.get(capital)
+            if first is None or first.is_renewed or first.at == row.at:
+                is_accepted = first is not None and (first.is_renewed or first.is_accepted)
+                self._first[capital] = FirstEquity(row.at, row.value, equity, is_accepted=is_accepted)
 
     def correct(self, correction: Correction) -> None:
         """Correct the unit values."""
+        self._last = _corrected(self._last, correction)
         for capital, first in self._first.items():
             corrected = _corrected(first, correction)
             assert corrected is not None
-            self._first[capital] = corrected
+            self._first[capital] = replace(first, value=corrected.value)
 
     def begin_series(self) -> None:
         """Begin with the next observation, as the start of the scope does."""
         self._first.clear()
+        self._last = None
 
     def restart(self, now: int, *, accept: bool) -> None:
-        """Nothing: a declared capital is no start that a reset moves."""
+        """With `accept`, what is left counts as the capital: the same loss would trip again at once. Else nothing."""
+        if not accept:
+            return
+        last = self._last
+        for capital, first in self._first.items():
+            if last is not None and last.at == now:
+                self._first[capital] = FirstEquity(last.at, last.value, last.equity, is_accepted=True)
+            else:
+                self._first[capital] = replace(first, is_renewed=True)
 
-    def state(self) -> dict[str, AnchoredValue]:
+    def state(self) -> dict[str, FirstEquity]:
         """Everything."""
         return self._first
 
     def restore(self, stored: bytes) -> None:
         """Restore the first observations under capitals that are still declared."""
-        state = msgjson.decode(stored, type=dict[str, AnchoredValue])
+        state = msgjson.decode(stored, type=dict[str, FirstEquity])
         self._first = {capital: first for capital, first in state.items() if capital in self._capitals}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from operator import attrgetter, sub
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,10 +18,16 @@ from killswitch.signals.history.collector import FollowedHistory, HistoryCollect
 if TYPE_CHECKING:
     from killswitch.signals.history.rows import UnitValueRow
     from killswitch.signals.history.scope import History
-    from killswitch.valuation.scope_view import PnlKey
+    from killswitch.valuation.held_positions import Floats
+    from killswitch.valuation.scope_view import PnlKey, ScopeView
+
+    Rates = Floats | dict[PnlKey, float | None]
+    """The rate of each position, as a column if all are known."""
 
 WINDOWS = (15 * MINUTE, 60 * MINUTE, 240 * MINUTE)
 """The windows over which the rate is averaged."""
+DIGITS = 14
+"""The decimal digits of an amount that a float has without a rounding error."""
 LEAST = 4
 """A window counts as at least this part of itself (a quarter), so that a position of seconds has no rate of hours."""
 ZERO = Decimal(0)
@@ -40,6 +47,14 @@ class OpenedPosition(Struct, frozen=True):
     def key(self) -> PnlKey:
         """The identity of the position."""
         return (self.account, self.symbol, self.side)
+
+
+class _Column(Struct, frozen=True, gc=False):
+    """The P&L of a row as a column, and the decimals that its largest amount has without a rounding error."""
+
+    pnl: Mapping[PnlKey, Decimal]
+    amounts: Floats
+    digits: int
 
 
 class BleedRatesState(Struct):
@@ -63,8 +78,12 @@ class BleedRates(HistoryCollector):
         self._max_gap = max_gap
         self._held: frozenset[PnlKey] | None = None
         self._opened: dict[PnlKey, OpenedPosition] = {}
+        self._keys: list[PnlKey] = []
+        """The positions that are held, in the order of `_columns`."""
+        self._columns: dict[int, _Column] = {}
+        """Time of a row → its P&L as a column."""
         self._read_at: int | None = None
-        self._rates: dict[PnlKey, float | None] = {}
+        self._rates: Rates = {}
 
     @classmethod
     def reach(cls, max_gap: int) -> int:
@@ -88,26 +107,42 @@ class BleedRates(HistoryCollector):
                 made = total.get(key, ZERO) - current[key] if before is None else before.get(key, ZERO)
                 self._opened[key] = OpenedPosition(*key, view.as_of, made)
         self._opened = {key: each for key, each in self._opened.items() if key in held}
-        self._held = held
+        self._hold(held, [*current])
+
+    def _hold(self, held: frozenset[PnlKey] | None, keys: list[PnlKey]) -> None:
+        self._held, self._keys = held, keys
+        self._columns.clear()
 
     def rates(self, history: History) -> Mapping[PnlKey, float | None]:
         """Each position's loss per hour in the scope's currency, negative for a gain; None if it is unknown.
 
         Without positions whose P&L is known, it is empty.
         """
+        found = self._read(history)
+        return found if isinstance(found, dict) else dict(zip(self._keys, found.tolist(), strict=True))
+
+    def worst(self, history: History) -> tuple[float, bool] | None:
+        """The largest of the rates that are known, and whether all are; None without any."""
+        found = self._read(history)
+        if not isinstance(found, dict):
+            return (float(found.max()), True) if len(found) else None
+        seen = [rate for rate in found.values() if rate is not None]
+        return (max(seen), len(seen) == len(found)) if seen else None
+
+    def _read(self, history: History) -> Rates:
         if history.unknown is not None or not history.rows or history.rows[-1].pnl is None or self._held is None:
             return {}
         if self._read_at != history.rows[-1].at:
             self._read_at, self._rates = history.rows[-1].at, self._computed(history, self._held)
         return self._rates
 
-    def _computed(self, history: History, held: frozenset[PnlKey]) -> dict[PnlKey, float | None]:
+    def _computed(self, history: History, held: frozenset[PnlKey]) -> Rates:
         now, unknown = history.rows[-1], history.ledger.unknown
         edges = [now.at - window for window in WINDOWS]
         starts = [self._start(history, edge) for edge in edges]
-        whole = self._of_old_positions(now, starts, held & unknown.keys())
+        whole = self._of_old_positions(now, starts, held & unknown.keys(), history.view)
         if whole is not None:
-            return {**whole}
+            return whole
         found: dict[PnlKey, float | None] = dict.fromkeys(held)
         for key in held:
             begun = [self._begun(key, start, edge) for start, edge in zip(starts, edges, strict=True)]
@@ -115,30 +150,72 @@ class BleedRates(HistoryCollector):
             made = (now.pnl or {}).get(key)
             if made is not None and len(since) == len(WINDOWS):
                 spans = zip(WINDOWS, since, strict=True)
-                found[key] = float(sum((pnl - made) * _weight(window, now.at - at) for window, (at, pnl) in spans))
+                found[key] = sum(float(pnl - made) * _weight(window, now.at - at) for window, (at, pnl) in spans)
         return found
 
     def _of_old_positions(
-        self, now: UnitValueRow, starts: Sequence[UnitValueRow | None], unknown: Collection[PnlKey]
-    ) -> dict[PnlKey, float] | None:
-        """The rates if all positions are older than the windows, as in nearly every tick; else None.
+        self,
+        now: UnitValueRow,
+        starts: Sequence[UnitValueRow | None],
+        unknown: Collection[PnlKey],
+        view: ScopeView | None,
+    ) -> Floats | None:
+        """The rates by `_keys` if all positions are older than the windows, as in nearly every tick; else None.
 
-        A difference of two amounts is exact; only what it is in an hour is rounded.
+        Differences of the amounts are rounded to the digits that a float has of the largest one.
         """
-        rows = [(row.at, row.pnl) for row in starts if row is not None and row.pnl is not None]
-        oldest = min((at for at, _ in rows), default=0)
-        if len(rows) < len(WINDOWS) or unknown or now.pnl is None or self._held is None:
+        rows = [row for row in starts if row is not None and row.pnl is not None]
+        oldest = min((row.at for row in rows), default=0)
+        if len(rows) < len(WINDOWS) or unknown or not self._keys:
             return None
         if any(each.at >= oldest for each in self._opened.values()):
             return None
-        keys = [*self._held]
-        try:
-            made = [*map(now.pnl.__getitem__, keys)]
-            lost = [[*map(float, map(sub, map(pnl.__getitem__, keys), made))] for _, pnl in rows]
-        except KeyError:  # a row lacks a position
+        made, begun = self._column(now, view), [self._column(row) for row in rows]
+        known = [each for each in begun if each is not None]
+        if made is None or len(known) < len(rows):
             return None
-        short, hour, long = (float(_weight(window, now.at - at)) for window, (at, _) in zip(WINDOWS, rows, strict=True))
-        return {key: a * short + b * hour + c * long for key, a, b, c in zip(keys, *lost, strict=True)}
+        self._forget_before(now.at - WINDOWS[-1] - self._max_gap)
+        digits = min(made.digits, *(each.digits for each in known))
+        short, hour, long = (
+            (each.amounts - made.amounts).round(digits) * _weight(window, now.at - row.at)
+            for window, row, each in zip(WINDOWS, rows, known, strict=True)
+        )
+        found: Floats = short + hour + long
+        return found
+
+    def _column(self, row: UnitValueRow, view: ScopeView | None = None) -> _Column | None:
+        """The row's P&L by `_keys`, kept since a window begins at each row in its turn; None if it lacks a position.
+
+        `view`: that of the row, if it is the newest.
+        """
+        kept = self._columns.get(row.at)
+        if kept is not None and kept.pnl is row.pnl:
+            return kept
+        amounts = None if row.pnl is None else self._amounts(row.pnl, view)
+        if row.pnl is None or amounts is None:
+            return None
+        largest = max(float(amounts.max()), -float(amounts.min()))
+        digits = DIGITS - math.ceil(math.log10(largest)) if 0.0 < largest < math.inf else DIGITS
+        made = self._columns[row.at] = _Column(row.pnl, amounts, digits)
+        return made
+
+    def _amounts(self, pnl: Mapping[PnlKey, Decimal], view: ScopeView | None) -> Floats | None:
+        import numpy as np
+
+        if [*pnl] == self._keys:
+            held = None if view is None or len(view.facts) != 1 else view.facts[0].held
+            if held is not None and held.pnl is pnl and held.sizes.are_plain:
+                return held.floats("unrealised")
+            return np.array([*map(float, pnl.values())])
+        try:
+            return np.array([*map(float, map(pnl.__getitem__, self._keys))])
+        except KeyError:
+            return None
+
+    def _forget_before(self, edge: int) -> None:
+        """Forget the columns of rows at which no window begins any more."""
+        while (oldest := next(iter(self._columns), edge)) < edge:
+            del self._columns[oldest]
 
     def _start(self, history: History, edge: int) -> UnitValueRow | None:
         """The row at which a window that begins at `edge` does: the last one at or before it, or that of a reset."""
@@ -169,13 +246,13 @@ class BleedRates(HistoryCollector):
     def restore(self, stored: bytes) -> None:
         """Restore when positions were opened."""
         state = msgjson.decode(stored, type=BleedRatesState)
-        self._held = None if state.held is None else frozenset(state.held)
+        self._hold(None if state.held is None else frozenset(state.held), list(state.held or ()))
         self._opened = {each.key: each for each in state.opened}
 
 
-def _weight(window: int, elapsed: int) -> Decimal:
+def _weight(window: int, elapsed: int) -> float:
     """What a loss of 1 in the window is in the mean, per hour."""
-    return Decimal(HOUR) / (max(elapsed, window // LEAST) * len(WINDOWS))
+    return HOUR / (max(elapsed, window // LEAST) * len(WINDOWS))
 
 
 def bleed_rates(history: History) -> Mapping[PnlKey, float | None]:

@@ -10,11 +10,8 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane
-from killswitch.model.venue import is_ours
 from killswitch.signals.history.collector import Collector, Needs
-from killswitch.signals.history.order_flow import WindowCoverage, longest
-from killswitch.valuation.position_measures import contract_value, is_inverse, price_of
+from killswitch.signals.history.order_flow import WindowCoverage, are_ours, longest, without_old
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Fill
@@ -24,6 +21,8 @@ if TYPE_CHECKING:
 
 def notional_of(facts: AccountFacts, symbol: str, amount: float, price: float) -> float | None:
     """amount × size × price in the account's currency, for inverse contracts amount × size ÷ price; None: unknown."""
+    from killswitch.valuation.position_measures import contract_value, is_inverse
+
     rules = facts.rules.get((facts.name, symbol))
     value = contract_value(facts.account, symbol, rules)
     if value is None or not price:
@@ -35,6 +34,9 @@ def notional_of(facts: AccountFacts, symbol: str, amount: float, price: float) -
 def fee_of(facts: AccountFacts, fill: Fill) -> float | None:
     """The fee; None if it is in a coin without a price. A fill without a fee pays none itself (Alpaca books fees
     apart)."""
+    from killswitch.model.magnitude import sane
+    from killswitch.valuation.position_measures import price_of
+
     fee, account = fill.fee, facts.account
     if fee is None or not fee:
         return 0.0
@@ -53,6 +55,7 @@ def fee_of(facts: AccountFacts, fill: Fill) -> float | None:
 class _FilledState(Struct):
     rows: list[tuple[int, str, str, float | None]]
     coverage: WindowCoverage
+    before_reset: dict[str, int] = {}
 
 
 class FilledByOthers(Collector):
@@ -64,6 +67,8 @@ class FilledByOthers(Collector):
         self._keep = longest(needs)
         self._max_gap = max_gap
         self._rows: dict[str, tuple[int, str, float | None]] = {}
+        self._before_reset: dict[str, int] = {}
+        """The fills before the last reset and when they were, which do not count where they are reported once more."""
         self.coverage = WindowCoverage()
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
@@ -76,11 +81,12 @@ class FilledByOthers(Collector):
                 is_whole = False
                 continue
             for fill in account.fills:
-                if not is_ours(fill.client_order_id) and not is_ours(fill.order):
-                    key = f"{account.account}/{fill.id}"
+                key = f"{account.account}/{fill.id}"
+                if not are_ours(fill.client_order_id, fill.order) and key not in self._before_reset:
                     self._rows.setdefault(key, (min(now, to_micros(fill.at)), fill.cause, _notional(view, facts, fill)))
         if is_whole:
             self.coverage.observe(now, self._max_gap)
+        self._before_reset = without_old(self._before_reset, now)
         if self._rows:
             edge = now - self._keep
             self._rows = {key: row for key, row in self._rows.items() if row[0] >= edge}
@@ -91,17 +97,18 @@ class FilledByOthers(Collector):
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Earlier fills no longer count."""
-        self._rows = {key: (now - self._keep - 1, cause, value) for key, (_, cause, value) in self._rows.items()}
+        self._before_reset |= {key: at for key, (at, _, _) in self._rows.items()}
+        self._rows.clear()
         self.coverage.restart(now)
 
     def state(self) -> object:
         rows = [(at, key, cause, value) for key, (at, cause, value) in self._rows.items()]
-        return _FilledState(rows, self.coverage)
+        return _FilledState(rows, self.coverage, self._before_reset)
 
     def restore(self, stored: bytes) -> None:
         state = msgjson.decode(stored, type=_FilledState)
         self._rows = {key: (at, cause, value) for at, key, cause, value in state.rows}
-        self.coverage = state.coverage
+        self.coverage, self._before_reset = state.coverage, state.before_reset
 
 
 def _notional(view: ScopeView, facts: AccountFacts, fill: Fill) -> float | None:

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 from msgspec import json as msgjson
 
-from killswitch.model.instant import MINUTE, to_micros
-from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import is_ours
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.signals.arguments import Value
 from killswitch.signals.history.collector import Collector, Needs
 
 if TYPE_CHECKING:
+    from killswitch.model.snapshot import AccountSnapshot
     from killswitch.valuation.scope_view import ScopeView
 
 OrderKey = tuple[str, str]
 """Account and id of an order."""
+ROWS_REPEATED = 48 * HOUR
+"""How long a row may be reported again: by a pass that repeats an account, or by the first poll of a later run."""
 OWN_FILLS_WITHIN = MINUTE
 """How long after an order of ours a fill of its symbol without a client order id may be of it: rows arrive late."""
+
+
+def are_ours(*names: str | None) -> bool:
+    """Whether one of the ids of an order or a fill is a client order id of this program."""
+    from killswitch.model.venue import is_ours
+
+    return any(map(is_ours, names))
 
 
 def longest(needs: Needs, key: str = "window") -> int:
@@ -34,6 +42,11 @@ def _micros(arguments: Mapping[str, Value], key: str) -> int:
     if not isinstance(value, int):
         raise TypeError(f"the argument {key} is a duration, not {value!r}")
     return value
+
+
+def without_old(rows: dict[str, int], now: int) -> dict[str, int]:
+    """Row → its time, without those that are reported no more."""
+    return {key: at for key, at in rows.items() if now - at <= ROWS_REPEATED} if rows else rows
 
 
 class WindowCoverage(Struct):
@@ -103,7 +116,7 @@ class SeenOrders(Collector):
         since = now if last is None or now - last <= self._max_gap else last
         for order in account.orders or ():
             key = (name, order.id)
-            if key in self._known or is_ours(order.client_order_id):
+            if key in self._known or are_ours(order.client_order_id):
                 continue
             created = None if order.created_at is None else min(now, to_micros(order.created_at))
             at = created if created is not None else None if is_new else since
@@ -119,7 +132,7 @@ class SeenOrders(Collector):
             key = (account.account, fill.order or "")
             if fill.order is None or fill.cause != "trade" or key in self._known:
                 continue
-            if is_ours(fill.client_order_id) or is_ours(fill.order):
+            if are_ours(fill.client_order_id, fill.order):
                 continue
             own = self._own.get((account.account, fill.symbol))
             if fill.client_order_id is None and own is not None and now - own <= OWN_FILLS_WITHIN:
@@ -172,6 +185,7 @@ class SeenOrders(Collector):
 class _RefusedState(Struct):
     refused: dict[str, int]
     coverage: WindowCoverage
+    before_reset: dict[str, int] = {}
 
 
 class OwnRefusals(Collector):
@@ -184,6 +198,8 @@ class OwnRefusals(Collector):
         self._max_gap = max_gap
         self._refused: dict[str, int] = {}
         """Client order id and time of the refusal → the time."""
+        self._before_reset: dict[str, int] = {}
+        """Those before the last reset, which do not count where a later snapshot reports them once more."""
         self._coverage = WindowCoverage()
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
@@ -197,8 +213,10 @@ class OwnRefusals(Collector):
             accounts = {account.account for account in view.accounts}
             for order in own:
                 if order.fate == "rejected" and order.account in accounts:
-                    at = min(now, to_micros(order.at))
-                    self._refused[f"{order.client_order_id}/{to_micros(order.at)}"] = at
+                    key = f"{order.client_order_id}/{to_micros(order.at)}"
+                    if key not in self._before_reset:
+                        self._refused[key] = min(now, to_micros(order.at))
+        self._before_reset = without_old(self._before_reset, now)
         if self._refused:
             self._refused = {key: at for key, at in self._refused.items() if at >= now - self._keep}
 
@@ -210,14 +228,16 @@ class OwnRefusals(Collector):
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Earlier refusals no longer count."""
+        self._before_reset |= self._refused
         self._refused.clear()
         self._coverage.restart(now)
 
     def state(self) -> object:
         """The refusals, and what was observed."""
-        return _RefusedState(self._refused, self._coverage)
+        return _RefusedState(self._refused, self._coverage, self._before_reset)
 
     def restore(self, stored: bytes) -> None:
         """Restore them. MsgspecError if they are damaged."""
         state = msgjson.decode(stored, type=_RefusedState)
         self._refused, self._coverage = state.refused, state.coverage
+        self._before_reset = state.before_reset

@@ -7,7 +7,6 @@ and the moves of markets remain what they were.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
@@ -133,14 +132,17 @@ class PriceSamples(Collector):
             return [[] for _ in keys]
         return [[float(value) for value in row] for row in common_returns(known, now, window)]
 
-    def once(self, of: Hashable, series: Sequence[SampleSeries], now: int, window: int, compute: Callable[[], T]) -> T:
-        """`compute`, which depends on the samples of `series`, all of one `every`, in [now − window, now]: once for a
-        set of samples. `of` identifies what is computed."""
+    def once(self, of: Hashable, series: Sequence[SampleSeries], now: int, compute: Callable[[], tuple[T, float]]) -> T:
+        """`compute`, which depends on the samples of `series`, all of one `every`, in a window that ends now.
+
+        It is computed once for a set of samples. `of` identifies what is computed.
+
+        It also returns the time until which its samples are the same ones unless some are added.
+        """
         count = self._samples[series[0].every] if series else 0
         known = self._computed.get(of)
         if known is None or known[0] != count or now > known[1] or (known[2] is not series and known[2] != series):
-            found = compute()
-            until = min((each.expires(now, window) for each in series), default=math.inf)
+            found, until = compute()
             known = self._computed[of] = count, until, series, found
         result: T = known[3]
         return result
@@ -196,7 +198,7 @@ class PriceSamples(Collector):
         from killswitch.valuation.market_prices import marks_of
 
         marks = marks_of(facts)
-        known = frozenset([symbol for symbol in marks if not _is_shut(facts, symbol)])
+        known = frozenset(marks) - _shut(facts, marks)
         before = self._by_account.get(facts.name, frozenset()) if account.priced is None else account.priced
         if account.at is not None:
             account.gone |= dict.fromkeys(before - known - account.gone.keys(), account.at)
@@ -207,8 +209,8 @@ class PriceSamples(Collector):
         account.is_waiting = not known.issuperset(watched) or not known.issuperset(facts.held.sizes.symbols)
         stored = []
         for symbol in known if None in self._grids else known & self._grids.keys():
-            key, (price, printed) = (facts.name, symbol), marks[symbol]
-            is_cut = self._add(key, at, price, printed)
+            price, printed = marks[symbol]
+            is_cut = self._add((facts.name, symbol), at, price, printed)
             if is_cut is not None:
                 stored.append((symbol, price, printed, is_cut))
         if stored:
@@ -217,16 +219,17 @@ class PriceSamples(Collector):
     def _add(self, key: PriceKey, at: int, price: float, printed: int | None) -> bool | None:
         """Add the price to each series that is due. Whether it is cut off from what was before; None if none was."""
         is_added = False
-        for each in (self._series.get(key) or self._series_of(key)).values():
+        for every, each in (self._series.get(key) or self._series_of(key)).items():
             if each.is_due(at):
                 each.add(at, price, printed, self.max_gap)
-                self._samples[each.every] += 1
+                self._samples[every] += 1
                 is_added = True
         if not is_added:
             return None
-        is_cut = key in self._cuts
-        self._cuts.discard(key)
-        return is_cut
+        if not self._cuts or key not in self._cuts:
+            return False
+        self._cuts.remove(key)
+        return True
 
     def _series_of(self, key: PriceKey) -> dict[int, SampleSeries]:
         found = self._series.get(key)
@@ -290,10 +293,22 @@ class PriceSamples(Collector):
 _STATE = msgjson.Decoder(StoredPrices)
 
 
+def _shut(facts: AccountFacts, symbols: Iterable[str]) -> Set[str]:
+    """Those of the symbols in whose markets nothing trades."""
+    sizes = facts.held.sizes
+    keys = sizes.rule_keys if sizes.are_plain and len(sizes.places) == len(sizes.symbols) else ()
+    known = zip(sizes.symbols, map(facts.rules.get, keys), strict=False)
+    shut = {symbol for symbol, rule in known if rule is not None and rule.state in _SHUT}
+    return shut.union(symbol for symbol in symbols if symbol not in sizes.places and _is_shut(facts, symbol))
+
+
+_SHUT = ("halted", "delisted")
+
+
 def _is_shut(facts: AccountFacts, symbol: str) -> bool:
     """Whether nothing trades in the market, so that its mark carries no information."""
     rule = facts.rules.get((facts.name, symbol))
-    return rule is not None and rule.state in ("halted", "delisted")
+    return rule is not None and rule.state in _SHUT
 
 
 def _split_symbols(account: _Account, facts: AccountFacts) -> Iterator[str]:

@@ -13,10 +13,10 @@ from msgspec import Struct, field
 from msgspec import json as msgjson
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.history.collector import Collector, Needs
 
 if TYPE_CHECKING:
+    from killswitch.model.snapshot import AccountSnapshot
     from killswitch.valuation.scope_view import ScopeView
 
 _SLACK = 256

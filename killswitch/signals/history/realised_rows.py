@@ -11,11 +11,10 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, to_micros
-from killswitch.model.magnitude import sane
-from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill
 from killswitch.signals.history.collector import FollowedHistory, HistoryCollector, Needs
 
 if TYPE_CHECKING:
+    from killswitch.model.snapshot import AccountSnapshot, Fill
     from killswitch.valuation.scope_view import ScopeView
 
 READ_BACK = 24 * HOUR
@@ -142,6 +141,9 @@ class RealisedRows(HistoryCollector):
 
     def _new_rows(self, account: AccountSnapshot, ahead: int) -> Iterable[tuple[str, RealisedRow]]:
         """The key and the row of each flow and fill."""
+        from killswitch.model.magnitude import sane
+        from killswitch.model.snapshot import UNIT_FLOWS
+
         name = account.account
         for flow in account.flows or ():
             if flow.kind not in UNIT_FLOWS:
@@ -186,6 +188,8 @@ def realised(account: AccountSnapshot, fills: Iterable[Fill], before: ScopeView 
 
     `before`: the snapshot before the fills; a fill without P&L whose position it does not show is unknown.
     """
+    from killswitch.model.magnitude import sane
+
     held: dict[str, Decimal] = {}
     is_known = False
     for facts in () if before is None else before.facts:
@@ -209,6 +213,8 @@ def realised(account: AccountSnapshot, fills: Iterable[Fill], before: ScopeView 
 
 def _less_fee(row: RealisedRow, fill: Fill, currency: str) -> RealisedRow:
     """The row less the fill's fee. A fee that the venue does not state is unknown, and so is what the fill made."""
+    from killswitch.model.magnitude import sane
+
     if row.gain is None or fill.fee is None or not sane(fill.fee):
         return replace(row, gain=None)
     if fill.fee == ZERO or fill.fee_currency == currency:

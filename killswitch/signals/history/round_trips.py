@@ -15,10 +15,9 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
-from killswitch.model.venue import is_ours
 from killswitch.signals.history.collector import Collector, Needs
 from killswitch.signals.history.fills import fee_of, notional_of
-from killswitch.signals.history.order_flow import OWN_FILLS_WITHIN, WindowCoverage, longest
+from killswitch.signals.history.order_flow import OWN_FILLS_WITHIN, WindowCoverage, are_ours, longest
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -259,7 +258,7 @@ class RoundTrips(Collector):
         return fill.trigger_price is not None or any((facts.name, name) in self._stops for name in names)
 
     def _is_own(self, facts: AccountFacts, fill: Fill) -> bool:
-        return is_ours(fill.client_order_id) or is_ours(fill.order)
+        return are_ours(fill.client_order_id, fill.order)
 
     def _may_be_own(self, facts: AccountFacts, fill: Fill) -> bool:
         """Whether this program has worked on the symbol, and the fill does not state whose it is."""

@@ -77,15 +77,16 @@ class SampleSeries:
 
     def add(self, at: int, price: float, printed: int | None, max_gap: int) -> None:
         """Add a sample. `printed`: the venue time of the price; None if it is unknown."""
-        before = self._printed
-        is_same = printed is not None and before is not None and printed <= before
-        is_stale = bool(self._at) and before is not None and self._at[-1] - before > max_gap
-        self._joined.append(bool(self._at) and not (self._is_cut or is_same or is_stale))
-        self._at.append(at)
+        before, times = self._printed, self._at
+        joins = bool(times) and not self._is_cut
+        if joins and before is not None:  # neither the same print again, nor after one that was old
+            joins = not (printed is not None and printed <= before) and times[-1] - before <= max_gap
+        self._joined.append(joins)
+        times.append(at)
         self._price.append(price)
         self._printed, self._is_cut = printed, False
         edge = at - self.keep
-        while self._at[self._begin] < edge:
+        while times[self._begin] < edge:
             self._begin += 1
         if self._begin > _SLACK and self._begin * 2 > len(self._at):
             for column in (self._at, self._price, self._joined):
@@ -134,7 +135,7 @@ class SampleSeries:
             return None
         prices = b"".join([it._price[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
         joined = b"".join([it._joined[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
-        return SamplesTogether(at.tobytes(), prices, joined, len(series))
+        return SamplesTogether(at.tobytes(), prices, joined, len(series), at[0])
 
     def returns(self, now: int, window: int) -> Returns:
         """The returns between the samples of [now − window, now]."""
@@ -238,6 +239,8 @@ class SamplesTogether(Struct, frozen=True):
     prices: bytes
     joined: bytes
     count: int
+    begins: int
+    """The time of the first one."""
 
     def returns(self) -> Floats:
         """The returns that all prices have: a row for each price, oldest first."""

@@ -145,14 +145,14 @@ def test_old_rules_go_on_where_the_new_ones_do_not_come() -> None:
                 raise NotImplementedError
             return told(ask)
 
-        wire.answer = silent_on_rules  # type: ignore[method-assign]
+        wire.answer = silent_on_rules  # type: ignore[method-assign]  # its answers are replaced
         for _ in range(3):
             await time.sleep(61.0)
             seen = await venue.snapshot()
             await venue.rules.wait_for_renewal()
             assert seen.quality == "ok"
         assert len(refused) == 3
-        wire.answer = told  # type: ignore[method-assign]
+        wire.answer = told  # type: ignore[method-assign]  # as it was
         seen = await venue.snapshot()
         assert seen.reason is not None
         assert "rules: they are from" in seen.reason

@@ -23,7 +23,7 @@ def account(
     exchange: str | None = "okx", market: str = "swap", currency: str = "USDT", *,
     environment: str = "production", credentials: tuple[str, ...] = (),
 ) -> WrittenAccount:  # fmt: skip
-    return WrittenAccount(exchange, market, currency, environment, credentials)  # type: ignore[arg-type]
+    return WrittenAccount(exchange, market, currency, environment, credentials)  # type: ignore[arg-type]  # literals by the caller
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_validation_and_adapter_reject_the_same_accounts(exchange: str) -> None:
         written = account(exchange, market, currency, environment=environment, credentials=names)
         spec = AccountSpec(
             "main", "ccxt", market, currency, None, {}, dict.fromkeys(names, "x"), exchange=exchange,
-            environment=environment,  # type: ignore[arg-type]
+            environment=environment,  # type: ignore[arg-type]  # one of the three
         )  # fmt: skip
         try:
             adapter(spec)

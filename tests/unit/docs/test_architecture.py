@@ -57,7 +57,8 @@ def files() -> frozenset[str]:
 def test_the_page_of_a_tick_names_every_file_that_it_enters(files: frozenset[str]) -> None:
     """`python -m tests.traced_tick` writes the table."""
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_table(page, files)
+    is_current = page == with_table(page, files)
+    assert is_current, "run `python -m tests.traced_tick`, and commit the page that it writes"
 
 
 def test_the_path_refers_to_the_files_of_the_tick(text: str) -> None:

@@ -74,7 +74,7 @@ def calendar(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "calendar_of_the_page", raising=False)
     module = import_module("calendar_of_the_page")
     document: type[VersionedPart] = module.CalendarDocument
-    monkeypatch.setitem(KINDS, document_kind(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
+    monkeypatch.setitem(KINDS, document_kind(document), document)
     return document
 
 
@@ -91,7 +91,7 @@ def load_calendar(folder: Path, spec: str) -> LoadedDocuments:
         ("{market: NYSE, days: [2026-12-25], erly_close: 1h}", "erly_close", "KS2001", "write `early_close`"),
         ("{days: [2026-12-25]}", "spec", "KS2002", "add `market:` — The market, as venues call it."),
         ("{market: NYSE, days: []}", "[]", "KS2007", "name at least one"),
-        ("{market: NYSE, days: [2026-12-25], early_close: 3}", "3}", "KS2101", "did you mean 3s?"),
+        ("{market: NYSE, days: [2026-12-25], early_close: 3}", "3}", "KS2101", "did you mean 3s or 3m?"),
         ("{market: NYSE, early_close: 3h}", "early_close", "KS2240", "name the `days`"),
         ("{market: NYSE, days: 2026-12-25}", "2026-12-25}", "KS2003", "put it in brackets"),
         ("{market: NYSE, days: [2026-12-25, null]}", "null", "KS2005", "write a value"),
@@ -139,10 +139,10 @@ def test_a_new_dialect_is_listed_checked_and_opened(repository: Path, monkeypatc
     from killswitch_ccxt import venues
 
     code = block(repository / "docs" / "add-a-venue.md", "python")
-    monkeypatch.setitem(validation.OFFERED, "gate", Offered("gate", ("swap",)))  # type: ignore[arg-type] # a dict
+    monkeypatch.setitem(validation.OFFERED, "gate", Offered("gate", ("swap",)))
     module = module_of("killswitch_ccxt.venues.gate.dialect", OF_DIALECTS, code)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect.Gate")  # type: ignore[arg-type] # a dict
+    monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect.Gate")
     (listing,) = [each for each in families_of_venues().listings if each.exchange == "gate"]
     assert listing.markets == ("swap",)
     spec = module.AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="gate")

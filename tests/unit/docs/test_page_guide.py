@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from killswitch.operations.pages import status as status_module
@@ -36,6 +37,18 @@ def test_a_new_section_of_status_is_built_as_the_guide_says(repository: Path, wo
     (shown,) = build(status_with(world, lock("account/a", 0.5), lock("portfolio", 2)))
     assert section_text(shown) == "Locks that end within the hour\n  account/a  2024-01-01T00:40:00Z"
     assert list(build(status_with(world, lock("portfolio", 2)))) == []
+
+
+GUIDES = sorted(path.name for path in (Path(__file__).parents[3] / "docs").glob("add-a*.md"))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_names_files_and_folders_that_exist(guide: str, repository: Path) -> None:
+    """A path without a placeholder; a newcomer who looks for a file that was moved finds it by luck."""
+    text = (repository / "docs" / guide).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:killswitch|adapters|runbooks|tests|tools)/[a-z_/.0-9-]+)`", text))
+    assert len(named) > 2
+    assert sorted(each for each in named if not (repository / each).exists()) == []
 
 
 def test_the_guide_names_files_and_definitions_that_exist(repository: Path) -> None:

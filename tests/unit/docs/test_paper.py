@@ -40,4 +40,4 @@ def test_the_account_of_the_page_opens_an_adapter_with_its_options(tmp_path: Pat
     traits = made.traits
     assert made.batches is not None
     assert (made.batches.most, traits.limits) == (5, (RateLimit("orders-10s", 300, 10.0),))
-    assert traits.costs == tuple(Cost(call, "orders-10s", each=1) for call in ("submit", "submit_batch"))  # type: ignore[arg-type] # two of the calls
+    assert traits.costs == tuple(Cost(call, "orders-10s", each=1) for call in ("submit", "submit_batch"))

@@ -24,7 +24,7 @@ kind: Policy
 metadata: {{name: shown}}
 spec:
   mode: enforce
-  scope: {{each: portfolio, match: {{currency: USDT}}}}
+  scope: {{each: portfolio, match: {{currency: USDT}}}}{reference}
   max_gap: 10m
   triggers:
     it: {trigger}
@@ -61,12 +61,13 @@ def test_every_signal_has_a_guide_and_no_other_name_has() -> None:
 def test_an_example_can_be_copied(signal: SignalSpec, tmp_path: Path) -> None:
     """As a trigger, or as a condition of a close: it compiles without an error, and reads the signal."""
     shown = example(signal)
+    reference = "\n  reference: {currency: USD}" if any(each.is_priced for each in signal.arguments) else ""
     if signal.level == "position":
-        text = POLICY.format(trigger=TRUE, close=shown)
+        text = POLICY.format(reference=reference, trigger=TRUE, close=shown)
     elif shown.startswith("{"):
-        text = POLICY.format(trigger=shown, close=CLOSE)
+        text = POLICY.format(reference=reference, trigger=shown, close=CLOSE)
     else:
-        text = POLICY.format(trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE)
+        text = POLICY.format(reference=reference, trigger="{" + ", ".join(shown.splitlines()) + "}", close=CLOSE)
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     policies, problems = compile_loaded(load([tmp_path]))
     assert [problem for problem in problems if problem.severity == "error"] == []

@@ -51,6 +51,13 @@ def test_the_time_without_a_reset_keeps_its_remainder(end: int, declared: int, e
     assert after_outage(before, SINCE, NOW, {"halve": HOUR}, declared).no_reset_before == expected
 
 
+def test_automatic_resets_are_as_old_as_before() -> None:
+    """A clock that was a day ahead at a boot allows no more of them: one a minute before the outage is a minute old."""
+    before = replace(state(), recovered=(SINCE - 23 * HOUR, SINCE - MINUTE))
+    after = after_outage(before, SINCE, SINCE + 25 * HOUR, {"halve": HOUR})
+    assert after.recovered == (SINCE + 2 * HOUR, SINCE + 25 * HOUR - MINUTE)
+
+
 @pytest.mark.parametrize(("until", "expected"), [(None, None), (SINCE, SINCE), (NOW + 3 * HOUR, NOW + 3 * HOUR)])
 def test_no_cooldown_becomes_longer_than_its_stage_declares(until: int | None, expected: int | None) -> None:
     """Nor shorter than it was: also where a kill has hidden that the outage was already counted."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from killswitch.engine.alerts import AlertState, advance
-from killswitch.engine.notice_titles import TITLES, alert_title
+from killswitch.engine.notice_titles import OPTIONAL, TITLES, alert_title
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.instant import SECOND
 
@@ -44,8 +46,33 @@ def test_every_kind_of_alert_in_the_program_has_a_title(repository: Path) -> Non
     sources = [path.read_text(encoding="utf-8") for path in (repository / "killswitch").rglob("*.py")]
     kinds = {kind for source in sources for kind in KEY.findall(source)}
     assert {"outage", "locks", "breach", "shortfall", "console"} <= kinds
-    assert kinds <= {key.partition("/")[0] for key in TITLES}
+    untitled = sorted(kinds - {key.partition("/")[0] for key in TITLES})
+    assert untitled == [], "add a title of each to TITLES of killswitch/engine/notice_titles.py"
     assert max(map(len, TITLES.values())) <= MOST
+
+
+def test_every_kind_that_a_part_judges_is_optional(repository: Path) -> None:
+    """Otherwise a run without the part would end its alerts."""
+    judged = {
+        kind
+        for path in (repository / "killswitch").rglob("*.py")
+        for kind in judged_kinds(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert {"outage", "locks", "console", "recording"} <= judged
+    named = sorted(judged - OPTIONAL)
+    assert named == [], "add each to OPTIONAL, or to OF_ACCOUNT, of killswitch/engine/notice_titles.py"
+    assert sorted(OPTIONAL - {key.partition("/")[0] for key in TITLES}) == []
+
+
+def judged_kinds(tree: ast.Module) -> Iterator[str]:
+    """The first parts of the keys that the properties `judges` of a module return."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "judges":
+            texts = [
+                each for statement in node.body if isinstance(statement, ast.Return) for each in ast.walk(statement)
+            ]
+            written = [each.value for each in texts if isinstance(each, ast.Constant)]
+            yield from (value.partition("/")[0] for value in written if isinstance(value, str))
 
 
 def test_the_end_of_an_alert_says_so_in_its_title() -> None:

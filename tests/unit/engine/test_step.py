@@ -196,7 +196,7 @@ def test_trip_counts_unknown_as_true_and_warn_as_false() -> None:
     for answer, fires in (("trip", [(60, 1)]), ("warn", []), ("hold", [])):
         one = graph(
             (FALL_15M, FALL_1H),
-            (trigger("t", 0, 0.05, confirm=MINUTE, on_unknown=answer, grace=30 * SECOND),),  # type: ignore[arg-type]
+            (trigger("t", 0, 0.05, confirm=MINUTE, on_unknown=answer, grace=30 * SECOND),),  # type: ignore[arg-type]  # one of the three above
             (stage("s", 1, 0),),
         )
         run = Run(one).at(0, None).at(60, None)

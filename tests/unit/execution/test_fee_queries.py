@@ -334,7 +334,7 @@ def test_orders_without_a_fee_are_found_without_a_second_read_of_the_journal() -
         reads.append("after" if scene.entries("finished") else "before")
         return read(decision)
 
-    scene.store.journal = counted  # type: ignore[method-assign]
+    scene.store.journal = counted  # type: ignore[method-assign]  # counted, not changed
     closed(scene)
     assert charges(scene) == [("BTC", "0.5000", None)]
     assert {*reads} == {"before"}

@@ -161,7 +161,7 @@ TARGET = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), T
 )
 def test_only_exits_of_the_same_position_that_are_not_ours_block(fields: dict[str, object], blocks: bool) -> None:
     """Same symbol, same direction, the position's own side where known; what reduces nothing is an entry."""
-    order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | fields)  # type: ignore[arg-type]
+    order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | fields)  # type: ignore[arg-type]  # the fields of each case
     assert blocking_orders(TARGET, [order], frozenset({"ours"})) == ([order] if blocks else [])
 
 

@@ -31,11 +31,11 @@ def target_of(target: str = "0", decided: str = "10", **fields: object) -> Posit
     of = PositionTarget(
         "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0
     )  # fmt: skip
-    return replace(of, **fields)  # type: ignore[arg-type] # the fields of each test
+    return replace(of, **fields)
 
 
 def rules(**fields: str) -> Instrument:
-    return Instrument("BTC", **{name: D(value) for name, value in fields.items()})  # type: ignore[arg-type]
+    return Instrument("BTC", **{name: D(value) for name, value in fields.items()})  # type: ignore[arg-type]  # the fields of each test
 
 
 def detached_of(amount: str) -> dict[str, JournaledOrder]:

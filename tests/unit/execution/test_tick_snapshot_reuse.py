@@ -113,3 +113,24 @@ def test_a_prepared_decision_sends_orders_only_once_it_is_adopted(store: Store) 
     closer.adopt(commit(store, decision))
     assert asyncio.run(drive(closer))
     assert venue.position("BTC") == 0
+
+
+@pytest.mark.parametrize(("age", "polls"), [(0.5, 0), (PACE.poll_interval * 2 + 0.1, 1)], ids=["new", "old"])
+def test_while_the_venue_contradicts_our_fills_the_runners_polls_are_used(store: Store, age: float, polls: int) -> None:
+    """Half of 100 is closed and a bot buys 20: no poll of ours takes the units of the runner's, unless its are old."""
+    venue, clock = logged({"BTC": D(100)}), VirtualClock()
+    closer = AccountExecutor("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)}, name="d1")))
+    assert asyncio.run(drive(closer))
+    venue.move("BTC", D(20))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)}, name="d2")))
+    asyncio.run(drive(closer, 1))
+    begun = logged_calls(venue).count("poll")
+    clock.elapsed += PACE.poll_interval
+    for _ in range(2):
+        clock.elapsed += 1.0
+        closer.apply_snapshot(snapshot_of(venue), at=clock.monotonic())
+        clock.elapsed += age
+        asyncio.run(closer.advance())
+    assert logged_calls(venue).count("poll") - begun == 2 * polls
+    assert logged_calls(venue).count("submit") == 1

@@ -39,7 +39,7 @@ def diagnostics_of(name: str) -> tuple[Diagnostic, ...]:
 def assert_golden(path: Path, actual: str) -> None:
     if os.environ.get("KILLSWITCH_WRITE_GOLDEN"):
         path.write_text(actual, encoding="utf-8")
-    assert actual == path.read_text(encoding="utf-8")
+    assert actual == path.read_text(encoding="utf-8"), "KILLSWITCH_WRITE_GOLDEN=1 writes it again: read the difference"
 
 
 @pytest.mark.parametrize("name", VALID)

@@ -133,7 +133,7 @@ def test_pruned_history_leaves_the_kept_equity_curve(tmp_path: Path) -> None:
 
 def unexplained(at: int, amount: str, kind: str, **more: object) -> UnexplainedChange:
     """A change of an equity of 100, `at` seconds after the firing, at a unit value of 100."""
-    return UnexplainedChange(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
+    return UnexplainedChange(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]  # a kind by the caller
 
 
 def curve_points(*points: tuple[int, float]) -> list[EquityCurvePoint]:

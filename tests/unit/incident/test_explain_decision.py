@@ -11,6 +11,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.store import JournalEntry
 from killswitch.operations.pages.decision import DecisionHistory
+from killswitch.planning.exposures import Exposures, OpenExposure
 from tests import incidents
 from tests.incidents import FIRST, SCOPE, SET, entry
 from tests.shown import decision_history_text
@@ -95,3 +96,15 @@ def test_a_manual_close_shows_its_declared_cause() -> None:
     assert "  ada: rehearsal" in lines
     assert "  drill: This is a DRILL. Nothing was wrong. Orders that are listed were really sent." in lines
     assert lines[1].endswith("DRILL: close by hand by ada: account/main (rehearsal)")
+
+
+def test_a_decision_that_opened_an_incident_shows_the_book_by_strategy() -> None:
+    """As the report of the incident does; a column for what is unknown only where something is."""
+    decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "10", "0"))
+    carry = OpenExposure("strategy", "carry", Decimal(1000), Decimal(-1000), Decimal(-50), realised=Decimal("12.5"))
+    book = Exposures(after(), "USDT", (carry,))
+    history = DecisionHistory(decision, None, None, fold_result(decision, (), None), book)
+    lines = decision_history_text(history).splitlines()
+    start = lines.index("Exposure and P&L in USDT as of 2024-01-01T00:00:00Z")
+    assert lines[start + 1].split("  ")[-1].strip() == "realised P&L"
+    assert lines[start + 2].split() == ["strategy", "carry", "1,000.00", "-1,000.00", "-50.00", "12.50"]

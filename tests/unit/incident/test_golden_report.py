@@ -144,7 +144,7 @@ def test_the_report_equals_the_golden_report(incident: Incident) -> None:
                    flags=re.MULTILINE)  # fmt: skip
     if os.environ.get("KILLSWITCH_WRITE_GOLDEN"):
         GOLDEN.write_text(found, encoding="utf-8")
-    assert found == GOLDEN.read_text(encoding="utf-8")
+    assert found == GOLDEN.read_text(encoding="utf-8"), "KILLSWITCH_WRITE_GOLDEN=1 writes it again: read the difference"
 
 
 def test_the_html_page_has_the_content_of_the_report(incident: Incident) -> None:

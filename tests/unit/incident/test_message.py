@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import PolicySet, SignalRef
+from killswitch.graph.nodes import AutoReset, PolicySet, ScopeRule, SignalRef
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
 from killswitch.incident.notify.message import (
     Message,
@@ -18,15 +18,17 @@ from killswitch.incident.notify.message import (
     safe_line,
     trigger_texts,
 )
+from killswitch.incident.notify.outlook import outlook
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.results import fold_result
 from killswitch.incident.record.source_places import TriggerText, WrittenAt
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
-from killswitch.model.instant import MINUTE
+from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Position, Residual, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.operations.pages.decision import DecisionHistory
+from killswitch.valuation.ownership import StrategyRule
 from tests import graphs, worlds
 from tests.outboxes import START
 from tests.shown import decision_history_text, decision_lines
@@ -83,7 +85,7 @@ def test_the_first_lines_of_a_stage_without_orders_promise_no_fill() -> None:
     book = BookChange(Book(Decimal(900), Decimal(500), None), Book(Decimal(900), Decimal(500), None))
     context = MessageContext(currency="USDT")
     message = decision_message(replace(decision(book=book), intents=()), SUBJECT, context, is_enforced=True)
-    assert first_lines(message)["left"] == "net 500.00, gross 900.00 USDT: this closes nothing"
+    assert first_lines(message)["left"] == "net long 500.00, gross 900.00 USDT: this closes nothing"
 
 
 def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> None:
@@ -98,13 +100,13 @@ def test_the_first_five_lines_say_what_a_person_needs_in_the_first_minute() -> N
     assert first_lines(message) == {
         "loss": "20.00% in 15m, 200.00 USDT: equity 1,000.00 before, 800.00 USDT now",
         "doing": "1 order for 1 position, none is sent yet; lock account/main reduce_only until it is lifted",
-        "left": "net -20.00, gross 300.00 USDT once every order is filled; now net 500.00, gross 900.00 USDT",
+        "left": "net short 20.00, gross 300.00 USDT once every order is filled; now net long 500.00, gross 900.00 USDT",
         "read": "runbook-trim.md, report.md (or .html) in /var/ks.sqlite.incidents/d0",
         "next": "ksctl status --store /var/ks.sqlite",
     }
     observed = decision_message(decision(triggers=fall, book=book), SUBJECT, context, is_enforced=False)
     assert first_lines(observed)["doing"].startswith("nothing, this run only observes; the policy would do: 1 order")
-    assert first_lines(observed)["left"] == "net 500.00, gross 900.00 USDT: unchanged"
+    assert first_lines(observed)["left"] == "net long 500.00, gross 900.00 USDT: unchanged"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +228,7 @@ def test_hostile_names_add_no_line() -> None:
 
 
 RULE = RouteRule(None, None, None, None, None, None, ())
+EVERYTHING = Route("all", RULE, (RouteTarget("log", "info"),), 1, graphs.HERE)
 
 
 def router(
@@ -334,7 +337,7 @@ def test_amounts_have_the_currency_of_the_accounts_or_of_the_policy() -> None:
         lines = first_lines(decode_message(next(fired).body))
         return [lines["left"], first_lines(decode_message(next(ended).body))["result"].rpartition("; ")[2]]
 
-    left = "net unknown, gross 900.00{0} once every order is filled; now net -50.00, gross 1,000.00{0}"
+    left = "net unknown, gross 900.00{0} once every order is filled; now net short 50.00, gross 1,000.00{0}"
     assert amounts(routes, decided, snapshot) == [left.format(" USDT"), "cost 1.50 USDT"]
     in_euros = router(RULE, reference=ReferenceCurrency("EUR", 1, Decimal("0.01"), ()))
     assert amounts(in_euros, decided, snapshot) == [left.format(" EUR"), "cost 1.50 USDT"]
@@ -376,3 +379,53 @@ def test_a_notice_has_a_title_of_its_kind_and_its_text_once() -> None:
     assert (first.title, first.body.splitlines()[0]) == ("[page] account main is gone", "no answer since 12:00")
     assert message.title == "[page] equity changed without an explanation: p on account/main"
     assert message.body.splitlines()[-1] == "next: ksctl status"
+
+
+def test_the_page_of_a_strategy_names_its_account_and_says_that_it_has_no_equity() -> None:
+    """The account has 1,000, which is not the strategy's: its page has the account, the venue and the currency."""
+    carry = StrategyRule("carry", None, None, None, None, symbols=("BTC",))
+    routes = NotificationRouter(PolicySet("sha256:0", None, (), (EVERYTHING,), strategies=(carry,)))
+    book = BookChange(Book(Decimal(900), Decimal(900), None), Book(Decimal(0), Decimal(0), None))
+    fired = decision(scope="strategy/carry", book=book, triggers=(), attribution=None)
+    snapshot = worlds.snapshot(START, worlds.account("1000"))
+    message = decode_message(next(iter(routes.route_decision(fired, snapshot, is_enforced=True))).body)
+    assert message.title == "[page] level 2 trim: p on strategy/carry (main at paper, live)"
+    assert first_lines(message)["loss"].endswith("equity unknown: strategy/carry has none of its own")
+    assert first_lines(message)["left"] == (
+        "net 0.00, gross 0.00 USDT once every order is filled; now net long 900.00, gross 900.00 USDT"
+    )
+    ended = routes.route_closing(Closing("d1", "flat", cost=Decimal(1)), fired, START, snapshot)
+    end = decode_message(next(iter(ended)).body)
+    assert end.title == "[info] AT TARGET: level 2 trim: p on strategy/carry (main at paper)"
+    assert "equity" not in first_lines(end)
+
+
+def test_the_page_of_a_label_has_the_equity_of_the_accounts_with_that_label() -> None:
+    """Of two accounts one has the label: its 1,000 is the equity, and only its venue is in the title."""
+    rule = ScopeRule("label", None, None, None, None, labels=(("main", "desk=alpha"),))
+    graph = graphs.graph([], [], [], policy="p", scope=rule)
+    routes = NotificationRouter(PolicySet("sha256:0", None, (graph,), (EVERYTHING,)))
+    snapshot = worlds.snapshot(START, worlds.account("1000"), worlds.account("5", name="b"))
+    fired = decision(scope="label/desk=alpha", triggers=())
+    message = decode_message(next(iter(routes.route_decision(fired, snapshot, is_enforced=True))).body)
+    assert first_lines(message)["loss"].endswith("equity 1,000.00 USDT now")
+
+
+def test_a_page_says_which_stage_follows_and_who_resets() -> None:
+    """Level 1 of two stages, of which it is reset by its condition; the highest one by a person, with the command."""
+    triggers = [graphs.trigger("dip", 0, 0.05), graphs.trigger("fall", 0, 0.1)]
+    stages = [graphs.stage("all", 2, 1), graphs.stage("trim", 1, 0, reset=AutoReset(2, HOUR))]
+    graph = graphs.graph([graphs.FALL_15M], triggers, stages, policy="p")
+    texts = {("p", "fall"): FALL}
+    started = StartedAs("/var/ks.sqlite")
+    first = tuple(outlook(decision(level=1), graph, texts, started))
+    assert first == (
+        "level 2 all follows at fall >= 10%",
+        "it resets by itself once its condition has held for 1h",
+    )
+    last = tuple(outlook(decision(level=2, stage="all"), graph, texts, started))
+    assert last == (
+        "no stage is above this one",
+        "it stays latched until a person resets it: ksctl reset account/main --store /var/ks.sqlite --reason …",
+    )
+    assert tuple(outlook(decision(kind="manual"), graph, texts, started)) == ()

@@ -17,7 +17,7 @@ from killswitch.incident.record.document import EquityCurve, Incident, IncidentB
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.loss import Loss
 from killswitch.incident.record.order_outcomes import Bound
-from killswitch.incident.report.rendering import runbook
+from killswitch.incident.report.rendering import report_markdown, runbook
 from killswitch.incident.report.template_fields import COMPUTED
 from killswitch.incident.report.templates import template_variables
 from killswitch.model.decision import Book, BookChange
@@ -84,6 +84,11 @@ SHOWN: dict[str, tuple[str, str]] = {
         "{% for each in incident.books %}{{ 'yes' if each.has_strategies else 'no' }} {% endfor %}",
         "yes no ",
     ),
+    "nothing of the books is unknown": (
+        "{% for each in incident.books %}{{ 'yes' if each.has_unknown else 'no' }} {% endfor %}",
+        "no no ",
+    ),
+    "an account is not a part of accounts": ("{{ 'part' if incident.is_part else 'whole' }}", "whole"),
     "125 to 90": ("{{ incident.course.fall|percent }}", "28.0%"),
     "100 to 95": ("{{ incident.course.change|percent }}", "-5.0%"),
 }
@@ -104,7 +109,8 @@ def test_a_template_shows_a_computed_number(case: str, incident: Incident, tmp_p
 def test_every_computed_number_has_a_case() -> None:
     """A new one is not left without an expected value."""
     names = {name for fields in COMPUTED.values() for name in fields}
-    assert [name for name in names if not any(f".{name}" in template for template, _ in SHOWN.values())] == []
+    untested = [name for name in names if not any(f".{name}" in template for template, _ in SHOWN.values())]
+    assert untested == [], "add a case of each to SHOWN, with a value computed by hand"
 
 
 UNKNOWN: dict[str, tuple[str, Callable[[Incident], Incident]]] = {
@@ -179,3 +185,15 @@ def test_a_percentage_has_as_many_decimals_as_asked() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="0 to 20 decimals, not 21"):
         percent(0.5, 21)
+
+
+def test_the_table_of_a_book_with_strategies_has_its_columns(incident: Incident) -> None:
+    """Each row has as many cells as the head: a column in a text of the template would be escaped as one of data."""
+    unknown = OpenExposure("strategy", "carry", unknown="a fill is missing", realised_unknown="a fill is missing")
+    owned = incident.books[0].book
+    books = (IncidentBook("opened", replace(owned, parts=(*owned.parts, unknown))),)
+    lines = report_markdown(replace(incident, books=books)).splitlines()
+    head = next(place for place, line in enumerate(lines) if line.startswith("| of | name |"))
+    assert lines[head] == "| of | name | gross | net | unrealised P&L | realised P&L | unknown |"
+    assert [line.count("|") for line in lines[head : head + 5]] == [8] * 5
+    assert lines[head + 4].endswith("| unknown | a fill is missing |")

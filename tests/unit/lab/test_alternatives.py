@@ -25,7 +25,7 @@ def close_all_stage(*actions: Action) -> Stage:
 
 def test_a_stage_that_closes_by_another_action_closes_everything_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It equals a stage with a `close` of both sides: what it closes decides, not the action's name."""
-    halve = replace(KIND, key="halve", node=Halve, rankings=lambda _: ("default",))  # type: ignore[arg-type]
+    halve = replace(KIND, key="halve", node=Halve, rankings=lambda _: ("default",))
     monkeypatch.setattr(registry, "ACTIONS", (*registry.ACTIONS, halve))
     assert close_all_stage(Halve()).actions == close_all_stage(close("both", "1")).actions
 

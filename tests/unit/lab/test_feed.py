@@ -41,7 +41,7 @@ def _book(market: str = "swap", **notionals: str) -> BacktestBook:
         currency="USDT",
         equity=Decimal(10000),
         positions=positions,
-        venue="v",  # type: ignore[arg-type] # one of two
+        venue="v",
     )
     return BacktestBook(name="b", accounts=(account,))
 

@@ -23,6 +23,9 @@ ABOUT_ONE_KIND = {
     "killswitch/incident/record/decision_basis.py": "what each order is measured against",
     "killswitch/operations/progress.py": "how far the orders have come",
     "killswitch/lab/alternatives.py": "the same cut by other orders",
+    "killswitch/cli/operate/preview.py": "whether a close by hand has an order or a cancel to send",
+    "killswitch/scenario/comparison.py": "each expectation is about one kind: orders, cancels or a lock",
+    "killswitch/scenario/resolve.py": "the keys of an expectation, by their kinds",
 }
 """Module → the one kind of effect that is its very subject."""
 

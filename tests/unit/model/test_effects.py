@@ -55,7 +55,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def intent(account: str = "main", symbol: str = "BTC", after: int | None = None) -> Intent:
     purpose = "reduce" if after is None else "hop"
-    return Intent(account, symbol, "long", "sell", Decimal(1), Decimal(0), True, 1, purpose=purpose, after=after)  # type: ignore[arg-type]
+    return Intent(account, symbol, "long", "sell", Decimal(1), Decimal(0), True, 1, purpose=purpose, after=after)  # type: ignore[arg-type]  # one of the two above
 
 
 LOCK = LockOrder("account/main", "reduce_only", after(minutes=5))

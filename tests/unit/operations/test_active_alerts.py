@@ -86,7 +86,7 @@ def test_the_status_lists_what_is_wrong_since_when(site: Site) -> None:
     ]
     text = shown.status_text(store_status(site.store, site.time.now(), 0), "s")
     (line,) = text.partition("\n\nActive alerts\n")[2].partition("\n\n")[0].splitlines()
-    assert f"  page  outage/main: {OUT} (down" in line
+    assert f"  page  {OUT} (down" in line
     site.run(60)
     assert site.status()["active_alerts"] == []
 

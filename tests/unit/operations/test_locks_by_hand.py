@@ -226,6 +226,20 @@ def test_a_lock_of_a_symbol_by_hand_is_in_a_file_of_its_own_and_is_unlocked_like
     assert site.venue.sent == []
 
 
+def test_a_lock_of_a_symbol_that_nobody_holds_is_written_and_said(site: Site) -> None:
+    """`BTCUSDT` is not `BTC`: a misspelled name locks nothing that is traded, and the answer names what is held."""
+    misspelled, right = site.ticked(
+        {"kind": "lock", "lock": "reduce_only", "symbols": ("BTCUSDT",)},
+        {"kind": "lock", "lock": "reduce_only", "symbols": ("BTC",)},
+    )
+    assert [each.lock is not None for each in misspelled.decisions] == [True]
+    assert [each.text for each in misspelled.notices] == [
+        "no account of account/main holds BTCUSDT or has an order in it: a name that is not as the venue writes it "
+        "reaches nothing. Held or ordered: BTC"
+    ]
+    assert right.notices == ()
+
+
 @pytest.mark.parametrize(
     ("scope", "is_known"),
     [("symbol/BTC_USDT", True), ("symbol/", False), ("strategy/trend", True), ("strategy/trnd", False)],

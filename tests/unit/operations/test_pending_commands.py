@@ -132,7 +132,7 @@ def test_a_command_waits_for_fees_for_at_most_three_seconds(
     runner = FakeRunnerWithLateFees(fees_after)
     monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: CommandAnswer((), ()))
     monkeypatch.setattr("killswitch.cli.operate.single_tick.time", runner)
-    asyncio.run(single_tick.run_one_tick(runner, runner, operator_event("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
+    asyncio.run(single_tick.run_one_tick(runner, runner, operator_event("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]  # a double of what it calls
     assert (runner.seconds, runner.ticks) == (expected_seconds, 1)
 
 

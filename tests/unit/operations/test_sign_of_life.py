@@ -24,7 +24,9 @@ from killswitch.cli.operate.verbs import close
 from killswitch.model.backoff import Backoff
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.store import JournalEntry
+from killswitch.operations.status import store_status
 from killswitch.runner.lease import this_process
+from killswitch.runner.status_blob import last_view
 from killswitch.store import fallback
 from killswitch.store.adjacent_files import SignOfLife
 from killswitch.store.sql import SqlStore
@@ -238,3 +240,22 @@ def test_a_close_that_cannot_reach_a_living_runner_names_it(store: SqlStore, pat
         found = CliRunner().invoke(close, ["--store", str(path), "--scope", "account/main", "--reason", "drill"])
     assert found.exit_code == 2
     assert f"the runner (pid {os.getpid()}) is alive, but its store takes no writes" in found.stderr
+
+
+def test_status_says_before_the_lease_ends_that_ticks_are_not_recorded(tmp_path: Path) -> None:
+    """The lease is valid and the store 20 s behind the process that ticks; 5 s behind is no trouble."""
+    world = World(tmp_path)
+    store = world.open()
+    asyncio.run(world.runner(store, [ScriptedVenue(book("1000"))]).run(asyncio.Event(), 2))
+    view = last_view(store)
+    assert view is not None
+    seen_at = view.as_of
+    store.acquire(this_process(), to_micros(seen_at), 60 * SECOND)
+
+    def liveness(seconds: float) -> str:
+        now = seen_at + timedelta(seconds=seconds)
+        sign = json.dumps({"owner": this_process(), "as_of": now.isoformat(), "ticks": 7, "interval": 1.0}).encode()
+        return store_status(store, now, 0, sign=sign).runner.liveness
+
+    assert (liveness(5), liveness(20)) == ("alive", "unrecorded")
+    store.close()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import json as msgjson
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import AdaptiveRule
 from killswitch.model.instant import DAY, MINUTE
 from killswitch.planning.interpreter import Interpreter
-from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold
+from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, StoredThreshold
 from tests.backtests import written
 from tests.worlds import account, after, position, snapshot
 
@@ -107,6 +111,42 @@ def test_a_multiple_follows_the_other_signal_every_quarter_of_an_hour() -> None:
     assert seen == [0.05, 0.05, 0.08, 0.08, 0.20]
 
 
+@pytest.mark.parametrize("flaw", [(-math.inf, math.inf), (math.inf, math.inf)], ids=["unknown", "infinite"])
+def test_a_restart_in_a_block_without_a_finite_value_restores_the_state(flaw: tuple[float, float]) -> None:
+    """JSON has no infinity: neither a block in progress nor a finished one stores it, and neither is a sample."""
+    threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+    for minute in range(0, 35, 5):
+        threshold.observe(minute * MINUTE, flaw, None, acts=False, is_empty=False)
+        stored = msgjson.decode(msgjson.encode(threshold.state()), type=StoredThreshold)
+        threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+        threshold.restore(stored)
+    assert (threshold.value, threshold.samples) == (0.05, 0)
+
+
+def test_what_an_earlier_version_stored_of_an_infinite_block_is_read() -> None:
+    """It stored null, which it could not read itself."""
+    block = {"number": 3, "highest": None, "seen": 1, "counts": False}
+    blob = msgjson.encode(
+        {"rule": "q", "value": 0.04, "computed_at": 1, "maxima": [[1, 0.01], [2, None]], "block": block}
+    )
+    threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+    threshold.restore(msgjson.decode(blob, type=StoredThreshold))
+    assert (threshold.value, threshold.samples) == (0.04, 1)
+
+
+@pytest.mark.parametrize("gap", ["frozen", "outage"])
+def test_days_without_a_computation_do_not_add_up(gap: str) -> None:
+    """After a day of a stage in force, or of an outage, it moves by a tenth and not by 19%."""
+    threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+    at = fed(threshold, a_day([0.001]))
+    if gap == "frozen":
+        for minute in range(0, 24 * 60, 5):
+            threshold.observe(at + minute * MINUTE, (0.001, 0.001), None, acts=True, is_empty=False)
+    threshold.observe(at + DAY, (0.001, 0.001), None, acts=False, is_empty=False)
+    assert threshold.samples >= threshold.wanted
+    assert threshold.value == pytest.approx(0.045)
+
+
 def test_it_outlasts_a_restart_unless_its_rule_was_edited() -> None:
     """The value and the samples are stored; another floor begins again."""
     threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
@@ -153,3 +193,16 @@ def test_a_calm_past_lowers_the_threshold_at_which_a_stage_fires() -> None:
     assert trigger.threshold == ">= 4.50%"
     assert trigger.adaptive is not None and trigger.adaptive.samples > trigger.adaptive.wanted > 0
     assert fires(24 * 60 + 30, "95200")
+
+
+def test_a_run_that_ends_in_an_outage_can_be_started_again() -> None:
+    """The state of a scope whose signal is unknown is read by the next run, and the stage fires as before."""
+    calm = account("100000", [position("A", "long", "0", notional="100000", mark_price="100")])
+    first, second = Interpreter(written(POLICY)), Interpreter(written(POLICY))
+    for minute in range(0, 20, 5):
+        first.tick(snapshot(after(minutes=minute), replace(calm, observed_at=after(minutes=minute))))
+    first.tick(snapshot(after(minutes=30), account(None, None, quality="down", reason="no answer")))
+    second.restore(first.states(), lambda _policy, _scope, _since: ())
+    second.tick(snapshot(after(minutes=31), replace(calm, observed_at=after(minutes=31))))
+    (shown,) = second.status()
+    assert shown.scope == "account/main"

@@ -10,9 +10,13 @@ import pytest
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import HistoryRow
+from killswitch.operations.pages.wording import pending_lines
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.scopes.compiled_policy import compile_policy
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from tests.backtests import written
 from tests.worlds import START, account, after, operator_event, position, snapshot
 
@@ -140,6 +144,13 @@ def test_after_as_many_recoveries_as_allowed_a_person_resets_it() -> None:
     ]
 
 
+def test_a_day_after_a_recovery_another_one_is_automatic() -> None:
+    """At most two in a rolling 24 hours: those of minutes 16 and 33 no longer count at minute 1475."""
+    levels = ["1", *["3.5", *["1"] * 16] * 2, *["1"] * 1440, "3.5", *["1"] * 20]
+    found = course(written(LEVERAGE), of_leverage(*levels))
+    assert found == [(1, "trip"), (16, "reset"), (18, "trip"), (33, "reset"), (1475, "trip"), (1490, "reset")]
+
+
 def test_recoveries_and_warnings_outlast_a_restart() -> None:
     """The interpreter is stored and restored between the second and the third trip."""
     policies = written(LEVERAGE)
@@ -170,13 +181,18 @@ def test_disabling_a_tripped_breaker_ends_neither_its_trip_nor_its_lock() -> Non
     (status,) = after_edit.status()
     assert (status.breaker, status.level) == ("tripped", 1)
     assert status.disabled is not None and status.disabled.reason == "x"
+    shown = [*pending_lines(status, after(minutes=4))]
+    assert shown == ["disabled until 2024-02-01T00:00:00Z, it fires nothing: x"]
 
 
-def test_an_accepted_recovery_counts_the_next_loss_from_what_is_left() -> None:
+@pytest.mark.parametrize("signal", ["equity.loss_from_start", "equity.loss_from_capital, capital: 10000 USDT"])
+def test_an_accepted_recovery_counts_the_next_loss_from_what_is_left(signal: str) -> None:
     """5.5% of 10,000, and after the recovery 4.9% of 9,450, which is no trip, and 5.3% of it, which is one."""
     recovery = "{auto: {when: 'exposure.leverage < 9.0', for: 1m, at_most: 3, accept: true}}"
+    text = LOSS.replace("RECOVERY", recovery).replace("DISABLED", "").replace("equity.loss_from_start", signal)
+    policies = written(text.replace("match: {}", "match: {currency: USDT}"))
     fallen = ["10000", "9450", *["9450"] * 61, "8990", "8950"]
-    assert [each for each in course(loss(recovery), of_equity(*fallen)) if "warning" not in each[1]] == [
+    assert [each for each in course(policies, of_equity(*fallen)) if "warning" not in each[1]] == [
         (1, "trip"), (61, "reset"), (64, "trip"),
     ]  # fmt: skip
 
@@ -208,3 +224,13 @@ def test_an_operator_resets_a_tripped_breaker() -> None:
     reset = operator_event("reset", snapshots[2].as_of)
     snapshots[2] = snapshot(snapshots[2].as_of, *snapshots[2].accounts, events=[reset])
     assert course(loss(), snapshots) == [(1, "trip"), (2, "reset")]
+
+
+def test_a_daily_cap_is_not_freed_by_a_clock_that_was_ahead_at_a_boot() -> None:
+    """Two positions of the last hour, and a leap of two days that only a wall clock has measured: none is left."""
+    (graph,) = loss().graphs
+    before, restored = (ScopeEvaluator(compile_policy(graph), "account/main") for _ in range(2))
+    since, now = to_micros(after(hours=1)), to_micros(after(days=2))
+    before.count_today(2, to_micros(after()))
+    restored.restore(before.serialised(), [], (since, now))
+    assert (restored.left_today(2, now), restored.left_today(2, now + 23 * HOUR)) == (0, 2)

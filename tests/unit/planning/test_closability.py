@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.model.snapshot import Order
 from killswitch.planning.closability import Closability, closability_of
@@ -100,6 +101,48 @@ def test_unknown_rules_are_a_warning() -> None:
     assert [kinds(each) for each in closability_of(stepless, reduce_only=True) or ()] == [
         [("rules unknown", "warning")]
     ]
+
+
+def test_every_warning_names_a_way_out() -> None:
+    """Rules that are unknown, dust, a remainder, a maximum that no order satisfies, and markets that do not trade."""
+    stepless = worlds.account(
+        "1000", [worlds.position(BTC, "long", mark_price="1")], instruments=[worlds.rules(BTC, amount_step="0")]
+    )
+    (unknown,) = closability_of(stepless, reduce_only=True) or ()
+    sizes = [long_closability(held) for held in ("0.0004", "1.0004")]
+    states = [long_closability("1", state=state) for state in ("halted", "post_only")]
+    found = [unknown, *sizes, long_closability("1", max_amount="0.0005"), *states]
+    for warning in (each for one in found for each in one.hindrances if each.severity == "warning"):
+        assert warning.text, warning
+        assert warning.way_out, warning
+
+
+@pytest.mark.parametrize(
+    ("setting", "severity", "text", "way_out"),
+    [
+        (None, "warning", "a close is refused", "outside market hours: outside_hours: queue, or extended"),
+        ("queue", "note", "a close is held until it opens (outside_hours: queue)", ""),
+        ("extended", "warning", "and so is its extended session", "outside_hours: queue holds it instead"),
+    ],
+)
+def test_a_closed_stock_market_is_reported_as_the_account_declares(
+    setting: Any, severity: str, text: str, way_out: str
+) -> None:
+    """A snapshot does not distinguish a closed market from a halted one, so both are named."""
+    account = replace(
+        worlds.account(
+            "1000", [worlds.position("AAPL", "long", contracts="2", mark_price="1")],
+            instruments=[worlds.rules("AAPL", state="halted")],
+        ),
+        market="equity",
+    )  # fmt: skip
+    (found,) = closability_of(account, reduce_only=False, outside_hours=setting) or ()
+    (closed,) = [each for each in found.hindrances if each.kind == "state"]
+    assert closed.severity == severity
+    assert closed.text.startswith("the market is closed, or halted")
+    assert text in closed.text
+    assert closed.way_out.endswith(way_out)
+    assert bool(closed.way_out) is bool(way_out)
 
 
 def test_without_a_mark_price_the_price_bound_is_unknown() -> None:

@@ -10,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.recording import SECOND_LOOK, replay
+from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision
 from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.replayed_ticks import SECOND_LOOK
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import account, after, position, rules, snapshot
 

@@ -338,7 +338,8 @@ def test_a_reset_of_a_scope_without_a_policy_is_reported() -> None:
     wrong = operator_event("reset", after(), "account/mian")
     _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
     assert [n.text for n in notices] == [
-        "a reset was received for account/mian, but no policy watches it and nothing is latched there"
+        "a reset was received for account/mian, but no policy watches it and nothing is latched there; no lock by hand "
+        "is left"
     ]
 
 

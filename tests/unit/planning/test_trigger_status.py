@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.engine.step import latch
-from killswitch.graph.nodes import Compare, Number, SignalRead
+from killswitch.graph.nodes import Compare, Number, SignalRead, SignalRef
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import AccountSnapshot
@@ -17,7 +17,8 @@ from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, status, status_of_trigger, trigger_reading, why_unknown
 from killswitch.valuation.scope_view import ScopeView
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
-from tests.worlds import account, position
+from tests.worlds import account, after, position, snapshot
+from tests.worlds.signals import view_of
 
 NOW = 1_600_000_000 * SECOND
 CONDITION = Compare(">=", SignalRead(1), Number(0.5))
@@ -149,6 +150,24 @@ def test_an_account_that_is_down_is_the_reason_of_every_unknown() -> None:
     evaluator = evaluator_after("1000", None)
     assert evaluator.history.unknown is not None
     assert why_unknown(evaluator, evaluator.compiled.graph.triggers[0]) == evaluator.history.unknown
+
+
+def test_a_heartbeat_that_was_never_sent_has_a_reason_of_its_own() -> None:
+    """No account states it: it was watched for 60 s, and none was sent."""
+    made = graph(
+        (SignalRef("heartbeat.age", ("bot",)),),
+        (trigger("silent", 0, 90.0, op=">"),),
+        (stage("one", 1, 0),),
+        policy="p",
+    )
+    evaluator = ScopeEvaluator(compile_policy(made), "account/main")
+    for second in (0, 60):
+        view = view_of(snapshot(after(seconds=second), account("1000")))
+        evaluator.observe(view, ())
+        evaluator.step(view)
+    assert why_unknown(evaluator, made.triggers[0]) == (
+        "heartbeat.age: none was ever sent: it is at least the time since the scope watches it"
+    )
 
 
 def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_compares() -> None:

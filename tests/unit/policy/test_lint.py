@@ -45,26 +45,26 @@ spec:
 
 SLIPS = (
     # (code, what is written, what is written instead, line of the finding)
-    ("KS7001", "        - lock_trading: {mode: reduce_only}\n", "", 16),
-    ("KS7002", "        - cancel_orders: {kind: entry}\n", "", 16),
-    ("KS7003", "      notify: [desk]\n", "", 11),
-    ("KS7004", "      runbook: close-everything\n", "", 11),
-    ("KS7005", "any: [fall]", "any: [fall, fall]", 13),
-    ("KS7005", "notify: [desk]", "notify: [desk, night, desk]", 20),
-    ("KS7006", "on_unknown: hold", "on_unknown: warn", 9),
-    ("KS7010", ", labels: {owner: desk}", "", 3),
-    ("KS7011", "at_least: 5%", "at_least: 0.05", 9),
+    ("KS7201", "        - lock_trading: {mode: reduce_only}\n", "", 16),
+    ("KS7202", "        - cancel_orders: {kind: entry}\n", "", 16),
+    ("KS7203", "      notify: [desk]\n", "", 11),
+    ("KS7204", "      runbook: close-everything\n", "", 11),
+    ("KS7205", "any: [fall]", "any: [fall, fall]", 13),
+    ("KS7205", "notify: [desk]", "notify: [desk, night, desk]", 20),
+    ("KS7206", "on_unknown: hold", "on_unknown: warn", 9),
+    ("KS7210", ", labels: {owner: desk}", "", 3),
+    ("KS7211", "at_least: 5%", "at_least: 0.05", 9),
     (
-        "KS7012",
+        "KS7212",
         "  stages:\n",
         "    slide: {signal: equity.drawdown, window: 900s, at_least: 5.0%, confirm: 0s, on_unknown: hold}\n"
         "  stages:\n",
         10,
     ),
-    ("KS7013", "max_gap: 10m", "max_gap: 15m", 9),
-    ("KS7015", "  max_gap", "  disabled: {reason: moving, until: 2025-12-01T00:00:00Z}\n  max_gap", 7),
+    ("KS7213", "max_gap: 10m", "max_gap: 15m", 9),
+    ("KS7215", "  max_gap", "  disabled: {reason: moving, until: 2025-12-01T00:00:00Z}\n  max_gap", 7),
     (
-        "KS7017",
+        "KS7217",
         "  stages:\n",
         "  stages:\n    - name: half\n      level: 3\n      any: [fall]\n      cooldown: 1h\n      reset: manual\n"
         "      actions:\n        - lock_trading: {mode: reduce_only}\n        - cancel_orders: {kind: entry}\n"
@@ -106,19 +106,19 @@ def test_a_slip_is_found_in_its_line(code: str, old: str, new: str, line: int, t
 
 
 def test_w5_a_close_on_accounts_of_every_market_is_found(tmp_path: Path) -> None:
-    """KS7014: with a spot wallet and a futures account in the set; with accounts of one market it may be meant."""
+    """KS7214: with a spot wallet and a futures account in the set; with accounts of one market it may be meant."""
     wide = POLICY.replace("match: {market: swap}", "match: {}")
     assert found_in(tmp_path, wide + account("one", "swap") + account("two", "swap")) == []
-    assert found_in(tmp_path, wide + account("one", "swap") + account("two", "spot")) == [("KS7014", 6)]
+    assert found_in(tmp_path, wide + account("one", "swap") + account("two", "spot")) == [("KS7214", 6)]
     named = POLICY.replace("match: {market: swap}", "match: {account: [one]}")
     assert found_in(tmp_path, named + account("one", "swap") + account("two", "spot")) == []
 
 
 def test_a_document_that_nothing_names_is_found(tmp_path: Path) -> None:
-    """KS7016: also one whose name is only similar to the one that is used; a name in an expression is a use."""
+    """KS7216: also one whose name is only similar to the one that is used; a name in an expression is a use."""
     ranking = "---\napiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: worst-first}\n"
     ranking += "spec: {formula: normalised, window: 48h, weights: {loss: 1}}\n"
-    assert found_in(tmp_path, POLICY + ranking) == [("KS7016", 25)]
+    assert found_in(tmp_path, POLICY + ranking) == [("KS7216", 25)]
     used = POLICY.replace("close: {side: both", "close: {rank: worst-first, side: both")
     assert found_in(tmp_path, used + ranking) == []
 
@@ -162,7 +162,7 @@ def test_fix_corrects_what_has_one_correction(tmp_path: Path) -> None:
 
 
 def test_a_share_with_its_percent_sign_is_the_same_policy(tmp_path: Path) -> None:
-    """The edit of KS7011 leaves the digest as it is."""
+    """The edit of KS7211 leaves the digest as it is."""
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY.replace("at_least: 5%", "at_least: 0.05"))
     before = digest(file)
@@ -199,29 +199,29 @@ def test_a_comment_with_a_reason_ignores_one_finding_of_its_line(tmp_path: Path)
     """Behind the value, or on a line of its own above it."""
     without = POLICY.replace("      runbook: close-everything\n", "").replace("      notify: [desk]\n", "")
     name = "    - name: close-everything\n"
-    assert found_in(tmp_path, without) == [("KS7003", 11), ("KS7004", 11)]
-    behind = without.replace(name, "    - name: close-everything  # ksctl: ignore KS7004: the desk knows\n")
-    assert found_in(tmp_path, behind) == [("KS7003", 11)]
-    above = without.replace(name, f"    # ksctl: ignore KS7003, KS7004: the desk knows\n    # and says so\n{name}")
+    assert found_in(tmp_path, without) == [("KS7203", 11), ("KS7204", 11)]
+    behind = without.replace(name, "    - name: close-everything  # ksctl: ignore KS7204: the desk knows\n")
+    assert found_in(tmp_path, behind) == [("KS7203", 11)]
+    above = without.replace(name, f"    # ksctl: ignore KS7203, KS7204: the desk knows\n    # and says so\n{name}")
     assert found_in(tmp_path, above) == []
 
 
 def test_a_comment_without_a_reason_ignores_nothing(tmp_path: Path) -> None:
-    """KS7090, next to the finding itself; also without a code."""
+    """KS7290, next to the finding itself; also without a code."""
     without = POLICY.replace("      runbook: close-everything\n", "")
     name = "name: close-everything\n"
-    for comment in ("# ksctl: ignore KS7004", "# ksctl: ignore KS7004:  ", "# ksctl: ignore"):
+    for comment in ("# ksctl: ignore KS7204", "# ksctl: ignore KS7204:  ", "# ksctl: ignore"):
         found = found_in(tmp_path, without.replace(name, f"name: close-everything  {comment}\n"))
-        assert sorted(found) == [("KS7004", 11), ("KS7090", 11)]
+        assert sorted(found) == [("KS7204", 11), ("KS7290", 11)]
 
 
 def test_a_comment_that_ignores_nothing_is_found(tmp_path: Path) -> None:
-    """KS7091 once the finding is gone, KS7092 for a code that no rule has."""
+    """KS7291 once the finding is gone, KS7292 for a code that no rule has."""
     name = "name: close-everything\n"
-    unused = POLICY.replace(name, "name: close-everything  # ksctl: ignore KS7004: the desk knows\n")
-    assert found_in(tmp_path, unused) == [("KS7091", 11)]
+    unused = POLICY.replace(name, "name: close-everything  # ksctl: ignore KS7204: the desk knows\n")
+    assert found_in(tmp_path, unused) == [("KS7291", 11)]
     unknown = POLICY.replace(name, "name: close-everything  # ksctl: ignore KS704: the desk knows\n")
-    assert found_in(tmp_path, unknown) == [("KS7092", 11)]
+    assert found_in(tmp_path, unknown) == [("KS7292", 11)]
 
 
 RULE_FILE = """\
@@ -268,22 +268,22 @@ def test_rules_of_a_desk_see_documents_items_and_the_set(tmp_path: Path) -> None
 
 
 def test_a_rule_without_a_result_is_an_error(tmp_path: Path) -> None:
-    """KS7082: a missing key, a text that is no number, a value that is no condition; never a silent pass."""
+    """KS7282: a missing key, a text that is no number, a value that is no condition; never a silent pass."""
     for when in ("item.confirm == '2m'", "number(item.signal) > 1.0", "item.signal"):
         text = RULE_FILE.replace(
             """'has(item.at_least) && number(item.at_least) > 0.04 && key.startsWith("fa")'""", f'"{when}"'
         )
-        assert ("KS7082", 9) in found_in(tmp_path, POLICY, rules(tmp_path, text))
+        assert ("KS7282", 9) in found_in(tmp_path, POLICY, rules(tmp_path, text))
 
 
 @pytest.mark.parametrize(
     ("code", "line", "old", "new"),
     [
-        ("KS7080", 4, "DESK1", "KS7001"),
-        ("KS7080", 9, "DESK2", "DESK1"),
-        ("KS7080", 15, "- code: DESK3", "- code: DESK3\n    kinds: [Polic]"),
-        ("KS7081", 6, "has(item.at_least) &&", "has(item.at_least &&"),
-        ("KS7081", 6, "has(item.at_least) &&", "has(thing.at_least) &&"),
+        ("KS7280", 4, "DESK1", "KS7201"),
+        ("KS7280", 9, "DESK2", "DESK1"),
+        ("KS7280", 15, "- code: DESK3", "- code: DESK3\n    kinds: [Polic]"),
+        ("KS7281", 6, "has(item.at_least) &&", "has(item.at_least &&"),
+        ("KS7281", 6, "has(item.at_least) &&", "has(thing.at_least) &&"),
         ("KS2001", 10, "severity: error", "severty: error"),
         ("KS2004", 10, "severity: error", "severity: fatal"),
         ("KS1101", 0, "rules:", "rules: ["),

@@ -11,22 +11,23 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_policies
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.effects import ProcessExit
 from killswitch.model.snapshot import Position, Snapshot, WatchedPrice
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
-from tests.worlds import START, account, after, position, rules, snapshot
+from tests.worlds import START, account, after, flow, operator_event, position, rules, snapshot
 
 Recording = Callable[[], Sequence[Snapshot]]
 
 
 @pytest.fixture(scope="module")
 def breakers(repository: Path) -> Callable[[str], PolicySet]:
-    """One breaker of `breakers-six`, or the one of `capital-breaker`."""
-    folder = repository / "policies"
-    found, problems = compile_policies(load([folder / "breakers-six", folder / "capital-breaker"]).documents)
+    """One breaker of `breakers-six`, or the policy of `capital-breaker` or `circuit-breaker`."""
+    folders = [repository / "policies" / name for name in ("breakers-six", "capital-breaker", "circuit-breaker")]
+    found, problems = compile_policies(load(folders).documents)
     assert found is not None and problems == ()
 
     def of(name: str) -> PolicySet:
@@ -156,3 +157,83 @@ def test_the_pair_of_three_and_five_percent_warns_twice_and_ends_the_process(
     (decision,) = [each for each in found if isinstance(each, Decision)]
     assert decision.as_of == after(minutes=4)
     assert any(isinstance(effect, ProcessExit) for effect in decision.effects)
+
+
+def test_d18_a_reset_of_the_capital_breaker_counts_what_is_left_as_the_capital(
+    breakers: Callable[[str], PolicySet],
+) -> None:
+    """After the trip at 9,450 neither the reset nor a loss of 4% from there trips again; 5.1% of it does, once."""
+    interpreter, made = Interpreter(breakers("capital-breaker")), list[tuple[str, str | None]]()
+    begun = [*CASES["capital-breaker"][0](), at(after(minutes=9), "9450", [])]
+    reset = snapshot(
+        after(minutes=10), account("9450", [], observed_at=after(minutes=10)),
+        events=[operator_event("reset", after(minutes=10))],
+    )  # fmt: skip
+    later = [
+        at(after(minutes=11 + minute), each, [long("10000", lost=str(Decimal(each) - 9450))])
+        for minute, each in enumerate(["9450", "9075", "8968", "8968"])
+    ]
+    for seen in [*begun, reset, *later]:
+        for each in interpreter.tick(seen).decisions:
+            made.append((f"{(each.as_of - START).seconds // 60}", each.kind))
+    assert made == [("4", None), ("10", "reset"), ("13", None)]
+
+
+def without(*fields: str) -> list[Snapshot]:
+    """Minutes in which the account is read, and its position lacks what a breaker is computed from."""
+    held = replace(long("40000", lost="-3000"), **dict.fromkeys(fields))
+    return [at(after(minutes=minute), "10000", [held]) for minute in range(90)]
+
+
+@pytest.mark.parametrize(
+    ("name", "recording"),
+    [
+        ("leverage", without("notional", "mark_price")), ("concentration", without("notional", "mark_price")),
+        ("position-loss", without("unrealized_pnl", "entry_price")),
+        ("position-loss-alert", without("unrealized_pnl", "entry_price")),
+        ("volatility", [at(after(minutes=5 * number), "10000", [long("10000")]) for number in range(300)]),
+        ("portfolio-loss", falling("100000", "95000") + [at(after(minutes=2 + n), None) for n in range(90)]),
+        ("drawdown-24h", falling("100000", "90000") + [at(after(minutes=2 + n), None) for n in range(90)]),
+        ("capital-breaker", [at(after(minutes=n), None) for n in range(90)]),
+    ],
+)  # fmt: skip
+def test_a_breaker_whose_input_is_unknown_holds_and_says_so(
+    breakers: Callable[[str], PolicySet], name: str, recording: Sequence[Snapshot]
+) -> None:
+    """The position has no value or profit, the symbol is not watched, the account is away: no trip, and a page after
+    the grace."""
+    policies = breakers(name)
+    policies = replace(policies, graphs=tuple(_with_short_grace(each) for each in policies.graphs))
+    found = list(replay(policies, recording))
+    assert [each for each in found if isinstance(each, Decision)] == []
+    assert any("unknown" in each.text for each in found if isinstance(each, Notice))
+
+
+def _with_short_grace(graph: Graph) -> Graph:
+    return replace(graph, triggers=tuple(replace(each, grace=60_000_000) for each in graph.triggers))
+
+
+@pytest.mark.parametrize(
+    ("equities", "fired"),
+    [
+        (("100000", "97000"), ["warn"]), (("100000", "96000", "95000"), ["warn", "trip"]),
+        (("100000", "94000"), ["trip"]), (("100000", "120000", "98000"), []), (("100000", "97100"), []),
+    ],
+)  # fmt: skip
+def test_the_pair_of_stages_fires_at_3_and_5_percent_from_the_start(
+    breakers: Callable[[str], PolicySet], equities: tuple[str, ...], fired: list[str]
+) -> None:
+    """D10: not from the peak, so that 18% below 120,000 is 2% below the start. While it is away nothing fires."""
+    recording = falling(*equities)
+    away = [at(after(minutes=len(equities) + minute), None) for minute in range(90)]
+    assert [each.stage for each in decisions(breakers("circuit-breaker"), [*recording, *away])] == fired
+    assert decisions(breakers("circuit-breaker"), [*recording[:1], *away]) == []
+
+
+def test_d3_a_withdrawal_trips_no_loss_breaker(breakers: Callable[[str], PolicySet]) -> None:
+    """Half of the money leaves, with the row of the ledger: no loss from start, capital or peak."""
+    row = flow("w1", after(minutes=1), "-5000")
+    recording = [at(after(minutes=0), "10000", []), at(after(minutes=1), "5000", [], flows=[row])]
+    recording += [at(after(minutes=minute), "5000", []) for minute in range(2, 20)]
+    for name in ("portfolio-loss", "drawdown-24h", "capital-breaker", "circuit-breaker"):
+        assert decisions(breakers(name), recording) == []

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import PolicySet
@@ -118,3 +119,17 @@ def test_d12_no_count_of_earlier_closes_limits_the_close(policies: PolicySet) ->
         ]  # fmt: skip
 
     assert fired(policies, course(book, 100)) == [("close-bleed", 80, 40)]
+
+
+def test_a_position_whose_profit_is_unknown_alerts_nothing(policies: PolicySet) -> None:
+    """Equity is known and does not fall; what the position lost is not stated."""
+    blind = replace(leg("A", "long", Decimal(60)), unrealized_pnl=None, entry_price=None)
+    recording = [at(minute, [blind]) for minute in range(0, 300, EVERY)]
+    assert fired(policies, iter(recording)) == []
+
+
+def test_a_position_that_lost_7_percent_of_equity_alerts_nothing(policies: PolicySet) -> None:
+    """The other leg gains as much; 8% alert."""
+    pair = [leg("A", "long", Decimal(93)), leg("B", "short", Decimal(93))]
+    recording = [at(minute, pair) for minute in range(0, 60, EVERY)]
+    assert fired(policies, iter(recording)) == []

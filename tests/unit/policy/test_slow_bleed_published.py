@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import PolicySet
@@ -125,3 +126,26 @@ def test_d12_only_the_catastrophe_layer_is_neither_counted_nor_capped(repository
     assert "daily_cap" not in layers["bleed-l0"].replace("no `daily_cap`", "")
     caps = [int(part.split("daily_cap: ")[1].split(",")[0]) for name, part in layers.items() if name != "bleed-l0"]
     assert (len(caps), sum(caps)) == (3, 12)
+
+
+def test_no_layer_closes_while_its_input_is_unknown(policies: PolicySet) -> None:
+    """The account is away for half a day; or it is read, and no position has a profit or a margin."""
+    calm = [at(minute, {f"+{name}": 0 for name in "ABCD"}) for minute in range(0, 50, 5)]
+    away = [
+        snapshot(after(minutes=minute), account(None, None, quality="down", reason="no answer"))
+        for minute in range(50, 12 * 60, 5)
+    ]
+    assert fired(policies, [*calm, *away]) == []
+    bare = [replace(each, unrealized_pnl=None, margin=None) for each in calm[0].accounts[0].positions or ()]
+    blind = [
+        snapshot(each.as_of, replace(calm[0].accounts[0], positions=tuple(bare), observed_at=each.as_of))
+        for each in away[:20]
+    ]
+    assert fired(policies, [*calm, *blind]) == []
+
+
+def test_l4_counts_from_the_days_open_and_not_from_the_peak(policies: PolicySet) -> None:
+    """A gain of 8% and 6% of it given back on one day: no loss since the open, so that no layer acts."""
+    course = [0] * 10 + [8000] * 5 + [2000] * 10
+    recording = [at(DAY + 5 * place, {"+A": profit, "+B": 0}) for place, profit in enumerate(course)]
+    assert [stage for stage, _ in fired(policies, recording) if stage == "bleed-l4"] == []

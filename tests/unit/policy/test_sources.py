@@ -150,7 +150,7 @@ def test_a_rendered_diagnostic_shows_place_line_caret_and_fix(tmp_path: Path) ->
         f"{file}:4:37: error KS2101: `10` is not a duration\n"
         "  4 | spec: {formula: normalised, window: 10}\n"
         "    |                                     ^^\n"
-        "  fix: write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m; did you mean 10s?"
+        "  fix: write a number with its unit: 90s, 15m, 6h, 2d, 250ms or 1h30m; did you mean 10s or 10m?"
     )
 
 

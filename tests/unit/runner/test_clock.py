@@ -213,6 +213,17 @@ def test_an_event_that_the_previous_tick_did_not_find_is_no_older_than_that_tick
     assert [each.at for each in dates.dated((old, new), after(seconds=9))] == [START, after(seconds=1)]
 
 
+def test_a_flag_of_a_clock_that_is_ahead_lasts_as_long_as_was_ordered() -> None:
+    """Two hours, from the first tick that found it; one of a clock that is behind keeps its end."""
+    ahead, behind = (
+        Event(name, sent, "flag", author="desk", reason="test", flag="calm", is_set=True, until=sent + TWO_HOURS)
+        for name, sent in (("e1", START + TWO_HOURS), ("e2", START - timedelta(minutes=1)))
+    )
+    dates = EventDates()
+    for at in (START, after(seconds=5)):
+        assert [each.until for each in dates.dated((ahead, behind), at)] == [START + TWO_HOURS, behind.until]
+
+
 def test_an_event_that_waited_before_the_first_tick_keeps_its_date() -> None:
     """A command given an hour before any runner lived is an hour old, and is refused for that."""
     assert EventDates().dated((closing_event(START - TWO_HOURS),), START)[0].at == START - TWO_HOURS

@@ -15,6 +15,7 @@ from killswitch.gate.lock_reader import LockVerdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
 from killswitch.operations.commands import operator_event
+from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.lock_turns import LockFolder, Locking
@@ -116,6 +117,19 @@ def test_l1_a_lock_whose_file_is_deleted_or_weakened_is_written_again(site: Site
         site.file.write_text(json.dumps(content))
     assert site.later(1) == ()
     assert (site.read(site.file).mode, site.read(site.union).mode) == ("all", "all")
+
+
+def test_a_restart_knows_the_written_locks_before_the_folder_answers(site: Site) -> None:
+    """A folder that hangs at the start hides no breach: the file of the run before is left, with its beginning."""
+    fired = site.fires()
+    site.commit(fired)
+    begun = site.now
+    site.now += timedelta(minutes=5)
+    accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", ScriptedVenue(None), armed=True)}
+    lifecycle = LockLifecycle(site.store, Arming(accounts, graphs.policy_set(crash_policy())))
+    lifecycle.remember(site.now)
+    (known,) = lifecycle.written(site.now)
+    assert (known.decision, known.since) == (fired.id, begun)
 
 
 def test_an_open_file_that_is_deleted_is_written_again(site: Site) -> None:

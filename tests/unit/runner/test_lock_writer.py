@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from errno import EACCES, EIO, ENOSPC
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.shown import status_text
 from tests.threads import NoThreads
 
 SHORT = replace(PACE, lock_timeout=0.01, stop_timeout=0.05)
+PATIENT = replace(SHORT, lock_timeout=0.5)
+"""Where a folder that does not hang must not be taken for one that does: it has three such times to make progress."""
 
 
 class Mount:
@@ -68,6 +71,19 @@ async def ticks(world: World, runner: Runner, count: int) -> None:
         await runner.tick()
 
 
+async def written_once(world: World, runner: Runner) -> None:
+    """Tick until the account's file is written: a tick waits for it for a moment only."""
+    await ticks(world, runner, 1)
+    while not (world.locks.folder / "account__main.json").exists():
+        await asyncio.sleep(0.01)
+        await ticks(world, runner, 1)
+
+
+def of_the_folder(texts: Iterable[str]) -> list[str]:
+    """Without those about the file for all scopes: on a busy machine it may be late too."""
+    return [text for text in texts if "for all scopes" not in text]
+
+
 def test_l3_a_close_starts_in_the_tick_that_decides_it_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
     """It is paged and shown that the account is not locked; the end of the run does not wait for the folder either."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
@@ -75,7 +91,7 @@ def test_l3_a_close_starts_in_the_tick_that_decides_it_though_the_lock_folder_ha
     async def story() -> None:
         runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
         await runner.start()
-        await ticks(world, runner, 1)
+        await written_once(world, runner)
         mount.hang()
         venue.answer = book("850")
         await ticks(world, runner, 1)
@@ -85,14 +101,15 @@ def test_l3_a_close_starts_in_the_tick_that_decides_it_though_the_lock_folder_ha
         await runner.shut_down()
 
     asyncio.run(story())
-    (hangs, missing) = seen.reports[-1].problems
-    assert "locks has not answered since 2024-01-01 00:00:02" in hangs
-    assert missing == (
-        "the lock of account/main is not written yet: bots may still trade there until 00:00:15, when their files are "
-        "stale, which reads as locked"
-    ), "a file lives for 15 s, and was written at the start"
+    (hangs, missing) = of_the_folder(seen.reports[-1].problems)
+    assert "locks has not answered since 2024-01-01 00:00:0" in hangs
+    text = (
+        r"the lock of account/main is not written yet: bots may still trade there until 00:00:\d\d, when their files "
+        "are stale, which reads as locked"
+    )
+    assert re.fullmatch(text, missing), "when depends on how far virtual time was while a thread wrote the file"
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
-    assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
+    assert sorted(of_the_folder(pages)) == sorted([hangs, missing]), "each is paged once"
     assert mount.writes == 1, "one thread hangs, however many ticks go by"
 
 
@@ -107,7 +124,7 @@ def test_a_union_on_a_mount_that_hangs_keeps_no_lock_of_the_folder_from_being_wr
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
     async def story() -> None:
-        runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
+        runner = world.runner(store, [venue], pace=PATIENT, witnesses=(seen,))
         await runner.start()
         await ticks(world, runner, 1)
         mount.hang()
@@ -465,12 +482,15 @@ def test_a_foreign_lock_survives_writes_that_end_after_their_timeout(world: Worl
     async def story() -> None:
         runner = world.runner(store, [venue], pace=replace(SHORT, lock_timeout=0.0))
         await runner.start()
-        for _ in range(6):
-            await asyncio.sleep(0.05)
+        while not foreign.exists():  # its write has ended
+            await asyncio.sleep(0.01)
             await ticks(world, runner, 1)
             assert json.loads(union.read_text())["locked"] is True
+        await ticks(world, runner, 6)
+        assert json.loads(union.read_text())["locked"] is True
         await runner.finish()
         await runner.shut_down()
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), 60))
     assert json.loads(foreign.read_text())["locked"] is True
+    assert json.loads(union.read_text())["locked"] is True

@@ -256,7 +256,7 @@ def test_only_armed_accounts_are_awaited(armed: set[str], expected: tuple[str, .
     )
     closings = OpenCloses(
         SimpleNamespace(busy=()), SimpleNamespace(busy=()), interpreter,  # type: ignore[arg-type]  # what it reads of them
-        SimpleNamespace(names=armed, reached_by=lambda _policy, _scope: frozenset(armed)),  # type: ignore[arg-type]
+        SimpleNamespace(names=armed, reached_by=lambda _policy, _scope: frozenset(armed)),  # type: ignore[arg-type]  # what it reads of them
     )  # fmt: skip
     assert closings() == tuple(
         f"the close of stage stop of breaker on {name}, which cannot be read" for name in expected
@@ -276,6 +276,24 @@ def test_a_stop_before_the_close_has_ended_exits_with_0_and_the_next_run_exits(w
     assert (end.cause, end.exit_code, story.exits) == ("stop", 0, EXITED[:1])
     main.is_filling = True
     assert story.run().exit_code == 1
+    assert story.exits == EXITED
+    assert story.run(ticks=3).exit_code == 0
+
+
+def test_the_exit_waits_while_the_store_accepts_no_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the next run would find neither trip nor exit, and exit again: it goes on watching, and exits once
+    there is space."""
+    story, shown = Story(world, breaker(*CLOSE_AND_EXIT), ScriptedVenue(book("1100"))), list[str]()
+
+    def look() -> None:
+        shown.extend(each.waits_for for each in story.view.pending_effects or ())
+
+    with monkeypatch.context() as full:
+        full.setattr(SqlStore, "in_memory_because", property(lambda _: "the disk is full"))
+        end = story.run(story.fall(), wait, wait, look, ticks=8)
+    assert (end.cause, story.exits) == ("ticks", EXITED[:1])
+    assert shown == ["the store, whose records would be lost with the process: the disk is full"]
+    assert story.run(ticks=12).exit_code == 1
     assert story.exits == EXITED
     assert story.run(ticks=3).exit_code == 0
 

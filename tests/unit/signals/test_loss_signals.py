@@ -10,12 +10,15 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
+from msgspec import json as msgjson
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.arguments import Value
+from killswitch.signals.history.anchored_values import FirstEquities, FirstEquity
 from killswitch.signals.history.scope import History
 from killswitch.signals.sessions import WEEKDAYS, TradingSession
 from killswitch.signals.signal_values import ColumnReader, collector_needs
@@ -134,7 +137,8 @@ def test_the_loss_of_a_declared_capital_counts_what_was_lost_before_the_first_ob
 
 
 def test_another_capital_is_another_declaration() -> None:
-    """It begins with its own first observation, also where the trigger before is reloaded; a reset moves neither."""
+    """It begins with its own first observation, also where the trigger before is reloaded; an automatic reset moves
+    neither."""
     first, second = (SignalRef("equity.loss_from_capital", (Decimal(it),)) for it in ("10000", "9000.0"))
     past = history_of([first])
     past.observe(ScopeView(to_micros(START), True, (made("10000"),), {}, None))
@@ -143,8 +147,38 @@ def test_another_capital_is_another_declaration() -> None:
     past.observe(view)
     reader = ColumnReader([first, second])
     assert reader.read(past, view).lo == [0.19, 0.1]
-    past.rebase(accept=True)
+    past.rebase(accept=False)
     assert reader.read(past, view).lo == [0.19, 0.1]
+
+
+@BOTH
+@pytest.mark.parametrize("at_reset", ["9450", None], ids=["known", "unknown"])
+def test_d18_an_operators_reset_counts_what_is_left_as_the_capital(restarts: bool, at_reset: str | None) -> None:
+    """5.5% of 10,000 are accepted, at once or with the next known equity; 9,261 is a loss of 2% of 9,450."""
+    used = SignalRef("equity.loss_from_capital", (Decimal(10_000),))
+    past, reader, found = history_of([used]), ColumnReader([used]), []
+    for minute, equity in enumerate(["10000", "9450", at_reset, "9450", "9261"]):
+        answer = DOWN if equity is None else made(equity)
+        view = ScopeView(to_micros(after(minutes=minute)), True, (answer,), {}, None)
+        past = restarted(past, history_of([used])) if restarts and minute else past
+        past.observe(view)
+        if minute == 2:
+            past.rebase(accept=True)
+        found.append(reader.read(past, view).lo[0])
+    assert found[1] == 0.055
+    assert found[3:] == [0, pytest.approx(0.02, abs=1e-12)]
+    assert at_reset is None or found[2] == 0
+
+
+def test_the_first_equity_of_an_earlier_version_is_read() -> None:
+    """It knew of no accepted losses."""
+    used = SignalRef("equity.loss_from_capital", (Decimal(10_000),))
+    past = history_of([used])
+    past.observe(ScopeView(to_micros(START), True, (made("9450"),), {}, None))
+    collected = {"first_equities": msgjson.encode({"10000": {"at": 1, "value": 9450.0, "equity": "9450"}})}
+    fresh = history_of([used])
+    fresh.collectors.restore({name: Raw(blob) for name, blob in collected.items()})
+    assert fresh.collectors.of(FirstEquities).under(Decimal(10_000)) == FirstEquity(1, 9450.0, Decimal(9450))
 
 
 def test_the_loss_of_a_capital_is_all_of_it_in_debt_and_unknown_without_an_equity() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from killswitch.execution.client_order_id import client_order_id
+from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderFate, OwnOrder, Position, Snapshot
+from killswitch.signals.signal_values import ColumnReader
 from tests.worlds import account, after, fill, position, rules, snapshot
 from tests.worlds.firings import Scenario
-from tests.worlds.signals import values_after
+from tests.worlds.signals import history_of, restarted, values_after, view_of
 
 D = Decimal
 INFINITE = math.inf
@@ -108,6 +110,22 @@ def test_refusals_outlive_a_restart() -> None:
     """The counters are stored, and a refusal is not counted again."""
     recording = seconds([], [own("a", "rejected", 1)], [own("a", "rejected", 1), own("b", "rejected", 2)])
     assert values_after("orders.rejected", [2 * SECOND], recording, restart=True) == (2, 2)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_d18_a_refusal_before_a_reset_counts_no_more_where_it_is_reported_again(restarts: bool) -> None:
+    """A fate is repeated until a scheduled tick has had it: the reset of a pass between two ticks would fire again."""
+    used = SignalRef("orders.rejected", (HOUR,))
+    past = history_of([used])
+    first, second = own("a", "rejected", 1), own("b", "rejected", 3)
+    for seen in seconds([], [first], [first], [first, second])[1:]:
+        view = view_of(seen)
+        past = restarted(past, history_of([used])) if restarts and seen.as_of > after(seconds=1) else past
+        past.observe(view)
+        if seen.as_of == after(seconds=1):
+            past.rebase(accept=True)
+    columns = ColumnReader([used]).read(past, view)
+    assert (columns.lo, columns.hi) == ([1], [1])
 
 
 # orders.rate

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Fill, Order, Position, Snapshot
 from killswitch.signals.arguments import Value
+from killswitch.signals.signal_values import ColumnReader
 from tests.worlds import account, after, fill, position, rules, snapshot
 from tests.worlds.firings import firings, policy_of
-from tests.worlds.signals import values_after
+from tests.worlds.signals import history_of, restarted, values_after, view_of
 
 INF = math.inf
 OWN = "ks0123456789abcdefghijklmnopqrs"
@@ -248,6 +250,28 @@ FREQTRADE = {
         "signal: trades.since_close, symbol: A, below: 2m", ["10"], [],
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("signal", ["fills.closed_by_venue", "exposure.turnover"])
+def test_d18_a_fill_before_a_reset_counts_no_more_where_it_is_reported_again(signal: str, restarts: bool) -> None:
+    """Passes for another account repeat it, and the first poll of the next run does; a later fill counts once."""
+    used = SignalRef(signal, (HOUR, "forced") if signal == "fills.closed_by_venue" else (HOUR,))
+    past, reader = history_of([used]), ColumnReader([used])
+    rows = [fill(f"f{minute}", after(minutes=minute), "A", "sell", "1", "100", cause="adl") for minute in (1, 5)]
+    found = []
+    for minute in range(8):
+        fills = [] if minute < 1 else rows[:1] if minute < 5 else rows
+        seen = account("10000", [], fills=fills, observed_at=after(minutes=minute), instruments=[rules("A")])
+        view = view_of(snapshot(after(minutes=minute), seen))
+        past = restarted(past, history_of([used])) if restarts and minute else past
+        past.observe(view)
+        if minute == 1:
+            past.rebase(accept=True)
+        found.append(reader.read(past, view).lo[0])
+    once = found[5]
+    assert once > 0.0
+    assert found[2:] == [0.0, 0.0, 0.0, once, once, once]
 
 
 @pytest.mark.parametrize("name", FREQTRADE)

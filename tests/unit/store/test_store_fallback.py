@@ -77,6 +77,7 @@ def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(
     store: SqlStore, path: Path, connections: list[sqlite3.Connection]
 ) -> None:
     """Reads see entries from before and after; the numbers of entries continue; the disk has none of the new ones."""
+    assert store.in_memory_because is None
     reported: list[str] = []
     store.append(entry("planned"))
     store.allow_memory(reported.append)
@@ -87,6 +88,7 @@ def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(
     assert len(reported) == 2
     assert '"number":"2"' in reported[1]
     assert "in memory only" in (store.trouble or "")
+    assert "full" in (store.in_memory_because or "")
 
 
 def test_heartbeats_of_other_processes_are_read_from_the_disk_and_never_overwritten(

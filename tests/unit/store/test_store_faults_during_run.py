@@ -436,7 +436,7 @@ def test_a_store_whose_log_cannot_be_indexed_in_place_is_read_as_a_copy(
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE"
             raise error
-        return connect(at, **options)  # type: ignore[arg-type] # a path, or the URI of one
+        return connect(at, **options)
 
     monkeypatch.setattr(sqlite3, "connect", full)
     with pytest.raises(MediumError, match="the disk is full"):

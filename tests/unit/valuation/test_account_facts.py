@@ -256,3 +256,14 @@ def test_the_profit_of_an_account_is_that_of_its_own_positions() -> None:
     assert view(*values_of_two_accounts()).profits() == {"main": D(8), "b": D(-3)}
     withheld = account("5", (replace(ETH, unrealized_pnl=None),), name="b")
     assert view(account("1000", (BTC,)), withheld).profits() == {"main": D(8), "b": None}
+
+
+def test_entry_values_follow_an_entry_price_that_changes_while_the_size_stays() -> None:
+    """2 × 96 at first, and 2 × 97 once the venue has moved the entry price."""
+    known = {("main", BTC.symbol): rules(BTC.symbol)}
+    first = AccountFacts(account("1000", (BTC,)), known)
+    assert first.held.floats("entry_value").tolist() == [192]
+    same = later(first, account("1000", (moved(BTC, "101"),)), known)
+    assert same.held.floats("entry_value") is first.held.floats("entry_value")
+    other = later(same, account("1000", (replace(BTC, entry_price=D("97")),)), known)
+    assert other.held.floats("entry_value").tolist() == [194]

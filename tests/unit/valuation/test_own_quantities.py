@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from killswitch.model.instant import MINUTE, to_micros
+from killswitch.model.instant import DAY, HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Fill, Order, Position
 from killswitch.valuation.own_quantities import OwnQuantities
 from killswitch.valuation.ownership import (
@@ -49,7 +49,7 @@ def owned(quantities: OwnQuantities, held: Sequence[Position] | None, fills: Seq
 
 def parts(found: AccountOwnership, side: str = "long") -> dict[str, str]:
     """Owner → contracts of BTC_USDT."""
-    held = found.parts.get(("BTC_USDT", side), {})  # type: ignore[call-overload] # a side
+    held = found.parts.get(("BTC_USDT", side), {})
     return {owner: f"{part.contracts:f}" for owner, part in held.items()}
 
 
@@ -91,6 +91,28 @@ def test_an_operators_reset_begins_anew_only_where_the_position_is_flat() -> Non
     owned(quantities, [], [sell("1", "5", "web-1")])
     quantities.accept("main")
     assert parts(owned(quantities, net("2"), [buy("2", "2", "grid-1")])) == {"grid": "2"}
+
+
+@pytest.mark.parametrize("positions", ["known", "unknown"])
+def test_the_fills_of_the_first_snapshot_count_no_more_where_they_are_repeated(positions: str) -> None:
+    """A pass for another account, and the first poll of the next run, report them once more: BTC stays its owner's."""
+    quantities = OwnQuantities((MAJORS, GRID))
+    rows = [buy("1", "3", "grid-1"), buy("2", "1", "trend-2")]
+    owned(quantities, net("4") if positions == "known" else None, rows)
+    restarted = OwnQuantities((MAJORS, GRID))
+    restarted.restore(quantities.changed())
+    for each in (quantities, restarted):
+        assert parts(owned(each, net("4"), rows)) == {"majors": "4"}
+        assert parts(owned(each, net("4"), rows)) == {"majors": "4"}
+
+
+def test_a_fill_is_not_folded_again_when_a_run_reads_a_day_back() -> None:
+    """After an outage of a day fills are read from 24 hours back, by a clock that may be hours behind that of ticks."""
+    quantities = begun(GRID)
+    owned(quantities, net("3"), [buy("1", "3", "grid-1")])
+    again = account("1000", net("3"), fills=[buy("1", "3", "grid-1")])
+    found = quantities.observe((again,), to_micros(START) + DAY + 2 * HOUR)["main"]
+    assert parts(found) == {"grid": "3"}
 
 
 def test_a_fill_that_comes_later_than_its_position_is_awaited() -> None:

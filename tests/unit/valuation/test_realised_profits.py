@@ -63,6 +63,17 @@ def test_what_one_owner_holds_alone_made_what_the_venue_states_less_its_fees() -
     assert profits.since == NOW
 
 
+@pytest.mark.parametrize("owners", [(GRID, TREND), (WHOLE,)], ids=["shared", "whole"])
+def test_what_was_realised_before_the_first_snapshot_stays_out_where_its_fills_are_repeated(
+    owners: tuple[StrategyRule, ...],
+) -> None:
+    """They precede it, also in the pass that repeats the account."""
+    quantities = OwnQuantities(owners)
+    rows = [trade("1", "buy", "3", "100", "grid-1"), trade("2", "sell", "3", "105", "grid-2", realized_pnl="30")]
+    for at in (NOW, NOW + 1, NOW + MINUTE):
+        assert made(look(quantities, "0", *rows, at=at), owners[0].name) == "0"
+
+
 def test_in_a_shared_position_each_realises_by_its_own_entry() -> None:
     """Grid: 7 × (120 − 100) × 2 = 280; trend, short 3: 3 × (110 − 130) × 2 = −120, less 1 of each fill.
 

@@ -106,7 +106,7 @@ def test_a_stale_clock_leaves_the_state_of_shares_unknown() -> None:
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        wire.clock_answer = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]
+        wire.clock_answer = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]  # an unreadable clock
         await asyncio.sleep(1800)
         assert (await venue.snapshot()).instruments is None
         await asyncio.sleep(5400)
@@ -121,7 +121,7 @@ def test_without_a_clock_no_share_is_sold() -> None:
     """The adapter does not guess whether the market is open: VenueDownError, and nothing is sent."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        wire.clock_answer = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]
+        wire.clock_answer = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]  # an unreadable clock
         seen = await venue.snapshot()
         assert {it.symbol: it.state for it in seen.instruments or ()}[AAPL] is None
         with pytest.raises(VenueDownError, match="no order was sent"):

@@ -175,7 +175,7 @@ def test_any_other_404_does_not_deny_an_order() -> None:
     """Only Alpaca's own message for a missing order denies it; a wrong address is a venue that is down."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        wire.answer = lambda ask: (_ for _ in ()).throw(NotImplementedError)  # type: ignore[method-assign]
+        wire.answer = lambda ask: (_ for _ in ()).throw(NotImplementedError)  # type: ignore[method-assign]  # a server without the path
         with pytest.raises(VenueDownError):
             await venue.find_order(AAPL, "ks1")
         wire.refusals.clear()

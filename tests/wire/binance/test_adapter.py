@@ -86,7 +86,7 @@ def test_a_snapshot_each_second_leaves_half_of_the_address_weight() -> None:
 def test_sixty_positions_are_closed_within_the_documented_limits() -> None:
     """The venue enforces them, the close keeps to its half of them: nothing is refused."""
     with closing_over("binanceusdm"):
-        traits = adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binanceusdm")).traits  # type: ignore[attr-defined] # it describes itself
+        traits = adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binanceusdm")).traits
         budget = RequestBudgets().of("main", "binance", traits, D("0.5"))
         scene = Scene(MANY, traits=traits, closing={"budget": budget})
         scene.decide(dict.fromkeys(MANY, 0))

@@ -235,7 +235,7 @@ class BybitRoutes:
                 price=Decimal(str(params["price"])) if params.get("price") else None,
                 time_in_force="ioc" if params.get("timeInForce") == "IOC" else "gtc",
                 trigger_price=Decimal(str(trigger)) if trigger else None,
-                trigger_when={"1": "rises", "2": "falls"}.get(str(params.get("triggerDirection"))),  # type: ignore[arg-type]
+                trigger_when={"1": "rises", "2": "falls"}.get(str(params.get("triggerDirection"))),  # type: ignore[arg-type]  # one of the two, or none
             )
         )
         return {"orderId": payloads.order_id(report.id), "orderLinkId": params.get("orderLinkId", "")}

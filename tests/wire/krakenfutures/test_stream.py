@@ -39,7 +39,7 @@ def sale(name: str, amount: str = "0.5", price: str | None = None) -> OrderReque
     kind = {} if price is None else {"price": D(price)}
     return OrderRequest(
         name, BTC, "sell", "long", D(amount), reduce_only=True, type="limit" if kind else "market", **kind
-    )  # type: ignore[arg-type] # a price
+    )
 
 
 def test_a_challenge_is_signed_as_documented() -> None:

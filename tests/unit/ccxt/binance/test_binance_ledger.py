@@ -61,7 +61,7 @@ class Book:
 
     def play(self, story: Callable[[CcxtVenue], Any]) -> Any:
         async def with_clock(venue: CcxtVenue) -> Any:
-            self.now = venue.client.now  # type: ignore[method-assign] # the venue's clock is that of the story
+            self.now = venue.client.now
             return await story(venue)
 
         return play(self.answers(), with_clock)[0]

@@ -89,6 +89,17 @@ def traded(decisions: Sequence[Decision]) -> list[tuple[str, str, Decimal, Decim
     return [(i.symbol, i.side, i.contracts, i.target) for decision in decisions for i in decision.intents]
 
 
+def test_a_fill_that_is_reported_again_after_a_restart_is_counted_once() -> None:
+    """A bot bought 1, and 1 was deposited: the breach is 1, also where the first poll of the next run has the fill."""
+    first, second = Fight(desk("page")), Interpreter(policy_set(desk("page")))
+    bots = bought(3, "1")
+    first.at(3, book(3, held("1"), bots))
+    second.restore((), lambda *_: (), live=first.interpreter.live().get)
+    taken = replace(snapshot(after(seconds=5), book(5, held("2"), bots)), locks=(LOCK,))
+    (breach,) = [each for each in second.tick(taken).alerts.found if each.key.startswith("breach/")]
+    assert "and 1 BTC long (100.00 USDT) were opened since" in breach.text
+
+
 def test_close_takes_back_what_others_opened_and_nothing_that_was_held_before() -> None:
     """Ten were held, four sold, seven bought: six was the least, so that three over ten and four below it go."""
     fight = Fight(desk("close"), held("10"))

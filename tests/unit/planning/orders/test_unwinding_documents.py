@@ -79,6 +79,6 @@ def test_without_an_unwinding_document_the_record_is_unchanged(tmp_path: Path) -
     record = decision_record(decision)
     assert "unwinding" not in record
     [intent] = record["intents"]  # type: ignore[misc]  # a list in every record
-    assert set(intent) == {  # type: ignore[has-type]
+    assert set(intent) == {  # type: ignore[has-type]  # an object in every record
         "account", "symbol", "position_side", "side", "contracts", "target", "reduce_only", "rank", "score",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing, Fill, Order, Position, Snapshot
-from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.backtests import written
 from tests.worlds import account, after, fill, operator_event, position, rules, snapshot
 
@@ -217,6 +217,74 @@ def test_a_restart_keeps_what_each_strategy_owns() -> None:
     assert [orders_of(each) for each in found] == [[("BTC_USDT", "sell", "4", "6")]]
 
 
+def reports_of(outcome: Outcome) -> list[str]:
+    return [each.text for each in outcome.notices if "has ended, and" in each.text]
+
+
+def test_a_restart_keeps_what_closes_in_progress_are_to_be_judged_on() -> None:
+    """The close ends between the last tick of a run and its kill: the next run reports what it left of the part."""
+    graphs = policies(policy())
+    first = Interpreter(graphs)
+    first.tick(book(0, []))
+    (made,) = first.tick(book(1, net("9"), buy("1", "4", "grid-1"), buy("2", "5", "trend-1"))).decisions
+    first.tick(replace(book(2, net("9")), closings=(Closing(made.id, "closing"),)))
+    second = Interpreter(graphs)
+    second.restore(first.states(), lambda *_: (), (), [made], live=first.live().get)
+    (report,) = reports_of(second.tick(book(3, net("9"))))
+    assert f"the close {made.id} has ended, and grid still own 4 of BTC_USDT long" in report
+    assert reports_of(second.tick(book(4, net("9")))) == []
+
+
+SYMBOLS = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: each-symbol}
+spec:
+  mode: enforce
+  scope: {each: symbol, match: {currency: USDT}}
+  max_gap: 10m
+  triggers: {size: {signal: exposure.gross, above: 350 USDT, on_unknown: hold, grace: 1s}}
+  stages:
+    - name: lock
+      level: 1
+      any: [size]
+      cooldown: 1m
+      reset: {auto: {when: 'exposure.gross < 100.0', for: 5m}}
+      actions: [lock_trading: {mode: reduce_only}]
+"""
+
+
+def made_by(interpreter: Interpreter, minutes: Iterable[int], size: str = "0") -> list[tuple[int, str | None]]:
+    """The minute and the kind of each decision while so much is held."""
+    found = []
+    for minute in minutes:
+        found += [(minute, each.kind) for each in interpreter.tick(book(minute, net(size))).decisions]
+    return found
+
+
+def test_a_symbol_that_is_flat_at_a_restart_stays_a_scope() -> None:
+    """Its stage is latched, and its automatic reset comes as without the restart; before, it was of no policy."""
+    first, second = Interpreter(written(SYMBOLS)), Interpreter(written(SYMBOLS))
+    assert made_by(first, [0, 1], "5") == [(0, None)]
+    assert made_by(first, [2, 3]) == []
+    second.restore(first.states(), lambda *_: ())
+    assert made_by(second, range(4, 12)) == made_by(first, range(4, 12)) == [(7, "reset")]
+    assert second.orphans() == ()
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_a_symbol_that_nobody_trades_for_a_week_is_watched_no_longer(latched: bool) -> None:
+    """Options of thousands of names expire. One that is latched stays; traded again, a symbol is a scope again."""
+    text = SYMBOLS.replace("exposure.gross < 100.0", "exposure.gross < 0.0") if latched else SYMBOLS
+    interpreter, week = Interpreter(written(text)), 7 * 24 * 60
+    made_by(interpreter, [0], "5" if latched else "1")
+    made_by(interpreter, range(1, week, 60))
+    assert len(interpreter.status()) == 1
+    made_by(interpreter, [week + 61])
+    assert len(interpreter.status()) == latched
+    assert made_by(interpreter, [week + 62], "5") == [(week + 62, None)]
+
+
 def test_a_label_draws_a_scope_for_each_of_its_values() -> None:
     """Two accounts of one desk are one scope with the sum of their equity; a third desk is another."""
     accounts = "".join(
@@ -341,3 +409,15 @@ def test_a_reset_that_is_refused_accepts_no_position_of_unknown_owners(no_reset:
     assert bool(answered.refused) == bool(no_reset)
     found = interpreter.tick(book(3, net("4"), buy("1", "4", "grid-1"))).decisions
     assert [each.scope for each in found if each.intents] == closed
+
+
+def test_a_short_part_that_another_strategys_exit_hid_from_the_close_is_paged() -> None:
+    """The same of a short position of 10, of which the other buys its 6 back."""
+    interpreter = Interpreter(policies())
+    interpreter.tick(book(0, []))
+    (made,) = interpreter.tick(book(1, net("-10"), sell("1", "4", "grid-1"), sell("2", "6", "trend-1"))).decisions
+    assert orders_of(made) == [("BTC_USDT", "buy", "4", "6")]
+    interpreter.tick(closing(made, book(2, net("-4"), buy("3", "6", "trend-2"))))
+    late = interpreter.tick(closing(made, book(3, net("-4")), "flat")).notices
+    (page,) = [each for each in late if each.severity == "page"]
+    assert "grid still own 4 of BTC_USDT short in main" in page.text

@@ -25,7 +25,7 @@ from killswitch.journal.entries import (
 from killswitch.model.snapshot import OrderFate, OwnOrder
 from killswitch.model.store import HEARTBEAT, TickRecord
 from killswitch.model.venue import OrderRejectedError
-from killswitch.runner.tick_inputs import OwnOrders, beat, last_heartbeats, own_orders_in
+from killswitch.runner.tick_inputs import Heartbeat, HeartbeatDates, OwnOrders, beat, last_heartbeats, own_orders_in
 from tests.decisions import cut
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, refusing
 from tests.worlds import START, after
@@ -40,7 +40,7 @@ def sending(second: float = 0, name: str = NAME, account: str = "main") -> Order
 
 
 def answer(kind: type[Entry], second: float, name: str = NAME, **more: object) -> Entry:
-    return kind(DECISION, after(seconds=second), "main", "BTC", "long", name, 0, **more)  # type: ignore[return-value] # a record
+    return kind(DECISION, after(seconds=second), "main", "BTC", "long", name, 0, **more)
 
 
 def fates(rows: tuple[OwnOrder, ...]) -> list[tuple[str, OrderFate]]:
@@ -233,6 +233,24 @@ def test_a_heartbeat_without_new_progress_does_not_count(world: World) -> None:
     counted = [beat(store, "bot", after(seconds=at), progress).moved_at for at, progress in
                enumerate([7, 7, 8, 8, 0, None, None])]  # fmt: skip
     assert counted == [after(seconds=each) for each in (0, 0, 2, 2, 4, 5, 6)]
+
+
+def test_w1_a_heartbeat_of_a_clock_that_was_ahead_ages_from_the_first_tick_that_has_it() -> None:
+    """Two hours ahead, then right: a bot that died is not fresh for two hours, nor again once they are over."""
+    ahead, dates = {"bot": Heartbeat(after(hours=2), after(hours=2))}, HeartbeatDates()
+    ticks = (after(), after(minutes=10), after(hours=2, minutes=1))
+    assert [dates.dated(ahead, at) for at in ticks] == [{"bot": START}] * 3
+    right = {"bot": Heartbeat(after(minutes=130), after(minutes=130))}
+    assert dates.dated(right, after(minutes=131)) == {"bot": after(minutes=130)}
+
+
+def test_w1_a_run_dates_a_heartbeat_no_later_than_its_tick(world: World) -> None:
+    """In the snapshots that signals read and recordings keep."""
+    store, seen = world.open(), Seen()
+    beat(store, "bot", world.clock.now() + timedelta(hours=2), None)
+    asyncio.run(world.runner(store, [ScriptedVenue(book("1100"))], witnesses=(seen,)).run(asyncio.Event(), 3))
+    first = seen.reports[0].snapshot.as_of
+    assert [report.snapshot.heartbeats for report in seen.reports] == [{"bot": first}] * 3
 
 
 def test_an_unreadable_heartbeat_is_left_out(world: World) -> None:

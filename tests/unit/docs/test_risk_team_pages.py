@@ -1,4 +1,4 @@
-"""docs/on-unknown.md: its table has the choices that the program measures, and its claims hold in a few worlds."""
+"""docs/on-unknown.md and docs/strategies.md, the pages for risk teams: what they name exists, and compiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.compile import compile_loaded
+from killswitch.policy.diagnostics.pages import pages
 from killswitch.policy.loader import load
+from tests.backtests import written
 from tests.evidence.on_unknown import AND_A_LOCK, CHOICES, COLUMNS, SITUATIONS, Seen, compiled, observe
 from tests.worlds.judge import seeded
 
@@ -58,3 +60,13 @@ def test_each_shipped_set_names_its_choice_and_the_delay_that_the_page_measured(
         assert "`on_unknown: hold`" in readme
         assert f"within {median} s of the loss, nine of ten within {ninth} s" in readme
         assert "(../../docs/on-unknown.md)" in readme
+
+
+def test_the_documents_of_the_page_of_strategies_compile(repository: Path) -> None:
+    """A reader of docs/strategies.md can copy them: two strategies, and a policy for one of them; its codes exist."""
+    text = (repository / "docs" / "strategies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    found = written(block)
+    assert [rule.name for rule in found.strategies] == ["carry", "grid"]
+    assert [rule.name for rule in found.graphs[0].scope.strategies] == ["grid"]
+    assert set(re.findall(r"KS\d{4}", text)) <= pages().keys()

@@ -1,0 +1,164 @@
+"""Properties of a policy set that need no solver: routes of notices, hedges against closes, silence while latched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from killswitch.graph.actions.close import Close, closes_among
+from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage, Threshold, step_of
+from killswitch.graph.routing import MessageAttributes
+from killswitch.graph.unwinding import unwinding_named
+from killswitch.graph.wording import signal_text
+from killswitch.model.words import Severity
+from killswitch.proof.verdicts import ProofVerdict
+from killswitch.signals.catalogue import BY_NAME
+
+DELIVERED = "a notice of unknown signals is delivered"
+NOT_OPENED = "no hedge and no spot hop opens what another policy closes"
+
+
+def routes_deliver(policy_set: PolicySet) -> Iterator[ProofVerdict]:
+    """In a set with routes, the notice of each trigger that stays unknown matches one of them."""
+    for graph in policy_set.graphs if policy_set.routes else ():
+        named = tuple(dict.fromkeys(name for stage in graph.stages for name in stage.notify))
+        lost, limited = [], []
+        for trigger in graph.triggers:
+            severity: Severity = "warning" if trigger.on_unknown == "warn" else "page"
+            found = [
+                route
+                for route in policy_set.routes
+                if route.rule.matches(
+                    MessageAttributes(
+                        "notice", severity, graph.policy, route.rule.scopes[0] if route.rule.scopes else "", None,
+                        named, graph.labels,
+                    )
+                )
+            ]  # fmt: skip
+            if not found:
+                lost.append(trigger.name)
+            elif all(route.rule.scopes for route in found):
+                limited.append(trigger.name)
+        if lost:
+            text = f"no route accepts the notice that {', '.join(lost)} stay unknown"
+            yield ProofVerdict(DELIVERED, graph.policy, "", "refuted", text)
+        elif limited:
+            text = f"only routes of named scopes accept the notices of {', '.join(limited)}: name no scope in one"
+            yield ProofVerdict(DELIVERED, graph.policy, "", "undecided", text)
+        else:
+            yield ProofVerdict(DELIVERED, graph.policy, "", "proved", "a route accepts the notice of each trigger")
+
+
+def nothing_reopened(policy_set: PolicySet) -> Iterator[ProofVerdict]:
+    """A hedge that acts, and a hop of a spot route, opens nothing that another policy of an equal scope closes."""
+    if len(policy_set.graphs) < 2:
+        return
+    clashes = []
+    for graph in policy_set.graphs:
+        for stage, close in _closes(graph):
+            for account, symbol in _opens(policy_set, graph, close):
+                clashes += [
+                    f"{graph.policy}/{stage.name} may open {symbol}, which {other.policy}/{its.name} closes"
+                    for other in policy_set.graphs
+                    if other is not graph and _may_share(graph.scope, other.scope, account)
+                    for its, theirs in _closes(other)
+                    if _covers(theirs, symbol)
+                ]
+    if clashes:
+        for text in dict.fromkeys(clashes):
+            yield ProofVerdict(NOT_OPENED, "", "", "refuted", text)
+    else:
+        yield ProofVerdict(NOT_OPENED, "", "", "proved", "no close of one policy opens what another one selects")
+
+
+def _closes(graph: Graph) -> Iterator[tuple[Stage, Close]]:
+    for stage in graph.stages:
+        for close in closes_among(stage.actions):
+            yield stage, close
+
+
+def _opens(policy_set: PolicySet, graph: Graph, close: Close) -> Iterator[tuple[str | None, str]]:
+    """What carrying out the close may open: the account (None: its own) and the symbol or asset."""
+    rule = unwinding_named(close.unwinding, policy_set.unwindings)
+    if rule.hedge.mode == "act":
+        yield from ((each.account, each.symbol) for each in rule.hedge.instruments)
+    markets = graph.scope.markets
+    if markets is None or "spot" in markets:
+        yield from ((None, asset) for asset in rule.spot.via if asset not in rule.spot.stables)
+
+
+def _may_share(one: ScopeRule, other: ScopeRule, account: str | None) -> bool:
+    """Whether an account may belong to both scopes; `account` names the one that is traded, None a spot account."""
+    if account is not None:
+        return other.accounts is None or account in other.accounts
+    if other.markets is not None and "spot" not in other.markets:
+        return False  # only holdings of spot accounts are sold by a hop
+    pairs = (
+        (one.accounts, other.accounts), (one.venues, other.venues), (one.markets, other.markets),
+        (one.currencies, other.currencies),
+    )  # fmt: skip
+    return all(a is None or b is None or bool(set(a) & set(b)) for a, b in pairs)
+
+
+def _covers(close: Close, symbol: str) -> bool:
+    base = symbol.partition("/")[0]
+    chosen = close.symbols is None or symbol in close.symbols or base in close.symbols
+    return chosen and base not in close.except_assets
+
+
+def silent_ranges(graph: Graph) -> tuple[str, ...]:
+    """For each level in force and each signal that measures the size of a loss: the falls that get no response."""
+    levels = sorted({stage.level for stage in graph.stages})
+    found = []
+    for level in (0, *levels):
+        for index, signal in enumerate(graph.signals):
+            if not BY_NAME[signal.name].is_loss_size:
+                continue
+            above = _least(graph, index, [s for s in graph.stages if s.level > level])
+            again = _least(graph, index, [s for s in graph.stages if s.level == level])
+            if above is None and again is None and _least(graph, index, graph.stages) is None:
+                continue
+            found.append(_sentence(level, signal_text(signal), above, again))
+    return tuple(found)
+
+
+def _least(graph: Graph, index: int, stages: Sequence[Stage]) -> Threshold | None:
+    """The lowest threshold on this signal that alone fires one of the stages."""
+    own = [
+        graph.triggers[i].threshold
+        for stage in stages
+        for i in (stage.any_of if not stage.all_of else ())
+        if step_of(graph.triggers[i].condition) is not None
+    ]
+    fitting = [each for each in own if each is not None and each.index == index and each.op in (">=", ">")]
+    return min(fitting, key=lambda each: each.value, default=None)
+
+
+def _sentence(level: int, name: str, above: Threshold | None, again: Threshold | None) -> str:
+    state = "In normal state" if level == 0 else f"While level {level} is in force"
+    if above is None and again is None:
+        return f"{state}, {name} of any size gets no response of its own."
+    if again is None:
+        assert above is not None
+        return f"{state}, {name} below {above.written} gets no response."
+    lowest = again if above is None or again.value <= above.value else above
+    text = f"{state}, {name} below {lowest.written} gets no response"
+    if lowest is again:
+        text += f"; from {again.written} only after the cooldown and at a lower unit value"
+    return f"{text}; from {above.written} a higher level fires." if above is not None else f"{text}."
+
+
+def silence_picture(graph: Graph) -> tuple[str, ...]:
+    """One line for each level in force and signal: dots get no response, the digit is the level that fires."""
+    lines = []
+    for level in (0, *sorted({stage.level for stage in graph.stages})):
+        for index, signal in enumerate(graph.signals):
+            if not BY_NAME[signal.name].is_loss_size or _least(graph, index, graph.stages) is None:
+                continue
+            values = [
+                (each.level, limit.value)
+                for each in graph.stages
+                if each.level >= level and (limit := _least(graph, index, [each])) is not None
+            ]
+            cells = (max((lv for lv, at in values if at <= step / 100), default=None) for step in range(1, 41))
+            lines.append(f"{level} {signal_text(signal):<34} " + "".join("·" if c is None else str(c) for c in cells))
+    return tuple(lines)

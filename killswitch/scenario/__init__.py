@@ -1,0 +1,1 @@
+"""Scenarios: tests of policies, from the file to the verdict and the coverage."""

@@ -1,0 +1,133 @@
+"""A scenario with all names resolved: what a run needs of its document."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.model.snapshot import Event
+from killswitch.model.words import Market, Place
+from killswitch.scenario.series import Unread, Value
+
+Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force"]
+DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
+
+
+class PositionSeries(Struct, frozen=True):
+    """A position by step. `price` None: it moves as the account's equity requires, from `first_price`."""
+
+    symbol: str
+    side: Literal["long", "short"]
+    contracts: list[Value]
+    price: list[Value] | None
+    first_price: Decimal
+    contract_size: Decimal
+    amount_step: Decimal | None = None
+    liquidation: list[Value] | None = None
+    margin: list[Value] | None = None
+
+
+class RestingOrder(Struct, frozen=True):
+    """An order that rests during the whole scenario."""
+
+    id: str
+    symbol: str
+    side: Literal["buy", "sell"]
+    amount: Decimal
+    price: Decimal | None
+    trigger_price: Decimal | None
+    reduce_only: bool | None
+
+
+class MoneyFlow(Struct, frozen=True):
+    """Money that enters (+) or leaves (−) at a step; `unexplained` has no row."""
+
+    step: int
+    kind: Literal["deposit", "withdrawal", "transfer", "funding", "fee", "unexplained"]
+    amount: Decimal
+
+
+class AccountSeries(Struct, frozen=True):
+    """An account by step. `equity` None: positions and flows move it, from `first_equity`.
+
+    `unread`: why it could not be read, by step; `absent`: the steps without an equity. `health` and `amounts`: series
+    by the field of a snapshot that they are.
+    """
+
+    name: str
+    venue: str
+    market: Market
+    currency: str
+    equity: list[Value] | None
+    first_equity: Decimal
+    unread: dict[int, Unread]
+    absent: frozenset[int]
+    positions: tuple[PositionSeries, ...] | None
+    orders: tuple[RestingOrder, ...] = ()
+    flows: tuple[MoneyFlow, ...] = ()
+    amounts: dict[str, list[Value]] = {}
+    health: dict[str, list[Value]] = {}
+
+
+class Outage(Struct, frozen=True):
+    """The runner is down after step `last`, until step `first`."""
+
+    last: int
+    first: int
+
+
+class Expectation(Struct, frozen=True):
+    """What is expected at `at`, after the start. `name` is the stage, trigger, kind or mode that it is about."""
+
+    at: timedelta
+    subject: Subject
+    policy: str
+    scope: str
+    name: str
+    place: Place
+    truth: str | None = None
+    lock: str | None = None
+    orders: tuple[str, ...] | None = None
+    cancels: tuple[str, ...] | None = None
+    source: str | None = None
+    notifies: tuple[str, ...] = ()
+    reason: str | None = None
+    text: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What is expected, in one line: `fires warn (circuit-breaker on account/main)`."""
+        key = self.subject.replace("_", " ")
+        name = self.name if self.truth is None else f"{self.name} is {self.truth}"
+        return f"{key} {name}{self.where}"
+
+    @property
+    def where(self) -> str:
+        """The policy and the scope, in parentheses; empty for neither."""
+        if not self.policy:
+            return f" ({self.scope})" if self.scope else ""
+        return f" ({self.policy} on {self.scope})"
+
+
+class Scenario(Struct, frozen=True):
+    """One scenario. Series have `steps` values, `every` apart; with a `recording` there are no series."""
+
+    name: str
+    place: Place
+    policies: tuple[str, ...]
+    starts: datetime
+    every: timedelta
+    steps: int
+    accounts: tuple[AccountSeries, ...]
+    events: dict[int, tuple[Event, ...]]
+    outages: tuple[Outage, ...]
+    expectations: tuple[Expectation, ...]
+    recording: str | None = None
+    pending: str | None = None
+
+    def at(self, step: int) -> datetime:
+        """The time of a step."""
+        return self.starts + self.every * step

@@ -1,0 +1,287 @@
+"""Compares the decisions, notices and states of a step with what a scenario expects of it, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from killswitch.engine.state import stage_in_force
+from killswitch.graph.nodes import PolicySet, Stage
+from killswitch.incident.notify.message import decode_message
+from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.lock_parts import strictest_mode
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import Outgoing
+from killswitch.model.words import LockMode, Place
+from killswitch.planning.interpreter import Interpreter
+from killswitch.planning.replayed_ticks import ReplayedTick
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
+from killswitch.planning.scopes.trigger_status import status_of_trigger
+from killswitch.scenario.cases import DECIDED, Expectation, Subject
+from killswitch.scenario.values import ClauseValue, reset_values, stage_values, trigger_values
+
+EVERYTHING = ""
+"""The name of the route that a comparison adds to read every message."""
+
+
+PORTFOLIO = "portfolio"
+
+
+class Failure(Struct, frozen=True):
+    """One thing that is not as expected, at a time after the start.
+
+    `wanted` and `seen` are each in a few words; `values` is what the parts of the expression were. `place` is that of
+    the expectation, or of the scenario for a firing that nothing expects.
+    """
+
+    at: timedelta
+    place: Place
+    wanted: str
+    seen: str
+    values: tuple[ClauseValue, ...] = ()
+
+
+class Seen(Struct, frozen=True):
+    """A decision or a notice of a run, with the message that a person reads, and the routes that it reaches."""
+
+    at: timedelta
+    subject: Subject
+    policy: str
+    scope: str
+    name: str
+    lock: str
+    orders: tuple[str, ...]
+    cancels: tuple[str, ...]
+    source: str | None
+    notifies: tuple[str, ...]
+    reason: str
+    message: str
+
+    @property
+    def words(self) -> str:
+        """What happened, in one line: `fires warn (circuit-breaker on account/main)`."""
+        return f"{self.subject} {self.name} ({self.policy} on {self.scope})"
+
+
+class _Lock(Struct, frozen=True):
+    policy: str
+    scope: str
+    mode: LockMode
+    until: datetime | None
+    is_on_suspicion: bool
+
+
+class LocksInForce:
+    """The locks that the decisions of one run have written.
+
+    A lock of a scope is the strictest of those that no reset of its policy has lifted and that have not ended. A lock
+    on the portfolio or a venue reaches its accounts; any other counts for the scope that the decision names.
+    """
+
+    def __init__(self) -> None:
+        self._locks: list[_Lock] = []
+
+    def apply(self, decisions: Iterable[Decision], now: datetime) -> None:
+        """Add the locks of the decisions, and remove those that they lift or that have ended."""
+        for decision in decisions:
+            if decision.kind == "reset":
+                self._locks = [
+                    each for each in self._locks
+                    if each.scope != decision.scope or (each.policy != decision.policy and not decision.is_unlock)
+                ]  # fmt: skip
+            elif decision.is_withdrawal:
+                same = (decision.policy, decision.scope)
+                self._locks = [it for it in self._locks if not it.is_on_suspicion or (it.policy, it.scope) != same]
+            elif decision.lock is not None and decision.mode == "enforce":
+                order = decision.lock
+                lock = _Lock(decision.policy, order.scope, order.mode, order.until, decision.is_suspicion)
+                self._locks.append(lock)
+        self._locks = [each for each in self._locks if each.until is None or each.until > now]
+
+    def mode(self, scope: str, snapshot: Snapshot) -> str:
+        """The mode of the strictest lock that reaches the scope: `reduce_only`, `all` or `none`."""
+        reached = {scope}
+        kind, _, name = scope.partition("/")
+        if kind == "account":
+            reached |= {PORTFOLIO} | {f"venue/{each.venue}" for each in snapshot.accounts if each.account == name}
+        modes: list[LockMode] = [
+            each.mode
+            for each in self._locks
+            if each.scope in reached and (each.until is None or each.until > snapshot.as_of)
+        ]
+        return strictest_mode(modes) if modes else "none"
+
+
+class StepComparison:
+    """Compares the steps of one run."""
+
+    def __init__(self, policies: PolicySet, router: NotificationRouter) -> None:
+        """`router`: of the policy set with a further route `EVERYTHING`."""
+        self._graphs = {graph.policy: graph for graph in policies.graphs}
+        self._router = router
+        self._locks = LocksInForce()
+
+    def seen(self, at: timedelta, snapshot: Snapshot, tick: ReplayedTick) -> list[Seen]:
+        """What a step has decided and notified."""
+        found = [self._decided(at, snapshot, each) for each in tick.decisions]
+        found += [self._notified(at, each) for each in tick.notices]
+        self._locks.apply(tick.decisions, snapshot.as_of)
+        return found
+
+    def _decided(self, at: timedelta, snapshot: Snapshot, decision: Decision) -> Seen:
+        subject, name = self._subject(decision)
+        sent = self._router.route_decision(decision, snapshot, is_enforced=decision.mode == "enforce")
+        message, routes = _message(sent)
+        orders = tuple(sorted(f"{it.side} {it.contracts.normalize():f} {it.symbol}" for it in decision.intents))
+        return Seen(
+            at, subject, decision.policy, decision.scope, name,
+            "none" if decision.lock is None else decision.lock.mode, orders,
+            tuple(sorted(it.order for it in decision.cancels)),
+            None if decision.attribution is None else decision.attribution.source, routes, decision.reason or "",
+            message,
+        )  # fmt: skip
+
+    def _subject(self, decision: Decision) -> tuple[Subject, str]:
+        """What an expectation of the decision is about, and its name there."""
+        if decision.is_unlock:
+            return "decides", "unlock"
+        if decision.kind == "reset":
+            graph = self._graphs.get(decision.policy)
+            stages: Sequence[Stage] = () if graph is None else graph.stages
+            named = [each.name for each in stages if decision.stage == each.name]
+            of_level = [each.name for each in stages if each.level == decision.previous_level]
+            return "resets", next(iter((*named, *of_level)), decision.stage or "")
+        if decision.kind is not None:
+            return "decides", decision.kind
+        return "fires", decision.stage or ""
+
+    def _notified(self, at: timedelta, notice: Notice) -> Seen:
+        message, routes = _message(self._router.route_notice(notice))
+        return Seen(
+            at, "notice", notice.policy, notice.scope, notice.kind, "none", (), (), None, routes, "",
+            message or notice.text,
+        )  # fmt: skip
+
+    def failures(
+        self, expected: Iterable[Expectation], found: Sequence[Seen], interpreter: Interpreter, snapshot: Snapshot,
+        place: Place, at: timedelta,
+    ) -> list[Failure]:  # fmt: skip
+        """Every difference between what is expected of a step and what was seen, both ways."""
+        failures: list[Failure] = []
+        left = list(found)
+        for each in expected:
+            if each.subject not in (*DECIDED, "notice"):
+                failure = self._state_failure(each, interpreter, snapshot)
+                failures += [] if failure is None else [failure]
+                continue
+            matching = [it for it in left if _is_meant(each, it)]
+            best = min(matching, key=lambda it: len(_differences(each, it)), default=None)
+            if best is None:
+                failures.append(self._missing(each, found, interpreter))
+                continue
+            left.remove(best)
+            failures += [
+                Failure(each.at, each.place, f"{each.words}: {wanted}", seen)
+                for wanted, seen in _differences(each, best)
+            ]
+        for it in left:
+            if it.subject != "notice":
+                values = self._values(it.policy, it.scope, it.subject, it.name, interpreter)
+                failures.append(Failure(at, place, "nothing more at this step", it.words, values))
+        return failures
+
+    def _missing(self, each: Expectation, found: Sequence[Seen], interpreter: Interpreter) -> Failure:
+        others = "; ".join(it.words for it in found if it.subject == each.subject)
+        values = self._values(each.policy, each.scope, each.subject, each.name, interpreter)
+        return Failure(each.at, each.place, each.words, others or "nothing like it", values)
+
+    def _values(
+        self, policy: str, scope: str, subject: Subject, name: str, interpreter: Interpreter
+    ) -> tuple[ClauseValue, ...]:
+        evaluator = interpreter.evaluator(policy, scope)
+        if evaluator is None:
+            return ()
+        stage = next((it for it in evaluator.compiled.graph.stages if it.name == name), None)
+        if stage is None:
+            return ()
+        return reset_values(evaluator, stage) if subject == "resets" else stage_values(evaluator, stage)
+
+    def _state_failure(self, each: Expectation, interpreter: Interpreter, snapshot: Snapshot) -> Failure | None:
+        """The failure of an expectation about what is in force after the step; None if it is met."""
+        if each.subject == "lock_in_force":
+            mode = self._locks.mode(each.scope, snapshot)
+            return None if mode == each.name else Failure(each.at, each.place, each.words, f"lock {mode}")
+        evaluator = interpreter.evaluator(each.policy, each.scope)
+        if evaluator is None:
+            return Failure(each.at, each.place, each.words, f"no snapshot has had {each.scope} yet")
+        if each.subject == "in_force":
+            return _stage_failure(each, evaluator)
+        index = next(i for i, it in enumerate(evaluator.compiled.graph.triggers) if it.name == each.name)
+        status = status_of_trigger(evaluator, index)
+        truth = "unknown" if status.truth is None else str(status.truth).lower()
+        is_met = {"held": status.held, "confirmed": status.confirmed}.get(each.truth or "", truth == each.truth)
+        if is_met:
+            return None
+        state = "confirmed" if status.confirmed else "held" if status.held else "not held"
+        return Failure(each.at, each.place, each.words, f"{truth}, {state}", trigger_values(evaluator, index))
+
+
+def _stage_failure(each: Expectation, evaluator: ScopeEvaluator) -> Failure | None:
+    now = stage_in_force(evaluator.state) or "none"
+    if now == each.name:
+        return None
+    stages = {it.name: it for it in evaluator.compiled.graph.stages}
+    explained = stages.get(each.name) or stages.get(now)
+    values = () if explained is None else stage_values(evaluator, explained)
+    if each.name == "none" and explained is not None:
+        values = (*values, *reset_values(evaluator, explained))
+    return Failure(each.at, each.place, each.words, f"{now} is in force", values)
+
+
+def _is_meant(expected: Expectation, seen: Seen) -> bool:
+    """Whether the expectation is about this decision or notice, apart from its contents."""
+    return (
+        seen.subject == expected.subject
+        and seen.name == expected.name
+        and expected.policy in ("", seen.policy)
+        and expected.scope in ("", seen.scope)
+        and (expected.subject != "notice" or all(part in seen.message for part in expected.text))
+    )
+
+
+def _differences(expected: Expectation, seen: Seen) -> list[tuple[str, str]]:
+    """(wanted, seen) of every part that differs."""
+    found: list[tuple[str, str]] = []
+    if expected.lock not in (None, seen.lock):
+        found.append((f"lock {expected.lock}", f"lock {seen.lock}"))
+    if expected.source not in (None, seen.source):
+        found.append((f"source {expected.source}", f"source {seen.source or 'none'}"))
+    for key, wanted, now in (("orders", expected.orders, seen.orders), ("cancels", expected.cancels, seen.cancels)):
+        if wanted is not None and sorted(wanted) != sorted(now):
+            found.append((f"{key} {_listed(sorted(wanted))}", f"{key} {_listed(now)}"))
+    lacking = [route for route in expected.notifies if route not in seen.notifies]
+    if lacking:
+        found.append((f"routes {_listed(lacking)}", f"routes {_listed(seen.notifies)}"))
+    if expected.reason is not None and expected.reason not in seen.reason:
+        found.append((f"a reason with {json.dumps(expected.reason)}", seen.reason or "no reason"))
+    found += [(f"a text with {json.dumps(part)}", seen.message) for part in expected.text if part not in seen.message]
+    return found
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"
+
+
+def _message(sent: Iterable[Outgoing]) -> tuple[str, tuple[str, ...]]:
+    """The text of a message, and the routes that it reaches."""
+    text, routes = "", []
+    for each in sent:
+        message = decode_message(each.body)
+        text = f"{message.title}\n{message.body}"
+        if each.route != EVERYTHING:
+            routes.append(each.route)
+    return text, tuple(dict.fromkeys(routes))

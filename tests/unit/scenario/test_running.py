@@ -1,0 +1,200 @@
+"""Runs of scenarios: what is expected is compared with what the engine decides, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from killswitch.scenario.book import snapshots
+from killswitch.scenario.running import CaseResult, ScenarioRunner, offset
+from tests.unit.scenario.written import POSITION, loaded, ran, result, scenario_text
+
+# 10,000 falls by 1% a minute: 9,605.96 after 4m (3.94%), 9,509.90 after 5m (4.90%), 9,414.80 after 6m (5.85%).
+FALL = "10000 -1%x8"
+WARN = "{at: 4m, fires: warn}"
+CLOSE = "{at: 8m, fires: close}"
+"""5% is exceeded at 6m, and confirmed 2m later."""
+
+
+def failures(found: CaseResult) -> list[tuple[str, str, str]]:
+    """(time, wanted, seen) of every failure."""
+    return [(offset(each.at), each.wanted, each.seen) for each in found.failures]
+
+
+def test_a_scenario_passes_where_everything_happens_as_expected(tmp_path: Path) -> None:
+    """Both firings, and nothing else."""
+    found = result(tmp_path, scenario_text(FALL, f"expect: [{WARN}, {CLOSE}]"))
+    assert (found.outcome, found.failures, found.steps) == ("passed", (), 9)
+
+
+def test_a_firing_that_nothing_expects_fails(tmp_path: Path) -> None:
+    """It is reported at the scenario, with the values of its parts."""
+    found = result(tmp_path, scenario_text(FALL, f"expect: [{WARN}]"))
+    assert failures(found) == [("8m", "nothing more at this step", "fires close (falls on account/main)")]
+    assert [each.truth for each in found.failures[0].values] == ["true", "true", "true"]
+
+
+def test_an_expectation_that_nothing_meets_fails(tmp_path: Path) -> None:
+    """It is reported at its own place, with the interval of every clause and how long it is confirmed."""
+    found = result(tmp_path, scenario_text(FALL, f"expect: [{WARN}, {{at: 7m, fires: close}}, {CLOSE}]"))
+    assert failures(found) == [("7m", "fires close (falls on account/main)", "nothing like it")]
+    lines = [each.line for each in found.failures[0].values]
+    assert lines[0] == "false   stage close"
+    assert lines[1] == "  true    any: trigger five: not confirmed: 1m of 2m"
+    # 1 - 0.99^7
+    assert lines[2] == "    true    equity.loss_from_start >= 5%  [equity.loss_from_start = 6.79347%]"
+
+
+def test_all_failures_are_shown_each_with_wanted_and_seen(tmp_path: Path) -> None:
+    """One does not hide the next."""
+    expect = [
+        "{at: 3m, in_force: warn}",
+        "{at: 4m, fires: warn, lock: all, notifies: [desk], text: ['9.9%']}",
+        "{at: 6m, trigger: five, is: confirmed}",
+        "{at: 8m, fires: close, orders: ['sell 2 BTC/USDT:USDT'], cancels: ['7']}",
+        "{at: 8m, lock_in_force: none}",
+    ]
+    found = failures(result(tmp_path, scenario_text(FALL, f"expect: [{', '.join(expect)}]")))
+    message = found.pop(2)
+    assert (message[0], message[1]) == ("4m", 'fires warn (falls on account/main): a text with "9.9%"')
+    assert "three: 3.94% against >= 3%" in message[2]
+    assert found == [
+        ("3m", "in force warn (falls on account/main)", "none is in force"),
+        ("4m", "fires warn (falls on account/main): lock all", "lock none"),
+        ("6m", "trigger five is confirmed (falls on account/main)", "true, held"),
+        (
+            "8m",
+            "fires close (falls on account/main): orders sell 2 BTC/USDT:USDT",
+            "orders sell 1 BTC/USDT:USDT",
+        ),
+        ("8m", "fires close (falls on account/main): cancels 7", "cancels none"),
+        ("8m", "lock in force none (account/main)", "lock reduce_only"),
+    ]
+
+
+def test_the_text_that_a_person_reads_is_an_expectation_like_any_other(tmp_path: Path) -> None:
+    """Title and lines of the message, with numbers and units; and the routes that it reaches."""
+    text = "'level 1 warn: falls on account/main', '3.94% from its peak, 394.04 USDT'"
+    warn = f"{{at: 4m, fires: warn, text: [{text}], notifies: [desk, everything]}}"
+    assert result(tmp_path, scenario_text(FALL, f"expect: [{warn}, {CLOSE}]")).outcome == "passed"
+
+
+def test_an_operators_reset_and_its_reason_are_expected(tmp_path: Path) -> None:
+    """The command is processed by the step at its time."""
+    text = scenario_text(
+        "10000 -1%x4 =x4",
+        "events: [{at: 6m, kind: reset, scope: account/main, author: jo, reason: looked at it}]",
+        "expect: [{at: 4m, fires: warn}, {at: 6m, resets: warn, reason: looked at}, {at: 6m, in_force: none}]",
+    )
+    assert result(tmp_path, text).outcome == "passed"
+
+
+def test_an_automatic_reset_is_a_decision_like_any_other(tmp_path: Path) -> None:
+    """Below 1.5% from 6m on, for 2m, and not before the cooldown of 5m has ended at 9m."""
+    expect = "expect: [{at: 4m, fires: warn}, {at: 9m, resets: warn}]"
+    assert result(tmp_path, scenario_text("10000 -1%x4 9800 9900 =x6", expect)).outcome == "passed"
+    late = result(tmp_path, scenario_text("10000 -1%x4 9800 9900 =x6", expect.replace("9m", "8m")))
+    assert failures(late)[0] == ("8m", "resets warn (falls on account/main)", "nothing like it")
+    assert late.failures[0].values[0].line == "true    reset of warn: true for 2m of 2m"
+
+
+def test_money_that_leaves_is_no_loss_and_without_a_row_it_is_not_explained(tmp_path: Path) -> None:
+    """A withdrawal of a tenth fires nothing; as much without a row is a notice, and fires nothing either."""
+    flow = "flows: [{at: 2m, kind: withdrawal, amount: -1000}]"
+    assert result(tmp_path, scenario_text("10000 =x5", account=[POSITION, flow])).outcome == "passed"
+    missing = flow.replace("kind: withdrawal", "kind: unexplained")
+    found = result(tmp_path, scenario_text("10000 =x5", account=[POSITION, missing]))
+    assert {each.name for each in found.seen if each.subject == "notice"} == {"unexplained"}
+
+
+def test_money_that_leaves_a_book_with_unknown_positions_is_no_profit(tmp_path: Path) -> None:
+    """Equity as written falls by the withdrawal alone, so that unrealised profit is as before."""
+    flow = "flows: [{at: 2m, kind: withdrawal, amount: -1000}]"
+    _, (scenario,), problems = loaded(tmp_path, scenario_text("10000 9900 8900 =", account=[flow]))
+    assert problems == ()
+    found = [snapshot.accounts[0] for _, snapshot in snapshots(scenario)]
+    assert [each.unrealized for each in found] == [0, -100, -100, -100]
+    assert [len(each.flows or ()) for each in found] == [0, 0, 1, 0]
+
+
+def test_a_trade_has_its_fill_and_its_average_entry(tmp_path: Path) -> None:
+    """2 at 100, 2 more at 110: entry 105. 1 sold at 120: 15 realised, 45 of the other three left."""
+    position = "positions: [{symbol: X, side: long, contracts: 2 = 4 = 3, price: 100 110 = 120 =}]"
+    _, (scenario,), problems = loaded(tmp_path, scenario_text("1000", account=[position]))
+    assert problems == ()
+    found = [snapshot.accounts[0] for _, snapshot in snapshots(scenario)]
+    # 2 × 10 at step 1; 4 × 10 at step 3
+    assert [each.equity for each in found] == [1000, 1020, 1020, 1060, 1060]
+    held = [(each.positions or ())[0] for each in found]
+    assert [each.entry_price for each in held] == [100, 100, 105, 105, 105]
+    assert [each.unrealized_pnl for each in held] == [0, 20, 20, 60, 45]
+    fills = [(fill.side, fill.amount, fill.price, fill.realized_pnl) for each in found for fill in each.fills or ()]
+    assert fills == [("buy", 2, 110, None), ("sell", 1, 120, 15)]
+
+
+def test_a_reset_lifts_the_lock_of_its_policy(tmp_path: Path) -> None:
+    """From the close until the operator resets it."""
+    text = scenario_text(
+        FALL + " =x2",
+        "events: [{at: 9m, kind: reset, scope: account/main, author: jo, reason: why}]",
+        f"expect: [{WARN}, {CLOSE}, {{at: 8m, lock_in_force: reduce_only}}, {{at: 9m, resets: close}},"
+        " {at: 9m, lock_in_force: none}]",
+    )
+    assert result(tmp_path, text).failures == ()
+
+
+def test_missing_data_is_neither_clear_nor_a_loss(tmp_path: Path) -> None:
+    """What was held stays so while the account cannot be read; nothing is confirmed meanwhile."""
+    expect = "expect: [{at: 4m, fires: warn}, {at: 6m, trigger: three, is: unknown}, {at: 6m, in_force: warn}]"
+    assert result(tmp_path, scenario_text("10000 -1%x4 stalex2 =x2", expect)).outcome == "passed"
+
+
+def test_a_restart_goes_on_with_what_was_stored(tmp_path: Path) -> None:
+    """A latched stage stays latched, and what was lost during the outage is seen after it."""
+    text = scenario_text(
+        FALL + " =x2",
+        "restarts: [{at: 5m, outage: 2m}]",
+        "expect: [{at: 4m, fires: warn}, {at: 5m, in_force: warn}, {at: 7m, in_force: warn}, {at: 9m, fires: close}]",
+    )
+    found = result(tmp_path, text)
+    assert (found.failures, found.steps) == ((), 10)
+
+
+def test_a_loss_seen_from_a_trade_has_its_fill(tmp_path: Path) -> None:
+    """Half of 2 contracts is sold 100 lower: 200 are lost, of which 100 are realised, and no more afterwards."""
+    position = POSITION.replace("contracts: 1, price: 20000", "contracts: 2 =x2 1 =x2, price: 20000 = -100 = = =")
+    text = scenario_text("6000", "expect: [{at: 2m, fires: warn}]", account=[position])
+    found = result(tmp_path, text)
+    assert (found.outcome, [each.name for each in found.seen]) == ("passed", ["warn"])
+
+
+def test_a_pending_scenario_is_counted_apart(tmp_path: Path) -> None:
+    """It is loaded, so that its names are checked, and not run."""
+    found = result(tmp_path, scenario_text(FALL, "pending: the close is not agreed"))
+    assert (found.outcome, found.pending, found.steps) == ("pending", "the close is not agreed", 0)
+
+
+def test_a_run_that_is_late_is_an_error_and_no_success(tmp_path: Path) -> None:
+    """The limit is checked between two steps."""
+    policies, scenarios, _ = loaded(tmp_path, scenario_text("10000 =x8"))
+    runner = ScenarioRunner(policies, lambda _: iter(()), lambda steps: steps >= 3)
+    found = runner.run(scenarios[0]).result
+    assert (found.outcome, found.error) == ("error", "the time limit is over after 3 steps")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_scenarios_do_not_influence_each_other(tmp_path: Path, order: tuple[int, int]) -> None:
+    """The result is the same in any order."""
+    texts = [scenario_text(FALL, f"expect: [{WARN}, {CLOSE}]", name=name) for name in ("one", "two")]
+    policies, scenarios, _ = loaded(tmp_path, *texts)
+    runner = ScenarioRunner(policies, lambda _: iter(()))
+    assert [runner.run(scenarios[i]).result.outcome for i in order] == ["passed", "passed"]
+
+
+def test_the_trace_has_what_the_evaluator_has_seen(tmp_path: Path) -> None:
+    """Stages that fired or were refused, resets, and routes."""
+    trace = ran(tmp_path, scenario_text(FALL, f"expect: [{WARN}, {CLOSE}]")).trace
+    assert trace.routes == {"desk", "everything"}
+    assert trace.policies["falls"].fired == {"warn", "close"}
+    assert trace.policies["falls"].refused == {"warn"}
