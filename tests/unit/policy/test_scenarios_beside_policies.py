@@ -37,7 +37,7 @@ def test_a_run_reads_its_policies_beside_a_scenario_that_is_not_valid(tmp_path: 
 
     read = read_policies([tmp_path])
 
-    assert [policy.name for policy in read.policies.graphs] == ["fall"]
+    assert [graph.policy for graph in read.policies.graphs] == ["fall"]
     assert read.policies.digest == alone
     assert load([tmp_path]).diagnostics
 
