@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from killswitch.graph.problems import Findings
-from killswitch.policy.schema.scenario import ScenarioAccount, ScenarioPosition, ScenarioSpec
+from killswitch.policy.schema.scenario import ScenarioAccount, ScenarioPosition, ScenarioSpec, ScenarioTrade
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
-from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, RestingOrder
-from killswitch.scenario.series import ParsedSeries, SeriesItem, parse_series, values
+from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, RestingOrder, TradeBy
+from killswitch.scenario.series import ParsedSeries, SeriesItem, Value, parse_series, values
 
 HEALTH = {
     "latency": "latency_ms",
@@ -56,6 +56,8 @@ def _texts(accounts: Mapping[str, ScenarioAccount]) -> Iterator[tuple[Path, str]
         for key in HEALTH:
             if account.health is not None and (text := getattr(account.health, key)) is not None:
                 yield (*at, "health", key), text
+        for symbol, text in (account.watch or {}).items():
+            yield (*at, "watch", symbol), text
         for number, position in enumerate(account.positions or ()):
             for key in OF_POSITION:
                 if (text := getattr(position, key)) is not None:
@@ -99,7 +101,9 @@ def _account(
     return AccountSeries(
         name, account.venue, account.market, account.currency,  # type: ignore[arg-type] # the schema has checked the market
         series, first or Decimal(0), unread, absent,
-        None if account.positions is None else _positions(at, account.positions, parsed, steps, found, moves=moves),
+        None if account.positions is None else _positions(
+            at, account.positions, parsed, steps, found, moves=moves, every=spec.every or 1
+        ),
         tuple(
             RestingOrder(each.id, each.symbol, each.side, each.amount, each.price, each.trigger_price, each.reduce_only)
             for each in account.orders
@@ -107,6 +111,7 @@ def _account(
         tuple(_flows(at, spec, account, steps, found)),
         {key: values(parsed[*at, key], steps) for key in AMOUNTS if (*at, key) in parsed},
         {HEALTH[key]: values(parsed[*at, "health", key], steps) for key in HEALTH if (*at, "health", key) in parsed},
+        {symbol: _watched(at, symbol, account, parsed, steps, found) for symbol in account.watch or ()},
     )  # fmt: skip
 
 
@@ -116,7 +121,7 @@ def _repeats_change(series: ParsedSeries) -> bool:
 
 def _positions(
     at: Path, positions: tuple[ScenarioPosition, ...], parsed: Mapping[Path, ParsedSeries], steps: int, found: Findings,
-    *, moves: bool,
+    *, moves: bool, every: int,
 ) -> tuple[PositionSeries, ...]:  # fmt: skip
     made: list[PositionSeries] = []
     has_carrier = False
@@ -135,16 +140,53 @@ def _positions(
             least = min((value for value in numbers if isinstance(value, Decimal)), default=ONE)
             if least < 0 or (least == 0 and key == "price"):
                 found.error("KS7010", (*path, key), f"it falls to {least:f}", "write a smaller change")
-        first = prices.items[0].value
+        first, held = prices.items[0].value, values(contracts, steps)
         made.append(
             PositionSeries(
-                each.symbol, each.side, values(contracts, steps), None if carries else by_step, first,
+                each.symbol, each.side, held, None if carries else by_step, first,
                 each.contract_size or ONE, each.amount_step,
                 None if each.liquidation is None else values(parsed[*path, "liquidation"], steps),
                 None if each.margin is None else values(parsed[*path, "margin"], steps),
+                dict(_trades(path, each.trades, held, every, found)),
             )
         )  # fmt: skip
     return tuple(made)
+
+
+def _watched(
+    at: Path, symbol: str, account: ScenarioAccount, parsed: Mapping[Path, ParsedSeries], steps: int, found: Findings
+) -> list[Value]:
+    path: Path = (*at, "watch", symbol)
+    if any(each.symbol == symbol for each in account.positions or ()):
+        message = f"`{symbol}` is among the positions, whose `price` is its price"
+        found.error("KS7012", path, message, "remove it from `watch`", key=True)
+    prices = values(parsed[path], steps)
+    if any(isinstance(each, Decimal) and each <= 0 for each in prices):
+        found.error("KS7010", path, "the price falls to zero or below", "write a smaller change")
+    return prices
+
+
+def _trades(
+    at: Path, trades: tuple[ScenarioTrade, ...], contracts: list[Value], every: int, found: Findings
+) -> Iterator[tuple[int, TradeBy]]:
+    """What the contracts change by, by step; a trade at a step without a change contradicts the series."""
+    for number, each in enumerate(trades):
+        path: Path = (*at, "trades", number)
+        step, rest = divmod(each.at, every)
+        if rest or not 0 < step < len(contracts):
+            message = "the trade is between two steps" if rest else "there is no change at this step"
+            found.error("KS7011", (*path, "at"), message, "write the time of a step at which the contracts change")
+            continue
+        before, after = _held(contracts[step - 1]), _held(contracts[step])
+        if before == after or (after > before and each.by != "stop"):
+            what = "the contracts do not change at this step" if before == after else f"the {each.by} opens contracts"
+            found.error("KS7012", (*path, "at"), what, "write the time of a step at which they become fewer")
+        else:
+            yield step, each.by
+
+
+def _held(contracts: Value) -> Decimal:
+    return contracts if isinstance(contracts, Decimal) else Decimal(0)
 
 
 def _require(

@@ -16,12 +16,14 @@ from msgspec import Struct
 from killswitch.model.snapshot import (
     AccountSnapshot,
     Fill,
+    FillCause,
     Flow,
     Health,
     Instrument,
     Order,
     Position,
     Snapshot,
+    WatchedPrice,
 )
 from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, Scenario
 from killswitch.scenario.series import Unread, Value
@@ -31,6 +33,9 @@ SAME = Decimal("1e-9")
 """Relative tolerance within which two computations of equity agree."""
 DIGITS = Decimal("1e-10")
 """Computed prices and equity are rounded to ten decimals."""
+
+
+_CAUSES: dict[str, FillCause] = {"liquidation": "liquidation", "adl": "adl"}
 
 
 class ContradictionError(Exception):
@@ -174,10 +179,13 @@ class AccountBook:
         if opens:
             held.entry = (held.entry * held.contracts + held.price * amount) / contracts
         held.contracts = contracts
+        by = each.trades.get(step, "order")
         self._fills.append(
             Fill(
                 f"{self._account.name}-t{step}-{each.symbol}", at, each.symbol, "buy" if side == "buy" else "sell",
                 abs(amount), _rounded(held.price), position_side=each.side, realized_pnl=realized,
+                cause=_CAUSES.get(by, "trade"),
+                trigger_price=_rounded(held.price) if by == "stop" else None,
             )
         )  # fmt: skip
 
@@ -203,7 +211,7 @@ class AccountBook:
             health=_health(account, step), wallet_as_of=at, positions_as_of=at, marked_at=at,
             fills_as_of=at, flows_as_of=at, complete=True,
             free=_amount(account, "free", step), margin_used=_amount(account, "margin_used", step),
-            maintenance_margin=_amount(account, "maintenance_margin", step),
+            maintenance_margin=_amount(account, "maintenance_margin", step), watched=_watched(account, step, at),
         )  # fmt: skip
 
     def _unread(self, quality: Unread, step: int) -> AccountSnapshot:
@@ -282,6 +290,15 @@ def _instruments(account: AccountSeries) -> tuple[Instrument, ...]:
         for each in account.positions or ()
     }
     return tuple(found.values())
+
+
+def _watched(account: AccountSeries, step: int, at: datetime) -> tuple[WatchedPrice, ...] | None:
+    """The prices of the watch list; None without one."""
+    if not account.watch:
+        return None
+    return tuple(
+        WatchedPrice(symbol, mark_price=_optional(prices, step), at=at) for symbol, prices in account.watch.items()
+    )
 
 
 def _amount(account: AccountSeries, key: str, step: int) -> Decimal | None:

@@ -16,8 +16,14 @@ Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger",
 DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
 
 
+TradeBy = Literal["stop", "liquidation", "adl"]
+
+
 class PositionSeries(Struct, frozen=True):
-    """A position by step. `price` None: it moves as the account's equity requires, from `first_price`."""
+    """A position by step. `price` None: it moves as the account's equity requires, from `first_price`.
+
+    `trades`: what its contracts changed by, by step, where it was no plain order.
+    """
 
     symbol: str
     side: Literal["long", "short"]
@@ -28,6 +34,7 @@ class PositionSeries(Struct, frozen=True):
     amount_step: Decimal | None = None
     liquidation: list[Value] | None = None
     margin: list[Value] | None = None
+    trades: dict[int, TradeBy] = {}
 
 
 class RestingOrder(Struct, frozen=True):
@@ -54,7 +61,7 @@ class AccountSeries(Struct, frozen=True):
     """An account by step. `equity` None: positions and flows move it, from `first_equity`.
 
     `unread`: why it could not be read, by step; `absent`: the steps without an equity. `health` and `amounts`: series
-    by the field of a snapshot that they are.
+    by the field of a snapshot that they are. `watch`: mark prices by symbol.
     """
 
     name: str
@@ -70,6 +77,7 @@ class AccountSeries(Struct, frozen=True):
     flows: tuple[MoneyFlow, ...] = ()
     amounts: dict[str, list[Value]] = {}
     health: dict[str, list[Value]] = {}
+    watch: dict[str, list[Value]] = {}
 
 
 class Outage(Struct, frozen=True):

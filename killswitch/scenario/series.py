@@ -11,7 +11,8 @@ A series is a list of items with spaces between them; each item is one step, or 
 | `_` | absent: the value is unknown |
 | `stale`, `down`, `malformed` | the account could not be read (only a series of equity) |
 
-`xN` repeats an item N times, `x*` repeats the last item until the end of the scenario.
+`xN` repeats an item N times, `x*` repeats the last item until the end of the scenario, and `(… …)xN` repeats several
+items together: `(+1% -1%)x50` is a market that moves and stays where it was.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ UNREAD: Final[tuple[Unread, ...]] = ("stale", "down", "malformed")
 MOST_STEPS = 100_000
 """The most steps of a scenario: more than two months of minutes."""
 
-_ITEM = re.compile(r"\S+")
+_ITEM = re.compile(r"\(|\)[^\s()]*|[^\s()]+")
 _REPEATED = re.compile(r"(.+?)x(\d+|\*)", re.ASCII)
 _NUMBER = re.compile(r"(=|=?[+-])?(\d{1,20}(?:\.\d{1,12})?)(%)?", re.ASCII)
+_TIMES = re.compile(r"\)x(\d+)", re.ASCII)
+_GROUP_FIX = "write items in parentheses and how often, such as (+1% -1%)x20"
 _FIX = "write a number, a change such as -1% or +20, `=` for the last value, `_` for unknown, each with xN to repeat it"
 
 
@@ -84,20 +87,61 @@ def parse_series(text: str, *, unread: bool = False) -> ParsedSeries:
     """
     items: list[SeriesItem] = []
     problems: list[Problem] = []
+    group: _Group | None = None
     for found in _ITEM.finditer(text):
-        item = _item(found[0], found.start(), unread=unread)
-        if isinstance(item, Problem):
-            problems.append(item)
-        elif why := _misplaced(item, items):
-            problems.append(Problem("KS7010", f"`{found[0]}`: {why}", _FIX, found.start(), len(found[0])))
+        written, start = found[0], found.start()
+        if written == "(" and group is None:
+            group = _Group(len(items), start)
+        elif written[0] in "()":
+            why = _repeat_group(written, group, items)
+            group = None if written[0] == ")" else group
+            if why:
+                problems.append(Problem("KS7010", f"`{written}`: {why}", _GROUP_FIX, start, len(written)))
         else:
-            items.append(item)
+            item = _item(written, start, unread=unread)
+            if isinstance(item, Problem):
+                problems.append(item)
+            elif why := _misplaced(item, items):
+                problems.append(Problem("KS7010", f"`{written}`: {why}", _FIX, start, len(written)))
+            else:
+                items.append(item)
+    if group is not None:
+        problems.append(Problem("KS7010", "`(`: the group does not end", _GROUP_FIX, group.start, 1))
     if not items and not problems:
         problems.append(Problem("KS7010", "the series is empty", _FIX))
-    if sum(item.count or 1 for item in items) > MOST_STEPS:
+    if _steps_of(items) > MOST_STEPS:
         fix = "use longer steps, or several scenarios"
         problems.append(Problem("KS7010", f"the series has more than {MOST_STEPS} steps", fix))
     return ParsedSeries(tuple(items), tuple(problems))
+
+
+class _Group(Struct, frozen=True):
+    """A group that is open: the index of its first item, and its place in the text."""
+
+    first: int
+    start: int
+
+
+def _repeat_group(written: str, group: _Group | None, items: list[SeriesItem]) -> str:
+    """Repeat the items of the group that `written` ends; returns why it cannot, or an empty text."""
+    if written == "(":
+        return "a group is inside of another"
+    if group is None:
+        return "no group begins before it"
+    times = _TIMES.fullmatch(written)
+    inside = items[group.first :]
+    if times is None or not 1 <= int(times[1][:9]) <= MOST_STEPS:
+        return "it does not say how often the group is repeated"
+    if not inside or any(each.count is None for each in inside):
+        return "the group is empty" if not inside else "an item of the group is repeated until the end"
+    if _steps_of(items[: group.first]) + _steps_of(inside) * int(times[1]) > MOST_STEPS:
+        return f"the series has more than {MOST_STEPS} steps"
+    items += inside * (int(times[1]) - 1)
+    return ""
+
+
+def _steps_of(items: Sequence[SeriesItem]) -> int:
+    return sum(item.count or 1 for item in items)
 
 
 def _item(written: str, start: int, *, unread: bool) -> SeriesItem | Problem:

@@ -86,6 +86,15 @@ def trigger_truth(value: object) -> str:
 TriggerTruth = Annotated[str, Scalar(trigger_truth, {"enum": [True, False, *TRUTHS[2:]]})]
 
 
+class ScenarioTrade(Part):
+    """A change of contracts that was no plain order of a bot or a person."""
+
+    at: DurationOrZero
+    """When, from the start: a step at which the contracts change."""
+    by: Literal["stop", "liquidation", "adl"]
+    """By a stop or another order with a trigger price, or by the venue, which liquidates or deleverages (ADL)."""
+
+
 class ScenarioPosition(Part):
     """A position. Its price moves as written, or as the account's equity requires."""
 
@@ -106,6 +115,8 @@ class ScenarioPosition(Part):
     """A series of liquidation prices. Left out: unknown."""
     margin: SeriesText | None = None
     """A series of its margin. Left out: unknown."""
+    trades: tuple[ScenarioTrade, ...] = ()
+    """Which changes of its contracts were stops, or by the venue. Left out: none."""
 
 
 class ScenarioOrder(Part):
@@ -175,6 +186,8 @@ class ScenarioAccount(Part):
     """Its resting orders. Left out: none."""
     flows: tuple[ScenarioFlow, ...] = ()
     """Money that enters or leaves. Left out: none."""
+    watch: dict[str, SeriesText] | None = None
+    """Series of mark prices of symbols that it watches without holding them, by symbol. Left out: none."""
     free: SeriesText | None = None
     """A series of free margin. Left out: unknown."""
     margin_used: SeriesText | None = None

@@ -10,24 +10,20 @@ from click.testing import CliRunner
 
 from killswitch.cli import ksctl
 
-COVERED = (
-    "breakers-six", "capital-breaker", "circuit-breaker", "futures-component-risk", "futures-concentrated",
-    "futures-degross", "futures-directional", "futures-drawdown", "spot-drawdown", "venue-trouble",
+SETS = (
+    "breakers-six", "capital-breaker", "circuit-breaker", "freqtrade-protections", "futures-component-risk",
+    "futures-concentrated", "futures-degross", "futures-directional", "futures-drawdown", "slow-bleed",
+    "slow-bleed-published", "spot-drawdown", "venue-trouble",
 )  # fmt: skip
-"""Sets whose scenarios show everything."""
-WITHOUT = ("freqtrade-protections", "slow-bleed", "slow-bleed-published")
-"""Sets without scenarios: trades of weeks, and thresholds that follow the volatility of days, need recordings."""
 
 
 def test_every_shipped_set_is_listed(repository: Path) -> None:
-    """A new set has scenarios, or is named among those without."""
+    """A new set has scenarios, and is tested with the others."""
     folders = sorted(folder.name for folder in (repository / "policies").iterdir() if folder.is_dir())
-    assert folders == sorted((*COVERED, *WITHOUT))
-    with_files = [name for name in folders if (repository / "policies" / name / "scenarios.yaml").exists()]
-    assert with_files == list(COVERED)
+    assert folders == list(SETS)
 
 
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("name", SETS)
 def test_the_scenarios_of_a_shipped_set_pass_and_cover_all_of_it(repository: Path, name: str) -> None:
     """Clauses included, on exact fractions."""
     arguments = ["test", str(repository / "policies" / name), "--jobs", "1", "--fail-under", "100%", "-o", "json"]

@@ -29,9 +29,11 @@ POSITION = """positions:
     amount_step: 0.001
     liquidation: 9000
     margin: 500
+    trades: [{at: 6m, by: stop}]
   - {symbol: X, side: short, contracts: 3, price: 10 _ =x*}"""
 ACCOUNT = (
     *POSITION.split("\n"),
+    "watch: {W: 5 (+1 -1)x2 =x*}",
     "orders: [{id: o, symbol: X, side: buy, amount: 1, price: 2, trigger_price: 3, reduce_only: true}]",
     "flows: [{at: 2m, kind: deposit, amount: 500}]", "free: 400 =x*", "margin_used: 3", "maintenance_margin: 1",
     "health: {latency: 80, requests: 4, errors: 0, timeouts: 0, malformed: 0, rate_limited: 0, clock_skew: 2}",

@@ -85,6 +85,24 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "a price below zero": (
         scenario_text("10000 -60%", account=[POSITION.replace("20000", "5000")]), "KS7012", 9, "more contracts",
     ),
+    "a trade without a change": (
+        scenario_text("10000 =x3", account=[POSITION.replace("amount_step", "trades: [{at: 1m, by: stop}], amount_step")]),
+        "KS7012", 14, "at which they become fewer",
+    ),
+    "a liquidation that opens": (
+        scenario_text("10000", account=[POSITION.replace("contracts: 1,", "contracts: 1 2, trades: [{at: 1m, by: adl}],")]),
+        "KS7012", 14, "at which they become fewer",
+    ),
+    "a trade between two steps": (
+        scenario_text("10000", account=[POSITION.replace("contracts: 1,", "contracts: 2 1, trades: [{at: 30s, by: stop}],")]),
+        "KS7011", 14, "the time of a step",
+    ),
+    "a watched symbol that is held": (
+        scenario_text(FALL, account=[POSITION, 'watch: {"BTC/USDT:USDT": 5}']), "KS7012", 15, "remove it from `watch`",
+    ),
+    "a watched price of zero": (
+        scenario_text(FALL, account=[POSITION, "watch: {X: 5 -5 =x*}"]), "KS7010", 15, "a smaller change",
+    ),
     "one thing expected twice": (
         scenario_text(FALL, "expect: [{at: 4m, in_force: warn}, {at: 4m, in_force: none}]"), "KS7014", 15, "remove one",
     ),

@@ -133,6 +133,32 @@ def test_a_trade_has_its_fill_and_its_average_entry(tmp_path: Path) -> None:
     assert fills == [("buy", 2, 110, None), ("sell", 1, 120, 15)]
 
 
+def test_a_trade_says_by_what_it_was(tmp_path: Path) -> None:
+    """A stop has the price at which it was triggered, a liquidation its cause; other trades have neither."""
+    contracts = "contracts: 3 2 1 0, price: 100 90 80 70, trades: [{at: 1m, by: stop}, {at: 2m, by: liquidation}]"
+    text = scenario_text("1000", account=[f"positions: [{{symbol: X, side: long, {contracts}}}]"])
+    _, (scenario,), problems = loaded(tmp_path, text)
+    assert problems == ()
+    found = [fill for _, each in snapshots(scenario) for fill in each.accounts[0].fills or ()]
+    assert [(each.cause, each.trigger_price) for each in found] == [
+        ("trade", 90),
+        ("liquidation", None),
+        ("trade", None),
+    ]
+
+
+def test_a_watched_price_moves_by_its_series_alone(tmp_path: Path) -> None:
+    """It is no position, and equity does not move with it."""
+    text = scenario_text("1000 =x2", account=["positions: []", "watch: {BTC: 60000 -10% _}"])
+    _, (scenario,), problems = loaded(tmp_path, text)
+    assert problems == ()
+    found = [each.accounts[0] for _, each in snapshots(scenario)]
+    assert [(it.symbol, it.mark_price) for each in found for it in each.watched or ()] == [
+        ("BTC", 60000), ("BTC", 54000), ("BTC", None),
+    ]  # fmt: skip
+    assert [each.equity for each in found] == [1000, 1000, 1000]
+
+
 def test_a_reset_lifts_the_lock_of_its_policy(tmp_path: Path) -> None:
     """From the close until the operator resets it."""
     text = scenario_text(

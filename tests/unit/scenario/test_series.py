@@ -64,7 +64,7 @@ def test_shares_multiply(first: Decimal, percent: int, count: int) -> None:
     assert float(found) == pytest.approx(float(first) * (1 - percent / 100) ** count, rel=1e-12, abs=1e-12)
 
 
-@given(st.text(alphabet="0123456789.+-=%x_*anstledowifNI ", max_size=30))
+@given(st.text(alphabet="0123456789.+-=%x_*anstledowifNI ()", max_size=30))
 def test_no_text_is_anything_else_than_a_series_or_problems_in_it(text: str) -> None:
     """A problem underlines characters of the text; a series without problems has as many values as steps."""
     parsed = parse_series(text, unread=True)
@@ -107,3 +107,46 @@ def test_a_series_is_bounded() -> None:
     """A slip of a digit does not fill the memory."""
     assert parse_series(f"1 =x{MOST_STEPS}").problems[0].message == f"the series has more than {MOST_STEPS} steps"
     assert parse_series("1 =x99999999999999999999").problems != ()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("(1 0)x3", ["1", "0", "1", "0", "1", "0"]),
+        ("10 (+1 -2)x2 =", ["10", "11", "9", "10", "8", "8"]),
+        ("5 ( 6 )x2 7x2 (= _)x1", ["5", "6", "6", "7", "7", "7", None]),
+    ],
+)
+def test_a_group_repeats_its_items_in_their_order(text: str, wanted: list[str | None]) -> None:
+    """Relative items continue from the last number, also from one round to the next."""
+    assert read(text) == [None if each is None else Decimal(each) for each in wanted]
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_a_group_is_its_items_written_again(times: int, count: int) -> None:
+    """`(A B)xN` is A B, N times."""
+    assert parse_series(f"100 (+1%x{count} -2)x{times}").problems == ()
+    assert read(f"100 (+1%x{count} -2)x{times}") == read("100" + f" +1%x{count} -2" * times)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "message"),
+    [
+        ("1 (2 3", 2, "the group does not end"),
+        ("1 2)x3", 3, "no group begins before it"),
+        ("1 (2 (3)x2)x2", 5, "a group is inside of another"),
+        ("1 (2 3)", 6, "it does not say how often"),
+        ("1 (2 3)x0", 6, "it does not say how often"),
+        ("1 (2 3)x*", 6, "it does not say how often"),
+        ("1 ()x2", 3, "the group is empty"),
+        ("1 (2x* )x2", 7, "an item of the group is repeated until the end"),
+        ("1 (2 3)x99999", 6, "has more than 100000 steps"),
+        ("(+1 2)x2", 1, "no number comes before it"),
+    ],
+)
+def test_a_mistake_in_a_group_has_its_place(text: str, start: int, message: str) -> None:
+    """At the parenthesis, or at the item."""
+    problem = parse_series(text).problems[0]
+    assert (problem.code, problem.start) == ("KS7010", start)
+    assert message in problem.message
+    assert problem.fix
