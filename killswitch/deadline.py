@@ -1,4 +1,5 @@
-"""Runs calls that may hang, such as those on a dead network mount, on daemon threads.
+"""Runs calls that may hang, such as those on a dead network mount, on daemon threads, and interrupts those of its own
+thread that take too long.
 
 If a thread cannot be started (a limit on processes, no memory for its stack), the call fails with an OSError, which is
 a problem and perhaps a page, never the end of a run (ADR 0104).
@@ -6,13 +7,16 @@ a problem and perhaps a page, never the end of a run (ADR 0104).
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from errno import EAGAIN
 from functools import partial
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +27,30 @@ MOST_THREADS = 256
 
 class DeadlineError(Exception):
     """A call did not return in time, and may never return."""
+
+
+class OverTimeError(BaseException):
+    """The time is over. No `except Exception` of what runs catches it."""
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise OverTimeError in the block once `seconds` are over, wherever it is then, also in an endless loop.
+
+    Only for the main thread of a process, and not inside of another such block: it uses the process's timer. Compiled
+    code that never returns to the interpreter is not interrupted.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise OverTimeError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class NoThreadError(OSError):

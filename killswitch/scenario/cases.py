@@ -12,6 +12,8 @@ from killswitch.model.snapshot import Event
 from killswitch.model.words import Market, Place
 from killswitch.scenario.series import Unread, Value
 
+Notices = Literal["all", "pages", "none"]
+"""Which notices fail a scenario if nothing expects them."""
 Subject = Literal["fires", "resets", "decides", "notice", "in_force", "trigger", "lock_in_force"]
 DECIDED: tuple[Subject, ...] = ("fires", "resets", "decides")
 
@@ -135,6 +137,7 @@ class Scenario(Struct, frozen=True):
     expectations: tuple[Expectation, ...]
     recording: str | None = None
     pending: str | None = None
+    notices: Notices = "pages"
 
     def at(self, step: int) -> datetime:
         """The time of a step."""

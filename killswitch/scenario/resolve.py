@@ -84,7 +84,7 @@ class _Resolver:
         place = self.found.place(("metadata", "name"))
         resolved = Scenario(
             self._name, place, spec.policies, starts, every, self._steps, accounts, events, outages, expectations,
-            recording, spec.pending,
+            recording, spec.pending, spec.notices,
         )  # fmt: skip
         return resolved if recording is not None or self._is_consistent(resolved) else None
 

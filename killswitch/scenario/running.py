@@ -21,6 +21,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.words import Place
 from killswitch.planning.replayed_ticks import ReplayedTicks
+from killswitch.render.formats import count_of
 from killswitch.scenario.book import snapshots
 from killswitch.scenario.cases import Expectation, Outage, Scenario
 from killswitch.scenario.comparison import EVERYTHING, Failure, Seen, StepComparison
@@ -30,11 +31,18 @@ from killswitch.signals.arguments import span
 Outcome = Literal["passed", "failed", "pending", "error"]
 ReadRecording = Callable[[str], Iterator[Snapshot]]
 """Path → the snapshots of a recording, oldest first; raises an exception of Killswitch if it cannot be read."""
+Within = Callable[[Callable[[], str]], str | None]
+"""Calls a run, and returns what it returns; None if its time was over first."""
 FEW = 24
 """Up to this many scenarios a further process costs more than it saves."""
 PARTS = 4
 """Parts of the work for each process, so that none waits long for another."""
 _NOWHERE = RouteRule(None, None, (), None, None, None, ())
+
+
+def without_limit(run: Callable[[], str]) -> str | None:
+    """A run that may take as long as it takes."""
+    return run()
 
 
 class CaseResult(Struct, frozen=True):
@@ -68,11 +76,11 @@ class PreparedSet(Struct, frozen=True):
 class ScenarioRunner:
     """Runs the scenarios of one policy set."""
 
-    def __init__(self, policies: PolicySet, read: ReadRecording, is_late: Callable[[int], bool] | None = None) -> None:
-        """`is_late`: whether a run that has evaluated this number of steps must end now."""
+    def __init__(self, policies: PolicySet, read: ReadRecording, within: Within = without_limit) -> None:
+        """`within`: applies the time limit to each run."""
         self._policies = policies
         self._read = read
-        self._is_late = is_late
+        self._within = within
         self._sets: dict[tuple[str, ...], PreparedSet] = {}
 
     def run(self, scenario: Scenario) -> Ran:
@@ -82,7 +90,8 @@ class ScenarioRunner:
         case = _Case(scenario, self._set_of(scenario.policies))
         steps = snapshots(scenario) if scenario.recording is None else enumerate(self._read(scenario.recording))
         try:
-            error = case.run(steps, self._is_late)
+            ended = self._within(lambda: case.run(steps))
+            error = f"the time limit is over after {count_of(case.steps, 'step')}" if ended is None else ended
         except Exception as problem:
             if not type(problem).__module__.startswith("killswitch."):
                 raise
@@ -110,7 +119,7 @@ class _Case:
 
     def __init__(self, scenario: Scenario, prepared: PreparedSet) -> None:
         self._scenario = scenario
-        self._comparison = StepComparison(prepared.policies, prepared.router)
+        self._comparison = StepComparison(prepared.policies, prepared.router, scenario.place, scenario.notices)
         self.tracer = StepTracer(prepared.clauses)
         self._ticks = ReplayedTicks(prepared.policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
         self._expected: dict[timedelta, list[Expectation]] = {}
@@ -118,9 +127,9 @@ class _Case:
             self._expected.setdefault(each.at, []).append(each)
         self._failures: list[Failure] = []
         self._seen: list[Seen] = []
-        self._steps = 0
+        self.steps = 0
 
-    def run(self, steps: Iterable[tuple[int, Snapshot]], is_late: Callable[[int], bool] | None) -> str:
+    def run(self, steps: Iterable[tuple[int, Snapshot]]) -> str:
         """Evaluate every step; returns why the run ended before its end, or an empty text."""
         outages = {each.first: each for each in self._scenario.outages}
         starts: datetime | None = None
@@ -130,8 +139,6 @@ class _Case:
             return "the recording has no snapshot"
         while current is not None:
             step, snapshot = current
-            if is_late is not None and is_late(self._steps):
-                return f"the time limit is over after {self._steps} steps"
             starts = snapshot.as_of if starts is None else starts
             self._restart(outages.get(step), snapshot)
             following = next(stream, None)
@@ -149,7 +156,7 @@ class _Case:
 
     def _step(self, at: timedelta, snapshot: Snapshot, following: Snapshot | None) -> None:
         tick = self._ticks.tick(snapshot, lambda: following)
-        self._steps += 1
+        self.steps += 1
         expected = self._expected.pop(at, ())
         if tick.decisions or tick.notices:
             found = self._comparison.seen(at, snapshot, tick)
@@ -161,15 +168,14 @@ class _Case:
         fired = ((it.policy, it.scope, it.name) for it in found if it.subject == "fires")
         self.tracer.end_tick(fired, ((it.policy, it.name) for it in found if it.subject == "resets"))
         if expected or found:
-            place = self._scenario.place
-            self._failures += self._comparison.failures(expected, found, self._ticks.interpreter, snapshot, place, at)
+            self._failures += self._comparison.failures(expected, found, self._ticks.interpreter, snapshot, at)
 
     def result(self, error: str) -> CaseResult:
         """The result of what has run until now."""
         scenario = self._scenario
         outcome: Outcome = "error" if error else "failed" if self._failures else "passed"
         return CaseResult(
-            scenario.name, scenario.place, outcome, tuple(self._failures), tuple(self._seen), self._steps, error
+            scenario.name, scenario.place, outcome, tuple(self._failures), tuple(self._seen), self.steps, error
         )
 
 
@@ -185,33 +191,25 @@ def counts(results: Sequence[CaseResult]) -> dict[Outcome, int]:
 
 
 def run_all(
-    policies: PolicySet, scenarios: Sequence[Scenario], read: ReadRecording, *, jobs: int, limit: float,
-    clock: Callable[[], float],
-) -> list[Ran]:  # fmt: skip
-    """Run the scenarios in at most `jobs` processes; each may take `limit` seconds by `clock`.
+    policies: PolicySet, scenarios: Sequence[Scenario], read: ReadRecording, *, jobs: int, within: Within
+) -> list[Ran]:
+    """Run the scenarios in at most `jobs` processes; `within` applies the time limit to each of them.
 
-    `read` and `clock` are functions of a module, because other processes call them.
+    `read` and `within` can be pickled, because other processes call them.
     """
     if jobs <= 1 or len(scenarios) <= FEW:
-        return run_part(policies, scenarios, read, limit, clock)
+        return run_part(policies, scenarios, read, within)
     size = max(1, -(-len(scenarios) // (jobs * PARTS)))
     parts = [scenarios[at : at + size] for at in range(0, len(scenarios), size)]
     with ProcessPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(run_part, policies, part, read, limit, clock) for part in parts]
+        waiting = [pool.submit(run_part, policies, part, read, within) for part in parts]
         return [ran for future, part in zip(waiting, parts, strict=True) for ran in _result(future, part)]
 
 
-def run_part(
-    policies: PolicySet, scenarios: Sequence[Scenario], read: ReadRecording, limit: float, clock: Callable[[], float]
-) -> list[Ran]:
+def run_part(policies: PolicySet, scenarios: Sequence[Scenario], read: ReadRecording, within: Within) -> list[Ran]:
     """Run scenarios one after the other in this process."""
-    began = [clock()]
-    runner = ScenarioRunner(policies, read, lambda _: clock() - began[0] > limit)
-    found = []
-    for scenario in scenarios:
-        began[0] = clock()
-        found.append(runner.run(scenario))
-    return found
+    runner = ScenarioRunner(policies, read, within)
+    return [runner.run(scenario) for scenario in scenarios]
 
 
 def _result(future: Future[list[Ran]], part: Sequence[Scenario]) -> list[Ran]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,18 +111,25 @@ def print_report(
     output: str, verb: str, loaded: LoadedDocuments, problems: Sequence[Diagnostic], *, strict: bool
 ) -> None:
     """Print diagnostics in a format of other programs: sarif, github or junit. `strict`: warnings are failures."""
+    from killswitch.policy.diagnostics import report_formats
+
+    files = [*(each.source.file for each in loaded.documents), *(each.source.file for each in loaded.faulty)]
+    print_as(output, problems, lambda: report_formats.junit(verb, files, problems, strict=strict))
+
+
+def print_as(output: str, problems: Sequence[Diagnostic], junit: Callable[[], str]) -> None:
+    """Print diagnostics as sarif, as github, or what `junit` returns."""
     from importlib.metadata import version
 
     from killswitch.policy.diagnostics import report_formats
 
-    files = [*(each.source.file for each in loaded.documents), *(each.source.file for each in loaded.faulty)]
     if output == "sarif":
         print_json(report_formats.sarif(problems, version("killswitch"), Path.cwd()))
     elif output == "github":
         for line in report_formats.github(problems, Path.cwd()):
             click.echo(line)
     else:
-        click.echo(report_formats.junit(verb, files, problems, strict=strict))
+        click.echo(junit())
 
 
 def _is_incomplete(loaded: LoadedDocuments) -> bool:

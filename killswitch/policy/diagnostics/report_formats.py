@@ -7,11 +7,13 @@ commands», and the elements of JUnit's reports that Jenkins, GitLab and GitHub 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
+
+from msgspec import Struct
 
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.diagnostics.pages import pages
@@ -104,19 +106,46 @@ def junit(verb: str, files: Iterable[str], diagnostics: Iterable[Diagnostic], *,
     for each in diagnostics:
         of_file[each.file].append(each)
     names = sorted({*files, *of_file})
+    return junit_of(verb, (ReportedCase(each, each, None, tuple(of_file[each])) for each in names), strict=strict)
+
+
+class ReportedCase(Struct, frozen=True):
+    """A test case: its name, the file and line that it is of, and its diagnostics.
+
+    `is_error`: it could not be tested to its end. `skipped`: why it was not tested; empty: it was.
+    """
+
+    name: str
+    file: str
+    line: int | None
+    diagnostics: tuple[Diagnostic, ...]
+    is_error: bool = False
+    skipped: str = ""
+
+
+def junit_of(verb: str, cases: Iterable[ReportedCase], *, strict: bool) -> str:
+    """A test suite of these cases; one fails if it has an error or, if `strict`, a warning."""
     suite = ElementTree.Element("testsuite", name=verb)
-    failures = 0
-    for name in names:
-        case = ElementTree.SubElement(suite, "testcase", classname=verb, name=_legible(name), file=_legible(name))
-        failing = [each for each in of_file[name] if strict or each.severity == "error"]
-        if failing:
-            failures += 1
+    found: Counter[str] = Counter()
+    for each in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname=verb, name=_legible(each.name))
+        case.attrib["file"] = _legible(each.file)
+        if each.line is not None:
+            case.attrib["line"] = str(each.line)
+        failing = [it for it in each.diagnostics if strict or it.severity == "error"]
+        outcome = "passed" if not failing else "error" if each.is_error else "failure"
+        if each.skipped:
+            outcome = "skipped"
+            ElementTree.SubElement(case, "skipped", message=_legible(each.skipped))
+        elif failing:
             head = failing[0]
-            failure = ElementTree.SubElement(case, "failure", type=head.code, message=_legible(head.message))
+            failure = ElementTree.SubElement(case, outcome, type=head.code, message=_legible(head.message))
             failure.text = _lines(failing)
-        if passed := [each for each in of_file[name] if each not in failing]:
+        if not each.skipped and (passed := [it for it in each.diagnostics if it not in failing]):
             ElementTree.SubElement(case, "system-out").text = _lines(passed)
-    counts = {"tests": str(len(names)), "failures": str(failures), "errors": "0", "skipped": "0"}
+        found[outcome] += 1
+    numbers = (found.total(), found["failure"], found["error"], found["skipped"])
+    counts = dict(zip(("tests", "failures", "errors", "skipped"), map(str, numbers), strict=True))
     suite.attrib |= counts
     top = ElementTree.Element("testsuites", counts)
     top.append(suite)

@@ -260,7 +260,8 @@ class ScenarioExpectation(Part):
     """The decision at this step that is no stage: `manual` by an operator, `suspicion` a lock while it is not known
     whether a fall was a loss. Left out: it is about something else."""
     notice: Literal["unknown", "unexplained", "uncorroborated", "nothing_selected", "blocked", "warning"] | None = None
-    """The kind of a notice at this step. Left out: it is about something else."""
+    """The kind of a notice at this step; it is expected of all that have its policy, scope and `text`. Left out: it is
+    about something else."""
     in_force: Name | None = None
     """The stage in force after this step, or `none`. Left out: it is about something else."""
     trigger: Name | None = None
@@ -305,8 +306,13 @@ class ScenarioSpec(Part):
     """Commands of operators. Left out: none."""
     restarts: tuple[ScenarioRestart, ...] = ()
     """Restarts of the runner. Left out: none."""
+    notices: Literal["all", "pages", "none"] = "pages"
+    """Which notices fail the scenario if nothing expects them: `all` that are sent, those that page that something is
+    wrong, or none. A notice at a step at which its policy fires on its scope belongs to that firing. Left out: those
+    that page."""
     expect: tuple[ScenarioExpectation, ...] = ()
-    """What is expected; every other firing or decision is a failure. Left out: nothing fires."""
+    """What is expected; every other firing or decision is a failure, and every other notice by `notices`. Left out:
+    nothing fires."""
 
 
 class ScenarioDocument(VersionedPart):

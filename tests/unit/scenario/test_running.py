@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from killswitch.cli.lab.scenarios import within
+from killswitch.model.snapshot import Snapshot
 from killswitch.scenario.book import snapshots
-from killswitch.scenario.running import CaseResult, ScenarioRunner, offset
-from tests.unit.scenario.written import POSITION, loaded, ran, result, scenario_text
+from killswitch.scenario.running import FEW, CaseResult, ScenarioRunner, offset, run_all
+from tests.unit.scenario.written import POLICY, POSITION, loaded, ran, result, scenario_text
 
 # 10,000 falls by 1% a minute: 9,605.96 after 4m (3.94%), 9,509.90 after 5m (4.90%), 9,414.80 after 6m (5.85%).
 FALL = "10000 -1%x8"
@@ -172,7 +176,10 @@ def test_a_reset_lifts_the_lock_of_its_policy(tmp_path: Path) -> None:
 
 def test_missing_data_is_neither_clear_nor_a_loss(tmp_path: Path) -> None:
     """What was held stays so while the account cannot be read; nothing is confirmed meanwhile."""
-    expect = "expect: [{at: 4m, fires: warn}, {at: 6m, trigger: three, is: unknown}, {at: 6m, in_force: warn}]"
+    expect = (
+        "expect: [{at: 4m, fires: warn}, {at: 6m, trigger: three, is: unknown}, {at: 6m, in_force: warn},"
+        " {at: 6m, notice: unknown}]"
+    )
     assert result(tmp_path, scenario_text("10000 -1%x4 stalex2 =x2", expect)).outcome == "passed"
 
 
@@ -201,12 +208,75 @@ def test_a_pending_scenario_is_counted_apart(tmp_path: Path) -> None:
     assert (found.outcome, found.pending, found.steps) == ("pending", "the close is not agreed", 0)
 
 
-def test_a_run_that_is_late_is_an_error_and_no_success(tmp_path: Path) -> None:
-    """The limit is checked between two steps."""
-    policies, scenarios, _ = loaded(tmp_path, scenario_text("10000 =x8"))
-    runner = ScenarioRunner(policies, lambda _: iter(()), lambda steps: steps >= 3)
-    found = runner.run(scenarios[0]).result
-    assert (found.outcome, found.error) == ("error", "the time limit is over after 3 steps")
+def _endless(_path: str) -> Iterator[Snapshot]:
+    """A recording whose first snapshot never comes."""
+    while True:
+        pass
+    yield
+
+
+def test_a_run_that_hangs_inside_of_a_step_ends_at_its_limit(tmp_path: Path) -> None:
+    """It is an error with the steps until then, and no success; the next one runs, in each of several processes."""
+    text = scenario_text(FALL).split("  starts:")[0] + "  recording: policy.yaml\n"
+    others = (scenario_text("10000 =x2", name=f"n{number}") for number in range(FEW))
+    policies, scenarios, problems = loaded(tmp_path, text, *others)
+    assert problems == ()
+    for jobs in (1, 2):
+        found = [it.result for it in run_all(policies, scenarios, _endless, jobs=jobs, within=partial(within, 0.2))]
+        assert found[0].error == "the time limit is over after 0 steps"
+        assert [each.outcome for each in found] == ["error", *["passed"] * FEW]
+
+
+def test_a_notice_that_nothing_expects_fails_by_what_the_scenario_says(tmp_path: Path) -> None:
+    """Two triggers are unknown for 2m, which pages by `hold` and warns by `warn`; then both are known again."""
+    equity = "10000 =x3 stalex2 =x2"  # unknown for a minute at 5m, the default of `grace`
+    begin, end = "{at: 5m, notice: unknown}", "{at: 6m, notice: unknown, text: [no longer unknown]}"
+    cases = {
+        ("hold", "pages", ""): ["5m", "5m"],
+        ("hold", "pages", begin): [],
+        ("hold", "all", ""): ["5m", "5m", "6m", "6m"],
+        ("hold", "all", begin): ["6m", "6m"],
+        ("hold", "all", f"{begin}, {end}"): [],
+        ("hold", "none", ""): [],
+        ("warn", "pages", ""): [],
+        ("hold", "none", end): [],
+    }
+    for (on_unknown, level, expected), wanted in cases.items():
+        policy = POLICY.replace("on_unknown: hold", f"on_unknown: {on_unknown}")
+        text = scenario_text(equity, f"notices: {level}", f"expect: [{expected}]")
+        found = result(tmp_path, text, policy).failures
+        assert [offset(each.at) for each in found] == wanted, (on_unknown, level, expected)
+        assert all(each.is_unexpected and each.seen.startswith("notice unknown (falls on ") for each in found)
+
+
+def test_a_page_that_nothing_expects_fails_without_a_word_about_notices(tmp_path: Path) -> None:
+    """A tenth of the money leaves without a row. The failure shows what a person reads."""
+    flow = "flows: [{at: 2m, kind: unexplained, amount: -1000}]"
+    (failure,) = result(tmp_path, scenario_text("10000 =x5", account=[POSITION, flow])).failures
+    assert (offset(failure.at), failure.wanted) == ("2m", "nothing more at this step")
+    assert failure.seen.startswith("notice unexplained (falls on account/main)\n[page] ")
+    expected = "expect: [{at: 2m, notice: unexplained}]"
+    assert result(tmp_path, scenario_text("10000 =x5", expected, account=[POSITION, flow])).outcome == "passed"
+
+
+def test_a_notice_that_is_expected_and_not_sent_fails(tmp_path: Path) -> None:
+    """As any other expectation, also where no notice is compared."""
+    found = result(tmp_path, scenario_text("10000 =x5", "notices: none", "expect: [{at: 2m, notice: unknown}]"))
+    assert failures(found) == [("2m", "notice unknown (account/main)", "nothing like it")]
+
+
+def test_the_notices_of_a_firing_belong_to_it(tmp_path: Path) -> None:
+    """A stage that fires while the account cannot be read also pages that it could close nothing yet."""
+    equity = "10000 -6% stale =x6"
+    fired = "{at: 2m, fires: close}"
+    policy = POLICY.replace("confirm: 2m, on_unknown: hold", "confirm: 1m, on_unknown: trip")
+    found = result(
+        tmp_path, scenario_text(equity, "notices: all", f"expect: [{{at: 1m, fires: warn}}, {fired}]"), policy
+    )
+    at_2m = [(each.subject, each.severity) for each in found.seen if offset(each.at) == "2m"]
+    assert ("fires", None) in at_2m
+    assert ("notice", "page") in at_2m
+    assert [each for each in found.failures if offset(each.at) == "2m"] == []
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

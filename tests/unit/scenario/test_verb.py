@@ -71,7 +71,9 @@ def test_w5_a_mistake_in_a_file_runs_nothing(folder: Path) -> None:
     assert "nothing was run" in result.stdout
     assert json.loads(run(folder, "-o", "json").stdout)["diagnostics"][0]["code"] == "KS7020"
     assert run(folder, "-o", "github").stdout.startswith("::error file=")
-    assert ET.fromstring(run(folder, "-o", "junit").stdout).find("testsuite/testcase/error") is not None
+    assert ET.fromstring(run(folder, "-o", "junit").stdout).find("testsuite/testcase/failure") is not None
+    (of_stage,) = json.loads(run(folder, "-o", "sarif").stdout)["runs"][0]["results"]
+    assert of_stage["ruleId"] == "KS7020"
 
 
 def test_a_pattern_chooses_by_name(folder: Path) -> None:
@@ -93,20 +95,29 @@ def test_the_output_is_the_same_with_any_number_of_jobs(folder: Path) -> None:
 
 
 def test_the_formats_agree(folder: Path) -> None:
-    """JSON has every value of every clause, JUnit a case for each scenario, GitHub an annotation for each failure."""
+    """JSON has every value of every clause, JUnit a case for each scenario, the others a place for each failure."""
+    (folder / "later.yaml").write_text(PASSES.replace("passes", "n").replace("  exp", "  pending: later\n  exp"))
     (folder / "fails.yaml").write_text(FAILS, encoding="utf-8")
     answer = json.loads(run(folder, "-o", "json").stdout)
-    fails, passes = answer["scenarios"]
+    fails, _, passes = answer["scenarios"]
     assert (fails["outcome"], passes["outcome"]) == ("failed", "passed")
     assert fails["failures"][0]["values"][-1]["values"] == ["equity.loss_from_start = 2.9701%"]
     root = ET.fromstring(run(folder, "-o", "junit").stdout)
-    assert root.attrib | {"tests": "2", "failures": "1", "errors": "0", "skipped": "0"} == root.attrib
+    assert root.attrib == {"tests": "3", "failures": "1", "errors": "0", "skipped": "1"}
     failure = root.find("testsuite/testcase/failure")
     assert failure is not None
     assert "at 3m, wanted: fires warn" in str(failure.text)
     lines = run(folder, "-o", "github").stdout.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith(f"::error file={folder / 'fails.yaml'},line=15,col=12,title=fails at 3m::at 3m, wanted")
+    assert [line.split(" ", 1)[0] for line in lines] == ["::error", "::error", "::warning"]
+    assert lines[0].startswith(
+        f"::error file={folder / 'fails.yaml'},line=15,col=12,endColumn=13,title=KS7030::fails at"
+    )
+    log = json.loads(run(folder, "-o", "sarif").stdout)["runs"][0]
+    assert [each["ruleId"] for each in log["results"]] == ["KS7030", "KS7031", "KS7033"]
+    region = log["results"][0]["locations"][0]["physicalLocation"]["region"]
+    assert (region["startLine"], region["startColumn"]) == (15, 12)
+    assert "equity.loss_from_start = 2.9701%" in log["results"][0]["message"]["text"]
+    assert {each["id"] for each in log["tool"]["driver"]["rules"]} == {"KS7030", "KS7031", "KS7033"}
 
 
 def test_fail_under_compares_exact_fractions(folder: Path) -> None:
