@@ -43,9 +43,10 @@ class SignalRef(Struct, frozen=True):
     @property
     def window(self) -> int | None:
         """The argument `window` (microseconds); None for a signal without one."""
-        declared = zip(BY_NAME[self.name].arguments, self.arguments, strict=True)
-        given = (value for argument, value in declared if argument.key == "window")
-        return next((value for value in given if isinstance(value, int)), None)
+        for argument, value in zip(BY_NAME[self.name].arguments, self.arguments, strict=True):
+            if argument.key == "window":
+                return value if isinstance(value, int) else None
+        return None
 
 
 class SignalRead(Struct, frozen=True):

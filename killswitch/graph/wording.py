@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import lru_cache
 
 from killswitch.graph.nodes import (
     AllOf,
@@ -52,6 +53,7 @@ def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
     return operator.join(_inner(part, signals) for part in node.parts)
 
 
+@lru_cache(maxsize=4096)
 def signals_of(node: ConditionNode) -> frozenset[int]:
     """Indexes of the columns that a condition reads."""
     return frozenset(_columns(node))

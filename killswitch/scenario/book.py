@@ -47,11 +47,16 @@ class ContradictionError(Exception):
 
 
 class _Held(Struct):
-    """One position as it is held: its price, its contracts and its average entry."""
+    """One position as it is held: its price, its contracts and its average entry.
+
+    `shown`: what was shown of it last, `of`: the numbers of which that was made; most steps change nothing.
+    """
 
     price: Decimal
     contracts: Decimal
     entry: Decimal
+    of: tuple[Decimal | None, ...] = ()
+    shown: Position | None = None
 
 
 class AccountBook:
@@ -262,6 +267,16 @@ def _optional(series: Sequence[Value] | None, step: int) -> Decimal | None:
 
 def _position(each: PositionSeries, held: _Held, step: int) -> Position:
     is_unknown = each.price is not None and each.price[step] is None
+    liquidation, margin = _optional(each.liquidation, step), _optional(each.margin, step)
+    of = (None if is_unknown else held.price, held.contracts, held.entry, liquidation, margin)
+    if held.shown is None or of != held.of:
+        held.of, held.shown = of, _shown(each, held, liquidation, margin, is_unknown=is_unknown)
+    return held.shown
+
+
+def _shown(
+    each: PositionSeries, held: _Held, liquidation: Decimal | None, margin: Decimal | None, *, is_unknown: bool
+) -> Position:
     quantity = held.contracts * each.contract_size
     sign = 1 if each.side == "long" else -1
     price = None if is_unknown else _rounded(held.price)
@@ -270,7 +285,7 @@ def _position(each: PositionSeries, held: _Held, step: int) -> Position:
         mark_price=price, index_price=price, last_price=price,
         notional=None if is_unknown else _rounded(held.price * quantity),
         unrealized_pnl=None if is_unknown else _rounded((held.price - held.entry) * quantity * sign),
-        liquidation_price=_optional(each.liquidation, step), margin=_optional(each.margin, step),
+        liquidation_price=liquidation, margin=margin,
     )  # fmt: skip
 
 
