@@ -17,6 +17,7 @@ from killswitch.engine.step import is_confirmed
 from killswitch.graph.nodes import AllOf, ConditionNode, Constant, Graph, Not, PolicySet, Stage
 from killswitch.graph.wording import condition_text, signals_of
 from killswitch.model.words import Place
+from killswitch.render.formats import count_of
 from killswitch.scenario.trace import Masks, PolicyTrace, Trace, clauses_of
 from killswitch.signals.catalogue import BY_NAME
 
@@ -24,6 +25,11 @@ Kind = Literal["trigger", "clause", "stage", "reset", "route"]
 Status = Literal["covered", "missed", "excluded"]
 Kleene = bool | None
 """True, false, or None: unknown."""
+
+
+MOST_SHOWN = 3
+"""Clauses that are named where another one decided."""
+UNEVALUATED = "the policy was never evaluated"
 
 
 class CoveragePoint(Struct, frozen=True):
@@ -97,7 +103,7 @@ def _of_trigger(graph: Graph, index: int, trace: PolicyTrace) -> Iterator[Covera
     """Seen true, seen false, seen unknown."""
     trigger, subject = graph.triggers[index], f"trigger {graph.triggers[index].name}"
     seen = {_truth(masks, index) for masks in trace.conditions}
-    never = "the policy was never evaluated" if not trace.conditions else ""
+    never = UNEVALUATED if not trace.conditions else ""
     for what, truth in (("true", True), ("false", False), ("unknown", None)):
         why = never or f"it was never {what}"
         point = _point(graph.policy, "trigger", subject, f"seen {what}", truth in seen, trigger.place, why)
@@ -169,7 +175,7 @@ def _deciding(
         for truth in (True, False):
             situations = [truths for truths in seen if truths[index] is truth]
             decides = any(_decides(truths, index, outcome) for truths in situations)
-            why = "" if decides else _why_not(index, texts, situations, seen, truth=truth)
+            why = "" if decides else _why_not(index, texts, seen, outcome, truth=truth)
             what = f"decides as {str(truth).lower()}"
             yield _point(policy, "clause", f"{subject}: {text}", what, decides, place, why)
 
@@ -183,17 +189,37 @@ def _decides(truths: Sequence[Kleene], index: int, outcome: Callable[[Sequence[K
 
 
 def _why_not(
-    index: int, texts: Sequence[str], situations: Sequence[Sequence[Kleene]], seen: Sequence[Sequence[Kleene]],
+    index: int, texts: Sequence[str], seen: Sequence[Sequence[Kleene]], outcome: Callable[[Sequence[Kleene]], Kleene],
     *, truth: bool,
 ) -> str:  # fmt: skip
+    """Which clauses decided where this one was `truth`: in the situation that lacks least of it deciding."""
+    situations = [truths for truths in seen if truths[index] is truth]
     if not seen:
         return "it was never evaluated"
     if not situations:
         is_unknown = all(truths[index] is None for truths in seen)
         return f"it was never {_truth_text(truth)}{', always unknown' if is_unknown else ''}"
-    first = situations[0]
-    around = [f"`{text}` was {_truth_text(first[other])}" for other, text in enumerate(texts) if other != index]
-    return f"it was {str(truth).lower()} only where another clause decided: {', '.join(around)}"
+    found = [(truths, _deciding_instead(truths, index, outcome)) for truths in situations]
+    truths, others = min(found, key=lambda each: (not each[1], len(each[1])))
+    shown = others or [other for other in range(len(texts)) if other != index]
+    where = f"it was {str(truth).lower()} only where"
+    if not others and len(shown) > MOST_SHOWN:
+        return f"{where} several of the other clauses decided together"
+    around = [f"`{texts[other]}` was {_truth_text(truths[other])}" for other in shown[:MOST_SHOWN]]
+    more = f" and {count_of(len(shown) - MOST_SHOWN, 'more clause')}" if len(shown) > MOST_SHOWN else ""
+    return f"{where} another clause decided: {', '.join(around)}{more}"
+
+
+def _deciding_instead(
+    truths: Sequence[Kleene], index: int, outcome: Callable[[Sequence[Kleene]], Kleene]
+) -> list[int]:  # fmt: skip
+    """The other clauses each of which, with another truth alone, would let clause `index` decide."""
+    found = []
+    for other in range(len(truths)):
+        changed = [[*truths[:other], truth, *truths[other + 1 :]] for truth in (True, False) if truth != truths[other]]
+        if other != index and any(_decides(each, index, outcome) for each in changed):
+            found.append(other)
+    return found
 
 
 def _truth_text(truth: Kleene) -> str:

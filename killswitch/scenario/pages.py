@@ -8,7 +8,7 @@ from fractions import Fraction
 from killswitch.render.document import Code, Facts, Items, Page, Section, Table
 from killswitch.render.formats import count_of
 from killswitch.scenario.comparison import Failure, Seen
-from killswitch.scenario.coverage import CoveragePoint, PolicyCoverage, by_line
+from killswitch.scenario.coverage import UNEVALUATED, CoveragePoint, PolicyCoverage, by_line
 from killswitch.scenario.running import CaseResult, counts, offset
 
 Texts = Mapping[str, Sequence[str]]
@@ -100,12 +100,24 @@ def coverage_page(found: PolicyCoverage, texts: Texts) -> Page:
     table = Table(("policy", "covered", "of", "share"), tuple(rows), numbers=(1, 2, 3))
     sections = [Section("Coverage", (table,))]
     if found.missed:
-        sections.append(Section("Not covered", (Items(tuple(map(_missed_line, found.missed))),)))
+        sections.append(Section("Not covered", (Items(tuple(_missed_lines(found.missed))),)))
     excluded = [point for point in found.points if point.status == "excluded"]
     if excluded:
         sections.append(Section("Excluded", (Items(tuple(map(_missed_line, excluded))),)))
     sections += [Section(file, (Code(tuple(_lines(file, lines, found))),)) for file, lines in sorted(texts.items())]
     return Page("Coverage of the policies", summary=(coverage_line(found),), sections=tuple(sections))
+
+
+def _missed_lines(missed: Sequence[CoveragePoint]) -> Iterator[str]:
+    """A line for each point, and one for all of a policy that no scenario evaluates."""
+    unevaluated = {point.policy: point for point in reversed(missed) if point.why == UNEVALUATED}
+    for point in missed:
+        first = unevaluated.get(point.policy)
+        if first is None:
+            yield _missed_line(point)
+        elif first is point:
+            count = count_of(sum(each.policy == point.policy for each in missed), "point")
+            yield f"{point.place.file}:{point.place.line} {point.policy}: {count}: {point.why}"
 
 
 def _missed_line(point: CoveragePoint) -> str:

@@ -35,8 +35,9 @@ class ClauseValue(Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The clause in one line, indented by its depth."""
-        values = f"  [{'; '.join(self.values)}]" if self.values else ""
+        """The clause in one line, indented by its depth. The interval of its only signal stands without its name."""
+        shown = [self.values[0].rpartition(" = ")[2]] if len(self.values) == 1 else self.values
+        values = f"  [{'; '.join(shown)}]" if shown else ""
         reason = f": {self.reason}" if self.reason else ""
         return f"{'  ' * self.depth}{self.truth:<7} {self.text}{values}{reason}"
 
@@ -110,13 +111,14 @@ def _confirmation(evaluator: ScopeEvaluator, index: int) -> str:
 def _clauses(
     evaluator: ScopeEvaluator, columns: SignalColumns, node: ConditionNode, depth: int
 ) -> Iterator[ClauseValue]:
-    signals = evaluator.compiled.graph.signals
-    text, truth = condition_text(node, signals), _truth(node, columns)
+    truth = _truth(node, columns)
     if isinstance(node, AllOf | AnyOf | Not):
-        yield ClauseValue(depth, text, truth)
+        words = "not" if isinstance(node, Not) else "all of" if isinstance(node, AllOf) else "any of"
+        yield ClauseValue(depth, words, truth)
         for part in (node.part,) if isinstance(node, Not) else node.parts:
             yield from _clauses(evaluator, columns, part, depth + 1)
         return
+    text = condition_text(node, evaluator.compiled.graph.signals)
     yield ClauseValue(depth, text, truth, _values(evaluator, columns, node))
 
 

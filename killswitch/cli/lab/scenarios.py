@@ -240,8 +240,10 @@ def _write_stretch(
         raise click.UsageError("--between: the end is before the begin")
     if source is None or _is_store(source):
         raise click.ClickException(
-            f"{source} is a store, which keeps the results of ticks and not their snapshots; "
-            "name a recording (`ksctl run --record FILE`)"
+            f"{source} is a store. Of a tick it keeps the unit value and the profit of each position, and not its "
+            "contracts, prices, orders, fills and health, without which policies would decide otherwise. "
+            "Name a recording: `ksctl run --record FILE` writes one from now on. The snapshot of a decision that was "
+            "taken is in the store, and `ksctl explain ID` shows it"
         )
     try:
         named = name(target.stem)

@@ -102,6 +102,40 @@ def test_a_clause_counts_where_it_alone_decides(tmp_path: Path, equity: str, wan
     assert of_three == wanted
 
 
+def test_of_many_clauses_those_are_named_that_kept_one_from_deciding(tmp_path: Path) -> None:
+    """In `a && (b || c) && d`, with b false and c true, b lacks c alone; with a false as well, no single one is to blame."""
+    three = "three: {signal: equity.loss_from_start, at_least: 3%, on_unknown: hold}"
+    when = "equity.value < 9900.0 && (equity.value < 9000.0 || equity.value > 1.0) && equity.value > NUMBER"
+    wanted = {
+        ("5.0", "10000 9800"): "it was false only where another clause decided: `equity.value > 1` was true",
+        ("9990.0", "10000 =x2"): "it was false only where another clause decided: `equity.value < 9900` was false, "
+        "`equity.value > 1` was true, `equity.value > 9990` was true",
+    }
+    for (number, equity), why in wanted.items():
+        clauses = POLICY.replace(three, f"three: {{when: '{when.replace('NUMBER', number)}', on_unknown: hold}}")
+        (tmp_path / number).mkdir()
+        found = missed(
+            covered(
+                tmp_path / number,
+                scenario_text(equity),
+                policy=clauses.replace("match: {}}\n  max_gap", "match: {currency: USDT}}\n  max_gap"),
+            )
+        )
+        assert found["clause of trigger three: equity.value < 9000, decides as false"] == why
+
+
+def test_a_policy_that_no_scenario_evaluates_is_one_line(tmp_path: Path) -> None:
+    """Its points are counted, and not listed one by one."""
+    other = POLICY.partition("---")[0].replace("name: falls", "name: other")
+    found = covered(tmp_path, scenario_text("10000 9600"), policy=f"{POLICY}---\n{other}")
+    page = coverage_page(found, {})
+    lines = [line for section in page.sections for part in section.parts for line in getattr(part, "lines", ())]
+    items = [str(item) for section in page.sections for part in section.parts for item in getattr(part, "items", ())]
+    of_other = [each for each in (*lines, *items) if "other: " in each]
+    assert len(of_other) == 1
+    assert of_other[0].endswith("other: 14 points: the policy was never evaluated")
+
+
 def test_reformatting_a_policy_changes_no_figure(tmp_path: Path) -> None:
     """Points are of what is compiled, not of lines."""
     texts = (scenario_text("10000 9700 9600"),)

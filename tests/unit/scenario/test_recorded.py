@@ -108,6 +108,8 @@ def test_a_store_is_no_recording(tmp_path: Path) -> None:
     result = make(tmp_path, store, *BETWEEN)
     assert result.exit_code == 1
     assert "is a store" in result.output
+    assert "`ksctl run --record FILE` writes one" in result.output
+    assert not (tmp_path / "desk" / "crash.yaml").exists()
 
 
 def test_a_damaged_recording_is_an_error_of_its_scenario(tmp_path: Path, recording: Path) -> None:

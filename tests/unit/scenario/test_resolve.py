@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from killswitch.cli import ksctl
 from killswitch.graph.compile import compile_loaded
 from killswitch.policy.loader import load
-from tests.unit.scenario.written import POSITION, loaded, scenario_text
+from tests.unit.scenario.written import POLICY, POSITION, loaded, scenario_text
 
 FALL = "10000 -1%x8"
 
@@ -142,6 +144,20 @@ def test_a_mistake_is_an_error_at_its_place(tmp_path: Path, case: str) -> None:
     assert fix in found.fix, found.fix
 
 
+@pytest.mark.parametrize("case", MISTAKES)
+def test_w5_no_mistake_is_a_test_that_passes(tmp_path: Path, case: str) -> None:
+    """`ksctl test` runs nothing, not even the scenario without a mistake next to it, and exits 1 with the place."""
+    text, code, line, _ = MISTAKES[case]
+    (tmp_path / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    (tmp_path / "right.yaml").write_text(scenario_text("10000 =x2", name="right"), encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(ksctl, ["test", str(tmp_path), "--jobs", "1"])
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'wrong.yaml'}:{line}:" in result.stdout
+    assert code in result.stdout
+    assert "nothing was run" in result.stdout
+
+
 def test_a_mistake_in_a_series_underlines_its_item(tmp_path: Path) -> None:
     """The column is that of the item in the file."""
     _, _, (problem,) = loaded(tmp_path, scenario_text("10000 -1%x5 nan"))
@@ -157,7 +173,7 @@ def test_scope_and_policy_are_written_where_there_are_several(tmp_path: Path) ->
     assert (problem.code, problem.fix) == ("KS7022", "add `scope`, one of account/other, account/main")
 
 
-def test_two_scenario_files_with_one_name_are_an_error(tmp_path: Path) -> None:
+def test_w5_two_scenario_files_with_one_name_are_an_error(tmp_path: Path) -> None:
     """The second names the place of the first."""
     _, _, problems = loaded(tmp_path, scenario_text(FALL), scenario_text(FALL))
     assert [each.code for each in problems] == ["KS1207"]
