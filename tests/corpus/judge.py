@@ -13,10 +13,10 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.routes import unrouted_names
 from killswitch.incident.report.runbooks import compile_all
 from killswitch.lab.recording import read
-from killswitch.policy.diagnostics.diagnostic import has_errors
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors
 from killswitch.policy.lint.linting import lint
 from killswitch.policy.lint.own_rules import OwnRules
-from killswitch.policy.loader import load
+from killswitch.policy.loader import LoadedDocuments, load
 from killswitch.policy.yaml.parser import DocumentRoot, YamlProblem, parse
 from killswitch.proof.against import SetComparison, compare_sets
 from killswitch.proof.policy_sets import nothing_reopened, routes_deliver
@@ -45,7 +45,7 @@ class Read(Struct, frozen=True):
 
 
 class Judge:
-    """Runs the tools on shipped sets and mutants of them. `policies`: the shipped folder; `folder`: for edited files."""
+    """Runs the tools on shipped sets and their mutants. `policies`: the shipped folder; `folder`: for edited files."""
 
     def __init__(self, policies: Path, folder: Path) -> None:
         self._policies = policies
@@ -63,13 +63,14 @@ class Judge:
 
     def mutated(self, mutant: Mutant) -> Read:
         """The mutant itself."""
-        return self._read(self._files(mutant.shipped, (*mutant.given, *mutant.edits)))
+        return self._read(self._files(mutant.shipped, mutant.all_edits))
 
-    def compared(self, original: Read, mutated: Read) -> SetComparison | None:
-        """`--against` the original; None if one of both is not valid."""
-        if original.compiled is None or mutated.compiled is None:
-            return None
-        return compare_sets(self._prover, original.compiled, mutated.compiled)
+    def compared(self, mutant: Mutant) -> SetComparison:
+        """`--against` the original. ValueError if one of both is not valid."""
+        sets = [self._compiled(self._files(mutant.shipped, each))[1] for each in (mutant.given, mutant.all_edits)]
+        if sets[0] is None or sets[1] is None:
+            raise ValueError(f"{mutant.name}: there is nothing to compare")
+        return compare_sets(self._prover, sets[0], sets[1])
 
     def _files(self, shipped: str, edits: tuple[Edit, ...]) -> dict[str, str]:
         files = {each.name: each.read_text(encoding="utf-8") for each in (self._policies / shipped).glob("*.yaml")}
@@ -77,7 +78,7 @@ class Judge:
             files = each.of(files)
         return files
 
-    def _read(self, files: dict[str, str]) -> Read:
+    def _compiled(self, files: dict[str, str]) -> tuple[LoadedDocuments, PolicySet | None, list[Diagnostic]]:
         for path in self._folder.iterdir():
             path.unlink()
         for name, text in files.items():
@@ -86,8 +87,13 @@ class Judge:
         compiled, problems = compile_all(documents, variant=None)
         found = [*problems, *account_misfits(documents)]
         if compiled is None or has_errors(found):
+            return documents, None, found
+        return documents, compiled, [*found, *unrouted_names(documents.documents)]
+
+    def _read(self, files: dict[str, str]) -> Read:
+        documents, compiled, found = self._compiled(files)
+        if compiled is None:
             return Read(frozenset((each.code, each.message) for each in found), None)
-        found += unrouted_names(documents.documents)
         found += [each.diagnostic for each in lint(documents.documents, NOW, OwnRules())]
         scenarios, mistakes = resolve(documents.documents, compiled)
         ran = [ScenarioRunner(compiled, lambda path: read(Path(path))).run(each) for each in scenarios]

@@ -20,7 +20,7 @@ class Edit(Struct, frozen=True):
     """In `file`, after the first match of the pattern `at`, `old` becomes `new`.
 
     Without `at`, `old` occurs once. With `until`, everything from `old` up to the next `until` is replaced, or up to
-    the end if `until` is empty. A file that does not exist yet has `new` as its text.
+    the end if `until` is empty. A file that does not exist yet has `new` as its text; one without any text is removed.
     """
 
     old: str
@@ -49,7 +49,8 @@ class Edit(Struct, frozen=True):
         edited = text[:begins] + self.new + text[ends:]
         if edited == text:
             raise ValueError(f"{self.file}: {self.old!r} becomes itself")
-        return {**files, self.file: edited}
+        left = {name: text for name, text in files.items() if name != self.file}
+        return {**left, self.file: edited} if edited else left
 
 
 class Mutant(Struct, frozen=True):
@@ -71,6 +72,11 @@ class Mutant(Struct, frozen=True):
     scenarios: Scenarios
     proofs: tuple[str, ...]
     against: Verdict | None
+
+    @property
+    def all_edits(self) -> tuple[Edit, ...]:
+        """What makes the mutant from the shipped set."""
+        return *self.given, *self.edits
 
     @property
     def is_linted(self) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from tests.corpus.mutant import Edit, breaker, mutant, stage
 from tests.corpus.stages import PUBLISHED
-from tests.corpus.triggers import BLEED, CAPITAL, CIRCUIT, FREQTRADE, FUTURES, SIX, VENUE
+from tests.corpus.triggers import BLEED, CAPITAL, CIRCUIT, DEGROSS, FREQTRADE, FUTURES, SIX, VENUE
 
-DEGROSS, SPOT, CONCENTRATED, BY_RISK = (
-    "futures-degross", "spot-drawdown", "futures-concentrated", "futures-component-risk"
-)  # fmt: skip
+SPOT, CONCENTRATED, BY_RISK = "spot-drawdown", "futures-concentrated", "futures-component-risk"
 ENTRIES = "        - cancel_orders: {kind: entry}\n"
 EVERYTHING = "        - close: {side: both, fraction: 100%}\n"
+
+SLICED = Edit(
+    "",
+    "apiVersion: killswitch.dev/v1\nkind: Unwinding\nmetadata: {name: sliced}\nspec: {max_orders_per_minute: 60}\n",
+    file="unwinding.yaml",
+)
 
 ACTIONS = (
     mutant("action", FUTURES, "lock-removed", "`trim-top-risk` locks nothing",
@@ -27,19 +31,19 @@ ACTIONS = (
            Edit("      actions:\n", "      actions: []\n", at="name: close-everything", until="      notify:"),
            loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("action", CAPITAL, "runner-stays", "`exit_process` removed", Edit("      - exit_process: {}\n", ""),
-           loosens=True, against="NEITHER"),
+           loosens=True, against="LOOSENING"),
     mutant("action", FUTURES, "no-corroboration", "`close-everything` acts on any price",
            stage("close-everything", "      corroborate: true\n", ""), loosens=False, against="TIGHTENING"),
     mutant("action", FUTURES, "corroboration-added", "`trim-top-risk` waits for corroborated prices",
            stage("trim-top-risk", "      actions:", "      corroborate: true\n      actions:"),
            loosens=True, against="LOOSENING"),
     mutant("action", VENUE, "close-within-seconds", "`close_within`: 6h → 6s", Edit("6h}", "6s}"),
-           loosens=True, against="NEITHER", scenarios="fails"),
+           loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("action", PUBLISHED, "breach-only-paged", "`bleed-l0`: on_breach close → page",
            Edit("on_breach: close\n      breach: {ceiling: 5%, cost_per_hour: 1%}", "on_breach: page", at="bleed-l0"),
-           loosens=True, against="NEITHER"),
+           loosens=True, against="LOOSENING"),
     mutant("action", PUBLISHED, "breach-at-half-the-equity", "`bleed-l0`: ceiling 5% → 50%",
-           Edit("ceiling: 5%", "ceiling: 50%", at="bleed-l0"), loosens=True, against="NEITHER"),
+           Edit("ceiling: 5%", "ceiling: 50%", at="bleed-l0"), loosens=True, against="LOOSENING"),
 )  # fmt: skip
 
 LOCKS = (
@@ -50,7 +54,8 @@ LOCKS = (
            loosens=True, against="LOOSENING"),
     mutant("lock", CIRCUIT, "lock-of-one-symbol", "`trip` locks ETH only",
            stage("trip", "{mode: reduce_only}", '{mode: reduce_only, symbols: ["ETH/USDT:USDT"]}'),
-           loosens=True, against="LOOSENING", scenarios="fails"),
+           # A scenario compares the mode of a lock, and not what it covers.
+           loosens=True, against="LOOSENING"),
     mutant("lock", FREQTRADE, "lock-weaker", "`stoploss-guard`: lock of everything → reduce_only",
            Edit("{mode: all, for: 4h}", "{mode: reduce_only, for: 4h}"),
            loosens=True, against="LOOSENING",
@@ -90,7 +95,7 @@ CLOSES = (
     mutant("close", FUTURES, "only-the-worst", "`trim-top-risk`: top 3 → 1", stage("trim-top-risk", "top: 3", "top: 1"),
            loosens=True, against="LOOSENING"),
     mutant("close", FUTURES, "liquidation-distance-in-percent", "`all_if` at 0.03 → 3.0",
-           stage("trim-top-risk", "<= 0.03", "<= 3.0"), loosens=False, against="NEITHER", codes="KS5064"),
+           stage("trim-top-risk", "<= 0.03", "<= 3.0"), loosens=False, against="TIGHTENING", codes="KS5064"),
     mutant("close", SPOT, "listed-coin-forgotten", "`sell-listed` without SOL", stage("sell-listed", ", SOL", ""),
            loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("close", SPOT, "another-coin-forgotten", "`sell-listed` without DOGE", stage("sell-listed", ", DOGE", ""),
@@ -100,10 +105,15 @@ CLOSES = (
            loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("close", SPOT, "stable-coin-sold", "`sell-all-but-stable` sells DAI",
            stage("sell-all-but-stable", "DAI, ", ""), loosens=False, against="TIGHTENING"),
-    mutant("close", PUBLISHED, "one-a-day", "`bleed-l3`: daily_cap 3 → 1", Edit("daily_cap: 3", "daily_cap: 1", at="bleed-l3"),
-           loosens=True, against="NEITHER"),
+    mutant("close", PUBLISHED, "one-a-day", "`bleed-l3`: daily_cap 3 → 1",
+           Edit("daily_cap: 3", "daily_cap: 1", at="bleed-l3"), loosens=True, against="LOOSENING"),
     mutant("close", PUBLISHED, "ranked-by-something-else", "the ranking `bleed-rate` weighs the loss",
            Edit("weights: {bleed_rate: 1}", "weights: {loss: 1}"), loosens=True, against="NEITHER"),
+    mutant("close", CIRCUIT, "one-order-a-minute", "`trip` by an unwinding of 60 orders a minute → 1",
+           Edit("max_orders_per_minute: 60", "max_orders_per_minute: 1", file="unwinding.yaml"),
+           given=[SLICED, stage("trip", "fraction: 100%", "fraction: 100%, unwinding: sliced")],
+           # What is done later is done less; and in another market the slower way may close at better prices.
+           loosens=True, against="NEITHER"),
     mutant("close", BLEED, "half-of-the-bleed", "`close-bleed`: 100% → 50%", stage("close-bleed", "100%", "50%"),
            loosens=True, against="LOOSENING", scenarios="fails"),
 )  # fmt: skip

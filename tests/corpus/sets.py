@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.corpus.mutant import DELIVERED, Edit, breaker, mutant, stage, trigger
 from tests.corpus.stages import PUBLISHED
-from tests.corpus.triggers import BLEED, CAPITAL, CIRCUIT, FREQTRADE, FUTURES, SIX, VENUE
+from tests.corpus.triggers import BLEED, CIRCUIT, FREQTRADE, FUTURES, SIX, VENUE
 
 ACCOUNT = """\
 apiVersion: killswitch.dev/v1
 kind: Account
 metadata: {name: NAME}
-spec: {venue: VENUE, market: MARKET, currency: USDT, execution: observe, credentials: {apiKey: {env: KEY}, secret: {env: SECRET}}}
+spec: {adapter: ccxt, exchange: VENUE, market: MARKET, currency: USDT, execution: observe}
 """
 
 
@@ -25,10 +25,12 @@ BOTH_MARKETS = Edit(
 DESK_ROUTE = Edit("match: {}", "match: {notify: risk-desk}", file="route.yaml")
 DEAD_MAN = Edit(
     "",
-    "apiVersion: killswitch.dev/v1\nkind: DeadManSwitch\nmetadata: {name: timer}\n"
-    "spec: {accounts: [main], timeout: 60s, refresh: 15s}\n",
+    "apiVersion: killswitch.dev/v1\nkind: DeadMansSwitch\nmetadata: {name: timer}\n"
+    "spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 15s}\n",
     file="timer.yaml",
 )
+
+POLICY = "apiVersion: killswitch.dev/v1\nkind: Policy\n"
 
 SCOPES = (
     mutant("scope", FUTURES, "market-forgotten", "`match`: [swap, future] → [future]",
@@ -42,6 +44,7 @@ SCOPES = (
            loosens=True, against="NEITHER", scenarios="fails"),
     mutant("scope", CIRCUIT, "account-misspelt", "`match`: {} → {account: mian}",
            Edit("match: {}", "match: {account: mian}"), given=[BOTH_MARKETS],
+           # Neither account has a policy that watches it.
            loosens=True, against="LOOSENING", codes="KS5006 KS5010", scenarios="fails"),
     mutant("scope", SIX, "futures-only", "`drawdown-24h`: [swap, future, margin] → [future]",
            breaker("drawdown-24h", "[swap, future, margin]", "[future]"),
@@ -67,19 +70,21 @@ MODES = (
 )  # fmt: skip
 
 MESSAGES = (
-    mutant("messages", FUTURES, "no-route", "`route.yaml` is empty of routes",
-           Edit("apiVersion", "# none\n", at="", until="", file="route.yaml"),
-           loosens=False, against="EQUIVALENT", codes="KS5020"),
+    mutant("messages", FUTURES, "no-route", "`route.yaml` removed",
+           Edit("# Where", "", until="", file="route.yaml"),
+           # The scenarios expect texts, which nobody reads any more.
+           loosens=False, against="EQUIVALENT", codes="KS5020", scenarios="fails"),
     mutant("messages", FUTURES, "route-of-another-severity", "route: {} → {severity: info}",
            Edit("match: {}", "match: {severity: info}", file="route.yaml"),
-           loosens=False, against="EQUIVALENT", codes="KS5020 KS5022", scenarios="covers less", proofs=[DELIVERED]),
+           loosens=False, against="EQUIVALENT", codes="KS5022", scenarios="fails", proofs=[DELIVERED]),
     mutant("messages", FUTURES, "route-of-another-level", "route: {} → {level: {at_least: 5}}",
            Edit("match: {}", "match: {level: {at_least: 5}}", file="route.yaml"),
-           loosens=False, against="EQUIVALENT", codes="KS5020 KS5021 KS5022", scenarios="covers less",
+           loosens=False, against="EQUIVALENT", codes="KS5020 KS5021 KS5022", scenarios="fails",
            proofs=[DELIVERED]),
-    mutant("messages", CIRCUIT, "notify-misspelt", "`trip`: notify [risk-desk] → [risk-desc], with a route for risk-desk",
+    mutant("messages", CIRCUIT, "notify-misspelt",
+           "`trip`: notify [risk-desk] → [risk-desc], with a route for risk-desk",
            stage("trip", "[risk-desk]", "[risk-desc]"), given=[DESK_ROUTE],
-           loosens=False, against="EQUIVALENT", codes="KS5020"),
+           loosens=False, against="EQUIVALENT", codes="KS5020", scenarios="fails"),
     mutant("messages", CIRCUIT, "notify-misspelt-beside-a-route-for-all", "`trip`: notify [risk-desk] → [risk-desc]",
            stage("trip", "[risk-desk]", "[risk-desc]"), loosens=False, against="EQUIVALENT"),
     mutant("messages", FUTURES, "nobody-notified", "`close-losing-side` without `notify`",
@@ -106,7 +111,7 @@ NAMES = (
     mutant("names", FUTURES, "filter-misspelt", "`market` → `markets` in `match`", Edit("{market:", "{markets:"),
            loosens=False, against=None, codes="KS2001"),
     mutant("names", FUTURES, "trigger-misspelt", "`fall-15m-3` → `fall-15m3` in `any`",
-           stage("close-everything", "[fall-15m-3", "[fall-15m3"), loosens=True, against=None, codes="KS3010"),
+           stage("close-everything", "[fall-15m-3", "[fall-15m3"), loosens=True, against=None, codes="KS3010 KS5001"),
     mutant("names", CIRCUIT, "signal-misspelt", "`equity.loss_from_start` → `equity.loss_from_starts`",
            trigger("loss-5", "loss_from_start", "loss_from_starts"), loosens=True, against=None, codes="KS3001"),
     mutant("names", FUTURES, "ranking-misspelt", "`rank`: default → defalt",
@@ -133,22 +138,21 @@ VARIANTS = (
     mutant("variant", FUTURES, "variant-of-no-trigger", "`tight`: fall-1h-3 → fall-1h-9",
            Edit("fall-1h-3:  {at_least: 11.2%}", "fall-1h-9:  {at_least: 11.2%}"),
            loosens=False, against=None, codes="KS3010"),
-    mutant("variant", FUTURES, "tight-selected", "`variant: tight`", Edit("  variants:\n", "  variant: tight\n  variants:\n"),
+    mutant("variant", FUTURES, "tight-selected", "`variant: tight`",
+           Edit("  variants:\n", "  variant: tight\n  variants:\n"),
            loosens=False, against="TIGHTENING", scenarios="fails"),
 )  # fmt: skip
 
 SETS = (
     mutant("set", SIX, "breaker-removed", "the policy `portfolio-loss` removed",
-           Edit("apiVersion", "", at="apiVersion", until="apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: position-loss,"),
+           Edit("apiVersion", "", at="apiVersion", until=f"{POLICY}metadata: {{name: position-loss,"),
            loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("set", BLEED, "alert-removed", "the policy `slow-bleed-position` removed",
            Edit("---\n", "", until=""), loosens=True, against="LOOSENING", scenarios="fails"),
-    mutant("set", CAPITAL, "copied-and-not-renamed", "the policy twice",
-           Edit("    runbook: circuit-breaker\n", "    runbook: circuit-breaker\n---\napiVersion: killswitch.dev/v1\n"
-                "kind: Policy\nmetadata: {name: capital-breaker}\nspec: {}\n"),
-           loosens=False, against=None, codes="KS1207 KS2002"),
+    mutant("set", SIX, "copied-and-not-renamed", "`position-loss-alert` is named `position-loss`, too",
+           Edit("name: position-loss-alert", "name: position-loss"), loosens=True, against=None, codes="KS1207"),
     mutant("set", VENUE, "timer-removed", "a dead man's switch removed",
-           Edit("apiVersion", "# none\n", at="", until="", file="timer.yaml"),
+           Edit("apiVersion", "", until="", file="timer.yaml"),
            given=[BOTH_MARKETS, DEAD_MAN], loosens=True, against="LOOSENING"),
 )  # fmt: skip
 

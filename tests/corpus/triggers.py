@@ -5,10 +5,11 @@ Scenarios of the futures sets fall by 5%, 7.5% and 10.5% within minutes, and by 
 
 from __future__ import annotations
 
-from tests.corpus.mutant import DEEPER, RESET, Edit, breaker, mutant, trigger
+from tests.corpus.mutant import DEEPER, IDLE, RESET, Edit, breaker, mutant, trigger
 
 FUTURES, CIRCUIT, CAPITAL = "futures-drawdown", "circuit-breaker", "capital-breaker"
 SIX, VENUE, BLEED, FREQTRADE = "breakers-six", "venue-trouble", "slow-bleed", "freqtrade-protections"
+DEGROSS = "futures-degross"
 
 THRESHOLDS = (
     mutant("threshold", FUTURES, "thresholds-swapped", "`fall-15m-1` 4.5% and `fall-15m-2` 7% exchanged",
@@ -22,7 +23,8 @@ THRESHOLDS = (
            loosens=False, against="TIGHTENING", scenarios="fails", proofs=[RESET]),
     mutant("threshold", FUTURES, "threshold-below-its-reset", "`fall-1h-1`: 7% → 1.5%, reset below 2%",
            trigger("fall-1h-1", "7%", "1.5%"),
-           loosens=False, against="TIGHTENING", scenarios="fails", proofs=[RESET]),
+           # A quarter of an hour at 4.5% is then implied by the hour.
+           loosens=False, against="TIGHTENING", scenarios="fails", proofs=[IDLE, RESET]),
     mutant("threshold", FUTURES, "first-level-later", "`fall-15m-1`: 4.5% → 5.5%",
            trigger("fall-15m-1", "4.5%", "5.5%"), loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("threshold", FUTURES, "slide-later", "`fall-1h-2`: 10% → 11%", trigger("fall-1h-2", "10%", "11%"),
@@ -31,7 +33,7 @@ THRESHOLDS = (
            loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("threshold", FUTURES, "last-crash-a-little-later", "`fall-15m-3`: 10% → 10.4%",
            trigger("fall-15m-3", "10%", "10.4%"), loosens=True, against="LOOSENING"),
-    mutant("threshold", "futures-degross", "second-crash-a-little-later", "`fall-15m-2`: 7% → 7.4%",
+    mutant("threshold", DEGROSS, "second-crash-a-little-later", "`fall-15m-2`: 7% → 7.4%",
            trigger("fall-15m-2", "7%", "7.4%"), loosens=True, against="LOOSENING"),
     mutant("threshold", CIRCUIT, "levels-meet", "`loss-5`: 5% → 3%, as `loss-3`", trigger("loss-5", "5%", "3%"),
            loosens=False, against=None, codes="KS3022"),
@@ -51,14 +53,13 @@ THRESHOLDS = (
            Edit("floor: 5%", "floor: 15%", at="fall-12h:"), loosens=True, against=None, codes="KS3072"),
     mutant("threshold", BLEED, "multiple-too-large", "`fall-12h`: 2.5 → 25 times the expected move",
            Edit("times: 2.5", "times: 25"),
-           # Computed thresholds of different rules are not related to each other.
-           loosens=True, against="NEITHER", scenarios="fails"),
+           loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("threshold", FREQTRADE, "forty-stops", "`stops`: 4 → 40 within a day",
            Edit(">= 4.0", ">= 40.0"), loosens=True, against="NEITHER", scenarios="fails"),
     mutant("threshold", CAPITAL, "capital-a-digit-short", "`capital`: 10000 → 1000 USDT",
-           Edit("10000 USDT", "1000 USDT"), loosens=True, against="NEITHER", scenarios="fails"),
+           Edit("10000 USDT", "1000 USDT"), loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("threshold", CAPITAL, "capital-a-digit-too-many", "`capital`: 10000 → 100000 USDT",
-           Edit("10000 USDT", "100000 USDT"), loosens=False, against="NEITHER", scenarios="fails"),
+           Edit("10000 USDT", "100000 USDT"), loosens=False, against="TIGHTENING", scenarios="fails"),
     mutant("threshold", "spot-drawdown", "sells-later", "`fall-1h`: 12% → 13.5%",
            trigger("fall-1h", "12%", "13.5%"), loosens=True, against="LOOSENING", scenarios="fails"),
 )  # fmt: skip
@@ -75,9 +76,12 @@ UNITS = (
     mutant("unit", CAPITAL, "capital-of-another-currency", "`capital`: 10000 USDT → 10000 USDC",
            Edit("10000 USDT", "10000 USDC"), loosens=True, against=None, codes="KS3008"),
     mutant("unit", SIX, "leverage-in-percent", "`leverage`: 3 → 3%",
-           breaker("leverage", "at_least: 3,", "at_least: 3%,"), loosens=False, against=None, codes="KS3004"),
+           # A ratio may be written in percent, as a volatility is; 0.03 is below the recovery at 2.
+           breaker("leverage", "at_least: 3,", "at_least: 3%,"),
+           loosens=True, against="NEITHER", scenarios="fails", proofs=[RESET]),
     mutant("unit", VENUE, "rate-without-percent", "`errors`: 30% → 30", trigger("errors", "30%", "30"),
-           loosens=True, against=None, codes="KS3004"),
+           # No upper bound of `venue.error_rate` is declared, so that 3000% is no error.
+           loosens=True, against="NEITHER", codes="KS7211", scenarios="fails"),
     mutant("unit", VENUE, "seconds-as-milliseconds", "`slow`: 5s → 5ms", trigger("slow", "5s", "5ms"),
            loosens=True, against="NEITHER", scenarios="fails", proofs=[RESET]),
     mutant("unit", VENUE, "minutes-for-seconds", "`stale`: 45s → 45m", trigger("stale", "45s", "45m"),
@@ -94,10 +98,16 @@ UNITS = (
 
 SIGNS = (
     mutant("sign", FUTURES, "at-most-for-at-least", "`fall-15m-3`: at_least → at_most",
-           trigger("fall-15m-3", "at_least", "at_most"),
+           # The variant `tight` overrides `at_least`.
+           trigger("fall-15m-3", "at_least", "at_most"), loosens=True, against=None, codes="KS3016 KS5018"),
+    mutant("sign", CIRCUIT, "trips-without-a-loss", "`loss-5`: at_least → at_most",
+           trigger("loss-5", "at_least", "at_most"),
            loosens=True, against="NEITHER", codes="KS5018", scenarios="fails", proofs=[DEEPER]),
-    mutant("sign", FUTURES, "above-for-at-least", "`fall-15m-1`: at_least → above",
-           trigger("fall-15m-1", "at_least", "above"), loosens=True, against="LOOSENING"),
+    mutant("sign", CIRCUIT, "above-for-at-least", "`loss-3`: at_least → above",
+           # The text that the scenario expects has the comparison.
+           trigger("loss-3", "at_least", "above"), loosens=True, against="LOOSENING", scenarios="fails"),
+    mutant("sign", CAPITAL, "above-for-at-least-of-the-capital", "at_least → above",
+           Edit("at_least", "above"), loosens=True, against="LOOSENING"),
     mutant("sign", SIX, "above-for-at-least-where-it-matters", "`portfolio-loss`: at_least → above",
            breaker("portfolio-loss", "at_least", "above"), loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("sign", SIX, "less-for-more", "`position-loss`: worst loss >= 25% → < 25%",
@@ -119,11 +129,16 @@ SIGNS = (
 
 WINDOWS = (
     mutant("window", FUTURES, "seconds-for-minutes", "`fall-15m-1`: window 15m → 15s",
+           # It also chooses the window in which a side has lost.
+           trigger("fall-15m-1", "window: 15m", "window: 15s"),
+           loosens=True, against="NEITHER", codes="KS7213", scenarios="fails"),
+    mutant("window", DEGROSS, "seconds-for-minutes-of-both-sides", "`fall-15m-1`: window 15m → 15s",
            trigger("fall-15m-1", "window: 15m", "window: 15s"),
            loosens=True, against="LOOSENING", codes="KS7213", scenarios="fails"),
-    mutant("window", FUTURES, "days-for-minutes", "`fall-15m-1`: window 15m → 15d",
+    mutant("window", DEGROSS, "days-for-minutes", "`fall-15m-1`: window 15m → 15d",
+           # An hour at 7% implies 15 days at 4.5%, and an hour below 2% does not end them.
            trigger("fall-15m-1", "window: 15m", "window: 15d"),
-           loosens=False, against="TIGHTENING", scenarios="fails", proofs=[RESET]),
+           loosens=False, against="TIGHTENING", scenarios="fails", proofs=[IDLE, RESET]),
     mutant("window", BLEED, "minutes-for-hours", "`fall-12h`: window 12h → 12m",
            Edit("window: 12h", "window: 12m"), loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("window", FUTURES, "gap-as-long-as-the-window", "`max_gap`: 10m → 15m", Edit("max_gap: 10m", "max_gap: 15m"),
@@ -135,8 +150,9 @@ WINDOWS = (
     mutant("window", CIRCUIT, "gap-without-a-window", "`max_gap`: 10m → 10h", Edit("max_gap: 10m", "max_gap: 10h"),
            loosens=False, against="EQUIVALENT"),
     mutant("window", SIX, "volatility-of-another-symbol", "`volatility`: BTC → ETH",
+           # The recovery still reads BTC.
            breaker("volatility", "symbol: BTC/USDT:USDT", "symbol: ETH/USDT:USDT"),
-           loosens=True, against="NEITHER", scenarios="fails"),
+           loosens=True, against="NEITHER", scenarios="fails", proofs=[RESET]),
 )  # fmt: skip
 
 CONFIRMATIONS = (
