@@ -14,6 +14,7 @@ from tools.reference.documents import policy_page
 from tools.reference.guarantees import guarantees_page
 from tools.reference.incident import incident_page
 from tools.reference.not_yet import not_yet_page
+from tools.reference.policy_mutants import policy_mutants_page
 from tools.reference.signals import signals_page
 
 
@@ -34,4 +35,5 @@ def reference() -> Mapping[str, str]:
         "incident.md": incident_page(),
         "guarantees.md": guarantees_page(),
         "not-yet.md": not_yet_page(),
+        "policy-mutants.md": policy_mutants_page(),
     }

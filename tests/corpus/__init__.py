@@ -1,0 +1,1 @@
+"""Shipped policy sets with one mistake each, and which tool finds it: declared before anything is run."""
