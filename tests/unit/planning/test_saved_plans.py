@@ -21,6 +21,7 @@ from killswitch.model.words import Cause
 from killswitch.planning.interpreter import Interpreter, Outcome
 from killswitch.planning.operator.plan_check import plan_faults
 from killswitch.planning.operator.plan_file import (
+    AccountBasis,
     PlanFileError,
     SavedPlan,
     decode_plan,
@@ -116,7 +117,7 @@ def test_a_plan_on_an_unchanged_book_becomes_exactly_its_orders() -> None:
 
 def test_a_plan_applies_although_marks_have_moved() -> None:
     """A plan is about contracts; its price bounds are taken from the mark at the time of sending."""
-    moved = tuple(replace(each, mark_price=each.mark_price * 2) for each in held(BTC="3", ETH="2"))
+    moved = tuple(replace(each, mark_price=Decimal(20)) for each in held(BTC="3", ETH="2"))
     assert applied(plan_of(book(after())), book(after(minutes=1), moved)).decisions
 
 
@@ -430,7 +431,7 @@ def forged(contents: Any, path: tuple[Any, ...], value: object) -> bytes:
 def traded_at_most(seen: Snapshot, outcome: Outcome) -> None:
     """Fails where the decisions do more than close what the account holds, or cancel what rests there."""
     (account,) = seen.accounts
-    held_now = {(each.symbol, each.side): each.contracts for each in account.positions or ()}
+    held_now: dict[tuple[str, str], Decimal] = {each.key: each.contracts for each in account.positions or ()}
     resting = {each.id for each in account.orders or ()}
     for decision in outcome.decisions:
         sold: dict[tuple[str, str], Decimal] = {}
@@ -477,6 +478,7 @@ def test_a_basis_that_lists_a_row_twice_is_refused(part: str) -> None:
     """Each row equals the book, and of both together planning makes a close of 6 of 3 BTC, which is forged."""
     plan = plan_of(book(after()))
     (basis,), (decision,) = plan.basis, plan.decisions
+    rows: tuple[AccountBasis, ...]
     if part == "account":
         rows, orders = (basis, basis), decision.intents * 2
     else:
@@ -508,7 +510,8 @@ def test_a_spot_plan_applies_although_every_price_has_moved() -> None:
     now = spot(after(minutes=1))
     (holder,) = now.accounts
     moved = tuple(
-        replace(each, mark_price=each.mark_price * 3, notional=each.notional * 3) for each in holder.positions or ()
+        replace(each, mark_price=(each.mark_price or 0) * 3, notional=(each.notional or 0) * 3)
+        for each in holder.positions or ()
     )
     fallen = replace(now, accounts=(replace(holder, positions=moved),))
     plan = plan_with_orders(spot(after()), hop("100", "X/BTC"), hop("0.002", "BTC/USDT", "2", 0), cancels=())
