@@ -61,7 +61,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/oracle tests/bench tests/mutants tools
+	$(BIN)/mypy tests tools
 	$(BIN)/lint-imports
 
 docs: reference

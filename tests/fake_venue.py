@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -97,12 +97,18 @@ class FakeVenue(VenueAdapter):
         return answer
 
 
-def deviating(method: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Answer]]:
+V = TypeVar("V", bound=FakeVenue)
+P = ParamSpec("P")
+_Call = Callable[Concatenate[V, P], Coroutine[Any, Any, Answer]]
+
+
+def deviating(method: _Call[V, P, Answer]) -> _Call[V, P, Answer]:
     """Let a FakeVenue's call deviate."""
 
     @functools.wraps(method)
-    async def call(self: FakeVenue, *arguments: Any) -> Answer:
-        answer: Answer = await self.deviate(method.__name__, arguments, lambda: method(self, *arguments))
+    async def call(self: V, /, *arguments: P.args, **named: P.kwargs) -> Answer:
+        made = functools.partial(method, self, *arguments, **named)
+        answer: Answer = await self.deviate(method.__name__, arguments, made)
         return answer
 
     return call

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -105,7 +106,7 @@ def refusing(
     return venue
 
 
-def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:
+def book(equity: str, name: str = "main", **more: Any) -> AccountSnapshot:
     """An account of 1,100 at cost with 10 contracts long at 110, marked so that its equity is `equity`."""
     pnl = Decimal(equity) - 1100
     mark = 110 + pnl / 10
@@ -115,7 +116,7 @@ def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:
     return worlds.account(equity, (held,), name=name, instruments=(worlds.rules("BTC"),), **more)
 
 
-def crash_policy(**more: object) -> Graph:
+def crash_policy(**more: Any) -> Graph:
     """Closes everything and locks for reduce-only as soon as the account is 10% below its start."""
     from killswitch.graph.nodes import SignalRef
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -18,9 +18,8 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Event, Side
+from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
@@ -60,26 +59,11 @@ def operator_event(
     author: str,
     reason: str,
     at: datetime,
-    *,
-    cause: Cause | None = None,
-    force: bool = False,
-    decision: str | None = None,
-    change: str | None = None,
-    restated_as: ChangeCause | None = None,
-    lock: LockMode | None = None,
-    until: datetime | None = None,
-    side: Side | None = None,
-    symbols: tuple[str, ...] | None = None,
-    flag: str | None = None,
-    is_set: bool | None = None,
+    **more: Any,
 ) -> Event:
-    """The event of an operator command issued at `at`."""
+    """The event of an operator command issued at `at`. `more`: further fields of an event, of this kind of command."""
     begins = FLAG_CHANGE if kind == "flag" else "hand-"
-    return Event(
-        id=f"{begins}{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force, decision=decision, change=change, restated_as=restated_as, lock=lock, until=until, side=side,
-        symbols=symbols, flag=flag, is_set=is_set,
-    )  # fmt: skip
+    return Event(f"{begins}{secrets.token_hex(8)}", at, kind, scope, author, reason, **more)
 
 
 def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:

@@ -199,7 +199,7 @@ def _counts(orders: Sequence[OrderOutcome]) -> OrderCounts:
         sent=len(orders),
         filled=sum(1 for order in orders if order.filled and not _is_partly_filled(order)),
         unknown=sum(1 for order in orders if _is_unknown(order)),
-        refused=sum(1 for order in orders if order.outcome.startswith("rejected")),
+        refused=sum(1 for order in orders if order.is_rejected),
         partly=sum(1 for order in orders if _is_partly_filled(order)),
         empty=sum(1 for order in orders if order.fate == "final" and order.filled == 0 and not order.did_nothing),
     )
@@ -224,7 +224,7 @@ def _blocked_position(
     why = None
     if unknown:
         why = f"the status of order {unknown[-1]} is unknown"
-    elif orders and orders[-1].outcome.startswith("rejected"):
+    elif orders and orders[-1].is_rejected:
         why = orders[-1].outcome + (f" ({orders[-1].text})" if orders[-1].text else "")
     elif ending is not None:
         why = ending.reason or ending.status

@@ -16,9 +16,10 @@ from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Quality
 from killswitch.model.unanswered import CLOCK_OFF
+from killswitch.model.venue import RateLimitedError
 from killswitch.planning.closability import Closability
 from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.preflight.inspection import InspectedAccount
+from killswitch.preflight.inspection import InspectedAccount, error_text
 from killswitch.preflight.key_rights import WITHDRAWS, WITHDRAWS_WAY_OUT
 from killswitch.preflight.worst_cases import WorstCase
 from killswitch.ratelimit.poll_cost import PollCost
@@ -131,14 +132,10 @@ def _rejected_key(inspected: InspectedAccount) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-LIMITED: Final = "rate limited: "
-"""Prefix of the reason of a rate-limited snapshot."""
-
-
 def _way_out(inspected: InspectedAccount, quality: Quality, why: str) -> str:
     if quality == "malformed":
         return _parse_advice(inspected, why)
-    return _WAIT if why.startswith(LIMITED) else _UNREAD[quality]
+    return _WAIT if isinstance(inspected.failure, RateLimitedError) else _UNREAD[quality]
 
 
 def _parse_advice(inspected: InspectedAccount, reason: str) -> str:
@@ -163,11 +160,8 @@ def _connection(inspected: InspectedAccount, now: datetime) -> Iterator[Finding]
     why = "" if seen is None else seen.reason or "no reason given"
     way_out = _UNREAD["down"] if seen is None or not is_unreadable else _way_out(inspected, seen.quality, why)
     # After a rejected inspection, the snapshot may fail at once for the same reason.
-    same = (
-        is_unreadable
-        and inspected.inspection_error is not None
-        and why.removeprefix(LIMITED) in inspected.inspection_error
-    )
+    error = why if inspected.failure is None else error_text(inspected.failure)
+    same = is_unreadable and inspected.inspection_error is not None and error in inspected.inspection_error
     if inspected.inspection_error is not None:
         yield _failed("venue", f"inspection failed: {inspected.inspection_error}", way_out if same else _UNREAD["down"])
     if seen is not None and is_unreadable:

@@ -55,6 +55,8 @@ class InspectedAccount(Struct, frozen=True):
     used: Mapping[str, int] | None = None
     rejection: str | None = None
     account: ArmedAccount | None = None
+    failure: VenueError | None = None
+    """The error of the venue for which there is no sound snapshot, where it was one."""
 
     @property
     def name(self) -> str:
@@ -123,6 +125,7 @@ async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: f
             used=_used(adapter),
             rejection=recorder.denied,
             account=account,
+            failure=recorder.failure,
         )
     except ValueError as error:  # each limit is valid by itself, or there would be no adapter
         why = f"it contradicts another account of {venue_of(spec)} on their limits: {error}"
@@ -142,32 +145,41 @@ async def call_adapter(
         return None, f"no answer within {within:g} s"
     except VenueError as error:
         note(error)
-        return None, legible(str(error) or type(error).__name__)
+        return None, error_text(error)
     except Exception as error:  # noqa: BLE001 - a defect of the adapter fails one account
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
+
+
+def error_text(error: VenueError) -> str:
+    """The error of a venue, for people."""
+    return legible(str(error) or type(error).__name__)
 
 
 class _RejectionRecorder(AdapterView):
     """The adapter for one snapshot.
 
-    It records rejected credentials, which the reason of a snapshot does not distinguish from an outage.
+    It records the error: the reason of a snapshot distinguishes neither rejected credentials nor a rate limit from an
+    outage.
     """
 
     def __init__(self, adapter: VenueAdapter) -> None:
         super().__init__(adapter)
         self.denied: str | None = None
+        self.failure: VenueError | None = None
+        """The error of the snapshot."""
 
     async def snapshot(self) -> AccountSnapshot:
         try:
             return await super().snapshot()
         except VenueError as error:
             self.record(error)
+            self.failure = error
             raise
 
     def record(self, error: VenueError) -> None:
         """Record the first rejection of the credentials."""
         if isinstance(error, CredentialsRefusedError) and self.denied is None:
-            self.denied = legible(str(error) or type(error).__name__)
+            self.denied = error_text(error)
 
 
 async def _snapshot(account: ArmedAccount, within: float) -> AccountSnapshot:

@@ -15,7 +15,7 @@ from killswitch.model.snapshot import IN_PROGRESS, AccountSnapshot, Closing
 from killswitch.planning.exposures import Exposures
 from killswitch.planning.scopes.trigger_status import MachineStatus, headroom, headroom_ratio
 from killswitch.render.formats import count_of
-from killswitch.runner.observers import TickReport, outage_text
+from killswitch.runner.observers import TickReport
 from killswitch.telemetry import events
 from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.metrics import GaugeValues, NotificationCounts, gross
@@ -102,7 +102,7 @@ class EventEmitter:
         self._machines = report.machines()
         self._put(_portfolio(at, report.snapshot.accounts, self._machines, report.exposures(), self._hide))
         for account in report.snapshot.accounts:
-            self._emit_quality(at, account)
+            self._emit_quality(at, account, report.outage(account))
         for notice in report.notices:
             self._put(
                 events.Warned(
@@ -123,8 +123,7 @@ class EventEmitter:
         unfinished = tuple(each.decision for each in self._closings.values() if each.status in IN_PROGRESS)
         self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
 
-    def _emit_quality(self, at: datetime, account: AccountSnapshot) -> None:
-        now = outage_text(account)
+    def _emit_quality(self, at: datetime, account: AccountSnapshot, now: str) -> None:
         if now != self._quality.get(account.account, ""):
             text = f"account {account.account} is {now or 'ok again'}"
             severity = events.Warned(

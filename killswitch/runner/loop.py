@@ -202,7 +202,7 @@ class Runner:
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self._facts(),
-                self.interpreter.exposures,
+                self.interpreter.exposures, self.poller.awaited,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()

@@ -11,7 +11,6 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import UNSET, Struct, UnsetType
 
-from killswitch.accounts.poll.poller import FIRST_ANSWER
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.execution.effects.performing import PendingEffect, RunEnd
 from killswitch.model.alert import Alert, Alerts, NoticeGroup
@@ -56,6 +55,15 @@ class TickReport(Struct, frozen=True):
     runner: RunnerFacts = RunnerFacts()
     exposures: Callable[[], Exposures | None] = lambda: None
     """Exposure and P&L of the book after the tick; computed on call, valid until the next tick."""
+    awaited: frozenset[str] = frozenset()
+    """Accounts whose venue has not answered yet and is not overdue: nothing is known to be wrong with them."""
+
+    def outage(self, account: AccountSnapshot) -> str:
+        """Why an account of the snapshot could not be polled, for people; empty if it could."""
+        if account.quality == "ok":
+            return ""
+        what = "not polled yet" if account.account in self.awaited else account.quality
+        return f"{what}: {account.reason or 'no reason given'}"
 
 
 class Observer(Protocol):
@@ -84,15 +92,6 @@ class NotifiedOfStop(Protocol):
     """An observer whose output is read after the run, and must be corrected at a clean stop."""
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
-
-
-def outage_text(account: AccountSnapshot) -> str:
-    """Why an account could not be polled, for people; empty if it could."""
-    if account.quality == "ok":
-        return ""
-    reason = account.reason or "no reason given"
-    # Nothing is known to be wrong with it yet.
-    return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
 def shortfalls(closings: Iterable[Closing]) -> Alerts:

@@ -263,11 +263,11 @@ class Story:
         return replace(taken, locks=self._locks(), own_orders=())
 
     def _event(self, kind: str, scope: str) -> Event:
-        name, by = f"e{next(self._ids)}", {"author": "desk", "reason": "test"}
+        name = f"e{next(self._ids)}"
         if kind == "reset":
-            return Event(name, self.at, "reset", scope=scope, **by)
+            return Event(name, self.at, "reset", scope, "desk", "test")
         until = self.at + timedelta(minutes=2) if kind == "set" else None
-        return Event(name, self.at, "flag", scope=scope, flag="halt", is_set=kind == "set", until=until, **by)
+        return Event(name, self.at, "flag", scope, "desk", "test", flag="halt", is_set=kind == "set", until=until)
 
     def _locks(self) -> tuple[WrittenLock, ...]:
         found: dict[tuple[str, str], WrittenLock] = {}

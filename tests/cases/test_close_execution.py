@@ -305,7 +305,7 @@ class PortfolioMargined(Exchange):
         super().admit(request)
         now = sum(amount if side == "long" else -amount for (_, side), amount in self.held.items())
         then = now - request.amount if request.side == "sell" else now + request.amount
-        if abs(then) > max(abs(now), 2):
+        if abs(then) > max(abs(now), Decimal(2)):
             raise OrderRejectedError("insufficient_margin", f"the net exposure would be {then}")
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueDescription
 from killswitch.ratelimit.budget import RequestBudgets
-from tests.faults.exchange import Market
+from tests.faults.exchange import Key, Market
 from tests.faults.scene import Scene, committed, decision_on, long
 from tests.faults.wire import KNOWN
 
@@ -108,7 +108,7 @@ def test_c14_an_endless_query_leaves_orders_their_reserved_budget() -> None:
 
 def test_c25_slices_leave_in_the_order_of_the_plan() -> None:
     """Five slices of the long, the whole short, five slices: never more than half of the long is uncovered."""
-    short = ("ETH", "short")
+    short: Key = ("ETH", "short")
     scene = Scene({BTC: 10, short: 10})
 
     def in_turn(decision: Decision) -> Decision:

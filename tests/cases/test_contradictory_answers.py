@@ -92,7 +92,7 @@ def test_c24_an_outage_of_eleven_minutes_ends_no_query() -> None:
 
 def test_c4_a_poll_that_waited_for_a_slow_query_is_not_taken_for_a_current_one() -> None:
     """An answer is lost and its query hangs for ten seconds; others trade meanwhile: the account is not flat."""
-    eth = ("ETH", "long")
+    (eth,) = long("ETH")
     scene = Scene({BTC: 10, eth: 4}, Rule("submit", "done", "ETH"), Rule("find_order", "silent", "ETH"))
     scene.decide({BTC: 5, eth: 2})
     scene.at(5.0, lambda: scene.exchange.trade(BTC, Decimal(3)))

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from killswitch.model.decision import Decision, Intent
 from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Mishap, Rule
-from tests.faults.scene import Scene
+from tests.faults.scene import Scene, long
 
-X, COIN = ("X/BTC", "long"), ("BTC/USDT", "long")
+X, COIN = long("X/BTC", "BTC/USDT")
 MARKETS = (Market("X/BTC", price=Decimal("0.02")), Market("BTC/USDT", price=Decimal(30_000), step=Decimal("0.0001")))
 PROCEEDS = Decimal("0.1999")
 """10 X at 0.02 BTC, less the fee of 0.05%."""

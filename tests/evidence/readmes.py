@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED
-from killswitch.lab.summary import mean
 from tests.evidence.gathering import CALM, Candidate, Case, Evidence
 from tests.evidence.writing import FELL, FIGURES, KINDS, MEANT, calm_cells, figure_cells, lost, percent, table_of
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from statistics import mean
 
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns
 from killswitch.lab.outcome import Run
-from killswitch.lab.summary import figures, in_turn, mean
+from killswitch.lab.summary import figures, in_turn
 from killswitch.render.document import Table, table_lines
 from tests.evidence.gathering import CALM, GROSS, HORIZON, Case, Evidence, Firings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -50,22 +51,22 @@ def market(folder: Path, bars: int = 30, *symbols: str) -> Path:
     return folder
 
 
-def ksctl_backtest(*arguments: str | Path) -> Result:
+def ksctl_backtest(*arguments: str | int | Path) -> Result:
     return CliRunner().invoke(ksctl, ["backtest", *map(str, arguments)], prog_name="ksctl")
 
 
-def json_answer(*arguments: str | Path) -> dict[str, object]:
+def json_answer(*arguments: str | int | Path) -> dict[str, Any]:
     """The JSON output of a run that must succeed."""
     result = ksctl_backtest("--output", "json", *arguments)
     assert result.exit_code == 0, result.output
-    read: dict[str, object] = json.loads(result.stdout)
+    read: dict[str, Any] = json.loads(result.stdout)
     return read
 
 
 def test_the_three_rules_are_compared_side_by_side(policies: str) -> None:
     """In a whole generated crash: staging acts, `nothing` does nothing, close-all closes once."""
     read = json_answer("--policies", policies, "--crash", 7)
-    (tried,) = read["books"]  # type: ignore[misc] # it is a list
+    (tried,) = read["books"]
     runs = {run["rule"]: run for run in tried["runs"]}
     assert set(runs) == {"staged", "none", "close-all"}
     assert [firing["level"] for firing in runs["staged"]["firings"]] == [1, 2, 3]
@@ -105,7 +106,7 @@ def test_all_splits_and_random_books_are_backtested(policies: str, tmp_path: Pat
     """C(3, 1) × C(2, 1) splits of three symbols, and two random books of each kind."""
     folder = market(tmp_path / "m", 20, "BTC_USDT", "ETH_USDT", "XRP_USDT")
     read = json_answer("--policies", policies, "--market", folder, "--all-splits", 1, "--random", 2)
-    kinds = [book["kind"] for book in read["books"]]  # type: ignore[attr-defined] # it is a list
+    kinds = [book["kind"] for book in read["books"]]
     assert kinds.count("split") == math.comb(3, 1) * math.comb(2, 1)
     assert {kind: kinds.count(kind) for kind in set(kinds) - {"split"}} == {
         "hedged": 2, "directional": 2, "concentrated": 2,
@@ -117,8 +118,8 @@ def test_a_folder_of_markets_runs_all_of_them(policies: str, tmp_path: Path) -> 
     market(tmp_path / "markets" / "one", 20, "BTC_USDT")
     market(tmp_path / "markets" / "two", 20, "BTC_USDT", "ETH_USDT")
     read = json_answer("--policies", policies, "--market", tmp_path / "markets", "--all-splits", 1, "--random", 1)
-    assert {book["market"] for book in read["books"]} == {"one", "two"}  # type: ignore[attr-defined] # it is a list
-    assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]  # type: ignore[operator]  # it is a list
+    assert {book["market"] for book in read["books"]} == {"one", "two"}
+    assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
@@ -145,7 +146,7 @@ def test_every_book_of_a_folder_is_backtested(policies: str, book: Path, tmp_pat
     for name in ("a", "b"):
         (tmp_path / "books" / f"{name}.yaml").write_text(BOOK.replace("two", name), encoding="utf-8")
     read = json_answer("--policies", policies, "--market", market(tmp_path / "m", 20), "--books", tmp_path / "books")
-    assert [tried["book"]["name"] for tried in read["books"]] == ["a", "b"]  # type: ignore[attr-defined] # it is a list
+    assert [tried["book"]["name"] for tried in read["books"]] == ["a", "b"]
 
 
 def test_several_processes_give_the_same_answer_as_one(policies: str, tmp_path: Path) -> None:
@@ -262,6 +263,6 @@ def test_a_variant_is_backtested_on_request(policies: str) -> None:
     """The tighter variant fires sooner, and the answer names it."""
     usual = json_answer("--policies", policies, "--crash", 7)
     tight = json_answer("--policies", policies, "--crash", 7, "--variant", "tight")
-    assert tight["policies"]["variant"] == "tight"  # type: ignore[index] # it is an object
-    first = [read["books"][0]["runs"][0]["firings"][0]["at"] for read in (usual, tight)]  # type: ignore[index]  # it is a list of objects
+    assert tight["policies"]["variant"] == "tight"
+    first = [read["books"][0]["runs"][0]["firings"][0]["at"] for read in (usual, tight)]
     assert first[1] < first[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -16,7 +16,9 @@ from killswitch.model.snapshot import (
     Flow,
     Instrument,
     Order,
+    OrderSide,
     Position,
+    Side,
     Snapshot,
 )
 
@@ -31,20 +33,19 @@ def after(**duration: float) -> datetime:
 def position(symbol: str, side: str, pnl: str | None = None, **more: Any) -> Position:
     """An open position; `pnl` is its unrealised profit; further fields as text."""
     fields: dict[str, Any] = {"contracts": "1", **more}
-    numbers = {k: Decimal(v) if isinstance(v, str) and k != "strategy" else v for k, v in fields.items()}
-    return Position(
-        symbol=symbol,
-        side=side,
-        unrealized_pnl=None if pnl is None else Decimal(pnl),
-        **numbers,  # type: ignore[arg-type]  # literal by the caller
-    )
+    numbers: dict[str, Any] = {
+        k: Decimal(v) if isinstance(v, str) and k != "strategy" else v for k, v in fields.items()
+    }
+    profit = None if pnl is None else Decimal(pnl)
+    return Position(symbol=symbol, side=cast(Side, side), unrealized_pnl=profit, **numbers)
 
 
 def rules(symbol: str, **more: Any) -> Instrument:
     """A linear instrument of contract size 1 and step 0.001, unless said otherwise."""
     fields: dict[str, Any] = {"contract_size": "1", "amount_step": "0.001", "min_amount": "0.001", **more}
     kept = ("state", "inverse")
-    return Instrument(symbol=symbol, **{k: v if k in kept else Decimal(v) for k, v in fields.items()})
+    known: dict[str, Any] = {k: v if k in kept else Decimal(v) for k, v in fields.items()}
+    return Instrument(symbol=symbol, **known)
 
 
 def account(
@@ -61,14 +62,15 @@ def account(
     **more: Any,
 ) -> AccountSnapshot:
     """One swap account in USDT."""
+    known: dict[str, Any] = {k: Decimal(v) if isinstance(v, str) and k in MONEY else v for k, v in more.items()}
     return AccountSnapshot(
-        account=name, venue=more.pop("venue", "paper"), market=more.pop("market", "swap"),
-        currency=more.pop("currency", "USDT"),
+        account=name, venue=known.pop("venue", "paper"), market=known.pop("market", "swap"),
+        currency=known.pop("currency", "USDT"),
         quality=quality,  # type: ignore[arg-type]  # literal by the caller
         reason=reason, equity=None if equity is None else Decimal(equity),
         positions=None if positions is None else tuple(positions),
         flows=tuple(flows), fills=tuple(fills), orders=tuple(orders), instruments=tuple(instruments),
-        **{k: Decimal(v) if isinstance(v, str) and k in MONEY else v for k, v in more.items()},
+        **known,
     )  # fmt: skip
 
 
@@ -96,15 +98,15 @@ def flow(id_: str, at: datetime, amount: str, kind: str = "withdrawal", currency
 
 def fill(id_: str, at: datetime, symbol: str, side: str, amount: str, price: str, **more: Any) -> Fill:
     """A fill; `realized_pnl`, `fee` as text."""
-    fields = {k: Decimal(v) if k in ("realized_pnl", "fee") else v for k, v in more.items()}
+    fields: dict[str, Any] = {k: Decimal(v) if k in ("realized_pnl", "fee") else v for k, v in more.items()}
     return Fill(
         id=id_,
         at=at,
         symbol=symbol,
-        side=side,
+        side=cast(OrderSide, side),
         amount=Decimal(amount),
         price=Decimal(price),
-        **fields,  # type: ignore[arg-type]  # literal
+        **fields,
     )
 
 

@@ -92,6 +92,11 @@ class AccountPoller:
             self._woken[name] = self._polls[name].begin()
 
     @property
+    def awaited(self) -> frozenset[str]:
+        """The accounts whose venue has not answered yet and is not overdue."""
+        return self._polls.awaited
+
+    @property
     def is_ready(self) -> bool:
         """Whether a woken tick may begin."""
         answered = any(read.done() for read in self._woken.values())

@@ -34,9 +34,6 @@ from killswitch.planning.scopes.collateral import collateral_symbols
 FIRST_ANSWER_TIMEOUT = 30.0
 """Seconds after which a venue's first answer is overdue; it contains the rules of all its markets."""
 
-FIRST_ANSWER = "waiting for the first answer"
-"""Beginning of the reason of an account whose venue has not answered yet and is not overdue."""
-
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
 _SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
@@ -65,6 +62,8 @@ class AccountPoll:
         """Whether the last poll missed its timeout; ticks do not wait for a late account."""
         self.is_denied = False
         """Whether the last outcome was that the venue refused the credentials."""
+        self.is_awaited = False
+        """Whether the last outcome was that the first answer is still awaited."""
         self._last: AccountSnapshot | None = None
 
     @property
@@ -117,7 +116,7 @@ class AccountPoll:
         if read.done():
             self._read = None
             if not read.cancelled():
-                self.is_late = False
+                self.is_late = self.is_awaited = False
                 answer = read.result()
                 if answer.quality != "down":
                     self._cancel_after = self._timeout
@@ -128,8 +127,10 @@ class AccountPoll:
             read.cancel()
         self.is_late = True
         self.is_denied = False
+        self.is_awaited = False
         if self.is_awaiting_first:
-            why = f"{FIRST_ANSWER}, for at most {self._first:g} s: it holds the rules of all markets"
+            self.is_awaited = True
+            why = f"waiting for the first answer, for at most {self._first:g} s: it holds the rules of all markets"
             return self._account.unreadable("down", why)
         if self._cancel_after > self._timeout:
             return self._account.unreadable(
@@ -233,6 +234,11 @@ class Polls:
 
     def __getitem__(self, name: str) -> AccountPoll:
         return self._polls[name]
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """The accounts whose last outcome was that the first answer of their venue is still awaited."""
+        return frozenset(name for name, poll in self._polls.items() if poll.is_awaited)
 
     def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
         """`read`, and every other account's last snapshot, at most `within` seconds old; in the accounts' order."""

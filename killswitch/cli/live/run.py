@@ -386,10 +386,8 @@ class RunConsole:
             print_note(f"{instant(notice.as_of)}  {notice_line(notice)}")
 
     def _print_accounts(self, report: TickReport) -> None:
-        from killswitch.runner.observers import outage_text
-
         for account in report.snapshot.accounts:
-            now = outage_text(account)
+            now = report.outage(account)
             if now != self._down.get(account.account, ""):
                 print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {now or 'ok again'}")
             self._down[account.account] = now

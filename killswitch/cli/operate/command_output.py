@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import click
 from msgspec import Struct
@@ -18,9 +19,8 @@ from killswitch.incident.record.results import read_decision, read_result
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.instant import LocalTime, from_micros, to_micros
-from killswitch.model.snapshot import Event, Side
+from killswitch.model.snapshot import Event, EventKind
 from killswitch.model.store import Store
-from killswitch.model.words import Cause, ChangeCause, LockMode
 from killswitch.operations import commands
 from killswitch.operations.pages.outcome import CommandOutcome, outcome_page, outcome_record
 from killswitch.operations.pages.wording import command_line
@@ -35,33 +35,17 @@ from killswitch.signals.sessions import TradingSession
 
 
 class CommandRequest(Struct, frozen=True):
-    """An operator command. `wait`: seconds."""
+    """An operator command, and how its result is awaited and printed. `wait`: seconds.
 
-    kind: commands.OperatorCommandKind
-    scope: str | None
-    author: str
-    reason: str
+    `command`: its event as of when it was given. `plan`: that of an `apply`. `lasts`: how long its lock or flag lasts:
+    seconds, or until the time of the day or the next open of the session; None without end.
+    """
+
+    command: Event
     wait: float
     json: bool
-    cause: Cause | None = None
-    force: bool = False
     plan: SavedPlan | None = None
-    """The plan of an `apply`."""
-    change: str | None = None
-    restated_as: ChangeCause | None = None
-    """The change of a `restate`, and what it is."""
-    lock: LockMode | None = None
-    """The lock of a `lock` or a `close`."""
-    flag: str | None = None
-    is_set: bool | None = None
-    """The flag of a `flag`, and whether that sets or clears it."""
-    seconds: float | None = None
-    """How long the lock or the flag lasts; None: without end, unless there is an `until`."""
-    until: LocalTime | TradingSession | None = None
-    """The time of the day, or the session at whose next open, the lock ends."""
-    side: Side | None = None
-    symbols: tuple[str, ...] | None = None
-    """The side and the symbols that are locked; None: all of the scope."""
+    lasts: float | LocalTime | TradingSession | None = None
 
     def event(self, store: Store | None) -> Event:
         """The event of the command, dated as ticks on `store` are.
@@ -70,20 +54,28 @@ class CommandRequest(Struct, frozen=True):
         """
         now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
-            return commands.apply_event(store, self.plan, self.author, now)
-        return commands.operator_event(
-            self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force,
-            change=self.change, restated_as=self.restated_as, lock=self.lock,
-            side=self.side, symbols=self.symbols, flag=self.flag, is_set=self.is_set, until=self._end(now),
-        )  # fmt: skip
+            return commands.apply_event(store, self.plan, self.command.author or "unknown", now)
+        return replace(self.command, at=now, until=self._end(now))
 
     def _end(self, now: datetime) -> datetime | None:
         """The end of the lock or the flag of a command that is given at `now`."""
-        if isinstance(self.until, LocalTime):
-            return self.until.next_after(now)
-        if self.until is not None:
-            return from_micros(self.until.next_open(to_micros(now)))
-        return None if self.seconds is None else now + timedelta(seconds=self.seconds)
+        match self.lasts:
+            case None:
+                return None
+            case LocalTime():
+                return self.lasts.next_after(now)
+            case TradingSession():
+                return from_micros(self.lasts.next_open(to_micros(now)))
+            case seconds:
+                return now + timedelta(seconds=seconds)
+
+    @property
+    def kind(self) -> EventKind:
+        return self.command.kind
+
+    @property
+    def scope(self) -> str | None:
+        return self.command.scope
 
     @property
     def has_orders(self) -> bool:
@@ -94,6 +86,11 @@ class CommandRequest(Struct, frozen=True):
     def lifts(self) -> bool:
         """Whether the command lifts locks of its scope."""
         return self.kind in ("reset", "unlock")
+
+
+def given(kind: commands.OperatorCommandKind, scope: str | None, author: str, reason: str, **more: Any) -> Event:
+    """The event of a command that is given now; `more` as of `operator_event`."""
+    return commands.operator_event(kind, scope, author, reason, SystemClock().now(), **more)
 
 
 def lock_of(request: CommandRequest, locks: LockPaths | None) -> LockView | None:

@@ -46,12 +46,10 @@ def set_flag(
     says execution: live.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
-    request = CommandRequest(
-        "flag", scope, author, reason, wait, output == "json", flag=name, is_set=True, seconds=length
-    )
-    deliver(request, site, live=live)
+    command = given("flag", scope, author, reason, flag=name, is_set=True)
+    deliver(CommandRequest(command, wait, output == "json", lasts=length), site, live=live)
 
 
 @options.verb("ksctl flag clear maintenance --reason 'upgrade is over' --store ks.sqlite", group=flag, name="clear")
@@ -67,10 +65,10 @@ def clear_flag(
     A flag that is not set is a warning, which lists those that are. Where no runner is alive, see `ksctl flag set`.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
-    request = CommandRequest("flag", scope, author, reason, wait, output == "json", flag=name, is_set=False)
-    deliver(request, site, live=live)
+    command = given("flag", scope, author, reason, flag=name, is_set=False)
+    deliver(CommandRequest(command, wait, output == "json"), site, live=live)
 
 
 @click.group(epilog=options.example_text("ksctl deadman heartbeat market-maker --progress 17 --store ks.sqlite"))

@@ -54,17 +54,16 @@ def lock(
     runner.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
     if length is not None and end is not None:
         raise click.UsageError("--for and --until exclude each other: both say when the lock ends")
     if symbols and scope.startswith("symbol/"):
         raise click.UsageError(f"{scope} is one symbol already: leave --symbol out, or lock an account")
-    request = CommandRequest(
-        "lock", scope, author, reason, wait, output == "json", lock=mode, seconds=length,
-        until=None if end is None else lock_end(end, site), side=side, symbols=tuple(sorted(set(symbols))) or None,
-    )  # fmt: skip
-    deliver(request, site, live=live)
+    named = tuple(sorted(set(symbols))) or None
+    command = given("lock", scope, author, reason, lock=mode, side=side, symbols=named)
+    lasts = length if end is None else lock_end(end, site)
+    deliver(CommandRequest(command, wait, output == "json", lasts=lasts), site, live=live)
 
 
 def lock_end(written: str, site: CommandSite) -> LocalTime | TradingSession:
@@ -100,6 +99,7 @@ def unlock(scope: str, site: CommandSite, reason: str, live: bool, author: str, 
     one, this command takes the lease and ticks once, which needs --live if a document says execution: live.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
-    deliver(CommandRequest("unlock", scope, author, reason, wait, output == "json"), site, live=live)
+    command = given("unlock", scope, author, reason)
+    deliver(CommandRequest(command, wait, output == "json"), site, live=live)

@@ -127,7 +127,7 @@ def close(
     --journal is for emergencies: the disk of the store is full, read-only or gone, or the store is damaged.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
     from killswitch.cli.operate.reasons import reason_of, scope_warning
 
     _require_combination(decision, force=force, dry_run=dry_run, out=out, journal=journal, live=live)
@@ -141,10 +141,9 @@ def close(
         return
     for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
         print_note(remark)
-    request = CommandRequest(
-        "close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force,
-        lock=None if no_lock else "reduce_only",
-    )  # fmt: skip
+    lock = None if no_lock else "reduce_only"
+    command = given("close", scope, author, why.text, cause=why.cause, force=force, lock=lock)
+    request = CommandRequest(command, wait, output == "json")
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
 
@@ -171,7 +170,7 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
     """
     from killswitch.cli.live.plan import read_plan
     from killswitch.cli.operate.command_delivery import deliver, tick_time_on
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
     plan = read_plan(plan_at)
     age = (tick_time_on(site.store_at) - plan.as_of).total_seconds()
@@ -179,8 +178,8 @@ def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: 
         raise click.ClickException(
             f"{plan_at}: the plan is {age:.0f} s old, above --max-age {max_age:g}s: make a new plan, or raise --max-age"
         )
-    request = CommandRequest("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
-    deliver(request, site, live=live)
+    command = given("apply", plan.scope, author, f"plan {plan.short}")
+    deliver(CommandRequest(command, wait, output == "json", plan), site, live=live)
 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
@@ -196,10 +195,10 @@ def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, w
     says execution: live.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
-    request = CommandRequest("reset", scope, author, reason, wait, output == "json")
-    deliver(request, site, live=live)
+    command = given("reset", scope, author, reason)
+    deliver(CommandRequest(command, wait, output == "json"), site, live=live)
 
 
 @options.verb("ksctl restate change-0b5e3a91c2 --as flow --reason 'payout to the bank' --store ks.sqlite")
@@ -223,9 +222,7 @@ def restate(
     document says execution: live.
     """
     from killswitch.cli.operate.command_delivery import deliver
-    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.command_output import CommandRequest, given
 
-    request = CommandRequest(
-        "restate", scope, author, reason, wait, output == "json", change=change, restated_as=restated_as
-    )
-    deliver(request, site, live=live)
+    command = given("restate", scope, author, reason, change=change, restated_as=restated_as)
+    deliver(CommandRequest(command, wait, output == "json"), site, live=live)

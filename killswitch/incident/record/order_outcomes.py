@@ -38,13 +38,15 @@ _TOLERANCE = Decimal("0.001")
 """The tolerance, of the notional, between a position's P&L and (mark − entry) × size of a linear contract."""
 RESTING, ACCEPTED = "resting at the venue", "accepted by the venue"
 """The outcome of an acknowledged order without a further report: a limit order rests, any other does not."""
+NEVER_REACHED, REJECTED = "never reached the venue", "rejected"
+"""The outcome of an order that the venue does not have; and of one that it rejected, before a colon and the reason."""
 _OUTCOMES: Mapping[Status, str] = {
     "sent": "no answer yet",
     "acknowledged": ACCEPTED,
     "unknown": "status unknown, querying the venue",
     "set aside": "status unknown, detached: its position continues without it",
     "abandoned": "status unknown, no longer queried",
-    "absent": "never reached the venue",
+    "absent": NEVER_REACHED,
 }
 
 
@@ -119,12 +121,17 @@ class OrderOutcome(Struct, frozen=True, kw_only=True):
     @property
     def did_nothing(self) -> bool:
         """Whether the venue rejected the order or never received it."""
-        return self.is_absent or self.outcome.startswith("rejected")
+        return self.is_absent or self.is_rejected
 
     @property
     def is_absent(self) -> bool:
         """Whether the venue reported that it has no such order."""
-        return self.outcome.startswith("never reached")
+        return self.outcome == NEVER_REACHED
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the venue rejected the order."""
+        return self.outcome.partition(":")[0] == REJECTED
 
 
 def order_outcomes(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> tuple[OrderOutcome, ...]:
@@ -182,7 +189,7 @@ def _outcome_text(order: JournaledOrder) -> str:
         case Filled():
             return order.outcome
         case Rejected(reason=reason):
-            return f"rejected: {reason or 'no reason given'}"
+            return f"{REJECTED}: {reason or 'no reason given'}"
         case Undecodable(why=why):
             return f"status unknown: {why}"
     if order.status == "acknowledged" and order.sending is not None and order.sending.order == "limit":

@@ -10,6 +10,7 @@ from msgspec import Struct
 from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.document import Firing, IncidentReset, MomentKind, TimelineEntry
 from killswitch.incident.record.filters import amount, place
+from killswitch.incident.record.order_outcomes import NEVER_REACHED
 from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.journal.entries import (
     Abandoned,
@@ -49,7 +50,7 @@ _ANSWER_TEXTS = {
     Acknowledged: "was accepted by the venue",
     Unknown: "has an unknown status",
     Rejected: "was rejected",
-    Absent: "never reached the venue",
+    Absent: NEVER_REACHED,
     Filled: "was filled",
     OrderDetached: "is detached",
     Abandoned: "is no longer queried",

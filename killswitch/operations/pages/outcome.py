@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from killswitch.incident.record.order_outcomes import ACCEPTED, RESTING, OrderOutcome
+from killswitch.incident.record.order_outcomes import ACCEPTED, REJECTED, RESTING, OrderOutcome
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, LockOrder, Notice, decision_record
 from killswitch.model.effects import Lock, locked_place, of_kind
@@ -162,7 +162,7 @@ def _reason_and_hint(order: OrderOutcome) -> tuple[str, str]:
             f"the venue holds the order and has not filled it{detail}",
             "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         )
-    if order.outcome == f"rejected: {MARKET_CLOSED}":
+    if order.outcome == f"{REJECTED}: {MARKET_CLOSED}":
         return (
             f"the venue accepts no orders for it now: the market is closed or trading is halted{detail}",
             "rejected orders are sent again when trading resumes, while a runner is alive",

@@ -8,7 +8,8 @@ The parts of strategies are checked against what their owners hold when the plan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,9 +20,9 @@ from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_for
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.effects import Cancels, Effect, Orders
 from killswitch.model.instant import to_micros
-from killswitch.model.magnitude import sane, sound_instrument
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Balance
-from killswitch.planning.operator.plan_file import AccountBasis, SavedPlan
+from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.planning.orders.slices import TradedMarkets, cut_of
 from killswitch.planning.orders.unwind import declared_unwinding, unwind
 from killswitch.planning.targets.ranking import Ranked, candidates
@@ -29,7 +30,7 @@ from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.render.formats import count_of
 from killswitch.valuation.ownership import BookKey
 from killswitch.valuation.position_measures import ZERO
-from killswitch.valuation.scope_view import Instruments, ScopeView
+from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 
 WITH_BASIS: Final = (Orders, Cancels)
@@ -41,17 +42,11 @@ def has_basis(effect: Effect) -> bool:
     return isinstance(effect, WITH_BASIS)
 
 
-def plan_faults(
-    plan: SavedPlan, policies: PolicySet, now: Mapping[str, AccountSnapshot], instruments: Instruments
-) -> Iterator[str]:
-    """Everything in the plan that planning does not make of its basis, one sentence each.
-
-    The numbers of the plan must be sound. `now`: the accounts by name, and `instruments` their rules, from which a plan
-    of an earlier version is planned again: its basis has no market and no marks.
-    """
+def plan_faults(plan: SavedPlan, policies: PolicySet) -> Iterator[str]:
+    """Everything in the plan that planning does not make of its basis, one sentence each. Its numbers must be sound."""
     if not plan.decisions:
         yield "it holds no decision"
-    view = _view_of(plan, now, instruments)
+    view = _view_of(plan)
     seen = {(basis.account, each.symbol, each.id) for basis in plan.basis for each in basis.orders or ()}
     ordered: set[_Place] = set()
     for decision in plan.decisions:
@@ -94,18 +89,13 @@ def part_faults(plan: SavedPlan, facts: SnapshotFacts, policies: PolicySet) -> I
                     yield f"{part.strategy} has {now:f} of {where}, and the plan closes {part.contracts:f} of its part"
 
 
-def unsound_numbers(plan: SavedPlan) -> Iterator[str]:
-    """Numbers in the plan that are not sound, one sentence each."""
-    for decision in plan.decisions:
-        for each in decision.intents:
-            if not all(sane(number) for number in (each.contracts, each.target, each.band or ZERO)):
-                yield f"it orders {each.contracts} contracts of {_where(_place(each))}, leaving {each.target}"
-    for basis in plan.basis:
-        for rules in basis.instruments:
-            if sound_instrument(rules) != rules:
-                yield f"it saw rules of {rules.symbol} on {basis.account} that no market has"
-        if not all(map(sane, _decimals((basis.positions, basis.orders, basis.prices, basis.liquidity)))):
-            yield f"it saw a number on {basis.account} that no venue reports"
+def unsound(plan: SavedPlan) -> Iterator[str]:
+    """What no plan can be compared or computed with, one sentence each: repeated rows, and impossible numbers."""
+    rows: list[tuple[str, ...]] = [(each.account,) for each in plan.basis]
+    rows += [(basis.account, *each.key) for basis in plan.basis for each in basis.positions or ()]
+    yield from (f"its basis lists {' '.join(row)} twice" for row, count in Counter(rows).items() if count > 1)
+    used = (plan.basis, tuple(decision.intents for decision in plan.decisions))
+    yield from (f"it holds {number}, which no venue reports" for number in _decimals(used) if not sane(number))
     # Numbers that are only shown must be finite too: they are stored.
     if not all(number.is_finite() for number in _decimals(plan.decisions)):
         yield "one of its decisions holds a number that is not finite"
@@ -139,31 +129,18 @@ def _where(place: _Place) -> str:
     return f"{place[1]} {place[2]} on {place[0]}"
 
 
-def _view_of(plan: SavedPlan, now: Mapping[str, AccountSnapshot], instruments: Instruments) -> ScopeView:
+def _view_of(plan: SavedPlan) -> ScopeView:
     """The accounts of the basis that could be read, as a snapshot shows them."""
-    bare = {basis.account for basis in plan.basis if basis.market is None}
-    rules = {key: each for key, each in instruments.items() if key[0] in bare}
-    rules |= {(basis.account, each.symbol): each for basis in plan.basis for each in basis.instruments}
-    accounts = tuple(account for basis in plan.basis if (account := _account(basis, now)) is not None)
+    rules = {(basis.account, each.symbol): each for basis in plan.basis for each in basis.instruments}
+    accounts = tuple(
+        AccountSnapshot(
+            basis.account, "", basis.market, basis.currency, "ok", positions=basis.positions,
+            balances=tuple(Balance(asset, ZERO, price) for asset, price in basis.prices.items()),
+            instruments=basis.instruments, liquidity=basis.liquidity,
+        )
+        for basis in plan.basis if basis.market is not None and basis.currency is not None
+    )  # fmt: skip
     return ScopeView(to_micros(plan.as_of), True, accounts, rules, None)
-
-
-def _account(basis: AccountBasis, now: Mapping[str, AccountSnapshot]) -> AccountSnapshot | None:
-    if basis.unread is not None:
-        return None
-    if basis.market is None or basis.currency is None:
-        return now.get(basis.account)
-    return AccountSnapshot(
-        basis.account,
-        "",
-        basis.market,
-        basis.currency,
-        "ok",
-        balances=tuple(Balance(asset, ZERO, price) for asset, price in basis.prices.items()),
-        positions=basis.positions,
-        instruments=basis.instruments,
-        liquidity=basis.liquidity,
-    )
 
 
 def _order_faults(decision: Decision, view: ScopeView, policies: PolicySet) -> Iterator[str]:

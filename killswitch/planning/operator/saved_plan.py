@@ -6,7 +6,7 @@ appeared since are not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from msgspec.structs import asdict, replace
@@ -17,15 +17,14 @@ from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.lock_parts import parts_text
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import Event, Instrument, Order, Position, Snapshot
+from killswitch.model.snapshot import Event, Order, Position, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in, manual_lock_order
-from killswitch.planning.operator.plan_check import has_basis, part_faults, plan_faults, unsound_numbers
+from killswitch.planning.operator.plan_check import has_basis, part_faults, plan_faults, unsound
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, SavedPlan, decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, members_of, scopes_of, symbols_in
 from killswitch.planning.targets.merge import ordered_symbols
 from killswitch.valuation.account_facts import AccountFacts
-from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import Instruments
 from killswitch.valuation.snapshot_facts import SnapshotFacts
 from killswitch.valuation.trust import reason_untrusted
@@ -54,12 +53,6 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
     rules = {(a.account, it.symbol): sound_instrument(it) for a in snapshot.accounts for it in a.instruments or ()}
-    return _bases(names, snapshot, traded, rules)
-
-
-def _bases(
-    names: Collection[str], snapshot: Snapshot, traded: Collection[tuple[str, str]], rules: Instruments
-) -> tuple[AccountBasis, ...]:
     facts = SnapshotFacts(to_micros(snapshot.as_of), snapshot.accounts, rules)
     return tuple(_basis(facts.of(each), traded, rules) for each in snapshot.accounts if each.account in names)
 
@@ -110,23 +103,37 @@ def _planned(order: Order) -> Order:
 
 def apply_plan(event: Event, snapshot: Snapshot, facts: SnapshotFacts, policies: PolicySet) -> tuple[Decision, ...]:
     """Decisions of the plan in the event; RefusedPlanError if anything has changed. `facts`: those of the snapshot."""
-    now, instruments = facts.as_of, facts.rules
     try:
         plan = decode_plan(event.plan or "")
     except PlanFileError as error:
         raise RefusedPlanError((str(error),)) from error
-    present = {account.account: account for account in snapshot.accounts}
-    found = tuple(unsound_numbers(plan)) or (
-        *changes(plan, snapshot, policies, instruments),
-        *plan_faults(plan, policies, present, instruments),
-        *part_faults(plan, facts, policies),
-    )
-    waited = now - to_micros(event.at)
-    if waited > LONGEST_WAIT:
-        found = (f"the order to apply it has waited {waited // SECOND} s for a tick", *found)
+    waited = facts.as_of - to_micros(event.at)
+    found = [f"the order to apply it has waited {waited // SECOND} s for a tick"] if waited > LONGEST_WAIT else []
+    present = _present(plan, snapshot, facts)
+    plan = replace(plan, basis=tuple(_with_marks(each, present.get(each.account)) for each in plan.basis))
+    found += list(unsound(plan)) or list(changes(plan, present, snapshot, policies))
+    # Nothing is planned of rules that are not those of the venue.
+    found = found or [*plan_faults(plan, policies), *part_faults(plan, facts, policies)]
     if found:
         raise RefusedPlanError(found)
-    return tuple(_decision(plan, index, event, now, policies) for index in range(len(plan.decisions)))
+    return tuple(_decision(plan, index, event, facts.as_of, policies) for index in range(len(plan.decisions)))
+
+
+def _present(plan: SavedPlan, snapshot: Snapshot, facts: SnapshotFacts) -> dict[str, AccountBasis]:
+    """Account → its basis now."""
+    names = {basis.account for basis in plan.basis}
+    traded = {(basis.account, rules.symbol) for basis in plan.basis for rules in basis.instruments}
+    accounts = (each for each in snapshot.accounts if each.account in names)
+    return {each.account: _basis(facts.of(each), traded, facts.rules) for each in accounts}
+
+
+def _with_marks(basis: AccountBasis, now: AccountBasis | None) -> AccountBasis:
+    """The basis; what that of an earlier version lacks, market, marks and liquidity, is as `now`."""
+    if now is None or basis.market is not None or basis.unread is not None:
+        return basis
+    marked = {each.key: each for each in now.positions or ()}
+    held = (replace(marked.get(each.key, each), contracts=each.contracts) for each in basis.positions or ())
+    return replace(now, positions=tuple(held), orders=basis.orders, instruments=basis.instruments or now.instruments)
 
 
 def applied_ids(plan: SavedPlan) -> tuple[str, ...]:
@@ -168,8 +175,10 @@ def _decision(plan: SavedPlan, index: int, event: Event, now: int, policies: Pol
 # Changes
 
 
-def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instruments: Instruments) -> Iterator[str]:
-    """Everything that has changed since the plan was made, one sentence each."""
+def changes(
+    plan: SavedPlan, present: Mapping[str, AccountBasis], snapshot: Snapshot, policies: PolicySet
+) -> Iterator[str]:
+    """Everything that has changed since the plan was made, one sentence each. `present`: its basis now."""
     if plan.policy_set != policies.digest:
         yield f"the policy set is {policies.digest[:19]}, and the plan was made with {plan.policy_set[:19]}"
     now = to_micros(snapshot.as_of)
@@ -181,15 +190,9 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
             if until is not None and to_micros(until) <= now:
                 yield f"its {_effect_name(effect)} has run out at {rfc3339(until)}"
         yield from _unwritten(decision, plan, snapshot, policies)
-    in_basis = {basis.account for basis in plan.basis}
-    seen = {each.account: each for each in _bases(in_basis, snapshot, (), {})}
     for basis in plan.basis:
-        present = seen.get(basis.account)
-        if present is None:
-            yield f"account {basis.account} is no longer watched"
-        else:
-            yield from _changes_of(basis, present, instruments)
-    for name in sorted(_concerned(plan.decisions, snapshot, policies) - in_basis):
+        yield from _changes_of(basis, present.get(basis.account))
+    for name in sorted(_concerned(plan.decisions, snapshot, policies) - {basis.account for basis in plan.basis}):
         yield f"account {name} is in the scope now, and was not"
 
 
@@ -247,65 +250,43 @@ def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
     return {scope for rule in rules for scope in scopes_of(rule, present, symbols)}
 
 
-def _changes_of(basis: AccountBasis, present: AccountBasis, instruments: Instruments) -> Iterator[str]:
-    if present.unread is not None:
-        yield f"account {basis.account} cannot be read: {present.unread}"
-        return
-    if basis.unread is not None:
-        yield f"account {basis.account} could not be read for the plan ({basis.unread}), and can be now"
+def _changes_of(basis: AccountBasis, present: AccountBasis | None) -> Iterator[str]:
+    account = f"account {basis.account}"
+    if present is None:
+        yield f"{account} is no longer watched"
+    elif present.unread is not None:
+        yield f"{account} cannot be read: {present.unread}"
+    elif basis.unread is not None:
+        yield f"{account} could not be read for the plan ({basis.unread}), and can be now"
     else:
-        for name in ("market", "currency"):
-            was, now_is = getattr(basis, name), getattr(present, name)
-            if was is not None and was != now_is:
-                yield f"the {name} of account {basis.account} was {was}, and is {now_is}"
-        yield from _moved(basis, present)
-        yield from _orders(basis, present)
-    for rules in basis.instruments:
-        yield from _rules(basis.account, rules, instruments.get((basis.account, rules.symbol)))
+        known = {each.symbol for each in present.instruments}
+        for symbol in sorted({each.symbol for each in basis.instruments} - known):
+            yield f"the rules of {symbol} on {basis.account} are not known now"
+        known &= {each.symbol for each in basis.instruments}
+        was, now = _compared(basis, known), _compared(present, known)
+        for name in sorted(was.keys() | now.keys()):
+            if name not in was:
+                yield f"{name} has appeared: {_text(now[name])}"
+            elif name not in now:
+                yield f"{name} has vanished: it was {_text(was[name])}"
+            elif was[name] != now[name]:
+                yield f"{name} was {_text(was[name])}, and is {_text(now[name])}"
 
 
-def _moved(basis: AccountBasis, present: AccountBasis) -> Iterator[str]:
-    was, held = ({each.key: each.contracts for each in it.positions or ()} for it in (basis, present))
-    for symbol, side in sorted(was.keys() | held.keys()):
-        before, after = was.get((symbol, side), ZERO), held.get((symbol, side), ZERO)
-        where = f"{symbol} {side} on {basis.account}"
-        if not before:
-            yield f"{where} has appeared: {after:f} contracts"
-        elif not after:
-            yield f"{where} has vanished: it was {before:f} contracts"
-        elif before != after:
-            yield f"{where} has {'grown' if after > before else 'shrunk'} from {before:f} to {after:f} contracts"
+def _compared(basis: AccountBasis, known: Collection[str]) -> dict[str, tuple[object, ...]]:
+    """What a plan must find unchanged, by name; rules of the `known` symbols only, and no marks or liquidity."""
+    on = basis.account
+    found: dict[str, tuple[object, ...]] = {
+        f"the market of account {on}": (basis.market,),
+        f"the currency of account {on}": (basis.currency,),
+        f"the list of open orders on {on}": ("unknown" if basis.orders is None else "known",),
+    }
+    found |= {f"{each.symbol} {each.side} on {on}": (each.contracts, "contracts") for each in basis.positions or ()}
+    found |= {f"order {each.id} on {on}": (each.side, each.amount, each.symbol) for each in basis.orders or ()}
+    for rules in (each for each in basis.instruments if each.symbol in known):
+        found |= {f"{name} of {rules.symbol} on {on}": (value,) for name, value in asdict(rules).items()}
+    return found
 
 
-def _orders(basis: AccountBasis, present: AccountBasis) -> Iterator[str]:
-    if (basis.orders is None) is not (present.orders is None):
-        known, then = ("known", "were not") if basis.orders is None else ("unknown", "were known")
-        yield f"the open orders of {basis.account} are {known} now, and {then}"
-        return
-    was, resting = ({each.id: each for each in it.orders or ()} for it in (basis, present))
-    for id_ in sorted(was.keys() | resting.keys()):
-        before, after = was.get(id_), resting.get(id_)
-        if before is None and after is not None:
-            yield f"order {id_} is new: {_order_text(after)} on {basis.account}"
-        elif after is None and before is not None:
-            yield f"order {id_} is gone: it was {_order_text(before)} on {basis.account}"
-        elif before is not None and after is not None and before != after:
-            yield f"order {id_} on {basis.account} was {_order_text(before)}, and is {_order_text(after)}"
-
-
-def _order_text(order: Order) -> str:
-    return f"{order.side} {order.amount:f} {order.symbol}"
-
-
-def _rules(account: str, was: Instrument, now: Instrument | None) -> Iterator[str]:
-    if now is None:
-        yield f"the rules of {was.symbol} on {account} are not known now"
-        return
-    for name, before in asdict(was).items():
-        after = getattr(now, name)
-        if after != before:
-            yield f"{name} of {was.symbol} on {account} was {_value_text(before)}, and is {_value_text(after)}"
-
-
-def _value_text(value: object) -> str:
-    return "unknown" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)
+def _text(values: tuple[object, ...]) -> str:
+    return " ".join("unknown" if it is None else f"{it:f}" if isinstance(it, Decimal) else str(it) for it in values)

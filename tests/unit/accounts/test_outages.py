@@ -14,7 +14,6 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import RunnerPace
-from killswitch.runner.observers import outage_text
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -173,8 +172,9 @@ def test_an_intermittent_account_is_reported_less_and_less(site: Site) -> None:
 def test_a_first_answer_that_takes_twelve_seconds_is_awaited_without_a_problem(site: Site) -> None:
     """The reason states what is waited for, and the terminal does not show the account as down."""
     site.run(20, Timed(site.time, lambda now: 12.0 if now == 0 else 0.0))
-    waited = [report.snapshot.accounts[0] for report in site.seen.reports if report.snapshot.accounts[0].reason]
-    assert {(each.quality, outage_text(each)) for each in waited} == {
+    waited = [report for report in site.seen.reports if report.snapshot.accounts[0].reason]
+    shown = {(each.snapshot.accounts[0].quality, each.outage(each.snapshot.accounts[0])) for each in waited}
+    assert shown == {
         (
             "down",
             "not polled yet: waiting for the first answer, for at most 30 s: it holds the rules of all markets",

@@ -28,7 +28,7 @@ HELD = {"USDT": "5000", "BTC": "0.1", "PUMP": "400"}
 class Desk:
     """A spot account in USDT whose venue lists BTC and PUMP, and their prices."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         self.spec = AccountSpec("main", "ccxt", "spot", "USDT", None, options, {}, exchange="binance")
         self.prices = {"BTC/USDT": "50000", "PUMP/USDT": "0.25"}
         self.rules: dict[str, Mapping[str, Any]] = {"BTC/USDT": {}, "PUMP/USDT": {}}

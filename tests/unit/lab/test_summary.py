@@ -8,6 +8,7 @@ import pytest
 
 from killswitch.lab.campaign import RULES
 from killswitch.lab.summary import in_turn, summarise
+from killswitch.model.snapshot import Side
 from tests.runs import firing, liquidation, run, tried
 
 FOUR = (
@@ -79,7 +80,9 @@ def test_books_that_were_not_run_to_the_end_are_not_counted() -> None:
     assert summarise((missing, stopped), RULES).groups == ()
 
 
-LONG, LONG2, SHORT = ("BTC_USDT", "long"), ("ETH_USDT", "long"), ("XRP_USDT", "short")
+LONG: tuple[str, Side] = ("BTC_USDT", "long")
+LONG2: tuple[str, Side] = ("ETH_USDT", "long")
+SHORT: tuple[str, Side] = ("XRP_USDT", "short")
 
 
 @pytest.mark.parametrize(

@@ -315,9 +315,8 @@ def test_a_lock_by_hand_ends_at_a_time_of_the_day_or_an_open(
 ) -> None:
     """The next one after the command, by the calendar of the zone."""
     monkeypatch.setattr(command_output, "tick_time", lambda *_: NOON)
-    request = command_output.CommandRequest(
-        "lock", "account/main", "risk-desk", "seen", 1.0, json=False, lock="all", until=end
-    )
+    command = command_output.given("lock", "account/main", "risk-desk", "seen", lock="all")
+    request = command_output.CommandRequest(command, 1.0, json=False, lasts=end)
     event = request.event(None)
     assert event.until is not None
     assert rfc3339(event.until) == at

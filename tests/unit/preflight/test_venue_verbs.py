@@ -81,7 +81,7 @@ class Inspected(ScriptedVenue):
     submit = cancel = suspend_trading = _changes  # type: ignore[assignment] # every one of them
 
 
-def document(name: str, **more: object) -> str:
+def document(name: str, **more: Any) -> str:
     spec = {
         "adapter": "scripted", "exchange": "swapex", "market": "swap", "currency": "USDT", "execution": "live",
         "credentials": {"apiKey": "env:SCRIPTED_KEY"}, **more,
@@ -109,7 +109,7 @@ class Desk:
         self._set_key = monkeypatch.setenv
         monkeypatch.setattr(plug_ins, "factory_of", lambda _name: self._made)
 
-    def add(self, adapter: ScriptedVenue, **spec: object) -> None:
+    def add(self, adapter: ScriptedVenue, **spec: Any) -> None:
         """An account with a key of its own, unless its `spec` declares another."""
         name = adapter.account
         self.adapters[name] = adapter

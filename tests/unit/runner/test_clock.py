@@ -596,7 +596,8 @@ def test_the_lease_of_a_dead_runner_ends_after_one_duration_however_far_ahead_it
     clock.jump = timedelta(0)
     lease = store.lease()
     assert runner_state(lease, clock.now()).liveness == "silent"
-    waited, messages = [], []
+    waited: list[float] = []
+    messages: list[str] = []
     taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, on_wait=messages.append)
     assert taker.acquire().generation == dead.generation + 1
     assert sum(waited) == 30.0

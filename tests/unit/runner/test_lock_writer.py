@@ -468,7 +468,7 @@ def test_a_close_continues_and_locks_are_written_later_where_no_thread_can_be_st
     problem, *_ = seen.reports[1].problems
     assert "locks is not written: cannot start a thread: can't start new thread" in problem
     assert problem.endswith("closing continues")
-    assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked
+    assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
 
 
 def test_a_foreign_lock_survives_writes_that_end_after_their_timeout(world: World) -> None:

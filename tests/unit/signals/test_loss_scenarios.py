@@ -54,7 +54,7 @@ def lost_by(first: str, second: str) -> AccountSnapshot:
     """Two longs with these profits, in 10,000 and the profits."""
     profits = (Decimal(first), Decimal(second))
     held = [position(symbol, "long", str(each)) for symbol, each in zip("AB", profits, strict=True)]
-    balance = Balance("USDT", Decimal(10_000), wallet=Decimal(10_000), equity=10_000 + sum(profits))
+    balance = Balance("USDT", Decimal(10_000), wallet=Decimal(10_000), equity=sum(profits, Decimal(10_000)))
     return account(str(10_000 + sum(profits)), held, balances=(balance,), unrealized=sum(profits))
 
 

@@ -12,10 +12,11 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, CorporateAction, WatchedPrice
 from killswitch.model.store import SAMPLES, HistoryTrim
 from killswitch.planning.interpreter import Interpreter
+from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
 from killswitch.signals.history.samples import SampleSeries, expected_returns
-from killswitch.signals.history.scope import EquityTerms, History
+from killswitch.signals.history.scope import History
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, after, fill, position, rules, snapshot
 from tests.worlds.firings import policy_of

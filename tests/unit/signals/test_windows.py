@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
-from killswitch.signals.history.scope import EquityTerms, History
+from killswitch.pnl_explain.explanation import EquityTerms
+from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, reason_partly_known
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.unit_value import UnitValueTrack

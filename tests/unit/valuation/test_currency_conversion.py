@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Rate
 from killswitch.model.words import ReferenceCurrency
@@ -18,7 +19,6 @@ from killswitch.signals.history.windows import drawdown, loss_from_start, pnl_ch
 from killswitch.signals.signal_values import ColumnReader
 from killswitch.valuation.currency_conversion import agreed_price, conversion, prices_by_venue
 from killswitch.valuation.scope_view import ScopeView
-from tests.graphs import SignalRef
 from tests.worlds import account, after, fill, flow, position
 
 USD = ReferenceCurrency("USD", 2, Decimal("0.01"))

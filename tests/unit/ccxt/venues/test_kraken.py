@@ -377,7 +377,7 @@ def test_a_sandbox_is_rejected_before_any_request() -> None:
 def test_the_limits_are_those_of_the_accounts_tier() -> None:
     """In tenths of a request, so that the few of a snapshot can be counted; an unknown tier is rejected."""
 
-    def limits(**options: object) -> Any:
+    def limits(**options: Any) -> Any:
         made: Any = adapter(AccountSpec("main", "ccxt", "spot", "USD", None, options, KEYS, exchange="kraken"))
         return {it.name: (it.allowed, it.per) for it in made.traits.limits}
 

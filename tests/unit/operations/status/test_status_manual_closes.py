@@ -82,7 +82,7 @@ def test_the_answer_to_a_close_and_status_show_the_result_of_history(
     runner = world.runner(store, [ScriptedVenue(book("1200"))])
     event = operator_event("close", "account/main", "risk-desk", "order 12", world.clock.now(), cause="drill")
     asyncio.run(run_one_tick(runner, store, event, 600.0))
-    order = CommandRequest("close", "account/main", "risk-desk", "order 12", 0.0, json=True)
+    order = CommandRequest(event, 0.0, json=True)
     print_outcome(order, store, answer_to(store, event), None)
     (decision,) = json.decode(capsys.readouterr().out)["decisions"]
     (closed,) = json.decode(encode_status(status_of(world, store)))["by_hand"]

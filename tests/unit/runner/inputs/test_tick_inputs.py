@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -39,7 +40,7 @@ def sending(second: float = 0, name: str = NAME, account: str = "main") -> Order
     )
 
 
-def answer(kind: type[Entry], second: float, name: str = NAME, **more: object) -> Entry:
+def answer(kind: type[Entry], second: float, name: str = NAME, **more: Any) -> Entry:
     return kind(DECISION, after(seconds=second), "main", "BTC", "long", name, 0, **more)
 
 
