@@ -12,6 +12,7 @@ from killswitch.model.store import (
     HEARTBEAT,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
+    REALISED,
     DamagedStateError,
     MachineState,
     TickRecord,
@@ -21,7 +22,7 @@ from tests.worlds import START
 
 NAMED = {
     FLAGS: "flags", OWN_QUANTITIES: "own quantities", LOCKED_BOOKS: "books of locked accounts",
-    BREACH_ANSWERS: "answers to breaches",
+    BREACH_ANSWERS: "answers to breaches", REALISED: "realised P&L",
 }  # fmt: skip
 
 
