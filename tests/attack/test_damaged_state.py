@@ -10,6 +10,7 @@ from killswitch.model.store import (
     BREACH_ANSWERS,
     FLAGS,
     HEARTBEAT,
+    HEARTBEAT_DATES,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
     REALISED,
@@ -23,6 +24,7 @@ from tests.worlds import START
 NAMED = {
     FLAGS: "flags", OWN_QUANTITIES: "own quantities", LOCKED_BOOKS: "books of locked accounts",
     BREACH_ANSWERS: "answers to breaches", REALISED: "realised P&L",
+    HEARTBEAT_DATES: "dates of heartbeats",
 }  # fmt: skip
 
 
