@@ -94,6 +94,10 @@ HEARTBEAT = "heartbeat/"
 """How the names of the live blobs begin that other processes write: one for each heartbeat (`runner.tick_inputs`)."""
 OWN_QUANTITIES = "own_quantities"
 """The live blob with what each strategy holds of shared positions (`killswitch.valuation.own_quantities`)."""
+HEARTBEAT_DATES = "dated_heartbeats"
+"""The live blob with the ticks that date heartbeats of clocks that were ahead (`runner.tick_inputs`)."""
+REALISED = "realised"
+"""The live blob with what the fills of each account made (`killswitch.planning.realised_gains`)."""
 BREACH_ANSWERS = "breach_answers"
 """The live blob with the answers to breaches of locks (`killswitch.planning.breach_answers`)."""
 
@@ -116,7 +120,8 @@ class TickRecord(Struct, frozen=True):
     messages: tuple[Outgoing, ...] = ()
     """Notifications of this tick; a duplicate id is stored once."""
     live: Mapping[str, bytes] = {}
-    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`."""
+    """The live blobs that change with the tick: `ALERTS`, `LOCKED_BOOKS`, `FLAGS`, `OWN_QUANTITIES`, `REALISED`,
+    `BREACH_ANSWERS`, `HEARTBEAT_DATES`."""
     trim: HistoryTrim | None = None
     """None where no sample is kept for longer than other rows."""
 

@@ -29,7 +29,7 @@ from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
-from killswitch.runner.tick_inputs import last_heartbeats
+from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
 
 STATUS_FORMAT = "killswitch.status/v1"
 
@@ -205,7 +205,7 @@ def store_status(
         ),
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
         flags=_flags(store, tick_now or now),
-        heartbeats=_heartbeats(store),
+        heartbeats=_heartbeats(store, tick_now or now),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
             *_not_recorded(runner),
@@ -221,9 +221,10 @@ def _flags(store: Store, now: datetime) -> tuple[Flag, ...]:
     return () if found is None else found.without_expired(now)[0].in_force
 
 
-def _heartbeats(store: Store) -> tuple[HeartbeatView, ...]:
+def _heartbeats(store: Store, now: datetime) -> tuple[HeartbeatView, ...]:
+    dates = dated_heartbeats(store, now)
     found = last_heartbeats(store).items()
-    return tuple(HeartbeatView(name, each.at, each.moved_at, each.progress) for name, each in found)
+    return tuple(HeartbeatView(name, each.at, dates[name], each.progress) for name, each in found)
 
 
 def _remaining(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:

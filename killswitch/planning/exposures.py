@@ -6,7 +6,7 @@ declares, else the accounts' own if it is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -17,6 +17,7 @@ from killswitch.graph.nodes import Graph
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Instant
 from killswitch.model.words import ReferenceCurrency
+from killswitch.planning.realised_gains import AccountGains, RealisedGains
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.ownership import NOBODY, StrategyRule
@@ -35,8 +36,8 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
     """The open positions of a part of the book: gross and net notional, and unrealised P&L; None is unknown.
 
     `unknown`: why at least one of them is. `of` is the portfolio, an account, a strategy (or what none owns) or an
-    asset. Only of a strategy: `realised`, what its fills have made since `realised_since`, net of fees and without
-    funding; None is unknown, and `realised_unknown` says why.
+    asset. `realised`: what its fills have made since `realised_since`, net of fees and without funding; None is
+    unknown, and `realised_unknown` says why. What an older version has stored has it of strategies only.
     """
 
     of: Literal["portfolio", "account", "strategy", "asset"]
@@ -48,6 +49,11 @@ class OpenExposure(Struct, frozen=True, omit_defaults=True):
     realised: Decimal | None = None
     realised_unknown: str | None = None
     realised_since: Instant | None = None
+
+
+def has_realised_pnl(part: OpenExposure) -> bool:
+    """Whether the part states what it has realised, or why that is unknown."""
+    return part.realised is not None or part.realised_unknown is not None
 
 
 class Exposures(Struct, frozen=True, omit_defaults=True):
@@ -71,14 +77,14 @@ class BookExposures:
         self._strategies = strategies
         self._last: tuple[SnapshotFacts, Exposures] | None = None
 
-    def of(self, facts: SnapshotFacts, evaluators: Iterable[ScopeEvaluator]) -> Exposures:
+    def of(self, facts: SnapshotFacts, evaluators: Iterable[ScopeEvaluator], realised: RealisedGains) -> Exposures:
         """The exposures after the tick with these facts."""
         if self._last is not None:
             before, found = self._last
             is_large = sum(len(each.held.reported) for each in facts.by_name.values()) > LARGE
             if before is facts or (is_large and 0 <= facts.as_of - before.as_of < KEPT):
                 return found
-        self._last = facts, exposures(facts, self._graphs, self._strategies, evaluators)
+        self._last = facts, exposures(facts, self._graphs, self._strategies, evaluators, realised)
         return self._last[1]
 
 
@@ -87,16 +93,18 @@ def exposures(
     graphs: Iterable[Graph],
     strategies: Sequence[StrategyRule],
     evaluators: Iterable[ScopeEvaluator],
+    realised: RealisedGains,
 ) -> Exposures:
     """The exposures of the snapshot, and the profit of the portfolio."""
     whole = _view(facts, _reference(graphs))
-    accounts = [_of_account(each, whole) for each in whole.facts]
-    parts = [_together(accounts, whole.unknown), *accounts]
+    gains = {each.name: _converted(each, realised.of(each.name), whole) for each in whole.facts}
+    accounts = [_gained(_of_account(each, whole), gains[each.name]) for each in whole.facts]
+    parts = [_together(accounts, whole), *accounts]
     for name in [*(rule.name for rule in strategies), *([NOBODY] if strategies else ())]:
         part = _of_strategy(name, _view(facts, whole.reference, BookPart("strategy", name)))
         parts.append(_with_realised(part, name, whole, next((it for it in strategies if it.name == name), None)))
     is_known = all(each.unknown is None for each in accounts)
-    assets = _by_asset(whole) if is_known else ()
+    assets = _by_asset(whole, gains) if is_known else ()
     return Exposures(from_micros(facts.as_of), whole.currency, (*parts, *assets), _profit(evaluators))
 
 
@@ -127,12 +135,15 @@ def _of_account(facts: AccountFacts, whole: ScopeView) -> OpenExposure:
     )  # fmt: skip
 
 
-def _together(accounts: Sequence[OpenExposure], unknown: str | None) -> OpenExposure:
+def _together(accounts: Sequence[OpenExposure], whole: ScopeView) -> OpenExposure:
     """The portfolio: the sums over its accounts; None where one of them is unknown."""
-    first = next((each.unknown for each in accounts if each.unknown is not None), unknown)
+    first = next((each.unknown for each in accounts if each.unknown is not None), whole.unknown)
     return OpenExposure(
         "portfolio", "portfolio", _sum(each.gross for each in accounts), _sum(each.net for each in accounts),
         _sum(each.unrealised for each in accounts), first,
+        _sum(each.realised for each in accounts),
+        next((each.realised_unknown for each in accounts if each.realised_unknown is not None), whole.unknown),
+        min((each.realised_since for each in accounts if each.realised_since is not None), default=None),
     )  # fmt: skip
 
 
@@ -187,8 +198,47 @@ def _with_realised(part: OpenExposure, name: str, whole: ScopeView, rule: Strate
     )
 
 
-def _by_asset(whole: ScopeView) -> Iterator[OpenExposure]:
-    """The exposure by base asset, by its name, of accounts whose notionals and P&L are known."""
+class _Gains(Struct, frozen=True):
+    """What the fills of an account or of an asset made, in the reference currency; `amount` is what is known of it.
+
+    `unknown`: why none of it is known; of an account also each of its `assets` may be unknown.
+    """
+
+    amount: Decimal = ZERO
+    unknown: str | None = None
+    since: int | None = None
+    assets: Mapping[str, _Gains] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """Why the amount is not all, or None."""
+        return self.unknown or next((each.unknown for each in self.assets.values() if each.unknown is not None), None)
+
+
+def _converted(facts: AccountFacts, found: AccountGains | None, whole: ScopeView) -> _Gains:
+    """What the account realised, in the reference currency. A price is needed only where there is an amount."""
+    if found is None:
+        return _Gains(unknown=f"{facts.name} was not read yet")
+    rate = whole.conversion(facts.account.currency)
+    assets = {
+        name: _Gains(each.amount * (rate.rate or ZERO), each.unknown or (rate.unknown if each.amount else None))
+        for name, each in found.assets.items()
+    }
+    return _Gains(sum((each.amount for each in assets.values()), ZERO), found.unknown, found.since, assets)
+
+
+def _gained(part: OpenExposure, found: _Gains) -> OpenExposure:
+    """The part with what it has realised."""
+    return replace(
+        part,
+        realised=None if found.reason is not None else found.amount,
+        realised_unknown=found.reason,
+        realised_since=None if found.since is None else from_micros(found.since),
+    )
+
+
+def _by_asset(whole: ScopeView, gains: Mapping[str, _Gains]) -> Iterator[OpenExposure]:
+    """By base asset, by its name, of accounts whose notionals and P&L are known; also what is not held any more."""
     bases: dict[str, str] = {}
     found: dict[str, tuple[Decimal, Decimal, Decimal]] = {}
     for facts in whole.facts:
@@ -201,8 +251,23 @@ def _by_asset(whole: ScopeView) -> Iterator[OpenExposure]:
             size = (value or ZERO) * rate
             own = made[facts.name, symbol, side] * rate
             found[asset] = (gross + size, net + size if side == "long" else net - size, pnl + own)
-    for asset, (gross, net, pnl) in sorted(found.items()):
-        yield OpenExposure("asset", asset, gross, net, pnl)
+    realised = _assets_of(gains.values())
+    everywhere = next((each.unknown for each in gains.values() if each.unknown is not None), None)
+    since = min((each.since for each in gains.values() if each.since is not None), default=None)
+    for asset in sorted({*found, *realised}):
+        gained = realised.get(asset, _Gains())
+        part = OpenExposure("asset", asset, *found.get(asset, _NOTHING))
+        yield _gained(part, replace(gained, unknown=everywhere or gained.unknown, since=since))
+
+
+def _assets_of(gains: Iterable[_Gains]) -> dict[str, _Gains]:
+    """What each asset made in all accounts; unknown where it is in one of them."""
+    found: dict[str, _Gains] = {}
+    for account in gains:
+        for name, each in account.assets.items():
+            before = found.get(name, _Gains())
+            found[name] = _Gains(before.amount + each.amount, before.unknown or each.unknown)
+    return found
 
 
 _NOTHING = (ZERO, ZERO, ZERO)

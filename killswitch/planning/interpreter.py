@@ -26,6 +26,7 @@ from killswitch.model.store import (
     FLAGS,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
+    REALISED,
     HistoryRow,
     HistoryTrim,
     MachineState,
@@ -43,6 +44,7 @@ from killswitch.planning.operator.commands import OperatorCommands, UnfinishedCl
 from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
+from killswitch.planning.realised_gains import RealisedGains
 from killswitch.planning.scopes.compiled_policy import part_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
@@ -114,6 +116,7 @@ class Interpreter:
         self._answers = BreachAnswers(policies)
         self._owners = Owners(policies.strategies)
         self._breaches = LockBreaches(self._answers.declared)
+        self._realised = RealisedGains()
         self._exposures = BookExposures(policies.graphs, policies.strategies)
         self._now = 0
 
@@ -141,6 +144,7 @@ class Interpreter:
         self._flags.restore(live(FLAGS), outage)
         self._breaches.restore(live(LOCKED_BOOKS), (*past, *unfinished))
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
+        self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
@@ -162,6 +166,7 @@ class Interpreter:
         issued = [*self._flags.observe(events, now), *refused.values()]
         facts = self._facts = self._facts.next(now, snapshot, self._flags.flags)
         facts.ownership = self._owners.observe(snapshot, now, events, self._instruments)
+        self._realised.observe(snapshot, now, events)
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
@@ -431,6 +436,7 @@ class Interpreter:
             BREACH_ANSWERS: self._answers.changed(),
             FLAGS: self._flags.changed(),
             OWN_QUANTITIES: self._owners.changed(),
+            REALISED: self._realised.changed(),
         }
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
@@ -483,7 +489,7 @@ class Interpreter:
 
     def exposures(self) -> Exposures:
         """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
-        return self._exposures.of(self._facts, self._evaluators)
+        return self._exposures.of(self._facts, self._evaluators, self._realised)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""

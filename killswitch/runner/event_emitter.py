@@ -169,7 +169,7 @@ def _portfolio(
             events.ExposureOf(
                 each.of, each.name, each.gross, each.net, each.unrealised,
                 None if each.unknown is None else hide(each.unknown),
-                each.realised if each.of == "strategy" else UNSET,
+                each.realised,
                 UNSET if each.realised_unknown is None else hide(each.realised_unknown), each.realised_since or UNSET,
             )
             for each in parts

@@ -22,7 +22,7 @@ from killswitch.model.alert import NO_ALERTS, Alerts, together
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import ALERTS, Commands, JournalEntry, Store, TickRecord
+from killswitch.model.store import ALERTS, HEARTBEAT_DATES, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
@@ -159,6 +159,7 @@ class Runner:
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, self.store.live)
+        self._heartbeats.restore(self.store.live(HEARTBEAT_DATES))
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
         alerts = read_state(self.store.live(ALERTS), earlier, now, notified)
@@ -353,7 +354,7 @@ class Runner:
     def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
         """The live blobs that this tick changes."""
         found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
-        return found | self.interpreter.live()
+        return found | self.interpreter.live() | self._heartbeats.changed()
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""

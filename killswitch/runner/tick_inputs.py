@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
@@ -23,7 +23,7 @@ from killswitch.journal.orders import JournaledOrder, JournaledOrders, Status
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instant, OrderFate, OwnOrder
-from killswitch.model.store import HEARTBEAT, Store, decoded
+from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, DamagedStateError, Store, decoded
 from killswitch.model.venue import RejectReason
 from killswitch.runner.clock import ClockState, now_after
 from killswitch.runner.status_blob import LIVE_NAME, decode_last_tick, last_tick
@@ -166,31 +166,61 @@ def tick_time_of(store: Store, clock: Clock) -> datetime:
     return now_after(None if last is None else last.clock or ClockState(last.as_of), clock)
 
 
+class FirstSeen(Struct, frozen=True):
+    """A heartbeat that states a later time than the first tick that has it. `stated`: that time; `at`: the tick's."""
+
+    stated: Instant
+    at: Instant
+
+
+_DATES = msgjson.Decoder(dict[str, FirstSeen])
+
+
 class HeartbeatDates:
     """Dates heartbeats by the first tick that has them, where they state a later time.
 
     A heartbeat that was sent by a clock which was ahead would otherwise be of no age until that time is reached, and a
-    bot that died meanwhile would look alive.
+    bot that died meanwhile would look alive: also after a restart, so that the dates are stored with the tick.
     """
 
-    def __init__(self) -> None:
-        self._dated: dict[str, tuple[datetime, datetime]] = {}
-        """Name → the time that its last heartbeat states, and the tick that had it first."""
+    def __init__(self, dated: Mapping[str, FirstSeen] | None = None) -> None:
+        self._dated = dict(dated or {})
+        self._stored: dict[str, FirstSeen] = {}
 
     def dated(self, heartbeats: Mapping[str, Heartbeat], as_of: datetime) -> dict[str, datetime]:
         """Name → when its last heartbeat that counts was sent, at the latest `as_of`."""
         before, self._dated = self._dated, {}
         found = {}
         for name, each in heartbeats.items():
-            stated, at = before.get(name, (None, as_of))
-            if stated != each.moved_at:
-                at = as_of
-            if stated == each.moved_at or each.moved_at > as_of:
-                self._dated[name] = (each.moved_at, at)
-                found[name] = at
-            else:
-                found[name] = each.moved_at
+            known = before.get(name)
+            if known is None or known.stated != each.moved_at:
+                known = FirstSeen(each.moved_at, as_of) if each.moved_at > as_of else None
+            if known is not None:
+                self._dated[name] = known
+            found[name] = each.moved_at if known is None else known.at
         return found
+
+    def changed(self) -> dict[str, bytes]:
+        """The live blob with the dates; empty if they are as at the last call."""
+        if self._dated == self._stored:
+            return {}
+        self._stored = self._dated
+        return {HEARTBEAT_DATES: _ENCODER.encode(self._dated)}
+
+    def restore(self, blob: bytes | None) -> None:
+        """Restore the dates of an earlier run; DamagedStateError if they are damaged."""
+        if not blob:
+            return
+        try:
+            self._dated = self._stored = _DATES.decode(blob)
+        except (MsgspecError, ValueError) as error:
+            raise DamagedStateError(f"the stored dates of heartbeats cannot be read ({error})") from error
+
+
+def dated_heartbeats(store: Store, as_of: datetime) -> dict[str, datetime]:
+    """Name → from when the age of its last heartbeat counts, as the next tick on the store would have it."""
+    dates = HeartbeatDates(decoded(_DATES.decode, store.live(HEARTBEAT_DATES)))
+    return dates.dated(last_heartbeats(store), as_of)
 
 
 def last_heartbeats(store: Store) -> dict[str, Heartbeat]:

@@ -33,8 +33,8 @@ class AccountState(Struct, frozen=True):
 class ExposureOf(Struct, frozen=True):
     """The open positions of the portfolio, an account, a strategy or an asset, in the portfolio's currency.
 
-    Unknown numbers are null, and `unknown` says why. Only of a strategy: `realised`, what its fills have made since
-    `realised_since`, net of fees and without funding, and why it is unknown.
+    Unknown numbers are null, and `unknown` says why. `realised`: what its fills have made since `realised_since`, net
+    of fees and without funding; null where `realised_unknown` says why.
     """
 
     of: Literal["portfolio", "account", "strategy", "asset"]
@@ -43,7 +43,7 @@ class ExposureOf(Struct, frozen=True):
     net: Decimal | None
     unrealised: Decimal | None
     unknown: str | None
-    realised: Decimal | UnsetType | None = UNSET
+    realised: Decimal | None = None
     realised_unknown: str | UnsetType = UNSET
     realised_since: Instant | UnsetType = UNSET
 

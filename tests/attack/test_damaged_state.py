@@ -10,8 +10,10 @@ from killswitch.model.store import (
     BREACH_ANSWERS,
     FLAGS,
     HEARTBEAT,
+    HEARTBEAT_DATES,
     LOCKED_BOOKS,
     OWN_QUANTITIES,
+    REALISED,
     DamagedStateError,
     MachineState,
     TickRecord,
@@ -21,7 +23,8 @@ from tests.worlds import START
 
 NAMED = {
     FLAGS: "flags", OWN_QUANTITIES: "own quantities", LOCKED_BOOKS: "books of locked accounts",
-    BREACH_ANSWERS: "answers to breaches",
+    BREACH_ANSWERS: "answers to breaches", REALISED: "realised P&L",
+    HEARTBEAT_DATES: "dates of heartbeats",
 }  # fmt: skip
 
 

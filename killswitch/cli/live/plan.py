@@ -93,7 +93,7 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
-    from killswitch.runner.tick_inputs import last_heartbeats, own_orders_in
+    from killswitch.runner.tick_inputs import dated_heartbeats, own_orders_in
 
     accounts = open_accounts(loaded.accounts, live=True)
     account_snapshots = process.run(read_once(accounts, read_timeout))
@@ -107,7 +107,7 @@ def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float)
         events=events,
         closings=closes_under_way(store),
         own_orders=None if store is None else own_orders_in(store, now, is_alive=is_alive),
-        heartbeats={} if store is None else {name: it.moved_at for name, it in last_heartbeats(store).items()},
+        heartbeats={} if store is None else dated_heartbeats(store, now),
     )
     interpreter, memory = from_store(loaded.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)

@@ -21,6 +21,7 @@ from killswitch.incident.record.order_outcomes import OrderOutcome
 from killswitch.incident.record.remarks import bound_outcome
 from killswitch.incident.record.verdict import fight, shown, verdict
 from killswitch.model.decision import BookChange
+from killswitch.planning.exposures import has_realised_pnl
 from killswitch.risk.trading_cost import slippage
 
 UNIT = 100
@@ -90,9 +91,9 @@ def closed_share(position: ClosedPosition) -> Decimal | None:
     return _share(closed(position), position.start)
 
 
-def has_strategies(book: IncidentBook) -> bool:
-    """Whether a part of the book is a strategy's, so that realised P&L is known or unknown."""
-    return any(each.of == "strategy" for each in book.book.parts)
+def has_realised(book: IncidentBook) -> bool:
+    """Whether a part of the book states realised P&L, or why it is unknown; an older version kept strategies' only."""
+    return any(has_realised_pnl(each) for each in book.book.parts)
 
 
 def has_unknown(book: IncidentBook) -> bool:
@@ -127,7 +128,7 @@ def _share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
 _ALL: tuple[Callable[[Any], object], ...] = (
     *(verdict, shown, fight, cost_share, net, leverage, cut, cut_share),
     *(step, unfilled, filled_share, slipped, bound_outcome, answered_after),
-    *(closed, closed_share, fall, change, has_strategies, has_unknown, is_part),
+    *(closed, closed_share, fall, change, has_realised, has_unknown, is_part),
 )
 
 

@@ -12,7 +12,7 @@ from killswitch.model.flags import Flag
 from killswitch.operations.pages.outcome import result_lines
 from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
-from killswitch.planning.exposures import Exposures
+from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
@@ -67,7 +67,7 @@ def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterat
 
 
 def exposure_table(found: Exposures | None) -> Iterator[Section]:
-    """Exposure and unrealised P&L of the portfolio, and by account, strategy and asset; realised P&L by strategy."""
+    """Exposure and P&L of the portfolio, and by account, strategy and asset."""
     if found is None:
         return
     title = f"Exposure and P&L in {found.currency or 'unknown currency'} as of {instant(found.as_of)}"
@@ -80,12 +80,12 @@ def _profit_since(profit: Decimal) -> str:
 
 
 def parts_table(found: Exposures) -> Table:
-    """One row for each part of the book. Realised P&L is of strategies only."""
-    has_realised = any(each.of == "strategy" for each in found.parts)
+    """One row for each part of the book. What an older version has stored has realised P&L of strategies only."""
+    has_realised = any(has_realised_pnl(each) for each in found.parts)
     rows = []
     for each in found.parts:
         reasons = dict.fromkeys(filter(None, (each.unknown, each.realised_unknown)))
-        realised = (money(each.realised) if each.of == "strategy" else "-",) if has_realised else ()
+        realised = (money(each.realised) if has_realised_pnl(each) else "-",) if has_realised else ()
         amounts = (money(each.gross), money(each.net), money(each.unrealised), *realised)
         rows.append((each.of, each.name, *amounts, "; ".join(reasons) or "-"))
     head = ("of", "name", "gross", "net", "unrealised P&L", *(("realised P&L",) if has_realised else ()), "unknown")

@@ -82,6 +82,8 @@ class AdaptiveThreshold:
         if self.rule.quantile is not None:
             self._collect(now, low, is_known=low == high and math.isfinite(low) and not acts and not is_empty)
         self.frozen = acts or high >= FROZEN_FROM * self.value
+        if self.rule.quantile is not None and self.samples < self.wanted and not self.frozen:
+            self.value = self.rule.initial  # also after an outage that took the samples of a value that was computed
         period = DAY if self.rule.quantile is not None else RECOMPUTED_EVERY
         if self._computed_at is None:
             self._computed_at = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
@@ -28,6 +27,8 @@ WINDOWS = (15 * MINUTE, 60 * MINUTE, 240 * MINUTE)
 """The windows over which the rate is averaged."""
 DIGITS = 14
 """The decimal digits of an amount that a float has without a rounding error."""
+MOST_DECIMALS = 22
+"""The greatest power of ten that a float has without a rounding error."""
 LEAST = 4
 """A window counts as at least this part of itself (a quarter), so that a position of seconds has no rate of hours."""
 ZERO = Decimal(0)
@@ -50,11 +51,11 @@ class OpenedPosition(Struct, frozen=True):
 
 
 class _Column(Struct, frozen=True, gc=False):
-    """The P&L of a row as a column, and the decimals that its largest amount has without a rounding error."""
+    """The P&L of a row as a column. `scales`: 10 to the decimals that each amount has without a rounding error."""
 
     pnl: Mapping[PnlKey, Decimal]
     amounts: Floats
-    digits: int
+    scales: Floats
 
 
 class BleedRatesState(Struct):
@@ -162,7 +163,7 @@ class BleedRates(HistoryCollector):
     ) -> Floats | None:
         """The rates by `_keys` if all positions are older than the windows, as in nearly every tick; else None.
 
-        Differences of the amounts are rounded to the digits that a float has of the largest one.
+        A difference of two amounts is rounded to the decimals that a float has of the larger one.
         """
         rows = [row for row in starts if row is not None and row.pnl is not None]
         oldest = min((row.at for row in rows), default=0)
@@ -175,9 +176,8 @@ class BleedRates(HistoryCollector):
         if made is None or len(known) < len(rows):
             return None
         self._forget_before(now.at - WINDOWS[-1] - self._max_gap)
-        digits = min(made.digits, *(each.digits for each in known))
         short, hour, long = (
-            (each.amounts - made.amounts).round(digits) * _weight(window, now.at - row.at)
+            _difference(each, made) * _weight(window, now.at - row.at)
             for window, row, each in zip(WINDOWS, rows, known, strict=True)
         )
         found: Floats = short + hour + long
@@ -194,9 +194,7 @@ class BleedRates(HistoryCollector):
         amounts = None if row.pnl is None else self._amounts(row.pnl, view)
         if row.pnl is None or amounts is None:
             return None
-        largest = max(float(amounts.max()), -float(amounts.min()))
-        digits = DIGITS - math.ceil(math.log10(largest)) if 0.0 < largest < math.inf else DIGITS
-        made = self._columns[row.at] = _Column(row.pnl, amounts, digits)
+        made = self._columns[row.at] = _Column(row.pnl, amounts, _scales(amounts))
         return made
 
     def _amounts(self, pnl: Mapping[PnlKey, Decimal], view: ScopeView | None) -> Floats | None:
@@ -248,6 +246,25 @@ class BleedRates(HistoryCollector):
         state = msgjson.decode(stored, type=BleedRatesState)
         self._hold(None if state.held is None else frozenset(state.held), list(state.held or ()))
         self._opened = {each.key: each for each in state.opened}
+
+
+def _scales(amounts: Floats) -> Floats:
+    """10 to the decimals that each amount has without a rounding error."""
+    import numpy as np
+
+    sizes = np.abs(amounts)
+    sizes[(sizes == 0.0) | ~np.isfinite(sizes)] = 1.0
+    found: Floats = 10.0 ** np.minimum(DIGITS - np.ceil(np.log10(sizes)), MOST_DECIMALS)
+    return found
+
+
+def _difference(begun: _Column, now: _Column) -> Floats:
+    """What each position lost between two rows."""
+    import numpy as np
+
+    scales = np.minimum(begun.scales, now.scales)
+    found: Floats = np.rint((begun.amounts - now.amounts) * scales) / scales
+    return found
 
 
 def _weight(window: int, elapsed: int) -> float:

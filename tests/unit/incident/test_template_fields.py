@@ -56,7 +56,7 @@ def known(found: Incident) -> Incident:
     firing = replace(found.firings[0], equity=D(10_000), currency="USDT", book=book, loss=Loss(D("0.2")))
     money = replace(found.money, realised=D(-200), fees=D(15), cost=D(50), currency="USDT")
     course = EquityCurve(points=(), peak=125.0, lowest=90.0, last=95.0, sparkline="")
-    owned = Exposures(sent, "USDT", (OpenExposure("account", "main"), OpenExposure("strategy", "grid")))
+    owned = Exposures(sent, "USDT", (OpenExposure("account", "main"), OpenExposure("strategy", "grid", realised=D(3))))
     books = (IncidentBook("opened", owned), IncidentBook("newest", replace(owned, parts=owned.parts[:1])))
     return replace(
         found, firings=(firing,), orders=(order,), positions=(position,), money=money, course=course, books=books
@@ -80,8 +80,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "1.5 s": ("{{ incident.orders[0].answered_after|fixed }} s", "1.5 s"),
     "20 - 5": ("{{ incident.positions[0].closed|amount }}", "15"),
     "15 of 20": ("{{ incident.positions[0].closed_share|percent }}", "75.0%"),
-    "one strategy, then none": (
-        "{% for each in incident.books %}{{ 'yes' if each.has_strategies else 'no' }} {% endfor %}",
+    "realised P&L, then none": (
+        "{% for each in incident.books %}{{ 'yes' if each.has_realised else 'no' }} {% endfor %}",
         "yes no ",
     ),
     "nothing of the books is unknown": (

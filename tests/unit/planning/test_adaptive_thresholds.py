@@ -147,6 +147,25 @@ def test_days_without_a_computation_do_not_add_up(gap: str) -> None:
     assert threshold.value == pytest.approx(0.045)
 
 
+@pytest.mark.parametrize(("near", "value"), [(False, 0.05), (True, 0.045)], ids=["calm", "frozen"])
+def test_initial_applies_again_once_an_outage_has_taken_the_samples(near: bool, value: float) -> None:
+    """Of 96 blocks none is left after three days without a runner: a lost history leaves no lowered threshold.
+
+    4.5% had been computed. While the signal is at half of it or above it stands still, also at the first evaluation.
+    """
+    threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+    at = fed(threshold, [*a_day([0.001]), 0.0])
+    assert threshold.value == pytest.approx(0.045)
+    stored = threshold.state()
+    threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)
+    threshold.restore(stored)
+    signal = 0.03 if near else 0.001
+    for number in range(4):
+        threshold.observe(at + 3 * DAY + number * 5 * MINUTE, (signal, signal), None, acts=False, is_empty=False)
+    assert threshold.samples < threshold.wanted
+    assert (threshold.value, threshold.frozen) == (pytest.approx(value), near)
+
+
 def test_it_outlasts_a_restart_unless_its_rule_was_edited() -> None:
     """The value and the samples are stored; another floor begins again."""
     threshold = AdaptiveThreshold(QUANTILE, 10 * MINUTE)

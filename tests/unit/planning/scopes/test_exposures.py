@@ -142,16 +142,21 @@ def traded(minute: int, client: str | None, pnl: str = "10") -> Any:
     """A sale of what the strategy has bought, with 10 realised and a fee of 1, in an account in USDC."""
     sale = fill("1", after(minutes=minute), "BTC_USDT", "sell", "1", "100", client_order_id=client, realized_pnl=pnl,
                 fee="1", fee_currency="USDC")  # fmt: skip
-    return account("500", [], name="b", currency="USDC", fills=[sale])
+    at = after(minutes=minute)
+    return account("500", [], name="b", currency="USDC", fills=[sale], fills_as_of=at, observed_at=at)
 
 
-def test_what_a_strategy_realised_is_converted_and_only_strategies_have_it() -> None:
-    """9 USDC after the fee are 18 USDT; an account and the portfolio have no such number."""
+def test_what_was_realised_is_converted_and_every_part_has_it() -> None:
+    """9 USDC after the fee are 18 USDT, of the strategy, its account, the asset that is not held any more, and all."""
     held = position("BTC_USDT", "long", "9", contracts="1", notional="100", mark_price="100")
     found = exposures((account("500", [held], name="b", currency="USDC"),), (traded(1, "grid-7"),))
     (grid,) = [each for each in found.parts if each.name == "grid"]
     assert (grid.realised, grid.realised_unknown, grid.realised_since) == (18, None, START)
-    assert all(each.realised is None for each in found.parts if each.of != "strategy")
+    assert {(each.of, each.name): each.realised for each in found.parts} == {
+        ("portfolio", "portfolio"): 18, ("account", "b"): 18, ("strategy", "grid"): 18, ("strategy", UNOWNED): 0,
+        ("asset", "BTC"): 18,
+    }  # fmt: skip
+    assert {each.realised_since for each in found.parts} == {START}
     (shown,) = exposure_table(found)
     text = page_text(Page(None, sections=(shown,)))
     assert "realised P&L" in text
@@ -166,3 +171,40 @@ def test_what_a_strategy_realised_is_unknown_with_the_reason() -> None:
     assert grid.realised is None
     assert grid.realised_unknown == "the realised P&L of fill 1 is not a usable number"
     assert "not a usable number" in page_text(Page(None, sections=tuple(exposure_table(found))))
+
+
+def test_an_asset_whose_fill_is_unknown_leaves_the_others_known() -> None:
+    """The portfolio and the account are unknown with it; the other account, and its asset, are known."""
+    at = after(minutes=1)
+    sale = fill("2", at, "ETH_USDT", "sell", "1", "50", realized_pnl="7", fee="2", fee_currency="USDT")
+    first = account("1000", [], name="a", fills=[sale], fills_as_of=at, observed_at=at)
+    empty = (account("1000", [], name="a"), account("500", [], name="b", currency="USDC"))
+    found = exposures(empty, (first, traded(1, None, pnl="NaN")), policy=POLICY.split("---", maxsplit=1)[0])
+    assert {(each.of, each.name): each.realised for each in found.parts} == {
+        ("portfolio", "portfolio"): None, ("account", "a"): 5, ("account", "b"): None, ("asset", "BTC"): None,
+        ("asset", "ETH"): 5,
+    }  # fmt: skip
+    assert {each.realised_unknown for each in found.parts} == {
+        None, "the realised P&L of fill 1 is not a usable number",
+    }  # fmt: skip
+
+
+def test_what_a_down_account_realised_is_unknown_and_so_is_the_sum() -> None:
+    """Without the list of fills nothing is 0."""
+    known = account("1000", [], name="a", fills=[], fills_as_of=after(minutes=1), observed_at=after(minutes=1))
+    down = account(None, None, name="b", currency="USDC", quality="down", reason="no answer")
+    found = exposures((account("1000", [], name="a"), account("500", [], name="b", currency="USDC")), (known, down))
+    by_name = {each.name: (each.realised, each.realised_unknown) for each in found.parts if each.of != "strategy"}
+    assert by_name["a"] == (0, None)
+    assert by_name["b"] == (None, "the fills of b are unknown")
+    assert by_name["portfolio"] == (None, "the fills of b are unknown")
+
+
+def test_a_book_that_an_older_version_stored_shows_what_it_has() -> None:
+    """Realised P&L of strategies only: other parts have a dash, and nothing is called unknown that was not asked."""
+    parts = (
+        OpenExposure("account", "b", Decimal(1), Decimal(1), Decimal(2)),
+        OpenExposure("strategy", "grid", Decimal(1), Decimal(1), Decimal(2), realised=Decimal(3)),
+    )
+    lines = page_text(Page(None, sections=tuple(exposure_table(Exposures(START, "USDT", parts))))).splitlines()
+    assert [line.split()[-1] for line in lines if line.split()[:1] in (["account"], ["strategy"])] == ["-", "3.00"]

@@ -24,8 +24,9 @@ from killswitch.journal.entries import (
     Unknown,
 )
 from killswitch.model.snapshot import OrderFate, OwnOrder
-from killswitch.model.store import HEARTBEAT, TickRecord
+from killswitch.model.store import HEARTBEAT, HEARTBEAT_DATES, TickRecord
 from killswitch.model.venue import OrderRejectedError
+from killswitch.operations.status import store_status
 from killswitch.runner.tick_inputs import Heartbeat, HeartbeatDates, OwnOrders, beat, last_heartbeats, own_orders_in
 from tests.decisions import cut
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, refusing
@@ -252,6 +253,30 @@ def test_w1_a_run_dates_a_heartbeat_no_later_than_its_tick(world: World) -> None
     asyncio.run(world.runner(store, [ScriptedVenue(book("1100"))], witnesses=(seen,)).run(asyncio.Event(), 3))
     first = seen.reports[0].snapshot.as_of
     assert [report.snapshot.heartbeats for report in seen.reports] == [{"bot": first}] * 3
+
+
+def test_w1_a_restart_does_not_date_a_heartbeat_of_a_clock_ahead_anew(world: World) -> None:
+    """Two hours ahead: three runs, each an hour after the other, and `status` in between, count from the first tick.
+
+    A bot that died looked alive again after each restart. A right heartbeat after it counts from its own time.
+    """
+    store, seen = world.open(), Seen()
+    beat(store, "bot", world.clock.now() + timedelta(hours=2), None)
+    first = None
+    for _ in range(3):
+        asyncio.run(
+            world.runner(world.open(), [ScriptedVenue(book("1100"))], witnesses=(seen,)).run(asyncio.Event(), 2)
+        )
+        first = first or seen.reports[0].snapshot.as_of
+        (shown,) = store_status(world.open(), world.clock.now(), 0).heartbeats
+        assert shown.counts_from == first
+        asyncio.run(world.clock.sleep(3600))
+    assert [report.snapshot.heartbeats for report in seen.reports] == [{"bot": first}] * 6
+    right = world.clock.now()
+    beat(world.open(), "bot", right, None)
+    asyncio.run(world.runner(world.open(), [ScriptedVenue(book("1100"))], witnesses=(seen,)).run(asyncio.Event(), 1))
+    assert seen.reports[-1].snapshot.heartbeats == {"bot": right}
+    assert world.open().live(HEARTBEAT_DATES) == b"{}"
 
 
 def test_an_unreadable_heartbeat_is_left_out(world: World) -> None:
