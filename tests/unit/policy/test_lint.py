@@ -134,6 +134,15 @@ def test_no_shipped_policy_has_a_finding() -> None:
         assert lint(load([folder]).documents, NOW, OwnRules()) == (), folder
 
 
+@pytest.mark.parametrize(
+    "verb", [["lint", "--strict"], ["fmt", "--check"], ["validate", "--strict"]], ids=lambda it: it[0]
+)
+def test_the_shipped_policies_pass_what_a_desk_runs(verb: tuple[str, str]) -> None:
+    """All sets as one, with the exit code of the command itself."""
+    done = CliRunner().invoke(ksctl, [*verb, str(REPOSITORY / "policies")])
+    assert done.exit_code == 0, done.output
+
+
 def test_rules_have_codes_of_their_own() -> None:
     """In ascending order."""
     codes = [rule.code for rule in RULES]
