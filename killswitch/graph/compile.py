@@ -301,8 +301,14 @@ def digest(documents: Iterable[Document]) -> str:
     return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"
 
 
+_PLAIN = frozenset((str, int, bool, Decimal, type(None)))
+"""Types without parts: most values, and asked for first, because a digest visits every one."""
+
+
 def canonical(value: object) -> str:
     """Canonical text of a value: texts carry their length, numbers have one spelling, keys are sorted."""
+    if type(value) in _PLAIN:
+        return _scalar(value)
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, AtMost):

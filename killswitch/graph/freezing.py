@@ -8,6 +8,7 @@ compares every node with its parts: each key has a field of its type, or is list
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -55,29 +56,48 @@ def freeze(part: Part, node: type[S], **resolved: object) -> S:
     Parts inside it are frozen too, and a mapping becomes its sorted pairs. A key that is left out leaves the default of
     its field. TypeError if a field has no key and is not resolved.
     """
-    origin, names = ORIGINS[node], node.__struct_fields__
-    has_default = frozenset(names[len(names) - len(node.__struct_defaults__) :])
     values = dict(resolved)
-    for field in names:
-        if field not in resolved:
-            value = _value(part, field, origin)
-            if value is not None or field not in has_default:
-                values[field] = value
+    for field in _fields(node):
+        if field.name not in resolved:
+            value = _value(part, field)
+            if value is not None or not field.has_default:
+                values[field.name] = value
     return node(**values)
 
 
-def _value(part: Part, field: str, origin: Origin) -> object:
-    path, convert = origin.source(field)
+class _Field(Struct, frozen=True):
+    """A field of a node: the steps to its key, the conversion of its value, and whether it has a default."""
+
+    name: str
+    steps: tuple[str, ...]
+    convert: Callable[[Any], object]
+    has_default: bool
+    by_hand: frozenset[str]
+
+
+@cache
+def _fields(node: type[Struct]) -> tuple[_Field, ...]:
+    """The fields of a node, computed once: a set has thousands of nodes of a few kinds."""
+    origin, names = ORIGINS[node], node.__struct_fields__
+    first_default = len(names) - len(node.__struct_defaults__)
+    found = []
+    for number, name in enumerate(names):
+        path, convert = origin.source(name)
+        found.append(_Field(name, tuple(path.split(".")), convert, number >= first_default, origin.by_hand))
+    return tuple(found)
+
+
+def _value(part: Part, field: _Field) -> object:
     value: object = part
-    for step in path.split("."):
+    for step in field.steps:
         if isinstance(value, Part):
             keys = keys_of(type(value))
-            if step not in keys or (value is part and step in origin.by_hand):
-                raise TypeError(f"`{field}` is no key of {type(part).__name__}, and is not resolved")
+            if step not in keys or (value is part and step in field.by_hand):
+                raise TypeError(f"`{field.name}` is no key of {type(part).__name__}, and is not resolved")
             value = getattr(value, keys[step].attribute)
         elif value is not None:
             value = getattr(value, step)
-    return None if value is None else convert(value)
+    return None if value is None else field.convert(value)
 
 
 def _frozen(value: object) -> object:

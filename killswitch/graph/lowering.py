@@ -15,6 +15,7 @@ from msgspec import Struct
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import (
     AllOf,
+    AnyOf,
     Compare,
     ConditionNode,
     Constant,
@@ -192,6 +193,27 @@ _BOTH = frozenset((True, False))
 def outcomes(conditions: Sequence[ConditionNode], signals: Sequence[SignalRef]) -> tuple[frozenset[bool], ...]:
     """Possible results of each condition for known signals: {True}, {False} or both."""
     ranges = [BY_NAME[signal.name].range for signal in signals]
+    return tuple(_outcome(condition, ranges) for condition in conditions)
+
+
+def _outcome(node: ConditionNode, ranges: Sequence[tuple[float, float]]) -> frozenset[bool]:
+    """What a condition can be. Thresholds are compared here: compiling them costs more than all else of a policy."""
+    step = step_of(node)
+    if step is not None:
+        low, high = ranges[step.index]
+        surely, possibly = (low, high) if step.rising else (high, low)
+        return frozenset((_is_reached(step, surely), _is_reached(step, possibly)))
+    if isinstance(node, AllOf | AnyOf) and node.parts:
+        parts = [_outcome(part, ranges) for part in node.parts]
+        decides = isinstance(node, AnyOf)
+        if frozenset((decides,)) in parts:
+            return frozenset((decides,))
+        return _BOTH if any(decides in part for part in parts) else frozenset((not decides,))
     lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
-    true, unknown = lower(conditions)(lows, highs, [None] * len(ranges))
-    return tuple(_BOTH if unknown >> i & 1 else frozenset((bool(true >> i & 1),)) for i in range(len(conditions)))
+    true, unknown = lower((node,))(lows, highs, [None] * len(ranges))
+    return _BOTH if unknown else frozenset((bool(true),))
+
+
+def _is_reached(step: ThresholdStep, value: float) -> bool:
+    distance = value - step.value if step.rising else step.value - value
+    return distance > 0 if step.strict else distance >= 0

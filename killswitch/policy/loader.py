@@ -18,16 +18,12 @@ from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.schema.versions import VERSIONS, DocumentVersion, converted
 from killswitch.policy.yaml.files import about_file, texts
 from killswitch.policy.yaml.masked_text import MaskedText
-from killswitch.policy.yaml.parser import DocumentRoot, Node, YamlProblem, parse, plain_value
+from killswitch.policy.yaml.parser import DocumentRoot, Node, ParseText, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Codes of YAML problems after which the rest of a file is not parsed."""
 _KIND = re.compile(r"""kind["']?\s*:\s*["']?(\w*)""")
-
-
-ParseText = Callable[[str, Callable[[YamlProblem], None]], list[DocumentRoot]]
-"""What `parse` does: the documents of a text, with its problems passed on."""
 
 
 class Document(Struct, frozen=True):
@@ -68,15 +64,20 @@ def load(
     *,
     versions: Mapping[str, DocumentVersion] = VERSIONS,
     parse_text: ParseText = parse,
+    parse_ahead: Callable[[Sequence[str]], None] | None = None,
     without: Collection[str] = (),
 ) -> LoadedDocuments:
     """Read every YAML file at or below `paths`. Never raises for what it finds there.
 
     `versions`: the versions of documents that are read. `parse_text`: another way to the result of `parse`.
-    `without`: kinds of documents that are left out with all their problems.
+    `parse_ahead`: called with all texts before the first is parsed. `without`: kinds of documents that are left out
+    with all their problems.
     """
     loading = _Loader(versions, parse_text, without)
-    for written in texts(paths, loading.record_unreadable):
+    found = list(texts(paths, loading.record_unreadable))
+    if parse_ahead is not None:
+        parse_ahead([written.text for written in found])
+    for written in found:
         loading.file(written)
     if not loading.documents and not loading.problems:
         where = paths[0] if paths else Path()

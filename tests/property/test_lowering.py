@@ -9,7 +9,7 @@ from math import copysign, inf, isnan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.graph.lowering import lower
+from killswitch.graph.lowering import lower, outcomes
 from killswitch.graph.nodes import (
     AllOf,
     AnyOf,
@@ -21,8 +21,10 @@ from killswitch.graph.nodes import (
     Number,
     NumberNode,
     SignalRead,
+    SignalRef,
     TextIs,
 )
+from killswitch.signals.catalogue import BY_NAME
 
 SIGNALS, TEXTS = 4, ("LONG", "SHORT", "MIXED")
 Interval = tuple[float, float]
@@ -188,3 +190,14 @@ def test_known_values_leave_nothing_unknown_but_what_has_no_value(
     """Exactness: with every signal known, the verdict is that of ordinary arithmetic and logic."""
     (known,) = run([node], [(value, value) for value in values], text)
     assert known == point_truth(node, values, text)
+
+
+@given(st.lists(conditions | ladders, min_size=1, max_size=4))
+def test_what_a_condition_can_be_is_what_lowered_code_says_of_all_values(nodes: list[ConditionNode]) -> None:
+    """Thresholds and their combinations are not compiled for it: the verdict over the whole ranges is the same."""
+    names = ("equity.drawdown", "equity.value", "exposure.leverage", "equity.loss_from_start")
+    signals = [SignalRef(name, ()) for name in names]
+    columns = [BY_NAME[name].range for name in names]
+    expected = run(nodes, columns, None)
+    found = [None if len(each) == 2 else next(iter(each)) for each in outcomes(nodes, signals)]
+    assert found == expected

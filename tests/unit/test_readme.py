@@ -12,8 +12,10 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from killswitch.cli import VERBS, ksctl
+from tests.unit.docs.walkthrough import missing_lines
 
 NOW = 1_600_000_000.0
 OPEN = {"locked": False, "mode": "reduce_only", "alive_until": NOW + 10, "expires_ts": NOW}
@@ -251,3 +253,20 @@ def test_the_recorded_crashes_of_the_readme_are_on_the_evidence_page(repository:
     text = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
     assert f"with `circuit-breaker` had a mean drawdown of {with_it} and ended with {ended} of their equity" in text
     assert f"without protection they had {without} and ended with {kept}." in text
+
+
+def test_the_commands_of_the_desk_print_what_the_readme_shows(readme: str, repository: Path) -> None:
+    """On the shipped policies; each line is printed in this order, and each command exits 0.
+
+    The counts of files and documents grow with the sets: any number stands for them.
+    """
+    section = readme[readme.index("## At the desk") :]
+    (block,) = re.findall(r"```console\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    for part in block.split("$ ksctl ")[1:]:
+        command, *shown = part.splitlines()
+        if "--against" in command:
+            continue
+        arguments = [str(repository / each) if each.startswith("policies") else each for each in command.split()]
+        done = CliRunner().invoke(ksctl, arguments, env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
+        assert missing_lines("\n".join(shown), done.output, numbers_differ=command.split()[0] in ("fmt", "lint")) == []

@@ -359,7 +359,9 @@ def _verdict(ran: Sequence[Ran], found: PolicyCoverage, options: ScenarioOptions
         print_note(f"error: there is no scenario to run {what}{pending}; --allow-empty accepts that")
         failed = True
     if options.fail_under is not None and found.share < options.fail_under:
-        print_note(f"error: {coverage_line(found)} is less than {options.fail_under} of the points")
+        percent = options.fail_under * 100
+        required = f"{percent}%" if percent.denominator == 1 else options.fail_under
+        print_note(f"error: {coverage_line(found)} is less than {required} (--fail-under)")
         if options.output == "text" and not options.coverage:
             from killswitch.scenario.pages import coverage_page
 

@@ -33,13 +33,17 @@ def fmt(context: click.Context, paths: tuple[Path, ...], check: bool, diff: bool
     """
     from killswitch.policy.diagnostics.diagnostic import in_order
     from killswitch.policy.format.layout import format_files
+    from killswitch.policy.format.writing import write_formatted
+    from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 
     problems: list[Diagnostic] = []
-    files = list(format_files(paths, problems.append))
+    parsed = ParsedTexts(cache_folder())
+    files = list(format_files(paths, problems.append, parsed.parse))
     changed = [each for each in files if each.is_changed]
     if not (check or diff):
-        for each in changed:
-            replace_file(Path(each.file), each.text)
+        problems += [each for each in map(write_formatted, changed) if each is not None]
+        refused = {each.file for each in problems}
+        files = [each for each in files if each.file not in refused]
     found = in_order(problems)
     if output == "json":
         print_json(_answer(files, found, is_written=not (check or diff)))
@@ -75,24 +79,3 @@ def _answer(files: Sequence[FormattedFile], problems: Sequence[Diagnostic], *, i
         "unchanged": [each.file for each in files if not each.is_changed],
         "diagnostics": as_json(problems),
     }
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace the content of a file at once, so that no reader sees half of it; a link stays a link."""
-    import os
-    from tempfile import NamedTemporaryFile
-
-    with options.file_errors(str(path)):
-        real = path.resolve()
-        mode = real.stat().st_mode
-        with NamedTemporaryFile("wb", dir=real.parent, prefix=f".{real.name}.", delete=False) as file:
-            copy = Path(file.name)
-            try:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-                copy.chmod(mode & 0o7777)
-                copy.replace(real)
-            except BaseException:
-                copy.unlink(missing_ok=True)
-                raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +12,8 @@ import click
 from msgspec import Struct
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
-from killswitch.cli.policy.fmt import replace_file
 from killswitch.cli.policy.verbs import paths_argument, print_report, read_set
-from killswitch.cli.terminal import print_json, print_page
+from killswitch.cli.terminal import print_json, print_page, print_text
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
@@ -63,13 +63,17 @@ def lint(
 
     own = OwnRules(rules_at)
     found = _linted(paths, own)
-    fixed = 0
-    while fix and found.is_valid and found.fixable and fixed < MOST_PASSES:
+    fixed: Counter[str] = Counter()
+    for _ in range(MOST_PASSES):
+        if not (fix and found.is_valid and found.fixable):
+            break
+        fixed.update(each.diagnostic.file for each in found.findings if each.edit is not None)
         found = _fixed(found, paths, own)
-        fixed += 1
     if output == "json":
-        print_json(_answer(found))
+        print_json({**_answer(found), "fixed": fixed})
     elif output == "text":
+        for file, number in sorted(fixed.items()):
+            print_text(f"corrected: {file} ({count_of(number, 'finding')})")
         _print(found, is_fixed=fix)
     else:
         print_report(output, "ksctl lint", found.loaded, found.diagnostics, strict=strict)
@@ -98,16 +102,38 @@ def _fixed(found: Linted, paths: Sequence[Path], own: OwnRules) -> Linted:
 
     written = {each.source.file: each.source.written for each in found.loaded.documents}
     edits = edits_of(found.findings)
-    for file, of_file in edits.items():
-        replace_file(Path(file), edited(written[file], of_file))
+    after = {file: edited(written[file], of_file) for file, of_file in edits.items()}
+    for file in edits:
+        _refuse_unwritable(file, written[file].text)
+    for file, text in after.items():
+        _replace(file, written[file].text, text)
     again = _linted(paths, own)
     if again.is_valid:
         return again
-    for file in edits:
-        replace_file(Path(file), written[file].text)
+    for file, text in after.items():
+        _replace(file, text, written[file].text)
     raise click.ClickException(
         "the set would not be valid after the edits, so that nothing was changed; correct the findings by hand"
     )
+
+
+def _refuse_unwritable(file: str, before: str) -> None:
+    """ClickException for a file that cannot be written, before any other is."""
+    from killswitch.policy.format.writing import WriteRefusedError, require_writable
+
+    try:
+        require_writable(Path(file), before)
+    except WriteRefusedError as refused:
+        raise click.ClickException(f"{file} {refused}, so that nothing was changed; {refused.fix}") from refused
+
+
+def _replace(file: str, before: str, text: str) -> None:
+    from killswitch.policy.format.writing import WriteRefusedError, replace_file
+
+    try:
+        replace_file(Path(file), before, text)
+    except WriteRefusedError as refused:
+        raise click.ClickException(f"{file} {refused}; {refused.fix}, and lint again") from refused
 
 
 def _print(found: Linted, *, is_fixed: bool) -> None:

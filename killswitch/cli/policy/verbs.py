@@ -92,7 +92,8 @@ def _read_set(
     from killswitch.policy.loader import load
     from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 
-    loaded = load(paths, parse_text=ParsedTexts(cache_folder()).parse)
+    parsed = ParsedTexts(cache_folder())
+    loaded = load(paths, parse_text=parsed.parse, parse_ahead=parsed.parse_ahead)
     policy_set, problems = compile_all(loaded, variant=variant)
     if not accounts:
         return loaded, policy_set, problems

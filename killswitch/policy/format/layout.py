@@ -12,6 +12,7 @@ comment; at most one blank line, none at either end; no white space at the end o
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import unified_diff
 from pathlib import Path
@@ -21,7 +22,7 @@ from msgspec import Struct
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic
 from killswitch.policy.yaml.files import Report, about_file, texts
 from killswitch.policy.yaml.masked_text import MaskedText
-from killswitch.policy.yaml.parser import DocumentRoot, Node, YamlProblem, parse, plain_value, split_lines
+from killswitch.policy.yaml.parser import DocumentRoot, Node, ParseText, YamlProblem, parse, plain_value, split_lines
 
 STEP = 2
 """Columns of one level of indentation."""
@@ -41,7 +42,7 @@ class KeptSpan(Struct, frozen=True):
     keeps_gap: bool = False
 
 
-KeptSpans = tuple[KeptSpan, ...]
+KeptSpans = Sequence[KeptSpan]
 NO_SPANS: KeptSpans = ()
 
 COMMENT_GAP = 2
@@ -56,14 +57,16 @@ class LayoutError(Exception):
         self.problems = tuple(problems)
 
 
-def formatted(text: str) -> str:
+def formatted(text: str, parse_text: ParseText = parse) -> str:
     """The text in the layout of this module, with `\\n` at the end of each line.
 
     LayoutError if it is not a policy file's YAML, or if a change of white space would change what it means. The result
-    is a fixed point: formatting it again changes nothing.
+    is a fixed point: formatting it again changes nothing. `parse_text`: another way to the result of `parse`.
     """
-    content = _parsed(text)
+    content = _parsed(text, parse_text)
     shown = _laid_out(text, content)
+    if shown == text:
+        return text
     why = _damage(text, content, shown)
     if why is not None:
         raise LayoutError(f"cannot be formatted: {why}")
@@ -81,9 +84,9 @@ def _damage(text: str, content: Sequence[DocumentRoot], shown: str) -> str | Non
     return None
 
 
-def _parsed(text: str) -> list[DocumentRoot]:
+def _parsed(text: str, parse_text: ParseText) -> list[DocumentRoot]:
     problems: list[YamlProblem] = []
-    roots = parse(text, problems.append)
+    roots = parse_text(text, problems.append)
     if problems:
         raise LayoutError(problems[0].message, problems)
     return roots
@@ -127,9 +130,11 @@ class _Plan:
         self._indents: dict[int, int] = {}
         """Line → its new indentation, for lines that begin with a key, a dash, or a value below its key."""
         self._shifts: dict[int, _Shift] = {}
-        self._kept: dict[int, KeptSpans] = {}
+        self._kept: dict[int, list[KeptSpan]] = {}
         self._texts: dict[int, int] = {}
         """Line of the content of a block text → the change of its indentation."""
+        self._begun: list[int] = []
+        """The lines of `_indents` in order, once all are known."""
 
     # From the tree
 
@@ -141,6 +146,8 @@ class _Plan:
             else:
                 self._sequence(node, indent)
             return
+        if node.text == "" and node.plain:
+            return  # nothing is written, and the place is that of what comes next
         if first is None or node.span.line != first:
             self._begin(node.span.line, node.span.column, indent)
         self._flow_or_scalar(node, indent)
@@ -184,7 +191,8 @@ class _Plan:
 
     def _flow_or_scalar(self, node: Node, indent: int) -> None:
         if node.text is not None:
-            self._scalar(node, indent)
+            if node.text or not node.plain:  # an empty value is nothing written, and begins wherever the next one does
+                self._scalar(node, indent)
             return
         for line in range(node.span.line + 1, node.span.end_line + 1):
             self._shifts.setdefault(line, _Shift(node.span.line, indent))
@@ -212,23 +220,22 @@ class _Plan:
             self._shifts.setdefault(number, _Shift(span.line, indent))
 
     def _keep(self, line: int, span: KeptSpan) -> None:
-        self._kept[line] = (*self._kept.get(line, NO_SPANS), span)
+        self._kept.setdefault(line, []).append(span)
 
     def _block_text(self, header: int, marks: str, indent: int) -> None:
         """Plan the content of a text that begins with `|` or `>` in the line `header`."""
         parent = indent - STEP
         lines = self._lines
-        written = [number for number in range(header + 1, len(lines)) if lines[number].strip()]
-        if not written:
+        first = next((number for number in range(header + 1, len(lines)) if lines[number].strip()), None)
+        if first is None:
             return
         digits = re.sub(r"\D", "", marks)
         old_parent = _indentation(lines[header]) if not digits else self._column_of_parent(header)
-        base = old_parent + int(digits) if digits else _indentation(lines[written[0]])
+        base = old_parent + int(digits) if digits else _indentation(lines[first])
         new = parent + int(digits) if digits else indent
-        end = next((number for number in written if _indentation(lines[number]) < base), len(lines))
         if not digits and base <= old_parent and not lines[header].lstrip().startswith(("|", ">", "-")):
             return  # the text is empty, and the next line is no part of it
-        last = end
+        last = self._end_of_text(first, base)
         if "+" not in marks:
             while last > header + 1 and not lines[last - 1].strip():
                 last -= 1
@@ -236,6 +243,12 @@ class _Plan:
             last -= 1  # what follows the last line end is no line
         for number in range(header + 1, last):
             self._texts[number] = new - base
+
+    def _end_of_text(self, first: int, base: int) -> int:
+        """The first line at or after `first` that is written left of the column `base`."""
+        below = range(first, len(self._lines))
+        return next((it for it in below if self._lines[it].strip() and _indentation(self._lines[it]) < base),
+                    len(self._lines))  # fmt: skip
 
     def _column_of_parent(self, header: int) -> int:
         """The column of the key on the line of a block text, behind any dashes."""
@@ -246,10 +259,11 @@ class _Plan:
 
     def lines(self) -> Iterator[tuple[str, bool]]:
         """The new lines, each with whether it is part of a text, whose blank lines count."""
+        self._begun = sorted(self._indents)
         for number, line in enumerate(self._lines):
             if number in self._texts:
                 yield self._text_line(line, self._texts[number]), True
-            elif _MARKER.match(line) and number not in self._kept:
+            elif _MARKER.match(line):
                 yield line.rstrip(), False
             elif not line.strip():
                 yield "", number in self._shifts
@@ -265,6 +279,8 @@ class _Plan:
     def _new_indent(self, number: int) -> int:
         if number in self._indents:
             return self._indents[number]
+        if _MARKER.match(self._lines[number]):
+            return 0
         old = _indentation(self._lines[number])
         if (shift := self._shifts.get(number)) is not None:
             change = self._new_indent(shift.first) - _indentation(self._lines[shift.first])
@@ -273,19 +289,19 @@ class _Plan:
 
     def _comment_indent(self, number: int, old: int) -> int:
         """A comment is indented as the next line, or as the line above it that it is aligned with."""
-        below = next((each for each in range(number + 1, len(self._lines)) if each in self._indents), None)
-        if below is not None and (number - 1 in self._texts or self._belongs_below(number, old, below)):
+        at = bisect(self._begun, number)
+        below = self._begun[at] if at < len(self._begun) else None
+        if below is not None and (number - 1 in self._texts or self._belongs_below(old, at)):
             return self._indents[below]
-        for above in range(number - 1, -1, -1):
-            if above in self._indents and _indentation(self._lines[above]) <= old:
+        for above in (self._begun[it] for it in range(at - 1, -1, -1)):
+            if _indentation(self._lines[above]) <= old:
                 return self._indents[above]
         return 0 if below is None else self._indents[below]
 
-    def _belongs_below(self, number: int, old: int, below: int) -> bool:
-        """Whether a comment belongs to the line below it: it may also end a deeper block above it."""
-        column = _indentation(self._lines[below])
-        above = next((each for each in range(number - 1, -1, -1) if each in self._indents), None)
-        return old == column or (old > column and (above is None or _indentation(self._lines[above]) <= column))
+    def _belongs_below(self, old: int, at: int) -> bool:
+        """Whether a comment belongs to the line `at` of those begun, below it: it may also end a deeper block above."""
+        column = _indentation(self._lines[self._begun[at]])
+        return old == column or (old > column and (at == 0 or _indentation(self._lines[self._begun[at - 1]]) <= column))
 
 
 def _indentation(line: str) -> int:
@@ -339,8 +355,10 @@ def _gap(text: str, kept: set[int], at: int, before: list[str]) -> str:
     for number, char in enumerate(text):
         if char in " \t":
             continue
-        if char in "}]" or char in ",:":
+        if char in "}],:":
             shown = shown.rstrip(" ")
+            if shown.endswith(":"):
+                shown += " "  # a value that is left out: `c:}` would be a word
         if char in "{[" and (at + number) in kept:
             shown = shown.rstrip(" ") + _written_gap(text, number)
         shown += char + ("" if char in "{[}]" else " ")
@@ -378,11 +396,11 @@ class FormattedFile(Struct, frozen=True):
         yield from lines or (f"{self.file}: only its line ends change",)
 
 
-def format_files(paths: Iterable[Path], report: Report) -> Iterator[FormattedFile]:
+def format_files(paths: Iterable[Path], report: Report, parse_text: ParseText = parse) -> Iterator[FormattedFile]:
     """Every file that can be formatted; `report` gets a diagnostic for any other."""
     for written in texts(paths, report):
         try:
-            yield FormattedFile(written, formatted(written.text))
+            yield FormattedFile(written, formatted(written.text, parse_text))
         except LayoutError as error:
             for problem in _problems(written, error):
                 report(problem)

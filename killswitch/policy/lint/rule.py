@@ -61,10 +61,15 @@ def without_item(items: Sequence[Node], number: int, lines: Sequence[str]) -> Te
 
 
 def without_block_key(key: Node, value: Node, lines: Sequence[str]) -> TextEdit | None:
-    """The edit that takes a key with its value out of a block; None inside braces, and for the key behind a dash."""
+    """The edit that takes a key with its value out of a block.
+
+    None inside braces, for the key behind a dash, and where a comment would go with it.
+    """
     if lines[key.span.line][: key.span.column].strip() or value.span.end_line + 1 >= len(lines):
         return None
     span = TextSpan(key.span.line, 0, value.span.end_line + 1, 0)
+    if "#" in text_at(span, lines):
+        return None
     return None if value.text is None and lines[value.span.line][value.span.column : value.span.column + 1] not in (
         "{", "["
     ) else TextEdit(span, "")  # fmt: skip

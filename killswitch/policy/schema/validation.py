@@ -35,7 +35,7 @@ from killswitch.policy.schema.part import (
     unwrap,
 )
 from killswitch.policy.schema.scalars import quoted
-from killswitch.policy.yaml.parser import Node, plain_value
+from killswitch.policy.yaml.parser import Node, is_null, plain_value
 from killswitch.policy.yaml.source_map import Path, SourceMap
 from killswitch.signals.catalogue import ARGUMENTS
 
@@ -77,6 +77,8 @@ class Gaps(Struct, frozen=True):
 
     def is_hole(self, path: Path) -> bool:
         """Whether the value at `path` is a filler, or inside one."""
+        if not self.holes:
+            return False
         path = self.as_written(path)
         return any(path[:depth] in self.holes for depth in range(len(path) + 1))
 
@@ -109,8 +111,9 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
     `forms` are the triggers that are already reported to mix or lack a form.
     """
     faults = _Faults(document, source, forms)
-    for path, annotation, node in _declared(document, root):
-        faults.unreadable(path, annotation, node)
+    if _has_unreadable(root):
+        for path, annotation, node in _declared(document, root):
+            faults.unreadable(path, annotation, node)
     model: Part | None = None
     try:
         model = document.model_validate(plain_value(root))
@@ -121,6 +124,20 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
     if model is None or faults.holes:
         model = _with_fillers(document, plain_value(root), faults)
     return Validated(model, tuple(faults.problems), frozenset(faults.holes))
+
+
+def _has_unreadable(root: Node) -> bool:
+    """Whether a value was rejected by the YAML parser, or is null: few documents have one."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.refused or (node.text is not None and node.plain and is_null(node.text)):
+            return True
+        if node.pairs is not None:
+            waiting += [value for _, value in node.pairs.values()]
+        elif node.items is not None:
+            waiting += node.items
+    return False
 
 
 def _declared(document: type[Part], root: Node) -> Iterator[tuple[Path, Any, Node]]:

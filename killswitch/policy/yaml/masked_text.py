@@ -29,7 +29,7 @@ class MaskedText:
 
     def place(self, span: TextSpan) -> Place:
         """The place where `span` begins, with its masked source line."""
-        shown = self.shown[span.line] if span.line < len(self.lines) else ""
+        shown = self._line(span.line) if span.line < len(self.lines) else ""
         return Place(self.file, span.line + 1, span.column + 1, shown)
 
     def length(self, span: TextSpan) -> int:
@@ -38,6 +38,14 @@ class MaskedText:
             return max(1, span.end_column - span.column)
         line = self.lines[span.line] if span.line < len(self.lines) else ""
         return max(1, len(line.rstrip()) - span.column)
+
+    def _line(self, number: int) -> str:
+        """A masked line. Without a block of credentials, which is known by the lines above, it is masked alone."""
+        return self.shown[number] if self._has_credentials else _hide_in(self.lines[number])
+
+    @cached_property
+    def _has_credentials(self) -> bool:
+        return "credentials" in self.text and _CREDENTIALS.search(self.text) is not None
 
     @cached_property
     def shown(self) -> Sequence[str]:
@@ -56,7 +64,12 @@ def _masked(lines: Sequence[str]) -> Iterator[str]:
             yield line[: found.end()] + _hide_values(line[found.end() :])
         else:
             block = None
-            yield _QUERY.sub(_hide_user, _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line)))
+            yield _hide_in(line)
+
+
+def _hide_in(line: str) -> str:
+    """A line outside credentials with what may be a secret masked."""
+    return _QUERY.sub(_hide_user, _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line)))
 
 
 class _Credentials:

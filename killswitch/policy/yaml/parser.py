@@ -91,6 +91,10 @@ def parse(text: str, note: Callable[[YamlProblem], None]) -> list[DocumentRoot]:
     return documents
 
 
+ParseText = Callable[[str, Callable[[YamlProblem], None]], list[DocumentRoot]]
+"""What `parse` does: the documents of a text, with its problems passed on."""
+
+
 def plain_value(node: Node) -> object:
     """The value as dict, list, str, int, Decimal, bool or None, by YAML 1.2's core schema.
 
@@ -102,6 +106,11 @@ def plain_value(node: Node) -> object:
         return [plain_value(item) for item in node.items]
     text = node.text or ""
     return _scalar_value(text) if node.plain else text
+
+
+def is_null(text: str) -> bool:
+    """Whether a plain scalar with this text is null."""
+    return text in _NULL
 
 
 def _scalar_value(text: str) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from killswitch.cli import ksctl
 from killswitch.graph.compile import digest
 from killswitch.policy.format.layout import LayoutError, formatted
+from killswitch.policy.format.writing import WriteRefusedError, replace_file
 from killswitch.policy.loader import load
 from killswitch.policy.yaml.parser import parse, plain_value
 
@@ -22,6 +25,9 @@ REPOSITORY = Path(__file__).parents[3]
 SHIPPED = sorted((REPOSITORY / "policies").rglob("*.yaml"))
 EXAMPLES = sorted((REPOSITORY / "tools" / "reference" / "examples").glob("*.yaml"))
 FILES = [*SHIPPED, *EXAMPLES]
+
+SMALL = [text for file in FILES if len(text := file.read_text()) < 1500]
+"""Texts of the smaller files."""
 
 UNTIDY = """\
 
@@ -85,7 +91,7 @@ def values(text: str) -> list[object]:
 
 def comments(text: str) -> list[str]:
     """The comments of a text whose values contain no `#`."""
-    return re.findall(r"#.*", text)
+    return re.findall(r"#[^\r\n]*", text)
 
 
 def test_white_space_is_made_uniform() -> None:
@@ -293,3 +299,112 @@ def test_a_file_that_is_no_yaml_is_named_and_left_as_it_is(tmp_path: Path) -> No
     assert (tmp_path / "bad.yaml").read_text() == "a: [1\n"
     assert (tmp_path / "good.yaml").read_text() == "a: 1\n"
     assert run(tmp_path / "missing.yaml").exit_code == 1
+
+
+def test_a_read_only_file_is_named_and_the_others_are_written(tmp_path: Path) -> None:
+    """KS1006, exit 1: whoever made it read-only meant it, also for a user who may write everything."""
+    (tmp_path / "a.yaml").write_text("a:   1\n")
+    (tmp_path / "a.yaml").chmod(0o444)
+    (tmp_path / "b.yaml").write_text("b:   1\n")
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'a.yaml'}:1:1: error KS1006" in done.output
+    assert "1 file formatted, 0 files unchanged, 1 problem" in done.output
+    assert (tmp_path / "a.yaml").read_text() == "a:   1\n"
+    assert (tmp_path / "b.yaml").read_text() == "b: 1\n"
+
+
+def test_a_file_that_an_editor_saved_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """What was formatted is no longer what is there; what another run has formatted alike is no problem."""
+    file = tmp_path / "a.yaml"
+    file.write_text("a:   2\n")
+    with pytest.raises(WriteRefusedError, match="has changed since it was read"):
+        replace_file(file, "a:   1\n", "a: 1\n")
+    assert file.read_text() == "a:   2\n"
+    file.write_text("a: 1\n")
+    replace_file(file, "a: 1\n", "a: 1\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_a_byte_order_mark_is_no_change(tmp_path: Path) -> None:
+    """It goes with the first change, and nothing else is lost."""
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"\xef\xbb\xbfa:   1  # \xc3\xbc\r\n")
+    assert run(file).exit_code == 0
+    assert file.read_bytes() == "a: 1  # ü\n".encode()
+
+
+def test_two_runs_at_once_leave_whole_files(tmp_path: Path) -> None:
+    """200 files, formatted by two processes together: each file is formatted, and nothing else is left."""
+    for number in range(200):
+        (tmp_path / f"{number}.yaml").write_text(f"a:   {number}\n")
+    command = [sys.executable, "-c", "from killswitch.cli import main; main()", "fmt", str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert {each.wait() for each in both} <= {0, 1}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        f"{number}.yaml": f"a: {number}\n" for number in range(200)
+    }
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment", "---\n", "\n\n# a\n\n\n# b\n\n"])
+def test_a_file_without_a_document_keeps_its_comments(text: str) -> None:
+    """It has nothing to be wrong."""
+    shown = formatted(text)
+    assert comments(shown) == comments(text)
+    assert formatted(shown) == shown
+
+
+def test_an_empty_value_before_the_end_of_its_document_is_formatted() -> None:
+    """The mark of the next document is no value of it, with or without something behind it."""
+    assert formatted("a:   1\nb:\n---\nc:   2\n") == "a: 1\nb:\n---\nc: 2\n"
+    assert formatted("a:   1\nb:\n---   # next\nc:   2\n...\n") == "a: 1\nb:\n---   # next\nc: 2\n...\n"
+    assert formatted("a: {b:   1, c: , d:   }\n") == "a: {b: 1, c: , d: }\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [("a: 1\n", "# c\n"), ("a: 1\n", "  # c\n"), ("", "k{}: |\n  x\n"), ("a:\n", "  - {{b: {}}} # c\n")],
+)
+def test_no_layout_looks_at_a_line_for_each_other_line(head: str, line: str) -> None:
+    """Twice as many lines take twice as many calls of functions, within a fifth."""
+    few, many = (calls_of(head + "".join(line.format(number) for number in range(lines))) for lines in (150, 300))
+    assert many <= 2.2 * few
+
+
+def calls_of(text: str) -> int:
+    """How many calls, and resumed generators, it takes to format a text."""
+    calls = [0]
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        calls[0] += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        formatted(text)
+    finally:
+        sys.setprofile(before)
+    return calls[0]
+
+
+ODD_LINES = st.sampled_from(
+    ["# x", "      # {y: [1 ,2]}", "", "   ", "\t", "---", "...", "# - a:  b", "a:", "  b:   c", "- d", "'q': \"e  f\""]
+)
+
+
+@given(st.lists(ODD_LINES, max_size=12), st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(SMALL), st.data())
+def test_whatever_stands_between_the_lines_of_a_policy_no_comment_is_lost(
+    odd: list[str], line_end: str, text: str, data: st.DataObject
+) -> None:
+    """Comments, blank lines, marks and other entries anywhere: the values are the same, or the file is refused."""
+    lines = text.splitlines()
+    for each in odd:
+        lines.insert(data.draw(st.integers(0, len(lines))), each)
+    written = line_end.join(lines) + line_end
+    try:
+        shown = formatted(written)
+    except LayoutError:
+        return
+    assert values(shown) == values(written)
+    assert [each.rstrip() for each in comments(shown)] == [each.rstrip() for each in comments(written)]
+    assert formatted(shown) == shown

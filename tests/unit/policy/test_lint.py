@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import to_builtins
 
 from killswitch.cli import ksctl
 from killswitch.graph.compile import compile_loaded
@@ -127,6 +132,15 @@ def test_no_shipped_policy_has_a_finding() -> None:
     """A rule that our own sets break is no rule."""
     for folder in sorted(path for path in (REPOSITORY / "policies").iterdir() if path.is_dir()):
         assert lint(load([folder]).documents, NOW, OwnRules()) == (), folder
+
+
+@pytest.mark.parametrize(
+    "verb", [["lint", "--strict"], ["fmt", "--check"], ["validate", "--strict"]], ids=lambda it: it[0]
+)
+def test_the_shipped_policies_pass_what_a_desk_runs(verb: tuple[str, str]) -> None:
+    """All sets as one, with the exit code of the command itself."""
+    done = CliRunner().invoke(ksctl, [*verb, str(REPOSITORY / "policies")])
+    assert done.exit_code == 0, done.output
 
 
 def test_rules_have_codes_of_their_own() -> None:
@@ -309,3 +323,86 @@ def test_a_missing_file_of_rules_is_an_error(tmp_path: Path) -> None:
     done = run(tmp_path / "policy.yaml", "--rules", tmp_path / "gone.yaml")
     assert done.exit_code == 1
     assert "error KS1001" in done.output
+
+
+def test_the_comment_behind_what_is_over_stays(tmp_path: Path) -> None:
+    """`disabled` with a comment behind it is taken out by a person."""
+    file = tmp_path / "policy.yaml"
+    odd = POLICY.replace("  max_gap", "  disabled: {reason: moving, until: 2025-12-01T00:00:00Z}  # ask jo\n  max_gap")
+    file.write_text(odd)
+    assert run(file, "--fix").exit_code == 0
+    assert file.read_text() == odd
+
+
+def test_what_was_corrected_is_named(tmp_path: Path) -> None:
+    """Each file with its number of findings; nothing where nothing was."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY.replace("at_least: 5%", "at_least: 0.05").replace("any: [fall]", "any: [fall, fall, fall]"))
+    assert f"corrected: {file} (3 findings)" in run(file, "--fix").output
+    assert "corrected" not in run(file, "--fix").output
+    assert json.loads(run(file, "--fix", "-o", "json").output)["fixed"] == {}
+
+
+def test_no_file_is_corrected_where_one_cannot_be_written(tmp_path: Path) -> None:
+    """Exit 1 with its name."""
+    one, two = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    odd = POLICY.replace("at_least: 5%", "at_least: 0.05")
+    one.write_text(odd)
+    two.write_text(odd.replace("name: fall", "name: slide"))
+    two.chmod(0o444)
+    done = run(tmp_path, "--fix")
+    assert done.exit_code == 1
+    assert f"{two} is read-only, so that nothing was changed" in done.output
+    assert one.read_text() == odd
+
+
+SHARES = st.decimals(Decimal("0.0001"), Decimal("0.9"), places=4)
+NAMES = st.lists(st.sampled_from(["fall", "slide"]), min_size=1, max_size=5)
+
+
+@given(SHARES, SHARES, NAMES, NAMES, st.sampled_from(["[{}]", "[ {} ]", "[{},]"]), st.booleans())
+def test_no_edit_changes_what_a_policy_does(
+    first: Decimal, second: Decimal, names: list[str], notified: list[str], brackets: str, formats_first: bool
+) -> None:
+    """The compiled set is the same but for the digest of what is written; a second run changes nothing.
+
+    Layout and edits may come in either order.
+    """
+    text = POLICY.replace("at_least: 5%", f"at_least: {first}").replace(
+        "  stages:\n",
+        f"    slide: {{signal: equity.drawdown, window: 20m, at_least: {second}, on_unknown: hold}}\n  stages:\n",
+    )
+    text = text.replace("any: [fall]", f"any: {brackets.format(' ,  '.join(names))}")
+    text = text.replace("notify: [desk]", "notify:\n" + "".join(f"      - {each}\n" for each in notified).rstrip())
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "policy.yaml"
+        file.write_text(text)
+        before = behaviour(file)
+        for verb in (["fmt"], ["lint", "--fix"]) if formats_first else (["lint", "--fix"], ["fmt"]):
+            assert CliRunner().invoke(ksctl, [*verb, str(file)]).exit_code == 0
+        assert behaviour(file) == before
+        after = file.read_text()
+        for verb in (["fmt"], ["lint", "--fix"]):
+            assert CliRunner().invoke(ksctl, [*verb, str(file)]).exit_code == 0
+        assert file.read_text() == after
+        assert not {"KS7205", "KS7211"} & {code for code, _ in found_in(Path(folder), after)}
+
+
+def behaviour(file: Path) -> list[object]:
+    """The graphs of a set without places, digest, and names that are notified twice."""
+    policy_set, problems = compile_loaded(load([file]))
+    assert policy_set is not None, problems
+    found = []
+    for graph in policy_set.graphs:
+        plain = to_builtins(graph, enc_hook=str)
+        found.append(_without_places({**plain, "digest": ""}))
+    return found
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_places(each) for key, each in value.items() if key not in ("place", "written")}
+    if isinstance(value, list | tuple):
+        inside = [_without_places(each) for each in value]
+        return list(dict.fromkeys(inside)) if all(isinstance(each, str) for each in inside) else inside
+    return value

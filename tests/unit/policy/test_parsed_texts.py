@@ -125,3 +125,45 @@ def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "killswitch" / "parsed"
+
+
+def test_texts_parsed_ahead_by_other_processes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every result, and the parser of this process is not called; they are kept like any other."""
+    monkeypatch.setattr(parsed_texts, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in FILES[:12]]
+    expected = [result(None, text) for text in texts]
+    ahead = ParsedTexts(tmp_path / "cache")
+    ahead.parse_ahead(texts)
+    without_parser(monkeypatch)
+    assert [result(ahead, text) for text in texts] == expected
+    assert [result(ParsedTexts(tmp_path / "cache"), text) for text in texts] == expected
+
+
+def test_few_texts_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do texts that are kept: a process costs more than it saves."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(parsed_texts, "ProcessPoolExecutor", fail)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    texts = ParsedTexts(tmp_path / "cache")
+    texts.parse_ahead([TEXT])
+    result(texts, TEXT)
+    monkeypatch.setattr(parsed_texts, "PARALLEL_FROM", 1)
+    texts.parse_ahead([TEXT])
+
+
+def test_without_processes_texts_are_parsed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system that starts none."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(parsed_texts, "ProcessPoolExecutor", fail)
+    monkeypatch.setattr(parsed_texts, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    texts = ParsedTexts(tmp_path / "cache")
+    texts.parse_ahead([TEXT])
+    assert result(texts, TEXT) == result(None, TEXT)
