@@ -27,7 +27,7 @@ from killswitch.signals.history.samples import SampleSeries, are_enough, common_
 from killswitch.signals.history.windows import UNKNOWN, known, largest
 
 if TYPE_CHECKING:
-    from killswitch.signals.history.samples import Floats
+    from killswitch.signals.history.sample_table import Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.account_facts import AccountFacts

@@ -7,6 +7,7 @@ and the moves of markets remain what they were.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct, field
 from msgspec import json as msgjson
 
+from killswitch.model.instant import to_micros
 from killswitch.signals.history.collector import Collector, Needs
+from killswitch.signals.history.sample_table import UNSTATED, SampleTable
 from killswitch.signals.history.samples import PriceKey, SampleSeries, common_returns
 
 if TYPE_CHECKING:
+    from killswitch.signals.history.sample_table import Floats, Instants
     from killswitch.valuation.account_facts import AccountFacts
     from killswitch.valuation.held_positions import PositionSizes
     from killswitch.valuation.scope_view import ScopeView
@@ -52,6 +56,17 @@ class StoredPrices(Struct, omit_defaults=True):
     accounts: dict[str, StoredAccount] = field(default_factory=dict)
 
 
+class _TogetherSampled:
+    """The symbols that were sampled together, as long as the account holds the same and has no other prices.
+
+    `rows`: `every` → the table of the account, and the rows of the symbols that it samples.
+    """
+
+    def __init__(self, sizes: PositionSizes, rows: Mapping[int, tuple[SampleTable, slice | Instants, Sequence[int]]]):
+        self.sizes = sizes
+        self.rows = rows
+
+
 class _Account:
     """What is known of the last observation of one account."""
 
@@ -69,6 +84,7 @@ class _Account:
         """`every` → place on its grid at which every priced symbol was sampled."""
         self.is_waiting = False
         """Whether a symbol that is held or watched has no price."""
+        self.together: _TogetherSampled | None = None
 
 
 class PriceSamples(Collector):
@@ -103,7 +119,11 @@ class PriceSamples(Collector):
         self._accounts: dict[str, _Account] = {}
         self._cuts: set[PriceKey] = set()
         """The prices from whose newest stored sample no return is taken."""
+        self._tables: dict[tuple[str, int], SampleTable] = {}
+        """(account, `every`) → the samples of its prices."""
         self._new: list[StoredSamples] = []
+        self._new_together: list[tuple[str, int, Sequence[str], Floats, int | None]] = []
+        """The same of what was sampled together: account, time, symbols, prices, and their venue time."""
         self._samples = defaultdict[int, int](int)
         """`every` → the number of samples that were added."""
         self.book: object = None
@@ -150,7 +170,7 @@ class PriceSamples(Collector):
     # Observing
 
     def observe(self, view: ScopeView, before: ScopeView | None) -> None:
-        self._new = []
+        self._new, self._new_together = [], []
         for facts in view.facts:
             if not facts.is_priced(view.as_of, view.stale_after):
                 continue
@@ -170,7 +190,8 @@ class PriceSamples(Collector):
                 self._cut(facts.name, (symbol,))
         due = {every for every in self._everies if at // every != account.places.get(every)}
         if has_changed or account.is_waiting or due & self._of_all:
-            self._sample(account, facts, at, watched)
+            if has_changed or not self._sample_together(account, facts, at):
+                self._sample(account, facts, at, watched)
         elif due:
             self._sample_named(account, facts, at, due)
         account.places.update({every: at // every for every in due})
@@ -192,6 +213,55 @@ class PriceSamples(Collector):
                 stored.append((symbol, *mark, is_cut))
         if stored:
             self._new.append(StoredSamples(facts.name, at, stored))
+
+    def _sample_together(self, account: _Account, facts: AccountFacts, at: int) -> bool:
+        """Sample what was sampled together the last time, a table at once; False if it has to be one by one."""
+        together, held = account.together, facts.held
+        if together is None or together.sizes is not held.sizes or account.is_waiting or account.gone or self._cuts:
+            return False
+        if facts.account.watched or facts.account.marks:
+            return False
+        tables = together.rows
+        due = {every: table.count_due(rows, at) for every, (table, rows, _) in tables.items()}
+        if any(due[every] < len(tables[every][2]) for every in self._of_all):
+            return False
+        marks, printed = held.floats("mark"), _printed_together(facts)
+        if printed is None or math.isnan(marks.sum()):
+            return False
+        at_venue = UNSTATED if printed.at is None else printed.at
+        for every, (table, rows, places) in tables.items():
+            if due[every] == len(places) > 1:
+                prices = marks if len(places) == len(marks) else marks[places]
+                table.add(rows, at, prices, at_venue, self.max_gap)
+                self._samples[every] += 1
+            elif due[every]:
+                self._add_due(facts, every, places, at, printed.at)
+        self._new_together.append((facts.name, at, held.sizes.symbols, marks, printed.at))
+        return True
+
+    def _add_due(self, facts: AccountFacts, every: int, places: Iterable[int], at: int, printed: int | None) -> None:
+        """Add a sample of each of these positions that is due."""
+        symbols, marks = facts.held.sizes.symbols, facts.held.floats("mark")
+        for place in places:
+            each = self._series[facts.name, symbols[place]][every]
+            if each.is_due(at):
+                each.add(at, float(marks[place]), printed, self.max_gap)
+                self._samples[every] += 1
+
+    def _find_together(self, facts: AccountFacts, known: Set[str]) -> _TogetherSampled | None:
+        """What can be sampled together from now on; None if prices come from elsewhere than open positions."""
+        sizes, account = facts.held.sizes, facts.account
+        is_plain = sizes.are_plain and len(sizes.places) == len(sizes.symbols) == len(known)
+        if not is_plain or None not in self._grids or account.watched or account.marks:
+            return None
+        rows = {}
+        for every in self._everies:
+            series = [self._series[facts.name, symbol].get(every) for symbol in sizes.symbols]
+            places = [place for place, each in enumerate(series) if each is not None]
+            if places:
+                table = self._tables[facts.name, every]
+                rows[every] = table, table.rows_of([each.row for each in series if each is not None]), places
+        return _TogetherSampled(sizes, rows)
 
     def _sample(self, account: _Account, facts: AccountFacts, at: int, watched: tuple[str, ...]) -> None:
         """Sample every symbol, and note which of them have a price."""
@@ -215,6 +285,7 @@ class PriceSamples(Collector):
                 stored.append((symbol, price, printed, is_cut))
         if stored:
             self._new.append(StoredSamples(facts.name, at, stored))
+        account.together = self._find_together(facts, known)
 
     def _add(self, key: PriceKey, at: int, price: float, printed: int | None) -> bool | None:
         """Add the price to each series that is due. Whether it is cut off from what was before; None if none was."""
@@ -237,9 +308,17 @@ class PriceSamples(Collector):
             grids = {**self._grids.get(None, {})}
             for every, keep in self._grids.get(key[1], {}).items():
                 grids[every] = max(keep, grids.get(every, 0))
-            found = self._series[key] = {every: SampleSeries(every, keep) for every, keep in grids.items()}
+            found = self._series[key] = {
+                every: SampleSeries(every, keep, self._table(key[0], every)) for every, keep in grids.items()
+            }
             self._by_symbol.setdefault(key[1], []).append(key[0])
             self._by_account.setdefault(key[0], set()).add(key[1])
+        return found
+
+    def _table(self, account: str, every: int) -> SampleTable:
+        found = self._tables.get((account, every))
+        if found is None:
+            found = self._tables[account, every] = SampleTable(every)
         return found
 
     def _cut(self, account: str, symbols: Iterable[str]) -> None:
@@ -263,7 +342,11 @@ class PriceSamples(Collector):
 
     def new_samples(self) -> list[StoredSamples]:
         """The samples that the last observation added, to be stored as a row."""
-        return self._new
+        found = [*self._new]
+        for account, at, symbols, prices, printed in self._new_together:
+            rows = [(symbol, price, printed, False) for symbol, price in zip(symbols, prices.tolist(), strict=True)]
+            found.append(StoredSamples(account, at, rows))
+        return found
 
     def replay(self, rows: Iterable[StoredSamples]) -> None:
         """Add stored samples, oldest first, which may have been sampled for other signals."""
@@ -291,6 +374,21 @@ class PriceSamples(Collector):
 
 
 _STATE = msgjson.Decoder(StoredPrices)
+
+
+class _Printed(Struct, frozen=True, gc=False):
+    """The venue time of prices (microseconds); None if the venue does not state it."""
+
+    at: int | None
+
+
+def _printed_together(facts: AccountFacts) -> _Printed | None:
+    """The venue time of the marks of all positions; None if they differ."""
+    times = [row.mark_at for row in facts.held.reported]
+    first = times[0] if times else None
+    if any(each is not first for each in times):
+        return None
+    return _Printed(facts.marked_at if first is None else to_micros(first))
 
 
 def _shut(facts: AccountFacts, symbols: Iterable[str]) -> Set[str]:

@@ -12,27 +12,19 @@ ticks, pushes and restarts do not change a value. Simple returns: one price ÷ t
 from __future__ import annotations
 
 import math
-from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from killswitch.signals.history.sample_table import UNSTATED, SampleTable
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Places = NDArray[np.int64]
+    from killswitch.signals.history.sample_table import Flags, Floats, Instants
 
 PriceKey = tuple[str, str]
 """(account, symbol), since two venues may price one symbol differently."""
 
 LEAST_SHARE = 0.8
 """The share of the expected returns below which they are too few."""
-_SLACK = 1024
-"""Samples that are forgotten before the memory of a series is compacted."""
 
 
 def expected_returns(now: int, window: int, every: int) -> int:
@@ -46,70 +38,71 @@ def are_enough(count: int, now: int, window: int, every: int) -> bool:
 
 
 class SampleSeries:
-    """The samples of one price at one `every` (microseconds), of the last `keep` microseconds.
+    """The samples of one price at one `every` (microseconds), of the last `keep` microseconds: a row of a table.
 
     With `every` 1 each observation is a sample.
     """
 
-    __slots__ = ("_at", "_begin", "_deviations", "_is_cut", "_joined", "_price", "_printed", "every", "keep")
+    __slots__ = ("_deviations", "every", "keep", "row", "table")
 
-    def __init__(self, every: int, keep: int) -> None:
+    def __init__(self, every: int, keep: int, table: SampleTable | None = None) -> None:
+        """`table`: that of other prices of the account; None for one of its own."""
         self.every = every
         self.keep = keep
-        self._at = array("q")
-        self._price = array("d")
-        self._joined = bytearray()
-        """Whether the price and the one before it have a return."""
-        self._begin = 0
-        """The index of the first sample that is not forgotten."""
-        self._printed: int | None = None
-        self._is_cut = False
-        self._deviations: dict[tuple[int, bool], tuple[tuple[int, int, int], float]] = {}
+        self.table = SampleTable(every) if table is None else table
+        self.row = self.table.add_row(keep)
+        self._deviations: dict[tuple[int, bool], tuple[tuple[int, int, int, int], float]] = {}
 
     @property
     def last_at(self) -> int | None:
         """The time of the newest sample."""
-        return self._at[-1] if self._at else None
+        last = self.table.last[self.row]
+        return int(self.table.at[last]) if last >= 0 else None
 
     def is_due(self, at: int) -> bool:
         """Whether an observation at `at` is the first at or after its grid point."""
-        return not self._at or at // self.every > self._at[-1] // self.every
+        last = self.last_at
+        return last is None or at // self.every > last // self.every
 
     def add(self, at: int, price: float, printed: int | None, max_gap: int) -> None:
         """Add a sample. `printed`: the venue time of the price; None if it is unknown."""
-        before, times = self._printed, self._at
-        joins = bool(times) and not self._is_cut
-        if joins and before is not None:  # neither the same print again, nor after one that was old
-            joins = not (printed is not None and printed <= before) and times[-1] - before <= max_gap
-        self._joined.append(joins)
-        times.append(at)
-        self._price.append(price)
-        self._printed, self._is_cut = printed, False
-        edge = at - self.keep
-        while times[self._begin] < edge:
-            self._begin += 1
-        if self._begin > _SLACK and self._begin * 2 > len(self._at):
-            for column in (self._at, self._price, self._joined):
-                del column[: self._begin]
-            self._begin = 0
-            self._deviations.clear()
+        self.table.add_one(self.row, at, price, UNSTATED if printed is None else printed, max_gap)
 
     def cut(self) -> None:
         """Take no return from the newest sample to the next one."""
-        self._is_cut = True
+        self.table.cut(self.row)
+
+    def _samples(self) -> tuple[Instants, Floats, Flags]:
+        """Times, prices, and whether a return leads to each; those of the last `keep` microseconds are among them."""
+        import numpy as np
+
+        table, row = self.table, self.row
+        span = slice(int(table.start[row]), int(table.last[row]) + 1)
+        at, price, joined = table.at[span], table.price[row, span], table.joined[row, span]
+        if table.has_holes[row]:
+            sampled = ~np.isnan(price)
+            return at[sampled], price[sampled], joined[sampled]
+        return at, price, joined
 
     # Prices
 
     def at_or_before(self, at: int) -> tuple[int, float] | None:
         """Time and price of the newest sample at or before `at`; None if there is none."""
-        place = bisect_right(self._at, at, self._begin) - 1
-        return None if place < self._begin else (self._at[place], self._price[place])
+        times, prices, _ = self._samples()
+        place = int(times.searchsorted(at, "right")) - 1
+        if place < 0 or times[place] < times[-1] - self.keep:
+            return None
+        return int(times[place]), float(prices[place])
 
     # Returns
 
-    def _span(self, now: int, window: int) -> tuple[int, int]:
+    def _span(self, times: Instants, now: int, window: int) -> tuple[int, int]:
         """The indexes of the samples of [now − window, now]: the first one, and the one after the last."""
-        return bisect_left(self._at, now - window, self._begin), bisect_right(self._at, now, self._begin)
+        edge = now - window
+        if len(times) and times[-1] - self.keep > edge:
+            edge = times[-1] - self.keep
+        end = len(times) if len(times) and times[-1] <= now else int(times.searchsorted(now, "right"))
+        return min(int(times.searchsorted(edge)), end), end
 
     @classmethod
     def together(cls, series: Sequence[SampleSeries], now: int, window: int) -> SamplesTogether | None:
@@ -117,72 +110,89 @@ class SampleSeries:
 
         A price that has been sampled for a shorter time than others has returns in common with them only since then.
         """
-        spans, known = [], dict[tuple[int, int, int], tuple[int, int]]()
+        import numpy as np
+
+        table = series[0].table
+        if all(each.table is table for each in series):
+            kept = table.at[table.size - 1] - min(each.keep for each in series) if table.size else 0
+            return cls._of_table(table, [each.row for each in series], now, max(now - window, int(kept)))
+        found = []
         for each in series:
-            of = (len(each._at), each._begin, each._at[-1] if each._at else 0)
-            if of not in known or of[2] > now:
-                known[of] = each._span(now, window)
-            spans.append(known[of])  # if it is not its own, its times differ from those of the others below
-        count = min(end - first for first, end in spans)
-        at = None
-        for each, (_, end) in zip(series, spans, strict=True):
-            own = each._at[end - count : end]
-            if at is None:
-                at = own
-            elif own != at:
-                return None
-        if at is None or not count:
+            at, price, joined = each._samples()
+            span = slice(*each._span(at, now, window))
+            found.append((at[span], price[span], joined[span]))
+        count = min(len(at) for at, _, _ in found)
+        newest = found[0][0][len(found[0][0]) - count :]
+        if not count or not all(np.array_equal(at[len(at) - count :], newest) for at, _, _ in found):
             return None
-        prices = b"".join([it._price[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
-        joined = b"".join([it._joined[end - count : end] for it, (_, end) in zip(series, spans, strict=True)])
-        return SamplesTogether(at.tobytes(), prices, joined, len(series), at[0])
+        prices = np.stack([price[len(price) - count :] for _, price, _ in found])
+        return SamplesTogether(newest, prices, np.stack([joined[len(joined) - count :] for _, _, joined in found]))
+
+    @staticmethod
+    def _of_table(table: SampleTable, places: list[int], now: int, edge: int) -> SamplesTogether | None:
+        """The samples of [edge, now] of rows of one table."""
+        import numpy as np
+
+        rows = table.rows_of(places)
+        times, last = table.at[: table.size], table.last[rows]
+        end = int(times.searchsorted(now, "right"))
+        first = max(int(times.searchsorted(edge)), int(table.start[rows].max()))
+        if first >= end or bool((last != table.size - 1).any()):
+            return None
+        if table.has_holes[rows].any():
+            sampled = ~np.isnan(table.price[rows, first:end])
+            count = int(sampled.sum(axis=1).min())
+            if not count or not sampled[:, -count:].all():
+                return None
+            first = end - count
+        prices, joined = table.price[rows, first:end].copy(), table.joined[rows, first:end].copy()
+        return SamplesTogether(times[first:end].copy(), prices, joined)
 
     def returns(self, now: int, window: int) -> Returns:
         """The returns between the samples of [now − window, now]."""
-        import numpy as np
-
-        first, end = self._span(now, window)
-        price = np.array(self._price[first:end], dtype=np.float64)
-        joined = np.frombuffer(bytes(self._joined[first + 1 : end]), dtype=np.bool_)
-        return Returns(np.array(self._at[first:end], dtype=np.int64) // self.every, price, joined)
+        at, price, joined = self._samples()
+        first, end = self._span(at, now, window)
+        return Returns(at[first:end] // self.every, price[first:end].copy(), joined[first + 1 : end].copy())
 
     def deviation(self, now: int, window: int, *, before_last: bool = False) -> float:
         """The standard deviation (ddof 1) of the returns of the window; NaN if they are too few.
 
         `before_last`: of a window that ends at the sample before the last. Both are computed once for a set of samples.
         """
-        import numpy as np
-
-        first, end = self._span(now, window)
-        asked, of = (first, end, expected_returns(now, window, self.every)), (window, before_last)
-        known = self._deviations.get(of)
+        at, price, joined = self._samples()
+        first, end = self._span(at, now, window)
+        asked = (self.table.generation, first, end, expected_returns(now, window, self.every))
+        known = self._deviations.get((window, before_last))
         if known is None or known[0] != asked:
-            prices = np.frombuffer(self._price[first:end].tobytes())
+            prices, are_joined = price[first:end], joined[first + 1 : end]
             values = prices[1:] / prices[:-1] - 1.0
-            if 0 in self._joined[first + 1 : end]:
-                values = values[np.frombuffer(bytes(self._joined[first + 1 : end]), dtype=np.bool_)]
+            if not are_joined.all():
+                values = values[are_joined]
             is_enough = are_enough(len(values), now, window, self.every)
-            known = self._deviations[of] = asked, _deviation(values) if is_enough else math.nan
+            known = asked, _deviation(values) if is_enough else math.nan
+            self._deviations[window, before_last] = known
         return known[1]
 
     def expires(self, now: int, window: int) -> float:
         """The time until which the samples of the window are the same ones unless one is added; +∞ without any."""
-        first, end = self._span(now, window)
-        return self._at[first] + window if first < end else math.inf
+        at, _, _ = self._samples()
+        first, end = self._span(at, now, window)
+        return int(at[first]) + window if first < end else math.inf
 
     def last_return(self, now: int) -> tuple[float, int] | None:
         """The return of the newest sample at or before `now`, and the time of the sample before it; None if it has
         none."""
-        place = bisect_right(self._at, now, self._begin) - 1
-        if place <= self._begin or not self._joined[place]:
+        at, price, joined = self._samples()
+        place = int(at.searchsorted(now, "right")) - 1
+        if place <= 0 or not joined[place] or at[place - 1] < at[-1] - self.keep:
             return None
-        return self._price[place] / self._price[place - 1] - 1.0, self._at[place - 1]
+        return float(price[place] / price[place - 1]) - 1.0, int(at[place - 1])
 
 
 class Returns:
     """Samples of a window by place on the grid. `joined`: for each but the first whether it has a return."""
 
-    def __init__(self, places: Places, prices: Floats, joined: NDArray[np.bool_]) -> None:
+    def __init__(self, places: Instants, prices: Floats, joined: Flags) -> None:
         self.places = places
         self.prices = prices
         self.joined = joined
@@ -229,25 +239,38 @@ def _by_places(returns: Returns) -> dict[tuple[int, int], float]:
     return {(begin, end): change for begin, end, change, is_return in rows if is_return}
 
 
-class SamplesTogether(Struct, frozen=True):
-    """The newest samples in a window of prices that were sampled at the same times, as the bytes of their numbers.
+class SamplesTogether:
+    """The newest samples in a window of prices that were sampled at the same times: `at`, and a row for each price.
 
     It identifies what is computed of them: the same samples of another account or another policy are equal.
     """
 
-    at: bytes
-    prices: bytes
-    joined: bytes
-    count: int
-    begins: int
-    """The time of the first one."""
+    __slots__ = ("_hash", "at", "joined", "prices")
+
+    def __init__(self, at: Instants, prices: Floats, joined: Flags) -> None:
+        self.at = at
+        self.prices = prices
+        self.joined = joined
+        # different samples of as many prices that have the same newest ones are as good as never asked for
+        self._hash = hash((prices.shape, int(at[-1]), prices[:, -1].tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SamplesTogether) or self._hash != other._hash:
+            return False
+        pairs = ((self.at, other.at), (self.prices, other.prices), (self.joined, other.joined))
+        return all(one.shape == another.shape and one.tobytes() == another.tobytes() for one, another in pairs)
+
+    @property
+    def begins(self) -> int:
+        """The time of the first one."""
+        return int(self.at[0])
 
     def returns(self) -> Floats:
         """The returns that all prices have: a row for each price, oldest first."""
-        import numpy as np
-
-        prices = np.frombuffer(self.prices, dtype=np.float64).reshape(self.count, -1)
-        found: Floats = prices[:, 1:] / prices[:, :-1] - 1.0
-        if 0 not in self.joined:
+        found: Floats = self.prices[:, 1:] / self.prices[:, :-1] - 1.0
+        if self.joined.all():
             return found
-        return found[:, np.frombuffer(self.joined, dtype=np.bool_).reshape(self.count, -1)[:, 1:].all(axis=0)]
+        return found[:, self.joined[:, 1:].all(axis=0)]
