@@ -98,7 +98,7 @@ def plainest(prover: Prover, graph: Graph, run: Sequence[Inputs], facts: Sequenc
     """A model of the facts that is easy to read: each of these wishes is met that the earlier ones allow.
 
     Computed thresholds as they are at the start, scheduled evaluations that nothing declines, no loss since the last
-    firing, at most a day, whole minutes or seconds, known values.
+    firing, at most a day, whole minutes or seconds, known values, values that never change.
     """
     z3, kept = prover.z3, list(facts)
     numbers = [read for each in run for read in each.signals]
@@ -114,6 +114,11 @@ def plainest(prover: Prover, graph: Graph, run: Sequence[Inputs], facts: Sequenc
         [each.now == 1_000_000 * z3.Int(f"second{i}") for i, each in enumerate(run)],
         [z3.Not(read.unknown) for read in numbers],
         [z3.Implies(z3.Not(read.unknown), read.low == read.high) for read in numbers],
+        [
+            z3.And(a.low == b.low, a.high == b.high)
+            for each in run
+            for a, b in zip(each.signals, run[0].signals, strict=True)
+        ],
     ]
     for wish in filter(None, wishes):
         answer, found = prover.model(*kept, *wish)

@@ -33,11 +33,11 @@ NOT_CLAIMED = (
 
 
 class ShownChange(Struct, frozen=True):
-    """A change with the run that shows it, if there is one, and what became of its scenario."""
+    """A change with the runs that show it, at most one for each direction, and what became of their scenarios."""
 
     change: Change
-    run: RunApart | None
-    scenario: str = ""
+    runs: tuple[RunApart, ...]
+    scenarios: tuple[str, ...] = ()
 
 
 def compared_with(prover: Prover, base: PolicySet, head: PolicySet, folder: Path | None, output: str) -> str:
@@ -62,16 +62,18 @@ def _shown(
     before, after = ({graph.policy: graph for graph in each.graphs} for each in (base, head))
     taken: set[str] = set()
     for each in compared.changes:
-        graphs = before.get(each.policy), after.get(each.policy)
-        run: RunApart | None = None
-        if graphs[0] is not None and graphs[1] is not None:
-            run = run_of_change(graphs[0], graphs[1], each)
-            if run is None and each.part == "memory":
-                ways = [way for way, holds in ((True, each.keeps), (False, each.exceeds_nothing)) if holds is False]
-                found = (run_of_memory(prover, graphs[0], graphs[1], base_is_harder=way) for way in ways)
-                run = next((each for each in found if each is not None), None)
-        scenario = "" if folder is None else _scenario(prover, base, head, each, run, folder, taken)
-        yield ShownChange(each, run, scenario)
+        one, other = before.get(each.policy), after.get(each.policy)
+        runs: list[RunApart] = []
+        if one is not None and other is not None:
+            demanded = run_of_change(one, other, each)
+            ways = [way for way, holds in ((True, each.keeps), (False, each.exceeds_nothing)) if holds is False]
+            searched = (run_of_memory(prover, one, other, base_is_harder=way) for way in ways if each.part == "memory")
+            runs = [run for run in (demanded, *searched) if run is not None]
+        scenarios: tuple[str, ...] = ()
+        if folder is not None:
+            shown: Sequence[RunApart | None] = runs or (None,)
+            scenarios = tuple(_scenario(prover, base, head, each, run, folder, taken) for run in shown)
+        yield ShownChange(each, tuple(runs), scenarios)
 
 
 def _scenario(
@@ -174,10 +176,9 @@ def comparison_page(compared: SetComparison, shown: Sequence[ShownChange]) -> Pa
         change = each.change
         direction = _direction(change.keeps, change.exceeds_nothing)
         parts: list[str | Table | Items] = [f"{change.policy}: {change.text}"]
-        if each.run is not None:
-            parts += _run_parts(each.run)
-        if each.scenario:
-            parts.append(each.scenario)
+        for number, run in enumerate(each.runs):
+            parts += [*_run_parts(run), *each.scenarios[number : number + 1]]
+        parts += each.scenarios[len(each.runs) :]
         sections.append(Section(f"{change.part}: head is {direction}", tuple(parts)))
     sections.append(Section("Messages", (Items(compared.messages or ("the same",)),)))
     return Page("Comparison", summary=(compared.verdict(), NOT_CLAIMED), sections=tuple(sections))
@@ -216,11 +217,14 @@ def comparison_answer(compared: SetComparison, shown: Sequence[ShownChange]) -> 
                 "head_is": _direction(each.change.keeps, each.change.exceeds_nothing).replace(
                     "harder in some situations and softer in others", "neither"
                 ),
-                "witness": None if each.run is None else {
-                    who: records_of(graph, witness)
-                    for who, graph, witness in zip(("base", "head"), each.run.graphs, each.run.runs, strict=True)
-                },
-                "scenario": each.scenario or None,
+                "witnesses": [
+                    {
+                        who: records_of(graph, witness)
+                        for who, graph, witness in zip(("base", "head"), run.graphs, run.runs, strict=True)
+                    }
+                    for run in each.runs
+                ],
+                "scenarios": each.scenarios,
             }
             for each in shown
         ],

@@ -61,28 +61,34 @@ def _summary(run: ProofRun) -> Iterator[str]:
 
 
 def _open(run: ProofRun) -> Iterator[Section]:
-    """What is refuted or undecided, a section for each property; each finding with its witness."""
-    named = dict.fromkeys((each.property, each.outcome) for each in run.found if each.outcome != "proved")
-    for name, outcome in named:
-        parts: list[str | Items | Table] = []
-        of = [i for i, each in enumerate(run.found) if (each.property, each.outcome) == (name, outcome)]
-        for number, following in zip(of, (*of[1:], None), strict=True):
-            parts += _finding(run, number)
-            scenario = run.scenarios.get(number, "")
-            if scenario and (following is None or run.scenarios.get(following) != scenario):
-                parts.append(scenario)  # a reason that several share is told once
-        yield Section(f"{outcome.upper()}: {name}", tuple(parts))
+    """What is refuted or undecided: a section for each witness, and for each property without one."""
+    plain: dict[tuple[str, str], list[int]] = {}
+    for number, each in enumerate(run.found):
+        if each.outcome != "proved":
+            title = f"{each.outcome.upper()}: {each.property}"
+            if each.witness is not None and number in run.graphs:
+                parts = [*_witness(each, run.graphs[number]), *filter(None, [run.scenarios.get(number)])]
+                yield Section(title, tuple(parts))
+            else:
+                plain.setdefault((title, run.scenarios.get(number, "")), []).append(number)
+    for (title, reason), numbers in plain.items():
+        texts = tuple(_named(run.found[number]) for number in numbers)
+        yield Section(title, (Items(texts), *filter(None, [reason])))
 
 
-def _finding(run: ProofRun, number: int) -> Iterator[str | Items | Table]:
+def _named(found: ProofVerdict) -> str:
+    """What was found, after the policy and the part of it that it is about."""
+    of = " ".join(part for part in (found.policy, found.subject) if part)
+    return found.text if not of or found.text.startswith(f"{found.policy}/") else f"{of}: {found.text}"
+
+
+def _witness(found: ProofVerdict, graph: Graph) -> Iterator[str | Items | Table]:
     from killswitch.proof.witness import events_of, table_of
 
-    found, graph = run.found[number], run.graphs.get(number)
-    of = " ".join(part for part in (found.policy, found.subject) if part)
-    yield f"{of}: {found.text}" if of else found.text
-    if found.witness is not None and graph is not None:
-        yield Table(*table_of(graph, found.witness))
-        yield Items(events_of(graph, found.witness))
+    assert found.witness is not None
+    yield _named(found)
+    yield Table(*table_of(graph, found.witness))
+    yield Items(events_of(graph, found.witness))
 
 
 def _properties(run: ProofRun) -> Table:

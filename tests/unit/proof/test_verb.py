@@ -228,6 +228,43 @@ def test_each_direction_of_a_comparison_has_its_scenario(
         assert exit_of_test(base, each) == 1
 
 
+GATED = TWO.replace("reset: manual, actions", 'reset: {auto: {when: "AT < 0.02", for: 5m}}, actions', 1).replace(
+    "AT", "equity.drawdown('1h')"
+)
+"""Level 1 is reset after five calm minutes, but not before its cooldown of 30 minutes is over."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "ends"),
+    [
+        # fires again at a new loss after 10 minutes, and is reset after 10 minutes
+        (("cooldown: 30m", "cooldown: 10m"), {("does nothing", "fires s1"), ("does nothing", "resets")}),
+        (("for: 5m", "for: 45m"), {("resets", "does nothing")}),
+        (("< 0.02", "< 0.01"), {("resets", "does nothing")}),
+    ],
+)
+def test_a_changed_memory_is_shown_by_runs_in_which_nothing_else_differs(
+    tmp_path: Path, changed: tuple[str, str], ends: set[tuple[str, str]]
+) -> None:
+    """The last evaluation is the first at which base and head do different things."""
+    base = written(tmp_path / "base", GATED)
+    head = written(tmp_path / "head", GATED.replace(*changed, 1))
+    answer = json.loads(run(head, "--against", base, "--witnesses", tmp_path / "found", "-o", "json").output)
+    assert answer["verdict"] == "NEITHER"
+    found = set()
+    for each in answer["changes"][0]["witnesses"]:
+        did = [[_does(record) for record in each[who]] for who in ("base", "head")]
+        assert did[0][:-1] == did[1][:-1]
+        found.add((did[0][-1], did[1][-1]))
+    assert found == ends
+    for scenario in (tmp_path / "found").iterdir():
+        assert (exit_of_test(head, scenario), exit_of_test(base, scenario)) == (0, 1)
+
+
+def _does(record: dict[str, object]) -> str:
+    return f"fires {record['fired']}" if record["fired"] else "resets" if record["reset"] else "does nothing"
+
+
 def test_a_git_revision_is_compared_with(tmp_path: Path) -> None:
     """REF may be a revision of the repository of the paths."""
     path = written(tmp_path, TWO)
@@ -249,7 +286,7 @@ def test_a_comparison_as_json_names_both_runs(tmp_path: Path) -> None:
     assert (answer["verdict"], answer["parts"]["demand"], answer["parts"]["memory"]) == (
         "LOOSENING", "LOOSENING", "EQUIVALENT",
     )  # fmt: skip
-    runs = answer["changes"][0]["witness"]
+    (runs,) = answer["changes"][0]["witnesses"]
     assert (runs["base"][-1]["fired"], runs["head"][-1]["fired"]) == ("s1", None)
 
 
@@ -259,3 +296,16 @@ def test_the_shipped_invariants_are_proved(repository: Path) -> None:
         answer = json.loads(run(repository / "policies" / name, "-o", "json").output)
         found = [each["outcome"] for each in answer["findings"] if each["property"] == "an invariant holds"]
         assert found and set(found) == {"proved"}
+
+
+def test_each_witness_of_a_shipped_policy_is_a_scenario_that_passes(repository: Path, tmp_path: Path) -> None:
+    """Each stage of each shipped policy is reached in a scenario, and each refutation by a run is shown in one."""
+    policies = repository / "policies"
+    answer = json.loads(run(policies, "--witnesses", tmp_path, "--traces", "-o", "json").output)
+    of_runs = [each for each in answer["findings"] if each["witness"] is not None]
+    stages = [each for each in of_runs if each["property"] == "a stage can fire"]
+    assert len(stages) == sum(each["property"] == "a stage can fire" for each in answer["findings"])
+    assert len(of_runs) > len(stages) > 30
+    assert all(each["scenario"].startswith("Scenario: ") for each in of_runs)
+    assert len(list(tmp_path.iterdir())) == len(of_runs)
+    assert exit_of_test(policies, tmp_path) == 0
