@@ -295,7 +295,7 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 
 
 def digest(documents: Iterable[Document]) -> str:
-    """Digest of all documents but scenarios, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
+    """Digest of all documents but tests, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
     deployed = (document for document in documents if document.kind not in TESTS)
     ordered = sorted(deployed, key=lambda document: (document.kind, document.name))
     return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"

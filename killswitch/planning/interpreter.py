@@ -45,7 +45,7 @@ from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
-from killswitch.planning.scopes.compiled_policy import part_of, view_of
+from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
@@ -98,13 +98,17 @@ class Interpreter:
     """Interpreter of all policies over all scopes."""
 
     def __init__(
-        self, policies: PolicySet, armed: Collection[str] | None = None, observer: Observer | None = None
-    ) -> None:
-        """`armed`: accounts on which orders may be sent; None is all. `observer` traces the steps of triggers."""
+        self, policies: PolicySet, armed: Collection[str] | None = None, observer: Observer | None = None,
+        reader: ReaderOf = reader_of,
+    ) -> None:  # fmt: skip
+        """`armed`: accounts on which orders may be sent; None is all. `observer` traces the steps of triggers.
+
+        `reader`: what reads the signals; a scenario may give values of its own.
+        """
         self._observer = observer
         self._policies = policies
         self._armed = armed
-        self._evaluators = ScopeEvaluators(policies.graphs)
+        self._evaluators = ScopeEvaluators(policies.graphs, reader)
         self._instruments: dict[tuple[str, str], Instrument] = {}
         self._facts = SnapshotFacts(0, (), self._instruments)
         self._ended: list[MachineState] = []

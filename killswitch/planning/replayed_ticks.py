@@ -18,6 +18,7 @@ from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import HistoryRow
 from killswitch.model.venue import Prices
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Observer, Pending
+from killswitch.planning.scopes.compiled_policy import ReaderOf, reader_of
 
 SECOND_LOOK = 2_000_000
 """How late the next snapshot may be to serve as the second look at prices (microseconds)."""
@@ -36,12 +37,16 @@ NOTHING = ReplayedTick()
 class ReplayedTicks:
     """The interpreter of a replay, with the life of its alerts."""
 
-    def __init__(self, policies: PolicySet, observer: Observer | None = None, *, keeps_rows: bool = False) -> None:
-        """`keeps_rows`: whether history rows are kept, for a restart."""
+    def __init__(
+        self, policies: PolicySet, observer: Observer | None = None, *, keeps_rows: bool = False,
+        reader: ReaderOf = reader_of,
+    ) -> None:  # fmt: skip
+        """`keeps_rows`: whether history rows are kept, for a restart. `reader`: what reads the signals."""
+        self._reader = reader
         self._policies = policies
         self._observer = observer
         self._keeps_rows = keeps_rows
-        self.interpreter = Interpreter(policies, observer=observer)
+        self.interpreter = Interpreter(policies, observer=observer, reader=reader)
         self._alerts = AlertState()
         self._rows: dict[tuple[str, str], list[HistoryRow]] = {}
         self._live: dict[str, bytes] = {}
@@ -76,7 +81,7 @@ class ReplayedTicks:
         def since(policy: str, scope: str, at: int) -> list[HistoryRow]:
             return [row for row in rows.get((policy, scope), ()) if row.at >= at]
 
-        self.interpreter = Interpreter(self._policies, observer=self._observer)
+        self.interpreter = Interpreter(self._policies, observer=self._observer, reader=self._reader)
         self.interpreter.restore(
             states, since, past=tuple(reversed(self._past)), outage=(self._last, until), live=self._live.get
         )

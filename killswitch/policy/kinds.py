@@ -7,6 +7,7 @@ from typing import get_args
 
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
+from killswitch.policy.schema.invariant import InvariantDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
@@ -40,8 +41,9 @@ KINDS: Mapping[str, type[VersionedPart]] = {
         HedgeGroupDocument,
         SessionDocument,
         ScenarioDocument,
+        InvariantDocument,
     )
 }
 
-TESTS = frozenset({document_kind(ScenarioDocument)})
+TESTS = frozenset({document_kind(ScenarioDocument), document_kind(InvariantDocument)})
 """The kinds that test the others: no part of what is deployed, and a mistake in one never keeps a run from starting."""

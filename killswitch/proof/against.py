@@ -37,6 +37,7 @@ from killswitch.proof.axioms import Inputs, assumptions, new_inputs, related
 from killswitch.proof.machine import MachineLowering, MachineTerms, TriggerTerms
 from killswitch.proof.responses import compare_scopes, compare_stages
 from killswitch.proof.solver import Prover, Term, any_of
+from killswitch.proof.verdicts import plainest
 from killswitch.proof.witness import Witness, evaluations_of, replay
 
 Word = Literal["TIGHTENING", "LOOSENING", "EQUIVALENT", "NEITHER", "UNDECIDED"]
@@ -300,6 +301,8 @@ def _difference(both: _Both, stage: Stage) -> Witness | None:
         answer, model = both.prover.model(*facts, demanded, z3.Not(any_of(z3, higher)))
         if answer != "sat":
             continue
+        every = [each for pair in run for each in pair]
+        model = plainest(both.prover, one, every, [*facts, demanded, z3.Not(any_of(z3, higher))], model)
         shown = replay(one, evaluations_of(model, one, [each for each, _ in run]))
         against = replay(other, evaluations_of(model, other, [each for _, each in run]))
         if shown[-1].demanded >= stage.level > against[-1].demanded:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from killswitch.graph.actions.close import Close, closes_among
-from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage, Threshold, step_of
+from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage, Threshold
 from killswitch.graph.routing import MessageAttributes
 from killswitch.graph.unwinding import unwinding_named
 from killswitch.graph.wording import signal_text
 from killswitch.model.words import Severity
+from killswitch.proof.silence import least_threshold
 from killswitch.proof.verdicts import ProofVerdict
 from killswitch.signals.catalogue import BY_NAME
 
@@ -52,20 +53,22 @@ def nothing_reopened(policy_set: PolicySet) -> Iterator[ProofVerdict]:
     """A hedge that acts, and a hop of a spot route, opens nothing that another policy of an equal scope closes."""
     if len(policy_set.graphs) < 2:
         return
-    clashes = []
+    clashes: dict[tuple[str, str, str, str], list[str]] = {}
     for graph in policy_set.graphs:
         for stage, close in _closes(graph):
             for account, symbol in _opens(policy_set, graph, close):
-                clashes += [
-                    f"{graph.policy}/{stage.name} may open {symbol}, which {other.policy}/{its.name} closes"
-                    for other in policy_set.graphs
-                    if other is not graph and _may_share(graph.scope, other.scope, account)
-                    for its, theirs in _closes(other)
-                    if _covers(theirs, symbol)
-                ]
+                for other in policy_set.graphs:
+                    if other is graph or not _may_share(graph.scope, other.scope, account):
+                        continue
+                    for its, theirs in _closes(other):
+                        if _covers(theirs, symbol):
+                            key = (graph.policy, stage.name, other.policy, its.name)
+                            clashes.setdefault(key, []).append(symbol)
     if clashes:
-        for text in dict.fromkeys(clashes):
-            yield ProofVerdict(NOT_OPENED, "", "", "refuted", text)
+        for (policy, name, other_policy, its_name), symbols in clashes.items():
+            opened = ", ".join(dict.fromkeys(symbols))
+            text = f"{policy}/{name} may open {opened}, which {other_policy}/{its_name} closes"
+            yield ProofVerdict(NOT_OPENED, policy, name, "refuted", text)
     else:
         yield ProofVerdict(NOT_OPENED, "", "", "proved", "no close of one policy opens what another one selects")
 
@@ -113,24 +116,12 @@ def silent_ranges(graph: Graph) -> tuple[str, ...]:
         for index, signal in enumerate(graph.signals):
             if not BY_NAME[signal.name].is_loss_size:
                 continue
-            above = _least(graph, index, [s for s in graph.stages if s.level > level])
-            again = _least(graph, index, [s for s in graph.stages if s.level == level])
-            if above is None and again is None and _least(graph, index, graph.stages) is None:
+            above = least_threshold(graph, index, [s for s in graph.stages if s.level > level])
+            again = least_threshold(graph, index, [s for s in graph.stages if s.level == level])
+            if above is None and again is None and least_threshold(graph, index, graph.stages) is None:
                 continue
             found.append(_sentence(level, signal_text(signal), above, again))
     return tuple(found)
-
-
-def _least(graph: Graph, index: int, stages: Sequence[Stage]) -> Threshold | None:
-    """The lowest threshold on this signal that alone fires one of the stages."""
-    own = [
-        graph.triggers[i].threshold
-        for stage in stages
-        for i in (stage.any_of if not stage.all_of else ())
-        if step_of(graph.triggers[i].condition) is not None
-    ]
-    fitting = [each for each in own if each is not None and each.index == index and each.op in (">=", ">")]
-    return min(fitting, key=lambda each: each.value, default=None)
 
 
 def _sentence(level: int, name: str, above: Threshold | None, again: Threshold | None) -> str:
@@ -145,20 +136,3 @@ def _sentence(level: int, name: str, above: Threshold | None, again: Threshold |
     if lowest is again:
         text += f"; from {again.written} only after the cooldown and at a lower unit value"
     return f"{text}; from {above.written} a higher level fires." if above is not None else f"{text}."
-
-
-def silence_picture(graph: Graph) -> tuple[str, ...]:
-    """One line for each level in force and signal: dots get no response, the digit is the level that fires."""
-    lines = []
-    for level in (0, *sorted({stage.level for stage in graph.stages})):
-        for index, signal in enumerate(graph.signals):
-            if not BY_NAME[signal.name].is_loss_size or _least(graph, index, graph.stages) is None:
-                continue
-            values = [
-                (each.level, limit.value)
-                for each in graph.stages
-                if each.level >= level and (limit := _least(graph, index, [each])) is not None
-            ]
-            cells = (max((lv for lv, at in values if at <= step / 100), default=None) for step in range(1, 41))
-            lines.append(f"{level} {signal_text(signal):<34} " + "".join("·" if c is None else str(c) for c in cells))
-    return tuple(lines)

@@ -28,7 +28,7 @@ def prove(prover: Prover, graph: Graph) -> list[ProofVerdict]:
         "unknown signals are reported": unknown_reported(found),
         "an automatic reset holds no trigger": reset_holds_none(found),
     }
-    return [each for name, results in properties.items() for each in timed(prover.clock, graph.policy, name, results)]
+    return [each for name, results in properties.items() for each in timed(prover, graph.policy, name, results)]
 
 
 def _refuted(found: Situation, subject: str, why: str, witness: Witness | None) -> Result:
@@ -36,7 +36,7 @@ def _refuted(found: Situation, subject: str, why: str, witness: Witness | None) 
     if witness is not None:
         return subject, "refuted", why, witness
     opaque = f"; it contains {', '.join(found.opaque)}, which cannot be lowered" if found.opaque else ""
-    bound = f"no run of {LONGEST} evaluations or fewer shows the contrary"
+    bound = f"no run of at most {LONGEST} evaluations was found that shows the contrary"
     return subject, "undecided", f"not proved by induction, and {bound}{opaque}", None
 
 
@@ -273,7 +273,7 @@ def _implies(found: Situation, stage: Stage, way: str, i: int, j: int) -> Result
         who = names[i] if way == "any" else names[j]
         text = f"{names[i]} is never confirmed without {names[j]}, so that {who} changes nothing of {stage.name}"
         return who, "refuted", f"{text}. With `side: losing` it still chooses the window of the attribution", None
-    witness, _ = found.witness(wanted, shows, (1, 2, 3, 4))
+    witness, _ = found.witness(wanted, shows, (1, 2, 3, 4), is_shown=False)
     return None if witness is not None else _refuted(found, f"{names[i]}, {names[j]}", "", None)
 
 

@@ -55,6 +55,8 @@ class Prover:
         self._solver = self.z3.Solver()
         self._solver.set("timeout", max(1, int(limit * 1000)))
         self.limit = limit
+        self.unanswered = 0
+        """Questions for which the time was too short."""
 
     def model(self, *facts: Term) -> tuple[Answer, Any]:
         """Whether all facts can be true at once, with a model if they can."""
@@ -62,6 +64,7 @@ class Prover:
         try:
             self._solver.add(*facts)
             answer: Answer = str(self._solver.check())  # type: ignore[assignment]  # one of the three words
+            self.unanswered += answer == "unknown"
             return answer, self._solver.model() if answer == "sat" else None
         finally:
             self._solver.pop()

@@ -11,10 +11,13 @@ from killswitch.graph.nodes import Graph
 from killswitch.proof.axioms import Inputs, assumptions, new_inputs
 from killswitch.proof.conditions import opaque_texts
 from killswitch.proof.machine import MachineLowering, MachineTerms, StepTerms
-from killswitch.proof.solver import Prover, Term
+from killswitch.proof.solver import Prover, Term, real
 from killswitch.proof.witness import Witness, evaluations_of, replay
+from killswitch.render.formats import count_of
 
 Outcome = Literal["proved", "refuted", "undecided"]
+Result = tuple[str, Outcome, str, Witness | None]
+"""Subject, verdict, why, and a witness."""
 
 
 class ProofVerdict(Struct, frozen=True):
@@ -69,16 +72,21 @@ class Situation:
         wanted: Callable[[Sequence[Inputs], Sequence[StepTerms]], list[Term]],
         shows: Callable[[Witness], bool],
         lengths: Sequence[int],
+        *,
+        is_shown: bool = True,
     ) -> tuple[Witness | None, bool]:
         """The shortest run of these lengths with what is `wanted` that the engine replays and that `shows` it.
 
         Also whether the search was complete: no question ran out of time, and no run that was found was rejected.
-        """  # fmt: skip
+        `is_shown`: whether people see it, so that it should be as plain as it can be.
+        """
         complete = True
         for length in lengths:
             inputs, steps, facts = self.run(length)
             answer, model = self.prover.model(*facts, *wanted(inputs, steps))
             if answer == "sat":
+                if is_shown:
+                    model = plainest(self.prover, self.graph, inputs, [*facts, *wanted(inputs, steps)], model)
                 replayed = replay(self.graph, evaluations_of(model, self.graph, inputs))
                 if shows(replayed):
                     return replayed, complete
@@ -86,12 +94,54 @@ class Situation:
         return None, complete
 
 
-def timed(
-    clock: Callable[[], float], policy: str, name: str, found: Iterator[tuple[str, Outcome, str, Witness | None]]
-) -> Iterator[ProofVerdict]:
-    """The findings of one property, each with its time by `clock` (seconds)."""
-    started = clock()
+def plainest(prover: Prover, graph: Graph, run: Sequence[Inputs], facts: Sequence[Term], model: Any) -> Any:
+    """A model of the facts that is easy to read: each of these wishes is met that the earlier ones allow.
+
+    Computed thresholds as they are at the start, scheduled evaluations that nothing declines, no loss since the last
+    firing, at most a day, whole minutes or seconds, known values, values that never change.
+    """
+    z3, kept = prover.z3, list(facts)
+    numbers = [read for each in run for read in each.signals]
+    computed = {i: each.threshold.adaptive for i, each in enumerate(graph.triggers) if each.threshold is not None}
+    initial = {i: rule.initial for i, rule in computed.items() if rule is not None}
+    wishes = [
+        [limit == real(z3, initial[i]) for each in run for i, limit in each.limits.items()],
+        [each.scheduled for each in run],
+        [z3.Not(refused) for each in run for refused in each.refused],
+        [z3.Not(each.lost) for each in run],
+        [run[-1].now <= 86_400_000_000],
+        [each.now == 60_000_000 * z3.Int(f"minute{i}") for i, each in enumerate(run)],
+        [each.now == 1_000_000 * z3.Int(f"second{i}") for i, each in enumerate(run)],
+        [z3.Not(read.unknown) for read in numbers],
+        [z3.Implies(z3.Not(read.unknown), read.low == read.high) for read in numbers],
+        [
+            z3.And(a.low == b.low, a.high == b.high)
+            for each in run
+            for a, b in zip(each.signals, run[0].signals, strict=True)
+        ],
+    ]
+    for wish in filter(None, wishes):
+        answer, found = prover.model(*kept, *wish)
+        if answer == "sat":
+            kept += wish
+            model = found
+    return model
+
+
+def timed(prover: Prover, policy: str, name: str, found: Iterator[Result]) -> Iterator[ProofVerdict]:
+    """The findings of one property, each with its time; what is undecided because time ran out says so."""
+    started, unanswered = prover.clock(), prover.unanswered
     for subject, outcome, text, witness in found:
-        now = clock()
-        yield ProofVerdict(name, policy, subject, outcome, text, witness, now - started)
-        started = clock()
+        now = prover.clock()
+        late = prover.unanswered - unanswered if outcome == "undecided" else 0
+        why = "; ".join(each for each in (text, out_of_time(prover, late) if late else "") if each)
+        yield ProofVerdict(name, policy, subject, outcome, why, witness, now - started)
+        started, unanswered = prover.clock(), prover.unanswered
+
+
+def out_of_time(prover: Prover, questions: int) -> str:
+    """Why questions were not answered, and what to do about it."""
+    return (
+        f"z3 did not answer {count_of(questions, 'question')} within {prover.limit:g} s each: raise --limit, or "
+        "simplify: fewer triggers in a stage, an expression as several triggers, arithmetic of one signal only"
+    )

@@ -17,6 +17,7 @@ from killswitch.graph.nodes import Graph
 from killswitch.graph.wording import signal_text
 from killswitch.proof.axioms import Inputs
 from killswitch.proof.solver import float_of, integer_of, truth_of
+from killswitch.signals.arguments import span
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import TextSignal
 
@@ -105,6 +106,17 @@ def replay(graph: Graph, run: Sequence[Evaluation], at: int = 1_000_000_000_000_
     return tuple(found)
 
 
+def unknown_evaluation(graph: Graph) -> Evaluation:
+    """An evaluation at which every signal is unknown, but for those that never are."""
+    low, high = [], []
+    for each in graph.signals:
+        spec = BY_NAME[each.name]
+        known = min(max(0.0, spec.range[0]), spec.range[1])
+        low.append(known if spec.unknown == "never" else -inf)
+        high.append(known if spec.unknown == "never" else inf)
+    return Evaluation(0, tuple(low), tuple(high), (None,) * len(low), True, False, frozenset(), {})
+
+
 def _with_limits(
     machine: StageMachine, seen: Evaluation
 ) -> Callable[[list[float], list[float], list[str | None]], tuple[int, int]]:
@@ -127,27 +139,37 @@ def _with_limits(
 
 
 def table_of(graph: Graph, witness: Witness) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """The head and the rows of a witness as a table: one row for each evaluation, one column for each signal."""
-    head = ("time", *(signal_text(each) for each in graph.signals), "confirmed", "what happens")
-    rows = []
-    for each in witness:
-        values = [_value_text(each.seen, i) for i in range(len(graph.signals))]
-        confirmed = [trigger.name for i, trigger in enumerate(graph.triggers) if each.moved.triggers.confirmed >> i & 1]
-        rows.append((_time_text(each.seen.now), *values, ", ".join(confirmed) or "none", _event_text(graph, each)))
+    """The head and the rows of a witness as a table: one column for each evaluation, one row for each signal."""
+    head = ("", *(f"after {span(each.seen.now)}" for each in witness))
+    rows = [
+        (signal_text(signal), *(_value_text(signal.name, each.seen, i) for each in witness))
+        for i, signal in enumerate(graph.signals)
+    ]
     return head, tuple(rows)
 
 
-def _value_text(seen: Evaluation, i: int) -> str:
+def events_of(graph: Graph, witness: Witness) -> tuple[str, ...]:
+    """What each evaluation of a witness does, a line each."""
+    lines = []
+    for each in witness:
+        confirmed = [trigger.name for i, trigger in enumerate(graph.triggers) if each.moved.triggers.confirmed >> i & 1]
+        named = f"{', '.join(confirmed)} confirmed" if confirmed else "no trigger is confirmed"
+        lines.append(f"after {span(each.seen.now)}: {named}; {_event_text(graph, each)}")
+    return tuple(lines)
+
+
+def _value_text(signal: str, seen: Evaluation, i: int) -> str:
     if seen.text[i] is not None:
         return str(seen.text[i])
     low, high = seen.low[i], seen.high[i]
     if low == -inf and high == inf:
         return "unknown"
-    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+    unit = BY_NAME[signal].unit
+    return _number_text(low, unit) if low == high else f"{_number_text(low, unit)} to {_number_text(high, unit)}"
 
 
-def _time_text(micros: int) -> str:
-    return f"{micros / 1_000_000:.6f}".rstrip("0").rstrip(".") + " s"
+def _number_text(value: float, unit: str) -> str:
+    return f"{value * 100:.6g}%" if unit == "fraction" else f"{value:.6g}"
 
 
 def _event_text(graph: Graph, each: Replayed) -> str:
@@ -159,7 +181,7 @@ def _event_text(graph: Graph, each: Replayed) -> str:
         parts.append("unit value below that of the firing")
     if not each.seen.scheduled:
         parts.append("on a push")
-    return "; ".join(parts) or (f"level {each.state.level} in force" if each.state.level else "nothing")
+    return "; ".join(parts) or (f"level {each.state.level} in force" if each.state.level else "nothing happens")
 
 
 def records_of(graph: Graph, witness: Witness) -> list[dict[str, object]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 
 from killswitch.graph.problems import Findings
 from killswitch.policy.schema.scenario import ScenarioAccount, ScenarioPosition, ScenarioSpec, ScenarioTrade
 from killswitch.policy.yaml.source_map import Path
 from killswitch.render.formats import count_of
-from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, RestingOrder, TradeBy
+from killswitch.scenario.cases import AccountSeries, MoneyFlow, PositionSeries, RestingOrder, Steps, TradeBy
+from killswitch.scenario.given_signals import GivenSeries
 from killswitch.scenario.series import ParsedSeries, SeriesItem, Value, parse_series, values
 
 HEALTH = {
@@ -27,14 +29,19 @@ OF_POSITION = ("contracts", "price", "liquidation", "margin")
 ONE = Decimal(1)
 
 
-def account_series(spec: ScenarioSpec, found: Findings) -> tuple[tuple[AccountSeries, ...], int]:
-    """The accounts with their values, and the number of steps; every problem is reported in `found`."""
+def account_series(
+    spec: ScenarioSpec, given: Mapping[Path, GivenSeries], found: Findings
+) -> tuple[tuple[AccountSeries, ...], Steps]:
+    """The accounts with their values, and the steps; every problem is reported in `found`.
+
+    `given`: the series of signals, by their paths.
+    """
     accounts = spec.accounts or {}
     parsed = dict(_parsed(accounts, found))
-    steps = _steps(parsed, found)
+    steps = Steps(_count(parsed, given, spec.times, found), spec.every or 0, spec.times or ())
     if found.diagnostics:
         return (), steps
-    return tuple(_account(spec, name, account, parsed, steps, found) for name, account in accounts.items()), steps
+    return tuple(_account(name, account, parsed, steps, found) for name, account in accounts.items()), steps
 
 
 def _parsed(accounts: Mapping[str, ScenarioAccount], found: Findings) -> Iterator[tuple[Path, ParsedSeries]]:
@@ -64,9 +71,18 @@ def _texts(accounts: Mapping[str, ScenarioAccount]) -> Iterator[tuple[Path, str]
                     yield (*at, "positions", number, key), text
 
 
-def _steps(parsed: Mapping[Path, ParsedSeries], found: Findings) -> int:
+def _count(
+    parsed: Mapping[Path, ParsedSeries], given: Mapping[Path, GivenSeries], times: Sequence[int] | None,
+    found: Findings,
+) -> int:  # fmt: skip
     """The number of steps, which all series with a number of their own share."""
-    exact = {path: series.steps for path, series in parsed.items() if series.steps is not None}
+    every: dict[Path, ParsedSeries | GivenSeries] = {**parsed, **given}
+    exact = {path: series.steps for path, series in every.items() if series.steps is not None}
+    if times is not None:
+        exact["spec", "times"] = len(times)
+        if times[0] != 0 or any(later <= earlier for earlier, later in pairwise(times)):
+            fix = "begin with 0s, and write each time after the one before it"
+            found.error("KS7011", ("spec", "times"), "these times are in no order", fix)
     steps = max(exact.values(), default=1)
     for path, count in exact.items():
         if count != steps:
@@ -75,21 +91,20 @@ def _steps(parsed: Mapping[Path, ParsedSeries], found: Findings) -> int:
                 f"it has {count_of(count, 'step')}, and `{longest[-1]}` in line {found.place(longest).line} has {steps}"
             )
             found.error("KS7010", path, message, "end it with `=x*`, or write as many steps")
-    for path, series in parsed.items():
+    for path, series in every.items():
         if series.steps is None and series.least > steps:
             message = f"it has at least {count_of(series.least, 'step')}, and the scenario has {steps}"
             found.error("KS7010", path, message, "write fewer steps")
-    if steps < 2 and parsed and not found.diagnostics:
+    if steps < 2 and parsed and times is None and not found.diagnostics:
         found.error("KS7010", next(iter(parsed)), "the scenario has a single step", "write a series of several values")
     return steps
 
 
 def _account(
-    spec: ScenarioSpec, name: str, account: ScenarioAccount, parsed: Mapping[Path, ParsedSeries], steps: int,
-    found: Findings,
-) -> AccountSeries:  # fmt: skip
+    name: str, account: ScenarioAccount, parsed: Mapping[Path, ParsedSeries], clock: Steps, found: Findings
+) -> AccountSeries:
     at: Path = ("spec", "accounts", name)
-    equity = parsed[*at, "equity"]
+    equity, steps = parsed[*at, "equity"], clock.count
     by_step = values(equity, steps)
     moves = any(item.kind in ("number", "change", "share") for item in equity.items[1:]) or _repeats_change(equity)
     unread = {step: each for step, each in enumerate(by_step) if isinstance(each, str)}
@@ -102,13 +117,13 @@ def _account(
         name, account.venue, account.market, account.currency,  # type: ignore[arg-type] # the schema has checked the market
         series, first or Decimal(0), unread, absent,
         None if account.positions is None else _positions(
-            at, account.positions, parsed, steps, found, moves=moves, every=spec.every or 1
+            at, account.positions, parsed, clock, found, moves=moves
         ),
         tuple(
             RestingOrder(each.id, each.symbol, each.side, each.amount, each.price, each.trigger_price, each.reduce_only)
             for each in account.orders
         ),
-        tuple(_flows(at, spec, account, steps, found)),
+        tuple(_flows(at, account, clock, found)),
         {key: values(parsed[*at, key], steps) for key in AMOUNTS if (*at, key) in parsed},
         {HEALTH[key]: values(parsed[*at, "health", key], steps) for key in HEALTH if (*at, "health", key) in parsed},
         {symbol: _watched(at, symbol, account, parsed, steps, found) for symbol in account.watch or ()},
@@ -120,9 +135,10 @@ def _repeats_change(series: ParsedSeries) -> bool:
 
 
 def _positions(
-    at: Path, positions: tuple[ScenarioPosition, ...], parsed: Mapping[Path, ParsedSeries], steps: int, found: Findings,
-    *, moves: bool, every: int,
+    at: Path, positions: tuple[ScenarioPosition, ...], parsed: Mapping[Path, ParsedSeries], clock: Steps,
+    found: Findings, *, moves: bool,
 ) -> tuple[PositionSeries, ...]:  # fmt: skip
+    steps = clock.count
     made: list[PositionSeries] = []
     has_carrier = False
     for number, each in enumerate(positions):
@@ -147,7 +163,7 @@ def _positions(
                 each.contract_size or ONE, each.amount_step,
                 None if each.liquidation is None else values(parsed[*path, "liquidation"], steps),
                 None if each.margin is None else values(parsed[*path, "margin"], steps),
-                dict(_trades(path, each.trades, held, every, found)),
+                dict(_trades(path, each.trades, held, clock, found)),
             )
         )  # fmt: skip
     return tuple(made)
@@ -167,14 +183,15 @@ def _watched(
 
 
 def _trades(
-    at: Path, trades: tuple[ScenarioTrade, ...], contracts: list[Value], every: int, found: Findings
+    at: Path, trades: tuple[ScenarioTrade, ...], contracts: list[Value], clock: Steps, found: Findings
 ) -> Iterator[tuple[int, TradeBy]]:
     """What the contracts change by, by step; a trade at a step without a change contradicts the series."""
     for number, each in enumerate(trades):
         path: Path = (*at, "trades", number)
-        step, rest = divmod(each.at, every)
-        if rest or not 0 < step < len(contracts):
-            message = "the trade is between two steps" if rest else "there is no change at this step"
+        step = clock.step(each.at)
+        if not step:
+            between = step is None and each.at < clock.last
+            message = "the trade is between two steps" if between else "there is no change at this step"
             found.error("KS7011", (*path, "at"), message, "write the time of a step at which the contracts change")
             continue
         before, after = _held(contracts[step - 1]), _held(contracts[step])
@@ -199,13 +216,12 @@ def _require(
         found.error("KS7010", path, f"{what} cannot be unknown", "leave `positions` out if they are unknown")
 
 
-def _flows(at: Path, spec: ScenarioSpec, account: ScenarioAccount, steps: int, found: Findings) -> Iterator[MoneyFlow]:
-    every = spec.every or 1
+def _flows(at: Path, account: ScenarioAccount, clock: Steps, found: Findings) -> Iterator[MoneyFlow]:
     for number, each in enumerate(account.flows):
         path: Path = (*at, "flows", number)
-        step, rest = divmod(each.at, every)
-        if rest or step >= steps:
-            message = "money moves between two steps" if rest else "the scenario has ended by then"
+        step = clock.step(each.at)
+        if step is None:
+            message = "money moves between two steps" if each.at < clock.last else "the scenario has ended by then"
             found.error("KS7011", (*path, "at"), message, "write the time of a step")
         elif step == 0:
             found.error("KS7011", (*path, "at"), "money moves at the first step", "write a later step")

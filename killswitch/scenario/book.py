@@ -364,4 +364,8 @@ def snapshots(scenario: Scenario) -> Iterator[tuple[int, Snapshot]]:
                 book.skip(step, at)
             continue
         accounts = tuple(book.step(step, at) for book in books)
-        yield step, Snapshot(at, accounts, "killswitch.snapshot/v1", due=at, events=events.get(step, ()))
+        is_push = step in scenario.pushes
+        yield step, Snapshot(
+            at, accounts, "killswitch.snapshot/v1", scheduled=not is_push, due=None if is_push else at,
+            events=events.get(step, ()),
+        )  # fmt: skip

@@ -8,8 +8,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.graph.nodes import SignalRef
 from killswitch.model.snapshot import Event
 from killswitch.model.words import Market, Place
+from killswitch.scenario.given_signals import GivenValue
 from killswitch.scenario.series import Unread, Value
 
 Notices = Literal["all", "pages", "none"]
@@ -122,15 +124,47 @@ class Expectation(Struct, frozen=True):
         return f" ({self.policy} on {self.scope})"
 
 
+class Steps(Struct, frozen=True):
+    """When the steps of a scenario are, in microseconds after its start: `every` apart, or at `times`."""
+
+    count: int
+    every: int
+    times: tuple[int, ...] = ()
+
+    def at(self, step: int) -> int:
+        """The time of a step."""
+        return self.times[step] if self.times else self.every * step
+
+    def step(self, at: int) -> int | None:
+        """The step at a time; None between two steps, and after the last one."""
+        if self.times:
+            return self.times.index(at) if at in self.times else None
+        step, rest = divmod(at, self.every)
+        return None if rest or step >= self.count else step
+
+    @property
+    def last(self) -> int:
+        """The time of the last step."""
+        return self.times[-1] if self.times else self.every * (self.count - 1)
+
+    def around(self, at: int) -> tuple[int, int]:
+        """The times of the steps before and after a time that is between two of them."""
+        if self.times:
+            return max(each for each in self.times if each < at), min(each for each in self.times if each > at)
+        return at // self.every * self.every, (at // self.every + 1) * self.every
+
+
 class Scenario(Struct, frozen=True):
-    """One scenario. Series have `steps` values, `every` apart; with a `recording` there are no series."""
+    """One scenario. Series have a value for each step; with a `recording` there are no series.
+
+    `pushes`: the steps that count no tick. `signals`: values by step of signals that are not those of the book.
+    """
 
     name: str
     place: Place
     policies: tuple[str, ...]
     starts: datetime
-    every: timedelta
-    steps: int
+    clock: Steps
     accounts: tuple[AccountSeries, ...]
     events: dict[int, tuple[Event, ...]]
     outages: tuple[Outage, ...]
@@ -138,7 +172,14 @@ class Scenario(Struct, frozen=True):
     recording: str | None = None
     pending: str | None = None
     notices: Notices = "pages"
+    pushes: frozenset[int] = frozenset()
+    signals: dict[SignalRef, list[GivenValue]] = {}
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has."""
+        return self.clock.count
 
     def at(self, step: int) -> datetime:
         """The time of a step."""
-        return self.starts + self.every * step
+        return self.starts + timedelta(microseconds=self.clock.at(step))

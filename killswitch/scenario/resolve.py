@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.graph.nodes import Graph, PolicySet, SignalRef
 from killswitch.graph.problems import Findings, unknown_name
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Event
@@ -22,7 +22,8 @@ from killswitch.policy.schema.scenario import SUBJECTS, ScenarioDocument, Scenar
 from killswitch.policy.yaml.source_map import Path as YamlPath
 from killswitch.scenario.account_series import account_series
 from killswitch.scenario.book import ContradictionError, require_consistent
-from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Subject
+from killswitch.scenario.cases import AccountSeries, Expectation, Outage, Scenario, Steps, Subject
+from killswitch.scenario.given_signals import GivenSeries, GivenValue, nearest_signal, parse_given, signal_named
 from killswitch.signals.arguments import span
 
 LAST = datetime(2500, 1, 1, tzinfo=UTC)
@@ -53,12 +54,12 @@ class _Resolver:
         self._spec = document.spec
         self._policies = policies
         self._graphs: dict[str, Graph] = {}
-        self._steps = 0
+        self._clock = Steps(0, self._spec.every or 0)
         self._identities: list[Identity] = []
 
     def scenario(self) -> Scenario | None:
         """The scenario; None if anything is wrong with it."""
-        spec, every = self._spec, timedelta(microseconds=self._spec.every or 0)
+        spec = self._spec
         known = {graph.policy: graph for graph in self._policies.graphs}
         for number, name in enumerate(spec.policies):
             if name in known:
@@ -67,33 +68,58 @@ class _Resolver:
                 message, fix = unknown_name("policy", name, known)
                 self.found.error("KS7020", ("spec", "policies", number), message, fix)
         accounts: tuple[AccountSeries, ...] = ()
+        signals: dict[SignalRef, list[GivenValue]] = {}
         recording: str | None = None
         if spec.recording is not None:
             recording = self._recording(spec.recording)
         else:
-            accounts, self._steps = account_series(spec, self.found)
+            given = self._given()
+            paths = dict(given.values())
+            accounts, self._clock = account_series(spec, paths, self.found)
+            if not self.found.diagnostics:
+                signals = {ref: series.values(self._clock.count) for ref, (_, series) in given.items()}
             self._require_an_end()
             self._identities = [(it.name, it.venue, it.market, it.currency) for it in accounts]
         is_readable = not self.found.diagnostics  # steps and scopes are known only then
         outages = self._outages() if is_readable else ()
         events = self._events(outages) if is_readable else {}
         expectations = self._expectations(outages) if is_readable else ()
+        pushes = [self._step(at, ("spec", "pushes", n)) for n, at in enumerate(spec.pushes)] if is_readable else ()
         if self.found.diagnostics:
             return None
         starts = spec.starts or datetime(1970, 1, 1, tzinfo=UTC)  # that of a recording is its first snapshot's
         place = self.found.place(("metadata", "name"))
         resolved = Scenario(
-            self._name, place, spec.policies, starts, every, self._steps, accounts, events, outages, expectations,
-            recording, spec.pending, spec.notices,
+            self._name, place, spec.policies, starts, self._clock, accounts, events, outages, expectations,
+            recording, spec.pending, spec.notices, frozenset(each for each in pushes if each is not None), signals,
         )  # fmt: skip
         return resolved if recording is not None or self._is_consistent(resolved) else None
 
+    def _given(self) -> dict[SignalRef, tuple[YamlPath, GivenSeries]]:
+        """The series of signals by the signals, each with its path; what is wrong with them is reported."""
+        known = tuple(dict.fromkeys(each for graph in self._graphs.values() for each in graph.signals))
+        found: dict[SignalRef, tuple[YamlPath, GivenSeries]] = {}
+        for written, text in (self._spec.signals or {}).items():
+            path: YamlPath = ("spec", "signals", written)
+            signal = signal_named(written, known)
+            if signal is None:
+                message = f"no policy of this scenario reads `{written}`"
+                self.found.error("KS7020", path, message, nearest_signal(written, known), key=True)
+            elif signal in found:
+                self.found.error("KS7014", path, f"`{written}` is written twice", "remove one of the two", key=True)
+            else:
+                series = parse_given(text, signal)
+                self.found.within(path, series.problems)
+                found[signal] = path, series
+        return found
+
     def _require_an_end(self) -> None:
         """Report a scenario that ends beyond the calendar that the engine computes with."""
-        starts, every = self._spec.starts, self._spec.every or 0
-        if starts is not None and to_micros(starts) + every * self._steps >= to_micros(LAST):
-            message = f"{self._steps} steps of {span(every)} end after the year {LAST.year}"
-            self.found.error("KS7011", ("spec", "every"), message, "write a shorter time, or shorter series")
+        starts, clock = self._spec.starts, self._clock
+        if starts is not None and clock.count and to_micros(starts) + clock.last >= to_micros(LAST):
+            key = "times" if clock.times else "every"
+            message = f"its {clock.count} steps end after the year {LAST.year}"
+            self.found.error("KS7011", ("spec", key), message, "write a shorter time, or shorter series")
 
     def _recording(self, written: str) -> str | None:
         path = Path(self.found.source.file).parent / written
@@ -109,7 +135,7 @@ class _Resolver:
             require_consistent(scenario)
         except ContradictionError as error:
             at = ("spec", "accounts", error.account)
-            when = span((self._spec.every or 0) * error.step)
+            when = span(self._clock.at(error.step))
             self.found.error("KS7012", at, f"after {when}: {error.text}", error.fix, key=True)
             return False
         return True
@@ -118,23 +144,22 @@ class _Resolver:
 
     def _step(self, at: int, path: YamlPath, outages: Sequence[Outage] = ()) -> int | None:
         """The step at a time after the start (microseconds); None, with an error, if there is none."""
-        every = self._spec.every
-        if every is None:
-            return 0
-        step, rest = divmod(at, every)
-        if rest:
-            before, after = span(step * every), span((step + 1) * every)
-            message = f"{span(at)} is between two steps"
-            self.found.error("KS7011", path, message, f"write {before} or {after}")
-            return None
-        if step >= self._steps:
-            last = span((self._steps - 1) * every)
+        clock = self._clock
+        if not clock.count:
+            return 0  # the steps of a recording are not known yet
+        step = clock.step(at)
+        if step is None and at > clock.last:
             message = "the scenario has ended by then"
-            self.found.error("KS7011", path, message, f"write at most {last}, or longer series")
+            self.found.error("KS7011", path, message, f"write at most {span(clock.last)}, or longer series")
+            return None
+        if step is None:
+            before, after = clock.around(at)
+            message = f"{span(at)} is between two steps"
+            self.found.error("KS7011", path, message, f"write {span(before)} or {span(after)}")
             return None
         silent = next((each for each in outages if each.last < step < each.first), None)
         if silent is not None:
-            until = span(silent.first * every)
+            until = span(clock.at(silent.first))
             self.found.error("KS7011", path, "the runner is down at this step", f"write {until} or later")
             return None
         return step
@@ -152,7 +177,7 @@ class _Resolver:
                 self.found.error("KS7011", (*path, "outage"), "the outage ends between two steps", fix)
                 continue
             outage = Outage(last, max(last + each.outage // every, last + 1))
-            if outage.first >= self._steps:
+            if outage.first >= self._clock.count:
                 fix = "write a shorter outage, or longer series"
                 self.found.error("KS7011", (*path, "outage"), "the scenario ends during the outage", fix)
             elif found and outage.last < found[-1].first:

@@ -14,19 +14,22 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.words import Place
 from killswitch.planning.replayed_ticks import ReplayedTicks
+from killswitch.planning.scopes.compiled_policy import reader_of
 from killswitch.render.formats import count_of
 from killswitch.scenario.book import snapshots
 from killswitch.scenario.cases import Expectation, Outage, Scenario
 from killswitch.scenario.comparison import EVERYTHING, Failure, Seen, StepComparison
+from killswitch.scenario.given_signals import GivenReader
 from killswitch.scenario.trace import CompiledClauses, StepTracer, Trace, compile_clauses
 from killswitch.signals.arguments import span
+from killswitch.signals.signal_values import ColumnReader
 
 Outcome = Literal["passed", "failed", "pending", "error"]
 ReadRecording = Callable[[str], Iterator[Snapshot]]
@@ -121,7 +124,9 @@ class _Case:
         self._scenario = scenario
         self._comparison = StepComparison(prepared.policies, prepared.router, scenario.place, scenario.notices)
         self.tracer = StepTracer(prepared.clauses)
-        self._ticks = ReplayedTicks(prepared.policies, self.tracer.observe, keeps_rows=bool(scenario.outages))
+        self._ticks = ReplayedTicks(
+            prepared.policies, self.tracer.observe, keeps_rows=bool(scenario.outages), reader=self._reader
+        )
         self._expected: dict[timedelta, list[Expectation]] = {}
         for each in scenario.expectations:
             self._expected.setdefault(each.at, []).append(each)
@@ -149,6 +154,14 @@ class _Case:
                 Failure(at, it.place, it.words, "the recording has no snapshot at this time") for it in left
             ]
         return ""
+
+    def _reader(self, graph: Graph) -> ColumnReader:
+        """What reads the signals of a policy: those that the scenario gives are not computed."""
+        scenario = self._scenario
+        if not scenario.signals:
+            return reader_of(graph)
+        steps = {to_micros(scenario.at(step)): step for step in range(scenario.steps)}
+        return GivenReader(graph.signals, scenario.signals, steps)
 
     def _restart(self, outage: Outage | None, snapshot: Snapshot) -> None:
         if outage is not None:

@@ -86,6 +86,7 @@ def _read_set(
     paths: Sequence[Path], variant: str | None, *, accounts: bool
 ) -> tuple[LoadedDocuments, PolicySet | None, Sequence[Diagnostic]]:
     from killswitch.accounts.validation import account_misfits
+    from killswitch.graph.invariants import compile_invariants
     from killswitch.graph.resolution.routes import unrouted_names
     from killswitch.incident.report.runbooks import compile_all
     from killswitch.policy.diagnostics.diagnostic import has_errors, in_order
@@ -95,6 +96,10 @@ def _read_set(
     parsed = ParsedTexts(cache_folder())
     loaded = load(paths, parse_text=parsed.parse, parse_ahead=parsed.parse_ahead)
     policy_set, problems = compile_all(loaded, variant=variant)
+    if policy_set is not None:
+        _, wrong = compile_invariants(loaded.documents, policy_set)
+        if wrong:
+            policy_set, problems = None, in_order((*problems, *wrong))
     if not accounts:
         return loaded, policy_set, problems
     misfits = account_misfits(loaded)

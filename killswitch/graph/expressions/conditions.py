@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Any, Literal, NoReturn
@@ -68,12 +68,16 @@ class _Value(Struct, frozen=True):
 class ConditionReader:
     """Converts one tree. `problems` collects its problems; conversion continues after a problem if possible."""
 
-    def __init__(self, tree: Tree, level: Level, column: ColumnOf, declared: Declarations) -> None:
+    def __init__(
+        self, tree: Tree, level: Level, column: ColumnOf, declared: Declarations, others: Sequence[str] = ()
+    ) -> None:
+        """`others`: names of plain numbers that a condition may read beside signals."""
         self.problems: list[Problem] = []
         self._tree = tree
         self._level = level
         self._column = column
         self._declared = declared
+        self._others = others
 
     def read(self, node: Any) -> ConditionNode | None:
         """Convert `node` to a condition; None if it has problems."""
@@ -162,6 +166,8 @@ class ConditionReader:
     def _number(self, node: Any) -> _Value:
         if is_literal(node):
             return _Value(Number(self._literal(node)), None)
+        if dotted(node) in self._others and node.WhichOneof("expr_kind") != "call_expr":
+            return _Value(SignalRead(self._column(SignalRef(dotted(node) or "", ()))), _PLAIN)
         if dotted(node) is not None:
             spec, index = self._signal(node, "number")
             return _Value(SignalRead(index), _DIMENSIONS.get(spec.unit, _PLAIN))
@@ -205,7 +211,9 @@ class ConditionReader:
         start = self._tree.start(node)
         problem = signal_problem(name, self._level)
         if problem is not None:
-            self._refuse(*problem, start, len(name))
+            code, message, fix = problem
+            near = suggestion(name, self._others) if self._others else ""
+            self._refuse(code, message, near or fix, start, len(name))
         spec = BY_NAME[name]
         if spec.type != wanted:
             fix = "compare it with a number"

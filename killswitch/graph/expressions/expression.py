@@ -7,6 +7,7 @@ Whole numbers are read as decimals (`equity.value > 10`), which CEL itself rejec
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from killswitch.graph.expressions.arguments import NO_DECLARATIONS, Declarations
 from killswitch.graph.expressions.cel import CelError, Mistake, parse
@@ -24,12 +25,12 @@ _SPLIT = "split it into several triggers"
 
 
 def condition(
-    text: str, level: Level, column: ColumnOf, declared: Declarations = NO_DECLARATIONS
+    text: str, level: Level, column: ColumnOf, declared: Declarations = NO_DECLARATIONS, others: Sequence[str] = ()
 ) -> tuple[ConditionNode | None, tuple[Problem, ...]]:
     """Compile `text` to a condition, or None with all problems.
 
     `level`: the level of the signals that it may read, a scope or (in `close.all_if`) a position. `declared`: what
-    their arguments may name.
+    their arguments may name. `others`: names of plain numbers that it may read beside signals.
     """
     if len(text) > LONGEST:
         return None, (Problem("KS4006", f"the expression is longer than {LONGEST} characters", _SPLIT),)
@@ -37,7 +38,7 @@ def condition(
         parsed = parse(text)
     except CelError as refusal:
         return None, (syntax_problem(refusal.mistakes[0], text),)
-    reader = ConditionReader(Tree(text, parsed.positions), level, column, declared)
+    reader = ConditionReader(Tree(text, parsed.positions), level, column, declared, others)
     node = reader.read(parsed.tree)
     if reader.problems or node is None:
         return None, tuple(reader.problems)

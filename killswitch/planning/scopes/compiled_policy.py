@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -57,7 +57,16 @@ class CompiledPolicy(Struct, frozen=True):
         return tuple(trigger.name for trigger in self.graph.triggers)
 
 
-def compile_policy(graph: Graph) -> CompiledPolicy:
+ReaderOf = Callable[[Graph], ColumnReader]
+"""What reads the signals of a graph."""
+
+
+def reader_of(graph: Graph) -> ColumnReader:
+    """Reads the signals of the graph from history and view."""
+    return ColumnReader(graph.signals)
+
+
+def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy:
     """Compile the graph for the ticks."""
     equity = graph.equity
     collectors = _collectors(graph)
@@ -66,7 +75,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
     return CompiledPolicy(
         graph=graph,
         machine=StageMachine.of(graph, lower(graph.conditions)),
-        reader=ColumnReader(graph.signals),
+        reader=reader(graph),
         windows=kept_highest(graph.signals),
         keep=keep,
         keep_samples=PriceSamples(collectors.get(PriceSamples, ()), equity.max_gap).keep,

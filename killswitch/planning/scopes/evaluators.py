@@ -13,9 +13,11 @@ from killswitch.model.store import SAMPLES, HistoryRow, HistoryTrim, MachineStat
 from killswitch.planning.scopes.compiled_policy import (
     CompiledPolicy,
     Identity,
+    ReaderOf,
     compile_policy,
     identity,
     indexes_of,
+    reader_of,
     scopes_of,
     symbols_in,
 )
@@ -32,8 +34,8 @@ RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 class ScopeEvaluators:
     """One evaluator for each policy and scope, created when a snapshot first has the scope."""
 
-    def __init__(self, graphs: Sequence[Graph]) -> None:
-        self._compiled = [compile_policy(graph) for graph in graphs]
+    def __init__(self, graphs: Sequence[Graph], reader: ReaderOf = reader_of) -> None:
+        self._compiled = [compile_policy(graph, reader) for graph in graphs]
         self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []

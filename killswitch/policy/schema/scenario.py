@@ -68,8 +68,14 @@ def series_text(value: object) -> str:
     return str(value)
 
 
+def signal_series_text(value: object) -> str:
+    """The text of a series of a signal; `true` and `false` are truths in YAML."""
+    return str(value).lower() if isinstance(value, bool) else series_text(value)
+
+
 StartTime = Annotated[datetime, Scalar(start_time, pattern_json(_START.pattern, "2026-03-02 09:00 Europe/Berlin"))]
 SeriesText = Annotated[str, Scalar(series_text, {"type": ["string", "number"]})]
+SignalSeriesText = Annotated[str, Scalar(signal_series_text, {"type": ["string", "number", "boolean"]})]
 
 
 TRUTHS = ("true", "false", "unknown", "held", "confirmed")
@@ -297,7 +303,14 @@ class ScenarioSpec(Part):
     starts: StartTime | None = None
     """The time of the first step, with its zone. Left out: there is a recording."""
     every: Duration | None = None
-    """The time between two steps. Left out: there is a recording."""
+    """The time between two steps. Left out: there are `times`, or a recording."""
+    times: Annotated[tuple[DurationOrZero, ...] | None, AtLeastOne()] = None
+    """The times of the steps, from the start, such as [0s, 2m, 62m]. Left out: steps are `every` time apart."""
+    pushes: tuple[DurationOrZero, ...] = ()
+    """The times of steps that a push of the venue caused: they are evaluated, and count no tick. Left out: none."""
+    signals: dict[str, SignalSeriesText] | None = None
+    """Series of signals, such as `'equity.drawdown("1h")': 0%x3 7.5% unknown`: their values, whatever the book is.
+    Left out: all signals are computed from the accounts."""
     accounts: dict[str, ScenarioAccount] | None = None
     """The accounts, by name. Left out: there is a recording."""
     recording: Text | None = None
@@ -338,13 +351,17 @@ class ScenarioDocument(VersionedPart):
 
 def _source(spec: dict[str, object]) -> Iterator[Breach]:
     if "recording" in spec:
-        for key in ("accounts", "starts", "every", "restarts"):
+        for key in ("accounts", "starts", "every", "restarts", "times", "pushes", "signals"):
             if key in spec:
                 fix = f"remove `{key}`, or remove `recording`"
                 yield Breach("KS7003", ("spec", key), f"`{key}` next to a recording, which has its own", fix)
         return
+    if {"every", "times"} <= spec.keys():
+        yield Breach("KS7003", ("spec", "times"), "`times` next to `every`", "remove one of the two")
+    if {"restarts", "times"} <= spec.keys():
+        yield Breach("KS7003", ("spec", "restarts"), "`restarts` need steps of one length", "write `every` for `times`")
     for key in ("starts", "every", "accounts"):
-        if key not in spec:
+        if key not in spec and not (key == "every" and "times" in spec):
             yield Breach("KS7003", ("spec",), f"`{key}` is missing", f"add `{key}`, or name a `recording`")
     if spec.get("accounts") == {}:
         yield Breach("KS7003", ("spec", "accounts"), "there is no account", "add an account with its `equity`")
