@@ -1,14 +1,16 @@
-"""Graphs for tests of the packages above the compiler, written the short way."""
+"""Graphs for tests of the packages above the compiler, written the short way, and those of files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from killswitch.graph.actions.close import Close
+from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import (
     Action,
     AttributionRule,
@@ -31,6 +33,7 @@ from killswitch.graph.nodes import (
     Trigger,
 )
 from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.policy.loader import load
 
 HERE = Place("policy.yaml", 1, 1, "")
 DEFAULT_RANKING = RankingRule(
@@ -47,6 +50,13 @@ DEFAULT_RANKING = RankingRule(
 )
 FALL_15M = SignalRef("equity.drawdown", (15 * MINUTE,))
 FALL_1H = SignalRef("equity.drawdown", (HOUR,))
+
+
+def compiled(*paths: Path) -> PolicySet:
+    """The policies of files and folders, compiled together. AssertionError, with every diagnostic, on an error."""
+    policies, problems = compile_loaded(load(paths))
+    assert policies is not None, [f"{each.code} {each.message}" for each in problems]
+    return policies
 
 
 def trigger(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import indent
 
-from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import Graph, PolicySet
-from killswitch.policy.loader import load
+from tests.graphs import compiled
 
 HEAD = """apiVersion: killswitch.dev/v1
 kind: Policy
@@ -39,9 +38,7 @@ def set_of(folder: Path, *documents: str) -> PolicySet:
     """The documents, compiled together."""
     path = folder / "policies.yaml"
     path.write_text("---\n".join(documents), encoding="utf-8")
-    compiled, diagnostics = compile_loaded(load([path]))
-    assert compiled is not None, [f"{each.code} {each.message}" for each in diagnostics]
-    return compiled
+    return compiled(path)
 
 
 def graph_of(folder: Path, document: str) -> Graph:

@@ -8,13 +8,12 @@ from time import perf_counter
 
 import pytest
 
-from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
-from killswitch.policy.loader import load
 from killswitch.proof.policy_sets import nothing_reopened, routes_deliver, silent_ranges
 from killswitch.proof.properties import prove
 from killswitch.proof.solver import VERSION, Prover, SolverMissingError, require_z3
 from killswitch.proof.verdicts import ProofVerdict, Situation
+from tests.graphs import compiled
 from tests.unit.proof.policies import graph_of, policy, set_of, stage
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
@@ -28,9 +27,7 @@ def findings(folder: Path, document: str, about: str) -> list[ProofVerdict]:
 
 
 def shipped(repository: Path, name: str) -> PolicySet:
-    compiled, _ = compile_loaded(load([repository / "policies" / name]))
-    assert compiled is not None
-    return compiled
+    return compiled(repository / "policies" / name)
 
 
 REFUTED = {

@@ -9,15 +9,14 @@ from time import perf_counter
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import Graph
 from killswitch.model.instant import MINUTE
-from killswitch.policy.loader import load
 from killswitch.proof.policy_sets import silent_ranges
 from killswitch.proof.properties import prove
 from killswitch.proof.solver import Prover
 from killswitch.proof.verdicts import Situation
 from killswitch.proof.witness import Evaluation, replay
+from tests.graphs import compiled
 from tests.unit.proof.policies import graph_of, policy, stage
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
@@ -86,17 +85,13 @@ def test_trap_a_stage_that_may_decline_is_not_assumed_to_fire(tmp_path: Path) ->
 
 def test_trap_the_level_in_force_is_not_monotone_but_the_demanded_one_is(repository: Path) -> None:
     """The deeper run fires level 2 earlier, and its cooldown ends earlier: only demand is claimed, and proved."""
-    compiled, _ = compile_loaded(load([repository / "policies/futures-drawdown"]))
-    assert compiled is not None
-    found = prove(Prover(perf_counter), compiled.graphs[0])
+    found = prove(Prover(perf_counter), compiled(repository / "policies/futures-drawdown").graphs[0])
     assert [each.outcome for each in found if each.property.startswith("a deeper loss")] == ["proved"]
 
 
 def test_trap_a_slow_bleed_fires_nothing_and_is_named(repository: Path) -> None:
     """1.8% an hour stays below every threshold of futures-drawdown, which the ranges of silence state."""
-    compiled, _ = compile_loaded(load([repository / "policies/futures-drawdown"]))
-    assert compiled is not None
-    graph = compiled.graphs[0]
+    graph = compiled(repository / "policies/futures-drawdown").graphs[0]
     hours = [at(60 * hour, 0.0045, 0.018, lost=True) for hour in range(40)]
     assert {each.fired for each in replay(graph, hours)} == {None}
     assert 'In normal state, equity.drawdown("1h") below 7% gets no response.' in silent_ranges(graph)
