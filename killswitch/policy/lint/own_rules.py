@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from msgspec import Struct
 from pydantic import Field
@@ -20,9 +20,19 @@ from killswitch.policy.kinds import KINDS
 from killswitch.policy.lint.rule import LintFinding
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.document import ApiVersion
-from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
+from killswitch.policy.schema.part import (
+    AtLeastOne,
+    MistakeError,
+    Part,
+    Scalar,
+    below,
+    is_part,
+    keys_of,
+    shapes,
+    unwrap,
+)
 from killswitch.policy.schema.scalars import Text, pattern_json, quantity, quoted, written_micros
-from killswitch.policy.schema.validation import validate
+from killswitch.policy.schema.validation import closest, validate
 from killswitch.policy.yaml.files import texts
 from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import YamlProblem, parse, plain_value
@@ -123,10 +133,17 @@ class OwnRules:
             message, fix = f"the code `{rule.code}` is already in {first}", "give each rule a code of its own"
             self.problems.append(source.diagnostic("KS7280", (*path, "code"), message, fix))
             return
+        if rule.each is not None and not any(_has_path(KINDS[kind], rule.each.split(".")) for kind in rule.kinds):
+            kinds = " or ".join(rule.kinds)
+            message = f"no {kinds} has `{rule.each}`, so that the rule would never find anything"
+            self.problems.append(source.diagnostic("KS7280", (*path, "each"), message, _path_fix(rule)))
+            return
         try:
             program = _environment().compile(rule.when)
         except RuntimeError as error:
             message, fix = f"CEL rejects this: {_first_line(error)}", "see docs/policy-checks.md for what it may name"
+            if re.search(r"\((?:double, int|int, double)\)", message):
+                fix = "`number(…)` and `seconds(…)` have a decimal point: compare them with `600.0`, not `600`"
             self.problems.append(source.diagnostic("KS7281", (*path, "when"), message, fix))
             return
         self._rules.append(CompiledRule(rule, program))
@@ -142,6 +159,31 @@ class OwnRules:
                 if document.kind in compiled.rule.kinds:
                     of_document = {"doc": values[id(document)], "docs": everything}
                     yield from _of_rule(compiled, document, of_document)
+
+
+def _has_path(annotation: Any, steps: Sequence[str]) -> bool:
+    """Whether a document of this annotation may have a list or a mapping at the path."""
+    if options := shapes(annotation):
+        return any(_has_path(option, steps) for option in options.values())
+    if not steps:
+        return get_origin(unwrap(annotation)[0]) in (dict, tuple) or is_part(annotation)
+    inside = below(annotation, steps[0])
+    return inside is not None and _has_path(inside, steps[1:])
+
+
+def _path_fix(rule: OwnRule) -> str:
+    """The closest key of the first step that is wrong."""
+    steps = (rule.each or "").split(".")
+    for kind in rule.kinds:
+        annotations: list[Any] = [KINDS[kind]]
+        for number, step in enumerate(steps):
+            annotations = [it for each in annotations for it in (shapes(each) or {"": each}).values()]
+            found = [it for each in annotations if (it := below(each, step)) is not None]
+            keys = {key for each in annotations if is_part(each) for key in keys_of(unwrap(each)[0])}
+            if not found and (near := closest(step, sorted(keys))) is not None:
+                return f"write `{'.'.join((*steps[:number], near, *steps[number + 1 :]))}`"
+            annotations = found
+    return "write the path of a list or a mapping, such as `spec.stages` or `spec.triggers`"
 
 
 def _of_rule(compiled: CompiledRule, document: Document, variables: dict[str, object]) -> Iterator[LintFinding]:

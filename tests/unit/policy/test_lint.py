@@ -298,6 +298,10 @@ def test_a_rule_without_a_result_is_an_error(tmp_path: Path) -> None:
         ("KS7280", 15, "- code: DESK3", "- code: DESK3\n    kinds: [Polic]"),
         ("KS7281", 6, "has(item.at_least) &&", "has(item.at_least &&"),
         ("KS7281", 6, "has(item.at_least) &&", "has(thing.at_least) &&"),
+        ("KS7280", 5, "each: spec.triggers", "each: spec.trigger"),
+        ("KS7280", 5, "each: spec.triggers", "each: spec.mode"),
+        ("KS7280", 5, "each: spec.triggers", "each: stages"),
+        ("KS7281", 12, "3600.0", "3600"),
         ("KS2001", 10, "severity: error", "severty: error"),
         ("KS2004", 10, "severity: error", "severity: fatal"),
         ("KS1101", 0, "rules:", "rules: ["),
@@ -406,3 +410,19 @@ def _without_places(value: Any) -> Any:
         inside = [_without_places(each) for each in value]
         return list(dict.fromkeys(inside)) if all(isinstance(each, str) for each in inside) else inside
     return value
+
+
+def test_w5_a_rule_that_could_never_find_anything_is_a_mistake(tmp_path: Path) -> None:
+    """A misspelt path has the key that was meant; paths of every kind and shape of a document are known."""
+    own = rules(tmp_path, RULE_FILE.replace("spec.triggers", "spec.trigers"))
+    assert [each.fix for each in own.problems] == ["write `spec.triggers`"]
+    for path in ("spec.stages", "spec.scope.match", "metadata.labels", "spec"):
+        assert rules(tmp_path, RULE_FILE.replace("spec.triggers", path)).problems == []
+    accounts = RULE_FILE.replace("each: spec.triggers", "kinds: [Account]\n    each: spec.stages")
+    assert [each.code for each in rules(tmp_path, accounts).problems] == ["KS7280"]
+
+
+def test_a_whole_number_beside_seconds_has_its_way_out(tmp_path: Path) -> None:
+    """CEL compares no decimal with a whole number, which nobody can know."""
+    (problem,) = rules(tmp_path, RULE_FILE.replace("3600.0", "3600")).problems
+    assert "compare them with `600.0`, not `600`" in problem.fix
