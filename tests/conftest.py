@@ -97,9 +97,13 @@ def written(tmp_path: Path) -> Iterator[FilledStore]:
 
 @pytest.fixture(autouse=True, scope="module")
 def litter_of_its_own() -> Iterator[None]:
-    """Collect garbage after each file, so that an unclosed resource is an error in the file that left it."""
+    """Collect garbage after each file, so that an unclosed resource is an error in the file that left it.
+
+    What is alive then is no litter of a file: the next collections need not visit it again.
+    """
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

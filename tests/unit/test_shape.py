@@ -88,12 +88,14 @@ def modules(repository: Path) -> dict[str, ast.Module]:
     return {file.relative_to(repository).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in files}
 
 
+@cache
 def classes(repository: Path) -> list[tuple[str, ast.ClassDef]]:
     """Each class of the tree with the path of its module."""
     trees = modules(repository).items()
     return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 
 
+@cache
 def functions(repository: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Each function and method of the tree with the path of its module."""
     trees = modules(repository).items()
@@ -248,6 +250,8 @@ SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore(?:\[[\w, -]*\])?|noqa(?::\s*[A-
 
 def unreasoned(source: str) -> list[str]:
     """Each comment that suppresses a check and says nothing else."""
+    if not SUPPRESSION.search(source):  # to read the tokens of every file takes long
+        return []
     comments = [each.string for each in generate_tokens(StringIO(source).readline) if each.type == COMMENT]
     return [
         text for text in comments if SUPPRESSION.search(text) and not re.search(r"[a-z]", SUPPRESSION.sub("", text))

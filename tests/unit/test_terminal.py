@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,9 @@ def test_no_color_removes_colours(store: Path) -> None:
 RED = "\x1b[31m"
 
 
+@cache
 def piped_output(*arguments: str) -> str:
-    """The stdout that a pipe gets."""
+    """The stdout that a pipe gets; of one command once, whatever the width that it is compared at."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True
     ).stdout

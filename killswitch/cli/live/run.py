@@ -6,7 +6,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,34 +16,27 @@ from msgspec import Struct
 
 from killswitch.cli import EXIT_NOT_STARTED, options
 from killswitch.cli.console import (
-    console_problem,
     handle_stop_signals,
     ignore_foreign_signals,
     print_memory_entry,
     write_in_background,
 )
-from killswitch.cli.terminal import print_note, print_page, print_section
-from killswitch.render.formats import count_of, instant
+from killswitch.cli.live.run_console import RunConsole
+from killswitch.cli.terminal import print_note, print_page
+from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.execution.effects.performing import RunEnd
-    from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.lab.recording import BackgroundRecorder
-    from killswitch.model.alert import Alerts
     from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner, RunnerPace
-    from killswitch.runner.observers import TickReport
     from killswitch.runner.policy_files import PolicyFiles
-
-
-WATCHING_EVERY = timedelta(minutes=1)
-"""Time between two lines on a terminal that say what is watched."""
 
 
 @options.verb(
@@ -325,119 +317,6 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) 
     ignore_foreign_signals(on_hangup=lambda: files.ask(lambda text: print_note(f"SIGHUP reloads nothing: {text}")))
     end = await runner.run(stop, ticks)
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
-
-
-class RunConsole:
-    """Observer that prints decisions to stdout and everything else to stderr."""
-
-    def __init__(self, store: Store, *, json: bool, err: bool = False, thresholds: Thresholds | None = None) -> None:
-        """`store`: results of closes. `thresholds`: those of the policies.
-
-        `err`: decisions go to stderr too, because stdout is used for something else.
-        """
-        self._store = store
-        self._thresholds = thresholds
-        self._json = json
-        self._err = err
-        self._down: dict[str, str] = {}
-        self._closing: Mapping[str, str] = {}
-        self._has_begun = False
-        self._on_terminal = sys.stderr.isatty()
-        self._watching_at: datetime | None = None
-        self.ticks = 0
-
-    def ticked(self, report: TickReport) -> None:
-        """Print what is new since the previous tick."""
-        self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
-        for print_part in (self._print_decisions, self._print_notices, self._print_accounts, self._print_closes):
-            print_part(report)
-        if not self._has_begun:
-            self._has_begun = True
-            self._print_orphans()
-        self._print_watching(report)
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        return ("console",)
-
-    @property
-    def alerts(self) -> Alerts:
-        """A page while output is late or lost."""
-        from killswitch.model.alert import alert_if
-
-        return alert_if("console", console_problem())
-
-    def _print_decisions(self, report: TickReport) -> None:
-        from killswitch.model.decision import encode_decision
-        from killswitch.operations.pages.wording import decision_section
-
-        for decision in report.decisions:
-            if self._json:
-                click.echo(encode_decision(decision).decode(), err=self._err)
-                continue
-            acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
-            shown = decision_section(decision, self._thresholds, f"  [{decision.id}]{acted}")
-            print_section(shown, err=self._err)
-
-    def _print_notices(self, report: TickReport) -> None:
-        from killswitch.operations.pages.wording import notice_line
-
-        for notice in report.notices:
-            print_note(f"{instant(notice.as_of)}  {notice_line(notice)}")
-
-    def _print_accounts(self, report: TickReport) -> None:
-        for account in report.snapshot.accounts:
-            now = report.outage(account)
-            if now != self._down.get(account.account, ""):
-                print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {now or 'ok again'}")
-            self._down[account.account] = now
-
-    def _print_closes(self, report: TickReport) -> None:
-        from killswitch.model.snapshot import IN_PROGRESS
-
-        current = {closing.decision: closing.status for closing in report.snapshot.closings}
-        for decision, status in current.items():
-            # The run that finished a close has printed its result.
-            if self._closing.get(decision) != status and (self.ticks > 1 or status in IN_PROGRESS):
-                text = status if status in IN_PROGRESS else self._close_result(decision) or status
-                print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {text}")
-        self._closing = current
-
-    def _print_watching(self, report: TickReport) -> None:
-        """On a terminal, print each minute that it watches: without an event, a run prints nothing else."""
-        from killswitch.operations.pages.wording import watch_line
-
-        at = report.snapshot.as_of
-        if not self._on_terminal or (self._watching_at is not None and at - self._watching_at < WATCHING_EVERY):
-            return
-        self._watching_at = at
-        print_note(f"{instant(at)}  {watch_line(report.machines(), len(report.snapshot.accounts))}")
-
-    def _print_orphans(self) -> None:
-        """Print latched stages whose policy or account is gone, as published in the store."""
-        from killswitch.operations.pages.wording import orphan_line
-        from killswitch.runner.status_blob import LIVE_NAME, decode_view
-
-        blob = self._store.live(LIVE_NAME)
-        for orphan in () if blob is None else decode_view(blob).orphans:
-            print_note(orphan_line(orphan))
-
-    def _close_result(self, decision: str) -> str | None:
-        """The result of a close in the term of `history`; None while the record has no end."""
-        from killswitch.operations.commands import close_status
-
-        stored = self._store.decision(decision)
-        close_result = None if stored is None else close_status(self._store, stored.decision)
-        return None if close_result == "closing" else close_result
-
-    def stop_summary(self) -> str:
-        """Summary of unfinished closes at a stop."""
-        from killswitch.model.snapshot import IN_PROGRESS
-
-        open_ = [decision for decision, status in self._closing.items() if status in IN_PROGRESS]
-        if not open_:
-            return "no close is in progress"
-        return f"unfinished closes, resumed at the next start: {', '.join(open_)}"
 
 
 def _recorder(path: Path | None) -> BackgroundRecorder | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 from msgspec import Struct
 
-from killswitch.accounts.arming import ArmedAccount, Arming, is_in_scope, strategy_accounts
 from killswitch.accounts.opening import LoadedPolicies, open_accounts
 from killswitch.cli.console import print_memory_entry, write_in_background
 from killswitch.cli.live.run_outputs import open_outputs, open_reports
@@ -26,6 +25,12 @@ from killswitch.cli.operate.command_output import (
     print_unfinished,
     printing_unfinished,
 )
+from killswitch.cli.operate.command_requirements import (
+    require_executor,
+    require_its_policies,
+    require_of_runner,
+    require_of_tick,
+)
 from killswitch.cli.operate.single_tick import DecisionCollector, paced_seconds, run_one_tick
 from killswitch.cli.session import (
     acting_store,
@@ -37,7 +42,6 @@ from killswitch.cli.session import (
     store_if_any,
 )
 from killswitch.cli.terminal import print_note, print_section
-from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
@@ -46,9 +50,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.pages.wording import decision_section
-from killswitch.operations.status import StoreStatus, locks_at, runner_state, store_status
-from killswitch.planning.operator.closes import OPERATOR
-from killswitch.planning.operator.plan_file import SavedPlan
+from killswitch.operations.status import StoreStatus, runner_state, store_status
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
@@ -56,9 +58,8 @@ from killswitch.runner.lease import end_misdated, is_misdated, is_running, misda
 from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.signals.sessions import TradingSession
-from killswitch.store.errors import StoreError, StoreMissingError
+from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import sign_of_life
 
 POLL = 0.1
 """Seconds between two reads of the store while waiting for a runner."""
@@ -68,8 +69,6 @@ LOCK_WAIT = 2.0
 
 PAUSE_FACTOR = 4.0
 """Minimum pause after a read of the journal, in multiples of its duration."""
-
-_ARMING = "with --live, for accounts whose document says execution: live"
 
 DRAIN_SECONDS = 30.0
 """Seconds that the end of a command waits for pending output."""
@@ -144,7 +143,7 @@ def deliver(
             _tick_here(request, store, site, _last_view(store), live=live, queued=None, emergency=True)
         return
     _end_misdated(site.store_at)
-    _require_executor(request, site.store_at, live=live)
+    require_executor(request, site.store_at, live=live)
     _ask(confirm)
     with opened_store(site.store_at, read_only=False) as store:
         status = store_status(store, datetime.now(UTC), 0)
@@ -190,31 +189,6 @@ def _end_misdated(store_at: str) -> None:
         end_misdated(store, lease)
 
 
-def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> None:
-    """Refuse a missing store, and orders that no process would send, before any change."""
-    try:
-        with opened_store(store_at, read_only=True) as store:
-            runner = runner_state(store.lease(), datetime.now(UTC), sign_of_life(store_at))
-            if request.plan is not None:
-                commands.require_unspent(store, request.plan)
-    except StoreMissingError as error:
-        if not request.has_orders:
-            raise
-        # A misspelled path must not create a second store; a new machine gets the command that creates one.
-        remedy = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
-        raise StoreMissingError(f"{error}. If no runner ever ran here, {remedy}; then repeat this command") from error
-    if request.has_orders and not live and runner.liveness == "unrecorded":
-        raise click.UsageError(
-            f"the runner (pid {runner.pid}) is alive, but its store takes no writes, so that no command reaches it: "
-            f"free the disk of the store and repeat this, or stop it first (kill -TERM {runner.pid}) and add --live"
-        )
-    if request.has_orders and not live and runner.liveness != "alive":
-        raise click.UsageError(
-            "no runner is alive on this store, so this command would send the orders itself: add --live"
-            + (", or --dry-run to see them" if request.kind == "close" else "")
-        )
-
-
 def _is_closing(store: Store, decision: Decision) -> bool:
     """Whether the close is in progress; pauses if so, because reading a long journal must not slow the runner."""
     began = time.monotonic()
@@ -244,16 +218,7 @@ def _send_to_runner(
 ) -> Event | None:
     """Let the runner process the command and print the result; returns the event if the runner ended before."""
     locked = commands.locked_scopes(status.locks)
-    if request.plan is not None:
-        armed = {each.account: each.armed for each in view.accounts}
-        _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
-    else:
-        whole = commands.account_scopes((it.account, it.venue) for it in view.accounts)
-        watched = commands.watched_scopes(view)
-        known = _scopes_of(request, whole, watched | locked, {*(view.strategies or ()), *commands.labels_in(watched)})
-        _require_scope(request, known)
-        if request.kind in ("close", "lock"):
-            _require_armed_account(request, status, view)
+    require_of_runner(request, status, view, locked)
     if request.lifts and not any(account.armed for account in view.accounts):
         print_note("locks stay unchanged: the runner is armed for no account")
     event = request.event(store)
@@ -306,8 +271,9 @@ def _tick_here(
     locks = site.locks(view)
     for warning in require_locks(accounts, locks, site.store_at, closes=request.has_orders, emergency=emergency):
         print_note(warning)
-    _require_scope_and_arming(request, loaded.policies, accounts, locks, view)
-    _require_its_policies(request, site, loaded)
+    require_of_tick(request, loaded.policies, accounts, locks, view)
+    if site.policies_at and request.plan is not None:
+        require_its_policies(request.plan, loaded)
     collector = DecisionCollector()
     with (
         open_outputs(loaded, site.store_at, None, SystemClock(), operator_command=True) as outputs,
@@ -344,51 +310,6 @@ def _tick_here(
         print_outcome(request, store, answer, locks if armed else None, event, site.store_at)
 
 
-def _require_scope_and_arming(
-    request: CommandRequest,
-    policies: PolicySet,
-    opened: dict[str, ArmedAccount],
-    locks: LockPaths,
-    view: RunnerView | None,
-) -> None:
-    """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
-    if request.plan is not None:
-        armed = {name: account.armed for name, account in opened.items()}
-        _require_armed(request.plan, armed, "here: that takes --live and a")
-    elif request.kind in ("close", "lock"):
-        arming = Arming(opened, policies)
-        _require_scope(request, closable_scopes(policies, opened))
-        if request.kind == "lock" and not arming.reached_by(OPERATOR, request.scope or "portfolio"):
-            raise click.ClickException(
-                f"no account of {request.scope} is armed, so no lock would be written: repeat it {_ARMING}"
-            )
-    else:
-        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
-        # A latch outlives its policy and its account: the last runner published its scope.
-        latched = set() if view is None else commands.watched_scopes(view)
-        whole = commands.account_scopes((name, each.venue) for name, each in opened.items())
-        watched = commands.machine_scopes(policies, opened) | locked | latched
-        _require_scope(request, _scopes_of(request, whole, watched, closable_scopes(policies, opened)))
-
-
-def _scopes_of(request: CommandRequest, whole: set[str], watched: set[str], parts: set[str]) -> set[str]:
-    """The scopes that the command accepts, besides symbols. `whole`: the accounts, their venues and the portfolio;
-    `parts`: the strategies with a lock file, and the labels.
-    """
-    if request.kind == "flag":
-        return whole
-    if request.kind in ("close", "lock"):
-        return whole | parts
-    return watched | whole | parts if request.kind == "unlock" else watched
-
-
-def _require_scope(request: CommandRequest, known: set[str]) -> None:
-    """RefusedScopeError for a scope that the command does not accept."""
-    takes_symbols = request.kind in ("close", "lock", "unlock")
-    require = commands.require_known_or_symbol if takes_symbols else commands.require_scope
-    require(request.scope, known)
-
-
 def _print_other_decisions(
     collected: Sequence[Decision], answer: commands.CommandAnswer, loaded: LoadedPolicies
 ) -> None:
@@ -398,40 +319,3 @@ def _print_other_decisions(
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
         print_note(f"the same tick also {what}:")
         print_section(decision_section(decision, trigger_texts(loaded.policies)), err=True)
-
-
-def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: LoadedPolicies) -> None:
-    """Refuse policies other than those of the plan: the store would adopt them, and the plan would be refused."""
-    if site.policies_at and request.plan is not None and request.plan.policy_set != loaded.policies.digest:
-        raise click.ClickException(
-            f"the plan belongs to the policy set {request.plan.policy_set[:19]}, and these policies are "
-            f"{loaded.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
-        )
-
-
-def _require_armed_account(request: CommandRequest, status: StoreStatus, view: RunnerView) -> None:
-    if (request.scope or "").startswith(("strategy/", "label/")):
-        return  # the runner knows which accounts it reaches
-    if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
-        raise click.ClickException(
-            f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "
-            f"{'no lock would be written' if request.kind == 'lock' else 'nothing would be sent'}: restart it {_ARMING}"
-        )
-
-
-def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> None:
-    """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
-    acted_on = {name for decision in plan.decisions for name in decision.accounts}
-    unarmed = sorted(name for name in acted_on if not armed.get(name, False))
-    if unarmed:
-        raise click.ClickException(
-            f"the plan acts on {', '.join(unarmed)}, which is not armed {remedy} document that says execution: live"
-        )
-
-
-def closable_scopes(policies: PolicySet, accounts: dict[str, ArmedAccount]) -> set[str]:
-    """The scopes that can be locked and closed by hand, besides symbols."""
-    strategies = strategy_accounts(policies, accounts.values())
-    labels = commands.labels_in(commands.machine_scopes(policies, accounts))
-    whole = commands.account_scopes((name, each.venue) for name, each in accounts.items())
-    return whole | labels | {f"strategy/{name}" for name in strategies}

@@ -11,8 +11,9 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.operate.command_delivery import CommandSite, closable_scopes
+from killswitch.cli.operate.command_delivery import CommandSite
 from killswitch.cli.operate.command_output import CommandRequest
+from killswitch.cli.operate.command_requirements import closable_scopes
 from killswitch.cli.session import store_if_any
 from killswitch.cli.terminal import print_note, print_page, render_page, terminal_width
 from killswitch.model.decision import Decision, encode_decision

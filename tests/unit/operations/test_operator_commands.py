@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
-from killswitch.cli.live.run import RunConsole, run
+from killswitch.cli.live.run import run
+from killswitch.cli.live.run_console import RunConsole
 from killswitch.cli.live.status import status
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.gate.lock_reader import read_lock
