@@ -50,6 +50,10 @@ class Close(Part):
     """How many positions the closes of this policy that have a cap select on one scope within 24 hours. What is beyond
     is not closed, and pages. A close without the key neither counts nor is limited: leave it out of the last level.
     Left out: no cap."""
+    cap_group: Name | None = None
+    """A name under which the closes of several policies count together on one scope: `daily_cap` then bounds the closes
+    of all policies that name it. Without `daily_cap` a close counts in it, and is not limited. Left out: the policy
+    counts its own closes alone."""
     worst: Fraction | None = None
     """The share of the positions, by rank and at least one, to select when attribution falls back to `worst_ranked`.
     Left out: all of them, or `top`."""
