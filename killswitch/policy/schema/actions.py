@@ -21,6 +21,10 @@ class LockTrading(Part):
     symbols: Words | None = None
     """The symbols that are locked, as the venue writes them. A bot that does not know the key `only` of the lock file
     sees the whole scope locked. Left out: all."""
+    positions: Literal["closed"] | None = None
+    """`closed`: only what the closes of the stage select, each symbol on the side that is closed, of what `side` and
+    `symbols` name. Where they select nothing, or before it is known, the lock reaches all that these name. Left out: it
+    does not depend on the closes."""
     duration: Annotated[Duration | None, Field(alias="for")] = None
     """How long the lock lasts. Left out: until it is lifted, or as `until` or `until_session` says."""
     until: ZonedTime | None = None
