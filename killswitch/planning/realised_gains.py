@@ -44,6 +44,9 @@ class AccountGains(Struct, omit_defaults=True):
         return self.unknown or next((each.unknown for each in self.assets.values() if each.unknown is not None), None)
 
 
+NOT_USABLE = Decimal("NaN")
+"""What the sum is of positions of which one has no usable number."""
+
 _DECODER = msgjson.Decoder(dict[str, AccountGains])
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
@@ -151,27 +154,31 @@ class RealisedGains:
         for fill in fresh:
             asset = base_of(fill.symbol)
             before = found.assets.get(asset, OwnProfit())
-            made, fee = _gain(fill, opens), fee_of(account, fill)
-            if isinstance(made, str) or isinstance(fee, str):
-                why = before.unknown or (made if isinstance(made, str) else str(fee))
-                found.assets[asset] = OwnProfit(before.amount, why)
+            made = _gain(account, fill, opens)
+            if isinstance(made, str):
+                found.assets[asset] = OwnProfit(before.amount, before.unknown or made)
             else:
-                found.assets[asset] = OwnProfit(before.amount + made - fee, before.unknown)
+                found.assets[asset] = OwnProfit(before.amount + made, before.unknown)
 
 
-def _gain(fill: Fill, opens: frozenset[str]) -> Decimal | str:
-    """What the fill made before its fee; a text is why that is unknown."""
+def _gain(account: AccountSnapshot, fill: Fill, opens: frozenset[str]) -> Decimal | str:
+    """What the fill made, less its fee; a text is why that is unknown."""
     stated = fill.realized_pnl
-    if stated is None:
-        return ZERO if fill.id in opens else f"the venue does not state what fill {fill.id} of {fill.symbol} made"
-    return stated if sane(stated) else f"the realised P&L of fill {fill.id} is not a usable number"
+    if stated is None and fill.id not in opens:
+        return f"the venue does not state what fill {fill.id} of {fill.symbol} made"
+    if stated is not None and not sane(stated):
+        return f"the realised P&L of fill {fill.id} is not a usable number"
+    if not (sane(fill.price) and sane(fill.amount)):
+        return f"the price or the amount of fill {fill.id} is not a usable number"
+    fee = fee_of(account, fill)
+    return fee if isinstance(fee, str) else (stated or ZERO) - fee
 
 
 def openings(account: AccountSnapshot, fills: Iterable[Fill], before: Iterable[Position] | None) -> frozenset[str]:
     """The ids of the fills that surely reduced no position. `fills` in order; `before`: the positions before them.
 
     In one-way mode the fills of a symbol must explain how its position changed: a fill that is reported a poll late
-    would seem to open what it has closed.
+    would seem to open what it has closed. Numbers that are not usable explain nothing.
     """
     found, net = set(), dict[str, list[Fill]]()
     for fill in fills:
@@ -183,7 +190,11 @@ def openings(account: AccountSnapshot, fills: Iterable[Fill], before: Iterable[P
         return frozenset(found)
     held, now = _net(before), _net(account.positions)
     for symbol, of_symbol in net.items():
-        size, opens = held.get(symbol, ZERO), []
+        numbers = (held.get(symbol, ZERO), now.get(symbol, ZERO), *(each.amount for each in of_symbol))
+        fees = (each.fee for each in of_symbol if each.fee is not None)
+        if not all(map(sane, (*numbers, *fees))):
+            continue
+        size, opens = numbers[0], []
         for fill in of_symbol:
             change = fill.amount if fill.side == "buy" else -fill.amount
             if fill.fee is not None and fill.fee_currency == base_of(symbol) and account.market in HOLDINGS:
@@ -191,7 +202,7 @@ def openings(account: AccountSnapshot, fills: Iterable[Fill], before: Iterable[P
             if size * change >= ZERO:
                 opens.append(fill.id)
             size += change
-        if size == now.get(symbol, ZERO):
+        if size == numbers[1]:
             found.update(opens)
     return frozenset(found)
 
@@ -199,6 +210,7 @@ def openings(account: AccountSnapshot, fills: Iterable[Fill], before: Iterable[P
 def _net(positions: Iterable[Position]) -> Mapping[str, Decimal]:
     found: dict[str, Decimal] = {}
     for each in positions:
-        signed = each.contracts if each.side == "long" else -each.contracts
+        signed = each.contracts if sane(each.contracts) else NOT_USABLE
+        signed = signed if each.side == "long" else -signed
         found[each.symbol] = found.get(each.symbol, ZERO) + signed
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Context as DecimalContext
 from decimal import Decimal
@@ -16,9 +16,11 @@ from killswitch.graph.nodes import Fallback, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import Attribution, Book, BookChange, Decision, Source, decision_id, with_effects
-from killswitch.model.effects import Orders, merge_effects, tag_of
+from killswitch.model.effects import Effect, Lock, LockOrder, Orders, merge_effects, tag_of
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
+from killswitch.model.snapshot import Side
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
+from killswitch.planning.actions.lock_trading import selected_parts
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
 from killswitch.planning.orders.unwind import declared_unwinding, most_urgent, unwind
@@ -77,8 +79,11 @@ def propose(
     attribution = attribution_of(evaluator, stage)
     book = replace(known_book(evaluator, stage, view, policies, attribution.source), unseen=unseen)
     view, now = book.view, view.as_of
-    combined = _combined_plan(action_plans(stage, now, book))
+    plans = action_plans(stage, now, book)
+    combined = _combined_plan(plans)
     limited = owners.limited(view, combined.targets)
+    if any(each.locks_selected for each in plans):
+        combined = replace(combined, effects=_with_locks(plans, evaluator.scope, limited.targets))
     unwound = unwind(view, limited.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(evaluator, policies, now, stage.name, stage.name),
@@ -261,6 +266,17 @@ def _combined_plan(planned: Sequence[Planned]) -> Planned:
         any(each.is_held_back for each in planned),
         frozenset[PnlKey]().union(*(each.counted for each in planned)),
     )
+
+
+def _with_locks(planned: Sequence[Planned], scope: str, targets: Iterable[SelectedTarget]) -> tuple[Effect, ...]:
+    """The effects of the plans, with locks that reach only the selected positions where these are declared."""
+    keys = (target.ranked.candidate.key for target in targets)
+    closed: list[tuple[str, Side]] = [(symbol, "long" if side == "long" else "short") for _, symbol, side in keys]
+    effects: list[Effect] = []
+    for each in planned:
+        parts = [part for whole in each.locks_selected for part in selected_parts(whole, closed)]
+        effects += (Lock(LockOrder.of(scope, parts)),) if parts else each.effects
+    return merge_effects(effects)
 
 
 _WIDE = DecimalContext(prec=200)

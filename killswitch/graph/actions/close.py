@@ -50,8 +50,10 @@ class Close(Action, frozen=True):
     where_unknown: Literal["close", "keep"] | None = None
     """Whether a position for which `where` is unknown is selected; None only without `where`."""
     daily_cap: int | None = None
-    """Positions that capped closes of the policy may select on a scope within 24 hours; None: neither limited nor
-    counted."""
+    """Positions that capped closes of the policy may select on a scope within 24 hours; None: not limited, and without
+    a group not counted."""
+    cap_group: str | None = None
+    """The policies that name it count their closes on a scope together."""
     unwinding: str | None = None
     """Name in `PolicySet.unwindings`; None: market orders as fast as the venue allows."""
 
@@ -60,7 +62,10 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
     """Text of a close: `close 50% of both by default, no position above 12.5% of the gross`."""
     bounds = [] if close.top is None else [f"top {close.top}"]
     if close.daily_cap is not None:
-        bounds.append(f"at most {count_of(close.daily_cap, 'position')} a day")
+        group = "" if close.cap_group is None else f" with {close.cap_group}"
+        bounds.append(f"at most {count_of(close.daily_cap, 'position')} a day{group}")
+    elif close.cap_group is not None:
+        bounds.append(f"counted with {close.cap_group}")
     if close.worst_share is not None:
         bounds.append(f"worst {close.worst_share:.12g}")
     if close.share_cap is not None:

@@ -31,6 +31,8 @@ class LockTrading(Action, frozen=True):
     """The side that is locked; None: both."""
     symbols: tuple[str, ...] | None = None
     """The symbols that are locked; None: all."""
+    positions: Literal["closed"] | None = None
+    """Whether it reaches only the positions that the stage's closes select."""
     until: LocalTime | None = None
     """The time of the day at which the lock ends."""
     until_session: TradingSession | None = None
@@ -39,7 +41,8 @@ class LockTrading(Action, frozen=True):
 
 def _text(lock: LockTrading) -> str:
     place = "" if lock.side is None and lock.symbols is None else f" of {place_text(lock.side, lock.symbols)}"
-    return f"lock {lock.mode}{place}{_end_text(lock)}"
+    closed = "" if lock.positions is None else " of what is closed"
+    return f"lock {lock.mode}{place}{closed}{_end_text(lock)}"
 
 
 def _end_text(lock: LockTrading) -> str:

@@ -20,17 +20,22 @@ def _plan(action: Close, context: Context) -> Planned:
     kept = _kept(action, rule, book.candidates)
     selection = select(
         book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_conditions,
-        book.evaluator.history, kept,
-        None if action.daily_cap is None else book.evaluator.left_today(action.daily_cap, context.now),
+        book.evaluator.history, kept, _left_today(action, context),
     )  # fmt: skip
+    is_counted = action.daily_cap is not None or action.cap_group is not None
     should_select = len(kept) < len(book.candidates)
     return Planned(
         selection.targets, rule, remarks=selection.remarks, should_select=should_select,
         is_held_back=selection.is_held_back,
-        counted=frozenset() if action.daily_cap is None else frozenset(
-            each.ranked.candidate.key for each in selection.targets
-        ),
+        counted=frozenset(each.ranked.candidate.key for each in selection.targets) if is_counted else frozenset(),
     )  # fmt: skip
+
+
+def _left_today(action: Close, context: Context) -> int | None:
+    """How many positions the close may still select today; None: any number."""
+    if action.daily_cap is None:
+        return None
+    return context.book.evaluator.left_today(action.daily_cap, context.now, action.cap_group)
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:

@@ -12,7 +12,7 @@ from killswitch.graph.nodes import Action, Graph, PolicySet, Stage
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
-from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Position
 from killswitch.planning.resting_orders import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -73,6 +73,7 @@ class Planned(Struct, frozen=True):
     position the smallest applies. `effects` are all other effects. `should_select`: the book has positions that the
     action might have selected, so that a stage without any target has not done its work. `is_held_back`: it would have
     selected positions, and its `where` is true for none of them. `counted`: positions that count for a daily cap.
+    `locks_selected`: parts of the lock in `effects` that reach only the selected positions, once these are known.
     """
 
     targets: Sequence[SelectedTarget] = ()
@@ -82,6 +83,7 @@ class Planned(Struct, frozen=True):
     should_select: bool = False
     is_held_back: bool = False
     counted: frozenset[PnlKey] = frozenset()
+    locks_selected: tuple[LockPart, ...] = ()
 
 
 class Most(Struct, frozen=True):

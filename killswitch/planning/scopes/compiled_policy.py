@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
+from killswitch.graph.actions.close import Close
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
@@ -47,6 +48,8 @@ class CompiledPolicy(Struct, frozen=True):
     """Mask of the triggers that only stages which corroborate use."""
     warns: bool
     """Whether a trigger warns at shares of its threshold."""
+    cap_groups: frozenset[str] = frozenset()
+    """The groups in which its closes count for a daily cap."""
 
     def is_disabled(self, now: int) -> bool:
         """Whether the policy is switched off at `now` (microseconds)."""
@@ -86,6 +89,12 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
         corroborates=any(stage.corroborate for stage in graph.stages),
         corroborated=_corroborated(graph.stages),
         warns=any(trigger.warn_at for trigger in graph.triggers),
+        cap_groups=frozenset(
+            action.cap_group
+            for stage in graph.stages
+            for action in stage.actions
+            if isinstance(action, Close) and action.cap_group is not None
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -163,7 +163,9 @@ class ScopeEvaluator:
         self.warned: dict[str, int] = {}
         """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
         self.counted: list[tuple[int, int]] = []
-        """When closes with a daily cap selected positions (microseconds), and how many."""
+        """When closes that count for a daily cap selected positions (microseconds), and how many."""
+        self.capped_with: Mapping[str, Sequence[ScopeEvaluator]] = {}
+        """Cap group → the evaluators of the scope whose policies name it, with this one."""
         self.unfired: dict[str, tuple[Alert, ...]] = {}
         """Stage → why it did not fire, or did not latch, though its triggers are confirmed."""
         self.paged: LastPage | None = None
@@ -222,9 +224,10 @@ class ScopeEvaluator:
         self.state = replace(self.state, fired_value=value)
         self.cost *= value / fired if fired > 0.0 else 1.0
 
-    def left_today(self, cap: int, now: int) -> int:
-        """How many positions closes with this daily cap may still select at `now`."""
-        return max(0, cap - sum(count for at, count in self.counted if now - at < DAY))
+    def left_today(self, cap: int, now: int, group: str | None = None) -> int:
+        """How many positions closes with this daily cap may still select at `now`; `group`: see `capped_with`."""
+        together = (self,) if group is None else self.capped_with.get(group, (self,))
+        return max(0, cap - sum(count for each in together for at, count in each.counted if now - at < DAY))
 
     def count_today(self, positions: int, now: int) -> None:
         """Count the positions that a capped close has selected at `now`; those of more than a day ago are dropped."""

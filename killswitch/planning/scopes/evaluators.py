@@ -75,6 +75,7 @@ class ScopeEvaluators:
                     if key not in self._evaluators:
                         self._evaluators[key] = self._create(compiled, scope, now)
             self._places = {key: self._places_in(evaluator) for key, evaluator in self._evaluators.items()}
+            self._join_caps()
         return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
 
     def _watch_symbols(self, snapshot: Snapshot, now: int) -> bool:
@@ -95,6 +96,15 @@ class ScopeEvaluators:
                         self.unseen[key] = each.serialised()
                         del self._evaluators[key], self._places[key]
         return is_changed
+
+    def _join_caps(self) -> None:
+        """Let the policies that name a cap group count together on each scope."""
+        found: dict[str, dict[str, list[ScopeEvaluator]]] = {}
+        for evaluator in self:
+            for group in evaluator.compiled.cap_groups:
+                found.setdefault(evaluator.scope, {}).setdefault(group, []).append(evaluator)
+        for evaluator in self:
+            evaluator.capped_with = found.get(evaluator.scope, {})
 
     def places(self, evaluator: ScopeEvaluator) -> tuple[int, ...] | None:
         """The indexes of the scope's accounts in the last snapshot; None while one of them is missing."""

@@ -21,6 +21,10 @@ class LockTrading(Part):
     symbols: Words | None = None
     """The symbols that are locked, as the venue writes them. A bot that does not know the key `only` of the lock file
     sees the whole scope locked. Left out: all."""
+    positions: Literal["closed"] | None = None
+    """`closed`: only what the closes of the stage select, each symbol on the side that is closed, of what `side` and
+    `symbols` name. Where they select nothing, or before it is known, the lock reaches all that these name. Left out: it
+    does not depend on the closes."""
     duration: Annotated[Duration | None, Field(alias="for")] = None
     """How long the lock lasts. Left out: until it is lifted, or as `until` or `until_session` says."""
     until: ZonedTime | None = None
@@ -50,6 +54,10 @@ class Close(Part):
     """How many positions the closes of this policy that have a cap select on one scope within 24 hours. What is beyond
     is not closed, and pages. A close without the key neither counts nor is limited: leave it out of the last level.
     Left out: no cap."""
+    cap_group: Name | None = None
+    """A name under which the closes of several policies count together on one scope: `daily_cap` then bounds the closes
+    of all policies that name it. Without `daily_cap` a close counts in it, and is not limited. Left out: the policy
+    counts its own closes alone."""
     worst: Fraction | None = None
     """The share of the positions, by rank and at least one, to select when attribution falls back to `worst_ranked`.
     Left out: all of them, or `top`."""

@@ -120,7 +120,8 @@ class Adaptive(Part):
     cap: Threshold
     """The greatest threshold."""
     initial: Threshold
-    """The threshold while it cannot be computed: until enough is known, and of a quantile also once an outage has left too few samples."""
+    """The threshold while it cannot be computed: until enough is known, and of a quantile also once an outage has left
+    too few samples."""
 
 
 def threshold_form(written: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.signals.catalogue import CATALOGUE
 from tools.site.pages import with_links_to_sets
 
 ELSEWHERE = re.compile(r"(https?:)?//(?!www\.w3\.org/)")
@@ -122,3 +124,44 @@ def test_the_index_lists_every_decision_once(repository: Path, folder: str) -> N
     assert sorted(name for _, name in listed) == sorted(
         path.name for path in at.glob("[0-9]*.md") if path.name != "0000-template.md"
     )
+
+
+PROBE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const input = document.querySelector("article input"), found = {};
+  const shown = kind => [...document.querySelectorAll("article " + kind)].filter(e => e.offsetParent).map(e => e.id);
+  found["before"] = [shown("h3").length, shown("h2")];
+  for (const word of ["herfindahl", "depeg", "xyzzy"]) {
+    input.value = word;
+    input.dispatchEvent(new Event("input"));
+    found[word] = [shown("h3"), shown("h2"), document.querySelector("article [aria-live]").textContent];
+  }
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = JSON.stringify(found);
+  document.body.append(out);
+}, 200));
+</script></body>"""
+
+
+def test_the_page_of_signals_is_grouped_and_searched_in_a_browser(site: Path, tmp_path: Path) -> None:
+    """As built: all signals under the groups of the field at first, then those that a word leads to, or its line."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    page = site / "reference" / "signals.html"
+    probed = page.with_name("probed.html")
+    probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=8000", "--dump-dom", probed.as_uri(),
+    ]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    probed.unlink()
+    found = json.loads(dumped.split('<pre id="probe">')[1].split("</pre>")[0])
+    words, count = "by-the-fields-word", len(CATALOGUE)
+    groups = ["loss", "exposure", "market", "venue", "system", "ownership", "position"]
+    assert found["before"] == [count, [words, "index", *(f"group-{each}" for each in groups)]]
+    assert found["herfindahl"] == [["exposure-herfindahl"], [words, "group-exposure"], f"1 of {count} signals"]
+    assert found["depeg"][1][0] == words
+    assert found["xyzzy"] == [[], [], f"0 of {count} signals"]

@@ -117,6 +117,27 @@ def test_a_fee_that_is_not_known_is_not_zero(fields: dict[str, Any], why: str) -
     assert look(gains, NOW + 2 * MINUTE, trade("3", "sell", "1", "9"))["BTC"] == why
 
 
+@pytest.mark.parametrize("odd", ["NaN", "sNaN", "Infinity", "1e60"])
+@pytest.mark.parametrize("pnl", ["5", None])
+def test_numbers_that_are_not_usable_make_the_asset_unknown_and_stop_nothing(odd: str, pnl: str | None) -> None:
+    """Of an amount, a price, a fee in the coin, and of the position: never an exception in a tick."""
+    for place in ("amount", "price", "fee", "position"):
+        gains = begun(market="spot")
+        fields = {"fee": odd, "fee_currency": "BTC"} if place == "fee" else {}
+        one = trade("1", "buy", "1", pnl, **fields)
+        if place in ("amount", "price"):
+            one = replace(one, fee=Decimal("0.1"), fee_currency="BTC", **{place: Decimal(odd)})
+        seen_now = seen(NOW + MINUTE, one, held=1, market="spot")
+        if place == "position":
+            rows = tuple(replace(each, contracts=Decimal(odd)) for each in seen_now.positions or ())
+            seen_now = replace(seen_now, positions=rows)
+        gains.observe(snapshot(from_micros(NOW + MINUTE), seen_now), NOW + MINUTE)
+        found = gains.of("main")
+        assert found is not None
+        is_known = place == "position" and pnl is not None
+        assert (found.assets["BTC"].unknown is None) == is_known, place
+
+
 @pytest.mark.parametrize("scope", [None, "account/main", "venue/paper", "account/other"])
 def test_a_reset_of_the_account_begins_anew_what_is_unknown(scope: str | None) -> None:
     """Of the portfolio, of its venue or of itself, and of no other account."""

@@ -14,8 +14,9 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import replay
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, WatchedPrice
+from killswitch.planning.interpreter import Interpreter
 from killswitch.policy.loader import load
-from tests.worlds import account, after, position, rules, snapshot
+from tests.worlds import account, after, operator_event, position, rules, snapshot
 
 DAY = 24 * 60
 BTC = "BTC/USDT:USDT"
@@ -120,12 +121,36 @@ def test_d12_the_catastrophe_layer_closes_a_thirteenth_position_of_a_day(policie
 
 
 def test_d12_only_the_catastrophe_layer_is_neither_counted_nor_capped(repository: Path) -> None:
-    """L0 has no cap; the caps of the others are twelve positions together."""
+    """L0 has no cap; the others share one of twelve positions."""
     text = (repository / "policies" / "slow-bleed-published" / "policy.yaml").read_text(encoding="utf-8")
     layers = {part.split("metadata: {name: ")[1][:8]: part for part in text.split("---") if "kind: Policy" in part}
-    assert "daily_cap" not in layers["bleed-l0"].replace("no `daily_cap`", "")
-    caps = [int(part.split("daily_cap: ")[1].split(",")[0]) for name, part in layers.items() if name != "bleed-l0"]
-    assert (len(caps), sum(caps)) == (3, 12)
+    assert "daily_cap: " not in layers["bleed-l0"] and "cap_group: " not in layers["bleed-l0"]
+    capped = [part for name, part in layers.items() if name != "bleed-l0"]
+    assert ["daily_cap: 12, cap_group: slow-bleed," in part for part in capped] == [True] * 3
+
+
+def test_d12_the_layers_share_one_cap_and_the_catastrophe_layer_closes_beyond_it(policies: PolicySet) -> None:
+    """L3 closes three of four 8 hours apart, and L4 three when the day's loss is 6%: twelve, and then none in 24 h.
+
+    A position that then loses 8% of equity is closed by L0 all the same.
+    """
+    interpreter, closed = Interpreter(policies), list[tuple[int, str, int]]()
+
+    def look(minute: int, profits: dict[str, int]) -> None:
+        made = interpreter.tick(at(minute, profits, margin=100)).decisions
+        closed.extend((minute, each.stage or "", len(each.intents)) for each in made if each.intents)
+
+    for number in range(6):
+        begin = number * 4 * 60
+        look(begin, dict.fromkeys(("+A", "+B", "+C", "+D"), 0))
+        look(begin + 5, dict.fromkeys(("+A", "+B", "+C", "+D"), -6))
+        reset = operator_event("reset", after(minutes=begin + 10), id_=f"r{number}")
+        calm = at(begin + 10, dict.fromkeys(("+A", "+B", "+C", "+D"), 0), margin=100)
+        interpreter.tick(replace(calm, events=(reset,)))
+    assert closed == [(5, "bleed-l3", 3), (245, "bleed-l3", 3), (485, "bleed-l3", 3), (725, "bleed-l3", 3)]
+    look(1300, {"+A": 0, "+B": 0})
+    look(1305, {"+A": -8700, "+B": 0})
+    assert closed[4:] == [(1305, "bleed-l0", 1)]
 
 
 def test_no_layer_closes_while_its_input_is_unknown(policies: PolicySet) -> None:

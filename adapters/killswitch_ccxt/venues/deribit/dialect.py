@@ -38,7 +38,7 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.answers import parsed
+from killswitch_ccxt.answers import answered, parsed
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars
@@ -321,16 +321,21 @@ class Deribit(Dialect):
             return await self.quotes(symbols)
         queries = (("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
         answers = await self.call_all(*queries)
-        names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
         return {
-            symbol: self._quote(symbol, result, *names)
+            symbol: self._ticker(symbol, result)
             for symbol, answer in zip(symbols, answers, strict=True)
             if isinstance(result := answer.get("result"), Mapping)
         }
 
     async def watched(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Prices without the index, which would take a request for each symbol."""
-        return await self.quotes(symbols)
+        """Prices without the index, which would take a request for each symbol; with it, and with the price limits, the
+        first few of the watch list."""
+        names = {str(self.rules[it]["id"]): it for it in self.spec.watch[:MOST_TICKERS] if it in symbols}
+        tickers = [self.client.call("public_get_ticker", {"instrument_name": name}) for name in names]
+        found, answers = await asyncio.gather(self.quotes(symbols), answered(tickers))
+        rows = [row for it in answers if isinstance(row := it.get("result"), Mapping)]
+        own = {it: row for row in rows if (it := names.get(str(row.get("instrument_name")))) is not None}
+        return {**found, **{symbol: self._ticker(symbol, row) for symbol, row in own.items()}}
 
     async def asset_prices(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """Deribit's index, which values the currencies of an account with cross collateral, read again."""
@@ -338,6 +343,11 @@ class Deribit(Dialect):
         own = dollars.get(self.spec.currency)
         prices = {it: dollars[it] / own for it in assets if it in dollars} if own else {}
         return {it: Quote(index=price, mark=price) for it, price in prices.items()}
+
+    def _ticker(self, symbol: str, row: Row) -> Quote:
+        """The quote of a ticker. Deribit clamps a sale below `min_price`, and a purchase above `max_price`, to it."""
+        found = self._quote(symbol, row, "best_bid_price", "best_ask_price", "last_price", "timestamp")
+        return replace(found, lowest=positive(row.get("min_price")), highest=positive(row.get("max_price")))
 
     def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
         """A quote without the last price of an option, which may be hours old: Deribit does not state its time."""

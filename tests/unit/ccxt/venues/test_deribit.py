@@ -117,7 +117,10 @@ def error_reply(code: int, status: int = 400, text: str = "said so") -> Reply:
 
 
 def run(
-    talk: Callable[[Any], Awaitable[T]], answers: Mapping[str, Any] | None = None, currency: str = "BTC"
+    talk: Callable[[Any], Awaitable[T]],
+    answers: Mapping[str, Any] | None = None,
+    currency: str = "BTC",
+    watch: tuple[str, ...] = (),
 ) -> tuple[T, Answers]:
     """What `talk` returns with an adapter that gets these answers, and the venue with the requests."""
     time = VirtualTime()
@@ -129,7 +132,7 @@ def run(
         options: dict[str, object] = {"clock": time, "timeout": 5}
         keys = {"key": KEY, "secret": SECRET}
         venue_adapter: Any = adapter(
-            AccountSpec("main", "ccxt", "swap", currency, venue.address, options, keys, exchange="deribit")
+            AccountSpec("main", "ccxt", "swap", currency, venue.address, options, keys, exchange="deribit", watch=watch)
         )
         try:
             return await talk(venue_adapter)
@@ -502,3 +505,31 @@ def test_a_fee_in_a_coin_other_than_the_accounts_currency_is_unknown(currency: s
     found, _ = run(lambda venue: venue.find_order(PERPETUAL, "kswa1"), answers, currency)
     assert found is not None
     assert found.fee == fee
+
+
+TICKER = {
+    "instrument_name": "BTC-PERPETUAL", "best_bid_price": 50000.0, "best_ask_price": 50000.5, "last_price": 50750.0,
+    "mark_price": 50001.0, "index_price": 49990.0, "timestamp": NOW, "min_price": 49250.0, "max_price": 50750.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ticker", "reference", "limit", "index"),
+    [
+        (TICKER, D(50000), D("0.015"), D(49990)),
+        ({**TICKER, "min_price": None}, None, None, D(49990)),
+        (error_reply(10028), None, None, None),
+    ],
+    ids=["stated", "half of it", "no ticker"],
+)
+def test_a_watched_symbol_has_the_price_limits_of_its_ticker(
+    ticker: Any, reference: Decimal | None, limit: Decimal | None, index: Decimal | None
+) -> None:
+    """49,250 to 50,750 are 1.5% around 50,000; without the ticker the prices are those of the summary."""
+    row = {"instrument_name": "BTC-PERPETUAL", "bid_price": 50000.0, "ask_price": 50000.5, "last": 50750.0,
+           "mark_price": 50001.0, "creation_timestamp": NOW}  # fmt: skip
+    answers = {"public/get_book_summary_by_currency": [row], "public/ticker": ticker, "private/get_positions": [LONG]}
+    seen, _ = run(lambda adapter: adapter.snapshot(), answers, watch=(PERPETUAL,))
+    (price,) = seen.watched or ()
+    assert (price.symbol, price.last_price, price.mark_price) == (PERPETUAL, D(50750), D(50001))
+    assert (price.reference_price, price.price_limit, price.index_price) == (reference, limit, index)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.interpreter import Interpreter, Outcome
 from tests.backtests import written
@@ -83,3 +86,65 @@ def test_the_count_of_the_cap_outlasts_a_restart() -> None:
     assert trims(first, 0) == [("trim", 2)]
     second.restore(first.states(), lambda _policy, _scope, _since: ())
     assert trims(second, 10) == [("trim", 1)]
+
+
+LAYER = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {{name: {name}}}
+spec:
+  mode: enforce
+  scope: {{each: account, match: {{}}}}
+  max_gap: 48h
+  triggers: {{geared: {{signal: exposure.leverage, at_least: {at}, on_unknown: hold}}}}
+  stages:
+    - name: {name}
+      level: 1
+      any: [geared]
+      cooldown: 0s
+      reset: {{auto: {{when: 'exposure.leverage < 2.0', for: 0s}}}}
+      actions: [{{close: {{side: {side}, {close}, fraction: 100%}}}}]
+"""
+
+
+def layers(*closes: tuple[str, str], at: int = 3) -> PolicySet:
+    """A policy for each name and what its close says."""
+    return written("---".join(LAYER.format(name=name, close=close, side="both", at=at) for name, close in closes))
+
+
+def test_policies_of_a_cap_group_count_together_and_others_by_themselves() -> None:
+    """Two a day of both: A of the first, and one of B and C of the second, in one tick; neither ten minutes later.
+
+    The third is not in the group, and closes D each time.
+    """
+    found = layers(
+        ("first", "symbols: [A], daily_cap: 2, cap_group: bleed"),
+        ("second", "symbols: [B, C], daily_cap: 2, cap_group: bleed"),
+        ("third", "symbols: [D], daily_cap: 4"),
+    )
+    interpreter = Interpreter(found)
+    assert trims(interpreter, 0) == [("first", 1), ("second", 1), ("third", 1)]
+    assert trims(interpreter, 10) == [("third", 1)]
+    assert trims(interpreter, 24 * 60 + 20) == [("first", 1), ("second", 1), ("third", 1)]
+
+
+def test_a_cap_of_a_group_outlasts_a_restart_and_is_of_one_scope() -> None:
+    """Another account has a cap of its own."""
+    closes = [(name, "top: 2, daily_cap: 2, cap_group: bleed") for name in ("first", "second")]
+    first, second = Interpreter(layers(*closes)), Interpreter(layers(*closes))
+    assert trims(first, 0) == [("first", 2)]
+    second.restore(first.states(), lambda _policy, _scope, _since: ())
+    assert trims(second, 10) == []
+    both = [book(20, geared=False), book(21, geared=True)]
+    others = [snapshot(each.as_of, *each.accounts, replace(each.accounts[0], account="other")) for each in both]
+    second.tick(others[0])
+    made = [(each.scope, len(each.intents)) for each in second.tick(others[1]).decisions if each.intents]
+    assert made == [("account/other", 2)]
+
+
+def test_a_close_without_a_cap_counts_in_its_group_and_is_not_limited() -> None:
+    """Four of the first take the three of the second; the first closes again all the same."""
+    found = layers(("first", "cap_group: bleed"), ("second", "top: 2, daily_cap: 3, cap_group: bleed"))
+    interpreter = Interpreter(found)
+    assert trims(interpreter, 0) == [("first", 4)]
+    assert trims(interpreter, 10) == [("first", 4)]
