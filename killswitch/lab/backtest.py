@@ -144,7 +144,7 @@ class _Backtest:
         if self._is_closing or not self._fast_forward.is_due():
             return 0
         static_book = StaticBook(self._matrix, self._snapshot, self._number)
-        count = self._fast_forward.count_quiet_bars(static_book)
+        count = self._fast_forward.count_quiet_bars(static_book, has_alerts=bool(self._alerts.active))
         if count:
             self._fast_forward.skip(count, static_book)
             self._accumulator.add_quiet_bars(count, static_book)

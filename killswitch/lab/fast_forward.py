@@ -7,25 +7,19 @@ result with and without skipping (a test compares them).
 
 from __future__ import annotations
 
-from collections import deque
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from killswitch.graph.nodes import SignalRef
-from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix, even_step
-from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
+from killswitch.lab.path import Path
+from killswitch.lab.price_matrix import PriceMatrix
+from killswitch.lab.screen import NotScreenedError, first_change
 from killswitch.lab.static_book import StaticBook
+from killswitch.lab.unknown_runs import UnknownRuns, first_overdue, lenient_triggers, set_unknown
 from killswitch.market.rules import MarketRules
 from killswitch.model.backoff import Backoff
 from killswitch.planning.interpreter import Interpreter
-from killswitch.planning.scopes.evaluator import Quiescence
-from killswitch.signals.declaration import LookAhead
-from killswitch.signals.signal_values import bounds_ahead
-
-if TYPE_CHECKING:
-    from killswitch.signals.declaration import Bounds
+from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator
 
 FIRST_SEARCH, SEARCH_GROWTH = 64, 8
 """The number of bars in the first search, and the factor of each further search while all bars are quiet."""
@@ -44,7 +38,9 @@ class FastForward:
         self._matrix = matrix
         self._interpreter = interpreter
         self._rules = rules
-        self._is_screenable = True
+        self._is_screenable, self._has_alerts = True, False
+        self._unknown: dict[ScopeEvaluator, list[UnknownRuns]] = {}
+        """Where triggers are unknown in the bars that the last search has found quiet."""
         self._fruitless_searches, self._ticks_until_search = 0, 0
 
     def is_due(self) -> bool:
@@ -54,11 +50,13 @@ class FastForward:
             return False
         return self._is_screenable
 
-    def count_quiet_bars(self, book: StaticBook) -> int:
+    def count_quiet_bars(self, book: StaticBook, *, has_alerts: bool) -> int:
         """Return how many bars can be skipped; the one after them is ticked, as is the next.
 
-        `book` is the book of the last tick.
+        `book` is the book of the last tick. `has_alerts`: whether something is wrong now, so that how long a trigger is
+        unknown decides what is notified of it.
         """
+        self._has_alerts = has_alerts
         found = self._quiet_bars(book) - 1  # the bar before an event is ticked, too
         if found >= LEAST_SKIPPED:
             self._fruitless_searches = 0
@@ -69,15 +67,26 @@ class FastForward:
 
     def skip(self, count: int, book: StaticBook) -> None:
         """Enter the next `count` bars into the interpreter's histories."""
-        begin, last = book.number + 1, book.number + count
         for quiescence in self._interpreter.quiescences() or ():
-            keep = int(self._matrix.at[last]) - quiescence.evaluator.compiled.keep
-            if (sample := quiescence.evaluator.compiled.sample) is not None:
-                keep -= keep % sample  # marks are sampled at the first observation of each stretch
-            first = max(begin, int(np.searchsorted(self._matrix.at, keep)))
-            with_marks = sample is not None
-            tail = [book.observed(quiescence.places, each, with_marks=with_marks) for each in range(first, last + 1)]
-            quiescence.evaluator.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
+            self._skip(quiescence, book.number + 1, book.number + count, book)
+
+    def _skip(self, quiescence: Quiescence, begin: int, last: int, book: StaticBook) -> None:
+        """Enter the bars from `begin` to `last` into the history of one scope."""
+        evaluator, places, now = quiescence.evaluator, quiescence.places, int(self._matrix.at[last])
+        prices, edge = evaluator.history.prices, now - evaluator.compiled.keep
+        if prices is not None:
+            edge = min(edge, prices.reach_back(now))
+        first = max(begin, int(np.searchsorted(self._matrix.at, edge)))
+        tail = [book.observed(places, each, with_marks=prices is not None) for each in range(first, last + 1)]
+        at, equities = self._matrix.at[begin : last + 1].tolist(), {each.at: each.equity for each in tail}
+
+        def seen_at(number: int) -> Decimal:
+            known = equities.get(at[number])
+            return book.observed(places, begin + number, with_marks=False).equity if known is None else known
+
+        set_unknown(evaluator, self._unknown.get(evaluator, []), now)
+        highest = self._highest(quiescence, begin, last + 1, book)
+        evaluator.history.fast_forward(tail, highest, at, seen_at)
 
     def _highest(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> Decimal:
         """Return the exact highest equity, of the bars whose float value is about the highest."""
@@ -92,6 +101,7 @@ class FastForward:
         if quiescent is None or not all(account.is_idle for account in book.accounts):
             return 0
         first, last, length = book.number + 1, len(self._matrix), FIRST_SEARCH
+        self._unknown = {each.evaluator: [] for each in quiescent}
         try:
             while first < last:
                 end = min(first + length, last)
@@ -128,106 +138,17 @@ class FastForward:
         count = min(count, int(np.searchsorted(self._matrix.at[first:end], quiescence.until)))
         if count == 0:
             return 0
-        path = _Path(quiescence, self._matrix, first + count, count, book)
+        path = Path(quiescence, self._matrix, first + count, count, book)
         spans = {place: path.span(place, ref) for place, ref in enumerate(graph.signals)}
         known = {place: span for place, span in spans.items() if span is not None}
-        return first_change(graph.conditions, known, quiescence.true, quiescence.unknown, count)
+        lenient = 0 if self._has_alerts else lenient_triggers(quiescence)
+        found = first_change(graph.conditions, known, quiescence.true, quiescence.unknown, count, lenient)
+        runs = UnknownRuns(path.at, lenient, found.unknown)
+        before = self._unknown[quiescence.evaluator]
+        before.append(runs)
+        return min(found.first, first_overdue(quiescence.evaluator, before))
 
 
 def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
     """Return the index of the first set flag, or the number of flags."""
     return int(np.argmax(flags)) if flags.any() else len(flags)
-
-
-class _Path:
-    """An `EquityPath`: a scope at the last `count` instants of the matrix before `end`, while nothing is traded."""
-
-    def __init__(self, quiescence: Quiescence, matrix: PriceMatrix, end: int, count: int, book: StaticBook) -> None:
-        self._history, self._columns, self._count = quiescence.evaluator.history, quiescence.evaluator.columns, count
-        at = matrix.at[book.number + 1 : end]
-        equity = book.equities(quiescence.places, book.number + 1, end)
-        self.equity: Floats = equity[-count:]
-        self.start = self._history.track.start
-        self._values: Floats = equity / self._history.track.units
-        self._value = self._values[-count:]
-        self._at = at[-count:]
-        rows = self._history.rows
-        past = np.array([row.at for row in rows], dtype=np.int64)
-        self._all_at = np.concatenate([past, at])
-        step = even_step(self._all_at[: len(past) + 2])
-        self._step = step if step is not None and step == matrix.step else even_step(self._all_at)
-        self._all_values = np.concatenate([np.array([row.value for row in rows]), self._values])
-
-    def span(self, place: int, signal: SignalRef) -> SignalRange | None:
-        """Return the signal in column `place`, or None if only a tick can compute it."""
-        found = bounds_ahead(signal, self)
-        if found is LookAhead.NO_LOOK_AHEAD:
-            return None
-        if found is LookAhead.UNCHANGED:
-            assert self._columns is not None  # a quiescent scope has stepped
-            low, high = (np.full(self._count, end[place]) for end in (self._columns.lo, self._columns.hi))
-            return SignalRange(low, high)
-        return SignalRange(*found)
-
-    @property
-    def highest(self) -> Floats:
-        highest: Floats = np.maximum(np.maximum.accumulate(self._values), self._history.changes.peak)
-        return highest[-self._count :]
-
-    def highest_in(self, window: int) -> Floats:
-        edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))
-        return highest_in(self._all_at[edge:], self._all_values[edge:], window, self._step)[-self._count :]
-
-    def fall_from(self, highest: Floats | float) -> Floats:
-        return _fall(np.maximum(highest, self._value), self._value)
-
-    def within(self, window: int, value: Floats, most: float) -> Bounds:
-        history = self._history
-        begun = -1 if history.rebased or history.begun_at is None else history.begun_at
-        known_from = max(begun, history.gaps[-1][1] if history.gaps else -1)
-        if int(self._at[0]) - window >= known_from:
-            return value, value
-        return value, np.where(self._at - window < known_from, most, value)
-
-
-def _fall(highest: Floats, value: Floats) -> Floats:
-    """Compute `signals.unit_value.fall_from` over arrays, except for rounding. `highest` is nowhere below `value`."""
-    if float(value.min()) > 0.0:
-        return (highest - value) / highest
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fallen = np.where(highest > value, (highest - value) / highest, 0.0)
-    return np.where(value <= 0.0, 1.0, fallen)
-
-
-def highest_in(at: Instants, value: Floats, window: int, step: int | None) -> Floats:
-    """Return for each instant the highest `value` of [at − window, at], both ends included (microseconds).
-
-    The instants rise; `step` is the result of `even_step`. The comparison is exact: every answer is one of the values.
-    """
-    if step is None:
-        return _unevenly(at.tolist(), value.tolist(), window)
-    return _evenly(value, window // step + 1)
-
-
-def _evenly(value: Floats, width: int) -> Floats:
-    """Return the highest of the last `width` values by doubling: the maximum of two windows that meet or overlap."""
-    highest, span = value.copy(), 1
-    width = min(width, len(value))
-    while span < width:
-        shift = min(span, width - span)
-        highest[shift:] = np.maximum(highest[shift:], highest[:-shift])
-        span += shift
-    return highest
-
-
-def _unevenly(at: list[int], value: list[float], window: int) -> Floats:
-    maxima: deque[tuple[int, float]] = deque()
-    found = []
-    for instant, level in zip(at, value, strict=True):
-        while maxima and maxima[-1][1] <= level:
-            maxima.pop()
-        maxima.append((instant, level))
-        while maxima[0][0] < instant - window:
-            maxima.popleft()
-        found.append(maxima[0][1])
-    return np.asarray(found)

@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 Instants = NDArray[np.int64]
 
 
+_MOST_DECIMALS = 12
+
+
 class PriceSelection(Struct, frozen=True):
     """The prices of some symbols: (symbols × instants), each symbol's adjacent in memory.
 
@@ -77,6 +80,7 @@ class PriceMatrix:
         self.high: Floats = np.where(carried, self.close, self._columns([one.high for one in self._series]))
         self._bars: dict[int, dict[str, MarketBar]] = {}
         self._prices: dict[tuple[int, int], Decimal] = {}
+        self._decimals: dict[int, int] = {}
         self._selections: dict[tuple[int, ...], PriceSelection] = {}
 
     def __len__(self) -> int:
@@ -113,6 +117,17 @@ class PriceMatrix:
         found = self._prices.get((number, column))
         if found is None:
             found = self._prices[number, column] = exact(float(self.close[number, column]))
+        return found
+
+    def decimals(self, column: int) -> int:
+        """Return the decimals in which a symbol's closes are written at most; cached."""
+        found = self._decimals.get(column)
+        if found is None:
+            close = self.close[:, column]
+            known, found = close[~np.isnan(close)], 0
+            while found < _MOST_DECIMALS and not bool((np.round(known, found) == known).all()):
+                found += 1
+            self._decimals[column] = found
         return found
 
     def bars(self, number: int) -> dict[str, MarketBar]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from killswitch.graph.nodes import AllOf, AnyOf, Compare, ConditionNode, Constant, Not, Number, SignalRead
@@ -23,10 +24,13 @@ SureFlags = tuple[Flags, Flags]
 
 
 class SignalRange:
-    """The range of a signal: its lowest and highest possible value at each instant, and over all of them."""
+    """The range of a signal: its lowest and highest possible value at each instant, and over all of them.
 
-    def __init__(self, low: Floats, high: Floats) -> None:
-        self.low, self.high = low, high
+    NaN at an instant: only a tick can tell. `room`: a difference that may be a rounding error.
+    """
+
+    def __init__(self, low: Floats, high: Floats, room: float = 0.0) -> None:
+        self.low, self.high, self.room = low, high, room
         self.least, self.most = float(low.min()), float(high.max())
 
 
@@ -34,29 +38,47 @@ class NotScreenedError(Exception):
     """A condition or a signal that only a tick can evaluate."""
 
 
-def first_change(
-    conditions: Sequence[ConditionNode], spans: Mapping[int, SignalRange], true: int, unknown: int, count: int
-) -> int:
-    """Return the first of `count` instants at which the conditions may differ from `true` and `unknown` (masks).
+class Changes(Struct, frozen=True):
+    """`first` instant at which the conditions may change, or the number of instants; and whether each of the conditions
+    that may become unknown is so, until then."""
 
-    `count` if there is none. NotScreenedError for what cannot be screened.
+    first: int
+    unknown: dict[int, Flags]
+
+
+def first_change(
+    conditions: Sequence[ConditionNode],
+    spans: Mapping[int, SignalRange],
+    true: int,
+    unknown: int,
+    count: int,
+    lenient: int = 0,
+) -> Changes:
+    """Find the first of `count` instants at which the conditions may differ from `true` and `unknown` (masks).
+
+    `lenient`: conditions that are not true, and may change between false and unknown. NotScreenedError for what cannot
+    be screened.
     """
-    same = np.ones(count, dtype=np.bool_)
+    same, found = np.ones(count, dtype=np.bool_), dict[int, Flags]()
     for place, condition in enumerate(conditions):
+        is_lenient = bool(lenient >> place & 1)
         answer = _everywhere(condition, spans)
         if answer is None:
             holds, fails = _sure(condition, spans, same)
-        elif answer == bool(true >> place & 1) and not unknown >> place & 1:
+        elif answer == bool(true >> place & 1) and (is_lenient or not unknown >> place & 1):
             continue
         else:
-            return 0
+            return Changes(0, {})
         if true >> place & 1:
             same &= holds
+        elif is_lenient:
+            same &= ~holds
+            found[place] = ~fails
         elif unknown >> place & 1:
             same &= ~holds & ~fails
         else:
             same &= fails
-    return count if same.all() else int(np.argmin(same))
+    return Changes(count if same.all() else int(np.argmin(same)), found)
 
 
 def _everywhere(condition: ConditionNode, spans: Mapping[int, SignalRange]) -> bool | None:
@@ -102,7 +124,7 @@ def _compare(condition: Compare, spans: Mapping[int, SignalRange], same: Flags) 
     """Compare a signal with a number; clear `same` at instants where they are too close."""
     span, number, op, room = _operands(condition, spans)
     for end in (span.low, span.high):
-        same &= ~(np.abs(end - number) <= room)
+        same &= np.abs(end - number) > room  # false of NaN
     return _COMPARE[op](span, number)
 
 
@@ -113,4 +135,5 @@ def _operands(condition: Compare, spans: Mapping[int, SignalRange]) -> tuple[Sig
         raise NotScreenedError("only a signal against a number is screened")
     if left.index not in spans:
         raise NotScreenedError("this signal is not screened")
-    return spans[left.index], right.value, condition.op, CLOSE * max(1.0, abs(right.value))
+    span = spans[left.index]
+    return span, right.value, condition.op, max(span.room, CLOSE * max(1.0, abs(right.value)))

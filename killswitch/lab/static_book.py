@@ -38,6 +38,18 @@ class StaticAccount:
         self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
         self.quantity: Floats = np.array([float(q) for q in self._quantities])
         self._mark: Floats = np.array([float(m) for m in self._marks])
+        self.profits_now: Floats = np.array([float(p) for p in self._pnl])
+        """Unrealised P&L of each position now."""
+        self.is_priced_by_bars = all(
+            p.notional == abs(q * m) and p.entry_price is not None
+            for p, q, m in zip(account.positions, self._quantities, self._marks, strict=True)
+        )
+        """Whether notionals are those at the prices of the bars, in the account's currency."""
+        prices = [matrix.decimals(column) for column in self._columns]
+        of_moves = [each - _exponent(q) for each, q in zip(prices, self._quantities, strict=True)]
+        self.decimals = max((-_exponent(self.equity), *of_moves))
+        """The decimals that its equity has at most, at any price."""
+        self._watched = [each.symbol for each in account.watched or () if each.symbol in matrix.symbols]
         self._next = number + 1
         self._equities: Floats = np.empty(0)
 
@@ -65,6 +77,11 @@ class StaticAccount:
         """Return the signed notional of each position at each close: (positions × instants)."""
         return self._prices.close[:, first:end] * self.quantity[:, np.newaxis]
 
+    def profits(self, first: int, end: int) -> Floats:
+        """Return the unrealised P&L of each position at each close: (positions × instants)."""
+        moves: Floats = self._prices.close[:, first:end] - self._mark[:, np.newaxis]
+        return moves * self.quantity[:, np.newaxis] + self.profits_now[:, np.newaxis]
+
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
         """Return equity less maintenance margin with every symbol at its worst price in each bar; `first` is at least
         1.
@@ -81,13 +98,22 @@ class StaticAccount:
         """Return the account at one close, exactly; without marks where nothing samples them."""
         prices = [self._matrix.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
-        sampled = zip(self.keys, prices, strict=True) if with_marks else ()
+        marks = {(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)}
+        if with_marks:
+            columns = zip(self._watched, self._matrix.columns(self._watched), strict=True)
+            marks |= {(self.name, it): float(self._matrix.price(number, column)) for it, column in columns}
         return ObservedScope(
             at=int(self._matrix.at[number]),
             equity=self.equity + sum(moves, Decimal(0)),
             pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
-            marks={(self.name, key[1]): float(price) for key, price in sampled},
+            marks=marks if with_marks else {},
         )
+
+
+def _exponent(number: Decimal) -> int:
+    """The power of ten of the last digit of a finite number."""
+    found = number.as_tuple().exponent
+    return found if isinstance(found, int) else 0
 
 
 class StaticBook:

@@ -14,13 +14,14 @@ from msgspec import Struct
 
 from killswitch.model.words import Source
 from killswitch.signals.arguments import WINDOW
-from killswitch.signals.declaration import FRACTION, NO_AXIOMS, NO_LOOK_AHEAD, ScopeSignal, SignalSpec, TextSignal
+from killswitch.signals.declaration import FRACTION, NO_AXIOMS, ScopeSignal, SignalSpec, TextSignal, unsure
 from killswitch.signals.history.windows import known, pnl_change_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from killswitch.model.snapshot import Side
+    from killswitch.signals.declaration import Bounds, EquityPath, Floats, Instants
     from killswitch.signals.history.scope import History
     from killswitch.valuation.scope_view import ScopeView
 
@@ -62,6 +63,48 @@ def _source(history: History, _: ScopeView, window: int) -> str | None:
     return None if source == "UNKNOWN" else source
 
 
+SMALL = 1e-6
+"""The loss of both sides, as a part of the gross notional, below which float sums do not give shares exactly enough."""
+
+
+def _share_ahead(path: EquityPath, window: int, side: Side) -> Bounds:
+    """Only exact unit values tell which of nearly equal ones is the highest."""
+    import numpy as np
+
+    book, rows = path.book, path.history.rows
+    if book is None or not path.are_exact or path.history.ledger.unknown:
+        return unsure(path)
+    now = (rows[-1].pnl or {}).keys()
+    if not now or any(row.pnl is None or not row.pnl.keys() <= now for row in rows):
+        return unsure(path)
+    count, all_places = len(path.at), np.arange(len(path.since))
+    places = all_places[-count:]
+    latest = _latest(path.values_since, path.highest_in(window), places)
+    by_side = np.array([[*map(float, path.history.pnl_by_side(row))] for row in rows]).T
+    moved = book.made[:, len(rows) :] - book.made[:, len(rows) - 1 : len(rows)]
+    lost = []
+    for made, sign in zip(by_side, (1.0, -1.0), strict=True):
+        all_made = np.concatenate([made, made[-1] + moved[book.sign == sign].sum(axis=0)])
+        lost.append(np.maximum(0.0, all_made[latest] - all_made[places]))
+    total, is_highest = lost[0] + lost[1], latest == places
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = lost[0 if side == "long" else 1] / total
+    share[total <= SMALL * book.notional.sum(axis=0)] = np.nan
+    low, high = np.where(is_highest, -np.inf, share), np.where(is_highest, np.inf, share)
+    return path.within(window, low, -np.inf)[1], path.within(window, high, np.inf)[1]
+
+
+def _latest(values: Floats, wanted: Floats, until: Instants) -> Instants:
+    """For each wanted value the last of its places in `values` up to a place."""
+    import numpy as np
+
+    distinct, numbers = np.unique(values, return_inverse=True)
+    keys = np.sort(numbers * len(values) + np.arange(len(values)))
+    asked = distinct.searchsorted(wanted) * len(values) + until
+    found: Instants = keys[keys.searchsorted(asked, "right") - 1] % len(values)
+    return found
+
+
 def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> ScopeSignal:
     return ScopeSignal(
         name=name,
@@ -77,7 +120,7 @@ def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None])
         range=FRACTION,
         axioms=NO_AXIOMS,
         reader=lambda history, _, window: known(reader(shares(history, window))),
-        look_ahead=NO_LOOK_AHEAD,
+        look_ahead=lambda path, window: _share_ahead(path, window, side),
         is_loss_size=False,
         counts_unexplained=False,
         keeps_highest=True,

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from killswitch.signals.history.collector import Collector
+    from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
+    from killswitch.valuation.scope_view import ScopeView
 
+    Instants = NDArray[np.int64]
     Floats = NDArray[np.float64]
     Bounds = tuple[Floats, Floats]
     CollectorClass = type[Collector]
@@ -107,12 +110,69 @@ UNCHANGED = LookAhead.UNCHANGED
 NO_LOOK_AHEAD = LookAhead.NO_LOOK_AHEAD
 
 
+class BookPath(Protocol):
+    """The open positions of a scope at future bars if nothing is traded, in the order of the view's columns.
+
+    Arrays of (positions × bars), or with a number for each position; money is in the scope's currency.
+    """
+
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+
+    @property
+    def sign(self) -> Floats:
+        """+1 for a long position, −1 for a short one."""
+
+    @property
+    def entry_value(self) -> Floats:
+        """Absolute notionals at the entry prices."""
+
+    @property
+    def notional(self) -> Floats:
+        """Absolute notionals at each bar."""
+
+    @property
+    def unrealised(self) -> Floats:
+        """Unrealised P&L at each bar."""
+
+    @property
+    def made(self) -> Floats:
+        """Unrealised and realised P&L at every bar of `EquityPath.since`; NaN where it is unknown."""
+
+
 class EquityPath(Protocol):
     """A scope's equity at future bars if nothing is traded: arrays with one number for each bar.
 
-    Numbers are floats with rounding errors: callers treat a comparison that is that close as a change. Values that are
-    not certain are bounded.
+    Numbers are floats with rounding errors: callers treat a comparison that is that close as a change. What a signal
+    gives where it is partly known is bounded as the signal bounds it. NaN at a bar: only a tick can tell.
     """
+
+    @property
+    def at(self) -> Instants:
+        """When the bars are (microseconds)."""
+
+    @property
+    def since(self) -> Instants:
+        """When the rows of the history are, then the bars from the last tick on up to the last of `at`."""
+
+    @property
+    def values_since(self) -> Floats:
+        """The unit value at each of `since`."""
+
+    @property
+    def history(self) -> History:
+        """The scope's history after the last tick, which nothing may change."""
+
+    @property
+    def view(self) -> ScopeView | None:
+        """The scope's view at the last tick."""
+
+    @property
+    def book(self) -> BookPath | None:
+        """The open positions; None if bars alone do not give them in the scope's currency."""
+
+    def closes(self, account: str, symbol: str) -> Floats | None:
+        """The prices of a symbol at the bars after the last tick; None if the bars lack it."""
 
     @property
     def equity(self) -> Floats:
@@ -126,14 +186,31 @@ class EquityPath(Protocol):
     def start(self) -> float:
         """The unit value at the start, or at the last reset by hand."""
 
+    @property
+    def are_exact(self) -> bool:
+        """Whether unit values are equal to those of ticks to the last bit."""
+
     def highest_in(self, window: int) -> Floats:
         """The highest unit value of the window (microseconds) that ends at each bar."""
 
     def fall_from(self, highest: Floats | float) -> Floats:
         """The fall of the unit value from `highest` to each bar, 0…1; 0 where it is above."""
 
-    def within(self, window: int, value: Floats, most: float) -> Bounds:
-        """`value`, or the bounds `value` and `most` at bars whose window is partly known."""
+    def within(self, window: int, value: Floats, most: float, least: Floats | float | None = None) -> Bounds:
+        """`value`, or the bounds `least` and `most` at bars whose window is partly known; `least` None is `value`."""
+
+
+def unsure(path: EquityPath) -> Bounds:
+    """The bounds of a signal that only ticks can tell."""
+    import numpy as np
+
+    nothing = np.full(len(path.at), np.nan)
+    return nothing, nothing
+
+
+def certain(values: Floats) -> Bounds:
+    """The bounds of a signal that has these values."""
+    return values, values
 
 
 class PositionMeasures(Protocol):

@@ -1,7 +1,6 @@
 """Exposure signals: the size and concentration of the book, leverage and margin ratio.
 
-An equity path contains no positions, so these signals have no look-ahead: a policy that reads one is ticked at every
-bar.
+Those of liquidation prices and margins have no look-ahead: a policy that reads one is ticked at every bar.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from killswitch.signals.declaration import (
     UNBOUNDED,
     Axioms,
     SignalSpec,
+    certain,
     condition,
+    unsure,
 )
 from killswitch.signals.history.margin_ratios import (
     MarginRatios,
@@ -30,7 +31,10 @@ from killswitch.signals.history.margin_ratios import (
 from killswitch.signals.history.windows import UNKNOWN, known
 
 if TYPE_CHECKING:
-    from killswitch.signals.arguments import SymbolGroup
+    from collections.abc import Callable
+
+    from killswitch.signals.arguments import SymbolGroup, Value
+    from killswitch.signals.declaration import BookPath, Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.held_positions import BookExposure
@@ -118,6 +122,50 @@ def _margin_ratio_change(history: History, view: ScopeView, window: int) -> Inte
     return change(margin_ratio(view), history.collectors.of(MarginRatios).at_begin(view.as_of, window))
 
 
+# At future bars
+
+
+def _ahead(of: Callable[..., Floats]) -> Callable[..., Bounds]:
+    """The look-ahead of what `of` computes of the positions, the equity and the arguments."""
+
+    def look_ahead(path: EquityPath, *arguments: Value) -> Bounds:
+        return unsure(path) if path.book is None else certain(of(path.book, path.equity, *arguments))
+
+    return look_ahead
+
+
+def _of_gross(part: Floats, book: BookPath) -> Floats:
+    """part ÷ gross notional; 0 for an empty book."""
+    return part / book.notional.sum(axis=0) if len(book.symbols) else part * 0.0
+
+
+def _leverage_ahead(book: BookPath, equity: Floats) -> Floats:
+    import numpy as np
+
+    gross = book.notional.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(equity > 0.0, gross / equity, np.inf if len(book.symbols) else 0.0)
+
+
+def _largest_ahead(book: BookPath, _: Floats) -> Floats:
+    return _of_gross(book.notional.max(axis=0, initial=0.0), book)
+
+
+def _net_ahead(book: BookPath, _: Floats) -> Floats:
+    net: Floats = book.sign @ book.notional
+    return net
+
+
+def _herfindahl_ahead(book: BookPath, _: Floats) -> Floats:
+    return _of_gross(_of_gross((book.notional**2).sum(axis=0), book), book)
+
+
+def _members(book: BookPath, group: SymbolGroup) -> Floats:
+    import numpy as np
+
+    return np.array([float(symbol in group.symbols) for symbol in book.symbols])
+
+
 _UNKNOWN = "positions are unknown, or a price is missing"
 
 PICK = Argument(
@@ -139,6 +187,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_gross(view)),
+        look_ahead=_ahead(lambda book, _: book.notional.sum(axis=0)),
     ),
     _condition(
         name="exposure.net",
@@ -147,6 +196,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=UNBOUNDED,
         reader=lambda _, view: known(_net(view)),
+        look_ahead=_ahead(_net_ahead),
     ),
     _condition(
         name="exposure.leverage",
@@ -156,6 +206,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="positions are unknown, a price is missing, or equity is unknown",
         range=NOT_NEGATIVE,
         reader=lambda _, view: ratio_to_equity(_gross(view), view.equity),
+        look_ahead=_ahead(_leverage_ahead),
     ),
     _condition(
         name="exposure.largest_share",
@@ -164,6 +215,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=FRACTION,
         reader=lambda _, view: _largest_share(view),
+        look_ahead=_ahead(_largest_ahead),
     ),
     _condition(
         name="exposure.imbalance",
@@ -172,6 +224,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=(-1.0, 1.0),
         reader=lambda _, view: _imbalance(view),
+        look_ahead=_ahead(lambda book, equity: _of_gross(_net_ahead(book, equity), book)),
     ),
     _condition(
         name="exposure.herfindahl",
@@ -184,6 +237,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=FRACTION,
         reader=lambda _, view: _herfindahl(view),
+        look_ahead=_ahead(_herfindahl_ahead),
     ),
     _condition(
         name="exposure.group_share",
@@ -193,6 +247,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=FRACTION,
         reader=lambda _, view, group: _group_share(view, group),
+        look_ahead=_ahead(lambda book, _, group: _of_gross(_members(book, group) @ book.notional, book)),
     ),
     _condition(
         name="exposure.group_net",
@@ -202,6 +257,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_UNKNOWN,
         range=UNBOUNDED,
         reader=lambda _, view, group: _group_net(view, group),
+        look_ahead=_ahead(lambda book, _, group: (book.sign * _members(book, group)) @ book.notional),
     ),
     _condition(
         name="exposure.liquidation_distance",

@@ -21,6 +21,8 @@ from killswitch.signals.declaration import (
     Axioms,
     ScopeSignal,
     SignalSpec,
+    certain,
+    unsure,
 )
 from killswitch.signals.history.account_losses import AccountLosses
 from killswitch.signals.history.anchored_values import FirstEquities, OpeningValues
@@ -101,6 +103,32 @@ def _ahead(path: EquityPath, values: Floats) -> Bounds:
     return gained, gained
 
 
+def _given_back_ahead(path: EquityPath) -> Bounds:
+    """A part of a small profit is known of exact values only."""
+    import numpy as np
+
+    base = path.start
+    if base <= 0.0 or not path.are_exact:
+        return unsure(path)
+    best, now = np.maximum(base, path.highest), np.maximum(0.0, path.values_since[-len(path.at) :])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return certain(np.where(best > base, (best - now) / (best - base), 0.0))
+
+
+def _loss_since_ahead(path: EquityPath, anchor: Anchor) -> Bounds:
+    """The fall from the last value at or before the last open, open by open."""
+    import numpy as np
+
+    openings = path.history.collectors.of(OpeningValues)
+    low, high = np.full(len(path.at), -np.inf), np.full(len(path.at), np.inf)
+    for opened, until, value in openings.ahead(anchor, path.since, path.values_since):
+        first, end = path.at.searchsorted((opened, until))
+        if value is not None and first < end:
+            fallen = path.fall_from(value)[first:end]
+            low[first:end] = high[first:end] = fallen
+    return low, high
+
+
 def _loss_since(history: History, anchor: Anchor) -> Interval:
     opened = history.collectors.of(OpeningValues).at_open(anchor)
     return UNKNOWN if opened is None else fall_since(history, opened.value, opened.at)
@@ -119,6 +147,18 @@ def _loss_from_capital(history: History, capital: Decimal) -> Interval:
 
 
 # Of money
+
+
+def _unrealised_ahead(path: EquityPath) -> Bounds:
+    return unsure(path) if path.book is None else certain(path.book.unrealised.sum(axis=0))
+
+
+def _unrealised_share_ahead(path: EquityPath) -> Bounds:
+    import numpy as np
+
+    made, _ = _unrealised_ahead(path)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return certain(np.where(path.equity > 0.0, made / path.equity, np.nan))
 
 
 def _loss_sum(history: History, view: ScopeView, anchor: Anchor) -> Interval:
@@ -213,6 +253,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         unknown=f"{_NO_PNL}; the equity of an account is unknown",
         reader=lambda _, view: known(None if view.unknown is not None else view.open_profit()),
+        look_ahead=_unrealised_ahead,
     ),
     _of_open_positions(
         name="pnl.unrealised_share",
@@ -223,6 +264,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         unknown=f"{_NO_PNL}; the equity of an account is unknown",
         reader=lambda _, view: _share(None if view.unknown is not None else view.open_profit(), view.equity),
+        look_ahead=_unrealised_share_ahead,
     ),
     _of_rows(
         name="pnl.realised",
@@ -292,7 +334,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         range=NOT_NEGATIVE,
         reader=lambda history, _: _given_back(history),
-        look_ahead=NO_LOOK_AHEAD,
+        look_ahead=_given_back_ahead,
     ),
     _of_unit_value(
         name="equity.loss_since",
@@ -306,7 +348,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=f"there was no observation within `max_gap` before the open, until the next one; {_NO_EQUITY}",
         range=FRACTION,
         reader=lambda history, _, anchor: _loss_since(history, anchor),
-        look_ahead=NO_LOOK_AHEAD,
+        look_ahead=_loss_since_ahead,
         is_loss_size=True,
         needs_equity=True,
         collects=(OpeningValues,),

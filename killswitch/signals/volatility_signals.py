@@ -1,8 +1,7 @@
 """Volatility signals: how markets and the book move, from sampled prices.
 
 Prices are sampled as `killswitch/signals/history/samples.py` describes. A symbol in several accounts of the scope is
-one market at each venue; of several venues the one that moves most counts. They have no look-ahead: a policy that reads
-one is ticked at every bar.
+one market at each venue; of several venues the one that moves most counts.
 """
 
 from __future__ import annotations
@@ -25,8 +24,17 @@ from killswitch.signals.declaration import (
 from killswitch.signals.history.prices import EACH_OBSERVATION, PriceSamples
 from killswitch.signals.history.samples import SampleSeries, are_enough, common_returns, expected_returns
 from killswitch.signals.history.windows import UNKNOWN, known, largest
+from killswitch.signals.market_paths import (
+    correlation_ahead,
+    expected_ahead,
+    jump_ahead,
+    move_ahead,
+    ratio_ahead,
+    volatility_ahead,
+)
 
 if TYPE_CHECKING:
+    from killswitch.signals.declaration import Bounds, EquityPath
     from killswitch.signals.history.sample_table import Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
@@ -74,6 +82,11 @@ def _volatility(history: History, view: ScopeView, symbol: str, window: int, eve
         return series.deviation(view.as_of, window) * math.sqrt(year / every)
 
     return largest(_by_venue(history, view, symbol, every, of), math.inf)
+
+
+def _volatility_ahead(path: EquityPath, symbol: str, window: int, every: int) -> Bounds:
+    is_of_shares = path.view is not None and any(facts.account.market == "equity" for facts in path.view.facts)
+    return volatility_ahead(path, symbol, window, every, SESSIONS_YEAR if is_of_shares else YEAR)
 
 
 def _volatility_ratio(history: History, view: ScopeView, symbol: str, short: int, long: int, every: int) -> Interval:
@@ -319,6 +332,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_TOO_FEW,
         range=NOT_NEGATIVE,
         reader=_volatility,
+        look_ahead=_volatility_ahead,
     ),
     _condition(
         name="market.volatility_ratio",
@@ -332,6 +346,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=f"of either window: {_TOO_FEW}; or the long one has a volatility of 0",
         range=NOT_NEGATIVE,
         reader=_volatility_ratio,
+        look_ahead=ratio_ahead,
     ),
     _condition(
         name="equity.expected_move",
@@ -348,6 +363,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=NOT_NEGATIVE,
         axioms=Axioms(grows_with=("horizon",)),
         reader=_expected_move,
+        look_ahead=expected_ahead,
     ),
     _condition(
         name="market.correlation",
@@ -364,6 +380,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         range=(-1.0, 1.0),
         reader=_correlation,
+        look_ahead=correlation_ahead,
     ),
     _condition(
         name="market.move",
@@ -374,6 +391,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="no mark now, or none within max_gap before t − window; the symbol was split",
         range=(-1.0, math.inf),
         reader=_move,
+        look_ahead=move_ahead,
     ),
     _condition(
         name="market.jump",
@@ -387,5 +405,6 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=f"the last sample has no return, or the market did not move before it; {_TOO_FEW}",
         range=NOT_NEGATIVE,
         reader=_jump,
+        look_ahead=jump_ahead,
     ),
 )

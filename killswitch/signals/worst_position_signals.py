@@ -16,14 +16,16 @@ from killswitch.signals.declaration import (
     UNBOUNDED,
     Axioms,
     SignalSpec,
+    certain,
     condition,
+    unsure,
 )
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.windows import UNKNOWN
 from killswitch.signals.trade_signals import SIDE
 
 if TYPE_CHECKING:
-    from killswitch.signals.declaration import Floats
+    from killswitch.signals.declaration import Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.valuation.scope_view import ScopeView
@@ -121,6 +123,39 @@ def _is_empty(history: History, view: ScopeView) -> bool:
     return history.unknown is None and view.columns is not None and not len(view.columns)
 
 
+# At future bars
+
+
+def _worst_loss_ahead(path: EquityPath, against: str) -> Bounds:
+    """Of margins, which venues round and state, only ticks can tell, and of an equity that is not positive."""
+    import numpy as np
+
+    book = path.book
+    if book is None or against == "margin":
+        return unsure(path)
+    if not len(book.symbols):
+        return certain(path.equity * 0.0)
+    losses = np.maximum(0.0, -book.unrealised)
+    if against == "entry":
+        if not bool((book.entry_value > 0.0).all()):
+            return unsure(path)
+        return certain((losses / book.entry_value[:, np.newaxis]).max(axis=0))
+    return certain(losses.max(axis=0) / np.where(path.equity > 0.0, path.equity, np.nan))
+
+
+def _worst_bleed_ahead(path: EquityPath) -> Bounds:
+    """Where a window begins before the first row, or a position was opened in it, only a tick can tell."""
+    book, history = path.book, path.history
+    if book is None:
+        return unsure(path)
+    if not len(book.symbols):
+        return certain(path.equity * 0.0)
+    if history.ledger.unknown:
+        return unsure(path)
+    worst = history.collectors.of(BleedRates).ahead(path.since, book.made, len(path.at), history.max_gap)
+    return certain(worst.max(axis=0))
+
+
 _worst = partial(condition, reads_pnl=True)
 """The largest value of all positions."""
 
@@ -138,6 +173,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="the positions of every account are unknown, or equity is",
         range=NOT_NEGATIVE,
         reader=_worst_loss,
+        look_ahead=_worst_loss_ahead,
     ),
     _worst(
         name="positions.losing",
@@ -168,6 +204,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         range=UNBOUNDED,
         reader=_worst_bleed,
+        look_ahead=_worst_bleed_ahead,
         collects=(BleedRates,),
     ),
 )

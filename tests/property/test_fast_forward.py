@@ -46,6 +46,40 @@ spec:
       reset: manual
       actions: [{close: {side: both, fraction: 100%}}]
 """
+OF_MANY_SIGNALS = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: of-many-signals}
+spec:
+  mode: enforce
+  scope: {each: account, match: {currency: USDT}}
+  max_gap: 10m
+  triggers:
+    share:    {when: 'attribution.long_share("20m") > 0.999', confirm: 6m, on_unknown: hold, grace: 3m}
+    day:      {when: 'equity.loss_since("utc_day") > 0.02', on_unknown: hold, grace: 4m}
+    volatile: {when: 'market.volatility("A", "20m", "1m") > 2.5', confirm: 3m, on_unknown: trip, grace: 30m}
+    jump:     {when: 'market.jump("B", "30m", "1m") > 8.0', on_unknown: warn, grace: 5m}
+    moved:    {when: 'market.move("C", "15m") < -0.06 && exposure.net > 0.0', on_unknown: hold, grace: 25m}
+    together: {when: 'market.correlation("30m", "2m", "mean") > 0.6', confirm: 4m, on_unknown: hold, grace: 5m}
+    expected: {when: 'equity.expected_move("1h", "20m", "1m") > 0.02', confirm: 5m, on_unknown: hold, grace: 30m}
+    bleeding: {when: 'positions.worst_bleed > 9000.0', on_unknown: hold, grace: 5h}
+    worst:    {when: 'positions.worst_loss("entry") > 0.05', on_unknown: hold}
+    lost:     {when: 'equity.given_back > 0.9 && pnl.unrealised_share < -0.02', on_unknown: hold}
+    leverage: {when: 'exposure.leverage > 2.2 || exposure.largest_share > 0.95', confirm: 20m, on_unknown: hold}
+  stages:
+    - name: halve
+      level: 1
+      any: [share, day, volatile, jump, moved, together, expected, bleeding]
+      cooldown: 10m
+      reset: {auto: {when: 'equity.drawdown("15m") < 0.01', for: 10m}}
+      actions: [{close: {side: both, fraction: 50%}}]
+    - name: all
+      level: 2
+      any: [worst, lost, leverage]
+      cooldown: 20m
+      reset: {auto: {when: 'market.volatility("A", "10m", "1m") < 1.0', for: 5m}}
+      actions: [{close: {side: both, fraction: 100%}}]
+"""
 OF_ONE_SIGNAL = """
 apiVersion: killswitch.dev/v1
 kind: Policy
@@ -62,12 +96,19 @@ spec:
       cooldown: 10m
       reset: manual
       actions: [{{close: {{side: both, fraction: 10%}}}}]
+---
+apiVersion: killswitch.dev/v1
+kind: CorrelationGroup
+metadata: {{name: majors}}
+spec: {{symbols: [A], order: 1}}
 """
 THRESHOLDS: dict[Unit, str] = {
     "money": "at_most: 97000 USDT", "fraction": "at_least: 3%", "ratio": "at_least: 1.5", "count": "at_least: 1",
+    "money per hour": "at_least: 500",
     "seconds": "at_least: 1s", "milliseconds": "at_least: 1ms", "score": "at_least: 0.5",
 }  # fmt: skip
-
+OF_NAME = {"market.correlation": "at_least: 0.1"}
+"""Of a signal that does not reach the threshold of its unit."""
 
 FOLDERS = (
     "futures-drawdown",
@@ -76,7 +117,9 @@ FOLDERS = (
     "circuit-breaker",
     "from-peak",
     "look-ahead",
+    "of-many-signals",
 )
+WRITTEN = {"from-peak": FROM_PEAK, "of-many-signals": OF_MANY_SIGNALS}
 BARS = 260
 MOVES = st.sampled_from([(5, -0.04), (5, -0.02), (5, 0.03), (40, -0.004), (40, 0.003)])
 """Minutes, and the move in each."""
@@ -119,7 +162,7 @@ def walk(seed: int, falls: Sequence[tuple[int, tuple[int, float]]]) -> list[floa
 
 
 def policies_of(folder: str) -> PolicySet:
-    return written(FROM_PEAK) if folder == "from-peak" else shipped(folder)
+    return written(WRITTEN[folder]) if folder in WRITTEN else shipped(folder)
 
 
 def without_curve(run: Run) -> Run:
@@ -152,8 +195,9 @@ def test_fast_forward_does_not_change_a_run(
 )
 def test_a_signal_looked_ahead_equals_the_ticked_one(spec: SignalSpec) -> None:
     """Alone, so that no other signal has the bars ticked: a slow fall, a rise, a fast fall, and noise."""
-    signal = ", ".join([spec.name, *(f"{each.key}: {each.example}" for each in spec.arguments)])
-    policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=THRESHOLDS[spec.unit]))
+    examples = (f"{each.key}: {'A' if each.key == 'symbol' else each.example}" for each in spec.arguments)
+    signal = ", ".join([spec.name, *examples])
+    policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=OF_NAME.get(spec.name, THRESHOLDS[spec.unit])))
     for seed in range(3):
         falls = [(40 + seed, (40, -0.002)), (110, (40, 0.003)), (190, (5, -0.02))]
         matrix = PriceMatrix(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))

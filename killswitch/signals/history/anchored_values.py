@@ -6,6 +6,8 @@ past corrects them, and a new series of unit values begins without them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +19,7 @@ from killswitch.signals.history.collector import FollowedHistory, HistoryCollect
 from killswitch.signals.sessions import Anchor, TradingSession, last_open, next_open
 
 if TYPE_CHECKING:
+    from killswitch.signals.declaration import Floats, Instants
     from killswitch.signals.history.rows import Correction
 
 
@@ -26,6 +29,13 @@ class AnchoredValue(Struct, frozen=True):
     at: int
     value: float
     equity: Decimal
+
+
+class SkippedBars(Struct, frozen=True):
+    """Bars of a backtest without a tick: when they are (microseconds), and what a tick would have observed at each."""
+
+    at: Sequence[int]
+    observed: Callable[[int], AnchoredValue]
 
 
 class Opening(Struct, frozen=True):
@@ -65,6 +75,36 @@ class OpeningValues(HistoryCollector):
         """The last observation at or before the last open of the anchor; None if there was none within `max_gap`."""
         found = self._openings.get(_name_of(anchor))
         return None if found is None else found.observed
+
+    def ahead(self, anchor: Anchor, at: Instants, values: Floats) -> Iterator[tuple[int, int, float | None]]:
+        """Each open up to the last of the instants `at`, the next one, and the unit value at or before it.
+
+        The value is None if it is not of `max_gap` before. `values`: the unit values at `at`.
+        """
+        current = self._openings.get(_name_of(anchor))
+        if current is None:
+            return
+        yield current.opened, current.next, None if current.observed is None else current.observed.value
+        opened = current.next
+        while opened <= at[-1]:
+            place, until = int(at.searchsorted(opened, "right")) - 1, next_open(anchor, opened)
+            is_known = place >= 0 and opened - int(at[place]) <= self._max_gap
+            yield opened, until, float(values[place]) if is_known else None
+            opened = until
+
+    def skip(self, bars: SkippedBars) -> None:
+        """Pass the opens among bars without a tick."""
+        last = bars.at[-1]
+        for name, anchor in self._anchors.items():
+            before = self._openings.get(name)
+            if before is not None and last >= before.next:
+                opened = last_open(anchor, last)
+                place = bisect_right(bars.at, opened) - 1
+                seen = self._last if place < 0 else bars.observed(place)
+                is_known = seen is not None and 0 <= opened - seen.at <= self._max_gap
+                observed = seen if is_known else None
+                self._openings[name] = Opening(repr(anchor), opened, next_open(anchor, last), observed)
+        self._last = bars.observed(len(bars.at) - 1)
 
     def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
         """Pass the opens until now, and record the observation."""

@@ -15,6 +15,7 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.signals.history.collector import FollowedHistory, HistoryCollector, Needs
 
 if TYPE_CHECKING:
+    from killswitch.signals.declaration import Instants
     from killswitch.signals.history.rows import UnitValueRow
     from killswitch.signals.history.scope import History
     from killswitch.valuation.held_positions import Floats
@@ -181,6 +182,22 @@ class BleedRates(HistoryCollector):
             for window, row, each in zip(WINDOWS, rows, known, strict=True)
         )
         found: Floats = short + hour + long
+        return found
+
+    def ahead(self, at: Instants, made: Floats, count: int, max_gap: int) -> Floats:
+        """The rate of each position at the last `count` of the instants `at`, at which they have made `made` (positions
+        × instants); NaN where a window begins before the first, or not long after a position was opened."""
+        import numpy as np
+
+        now = at[-count:]
+        found: Floats = np.zeros((len(made), count))
+        opened = max((each.at for each in self._opened.values()), default=-1)
+        for window in WINDOWS:
+            start = at.searchsorted(now - window, "right") - 1
+            begun = at[start]  # of −1 the last instant, which is after the edge
+            is_known = (start >= 0) & (now - window - begun <= max_gap) & (begun > opened)
+            weight = HOUR / (np.maximum(now - begun, window // LEAST) * len(WINDOWS))
+            found += (made[:, start] - made[:, -count:]) * np.where(is_known, weight, np.nan)
         return found
 
     def _column(self, row: UnitValueRow, view: ScopeView | None = None) -> _Column | None:

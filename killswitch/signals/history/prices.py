@@ -140,6 +140,13 @@ class PriceSamples(Collector):
         """The samples of (account, symbol) at `every`; None without any."""
         return self._series.get(key, {}).get(every)
 
+    def continues(self, key: PriceKey, every: int, now: int) -> bool:
+        """Whether the newest sample is of the grid point of `now`, when the account was observed last, and not cut."""
+        series, account = self.series(key, every), self._accounts.get(key[0])
+        if series is None or account is None or key in self._cuts or key[1] in account.gone or series.is_cut:
+            return False
+        return account.at == now and series.last_at is not None and series.last_at // every == now // every
+
     def split_at(self, key: PriceKey) -> int | None:
         """When the symbol was split last (microseconds); None if that was not seen."""
         return self._split_at.get(key)
@@ -337,6 +344,14 @@ class PriceSamples(Collector):
                 self._cut(key[0], (key[1],))
             self._add(key, at, price, None)
             self._accounts.setdefault(key[0], _Account()).at = at
+
+    def reach_back(self, now: int) -> int:
+        """From when on observations have to be added so that signals read the same at `now` as with all of them.
+
+        A sample is the first observation at or after a grid point: they begin at one.
+        """
+        edges = [(every, now - keep) for grids in self._grids.values() for every, keep in grids.items()]
+        return min((edge - edge % every for every, edge in edges), default=now)
 
     # Storing
 

@@ -72,7 +72,12 @@ class SampleSeries:
         """Take no return from the newest sample to the next one."""
         self.table.cut(self.row)
 
-    def _samples(self) -> tuple[Instants, Floats, Flags]:
+    @property
+    def is_cut(self) -> bool:
+        """Whether no return leads from the newest sample to the next one."""
+        return bool(self.table.is_cut[self.row])
+
+    def samples(self) -> tuple[Instants, Floats, Flags]:
         """Times, prices, and whether a return leads to each; those of the last `keep` microseconds are among them."""
         import numpy as np
 
@@ -88,7 +93,7 @@ class SampleSeries:
 
     def at_or_before(self, at: int) -> tuple[int, float] | None:
         """Time and price of the newest sample at or before `at`; None if there is none."""
-        times, prices, _ = self._samples()
+        times, prices, _ = self.samples()
         place = int(times.searchsorted(at, "right")) - 1
         if place < 0 or times[place] < times[-1] - self.keep:
             return None
@@ -118,7 +123,7 @@ class SampleSeries:
             return cls._of_table(table, [each.row for each in series], now, max(now - window, int(kept)))
         found = []
         for each in series:
-            at, price, joined = each._samples()
+            at, price, joined = each.samples()
             span = slice(*each._span(at, now, window))
             found.append((at[span], price[span], joined[span]))
         count = min(len(at) for at, _, _ in found)
@@ -150,7 +155,7 @@ class SampleSeries:
 
     def returns(self, now: int, window: int) -> Returns:
         """The returns between the samples of [now − window, now]."""
-        at, price, joined = self._samples()
+        at, price, joined = self.samples()
         first, end = self._span(at, now, window)
         return Returns(at[first:end] // self.every, price[first:end].copy(), joined[first + 1 : end].copy())
 
@@ -159,7 +164,7 @@ class SampleSeries:
 
         `before_last`: of a window that ends at the sample before the last. Both are computed once for a set of samples.
         """
-        at, price, joined = self._samples()
+        at, price, joined = self.samples()
         first, end = self._span(at, now, window)
         asked = (self.table.generation, first, end, expected_returns(now, window, self.every))
         known = self._deviations.get((window, before_last))
@@ -175,14 +180,14 @@ class SampleSeries:
 
     def expires(self, now: int, window: int) -> float:
         """The time until which the samples of the window are the same ones unless one is added; +∞ without any."""
-        at, _, _ = self._samples()
+        at, _, _ = self.samples()
         first, end = self._span(at, now, window)
         return int(at[first]) + window if first < end else math.inf
 
     def last_return(self, now: int) -> tuple[float, int] | None:
         """The return of the newest sample at or before `now`, and the time of the sample before it; None if it has
         none."""
-        at, price, joined = self._samples()
+        at, price, joined = self.samples()
         place = int(at.searchsorted(now, "right")) - 1
         if place <= 0 or not joined[place] or at[place - 1] < at[-1] - self.keep:
             return None

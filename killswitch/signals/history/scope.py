@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from decimal import Decimal
 from operator import attrgetter
@@ -31,6 +31,7 @@ from killswitch.pnl_explain.pending_changes import (
     suspicious,
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
+from killswitch.signals.history.anchored_values import AnchoredValue, OpeningValues, SkippedBars
 from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.pulse import LastObserved
@@ -215,11 +216,14 @@ class History:
         other._bound_equity(view)
         return other
 
-    def fast_forward(self, tail: Iterable[ObservedScope], highest: Decimal) -> None:
+    def fast_forward(
+        self, tail: Iterable[ObservedScope], highest: Decimal, at: Sequence[int], seen_at: Callable[[int], Decimal]
+    ) -> None:
         """Add observations between which only prices moved, with the same result as `observe` for each.
 
         `tail` are the last of them, oldest first, as far back as the longest window; `highest` is the highest
         equity of all. Nothing may be unknown or unexplained, and none may come later than `max_gap` after another.
+        `at`: when all of them are; `seen_at`: the equity of one, by its number.
         """
         units = self.track.units
         for seen in tail:
@@ -230,6 +234,9 @@ class History:
                 self.prices.add(seen.at, seen.marks)
             self.rows.append(UnitValueRow(seen.at, value, self._total(seen.pnl)))
             self.last_at, self._equity = seen.at, seen.equity
+        opening_values = self.collectors.get(OpeningValues)
+        if opening_values is not None:
+            opening_values.skip(SkippedBars(at, lambda number: _anchored(at[number], seen_at(number), units)))
         self.changes.observe_peak(float(highest) / units, self.last_at or 0)
         self._peak_before = self.changes.peak
         self._forget_before((self.last_at or 0) - self._keep)
@@ -573,6 +580,10 @@ class History:
                 row = corrected(row, correction)
         self.rows.append(row)
         self.track.record(row.at, row.value)
+
+
+def _anchored(at: int, equity: Decimal, units: float) -> AnchoredValue:
+    return AnchoredValue(at, float(equity) / units, equity)
 
 
 def _is_flat(view: ScopeView) -> bool:

@@ -318,11 +318,11 @@ def test_the_effect_of_staging_is_shown_for_each_market_and_kind(policies: Polic
 def test_signals_without_look_ahead_are_named_on_the_page(policies: PolicySet) -> None:
     """Who waits for a slow backtest reads which signals make every bar a tick; a fall of equity is none of them."""
     falls = 'equity.drawdown("15m") > 0.5'
-    moves = 'market.move("BTC_USDT", "1h") < -0.1 || exposure.leverage > 3.0 || equity.drawdown("1h") > 0.1'
+    moves = 'exposure.margin_ratio > 0.5 || market.spread("BTC_USDT") > 0.1 || equity.drawdown("1h") > 0.1'
     rows = []
     for condition in (falls, moves):
         _, page = answer_and_page(
             policy_of(f"when: '{condition}'"), Results((book_with_curve(),), (), 1, is_complete=True, is_stopped=False)
         )
         rows.append(dict(page.facts.rows).get("No look-ahead"))
-    assert rows == [None, "exposure.leverage and market.move: every bar was ticked, none skipped"]
+    assert rows == [None, "exposure.margin_ratio and market.spread: every bar was ticked, none skipped"]

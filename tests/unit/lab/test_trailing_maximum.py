@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.lab.fast_forward import even_step, highest_in
+from killswitch.lab.path import even_step, highest_in
 
 VALUES = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=120)
 
