@@ -10,7 +10,7 @@ from killswitch.graph.wording import signal_text, signals_of
 from killswitch.proof.axioms import Inputs, assumptions, is_never_unknown, new_inputs, related
 from killswitch.proof.machine import StepTerms, TriggerTerms
 from killswitch.proof.solver import Prover, Term, any_of
-from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, timed
+from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, opaque_words, timed
 from killswitch.proof.witness import Witness
 from killswitch.signals.catalogue import BY_NAME
 
@@ -35,9 +35,8 @@ def _refuted(found: Situation, subject: str, why: str, witness: Witness | None) 
     """A refutation with its witness, or undecided without one."""
     if witness is not None:
         return subject, "refuted", why, witness
-    opaque = f"; it contains {', '.join(found.opaque)}, which cannot be lowered" if found.opaque else ""
     bound = f"no run of at most {LONGEST} evaluations was found that shows the contrary"
-    return subject, "undecided", f"not proved by induction, and {bound}{opaque}", None
+    return subject, "undecided", f"not proved by induction, and {bound}{opaque_words(found.opaque)}", None
 
 
 def reachable(found: Situation) -> Iterator[Result]:
@@ -58,7 +57,12 @@ def reachable(found: Situation) -> Iterator[Result]:
         elif found.prover.is_impossible(*found.facts, found.step.fired == number):
             yield stage.name, "refuted", "fires in no situation", None
         else:
-            yield stage.name, "undecided", f"no run of {max(lengths)} evaluations or fewer fires it", None
+            yield (
+                stage.name,
+                "undecided",
+                f"no run of {max(lengths)} evaluations or fewer fires it{opaque_words(found.opaque)}",
+                None,
+            )
 
 
 def monotone(found: Situation) -> Iterator[Result]:

@@ -139,6 +139,14 @@ def timed(prover: Prover, policy: str, name: str, found: Iterator[Result]) -> It
         started, unanswered = prover.clock(), prover.unanswered
 
 
+def opaque_words(texts: Sequence[str]) -> str:
+    """What of a policy is not lowered, and what to write instead; empty if everything is."""
+    if not texts:
+        return ""
+    named = ", ".join(dict.fromkeys(texts))
+    return f"; it contains {named}, which cannot be lowered: compare each signal with a number, or with another signal"
+
+
 def out_of_time(prover: Prover, questions: int) -> str:
     """Why questions were not answered, and what to do about it."""
     return (
