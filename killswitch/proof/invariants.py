@@ -22,6 +22,7 @@ from killswitch.proof.machine import MachineTerms, StepTerms
 from killswitch.proof.solver import Prover, Term
 from killswitch.proof.verdicts import LONGEST, ProofVerdict, Result, Situation, opaque_words, timed
 from killswitch.proof.witness import Replayed
+from killswitch.render.formats import count_of
 
 HOLDS = "an invariant holds"
 STEPS = 2
@@ -54,16 +55,12 @@ def _verdict(prover: Prover, graph: Graph, invariant: Invariant) -> Result:
     witness, complete = found.witness(wanted, lambda shown: is_false(shown[-1]), range(1, LONGEST + 1))
     if witness is not None:
         why = f"; it matters because: {invariant.because}" if invariant.because else ""
-        text = f"surely false after {_evaluations(len(witness))}: {invariant.text}{why}"
+        text = f"surely false after {count_of(len(witness), 'evaluation')}: {invariant.text}{why}"
         return invariant.name, "refuted", text, witness
     opaque = [*found.opaque, *opaque_texts(replace(found.graph, conditions=violated.conditions))]
     bound = f"it holds in every run of at most {LONGEST} evaluations, and longer ones are not decided"
     bound = bound if complete else f"no counterexample was found in runs of at most {LONGEST} evaluations"
     return invariant.name, "undecided", f"no induction proves it; {bound}{opaque_words(opaque)}", None
-
-
-def _evaluations(count: int) -> str:
-    return "one evaluation" if count == 1 else f"{count} evaluations"
 
 
 def _is_inductive(found: Situation, violated: _Violation, steps: int) -> bool:

@@ -12,6 +12,7 @@ from killswitch.proof.machine import StepTerms, TriggerTerms
 from killswitch.proof.solver import Prover, Term, any_of
 from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, opaque_words, timed
 from killswitch.proof.witness import Witness
+from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
 
 Result = tuple[str, Outcome, str, Witness | None]
@@ -53,7 +54,7 @@ def reachable(found: Situation) -> Iterator[Result]:
         lengths = [*range(1, 4), *([ticks + 1] if ticks > 2 else [])]
         witness, _ = found.witness(wanted, shows, lengths)
         if witness is not None:
-            yield stage.name, "proved", f"fires after {len(witness)} evaluations", witness
+            yield stage.name, "proved", f"fires after {count_of(len(witness), 'evaluation')}", witness
         elif found.prover.is_impossible(*found.facts, found.step.fired == number):
             yield stage.name, "refuted", "fires in no situation", None
         else:
