@@ -20,8 +20,9 @@ from killswitch.proof.axioms import Inputs, assumptions, new_inputs
 from killswitch.proof.conditions import ConditionLowering, SignalInput, Verdict, opaque_texts
 from killswitch.proof.machine import MachineTerms, StepTerms
 from killswitch.proof.solver import Prover, Term
-from killswitch.proof.verdicts import LONGEST, ProofVerdict, Result, Situation, timed
+from killswitch.proof.verdicts import LONGEST, ProofVerdict, Result, Situation, opaque_words, timed
 from killswitch.proof.witness import Replayed
+from killswitch.render.formats import count_of
 
 HOLDS = "an invariant holds"
 STEPS = 2
@@ -53,16 +54,13 @@ def _verdict(prover: Prover, graph: Graph, invariant: Invariant) -> Result:
     is_false = is_violated(invariant)
     witness, complete = found.witness(wanted, lambda shown: is_false(shown[-1]), range(1, LONGEST + 1))
     if witness is not None:
-        return invariant.name, "refuted", f"surely false after {_evaluations(len(witness))}: {invariant.text}", witness
+        why = f"; it matters because: {invariant.because}" if invariant.because else ""
+        text = f"surely false after {count_of(len(witness), 'evaluation')}: {invariant.text}{why}"
+        return invariant.name, "refuted", text, witness
     opaque = [*found.opaque, *opaque_texts(replace(found.graph, conditions=violated.conditions))]
     bound = f"it holds in every run of at most {LONGEST} evaluations, and longer ones are not decided"
     bound = bound if complete else f"no counterexample was found in runs of at most {LONGEST} evaluations"
-    named = f"; it contains {', '.join(dict.fromkeys(opaque))}, which cannot be lowered" if opaque else ""
-    return invariant.name, "undecided", f"no induction proves it; {bound}{named}", None
-
-
-def _evaluations(count: int) -> str:
-    return "one evaluation" if count == 1 else f"{count} evaluations"
+    return invariant.name, "undecided", f"no induction proves it; {bound}{opaque_words(opaque)}", None
 
 
 def _is_inductive(found: Situation, violated: _Violation, steps: int) -> bool:

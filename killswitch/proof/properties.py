@@ -10,8 +10,9 @@ from killswitch.graph.wording import signal_text, signals_of
 from killswitch.proof.axioms import Inputs, assumptions, is_never_unknown, new_inputs, related
 from killswitch.proof.machine import StepTerms, TriggerTerms
 from killswitch.proof.solver import Prover, Term, any_of
-from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, timed
+from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, opaque_words, timed
 from killswitch.proof.witness import Witness
+from killswitch.render.formats import count_of
 from killswitch.signals.catalogue import BY_NAME
 
 Result = tuple[str, Outcome, str, Witness | None]
@@ -35,9 +36,8 @@ def _refuted(found: Situation, subject: str, why: str, witness: Witness | None) 
     """A refutation with its witness, or undecided without one."""
     if witness is not None:
         return subject, "refuted", why, witness
-    opaque = f"; it contains {', '.join(found.opaque)}, which cannot be lowered" if found.opaque else ""
     bound = f"no run of at most {LONGEST} evaluations was found that shows the contrary"
-    return subject, "undecided", f"not proved by induction, and {bound}{opaque}", None
+    return subject, "undecided", f"not proved by induction, and {bound}{opaque_words(found.opaque)}", None
 
 
 def reachable(found: Situation) -> Iterator[Result]:
@@ -54,11 +54,16 @@ def reachable(found: Situation) -> Iterator[Result]:
         lengths = [*range(1, 4), *([ticks + 1] if ticks > 2 else [])]
         witness, _ = found.witness(wanted, shows, lengths)
         if witness is not None:
-            yield stage.name, "proved", f"fires after {len(witness)} evaluations", witness
+            yield stage.name, "proved", f"fires after {count_of(len(witness), 'evaluation')}", witness
         elif found.prover.is_impossible(*found.facts, found.step.fired == number):
             yield stage.name, "refuted", "fires in no situation", None
         else:
-            yield stage.name, "undecided", f"no run of {max(lengths)} evaluations or fewer fires it", None
+            yield (
+                stage.name,
+                "undecided",
+                f"no run of {max(lengths)} evaluations or fewer fires it{opaque_words(found.opaque)}",
+                None,
+            )
 
 
 def monotone(found: Situation) -> Iterator[Result]:

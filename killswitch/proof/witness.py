@@ -178,7 +178,7 @@ def _event_text(graph: Graph, each: Replayed) -> str:
     if refused and each.demanded:
         parts.append(f"{', '.join(refused)} declined")
     if each.seen.lost and each.state.level:
-        parts.append("unit value below that of the firing")
+        parts.append("a new loss since the last firing")
     if not each.seen.scheduled:
         parts.append("on a push")
     return "; ".join(parts) or (f"level {each.state.level} in force" if each.state.level else "nothing happens")

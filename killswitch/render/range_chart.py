@@ -63,7 +63,7 @@ def range_figure(caption: str, rows: Sequence[RangeRow], most: float) -> Figure:
 def _svg(caption: str, rows: Sequence[RangeRow], most: float, width: float) -> str:
     names = [f"{each.group}: {each.name}" for each in rows]
     is_narrow = width < 500
-    left = 4.0 if is_narrow else _LETTER * max((len(each) for each in names), default=0) + 12
+    left = 14.0 if is_narrow else _LETTER * max((len(each) for each in names), default=0) + 12
     row_height = _HEIGHT + _GAP + (14 if is_narrow else 0)
     tall = row_height * len(rows) + 24
     scale = (width - left - 24) / most

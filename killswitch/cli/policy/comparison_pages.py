@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from killswitch.cli.terminal import print_json, print_page
-from killswitch.render.document import Items, Page, Section, Table
+from killswitch.render.document import Items, Page, Section, Table, section
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import Graph, PolicySet
@@ -43,13 +43,15 @@ class ShownChange(Struct, frozen=True):
 def compared_with(prover: Prover, base: PolicySet, head: PolicySet, folder: Path | None, output: str) -> str:
     """Compare head with base, print the comparison, and return the verdict."""
     from killswitch.proof.against import compare_sets
+    from killswitch.proof.conditions import opaque_texts
 
     compared = compare_sets(prover, base, head)
     shown = tuple(_shown(prover, base, head, compared, folder))
     if output == "json":
         print_json(comparison_answer(compared, shown))
     else:
-        print_page(comparison_page(compared, shown), output)
+        opaque = dict.fromkeys(text for each in (base, head) for graph in each.graphs for text in opaque_texts(graph))
+        print_page(comparison_page(compared, shown, tuple(opaque)), output)
     return compared.verdict()
 
 
@@ -91,7 +93,9 @@ def _scenario(
         return _response_scenario(prover, base, head, change, folder, taken)
     if run is None:
         return "No scenario: no short run from the start shows it."
-    name = _unused(file_name(change.policy, "against", change.part, change.text), taken)
+    base_level, head_level = run.last_levels
+    is_softer = base_level > head_level or (base_level == head_level and run.runs[1][-1].reset)
+    name = _unused(file_name(change.policy, change.part, "softer" if is_softer else "harder"), taken)
     comments = (f"Found by `ksctl prove --against`: {change.policy}: {change.text}.", _who_does_what(run), PASSES)
     items = [WitnessItem(name, graph, shown, comments) for graph, shown in zip(run.graphs, run.runs, strict=True)]
     of_base, of_head = scenario_of(items[0], base), scenario_of(items[1], head)
@@ -104,7 +108,8 @@ PASSES = "It passes with the head, of which it expects what the engine does; wit
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    found = name if name not in taken else f"{name[:56]}-{len(taken)}"
+    names = (name, *(f"{name[:56]}-{number}" for number in range(2, len(taken) + 3)))
+    found = next(each for each in names if each not in taken)
     taken.add(found)
     return found
 
@@ -132,7 +137,8 @@ def _response_scenario(
     if not reached:
         return "No scenario: no short run fires the stage."
     _, witness = reached[0]
-    name = _unused(file_name(change.policy, "against", "response", change.text), taken)
+    direction = "other" if change.keeps == change.exceeds_nothing else "harder" if change.keeps else "softer"
+    name = _unused(file_name(change.policy, "response", direction), taken)
     comments = (f"Found by `ksctl prove --against`: {change.policy}: {change.text}.",)
     found = scenario_of(WitnessItem(name, head_graph, witness, comments), head)
     if not found.text or found.result is None:
@@ -168,8 +174,8 @@ def _decided(seen: Sequence[Seen]) -> str:
     return "; ".join(words) or "fires nothing"
 
 
-def comparison_page(compared: SetComparison, shown: Sequence[ShownChange]) -> Page:
-    """The verdict, its parts, each difference with its run, and the messages."""
+def comparison_page(compared: SetComparison, shown: Sequence[ShownChange], opaque: tuple[str, ...]) -> Page:
+    """The verdict, its parts, each difference with its run, what is not lowered (`opaque`), and the messages."""
     rows = tuple((part, compared.verdict(part), PART_MEANINGS[part]) for part in PARTS)
     sections = [Section("Parts", (Table(("part", "verdict", "what it compares"), rows, expendable=(2,)),))]
     for each in shown:
@@ -180,6 +186,7 @@ def comparison_page(compared: SetComparison, shown: Sequence[ShownChange]) -> Pa
             parts += [*_run_parts(run), *each.scenarios[number : number + 1]]
         parts += each.scenarios[len(each.runs) :]
         sections.append(Section(f"{change.part}: head is {direction}", tuple(parts)))
+    sections += section("Not lowered: true, false or unknown at any time", Items(opaque))
     sections.append(Section("Messages", (Items(compared.messages or ("the same",)),)))
     return Page("Comparison", summary=(compared.verdict(), NOT_CLAIMED), sections=tuple(sections))
 

@@ -38,7 +38,7 @@ def proofs_page(run: ProofRun, *, is_wide: bool, is_drawn: bool) -> Page:
     shows_all = is_wide or len(run.policy_set.graphs) <= FEW
     sections = [*_open(run), Section("Properties", (_properties(run),))]
     if shows_all:
-        sections.append(Section("Each property of each policy", (_each(run),)))
+        sections.append(Section("Each property of each policy", tuple(_each(run))))
     sections += _silence(run, folded=not shows_all, is_drawn=is_drawn)
     sections += _assumed(run, folded=not shows_all)
     return Page("Proofs", summary=tuple(_summary(run)), sections=tuple(sections))
@@ -103,12 +103,16 @@ def _properties(run: ProofRun) -> Table:
     return Table(("property", "proved", "refuted", "undecided", "ms"), tuple(rows), numbers=(1, 2, 3, 4))
 
 
-def _each(run: ProofRun) -> Table:
-    rows = tuple(
-        (each.policy, each.property, each.subject, each.outcome, f"{each.seconds * 1000:.0f}", each.text)
-        for each in run.found
-    )
-    return Table(("policy", "property", "of", "verdict", "ms", "why"), rows, numbers=(4,), expendable=(0, 5))
+def _each(run: ProofRun) -> Iterator[Table]:
+    """The verdicts of each policy, and those of the set."""
+    for policy in dict.fromkeys(each.policy for each in run.found):
+        rows = tuple(
+            (each.property, each.subject, each.outcome, f"{each.seconds * 1000:.0f}", each.text)
+            for each in run.found
+            if each.policy == policy
+        )
+        head = ("property", "of", "verdict", "ms", "why")
+        yield Table(head, rows, numbers=(3,), caption=policy or "all together", expendable=(4,))
 
 
 def _silence(run: ProofRun, *, folded: bool, is_drawn: bool) -> Iterator[Section]:
@@ -128,7 +132,10 @@ def _silence(run: ProofRun, *, folded: bool, is_drawn: bool) -> Iterator[Section
         else:
             parts.append(Code((*range_lines(rows, SHOWN_TO), "·: no response; a digit: the level that may fire")))
     if parts:
-        again = "The level in force fires again only after its cooldown, and at a lower unit value."
+        again = (
+            "Counted are triggers that read one size of a loss alone. The level in force fires again only after its "
+            "cooldown, and at a lower unit value."
+        )
         yield Section("Silent while latched", (*parts, again), folded=folded)
 
 

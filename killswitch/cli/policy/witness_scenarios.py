@@ -122,7 +122,7 @@ def _written(item: WitnessItem, policies: PolicySet, book: str) -> WrittenScenar
     currency = (scope.currencies or ("USDT",))[0]
     venue = (scope.venues or ("binance" if market == "spot" else "binanceusdm",))[0]
     return WrittenScenario(
-        item.name, item.comments, graph.policy, STARTS, tuple(each.now for each in seen),
+        item.name, (*item.comments, *_unread(item, graph)), graph.policy, STARTS, tuple(each.now for each in seen),
         (scope.accounts or ("main",))[0], venue, market, currency, tuple(_equity(item.witness)),
         _positions(graph, market, currency, item.witness, book), tuple(_signals(item, graph)),
         tuple(_expectations(item, graph)), tuple(each.now for each in seen if not each.scheduled),
@@ -177,6 +177,19 @@ def _signals(item: WitnessItem, graph: Graph) -> Iterator[tuple[str, tuple[Given
         if signal in graph.signals:
             seen = [each.seen for each in item.witness]
             yield signal_text(signal), tuple(Given(each.low[i], each.high[i], each.text[i]) for each in seen)
+
+
+def _unread(item: WitnessItem, graph: Graph) -> Iterator[str]:
+    """A sentence for each signal of the witness that the policy does not read, so that no scenario gives it."""
+    from killswitch.graph.wording import signal_text
+    from killswitch.scenario.given_signals import GivenValue as Given
+    from killswitch.scenario.written import value_text
+
+    last = item.witness[-1].seen
+    for i, signal in enumerate(item.graph.signals):
+        if signal not in graph.signals:
+            value = value_text(Given(last.low[i], last.high[i], last.text[i]))
+            yield f"The policy does not read {signal_text(signal)}, which is {value} at the end."
 
 
 def _expectations(item: WitnessItem, graph: Graph) -> Iterator[tuple[tuple[str, str], ...]]:

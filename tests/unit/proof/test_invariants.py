@@ -7,12 +7,14 @@ from time import perf_counter
 
 import pytest
 
+from killswitch.accounts.opening import read_policies
+from killswitch.cli.policy.witness_scenarios import WitnessItem, scenario_of
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.invariants import Invariant, compile_invariants
 from killswitch.graph.nodes import PolicySet
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
-from killswitch.proof.invariants import is_violated, prove_invariants
+from killswitch.proof.invariants import is_violated, prove_invariants, with_columns
 from killswitch.proof.solver import Prover
 from killswitch.proof.verdicts import ProofVerdict
 from tests.unit.proof.policies import policy, stage
@@ -86,12 +88,15 @@ def test_a_witness_of_an_invariant_is_a_violation_in_the_engine(tmp_path: Path) 
     assert [is_violated(found[0])(each) for each in witness] == [*([False] * (len(witness) - 1)), True]
 
 
-def test_an_invariant_of_two_evaluations_is_proved_by_the_longer_induction(tmp_path: Path) -> None:
-    """A stage that only fires above 7% leaves a level that no single evaluation explains: level 1 needs its past.
+def test_an_invariant_of_states_that_never_occur_needs_the_longer_induction(tmp_path: Path) -> None:
+    """Whatever fires level 1 fires level 2 too, which declines nothing: level 1 is never in force.
 
-    `stage.level == 0 || equity.drawdown >= 0` needs none, and is proved in one; both are proved.
+    From any state level 1 may stay in force, so that one evaluation does not prove it.
     """
-    assert verdict(tmp_path, ONE, f"stage.level == 0 || {FALL} >= 0.0").outcome == "proved"
+    more = f"b: {{when: '{FALL} >= 0.08 && exposure.leverage >= 1.0', on_unknown: hold, grace: 75m}}"
+    shadowed = policy(f"{AT_ONCE}\n{more}", f"{stage(1, 'any: [b]')}\n{stage(2, 'any: [a]')}")
+    assert verdict(tmp_path, shadowed, "stage.level != 1").outcome == "proved"
+    assert verdict(tmp_path, shadowed, "stage.level != 2").outcome == "refuted"
 
 
 def test_what_cannot_be_lowered_is_undecided_or_refuted_and_named(tmp_path: Path) -> None:
@@ -149,3 +154,29 @@ def test_an_invariant_changes_no_digest(tmp_path: Path) -> None:
     without, _, _ = read(tmp_path, ONE)
     assert with_one.digest == without.digest
     assert load([tmp_path / "policies.yaml"], without={"Invariant"}).diagnostics == ()
+
+
+def test_a_run_starts_beside_an_invariant_with_a_mistake(tmp_path: Path) -> None:
+    """A test of policies never keeps them from running; `validate` and `prove` report what is wrong with it."""
+    (tmp_path / "policy.yaml").write_text(ONE, encoding="utf-8")
+    (tmp_path / "invariants.yaml").write_text(invariant("stage.level and more"), encoding="utf-8")
+    assert [each.policy for each in read_policies([tmp_path]).policies.graphs] == ["test"]
+
+
+def test_a_refuted_invariant_states_why_it_matters(tmp_path: Path) -> None:
+    """What the document gives as `because` is part of the verdict."""
+    why = "  because: nobody may sleep through it\n"
+    policies, found, _ = read(tmp_path, ONE, invariant("stage.level != 1") + why)
+    (refuted,) = prove_invariants(Prover(perf_counter), policies.graphs[0], found)
+    assert refuted.outcome == "refuted" and "nobody may sleep through it" in refuted.text
+
+
+def test_the_scenario_of_an_invariant_names_signals_that_the_policy_does_not_read(tmp_path: Path) -> None:
+    """A scenario gives only signals that its policies read; the others are in its comment."""
+    policies, found, _ = read(tmp_path, ONE, invariant("exposure.leverage >= 1.0"))
+    graph = policies.graphs[0]
+    (refuted,) = prove_invariants(Prover(perf_counter), graph, found)
+    assert refuted.witness is not None
+    written = scenario_of(WitnessItem("it", with_columns(graph, found[0]), refuted.witness, ("Why.",)), policies)
+    assert written.result is not None and written.result.outcome == "passed"
+    assert "# The policy does not read exposure.leverage, which is " in written.text

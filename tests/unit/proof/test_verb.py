@@ -257,7 +257,9 @@ def test_a_changed_memory_is_shown_by_runs_in_which_nothing_else_differs(
         assert did[0][:-1] == did[1][:-1]
         found.add((did[0][-1], did[1][-1]))
     assert found == ends
-    for scenario in (tmp_path / "found").iterdir():
+    scenarios = list((tmp_path / "found").iterdir())
+    assert len(scenarios) == len(ends)
+    for scenario in scenarios:
         assert (exit_of_test(head, scenario), exit_of_test(base, scenario)) == (0, 1)
 
 
