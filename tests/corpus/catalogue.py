@@ -20,6 +20,7 @@ CAREFUL: Mapping[str, str] = {
     "minutes-for-hours": _ANOTHER_SIGNAL,
     "capital-a-digit-short": _ANOTHER_SIGNAL,
     "capital-a-digit-too-many": _ANOTHER_SIGNAL,
+    "any-for-all": "more ways to fire choose more windows in which a side has lost",
     "last-level-removed": "the last level waits for prices, which counts as less, though a lower one fires then",
     "trigger-of-the-lower-level": "a trigger that both sets have is compared with itself only",
     "runner-stays": _COMPARED_AS_A_WHOLE,
@@ -39,7 +40,8 @@ def is_passed_by_against(mutant: Mutant) -> bool:
 
 def scenarios_run(mutant: Mutant, policies: Path) -> bool:
     """Whether the set is valid, and has scenarios."""
-    return mutant.against is not None and (policies / mutant.shipped / "scenarios.yaml").exists()
+    are_removed = any(each.file == "scenarios.yaml" for each in mutant.given)
+    return mutant.against is not None and not are_removed and (policies / mutant.shipped / "scenarios.yaml").exists()
 
 
 def scenarios_find(mutant: Mutant, policies: Path) -> bool:

@@ -15,6 +15,7 @@ SLICED = Edit(
     "apiVersion: killswitch.dev/v1\nkind: Unwinding\nmetadata: {name: sliced}\nspec: {max_orders_per_minute: 60}\n",
     file="unwinding.yaml",
 )
+WITHOUT_SCENARIOS = Edit("#", "", at="#", until="", file="scenarios.yaml")
 
 ACTIONS = (
     mutant("action", FUTURES, "lock-removed", "`trim-top-risk` locks nothing",
@@ -56,10 +57,9 @@ LOCKS = (
            stage("trip", "{mode: reduce_only}", '{mode: reduce_only, symbols: ["ETH/USDT:USDT"]}'),
            # A scenario compares the mode of a lock, and not what it covers.
            loosens=True, against="LOOSENING"),
-    mutant("lock", FREQTRADE, "lock-weaker", "`stoploss-guard`: lock of everything → reduce_only",
-           Edit("{mode: all, for: 4h}", "{mode: reduce_only, for: 4h}"),
-           loosens=True, against="LOOSENING",
-           given=[Edit("{mode: reduce_only, for: 4h}", "{mode: all, for: 4h}")]),
+    mutant("lock", CIRCUIT, "lock-weaker", "`trip`: lock of everything → reduce_only",
+           stage("trip", "{mode: all}", "{mode: reduce_only}"), loosens=True, against="LOOSENING",
+           given=[stage("trip", "{mode: reduce_only}", "{mode: all}"), WITHOUT_SCENARIOS]),
     mutant("lock", FREQTRADE, "guard-locks-nothing", "`stoploss-guard`: `actions: []`",
            Edit("[lock_trading: {mode: reduce_only, for: 4h}]", "[]"),
            loosens=True, against="LOOSENING", scenarios="fails"),
@@ -106,7 +106,7 @@ CLOSES = (
     mutant("close", SPOT, "stable-coin-sold", "`sell-all-but-stable` sells DAI",
            stage("sell-all-but-stable", "DAI, ", ""), loosens=False, against="TIGHTENING"),
     mutant("close", PUBLISHED, "one-a-day", "`bleed-l3`: daily_cap 3 → 1",
-           Edit("daily_cap: 3", "daily_cap: 1", at="bleed-l3"), loosens=True, against="LOOSENING"),
+           Edit("daily_cap: 3", "daily_cap: 1", at="bleed-l3"), loosens=True, against="LOOSENING", scenarios="fails"),
     mutant("close", PUBLISHED, "ranked-by-something-else", "the ranking `bleed-rate` weighs the loss",
            Edit("weights: {bleed_rate: 1}", "weights: {loss: 1}"), loosens=True, against="NEITHER"),
     mutant("close", CIRCUIT, "one-order-a-minute", "`trip` by an unwinding of 60 orders a minute → 1",

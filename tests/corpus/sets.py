@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.corpus.mutant import DELIVERED, Edit, breaker, mutant, stage, trigger
 from tests.corpus.stages import PUBLISHED
-from tests.corpus.triggers import BLEED, CIRCUIT, FREQTRADE, FUTURES, SIX, VENUE
+from tests.corpus.triggers import BLEED, CIRCUIT, DEGROSS, FREQTRADE, FUTURES, SIX, VENUE
 
 ACCOUNT = """\
 apiVersion: killswitch.dev/v1
@@ -99,8 +99,6 @@ MESSAGES = (
     mutant("messages", FUTURES, "runbook-of-another-stage", "`trim-top-risk`: the runbook of `close-everything`",
            stage("trim-top-risk", "runbook: trim-top-risk", "runbook: close-everything"),
            loosens=False, against="EQUIVALENT"),
-    mutant("messages", SIX, "warnings-later", "`portfolio-loss`: warn_at [60%, 80%] → [95%]",
-           breaker("portfolio-loss", "[60%, 80%]", "[95%]"), loosens=False, against="EQUIVALENT"),
     mutant("messages", FUTURES, "no-owner", "label `owner` removed", Edit("  labels: {owner: risk-desk}\n", ""),
            loosens=False, against="EQUIVALENT", codes="KS7210"),
 )  # fmt: skip
@@ -138,7 +136,7 @@ VARIANTS = (
     mutant("variant", FUTURES, "variant-of-no-trigger", "`tight`: fall-1h-3 → fall-1h-9",
            Edit("fall-1h-3:  {at_least: 11.2%}", "fall-1h-9:  {at_least: 11.2%}"),
            loosens=False, against=None, codes="KS3010"),
-    mutant("variant", FUTURES, "tight-selected", "`variant: tight`",
+    mutant("variant", DEGROSS, "tight-selected", "`variant: tight`",
            Edit("  variants:\n", "  variant: tight\n  variants:\n"),
            loosens=False, against="TIGHTENING", scenarios="fails"),
 )  # fmt: skip

@@ -125,7 +125,7 @@ RESETS = (
            loosens=True, against=None, codes="KS3071"),
     mutant("reset", PUBLISHED, "day-resets-at-once", "`bleed-l4`: reset below 6% → 60%",
            Edit('loss_since("utc_day") < 0.06', 'loss_since("utc_day") < 0.6'),
-           loosens=True, against="NEITHER", scenarios="fails", proofs=[RESET]),
+           loosens=True, against="NEITHER", scenarios="covers less", proofs=[RESET]),
     mutant("reset", FREQTRADE, "cooldown-period-never-ends", "`cooldown-period`: reset at < 1 → < 0",
            Edit('trades.count("2h", "any", "scope", "any") < 1.0', 'trades.count("2h", "any", "scope", "any") < 0.0'),
            loosens=True, against="NEITHER", codes="KS5003", scenarios="fails"),

@@ -30,26 +30,6 @@ def shipped(repository: Path, name: str) -> PolicySet:
     return compiled(repository / "policies" / name)
 
 
-REFUTED = {
-    ("bleed-l2", "past the outermost threshold the last level is demanded or in force", "fall-48h"),
-    ("bleed-l4", "past the outermost threshold the last level is demanded or in force", "loss-today"),
-    ("bleed-l4", "past the outermost threshold the last level is demanded or in force", "fall-24h"),
-    ("freqtrade-stoploss-guard", "an automatic reset holds no trigger", "stoploss-guard"),
-}
-"""What is known to be false of a shipped policy; docs/proofs.md states each with its reason."""
-
-
-def test_the_shipped_policies_are_proved_but_for_the_documented_exceptions(repository: Path) -> None:
-    """Every property of every shipped policy is proved, or documented as refuted."""
-    prover, found = Prover(perf_counter), []
-    for folder in sorted(each for each in (repository / "policies").iterdir() if each.is_dir()):
-        policies = shipped(repository, folder.name)
-        found += [each for graph in policies.graphs for each in prove(prover, graph)]
-        found += [*routes_deliver(policies), *nothing_reopened(policies)]
-    assert {(each.policy, each.property, each.subject) for each in found if each.outcome != "proved"} == REFUTED
-    assert {each.outcome for each in found} == {"proved", "refuted"}
-
-
 def test_no_proof_of_a_shipped_policy_is_empty(repository: Path) -> None:
     """The assumptions exclude no state: every stage fires and is reset in some situation that the proofs consider."""
     prover = Prover(perf_counter)
