@@ -13,7 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph
-from killswitch.proof.against import Change, aligned
+from killswitch.proof.against import Change
+from killswitch.proof.alignment import aligned
 from killswitch.proof.axioms import Inputs, assumptions, new_inputs
 from killswitch.proof.machine import MachineLowering, StepTerms
 from killswitch.proof.solver import Prover, Term

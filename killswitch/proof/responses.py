@@ -6,7 +6,7 @@ neither holds for every book, both are false.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TypeVar
 
@@ -15,22 +15,80 @@ from msgspec.structs import replace
 from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.graph.actions.close import Close
 from killswitch.graph.actions.lock_trading import LockTrading
-from killswitch.graph.nodes import Action, Graph, ScopeRule, Stage
-from killswitch.graph.wording import condition_text
+from killswitch.graph.actions.registry import action_kind
+from killswitch.graph.nodes import Action, ConditionNode, Graph, RankingRule, ScopeRule, Stage, Trigger
+from killswitch.graph.wording import signals_of
+from killswitch.proof.alignment import firing_key, resolved, triggers_of
 
 Difference = tuple[str, bool | None, bool | None]
+"""Text, whether head is at least as hard, whether base is."""
 
 BREACHES = ("page", "cancel", "close")
+SEPARATE = {
+    "account": ("accounts", "venues", "markets", "currencies"),
+    "venue": ("venues",),
+    "symbol": ("symbols",),
+}
+"""By `each`: what only chooses among scopes. Anything else changes the book, and so the signals, of a scope."""
+
+
+def acts(stage: Stage) -> bool:
+    """Whether a stage does anything but notify."""
+    return bool(stage.actions) or stage.on_breach != "page"
+
+
+def picks(stage: Stage) -> bool:
+    """Whether a close of the stage takes the worst ranked positions only, or first."""
+    return any(_picks(each) for each in _of(stage, Close))
+
+
+def selects_losing(stage: Stage) -> bool:
+    """Whether a close of the stage takes the side that has lost."""
+    return any(each.side == "losing" for each in _of(stage, Close))
+
+
+def selects_part(stage: Stage) -> bool:
+    """Whether the stage declines where its closes select nothing of a non-empty book."""
+    found = {action_kind(each).selection(each) for each in stage.actions}
+    return "part" in found and "whole" not in found
+
+
+def declines_no_more(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:
+    """Whether `other` declines on no book on which `one` fires."""
+    if other.corroborate and not one.corroborate:
+        return False
+    if not selects_part(other):
+        return True
+    ours, theirs = _of(one, Close), _of(other, Close)
+    return (
+        selects_part(one)
+        and len(ours) == len(theirs)
+        and all(_selects(base, a) == _selects(head, b) for a, b in zip(ours, theirs, strict=True))
+        and (not selects_losing(one) or (one.attribution == other.attribution and _windows(base, one, head, other)))
+    )
+
+
+def declines_alike(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:
+    """Whether each declines on no book on which the other fires."""
+    return declines_no_more(base, one, head, other) and declines_no_more(head, other, base, one)
+
+
+def _selects(graph: Graph, close: Close) -> object:
+    """What decides whether a close selects anything."""
+    where = None if close.where is None else resolved(close.where, graph.position_signals)
+    return (
+        close.side, close.symbols, close.except_assets, where, close.where_unknown, close.daily_cap, close.unwinding,
+    )  # fmt: skip
 
 
 def compare_scopes(base: Graph, head: Graph) -> Iterator[Difference]:
-    """What the policies watch: by inclusion; another `each` is neither."""
+    """What the policies watch: by inclusion of scopes; another `each`, or another book of a scope, is neither."""
     one, other = base.scope, head.scope
     if one == other:
         return
-    names = ("accounts", "venues", "markets", "currencies", "symbols")
-    if _without(one) != _without(other):
-        yield "the scope has another `each`, other strategies or labels", False, False
+    names = SEPARATE.get(one.each, ())
+    if _without(one, names) != _without(other, names):
+        yield "the scope has another `each`, or the book of a scope is another one", False, False
         return
     pairs = [(getattr(one, name), getattr(other, name)) for name in names]
     keeps = all(_includes(theirs, ours) for ours, theirs in pairs)
@@ -38,8 +96,8 @@ def compare_scopes(base: Graph, head: Graph) -> Iterator[Difference]:
     yield f"the scope is {'wider' if keeps else 'narrower' if mirror else 'another one'}", keeps, mirror
 
 
-def _without(scope: ScopeRule) -> ScopeRule:
-    return replace(scope, accounts=None, venues=None, markets=None, currencies=None, symbols=None)
+def _without(scope: ScopeRule, names: Sequence[str]) -> ScopeRule:
+    return replace(scope, **dict.fromkeys(names))
 
 
 def _includes(more: tuple[str, ...] | None, less: tuple[str, ...] | None) -> bool:
@@ -57,12 +115,17 @@ def compare_stages(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterat
         yield f"`on_breach` of {name} is {other.on_breach}", theirs >= ours, ours >= theirs
     if (one.breach, one.close_within) != (other.breach, other.close_within):
         yield f"the limits of breaches, or the time of a pending close, of {name} differ", False, False
+    parts = [selects_part(each) for each in (one, other)]
+    if parts[0] != parts[1]:
+        text = f"{name} {'may decline' if parts[1] else 'no longer declines'} where its closes select nothing"
+        yield text, parts[0], parts[1]
     yield from _locks(name, _of(one, LockTrading), _of(other, LockTrading))
     cancels = [{each.kind for each in _of(stage, CancelOrders)} for stage in (one, other)]
     covered = [kinds | ({"entry"} if "all" in kinds else set()) for kinds in cancels]
     if covered[0] != covered[1]:
         yield f"{name} cancels other orders", covered[0] <= covered[1], covered[1] <= covered[0]
     yield from _closes(base, one, head, other)
+    yield from _choices(base, one, head, other)
     known = (LockTrading, CancelOrders, Close)
     rest = [[each for each in stage.actions if not isinstance(each, known)] for stage in (one, other)]
     if rest[0] != rest[1]:
@@ -105,28 +168,96 @@ def _closes(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Diff
     if not ours or not theirs:
         yield f"{other.name} {'no longer closes' if ours else 'closes'} positions", not ours, not theirs
         return
+    keeps, mirror = _closes_all_of(theirs, ours), _closes_all_of(ours, theirs)
+    if (keeps or mirror) and {each.unwinding for each in ours} == {each.unwinding for each in theirs}:
+        if not (keeps and mirror):
+            yield f"{other.name} closes {'everything' if keeps else 'less than everything'}", keeps, mirror
+        return
     if len(ours) != len(theirs):
         yield f"{other.name} has another number of closes", False, False
         return
-    if any(each.side == "losing" for each in (*ours, *theirs)) and (
-        one.attribution != other.attribution or _windows(base, one) != _windows(head, other)
-    ):
-        text = f"{other.name} closes the losing side, by the loss over another window or another share"
-        yield text, False, False
     for mine, its in zip(ours, theirs, strict=True):
         yield from _close(other.name, base, mine, head, its)
 
 
-def _windows(graph: Graph, stage: Stage) -> list[str]:
-    """What chooses the window of the attribution: the thresholds of the stage."""
-    thresholds = (graph.triggers[i].threshold for i in dict.fromkeys((*stage.any_of, *stage.all_of)))
-    return sorted(str(None if each is None else graph.signals[each.index]) for each in thresholds)
+def _closes_all_of(closes: Sequence[Close], others: Sequence[Close]) -> bool:
+    """Whether one of these closes leaves nothing of whatever the others may select."""
+    return any(
+        each.side == "both" and each.fraction == 1 and each.where is None and not _picks(replace(each, spread="each"))
+        and all(
+            _includes(each.symbols, it.symbols) and set(each.except_assets) <= set(it.except_assets) for it in others
+        )
+        for each in closes
+    )  # fmt: skip
+
+
+def _choices(base: Graph, one: Stage, head: Graph, other: Stage) -> Iterator[Difference]:
+    """What chooses the side and the positions of a close: attribution, its window, ranking and groups."""
+    losing = selects_losing(one) or selects_losing(other)
+    if not losing and not picks(one) and not picks(other):
+        return
+    ours, theirs = _of(one, Close), _of(other, Close)
+    keeps, mirror = not ours or _closes_all_of(theirs, ours), not theirs or _closes_all_of(ours, theirs)
+    if losing and one.attribution != other.attribution and not (keeps and mirror):
+        yield f"{other.name} closes the losing side, by another share of the loss", keeps, mirror
+    same = _windows(base, one, head, other)
+    rules = [_rankings(graph, stage) for graph, stage in ((base, one), (head, other))]
+    if not same and (losing or any(_reads_the_window(each) for each in (*rules[0], *rules[1]))):
+        what = "attributes the loss" if losing else "ranks positions by their loss"
+        yield f"{other.name} {what} over the window of other triggers, and may select other positions", keeps, mirror
+    if (picks(one) or picks(other)) and (rules[0] != rules[1] or base.groups != head.groups):
+        yield f"the ranking of {other.name} differs, which chooses its positions", keeps, mirror
+
+
+def _windows(base: Graph, one: Stage, head: Graph, other: Stage) -> bool:
+    """Whether both choose one window at every firing: that of a trigger, by its value ÷ threshold.
+
+    Triggers of one window can choose no other one. Otherwise all that is compared must be equal: at a lower threshold
+    another trigger may be the first, or further beyond.
+    """
+    possible = [
+        {each for trigger in triggers_of(graph, stage) for each in _possible(graph, trigger)}
+        for graph, stage in ((base, one), (head, other))
+    ]
+    if possible[0] == possible[1] and len(possible[0]) <= 1:
+        return True
+    return firing_key(base, one) == firing_key(head, other) and _compared(base, one) == _compared(head, other)
+
+
+def _possible(graph: Graph, trigger: Trigger) -> set[int | None]:
+    """The windows that the trigger may give to the attribution; None: that of no trigger."""
+    limit = trigger.threshold
+    if limit is not None and graph.signals[limit.index].window is not None and limit.value:
+        return {graph.signals[limit.index].window}
+    return {graph.signals[i].window for i in signals_of(trigger.condition)} or {None}
+
+
+def _compared(graph: Graph, stage: Stage) -> list[object]:
+    limits = (each.threshold for each in triggers_of(graph, stage))
+    return [None if each is None else (graph.signals[each.index], each.value) for each in limits]
+
+
+def _rankings(graph: Graph, stage: Stage) -> list[RankingRule]:
+    names = {each.ranking for each in _of(stage, Close)}
+    return [rule for rule in graph.rankings if rule.name in names]
+
+
+def _reads_the_window(rule: RankingRule) -> bool:
+    """Whether the ranking depends on the window of the decision: all but one by weights without `pnl_delta`."""
+    is_weighted = rule.formula in ("normalised", "killswitch-v6")
+    return not is_weighted or any(name == "pnl_delta" and weight for name, weight in rule.weights)
+
+
+def _picks(close: Close) -> bool:
+    return (
+        close.top is not None or close.daily_cap is not None or close.worst_share is not None
+        or close.spread == "by_rank"
+    )  # fmt: skip
 
 
 def _close(name: str, base: Graph, one: Close, head: Graph, other: Close) -> Iterator[Difference]:
     texts = [
-        [None if node is None else condition_text(node, graph.position_signals) for node in (each.all_if, each.where)]
-        for graph, each in ((base, one), (head, other))
+        [_resolved(node, graph) for node in (each.all_if, each.where)] for graph, each in ((base, one), (head, other))
     ]
     plain = [
         replace(each, fraction=one.fraction, top=None, symbols=None, except_assets=(), side="both", all_if=None,
@@ -136,9 +267,11 @@ def _close(name: str, base: Graph, one: Close, head: Graph, other: Close) -> Ite
     if plain[0] != plain[1] or texts[0] != texts[1]:
         yield f"the close of {name} selects or spreads otherwise", False, False
         return
-    picks = one.top is not None or other.top is not None or one.daily_cap is not None
+    selects_few = _picks(one) or _picks(other)
+    worst_only = replace(one, worst_share=None), replace(other, worst_share=None)
+    few_sides = any(_picks(each) for each in worst_only)  # `worst` bounds nothing where the side is given
     if one.side != other.side:
-        keeps, mirror = other.side == "both" and not picks, one.side == "both" and not picks
+        keeps, mirror = other.side == "both" and not few_sides, one.side == "both" and not few_sides
         yield f"{name} closes {other.side} instead of {one.side}", keeps, mirror
     if one.fraction != other.fraction:
         keeps, mirror = other.fraction > one.fraction, one.fraction > other.fraction
@@ -156,4 +289,8 @@ def _close(name: str, base: Graph, one: Close, head: Graph, other: Close) -> Ite
     if (one.symbols, one.except_assets) != (other.symbols, other.except_assets):
         more = _includes(other.symbols, one.symbols) and set(other.except_assets) <= set(one.except_assets)
         less = _includes(one.symbols, other.symbols) and set(one.except_assets) <= set(other.except_assets)
-        yield f"{name} closes other symbols", more and not picks, less and not picks
+        yield f"{name} closes other symbols", more and not selects_few, less and not selects_few
+
+
+def _resolved(node: ConditionNode | None, graph: Graph) -> object:
+    return None if node is None else resolved(node, graph.position_signals)

@@ -148,7 +148,7 @@ def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, foun
 
 def _selection(close: Close) -> Selection:
     everything = close.side == "both" and close.where is None and close.symbols is None and not close.except_assets
-    return "whole" if everything else "part"
+    return "whole" if everything and close.daily_cap is None else "part"  # a cap that is reached leaves nothing
 
 
 KIND: ActionKind[actions.Close, Close] = ActionKind(

@@ -143,7 +143,7 @@ class _Analysis(Struct, frozen=True):
             return False
         path = condition_path(self.policy, above.name)
         levels = f"level {first.level} `{first.name}`", f"level {second.level} `{second.name}`"
-        if one.severity == other.severity and not _is_confirmed_with(above, below):
+        if one.severity == other.severity and not is_confirmed_with(above, below):
             what = "answer to unknown" if _confirms_no_longer(above, below) else "confirmation"
             message = f"only its {what} makes {levels[0]} stricter than {levels[1]}: the threshold is the same"
             self.found.warning("KS5004", path, message, "give the higher level a threshold of its own")
@@ -162,7 +162,7 @@ class _Analysis(Struct, frozen=True):
         if number == from_:
             return True
         one, other = self._trigger(number), self._trigger(from_)
-        if not _is_confirmed_with(one, other):
+        if not is_confirmed_with(one, other):
             return False
         step, reached = step_of(one.condition), step_of(other.condition)
         if step is None or reached is None:
@@ -193,7 +193,7 @@ def _are_disjoint(low: ThresholdStep, high: ThresholdStep) -> bool:
     return low.value > high.value or (low.value == high.value and (low.strict or high.strict))
 
 
-def _is_confirmed_with(one: Trigger, other: Trigger) -> bool:
+def is_confirmed_with(one: Trigger, other: Trigger) -> bool:
     """Whether `one` is confirmed at every evaluation at which `other` is, if its condition is true whenever that is."""
     return _holds_no_less(one, other) and _confirms_no_longer(one, other)
 

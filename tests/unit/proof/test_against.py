@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from killswitch.graph.compile import compile_loaded
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import AdaptiveRule, Graph, PolicySet, TimerRule
+from killswitch.graph.wording import signal_text
+from killswitch.model.instant import SECOND
+from killswitch.planning.stage_decision import attribution_window
 from killswitch.policy.loader import load
 from killswitch.proof.against import SetComparison, compare_sets
 from killswitch.proof.solver import Prover
@@ -105,7 +111,9 @@ def test_trap_a_condition_under_all_re_arms(tmp_path: Path) -> None:
     base = policy(fall("a"), ONE)
     head = policy(f"{fall('a')}\n{LEVERAGE}", stage(1, "any: [a]", "all: [b]"))
     found = compared(tmp_path, base, head)
-    assert (found.verdict("demand"), found.verdict("memory"), found.verdict()) == ("LOOSENING", "NEITHER", "NEITHER")
+    assert (found.verdict("demand"), found.verdict("memory"), found.verdict()) == (
+        "LOOSENING", "TIGHTENING", "NEITHER",
+    )  # fmt: skip
 
 
 def test_trap_two_confirmations_are_not_one_of_both(tmp_path: Path) -> None:
@@ -173,30 +181,219 @@ def test_trap_max_gap_matters_to_windows_only(repository: Path, tmp_path: Path, 
     assert compared(tmp_path, base, head).verdict() == word
 
 
-def test_the_tight_variant_of_a_shipped_policy_is_a_tightening(repository: Path) -> None:
-    """`tight` has lower thresholds only."""
+def test_the_tight_variant_of_a_shipped_policy_demands_more_and_may_close_the_other_side(repository: Path) -> None:
+    """Lower thresholds demand more; which window attributes the loss depends on them, so that the response is neither.
+
+    15m at 5% for a minute, 1h at 7.1% for two: the base fires on the hour alone; for `tight` 5 ÷ 3 of the quarter of an
+    hour is more than 7.1 ÷ 4.7 of the hour.
+    """
     loaded = load([repository / "policies/futures-drawdown"])
     base, _ = compile_loaded(loaded)
     head, _ = compile_loaded(loaded, variant="tight")
     assert base is not None and head is not None
     prover = Prover(perf_counter)
-    assert compare_sets(prover, base, head).verdict() == "TIGHTENING"
-    assert compare_sets(prover, head, base).verdict() == "LOOSENING"
+    words = [[compare_sets(prover, *pair).verdict(part) for part in ("demand", "memory", "response", None)]
+             for pair in ((base, head), (head, base))]  # fmt: skip
+    assert words == [
+        ["TIGHTENING", "EQUIVALENT", "NEITHER", "NEITHER"],
+        ["LOOSENING", "EQUIVALENT", "NEITHER", "NEITHER"],
+    ]
+    assert [window_of(base.graphs[0], {"fall-1h-1"}), window_of(head.graphs[0], {"fall-15m-1", "fall-1h-1"})] == [
+        "1h", "15m",
+    ]  # fmt: skip
+
+
+def window_of(graph: Graph, confirmed: set[str]) -> str:
+    """The window over which the engine attributes the loss of level 1: 5% in 15m, and 7.1% in 1h."""
+    low = [{"15m": 0.05, "1h": 0.071}[signal_text(each).split('"')[1]] for each in graph.signals]
+    mask = sum(1 << i for i, each in enumerate(graph.triggers) if each.name in confirmed)
+    evaluator: Any = SimpleNamespace(
+        compiled=SimpleNamespace(graph=graph), columns=SimpleNamespace(lo=low), fired_on=lambda _: mask
+    )
+    return attribution_window(evaluator, graph.stages[-1])[1]
+
+
+def test_triggers_of_one_window_choose_no_other_one(tmp_path: Path) -> None:
+    """With `side: losing` a lower threshold is a tightening where all triggers of the stage have one window."""
+    base, head = (
+        policy(f"{fall('a', at)}\n{fall('b', '9%', confirm='1m')}",
+               stage(1, "any: [a, b]", ATTRIBUTED, actions=CLOSE_LOSING))
+        for at in ("10%", "8%")
+    )  # fmt: skip
+    assert compared(tmp_path, base, head).verdict() == "TIGHTENING"
+
+
+HALF, THIRD = (f"[{{close: {{side: both, fraction: {each}, rank: default}}}}]" for each in ("50%", "30%"))
 
 
 def test_trap_levels_are_not_nested_and_are_compared_with_their_own(tmp_path: Path) -> None:
-    """Level 2 may keep what level 1 trims: fired earlier, it is compared with level 2 of base, and is harder."""
-    reset = "reset: {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
-    first = stage(1, "any: [a]", f"{reset}, {ATTRIBUTED}", actions="[{close: {side: losing, top: 3, fraction: 50%}}]")
-    second = stage(
-        2, "any: [b]", f"{reset}, {ATTRIBUTED.replace('65%', '60%')}",
-        actions="[{close: {side: losing, worst: 60%, fraction: 100%}}]",
-    )  # fmt: skip
+    """Level 2 may close less than level 1: fired earlier, it is compared with level 2 of base, and is harder."""
+    first, second = stage(1, "any: [a]", actions=HALF), stage(2, "any: [b]", actions=THIRD)
     base = policy(f"{fall('a')}\n{fall('b', '10%')}", f"{first}\n{second}")
     head = policy(f"{fall('b', '7%')}", second)
     assert compared(tmp_path, base, head).verdict() == "TIGHTENING"
-    changed = policy(f"{fall('b', '7%')}", second.replace("worst: 60%", "worst: 50%"))
+    changed = policy(f"{fall('b', '7%')}", second.replace("30%", "20%"))
     assert compared(tmp_path, base, changed).verdict() == "NEITHER"
+
+
+def test_a_higher_level_that_selects_other_positions_may_decline_where_the_lower_fires(tmp_path: Path) -> None:
+    """Level 2 closes shorts only: of a book of longs it selects nothing, and without level 1 nothing fires."""
+    longs, shorts = (f"[{{close: {{side: {side}, fraction: 100%}}}}]" for side in ("long", "short"))
+    first, second = stage(1, "any: [a]", actions=longs), stage(2, "any: [b]", actions=shorts)
+    base = policy(f"{fall('a')}\n{fall('b', '10%')}", f"{first}\n{second}")
+    found = compared(tmp_path, base, policy(fall("b", "7%"), second))
+    assert (found.verdict("demand"), found.verdict()) == ("NEITHER", "NEITHER")
+
+
+LOCK = "[{lock_trading: {mode: reduce_only}}]"
+LOCK_AND_LONGS = "[{lock_trading: {mode: reduce_only}}, {close: {side: long, fraction: 100%}}]"
+
+
+def test_a_close_that_may_select_nothing_takes_the_lock_with_it(tmp_path: Path) -> None:
+    """A stage that selects nothing of a book of shorts declines, and locks nothing: no tightening of a lock alone."""
+    base, head = (policy(fall("a"), stage(1, "any: [a]", actions=each)) for each in (LOCK, LOCK_AND_LONGS))
+    assert compared(tmp_path, base, head).verdict() == "NEITHER"
+
+
+def test_a_daily_cap_may_select_nothing(tmp_path: Path) -> None:
+    """The cap of the day is reached: the stage declines, and its lock is not written."""
+    capped = LOCK_AND_LONGS.replace("side: long", "side: both, daily_cap: 3")
+    base, head = (policy(fall("a"), stage(1, "any: [a]", actions=each)) for each in (LOCK, capped))
+    assert compared(tmp_path, base, head).verdict() == "NEITHER"
+
+
+def test_stages_of_one_level_are_compared_by_what_fires_them(tmp_path: Path) -> None:
+    """Two stages of level 1 exchange their triggers under their names: who closed now only locks."""
+    triggers = f"{fall('a', '7%')}\n{LOSS}"
+    closes, locks = stage(1, "any: [a]"), stage(1, "any: [b]", actions=LOCK).replace("s1", "other")
+    base = policy(triggers, f"{closes}\n{locks}")
+    exchanged = f"{closes.replace('[a]', '[b]')}\n{locks.replace('[b]', '[a]')}"
+    renamed = (
+        f"{locks.replace('[b]', '[a]').replace('other', 's1')}\n{closes.replace('[a]', '[b]').replace('s1', 'other')}"
+    )
+    assert compared(tmp_path, base, policy(triggers, exchanged)).verdict() == "NEITHER"
+    assert compared(tmp_path, base, policy(triggers, renamed)).verdict() == "NEITHER"
+
+
+def test_a_trigger_that_re_arms_must_be_confirmed_again_as_soon(tmp_path: Path) -> None:
+    """The level is demanded by `a` all the same; only `b`, false and true again, fires it anew without a new loss."""
+    book = (
+        "b: {when: 'equity.loss_from_start >= 0.07 && exposure.leverage >= 1.2', CONFIRMon_unknown: hold, grace: 75m}"
+    )
+    loss = "a: {signal: equity.loss_from_start, at_least: 6%, on_unknown: hold, grace: 75m}"
+    base, head = (
+        policy(f"{loss}\n{book.replace('CONFIRM', each)}", stage(1, "any: [a, b]")) for each in ("", "confirm: 10m, ")
+    )
+    found = compared(tmp_path, base, head)
+    assert (found.verdict("demand"), found.verdict("memory")) == ("EQUIVALENT", "LOOSENING")
+
+
+def test_a_computed_threshold_of_the_book_re_arms_by_its_own_rule(tmp_path: Path) -> None:
+    """Another floor below the same initial value is another condition: it is false at other times."""
+    base = set_of(tmp_path, policy(LEVERAGE.replace("b:", "a:"), ONE))
+    graph = base.graphs[0]
+
+    def adaptive(floor: float, cap: float) -> PolicySet:
+        limit = graph.triggers[0].threshold
+        assert limit is not None
+        rule = AdaptiveRule(floor, cap, 1.2, 0.9, 10, 1)
+        made = replace(graph.triggers[0], threshold=replace(limit, adaptive=rule))
+        return replace(base, graphs=(replace(graph, triggers=(made,)),))
+
+    found = compared(tmp_path, adaptive(2.0, 3.0), adaptive(1.0, 2.0))
+    assert (found.verdict("demand"), found.verdict()) == ("TIGHTENING", "NEITHER")
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "word"),
+    [
+        ("each: account, match: {market: [swap]}", "each: account, match: {market: [swap, future]}", "TIGHTENING"),
+        ("each: account, match: {market: [swap, future]}", "each: account, match: {market: [swap]}", "LOOSENING"),
+        ("each: portfolio, match: {market: [swap]}", "each: portfolio, match: {market: [swap, future]}", "NEITHER"),
+        ("each: venue, match: {market: [swap]}", "each: venue, match: {market: [swap, future]}", "NEITHER"),
+        ("each: venue, match: {venue: [okx]}", "each: venue, match: {venue: [okx, bybit]}", "TIGHTENING"),
+    ],
+)
+def test_a_wider_scope_dilutes_the_fall_of_one_book(tmp_path: Path, base: str, head: str, word: str) -> None:
+    """Further accounts are further scopes with `each: account`, and another equity of one scope otherwise."""
+    sets = [
+        set_of(tmp_path, policy(fall("a"), ONE).replace("each: account, match: {market: [swap, future]}", each))
+        for each in (base, head)
+    ]
+    assert compared(tmp_path, *sets).verdict() == word
+
+
+RANKING = """apiVersion: killswitch.dev/v1
+kind: Ranking
+metadata: {name: mine}
+spec: {formula: normalised, window: 1h, weights: {WEIGHT: 1}}
+"""
+UNWINDING = """apiVersion: killswitch.dev/v1
+kind: Unwinding
+metadata: {name: slow}
+spec: {max_orders_per_minute: NUMBER}
+"""
+
+
+def test_what_a_policy_refers_to_is_compared_too(tmp_path: Path) -> None:
+    """Another ranking chooses other positions, and another unwinding closes otherwise, under equal policies."""
+    top = stage(1, "any: [a]", actions="[{close: {side: both, rank: mine, top: 3, fraction: 100%}}]")
+    ranked = [
+        set_of(tmp_path, policy(fall("a"), top), RANKING.replace("WEIGHT", each)) for each in ("loss", "bleed_rate")
+    ]
+    slow = stage(1, "any: [a]", actions="[{close: {side: both, fraction: 100%, unwinding: slow}}]")
+    unwound = [set_of(tmp_path, policy(fall("a"), slow), UNWINDING.replace("NUMBER", each)) for each in ("60", "1")]
+    for base, head in (ranked, unwound):
+        assert compared(tmp_path, base, head).verdict("response") == "NEITHER"
+        assert compared(tmp_path, base, base).verdict() == "EQUIVALENT"
+
+
+def test_a_removed_dead_man_switch_is_a_loosening(tmp_path: Path) -> None:
+    """It acts when nothing else does."""
+    plain = set_of(tmp_path, policy(fall("a"), ONE))
+    timer = TimerRule("timer", ("main",), 60 * SECOND, 20 * SECOND, False, plain.graphs[0].place)
+    with_switch = replace(plain, timers=(timer,))
+    assert compared(tmp_path, with_switch, plain).verdict() == "LOOSENING"
+    assert compared(tmp_path, plain, with_switch).verdict() == "TIGHTENING"
+
+
+def test_a_wider_choice_of_the_worst_is_no_tightening(tmp_path: Path) -> None:
+    """60% of all positions by rank need not include those that 60% of two symbols did; nor does a part of the gross."""
+    worst = "[{close: {side: losing, worst: 60%, fraction: 100%SYMBOLS}}]"
+    gross = "[{close: {side: SIDE, spread: by_rank, fraction: 50%}}]"
+    pairs = [
+        [worst.replace("SYMBOLS", each) for each in (", symbols: [BTC, ETH]", "")],
+        [gross.replace("SIDE", each) for each in ("long", "both")],
+    ]
+    for actions in pairs:
+        base, head = (policy(fall("a"), stage(1, "any: [a]", ATTRIBUTED, actions=each)) for each in actions)
+        assert compared(tmp_path, base, head).verdict("response") == "NEITHER"
+
+
+def test_max_gap_matters_to_what_collects_a_history_without_a_window(tmp_path: Path) -> None:
+    """`equity.loss_since` is unknown without an observation within `max_gap` before the open."""
+    today = policy("a: {signal: equity.loss_since, anchor: utc_day, at_least: 5%, on_unknown: hold}", ONE)
+    assert compared(tmp_path, today, today.replace("max_gap: 10m", "max_gap: 30m")).verdict("memory") == "NEITHER"
+
+
+def test_closing_everything_on_top_is_a_tightening(tmp_path: Path) -> None:
+    """Whatever level 1 selects, level 2 leaves nothing of it."""
+    first = stage(1, "any: [a]", ATTRIBUTED, actions="[{close: {side: losing, top: 3, fraction: 50%}}]")
+    base = policy(fall("a"), first)
+    head = policy(f"{fall('a')}\n{fall('b', '14%')}", f"{first}\n{stage(2, 'any: [b]')}")
+    found = compared(tmp_path, base, head)
+    assert found.verdict() == "TIGHTENING"
+    assert "only head has s2 (level 2)" in " ".join(each.text for each in found.changes)
+
+
+def test_a_stage_that_declines_holds_up_the_reset(tmp_path: Path) -> None:
+    """While it is due and declines nothing resets; demanded later, it does not hold the reset up: both differ."""
+    reset = "reset: {auto: {when: 'equity.drawdown(\"15m\") < 0.02', for: 60m}}"
+    base, head = (
+        policy(fall("a", at), stage(1, "any: [a]", f"{reset}, corroborate: true", cooldown="30m"))
+        for at in ("7%", "8%")
+    )
+    assert compared(tmp_path, base, head).verdict("memory") == "NEITHER"
 
 
 def test_a_removed_policy_is_a_loosening_and_an_added_one_a_tightening(tmp_path: Path) -> None:
