@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from collections.abc import Sequence
 
 from killswitch.graph.nodes import Graph, Stage, Threshold, step_of
@@ -39,7 +41,7 @@ def silence_rows(graph: Graph) -> tuple[RangeRow, ...]:
             ends = _ends(graph, index, level)
             bands = [
                 RangeBand(begins, min(following, SHOWN_TO), each)
-                for (begins, each), following in zip(ends, [at for at, _ in ends[1:]] + [SHOWN_TO], strict=True)
+                for (begins, each), (following, _) in pairwise([*ends, (SHOWN_TO, level)])
                 if begins < SHOWN_TO
             ]
             state = "normal" if level == 0 else f"level {level}"
