@@ -16,7 +16,7 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.policy.diagnostics.diagnostic import Diagnostic
-    from killswitch.policy.format.layout import FormattedFile
+    from killswitch.policy.format.files import FormattedFile
 
 
 @options.verb("ksctl fmt policies/", "ksctl fmt policies/ --check --diff")
@@ -32,8 +32,7 @@ def fmt(context: click.Context, paths: tuple[Path, ...], check: bool, diff: bool
     they are. A file that is not valid YAML is reported and left as it is, and the exit code is 1.
     """
     from killswitch.policy.diagnostics.diagnostic import in_order
-    from killswitch.policy.format.layout import format_files
-    from killswitch.policy.format.writing import write_formatted
+    from killswitch.policy.format.files import format_files, write_formatted
     from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 
     problems: list[Diagnostic] = []

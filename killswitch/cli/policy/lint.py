@@ -119,7 +119,7 @@ def _fixed(found: Linted, paths: Sequence[Path], own: OwnRules) -> Linted:
 
 def _refuse_unwritable(file: str, before: str) -> None:
     """ClickException for a file that cannot be written, before any other is."""
-    from killswitch.policy.format.writing import WriteRefusedError, require_writable
+    from killswitch.policy.format.files import WriteRefusedError, require_writable
 
     try:
         require_writable(Path(file), before)
@@ -128,7 +128,7 @@ def _refuse_unwritable(file: str, before: str) -> None:
 
 
 def _replace(file: str, before: str, text: str) -> None:
-    from killswitch.policy.format.writing import WriteRefusedError, replace_file
+    from killswitch.policy.format.files import WriteRefusedError, replace_file
 
     try:
         replace_file(Path(file), before, text)

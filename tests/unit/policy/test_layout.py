@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from killswitch.cli import ksctl
 from killswitch.graph.compile import digest
+from killswitch.policy.format.files import WriteRefusedError, replace_file
 from killswitch.policy.format.layout import LayoutError, formatted
-from killswitch.policy.format.writing import WriteRefusedError, replace_file
 from killswitch.policy.loader import load
 from killswitch.policy.yaml.parser import parse, plain_value
 
