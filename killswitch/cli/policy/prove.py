@@ -82,6 +82,7 @@ def _page(policy_set: PolicySet, found: Sequence[ProofVerdict]) -> Page:
     from killswitch.proof.axioms import assumed
     from killswitch.proof.conditions import opaque_texts
     from killswitch.proof.policy_sets import silence_picture, silent_ranges
+    from killswitch.proof.properties import short_ladders
     from killswitch.proof.witness import table_of
 
     counted = Counter(each.outcome for each in found)
@@ -102,6 +103,9 @@ def _page(policy_set: PolicySet, found: Sequence[ProofVerdict]) -> Page:
             key = "one character for each percent from 1% to 40%; · is no response, a digit the level that may fire"
             drawn = Code((*silence_picture(graph), key))
             sections.append(Section(f"Silent while latched: {graph.policy}", (Items(silent), drawn)))
+    short = tuple(f"{graph.policy}: {text}" for graph in policy_set.graphs for text in short_ladders(graph))
+    if short:
+        sections.append(Section("Signals that never reach the last level", (Items(short),)))
     assumptions = dict.fromkeys(text for graph in policy_set.graphs for text in assumed(graph))
     if assumptions:
         sections.append(Section("Assumed, by the declarations of the signals", (Items(tuple(assumptions)),)))
@@ -116,6 +120,7 @@ def _answer(policy_set: PolicySet, found: Sequence[ProofVerdict]) -> dict[str, o
     from killswitch.proof.axioms import assumed
     from killswitch.proof.conditions import opaque_texts
     from killswitch.proof.policy_sets import silent_ranges
+    from killswitch.proof.properties import short_ladders
     from killswitch.proof.witness import records_of
 
     graphs = {graph.policy: graph for graph in policy_set.graphs}
@@ -130,6 +135,7 @@ def _answer(policy_set: PolicySet, found: Sequence[ProofVerdict]) -> dict[str, o
             for each in found
         ],
         "silent": {graph.policy: silent_ranges(graph) for graph in policy_set.graphs},
+        "short_ladders": {graph.policy: short_ladders(graph) for graph in policy_set.graphs},
         "assumed": {graph.policy: assumed(graph) for graph in policy_set.graphs},
         "not_lowered": {graph.policy: opaque_texts(graph) for graph in policy_set.graphs},
     }  # fmt: skip
