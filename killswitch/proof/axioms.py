@@ -19,7 +19,7 @@ from killswitch.proof.conditions import SignalInput
 from killswitch.proof.solver import Term, real
 from killswitch.signals.arguments import Value
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.declaration import TextSignal
+from killswitch.signals.declaration import Axioms, TextSignal
 
 
 class Inputs(Struct, frozen=True):
@@ -112,9 +112,9 @@ def related(signals: Sequence[SignalRef]) -> list[tuple[int, int]]:
 def _is_at_most(one: SignalRef, other: SignalRef) -> bool:
     spec = BY_NAME[one.name]
     keys = [each.key for each in spec.arguments]
-    if one.name == other.name:
+    if one.name == other.name:  # one argument after the other moves, each to where the signal is no smaller
         moved = [(key, a, b) for key, a, b in zip(keys, one.arguments, other.arguments, strict=True) if a != b]
-        return len(moved) == 1 and _grows(spec.axioms.grows_with, spec.axioms.falls_with, *moved[0])
+        return bool(moved) and all(_grows(spec.axioms, *each) for each in moved)
     if other.name not in spec.axioms.at_most:
         return False
     given = dict(zip(keys, one.arguments, strict=True))
@@ -122,10 +122,23 @@ def _is_at_most(one: SignalRef, other: SignalRef) -> bool:
     return all(given.get(key, value) == value for key, value in theirs)
 
 
-def _grows(grows: tuple[str, ...], falls: tuple[str, ...], key: str, one: Value, other: Value) -> bool:
+def _grows(axioms: Axioms, key: str, one: Value, other: Value) -> bool:
+    """Whether the signal is declared to be no smaller with the second value of the argument."""
+    if isinstance(one, str) and isinstance(other, str):
+        return other in _wider(axioms, key, one)
     if not isinstance(one, int | float | Decimal) or not isinstance(other, int | float | Decimal):
         return False
-    return (key in grows and one < other) or (key in falls and one > other)
+    return (key in axioms.grows_with and one < other) or (key in axioms.falls_with and one > other)
+
+
+def _wider(axioms: Axioms, key: str, word: str) -> set[str]:
+    """The words that include this one, by one step or several."""
+    found: set[str] = set()
+    new = {word}
+    while new:
+        new = {wide for name, narrow, wide in axioms.within if name == key and narrow in new} - found
+        found |= new
+    return found
 
 
 def _at_most(z3: Any, signals: Sequence[SignalRef], inputs: Inputs, lesser: int, greater: int) -> Iterator[Term]:

@@ -299,7 +299,7 @@ class MachineLowering:
         resetting, reset_since = clock
         return MachineTerms(
             tuple(kept), now,
-            z3.If(reset, start.level, latched(before.level, [z3.IntVal(s.level) for s in stages])),
+            z3.If(reset, start.level, latched(before.level, [s.level for s in stages])),
             z3.If(reset, start.stage, latched(before.stage, [z3.IntVal(i) for i in range(len(stages))])),
             z3.If(fired, now, before.fired_at),
             latched(before.cooldown_until, [self.cooldown_end(s, before, now) for s in stages]),

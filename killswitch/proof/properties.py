@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from killswitch.engine.step import is_confirmed
+from msgspec.structs import replace
+
 from killswitch.graph.nodes import Graph, Stage, step_of
 from killswitch.graph.wording import signal_text, signals_of
 from killswitch.proof.axioms import Inputs, assumptions, is_never_unknown, new_inputs, related
+from killswitch.proof.conditions import opaque_texts
 from killswitch.proof.machine import StepTerms, TriggerTerms
 from killswitch.proof.solver import Prover, Term, any_of
 from killswitch.proof.verdicts import LONGEST, Outcome, ProofVerdict, Situation, opaque_words, timed
@@ -29,7 +31,34 @@ def prove(prover: Prover, graph: Graph) -> list[ProofVerdict]:
         "unknown signals are reported": unknown_reported(found),
         "an automatic reset holds no trigger": reset_holds_none(found),
     }
-    return [each for name, results in properties.items() for each in timed(prover, graph.policy, name, results)]
+    return [
+        _lowered_only(found, each)
+        for name, results in properties.items()
+        for each in timed(prover, graph.policy, name, results)
+    ]
+
+
+def _lowered_only(found: Situation, verdict: ProofVerdict) -> ProofVerdict:
+    """The verdict, undecided where what it is about contains a comparison that cannot be lowered.
+
+    That it was proved for every value of the comparison rests on the assumption of what its values are. A witness rests
+    on nothing but the engine, which evaluated the comparison.
+    """
+    if verdict.outcome == "undecided" or verdict.witness is not None or not found.opaque:
+        return verdict
+    graph, stages = found.graph, [each for each in found.graph.stages if each.name == verdict.subject]
+    used = [_contained(graph, each) for each in stages or graph.stages]
+    opaque = dict.fromkeys(text for i in dict.fromkeys(i for each in used for i in each)
+                            for text in opaque_texts(replace(graph, conditions=(graph.conditions[i],))))  # fmt: skip
+    if not opaque:
+        return verdict
+    text = f"it contains {', '.join(opaque)}, which cannot be lowered; for any value of it: {verdict.text}"
+    return replace(verdict, outcome="undecided", text=text)
+
+
+def _contained(graph: Graph, stage: Stage) -> tuple[int, ...]:
+    """The conditions of a stage: its triggers, and its reset."""
+    return (*stage.any_of, *stage.all_of, *(() if stage.reset is None else (stage.reset.condition,)))
 
 
 def _refuted(found: Situation, subject: str, why: str, witness: Witness | None) -> Result:
@@ -140,30 +169,34 @@ def outermost(found: Situation) -> Iterator[Result]:
     """Each loss signal beyond its threshold at the last level, for the confirmation, demands that level."""
     graph = found.graph
     last = graph.stages[0].level
-    reached: set[int] = set()
     for stage in graph.stages:
         if stage.level < last:
             continue
         for i in dict.fromkeys((*stage.any_of, *stage.all_of)):
             step = step_of(graph.triggers[i].condition)
             if step is not None and step.rising and BY_NAME[graph.signals[step.index].name].is_loss_size:
-                reached.add(step.index)
                 yield _past(found, i, step.index, last)
-    for index in range(len(graph.signals)):
-        lower = {
-            each.name
-            for stage in graph.stages
-            for each in (graph.triggers[i] for i in (*stage.any_of, *stage.all_of))
-            if stage.level < last and index in signals_of(each.condition)
-        }
-        if index not in reached and lower and BY_NAME[graph.signals[index].name].is_loss_size:
-            name = signal_text(graph.signals[index])
-            yield (
-                name,
-                "proved",
-                f"no trigger on {name} reaches the last level ({', '.join(sorted(lower))} stay lower)",
-                None,
-            )
+
+
+def short_ladders(graph: Graph) -> tuple[str, ...]:
+    """Signals of the size of a loss whose triggers stay below the last level, in words: nothing is proved of them."""
+    last = graph.stages[0].level
+
+    def readers(at_last: bool) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for stage in (each for each in graph.stages if (each.level == last) is at_last):
+            for trigger in (graph.triggers[i] for i in (*stage.any_of, *stage.all_of)):
+                for index in signals_of(trigger.condition):
+                    found.setdefault(index, []).append(trigger.name)
+        return found
+
+    reached, lower = readers(True), readers(False)
+    return tuple(
+        f"{signal_text(signal)} of any size does not demand level {last}, but lower ones only: "
+        f"{', '.join(sorted(set(lower[index])))}"
+        for index, signal in enumerate(graph.signals)
+        if index in lower and index not in reached and BY_NAME[signal.name].is_loss_size
+    )
 
 
 def _past(found: Situation, i: int, index: int, last: int) -> Result:
@@ -325,16 +358,17 @@ def unknown_reported(found: Situation) -> Iterator[Result]:
 
 
 def reset_holds_none(found: Situation) -> Iterator[Result]:
-    """At an automatic reset the triggers that fire the stage in force are not held, in any state.
+    """At an automatic reset no trigger of the stage in force is held, in any state.
 
-    Of a stage with `all`, some of its triggers may be held: they fire nothing alone.
+    Of a stage with `all` too: a held trigger fires nothing alone, but the reset begins its window anew. The loss that
+    it measured is then forgotten, and the stage does not fire when the others are true again.
     """
     for number, stage in enumerate(found.graph.stages):
         if stage.reset is None:
             continue
         held = _holds(found, stage, found.step)
         if found.prover.is_impossible(*found.facts, found.before.stage == number, found.step.reset, held):
-            yield stage.name, "proved", "at its reset the triggers that fire it are not held", None
+            yield stage.name, "proved", "at its reset none of its triggers is held", None
             continue
 
         def wanted(
@@ -343,13 +377,13 @@ def reset_holds_none(found: Situation) -> Iterator[Result]:
             return [steps[-1].reset, steps[-2].state.stage == number, _holds(found, stage, steps[-1])]
 
         def shows(witness: Witness, stage: Stage = stage) -> bool:
-            return witness[-1].reset and is_confirmed(stage, witness[-1].moved.triggers.held)
+            held = witness[-1].moved.triggers.held
+            return witness[-1].reset and any(held >> i & 1 for i in (*stage.any_of, *stage.all_of))
 
         witness, _ = found.witness(wanted, shows, range(3, LONGEST + 1))
-        yield _refuted(found, stage.name, "its automatic reset lifts it while its triggers are held", witness)
+        yield _refuted(found, stage.name, "its automatic reset lifts it while a trigger of it is held", witness)
 
 
 def _holds(found: Situation, stage: Stage, step: StepTerms) -> Term:
-    """Whether the triggers that fire the stage are held, confirmed or not."""
-    either = any_of(found.z3, [step.triggers[i].held for i in stage.any_of] or [found.z3.BoolVal(True)])
-    return found.z3.And(either, *(step.triggers[i].held for i in stage.all_of))
+    """Whether a trigger of the stage is held, confirmed or not."""
+    return any_of(found.z3, [step.triggers[i].held for i in dict.fromkeys((*stage.any_of, *stage.all_of))])

@@ -85,12 +85,14 @@ class Axioms(Struct, frozen=True, kw_only=True):
     """What a proof may assume of a signal besides its range. Each holds for both ends of the interval.
 
     `grows_with`: keys of arguments; with a larger one and all others equal, neither end is lower. `falls_with`: neither
-    end is higher. `at_most`: names of signals that it never exceeds, with the arguments of equal keys.
+    end is higher. `within`: (key of an argument, a word, a wider word); with the first word neither end is higher than
+    with the second. `at_most`: names of signals that it never exceeds, with the arguments of equal keys.
     `tests/property/test_signal_axioms.py` compares them with the readers.
     """
 
     grows_with: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
+    within: tuple[tuple[str, str, str], ...] = ()
     at_most: tuple[str, ...] = ()
     is_kept: bool = False
     """Whether closing cannot lower it: a loss from a start, a capital or a peak stays until an operator resets."""
@@ -321,7 +323,8 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
         keys = [each.key for each in self.arguments]
         if len(set(keys)) < len(keys):
             return f"two of its `arguments` have one key: {', '.join(keys)}"
-        assumed = {*self.axioms.grows_with, *self.axioms.falls_with} - set(keys)
+        narrowed = {key for key, _, _ in self.axioms.within}
+        assumed = {*self.axioms.grows_with, *self.axioms.falls_with, *narrowed} - set(keys)
         return f"its `axioms` name {', '.join(sorted(assumed))}, which is no argument" if assumed else None
 
 

@@ -73,6 +73,8 @@ _CAUSES = {
     "all": ("liquidation", "adl", "delivery"),
 }
 
+_CAUSES_WITHIN = (("causes", "liquidation", "forced"), ("causes", "adl", "forced"), ("causes", "forced", "all"))
+
 
 def _per(trips: RoundTrips, per: str) -> Iterator[str | None]:
     """The symbols whose values are compared; None is all of them together."""
@@ -216,7 +218,17 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         unknown="never",
         range=NOT_NEGATIVE,
-        axioms=Axioms(grows_with=("window",)),
+        axioms=Axioms(
+            grows_with=("window",),
+            within=(
+                ("outcome", "stop", "loss"),
+                ("outcome", "loss", "any"),
+                ("outcome", "liquidated", "any"),
+                ("side", "long", "any"),
+                ("side", "short", "any"),
+                ("per", "worst_symbol", "scope"),
+            ),
+        ),
         reader=_count,
     ),
     _signal(
@@ -284,7 +296,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         partly_known=_MISSING,
         unknown="never",
         range=NOT_NEGATIVE,
-        axioms=Axioms(grows_with=("window",)),
+        axioms=Axioms(grows_with=("window",), within=_CAUSES_WITHIN),
         collects=(FilledByOthers,),
         reader=_closed_by_venue,
     ),
@@ -297,7 +309,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="equity is unknown",
         range=NOT_NEGATIVE,
         needs_equity=True,
-        axioms=Axioms(grows_with=("window",)),
+        axioms=Axioms(grows_with=("window",), within=_CAUSES_WITHIN, at_most=("exposure.turnover",)),
         collects=(FilledByOthers,),
         reader=lambda history, view, window, causes: _value_of_fills(history, view, window, _CAUSES[causes]),
     ),

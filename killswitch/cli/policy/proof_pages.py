@@ -40,6 +40,7 @@ def proofs_page(run: ProofRun, *, is_wide: bool, is_drawn: bool) -> Page:
     if shows_all:
         sections.append(Section("Each property of each policy", tuple(_each(run))))
     sections += _silence(run, folded=not shows_all, is_drawn=is_drawn)
+    sections += _short_ladders(run, folded=not shows_all)
     sections += _assumed(run, folded=not shows_all)
     return Page("Proofs", summary=tuple(_summary(run)), sections=tuple(sections))
 
@@ -150,6 +151,14 @@ def _silent_words(rows: Sequence[RangeRow]) -> Iterator[str]:
         yield f"No response {state} to: {'; '.join(falls)}"
 
 
+def _short_ladders(run: ProofRun, *, folded: bool) -> Iterator[Section]:
+    from killswitch.proof.properties import short_ladders
+
+    texts = tuple(f"{graph.policy}: {text}" for graph in run.policy_set.graphs for text in short_ladders(graph))
+    if texts:
+        yield Section("Signals that never reach the last level", (Items(texts),), folded=folded)
+
+
 def _assumed(run: ProofRun, *, folded: bool) -> Iterator[Section]:
     from killswitch.proof.axioms import assumed
     from killswitch.proof.conditions import opaque_texts
@@ -168,6 +177,7 @@ def proofs_answer(run: ProofRun) -> dict[str, object]:
     from killswitch.proof.axioms import assumed
     from killswitch.proof.conditions import opaque_texts
     from killswitch.proof.policy_sets import silent_ranges
+    from killswitch.proof.properties import short_ladders
     from killswitch.proof.silence import silence_rows
     from killswitch.proof.verdicts import LONGEST
     from killswitch.proof.witness import records_of
@@ -197,6 +207,7 @@ def proofs_answer(run: ProofRun) -> dict[str, object]:
             ]
             for graph in graphs
         },
+        "short_ladders": {graph.policy: short_ladders(graph) for graph in graphs},
         "assumed": {graph.policy: assumed(graph) for graph in graphs},
         "not_lowered": {graph.policy: opaque_texts(graph) for graph in graphs},
     }  # fmt: skip

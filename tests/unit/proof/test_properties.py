@@ -10,7 +10,7 @@ import pytest
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.proof.policy_sets import nothing_reopened, routes_deliver, silent_ranges
-from killswitch.proof.properties import prove
+from killswitch.proof.properties import prove, short_ladders
 from killswitch.proof.solver import VERSION, Prover, SolverMissingError, require_z3
 from killswitch.proof.verdicts import ProofVerdict, Situation
 from tests.graphs import compiled
@@ -109,7 +109,47 @@ def test_a_product_of_signals_is_named_and_what_depends_on_it_is_not_refuted(tmp
     graph = graph_of(tmp_path, policy(trigger, stage(1, "any: [a]")))
     found = Situation(Prover(perf_counter), graph)
     assert found.opaque == ['(equity.drawdown("1h") * exposure.leverage) >= 0.2']
-    assert {each.outcome for each in prove(Prover(perf_counter), graph)} <= {"proved", "undecided"}
+    outcomes = {each.property: each for each in prove(Prover(perf_counter), graph)}
+    unknown = outcomes["unknown signals are reported"]
+    assert unknown.outcome == "undecided" and found.opaque[0] in unknown.text
+    assert {each.outcome for each in outcomes.values()} <= {"proved", "undecided"}
+    assert all(each.witness is not None for each in outcomes.values() if each.outcome == "proved")
+
+
+def test_what_contains_no_product_is_proved_beside_it(tmp_path: Path) -> None:
+    """Only the stage with the product is undecided; a trace that the engine has replayed rests on no lowering."""
+    trigger = "b: {when: 'equity.drawdown(\"1h\") * exposure.leverage >= 0.2', on_unknown: hold, grace: 75m}"
+    reset = "reset: {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
+    stages = f"{stage(1, 'any: [a]', reset)}\n{stage(2, 'any: [b]', reset)}"
+    document = policy(f"a: {DD1H}\n{trigger}", stages)
+    outcomes = {each.subject: each.outcome for each in findings(tmp_path, document, "automatic reset")}
+    assert outcomes == {"s1": "proved", "s2": "undecided"}
+
+
+def test_a_reset_that_forgets_a_held_trigger_of_all_is_refuted(tmp_path: Path) -> None:
+    """The leverage is low for a moment, and the fall of an hour begins anew: 10% is forgotten."""
+    triggers = f"a: {DD1H}\nb: {{signal: exposure.leverage, at_least: 2, on_unknown: hold}}"
+    reset = "reset: {auto: {when: 'exposure.leverage < 2.0', for: 0s}}"
+    (found,) = findings(tmp_path, policy(triggers, stage(1, "all: [a, b]", reset)), "automatic reset")
+    assert found.outcome == "refuted" and found.witness is not None
+    assert found.witness[-1].reset and found.witness[-1].moved.triggers.held == 1
+
+
+def test_a_signal_of_lower_levels_only_is_listed_apart(tmp_path: Path) -> None:
+    """The peak is read at level 1 only: nothing is proved of it, and it is no verdict."""
+    triggers = f"a: {DD1H}\nb: {{signal: equity.drawdown_from_peak, at_least: 5%, on_unknown: hold}}"
+    document = policy(triggers, f"{stage(1, 'any: [b]')}\n{stage(2, 'any: [a]')}")
+    assert short_ladders(graph_of(tmp_path, document)) == (
+        "equity.drawdown_from_peak of any size does not demand level 2, but lower ones only: b",
+    )
+    assert [each.subject for each in findings(tmp_path, document, "outermost")] == ["a"]
+
+
+def test_under_all_the_implied_trigger_is_idle(tmp_path: Path) -> None:
+    """8% in an hour is never confirmed without 7%: under `all` it is the 7% that changes nothing."""
+    triggers = f"a: {DD1H}\nb: {DD1H.replace('7%', '8%')}"
+    (found,) = findings(tmp_path, policy(triggers, stage(1, "all: [a, b]")), "idle")
+    assert (found.subject, found.outcome) == ("a", "refuted")
 
 
 def test_a_question_without_time_is_undecided(tmp_path: Path) -> None:
