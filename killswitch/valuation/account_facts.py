@@ -18,7 +18,7 @@ from killswitch.model.magnitude import sane, sound_account, sound_orders, sound_
 from killswitch.model.snapshot import AccountSnapshot, Position, WatchedPrice
 from killswitch.valuation.held_positions import HeldPositions, SizeKey
 from killswitch.valuation.opening_orders import largest_opening_order
-from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, sign
+from killswitch.valuation.position_measures import HOLDINGS, ZERO, Instruments, PnlKey, base_of, settlement, sign
 from killswitch.valuation.trust import (
     reason_equity_missing,
     reason_positions_missing,
@@ -45,6 +45,7 @@ class AccountFacts:
         self.rules = rules
         self.held: HeldPositions = HeldPositions.of(account, rules, None if before is None else before.held)
         self._change: AccountChange | None = None
+        self._order_before = None if before is None else before._known_order()
         is_plausible = account.quality == "ok" and self.held.sizes.are_open
         self.positions_unusable = None if is_plausible else reason_positions_unusable(account)
         """The reason why its positions are unusable, or None, whether or not its equity is known."""
@@ -141,12 +142,23 @@ class AccountFacts:
     @computed_once
     def largest_order(self) -> tuple[float, float]:
         """Bounds of the value of its largest resting order that may add risk, in its own currency."""
+        if self._order_before is not None and self._order_before[0] == _order_terms(self.account):
+            return self._order_before[1]
         orders = sound_orders(self.account.orders)
         if not all(order.price or order.trigger_price for order in orders or ()):
             return largest_opening_order(self.sound, self.rules)
         # without market orders, no price of a position is read that would have to be checked
         account = self.account if orders is self.account.orders else replace(self.account, orders=orders)
         return largest_opening_order(account, self.rules)
+
+    def _known_order(self) -> tuple[object, tuple[float, float]] | None:
+        """What `largest_order` was computed of, and its value; None if that was not read, or depends on prices."""
+        known: tuple[float, float] | None = self.__dict__.get("largest_order")
+        orders, own = self.account.orders, ("", self.account.currency)
+        if known is None or orders is None:
+            return None
+        is_of_orders = all((it.price or it.trigger_price) and settlement(it.symbol) in own for it in orders)
+        return (_order_terms(self.account), known) if is_of_orders else None
 
     # Prices
 
@@ -197,6 +209,11 @@ class AccountFacts:
             before._change = None  # or each change would keep all earlier ones
             self._change = AccountChange(before, self)
         return self._change
+
+
+def _order_terms(account: AccountSnapshot) -> object:
+    """What decides the largest order of an account under the same rules, if all orders have a price."""
+    return account.market, account.currency, account.position_mode, account.orders
 
 
 class AccountChange:

@@ -19,8 +19,8 @@ from killswitch.signals.history.collector import FollowedHistory, HistoryCollect
 from killswitch.signals.sessions import Anchor, TradingSession, last_open, next_open
 
 if TYPE_CHECKING:
-    from killswitch.signals.declaration import Floats, Instants
     from killswitch.signals.history.rows import Correction
+    from killswitch.signals.history.sample_table import Floats, Instants
 
 
 class AnchoredValue(Struct, frozen=True):

@@ -15,10 +15,10 @@ from killswitch.model.instant import HOUR, MINUTE
 from killswitch.signals.history.collector import FollowedHistory, HistoryCollector, Needs
 
 if TYPE_CHECKING:
-    from killswitch.signals.declaration import Instants
     from killswitch.signals.history.rows import UnitValueRow
+    from killswitch.signals.history.sample_table import Instants
     from killswitch.signals.history.scope import History
-    from killswitch.valuation.held_positions import Floats
+    from killswitch.valuation.held_positions import Floats, PositionSizes
     from killswitch.valuation.scope_view import PnlKey, ScopeView
 
     Rates = Floats | dict[PnlKey, float | None]
@@ -80,6 +80,8 @@ class BleedRates(HistoryCollector):
         self._max_gap = max_gap
         self._held: frozenset[PnlKey] | None = None
         self._opened: dict[PnlKey, OpenedPosition] = {}
+        self._sizes: PositionSizes | None = None
+        """The sizes whose positions are held; None if something else than they decides it."""
         self._keys: list[PnlKey] = []
         """The positions that are held, in the order of `_columns`."""
         self._columns: dict[int, _Column] = {}
@@ -99,8 +101,14 @@ class BleedRates(HistoryCollector):
         current = None if equity is None or view is None else view.pnl()
         if view is None or current is None:
             return
+        sizes = view.facts[0].held.sizes if len(view.facts) == 1 else None
+        if sizes is not None and sizes is self._sizes and len(current) == len(sizes.keys):
+            return  # as in nearly every tick: nothing was traded, and nothing has become unknown
+        self._sizes = sizes if sizes is not None and sizes.are_plain and len(current) == len(sizes.keys) else None
         held = frozenset(current)
         if held == self._held:
+            if (keys := [*current]) != self._keys:  # restored: columns are read in the order of the positions
+                self._hold(held, keys)
             return
         if self._held is not None:
             before = history.rows[-2].pnl if len(history.rows) > 1 else None
@@ -142,7 +150,10 @@ class BleedRates(HistoryCollector):
         now, unknown = history.rows[-1], history.ledger.unknown
         edges = [now.at - window for window in WINDOWS]
         starts = [self._start(history, edge) for edge in edges]
-        whole = self._of_old_positions(now, starts, held & unknown.keys(), history.view)
+        is_unrealised = held.isdisjoint(history.ledger.realized)  # what is held has realised nothing
+        whole = self._of_old_positions(
+            now, starts, held & unknown.keys() if unknown else (), history.view if is_unrealised else None
+        )
         if whole is not None:
             return whole
         found: dict[PnlKey, float | None] = dict.fromkeys(held)
@@ -203,7 +214,7 @@ class BleedRates(HistoryCollector):
     def _column(self, row: UnitValueRow, view: ScopeView | None = None) -> _Column | None:
         """The row's P&L by `_keys`, kept since a window begins at each row in its turn; None if it lacks a position.
 
-        `view`: that of the row, if it is the newest.
+        `view`: that of the row, if it is the newest and no position has realised P&L.
         """
         kept = self._columns.get(row.at)
         if kept is not None and kept.pnl is row.pnl:
@@ -217,10 +228,11 @@ class BleedRates(HistoryCollector):
     def _amounts(self, pnl: Mapping[PnlKey, Decimal], view: ScopeView | None) -> Floats | None:
         import numpy as np
 
+        held = None if view is None or len(view.facts) != 1 else view.facts[0].held
+        is_plain = held is not None and view is not None and held.pnl is view.pnl() and held.sizes.are_plain
+        if held is not None and is_plain and held.sizes.keys == self._keys:
+            return held.floats("unrealised")
         if [*pnl] == self._keys:
-            held = None if view is None or len(view.facts) != 1 else view.facts[0].held
-            if held is not None and held.pnl is pnl and held.sizes.are_plain:
-                return held.floats("unrealised")
             return np.array([*map(float, pnl.values())])
         try:
             return np.array([*map(float, map(pnl.__getitem__, self._keys))])

@@ -51,7 +51,8 @@ class SampleSeries:
         self.keep = keep
         self.table = SampleTable(every) if table is None else table
         self.row = self.table.add_row(keep)
-        self._deviations: dict[tuple[int, bool], tuple[tuple[int, int, int, int], float]] = {}
+        self._deviations: dict[tuple[int, bool], tuple[tuple[int, int, int], int, int, float]] = {}
+        """(window, `before_last`) → the samples, from when until when they are those of the window, and the value."""
 
     @property
     def last_at(self) -> int | None:
@@ -94,7 +95,7 @@ class SampleSeries:
     def at_or_before(self, at: int) -> tuple[int, float] | None:
         """Time and price of the newest sample at or before `at`; None if there is none."""
         times, prices, _ = self.samples()
-        place = int(times.searchsorted(at, "right")) - 1
+        place = _last_until(times, at)
         if place < 0 or times[place] < times[-1] - self.keep:
             return None
         return int(times[place]), float(prices[place])
@@ -164,19 +165,22 @@ class SampleSeries:
 
         `before_last`: of a window that ends at the sample before the last. Both are computed once for a set of samples.
         """
+        table, expected = self.table, expected_returns(now, window, self.every)
+        of = (table.generation, int(table.last[self.row]), expected)
+        known = self._deviations.get((window, before_last))
+        if known is not None and known[0] == of and known[1] <= now <= known[2]:
+            return known[3]
         at, price, joined = self.samples()
         first, end = self._span(at, now, window)
-        asked = (self.table.generation, first, end, expected_returns(now, window, self.every))
-        known = self._deviations.get((window, before_last))
-        if known is None or known[0] != asked:
-            prices, are_joined = price[first:end], joined[first + 1 : end]
-            values = prices[1:] / prices[:-1] - 1.0
-            if not are_joined.all():
-                values = values[are_joined]
-            is_enough = are_enough(len(values), now, window, self.every)
-            known = asked, _deviation(values) if is_enough else math.nan
-            self._deviations[window, before_last] = known
-        return known[1]
+        prices, are_joined = price[first:end], joined[first + 1 : end]
+        values = prices[1:] / prices[:-1] - 1.0
+        if not are_joined.all():
+            values = values[are_joined]
+        found = _deviation(values) if are_enough(len(values), now, window, self.every) else math.nan
+        if first < end:
+            until = int(at[first]) + window if end == len(at) else min(int(at[first]) + window, int(at[end]) - 1)
+            self._deviations[window, before_last] = of, now, until, found
+        return found
 
     def expires(self, now: int, window: int) -> float:
         """The time until which the samples of the window are the same ones unless one is added; +∞ without any."""
@@ -188,7 +192,7 @@ class SampleSeries:
         """The return of the newest sample at or before `now`, and the time of the sample before it; None if it has
         none."""
         at, price, joined = self.samples()
-        place = int(at.searchsorted(now, "right")) - 1
+        place = _last_until(at, now)
         if place <= 0 or not joined[place] or at[place - 1] < at[-1] - self.keep:
             return None
         return float(price[place] / price[place - 1]) - 1.0, int(at[place - 1])
@@ -213,6 +217,13 @@ class Returns:
         """The returns, oldest first."""
         found: Floats = self.all[self.joined]
         return found
+
+
+def _last_until(times: Instants, at: int) -> int:
+    """The index of the last of these times at or before `at`; −1 if there is none."""
+    if len(times) and times[-1] <= at:
+        return len(times) - 1
+    return int(times.searchsorted(at, "right")) - 1
 
 
 def _deviation(values: Floats) -> float:
