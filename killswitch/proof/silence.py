@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from collections.abc import Sequence
+from itertools import pairwise
 
 from killswitch.graph.nodes import Graph, Stage, Threshold, step_of
 from killswitch.graph.wording import signal_text

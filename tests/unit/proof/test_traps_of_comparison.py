@@ -28,9 +28,9 @@ def verdict(folder: Path, base: str, head: str) -> str:
     return compare_sets(Prover(perf_counter), one, other).verdict()
 
 
-def closing(close: str, triggers: str = FALL) -> str:
+def closing(close: str) -> str:
     """One stage with this close."""
-    return policy(triggers, stage(1, "any: [a]", ATTRIBUTED, actions=f"[{{close: {close}}}]"))
+    return policy(FALL, stage(1, "any: [a]", ATTRIBUTED, actions=f"[{{close: {close}}}]"))
 
 
 def test_trap_two_confirmations_with_a_condition_of_the_book_are_neither(tmp_path: Path) -> None:
@@ -61,12 +61,16 @@ def test_trap_a_larger_fraction_by_rank_may_keep_more_of_a_position(tmp_path: Pa
 
 
 def test_trap_one_truth_without_a_threshold_attributes_over_another_window(tmp_path: Path) -> None:
-    """`!(x < 0.05)` is true whenever `x >= 5%`, and gives the losing side no window."""
+    """`!(x < 0.05)` is true whenever `x >= 5%`, and leaves the choice of a window to the other trigger.
+
+    Where both are confirmed, the base takes the window that is further beyond its threshold, the head always 15m.
+    """
+    quick = "b: {signal: equity.drawdown, window: 15m, at_least: 4%, confirm: 2m, on_unknown: hold, grace: 75m}"
     negated = "a: {when: '!(equity.drawdown(\"1h\") < 0.05)', confirm: 2m, on_unknown: hold, grace: 75m}"
-    losing = "{side: losing, fraction: 100%}"
-    assert verdict(tmp_path, closing(losing), closing(losing, negated)) == "NEITHER"
-    both = "{side: both, fraction: 100%}"
-    assert verdict(tmp_path, closing(both), closing(both, negated)) == "EQUIVALENT"
+    for side, word in (("losing", "NEITHER"), ("both", "EQUIVALENT")):
+        stages = stage(1, "any: [a, b]", ATTRIBUTED, actions=f"[{{close: {{side: {side}, fraction: 100%}}}}]")
+        base, head = (policy(f"{first}\n{quick}", stages) for first in (FALL, negated))
+        assert verdict(tmp_path, base, head) == word
 
 
 def test_trap_a_stage_that_counts_a_tick_leaves_pushes_to_the_one_below(tmp_path: Path) -> None:
