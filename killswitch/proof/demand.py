@@ -100,8 +100,7 @@ def _relations(both: BothLowered, ours: MachineTerms, theirs: MachineTerms) -> l
     """For each pair of triggers that induction proves: the other is confirmed whenever ours is."""
     z3, (one, other) = both.z3, both.graphs
     inputs, others, facts = both.inputs("next")
-    facts += [*both.lowered[0].invariants(ours), *both.lowered[1].invariants(theirs), ours.at == theirs.at]
-    facts.append(inputs.now > ours.at)
+    facts += [ours.at == theirs.at, inputs.now > ours.at]
     found = []
     for i, j in _pairs(one, other):
         rules = one.triggers[i], other.triggers[j]
@@ -122,7 +121,11 @@ def _relations(both: BothLowered, ours: MachineTerms, theirs: MachineTerms) -> l
             replace(ours, triggers=_with(ours.triggers, i, ours_after)),
             replace(theirs, triggers=_with(theirs.triggers, j, theirs_after)),
         )
-        if both.prover.is_impossible(*facts, relation(ours, theirs), z3.Not(relation(*after))):
+        own = [
+            *both.lowered[0].trigger_invariants(i, ours.triggers[i], ours.at),
+            *both.lowered[1].trigger_invariants(j, theirs.triggers[j], theirs.at),
+        ]
+        if both.prover.is_impossible(*facts, *own, relation(ours, theirs), z3.Not(relation(*after))):
             found.append(z3.Implies(ours.triggers[i].confirmed, theirs.triggers[j].confirmed))
     return found
 
