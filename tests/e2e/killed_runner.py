@@ -38,7 +38,7 @@ class Death:
         self._kill_if("after")
 
     def _kill_if(self, side: str) -> None:
-        if self._count == self._number and side == self._side:
+        if self._number and self._count >= self._number and side == self._side:  # nothing comes after a commit
             os.kill(os.getpid(), signal.SIGKILL)
 
     def before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -15,12 +15,12 @@ import pytest
 from tests.e2e.fork_client import REPOSITORY
 from tests.e2e.processes import WAIT_LIMIT, Site, paper, terminate, until
 
-MARKET = ("--crash", "7", "--skip", "215", "--speed", "120", "--begin-after-readings", "3")
-"""Two bars a second: the fall, and the close in it, take longer than several starts of a runner."""
+MARKET = ("--crash", "7", "--skip", "240", "--speed", "30", "--begin-after-readings", "3")
+"""A bar in two seconds: the fall, and the close that waits for its volume, take longer than several runners live."""
 MOST_LIVES = 25
 """How many runners are killed, while the last close has not ended, before the one that is left alone."""
-MOST_WRITES = 30
-"""Writes of a life, which are those of a few ticks."""
+WRITES = (6, 45)
+"""Least and most writes of a life: a start has nine, a tick a few, and a close of this book some thirty."""
 CLOSED = "close-everything"
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -117,8 +117,8 @@ def test_kill_9_at_any_write_or_instant_loses_no_stage_and_sends_no_order_twice(
                 runner.wait()
             for life in range(MOST_LIVES):
                 side = random.choice(("before", "after"))
-                at = f"{random.randint(1, MOST_WRITES)}-{side}" if life % 3 else None
-                one_life(site, at, random.uniform(0.8, 3.0))
+                at = f"{random.randint(*WRITES)}-{side}" if life % 3 else None
+                one_life(site, at, random.uniform(0.8, 1.8))
                 if CLOSED in ends(site):
                     break
         with site.running("--live", fresh=True) as runner:
