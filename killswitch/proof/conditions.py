@@ -155,6 +155,8 @@ class ConditionLowering:
 
     def _compare(self, node: Compare, inputs: Sequence[SignalInput]) -> Verdict:
         left, op, right = node.left, node.op, node.right
+        if isinstance(left, Number) and isinstance(right, Number):
+            return self._numbers(op, left.value, right.value)
         if isinstance(left, Number):
             left, op, right = right, _MIRRORED[op], left
         if isinstance(left, SignalRead) and isinstance(right, SignalRead):
@@ -163,6 +165,14 @@ class ConditionLowering:
         if folded is None or not isinstance(right, Number) or not isfinite(right.value):
             return self._opaque(node, [inputs[i] for i in sorted(signals_of(node))])
         return self.threshold(node, folded, op, right.value, inputs[folded.index])
+
+    def _numbers(self, op: ComparisonOp, left: float, right: float) -> Verdict:
+        """Two numbers, which are compared once for all."""
+        compared: dict[ComparisonOp, bool] = {
+            "<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right,
+            "!=": left != right,
+        }  # fmt: skip
+        return Verdict(self.z3.BoolVal(compared[op]), self.z3.BoolVal(not compared[op]))
 
     def threshold(
         self, node: Compare, folded: FoldedSignal, op: ComparisonOp, number: float, read: SignalInput
@@ -246,6 +256,8 @@ def opaque_texts(graph: Graph) -> list[str]:
 
 def _is_opaque(node: Compare, signals: Sequence[SignalRef]) -> bool:
     left, right = node.left, node.right
+    if isinstance(left, Number) and isinstance(right, Number):
+        return False
     if isinstance(left, Number):
         left, right = right, left
     if isinstance(left, SignalRead) and isinstance(right, SignalRead):

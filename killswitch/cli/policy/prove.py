@@ -174,8 +174,8 @@ def _scenarios(
         if slug == "unknown" and each.outcome == "refuted" and graph is not None:
             witness = replay(graph, [unknown_evaluation(graph)])
         if witness is None or graph is None:
-            why = NO_WITNESS.get(each.property, "none was found") if each.outcome == "refuted" else "none was found"
-            yield number, f"No scenario: {why}."
+            if each.outcome == "refuted":
+                yield number, f"No scenario: {NO_WITNESS.get(each.property, 'none was found')}."
             continue
         name = file_name(each.policy, slug, each.subject)
         while name in taken:
@@ -214,6 +214,8 @@ def _compiled(paths: Sequence[Path], variant: str | None, name: str) -> PolicySe
 
         print_page(diagnostics_page(problems), err=True)
         raise click.ClickException(f"the policies of {name} have errors, so there is nothing to compare with")
+    if not policy_set.graphs:
+        raise click.ClickException(f"{name} holds no policy, so there is nothing to compare with; name another REF")
     return policy_set
 
 
