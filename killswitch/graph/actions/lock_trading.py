@@ -31,12 +31,12 @@ class LockTrading(Action, frozen=True):
     """The side that is locked; None: both."""
     symbols: tuple[str, ...] | None = None
     """The symbols that are locked; None: all."""
-    positions: Literal["closed"] | None = None
-    """Whether it reaches only the positions that the stage's closes select."""
     until: LocalTime | None = None
     """The time of the day at which the lock ends."""
     until_session: TradingSession | None = None
     """The session at whose next open the lock ends."""
+    positions: Literal["closed"] | None = None
+    """Whether it reaches only the positions that the stage's closes select."""
 
 
 def _text(lock: LockTrading) -> str:
