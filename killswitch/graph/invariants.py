@@ -27,8 +27,8 @@ from killswitch.graph.wording import signals_of
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, in_order
 from killswitch.policy.loader import Document
-from killswitch.policy.schema.invariant import InvariantDocument
 from killswitch.policy.schema.scalars import quoted
+from killswitch.policy.schema.scenario import InvariantDocument
 
 LEVEL = "stage.level"
 """What an invariant reads beside signals: the level in force after the evaluation, 0 for none."""

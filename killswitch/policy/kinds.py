@@ -7,12 +7,11 @@ from typing import get_args
 
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument
 from killswitch.policy.schema.document import VersionedPart
-from killswitch.policy.schema.invariant import InvariantDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument
 from killswitch.policy.schema.route import RouteDocument
 from killswitch.policy.schema.runbook import RunbookDocument
-from killswitch.policy.schema.scenario import ScenarioDocument
+from killswitch.policy.schema.scenario import InvariantDocument, ScenarioDocument
 from killswitch.policy.schema.session import SessionDocument
 from killswitch.policy.schema.strategy import HedgeGroupDocument, StrategyDocument
 from killswitch.policy.schema.unwinding import UnwindingDocument

@@ -1,18 +1,15 @@
-"""Properties of a policy set that need no solver: routes of notices, hedges against closes, silence while latched."""
+"""Properties of a policy set that need no solver: routes of notices, and hedges against closes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from killswitch.graph.actions.close import Close, closes_among
-from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage, Threshold
+from killswitch.graph.nodes import Graph, PolicySet, ScopeRule, Stage
 from killswitch.graph.routing import MessageAttributes
 from killswitch.graph.unwinding import unwinding_named
-from killswitch.graph.wording import signal_text
 from killswitch.model.words import Severity
-from killswitch.proof.silence import least_threshold
 from killswitch.proof.verdicts import ProofVerdict
-from killswitch.signals.catalogue import BY_NAME
 
 DELIVERED = "a notice of unknown signals is delivered"
 NOT_OPENED = "no hedge and no spot hop opens what another policy closes"
@@ -106,33 +103,3 @@ def _covers(close: Close, symbol: str) -> bool:
     base = symbol.partition("/")[0]
     chosen = close.symbols is None or symbol in close.symbols or base in close.symbols
     return chosen and base not in close.except_assets
-
-
-def silent_ranges(graph: Graph) -> tuple[str, ...]:
-    """For each level in force and each signal that measures the size of a loss: the falls that get no response."""
-    levels = sorted({stage.level for stage in graph.stages})
-    found = []
-    for level in (0, *levels):
-        for index, signal in enumerate(graph.signals):
-            if not BY_NAME[signal.name].is_loss_size:
-                continue
-            above = least_threshold(graph, index, [s for s in graph.stages if s.level > level])
-            again = least_threshold(graph, index, [s for s in graph.stages if s.level == level])
-            if above is None and again is None and least_threshold(graph, index, graph.stages) is None:
-                continue
-            found.append(_sentence(level, signal_text(signal), above, again))
-    return tuple(found)
-
-
-def _sentence(level: int, name: str, above: Threshold | None, again: Threshold | None) -> str:
-    state = "In normal state" if level == 0 else f"While level {level} is in force"
-    if above is None and again is None:
-        return f"{state}, {name} of any size gets no response of its own."
-    if again is None:
-        assert above is not None
-        return f"{state}, {name} below {above.written} gets no response."
-    lowest = again if above is None or again.value <= above.value else above
-    text = f"{state}, {name} below {lowest.written} gets no response"
-    if lowest is again:
-        text += f"; from {again.written} only after the cooldown and at a lower unit value"
-    return f"{text}; from {above.written} a higher level fires." if above is not None else f"{text}."

@@ -26,6 +26,36 @@ def least_threshold(graph: Graph, index: int, stages: Sequence[Stage]) -> Thresh
     return min(fitting, key=lambda each: each.value, default=None)
 
 
+def silent_ranges(graph: Graph) -> tuple[str, ...]:
+    """For each level in force and each signal that measures the size of a loss: the falls that get no response."""
+    levels = sorted({stage.level for stage in graph.stages})
+    found = []
+    for level in (0, *levels):
+        for index, signal in enumerate(graph.signals):
+            if not BY_NAME[signal.name].is_loss_size:
+                continue
+            above = least_threshold(graph, index, [s for s in graph.stages if s.level > level])
+            again = least_threshold(graph, index, [s for s in graph.stages if s.level == level])
+            if above is None and again is None and least_threshold(graph, index, graph.stages) is None:
+                continue
+            found.append(_sentence(level, signal_text(signal), above, again))
+    return tuple(found)
+
+
+def _sentence(level: int, name: str, above: Threshold | None, again: Threshold | None) -> str:
+    state = "In normal state" if level == 0 else f"While level {level} is in force"
+    if above is None and again is None:
+        return f"{state}, {name} of any size gets no response of its own."
+    if again is None:
+        assert above is not None
+        return f"{state}, {name} below {above.written} gets no response."
+    lowest = again if above is None or again.value <= above.value else above
+    text = f"{state}, {name} below {lowest.written} gets no response"
+    if lowest is again:
+        text += f"; from {again.written} only after the cooldown and at a lower unit value"
+    return f"{text}; from {above.written} a higher level fires." if above is not None else f"{text}."
+
+
 def silence_rows(graph: Graph) -> tuple[RangeRow, ...]:
     """For each level in force and each loss signal that fires a stage alone: the fall from which each level fires.
 

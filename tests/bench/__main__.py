@@ -36,7 +36,7 @@ class Part(Struct, frozen=True):
 
 
 PARTS: Final = (
-    Part("startup", "startup", "everyday"),
+    Part("startup", "desk", "everyday", "startup"),
     Part("desk", "desk", "everyday"),
     Part("tick", "tick", "everyday"),
     Part("replay", "replay", "everyday"),

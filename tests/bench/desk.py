@@ -1,7 +1,8 @@
 """`ksctl validate` of 1,000 triggers in 200 files, 1.3 MB in all, as whole processes: what a save costs at the desk.
 
 Each of 200 books has five triggers and five stages, with the comments of a policy that people read; the thresholds
-differ from book to book. Cold: no parsed text is kept. Changed: one file differs from the run before.
+differ from book to book. Cold: no parsed text is kept. Changed: one file differs from the run before. `startup`: the
+same command on the shipped policies, and `ksctl --help`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from tempfile import TemporaryDirectory
 
 from tests.bench.measure import Measure, best_of
 
-FILES, PER_FILE, ROUNDS = 200, 5, 5
+FILES, PER_FILE, ROUNDS, STARTS = 200, 5, 5, 40
+KSCTL = Path(sys.executable).parent / "ksctl"
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
 SIZE = 1_300_000
 COLD, CHANGED = 3.0, 1.0
 """Seconds."""
@@ -113,3 +116,30 @@ def _changed(folder: Path, cache: Path, edit: int) -> None:
     text = policy_text(7).replace("confirm: 2m", f"confirm: {3 + edit}m")
     (folder / "book-007.yaml").write_text(text, encoding="utf-8")
     validate(folder, cache)
+
+
+def startup() -> Iterator[Measure]:
+    """Each against a Python with only the named imports; `validate`, run at every save, also against a second."""
+    yield _process(
+        "ksctl validate policies/",
+        [str(KSCTL), "validate", str(POLICIES)],
+        "click, pydantic, ruamel.yaml",
+        6.0,
+    )
+    yield _within_a_second("ksctl validate policies/", [str(KSCTL), "validate", str(POLICIES)])
+    yield _process("ksctl --help", [str(KSCTL), "--help"], "click", 1.3)
+
+
+def _process(name: str, command: list[str], imports: str, limit: float) -> Measure:
+    reference = [sys.executable, "-c", f"import {imports}"]
+    ours, against = best_of(STARTS, lambda: _run(command), lambda: _run(reference))
+    return Measure(name, ours * 1000, against * 1000, f"python importing {imports}", limit)
+
+
+def _within_a_second(name: str, command: list[str]) -> Measure:
+    ours, _ = best_of(STARTS, lambda: _run(command), lambda: None)
+    return Measure(f"{name}, at every save", ours * 1000, 1000.0, "one second", 1.0)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

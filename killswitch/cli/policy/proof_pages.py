@@ -176,9 +176,8 @@ def proofs_answer(run: ProofRun) -> dict[str, object]:
     """The same for programs: every finding with its time, its witness and its scenario."""
     from killswitch.proof.axioms import assumed
     from killswitch.proof.conditions import opaque_texts
-    from killswitch.proof.policy_sets import silent_ranges
     from killswitch.proof.properties import short_ladders
-    from killswitch.proof.silence import silence_rows
+    from killswitch.proof.silence import silence_rows, silent_ranges
     from killswitch.proof.verdicts import LONGEST
     from killswitch.proof.witness import records_of
 

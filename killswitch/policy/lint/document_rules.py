@@ -64,10 +64,13 @@ def _same_condition(document: Document, _context: LintContext) -> Iterator[Remar
 
 
 def _gap_over_window(document: Document, _context: LintContext) -> Iterator[Remark]:
-    """Only signals of equity are measured by polls; those of trades and orders count rows."""
+    """Only losses of equity are measured by polls alone; other signals count rows, or have samples of their own."""
     spec = spec_of(document)
     for name, trigger in ({} if spec is None else spec.triggers).items():
-        if spec is None or not isinstance(trigger, ThresholdTrigger) or not trigger.signal.startswith("equity."):
+        if spec is None or not isinstance(trigger, ThresholdTrigger):
+            continue
+        signal = BY_NAME.get(trigger.signal)
+        if signal is None or not signal.is_loss_size:
             continue
         window = dict(trigger.given()).get("window")
         if isinstance(window, int) and window <= spec.max_gap:

@@ -1,7 +1,7 @@
-"""The `Scenario` document: what happens to a book, and what the policies must do about it.
+"""The `Scenario` document: what happens to a book, and what the policies must do about it; and the `Invariant`.
 
-Scenarios are tests next to the policies; `ksctl test` runs them. They are no part of a deployed policy set: neither its
-digest nor a run depends on them.
+Both are tests next to the policies, which `ksctl test` runs and `ksctl prove` proves. They are no part of a deployed
+policy set: neither its digest nor a run depends on them.
 """
 
 from __future__ import annotations
@@ -385,3 +385,22 @@ def _expectation(at: Path, written: dict[str, object]) -> Iterator[Breach]:
         if key in written and subject not in allowed:
             fix = f"remove it, or write one of {', '.join(allowed)}"
             yield Breach("KS7004", (*at, key), f"`{key}` has no meaning with `{subject}`", fix)
+
+
+class InvariantSpec(Part):
+    """What is always true, and of which policies."""
+
+    policies: Annotated[tuple[Name, ...], AtLeastOne()]
+    """The policies that it is about, by name; each is proved on its own."""
+    holds: Text
+    """The property in CEL, over the signals and `stage.level`, the level in force (0 for none). It is judged after the
+    firing of each evaluation, and violated where it is surely false."""
+    because: Text | None = None
+    """Why it matters, in a sentence for people. Left out: nothing is printed."""
+
+
+class InvariantDocument(VersionedPart):
+    """A property of policies that `ksctl prove` proves. It is no part of a deployed policy set."""
+
+    kind: Literal["Invariant"]
+    spec: InvariantSpec

@@ -9,8 +9,9 @@ from time import perf_counter
 import pytest
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.proof.policy_sets import nothing_reopened, routes_deliver, silent_ranges
+from killswitch.proof.policy_sets import nothing_reopened, routes_deliver
 from killswitch.proof.properties import prove, short_ladders
+from killswitch.proof.silence import silent_ranges
 from killswitch.proof.solver import VERSION, Prover, SolverMissingError, require_z3
 from killswitch.proof.verdicts import ProofVerdict, Situation
 from tests.graphs import compiled

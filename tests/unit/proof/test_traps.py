@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph
 from killswitch.model.instant import MINUTE
-from killswitch.proof.policy_sets import silent_ranges
 from killswitch.proof.properties import prove
+from killswitch.proof.silence import silent_ranges
 from killswitch.proof.solver import Prover
 from killswitch.proof.verdicts import Situation
 from killswitch.proof.witness import Evaluation, replay

@@ -52,7 +52,7 @@ spec:
 def one_life(site: Site, kill_at: str | None, seconds: float) -> int:
     """A runner that dies at the write, or after so many seconds; its exit code."""
     run = ("run", *site.place, "--interval", "100ms", "--live")
-    command = [sys.executable, "-m", "tests.e2e.killed_runner", kill_at or "0-before", *run]
+    command = [sys.executable, "-m", "tests.faults.killed_runner", kill_at or "0-before", *run]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
         try:
             running.wait(WAIT_LIMIT if kill_at is not None else seconds)

@@ -30,7 +30,7 @@ from killswitch.planning.targets.selection import select
 from killswitch.signals.attribution_signals import Shares
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 from tests.graphs import DEFAULT_RANKING
-from tests.property.random_pairs import SIGNALS, VALUES, compiled, edited, spec_in
+from tests.property.proof.random_pairs import SIGNALS, VALUES, compiled, edited, spec_in
 from tests.worlds import START, account, position
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")

@@ -15,7 +15,7 @@ from killswitch.proof.machine import MachineLowering, MachineTerms, TriggerTerms
 from killswitch.proof.solver import real
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import TextSignal
-from tests.property.random_machines import Engine, Evaluated, Observation, graph_in, observation_in
+from tests.property.proof.random_machines import Engine, Evaluated, Observation, graph_in, observation_in
 
 z3 = pytest.importorskip("z3", reason="the extra `prove` is not installed")
 

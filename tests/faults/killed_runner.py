@@ -1,6 +1,6 @@
 """`ksctl` as a process that kills itself with SIGKILL at a statement that writes to its store.
 
-    python -m tests.e2e.killed_runner KILL_AT ARGUMENTS…
+    python -m tests.faults.killed_runner KILL_AT ARGUMENTS…
 
 KILL_AT: `12-before` or `12-after` the twelfth statement that inserts, updates, deletes or commits.
 """
