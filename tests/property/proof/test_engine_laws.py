@@ -6,11 +6,11 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.property.proof.test_compared_sets import Answer, Asked, Moment, moment_in
 
 from killswitch.engine.state import StageMachineState, initial
 from killswitch.engine.step import is_confirmed, latch, reset
 from tests.property.proof.random_pairs import compiled, spec_in
+from tests.property.proof.test_compared_sets import Answer, Asked, Moment, moment_in
 
 SEEDS = st.integers(0, 2**32)
 
