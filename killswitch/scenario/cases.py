@@ -102,6 +102,7 @@ class Expectation(Struct, frozen=True):
     place: Place
     truth: str | None = None
     lock: str | None = None
+    lock_of: tuple[str, ...] | None = None
     orders: tuple[str, ...] | None = None
     cancels: tuple[str, ...] | None = None
     source: str | None = None

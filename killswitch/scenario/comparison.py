@@ -17,7 +17,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.lock_parts import strictest_mode
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
-from killswitch.model.words import LockMode, Place, Severity
+from killswitch.model.words import LockMode, Place, Severity, place_text
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.replayed_ticks import ReplayedTick
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -57,6 +57,8 @@ class Seen(Struct, frozen=True):
     scope: str
     name: str
     lock: str
+    lock_of: tuple[str, ...]
+    """The parts of the scope that the lock is of; empty: the whole scope, or there is no lock."""
     orders: tuple[str, ...]
     cancels: tuple[str, ...]
     source: str | None
@@ -67,6 +69,8 @@ class Seen(Struct, frozen=True):
     """That of a notice."""
     is_over: bool = False
     """Whether it is a notice that something is over."""
+    is_by_hand: bool = False
+    """Whether it is the decision of a person."""
 
     @property
     def words(self) -> str:
@@ -85,7 +89,8 @@ class _Lock(Struct, frozen=True):
 class LocksInForce:
     """The locks that the decisions of one run have written.
 
-    A lock of a scope is the strictest of those that no reset of its policy has lifted and that have not ended. A lock
+    A lock of a scope is the strictest of those of the whole scope that no reset of its policy has lifted and that have
+    not ended; a lock of a side or of symbols leaves the rest of it free. A lock
     on the portfolio or a venue reaches its accounts; any other counts for the scope that the decision names.
     """
 
@@ -105,8 +110,10 @@ class LocksInForce:
                 self._locks = [it for it in self._locks if not it.is_on_suspicion or (it.policy, it.scope) != same]
             elif decision.lock is not None and decision.mode == "enforce":
                 order = decision.lock
-                lock = _Lock(decision.policy, order.scope, order.mode, order.until, decision.is_suspicion)
-                self._locks.append(lock)
+                whole = [part for part in order.parts if part.is_everything]
+                self._locks += [
+                    _Lock(decision.policy, order.scope, part.mode, part.until, decision.is_suspicion) for part in whole
+                ]
         self._locks = [each for each in self._locks if each.until is None or each.until > now]
 
     def mode(self, scope: str, snapshot: Snapshot) -> str:
@@ -149,10 +156,12 @@ class StepComparison:
         orders = tuple(sorted(f"{it.side} {it.contracts.normalize():f} {it.symbol}" for it in decision.intents))
         return Seen(
             at, subject, decision.policy, decision.scope, name,
-            "none" if decision.lock is None else decision.lock.mode, orders,
+            "none" if decision.lock is None else decision.lock.mode,
+            () if decision.lock is None else tuple(place_text(it.side, it.symbols) for it in decision.lock.only),
+            orders,
             tuple(sorted(it.order for it in decision.cancels)),
             None if decision.attribution is None else decision.attribution.source, routes, decision.reason or "",
-            message,
+            message, is_by_hand=decision.author is not None,
         )  # fmt: skip
 
     def _subject(self, decision: Decision) -> tuple[Subject, str]:
@@ -172,7 +181,7 @@ class StepComparison:
     def _notified(self, at: timedelta, notice: Notice) -> Seen:
         message, routes = _message(self._router.route_notice(notice))
         return Seen(
-            at, "notice", notice.policy, notice.scope, notice.kind, "none", (), (), None, routes, "",
+            at, "notice", notice.policy, notice.scope, notice.kind, "none", (), (), (), None, routes, "",
             message or notice.text, notice.severity, notice.title.startswith(OVER),
         )  # fmt: skip
 
@@ -279,6 +288,9 @@ def _differences(expected: Expectation, seen: Seen) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if expected.lock not in (None, seen.lock):
         found.append((f"lock {expected.lock}", f"lock {seen.lock}"))
+    wanted_parts = () if expected.lock_of is None and expected.lock is not None else expected.lock_of
+    if wanted_parts is not None and sorted(wanted_parts) != sorted(seen.lock_of):
+        found.append((f"lock of {_reach(wanted_parts)}", f"lock of {_reach(seen.lock_of)}"))
     if expected.source not in (None, seen.source):
         found.append((f"source {expected.source}", f"source {seen.source or 'none'}"))
     for key, wanted, now in (("orders", expected.orders, seen.orders), ("cancels", expected.cancels, seen.cancels)):
@@ -291,6 +303,10 @@ def _differences(expected: Expectation, seen: Seen) -> list[tuple[str, str]]:
         found.append((f"a reason with {json.dumps(expected.reason)}", seen.reason or "no reason"))
     found += [(f"a text with {json.dumps(part)}", seen.message) for part in expected.text if part not in seen.message]
     return found
+
+
+def _reach(parts: Iterable[str]) -> str:
+    return "the whole scope" if not tuple(parts) else _listed(sorted(parts))
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -159,9 +159,17 @@ def _of_stage(graph: Graph, stage: Stage, trace: PolicyTrace) -> Iterator[Covera
     yield _point(graph.policy, "stage", subject, "entered", entered, place, why)
     why = "it fired whenever its triggers were confirmed" if confirmed else "its triggers were never confirmed"
     yield _point(graph.policy, "stage", subject, "refused", stage.name in trace.refused, place, why)
-    why = "it was never reset" if entered else "it never fired"
-    how = "by a person" if stage.reset is None else "by its condition or a person"
-    yield _point(graph.policy, "reset", f"reset of {subject}", how, stage.name in trace.reset, place, why)
+    how, reset, other = "by its condition", trace.reset, trace.reset_by_hand
+    if stage.reset is None:
+        how, reset, other = "by a person", trace.reset_by_hand, trace.reset
+    why = (
+        "it was reset by a person only"
+        if stage.name in other
+        else "it was never reset"
+        if entered
+        else "it never fired"
+    )
+    yield _point(graph.policy, "reset", f"reset of {subject}", how, stage.name in reset, place, why)
     if stage.reset is not None:
         yield from _of_condition(graph, stage.reset.condition, f"reset of {subject}", place, trace)
 

@@ -65,6 +65,8 @@ def seen_lines(found: Seen) -> Iterator[str]:
     line = f"at: {offset(found.at)}, {where}, {found.subject}: {found.name}"
     if found.subject == "fires":
         line += f", lock: {found.lock}"
+        if found.lock_of:
+            line += f", lock_of: [{', '.join(_quoted(each) for each in found.lock_of)}]"
         line += f", orders: [{', '.join(_quoted(each) for each in found.orders)}]"
     yield f"{{{line}}}"
 

@@ -249,7 +249,8 @@ class _Resolver:
             return None
         return Expectation(
             timedelta(microseconds=each.at), subject, policy or "", scope, name, self.found.place(path), each.is_,
-            each.lock, each.orders, each.cancels, each.source, each.notifies or (), each.reason, each.text,
+            each.lock, each.lock_of, each.orders, each.cancels, each.source, each.notifies or (), each.reason,
+            each.text,
         )  # fmt: skip
 
     def _policy(self, each: ScenarioExpectation, path: YamlPath, *, needs_policy: bool) -> str | None:

@@ -179,7 +179,7 @@ class _Case:
         else:
             found = []
         fired = ((it.policy, it.scope, it.name) for it in found if it.subject == "fires")
-        self.tracer.end_tick(fired, ((it.policy, it.name) for it in found if it.subject == "resets"))
+        self.tracer.end_tick(fired, ((it.policy, it.name, it.is_by_hand) for it in found if it.subject == "resets"))
         if expected or found:
             self._failures += self._comparison.failures(expected, found, self._ticks.interpreter, snapshot, at)
 

@@ -23,7 +23,8 @@ class PolicyTrace(Struct):
     """What was seen of one policy, by index in its graph.
 
     `conditions`: masks of the conditions; `clauses`: condition → masks of its clauses, of conditions with several;
-    `confirmed`: masks of the confirmed triggers; `fired`, `refused` and `reset`: names of stages.
+    `confirmed`: masks of the confirmed triggers; `fired`, `refused`, `reset` (by a condition) and `reset_by_hand`:
+    names of stages.
     """
 
     conditions: set[Masks] = set()
@@ -32,6 +33,7 @@ class PolicyTrace(Struct):
     fired: set[str] = set()
     refused: set[str] = set()
     reset: set[str] = set()
+    reset_by_hand: set[str] = set()
 
     def join(self, other: PolicyTrace) -> None:
         """Add what another run has seen."""
@@ -40,6 +42,7 @@ class PolicyTrace(Struct):
         self.fired |= other.fired
         self.refused |= other.refused
         self.reset |= other.reset
+        self.reset_by_hand |= other.reset_by_hand
         for index, masks in other.clauses.items():
             self.clauses[index] = self.clauses.get(index, set()) | masks
 
@@ -107,16 +110,18 @@ class StepTracer:
         if confirmed:
             self._stepped.append(evaluator)
 
-    def end_tick(self, fired: Iterable[tuple[str, str, str]], reset: Iterable[tuple[str, str]]) -> None:
-        """Record the stages that fired at this tick, (policy, scope, stage), and those that were reset.
+    def end_tick(self, fired: Iterable[tuple[str, str, str]], reset: Iterable[tuple[str, str, bool]]) -> None:
+        """Record the stages that fired at this tick, (policy, scope, stage), and those that were reset, (policy, stage,
+        whether by a person).
 
         A stage whose triggers are confirmed and that does not fire is refused.
         """
         now = set(fired)
         for policy, _, name in now:
             self._of(policy).fired.add(name)
-        for policy, name in reset:
-            self._of(policy).reset.add(name)
+        for policy, name, is_by_hand in reset:
+            trace = self._of(policy)
+            (trace.reset_by_hand if is_by_hand else trace.reset).add(name)
         for evaluator in self._stepped:
             policy, confirmed = evaluator.policy, evaluator.state.triggers.confirmed
             for stage in evaluator.compiled.graph.stages:

@@ -95,11 +95,10 @@ COOLDOWNS = (
 RESETS = (
     mutant("reset", CIRCUIT, "trip-resets-by-itself", "`trip`: manual → auto below 3%",
            stage("trip", "reset: manual", "reset: {auto: {when: 'equity.loss_from_start < 0.03', for: 60m}}"),
-           # A reset by hand covers the reset.
-           loosens=True, against="NEITHER"),
+           loosens=True, against="NEITHER", scenarios="covers less"),
     mutant("reset", FUTURES, "everything-resets-by-a-quarter", "`close-everything`: manual → auto on 15m below 2%",
            stage("close-everything", "reset: manual", CALM.replace("1h", "15m")),
-           loosens=True, against="NEITHER", proofs=[NO_LONGER, RESET]),
+           loosens=True, against="NEITHER", scenarios="covers less", proofs=[NO_LONGER, RESET]),
     mutant("reset", FUTURES, "reset-at-a-fifth", "`trim-top-risk`: reset below 2% → 20%",
            stage("trim-top-risk", "< 0.02", "< 0.2"),
            loosens=True, against="NEITHER", scenarios="fails", proofs=[RESET]),

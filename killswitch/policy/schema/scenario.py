@@ -244,7 +244,7 @@ class ScenarioRestart(Part):
 FIRING = "fires"
 SUBJECTS = (FIRING, "resets", "decides", "notice", "in_force", "trigger", "lock_in_force")
 """The keys of which an expectation has exactly one: what it is about."""
-OF_DECISIONS = ("lock", "orders", "cancels", "notifies", "reason", "source")
+OF_DECISIONS = ("lock", "lock_of", "orders", "cancels", "notifies", "reason", "source")
 """Keys of an expectation about a decision."""
 
 
@@ -276,9 +276,13 @@ class ScenarioExpectation(Part):
     """What the trigger is: `true`, `false` or `unknown` by its values now, `held` while it counts as true, `confirmed`
     once it has been true for its confirmation. Left out: it is about no trigger."""
     lock_in_force: Literal["reduce_only", "all", "none"] | None = None
-    """The lock of the scope that decisions have written, after this step. Left out: it is about something else."""
+    """The lock of the whole scope that decisions have written, after this step. Left out: it is about something
+    else."""
     lock: Literal["reduce_only", "all", "none"] | None = None
     """The lock that the decision writes. Left out: not compared."""
+    lock_of: tuple[Text, ...] | None = None
+    """The parts of the scope that the lock is of, such as `long in BTC/USDT:USDT`, `short` or `ETH/USDT:USDT`. Left
+    out: with `lock` it is of the whole scope, and without it is not compared."""
     orders: tuple[Text, ...] | None = None
     """All orders of the decision, such as `sell 2 BTC/USDT:USDT`, in any order. Left out: not compared."""
     cancels: tuple[Word, ...] | None = None

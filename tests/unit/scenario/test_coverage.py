@@ -47,7 +47,7 @@ def test_without_a_scenario_nothing_is_covered(tmp_path: Path) -> None:
         "trigger five, seen unknown": "the policy was never evaluated",
         "stage warn, entered": "its triggers were never confirmed",
         "stage warn, refused": "its triggers were never confirmed",
-        "reset of stage warn, by its condition or a person": "it never fired",
+        "reset of stage warn, by its condition": "it never fired",
         "clause of reset of stage warn: equity.loss_from_start < 0.015, decides as true": "it was never evaluated",
         "clause of reset of stage warn: equity.loss_from_start < 0.015, decides as false": "it was never evaluated",
         "stage close, entered": "its triggers were never confirmed",
@@ -68,6 +68,16 @@ def test_everything_is_covered_by_a_fall_an_outage_and_two_resets(tmp_path: Path
     found = covered(tmp_path, fall, back)
     assert missed(found) == {}
     assert found.share == 1
+
+
+def test_a_reset_by_a_person_does_not_show_that_the_condition_resets(tmp_path: Path) -> None:
+    """A stage that was meant to wait for a person, and resets by itself, would otherwise be covered."""
+    by_hand = scenario_text(
+        "10000 -4% =x8", "events: [{at: 8m, kind: reset, scope: account/main, author: jo, reason: seen}]"
+    )
+    assert (
+        missed(covered(tmp_path, by_hand))["reset of stage warn, by its condition"] == "it was reset by a person only"
+    )
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,32 @@ def test_a_reset_lifts_the_lock_of_its_policy(tmp_path: Path) -> None:
     assert result(tmp_path, text).failures == ()
 
 
+@pytest.mark.parametrize(
+    ("expected", "failures_of"),
+    [
+        ("lock: reduce_only", [("lock of the whole scope", "lock of ETH/USDT:USDT")]),
+        (
+            "lock: reduce_only, lock_of: ['long in ETH/USDT:USDT']",
+            [("lock of long in ETH/USDT:USDT", "lock of ETH/USDT:USDT")],
+        ),
+        ("lock: reduce_only, lock_of: ['ETH/USDT:USDT']", []),
+        ("lock_of: []", [("lock of the whole scope", "lock of ETH/USDT:USDT")]),
+    ],
+)  # fmt: skip
+def test_a_lock_of_a_part_is_no_lock_of_the_scope(
+    tmp_path: Path, expected: str, failures_of: list[tuple[str, str]]
+) -> None:
+    """A policy that locks one symbol where all were meant fails, also by what is in force afterwards."""
+    narrow = POLICY.replace(
+        "lock_trading: {mode: reduce_only}", 'lock_trading: {mode: reduce_only, symbols: ["ETH/USDT:USDT"]}'
+    )
+    expect = f"expect: [{WARN}, {{at: 8m, fires: close, {expected}}}, {{at: 8m, lock_in_force: none}}]"
+    found = result(tmp_path, scenario_text(FALL, expect), policy=narrow)
+    assert [(each.wanted.rpartition(": ")[2] or each.wanted, each.seen) for each in found.failures] == [
+        (wanted, seen) for wanted, seen in failures_of
+    ]
+
+
 def test_missing_data_is_neither_clear_nor_a_loss(tmp_path: Path) -> None:
     """What was held stays so while the account cannot be read; nothing is confirmed meanwhile."""
     expect = (
