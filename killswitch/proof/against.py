@@ -88,9 +88,15 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
     for graph in base.graphs:
         if graph.policy not in heads:
             continue
-        one, other = _unwindings(base, graph), _unwindings(head, heads[graph.policy])
-        if any(other.get(name, rule) != rule for name, rule in one.items()):
+        before_rules, rules = _unwindings(base, graph), _unwindings(head, heads[graph.policy])
+        if any(rules.get(name, rule) != rule for name, rule in before_rules.items()):
             yield Change("response", graph.policy, "its closes are carried out by other unwindings", False, False)
+    shared = [_cap_groups(policies) for policies in (base, head)]
+    for group in sorted({*shared[0], *shared[1]}):
+        one, other = shared[0].get(group, ()), shared[1].get(group, ())
+        if one != other and max(len(one), len(other)) > 1:
+            text = f"other closes count for the daily cap that {', '.join(sorted({*one, *other}))} share as {group}"
+            yield Change("response", "", text, False, False)
     timers = [{each.name: replace(each, place=NOWHERE) for each in policies.timers} for policies in (base, head)]
     for name in sorted({*timers[0], *timers[1]}):
         before, after = timers[0].get(name), timers[1].get(name)
@@ -100,6 +106,16 @@ def _of_sets(base: PolicySet, head: PolicySet) -> Iterator[Change]:
     owned = [{each.name: each for each in policies.strategies} for policies in (base, head)]
     if owned[0] != owned[1]:
         yield Change("scope", "", "what belongs to a strategy differs, which changes the signals", None, None)
+
+
+def _cap_groups(policies: PolicySet) -> dict[str, tuple[str, ...]]:
+    """Group → the policies whose closes count for its daily cap."""
+    found: dict[str, set[str]] = {}
+    for graph in policies.graphs:
+        for close in (each for stage in graph.stages for each in closes_among(stage.actions)):
+            if close.cap_group is not None:
+                found.setdefault(close.cap_group, set()).add(graph.policy)
+    return {group: tuple(sorted(names)) for group, names in found.items()}
 
 
 def _unwindings(policies: PolicySet, graph: Graph) -> dict[str | None, UnwindingRule]:

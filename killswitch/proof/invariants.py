@@ -44,6 +44,12 @@ def with_columns(graph: Graph, invariant: Invariant) -> Graph:
 def _verdict(prover: Prover, graph: Graph, invariant: Invariant) -> Result:
     found = Situation(prover, with_columns(graph, invariant))
     violated = _Violation(prover.z3, invariant)
+    if _is_empty(found, violated):
+        text = (
+            "it follows from the ranges of its signals alone, whatever the policy does, so that it states nothing; "
+            f"check its numbers (is a percent sign missing?): {invariant.text}"
+        )
+        return invariant.name, "undecided", text, None
     for steps in range(1, STEPS + 1):
         if _is_inductive(found, violated, steps):
             return invariant.name, "proved", f"in every situation: {invariant.text}", None
@@ -61,6 +67,14 @@ def _verdict(prover: Prover, graph: Graph, invariant: Invariant) -> Result:
     bound = f"it holds in every run of at most {LONGEST} evaluations, and longer ones are not decided"
     bound = bound if complete else f"no counterexample was found in runs of at most {LONGEST} evaluations"
     return invariant.name, "undecided", f"no induction proves it; {bound}{opaque_words(opaque)}", None
+
+
+def _is_empty(found: Situation, violated: _Violation) -> bool:
+    """Whether no values of the signals violate it, whichever level were in force."""
+    z3, graph = found.z3, found.graph
+    inputs, level = new_inputs(z3, graph, "any"), z3.Int("any_level")
+    state = replace(found.step.state, level=level)
+    return found.prover.is_impossible(*assumptions(z3, graph, inputs), level >= 0, violated.term(inputs, state)) is True
 
 
 def _is_inductive(found: Situation, violated: _Violation, steps: int) -> bool:

@@ -131,6 +131,13 @@ def _reads_history(signal: SignalRef) -> bool:
     return bool(signal.arguments) or bool(BY_NAME[signal.name].collects)
 
 
+def _outlasts(graph: Graph, stage: Stage, other: Graph, lower: Stage) -> bool:
+    """Whether the stage may be in force when `lower` would have been reset, or would fire again after its cooldown."""
+    if stage.cooldown > lower.cooldown or (stage.no_reset_for or 0) > (lower.no_reset_for or 0):
+        return True
+    return _reset_key(graph, stage) != _reset_key(other, lower) and lower.reset is not None
+
+
 def _latched(base: Graph, head: Graph) -> Iterator[Difference]:
     """Levels of one graph only: nothing is claimed of a scope that is latched there when the policy is exchanged."""
     for graph, other, name in ((base, head, "base"), (head, base, "head")):
@@ -144,3 +151,11 @@ def _latched(base: Graph, head: Graph) -> Iterator[Difference]:
                 True,
                 True,
             )
+        for stage in lacking:
+            for lower in (each for each in other.stages if each.level < stage.level):
+                if _outlasts(graph, stage, other, lower):
+                    text = (
+                        f"{stage.name}, which only {name} has, stays in force longer than {lower.name} would, "
+                        "whose firings it silences"
+                    )
+                    yield (text, False, True) if graph is head else (text, True, False)

@@ -117,9 +117,9 @@ class _Resolver:
         """Report a scenario that ends beyond the calendar that the engine computes with."""
         starts, clock = self._spec.starts, self._clock
         if starts is not None and clock.count and to_micros(starts) + clock.last >= to_micros(LAST):
-            key = "times" if clock.times else "every"
+            of = "times" if clock.times else "every"
             message = f"its {clock.count} steps end after the year {LAST.year}"
-            self.found.error("KS7011", ("spec", key), message, "write a shorter time, or shorter series")
+            self.found.error("KS7011", ("spec", of), message, "write a shorter time, or shorter series")
 
     def _recording(self, written: str) -> str | None:
         path = Path(self.found.source.file).parent / written

@@ -28,7 +28,8 @@ PART_MEANINGS = {
 }
 NOT_CLAIMED = (
     "Asked at every moment of one history: whenever the base fires, does the head fire at once and at least as hard, "
-    "and do both reset alike? Not claimed: how many firings there are, how much is closed in all, or how a run ends."
+    "and do both reset alike? Not claimed: how many firings there are, how much is closed in all, or how a run ends. "
+    "Not compared: Account documents, runbooks and the configuration of the runner."
 )
 
 

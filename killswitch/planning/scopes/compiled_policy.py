@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from killswitch.engine.step import StageMachine, triggers_of
-from killswitch.graph.actions.close import Close
+from killswitch.graph.actions.close import closes_among
 from killswitch.graph.actions.registry import action_kind
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
@@ -90,10 +90,10 @@ def compile_policy(graph: Graph, reader: ReaderOf = reader_of) -> CompiledPolicy
         corroborated=_corroborated(graph.stages),
         warns=any(trigger.warn_at for trigger in graph.triggers),
         cap_groups=frozenset(
-            action.cap_group
+            close.cap_group
             for stage in graph.stages
-            for action in stage.actions
-            if isinstance(action, Close) and action.cap_group is not None
+            for close in closes_among(stage.actions)
+            if close.cap_group is not None
         ),
     )
 

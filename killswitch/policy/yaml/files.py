@@ -54,7 +54,7 @@ def _read_below(path: Path) -> tuple[list[tuple[Path, MaskedText]], list[Diagnos
     found: list[tuple[Path, MaskedText]] = []
     problems: list[Diagnostic] = []
     try:
-        for file in _files(path):
+        for file in _files(path, problems):
             try:
                 written = _read(file)
                 found.append((file.resolve(), written))
@@ -76,17 +76,21 @@ def _problem(path: Path, error: _FileRejectedError | OSError | RuntimeError) -> 
     return about_file("KS1001", path, f"cannot be read: {why}", "check the path and its permissions")
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, problems: list[Diagnostic]) -> list[Path]:
+    """The YAML files at or below a path; a folder that cannot be read is a problem, because it may hold policies."""
     if not path.is_dir():
         return [path]
-    found = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix in (".yaml", ".yml")
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and not file.is_dir()
-    )
-    if not found:
+    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        problems.append(_problem(Path(error.filename), error))
+
+    for folder, below, names in os.walk(path, onerror=unreadable):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files = [Path(folder, name) for name in names if not name.startswith(".")]
+        found += [file for file in files if file.suffix in (".yaml", ".yml") and not file.is_dir()]
+    found.sort()
+    if not found and not problems:
         fix = "name the folder that contains the policies"
         raise _FileRejectedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,6 +135,27 @@ def test_a_file_without_permission_is_a_diagnostic(tmp_path: Path) -> None:
     found = only_diagnostic([file])
     assert found.code == "KS1001"
     assert "Permission denied" in found.message
+
+
+def test_a_folder_that_cannot_be_read_is_a_diagnostic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KS1001: it may hold policies, which would otherwise be left out without a word. What can be read is read."""
+    (tmp_path / "one.yaml").write_text(ranking("one"))
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    loaded = load([tmp_path])
+    assert [document.name for document in loaded.documents] == ["one"]
+    (found,) = loaded.diagnostics
+    assert (found.code, found.file) == ("KS1001", str(closed))
+    assert "Permission denied" in found.message
+    assert loaded.has_unidentified
 
 
 def test_a_dangling_link_is_a_diagnostic(tmp_path: Path) -> None:

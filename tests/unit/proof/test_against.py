@@ -386,6 +386,33 @@ def test_closing_everything_on_top_is_a_tightening(tmp_path: Path) -> None:
     assert "only head has s2 (level 2)" in " ".join(each.text for each in found.changes)
 
 
+@pytest.mark.parametrize("more", ["", "no_reset_for: 365d"])
+def test_a_level_on_top_that_outlasts_the_lower_one_silences_it(tmp_path: Path, more: str) -> None:
+    """10%, calm, 6%, calm, 6%: base fires three times. Head is latched at level 2 since the first, and fires once."""
+    reset = "reset: {auto: {when: 'equity.drawdown(\"15m\") < 0.02', for: 60m}}"
+    first = stage(1, "any: [a]", reset)
+    base = policy(fall("a", "5%"), first)
+    second = stage(2, "any: [b]", more, cooldown="30m" if more else "365d")
+    head = policy(f"{fall('a', '5%')}\n{fall('b', '9%')}", f"{first}\n{second}")
+    found = compared(tmp_path, base, head)
+    assert (found.verdict(), found.verdict("memory")) == ("NEITHER", "LOOSENING")
+    assert "whose firings it silences" in " ".join(each.text for each in found.changes)
+    assert compared(tmp_path, head, base).verdict() in ("LOOSENING", "NEITHER")
+
+
+def test_a_new_policy_that_shares_a_daily_cap_takes_from_it(tmp_path: Path) -> None:
+    """What it closes counts, so that the other policy closes less on the same day."""
+    capped = "[{close: {side: losing, fraction: 100%, rank: default, CAP}}]"
+    first = policy(
+        fall("a"), stage(1, "any: [a]", ATTRIBUTED, actions=capped.replace("CAP", "daily_cap: 1, cap_group: desk"))
+    )
+    other = capped.replace("CAP", "daily_cap: 1, cap_group: desk")
+    second = policy(fall("a", "1%"), stage(1, "any: [a]", ATTRIBUTED, actions=other), name="other")
+    assert compared(tmp_path, first, set_of(tmp_path, first, second)).verdict() == "NEITHER"
+    alone = second.replace("cap_group: desk", "cap_group: another")
+    assert compared(tmp_path, first, set_of(tmp_path, first, alone)).verdict() == "TIGHTENING"
+
+
 def test_a_stage_that_declines_holds_up_the_reset(tmp_path: Path) -> None:
     """While it is due and declines nothing resets; demanded later, it does not hold the reset up: both differ."""
     reset = "reset: {auto: {when: 'equity.drawdown(\"15m\") < 0.02', for: 60m}}"

@@ -62,7 +62,11 @@ def verdict(folder: Path, document: str, holds: str, prover: Prover | None = Non
         (ONE, "stage.level != 1", "refuted"),
         (ONE, "stage.level in_range", ""),
         # surely false is a violation, unknown is none: at an unknown leverage nothing is said
-        (ONE, "exposure.leverage >= 0.0", "proved"),
+        # true of any policy: a percent sign is missing, or nothing is stated
+        (ONE, "exposure.leverage >= 0.0", "undecided"),
+        (ONE, f"!({FALL} >= 5.0) || stage.level >= 1", "undecided"),
+        (ONE, "stage.level >= 0", "undecided"),
+        (ONE, "stage.level != 7", "proved"),
         (ONE, "exposure.leverage >= 1.0", "refuted"),
         # a mark far from its index declines
         (policy(AT_ONCE, stage(1, "any: [a]", "corroborate: true")), f"!({FALL} >= 0.07) || stage.level >= 1",
