@@ -184,3 +184,12 @@ def test_the_scenario_of_an_invariant_names_signals_that_the_policy_does_not_rea
     written = scenario_of(WitnessItem("it", with_columns(graph, found[0]), refuted.witness, ("Why.",)), policies)
     assert written.result is not None and written.result.outcome == "passed"
     assert "# The policy does not read exposure.leverage, which is " in written.text
+
+
+def test_trap_half_of_the_book_may_go_without_any_level(repository: Path, tmp_path: Path) -> None:
+    """A loss of 15% since the start, in a calm hour: "then some level is in force" is refuted for futures-drawdown."""
+    shipped = (repository / "policies/futures-drawdown/policy.yaml").read_text(encoding="utf-8")
+    named = shipped.replace("name: futures-drawdown", "name: test", 1)
+    found = verdict(tmp_path, named, "!(equity.loss_from_start >= 0.15) || stage.level >= 1")
+    assert found.outcome == "refuted" and found.witness is not None
+    assert found.witness[-1].fired is None
