@@ -123,7 +123,7 @@ def test_numbers_that_are_not_usable_make_the_asset_unknown_and_stop_nothing(odd
     """Of an amount, a price, a fee in the coin, and of the position: never an exception in a tick."""
     for place in ("amount", "price", "fee", "position"):
         gains = begun(market="spot")
-        fields = {"fee": odd, "fee_currency": "BTC"} if place == "fee" else {}
+        fields: dict[str, Any] = {"fee": odd, "fee_currency": "BTC"} if place == "fee" else {}
         one = trade("1", "buy", "1", pnl, **fields)
         if place in ("amount", "price"):
             one = replace(one, fee=Decimal("0.1"), fee_currency="BTC", **{place: Decimal(odd)})
@@ -191,7 +191,7 @@ def test_once_flat_the_gains_are_the_cash_of_all_fills_over_any_restart(
     for number, (change, price) in enumerate(whole):
         if not change:
             continue
-        closed = min(abs(size), abs(change)) if size * change < 0 else Decimal(0)
+        closed = min(abs(size), Decimal(abs(change))) if size * change < 0 else Decimal(0)
         profit = closed * (price - entry) * (1 if size > 0 else -1)
         after = size + change
         if size * change >= 0:

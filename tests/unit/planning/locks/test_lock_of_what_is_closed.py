@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ spec:
 """)
 
 
-def book(at: datetime, *held: Position, equity: str = "100000", **more: object) -> Snapshot:
+def book(at: datetime, *held: Position, equity: str = "100000", **more: Any) -> Snapshot:
     known = [rules(symbol) for symbol in ("A", "B", "C")]
     return snapshot(at, account(equity, held, observed_at=at, instruments=known, position_mode="one_way", **more))
 
@@ -122,5 +123,5 @@ def test_the_parts_reach_what_is_closed_and_nothing_else(closed: list[tuple[str,
     parts = selected_parts(LockPart("reduce_only", END), closed)  # type: ignore[arg-type]  # literals
     for symbol in "ABC":
         for side in ("long", "short"):
-            reached = any(part.reaches(side, symbol) for part in parts)  # type: ignore[arg-type]  # literals
+            reached = any(part.reaches(side, symbol) for part in parts)
             assert reached == (not closed or (symbol, side) in closed)
