@@ -141,7 +141,7 @@ def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> N
 
 
 def closable_scopes(policies: PolicySet, accounts: dict[str, ArmedAccount]) -> set[str]:
-    """The scopes that can be locked and closed by hand, besides symbols."""
+    """The scopes that an operator can lock and close, besides symbols."""
     strategies = strategy_accounts(policies, accounts.values())
     labels = commands.labels_in(commands.machine_scopes(policies, accounts))
     whole = commands.account_scopes((name, each.venue) for name, each in accounts.items())

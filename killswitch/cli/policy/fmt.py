@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def fmt(context: click.Context, paths: tuple[Path, ...], check: bool, diff: bool, output: str) -> None:
     """Lay out policy files uniformly. Changes white space only, never what a file means.
 
-    PATH is a file or a folder. Comments, the order of keys, quoting, broken lines and columns aligned by hand stay as
+    PATH is a file or a folder. Comments, the order of keys, quoting, line breaks and aligned columns stay as
     they are. A file that is not valid YAML is reported and left as it is, and the exit code is 1.
     """
     from killswitch.policy.diagnostics.diagnostic import in_order

@@ -113,7 +113,7 @@ def _fixed(found: Linted, paths: Sequence[Path], own: OwnRules) -> Linted:
     for file, text in after.items():
         _replace(file, text, written[file].text)
     raise click.ClickException(
-        "the set would not be valid after the edits, so that nothing was changed; correct the findings by hand"
+        "the set would not be valid after the edits, so that nothing was changed; correct each finding in the file"
     )
 
 

@@ -2,7 +2,7 @@
 
 Only white space between tokens changes, so that comments, order, quoting and line breaks within a value stay as they
 are written, by construction. ruamel's own round trip writes the text anew: it joins a mapping in braces that has been
-broken by hand, and moves comments within one (ADR 0160).
+broken on purpose, and moves comments within one (ADR 0160).
 
 The rules: block collections are indented by two, lists below their key as well; one space after `-`, `:` and `,`, none
 inside braces; spaces after a `:` stay where the values of neighbouring keys are aligned; two or more spaces before a

@@ -8,20 +8,8 @@ import pytest
 
 from killswitch.accounts.opening import PolicyProblemsError, read_policies
 from killswitch.policy.loader import load
+from tests.unit.policy.test_versions import V1
 
-POLICY = """\
-apiVersion: killswitch.dev/v1
-kind: Policy
-metadata: {name: fall}
-spec:
-  mode: enforce
-  scope: {each: account, match: {}}
-  max_gap: 10m
-  triggers:
-    fall: {signal: equity.drawdown, window: 15m, at_least: 5%, on_unknown: hold}
-  stages:
-    - {name: lock, level: 1, any: [fall], cooldown: 1h, reset: manual, actions: [{lock_trading: {mode: all}}]}
-"""
 MISSPELT = "apiVersion: killswitch.dev/v1\nkind: Scenario\nmetadata: {name: first}\nspec: {strat: tomorrow}\n"
 OLD = "apiVersion: killswitch.dev/v0\nkind: Scenario\nmetadata: {name: first}\nspec: {}\n"
 TWICE = "apiVersion: killswitch.dev/v1\nkind: Scenario\nmetadata: {name: a, name: b}\nspec: {}\n"
@@ -31,7 +19,7 @@ BROKEN = "apiVersion: killswitch.dev/v1\nkind: Scenario\nmetadata: {name: first\
 @pytest.mark.parametrize("scenarios", [MISSPELT, OLD, TWICE, BROKEN], ids=["misspelt", "version", "twice", "broken"])
 def test_a_run_reads_its_policies_beside_a_scenario_that_is_not_valid(tmp_path: Path, scenarios: str) -> None:
     """`validate` reports the scenario; what is deployed is the policy, with the digest that it has alone."""
-    (tmp_path / "fall.yaml").write_text(POLICY, encoding="utf-8")
+    (tmp_path / "fall.yaml").write_text(V1, encoding="utf-8")
     alone = read_policies([tmp_path]).policies.digest
     (tmp_path / "scenarios.yaml").write_text(scenarios, encoding="utf-8")
 
@@ -45,7 +33,7 @@ def test_a_run_reads_its_policies_beside_a_scenario_that_is_not_valid(tmp_path: 
 @pytest.mark.parametrize("second", ["kind: Policy\n", "{ kind : 'Policy' }\n", '  "kind": "Policy"\n'])
 def test_a_broken_file_that_may_hold_a_policy_keeps_a_run_from_starting(tmp_path: Path, second: str) -> None:
     """A policy below a scenario that cannot be parsed would otherwise be left out unseen."""
-    (tmp_path / "fall.yaml").write_text(POLICY, encoding="utf-8")
+    (tmp_path / "fall.yaml").write_text(V1, encoding="utf-8")
     (tmp_path / "scenarios.yaml").write_text(f"{BROKEN}---\n{second}", encoding="utf-8")
 
     with pytest.raises(PolicyProblemsError):
@@ -54,7 +42,7 @@ def test_a_broken_file_that_may_hold_a_policy_keeps_a_run_from_starting(tmp_path
 
 def test_a_mistake_beside_a_policy_in_one_file_keeps_a_run_from_starting(tmp_path: Path) -> None:
     """A key that is written twice belongs to the file, and the file has a policy."""
-    (tmp_path / "fall.yaml").write_text(f"{POLICY}---\n{TWICE}", encoding="utf-8")
+    (tmp_path / "fall.yaml").write_text(f"{V1}---\n{TWICE}", encoding="utf-8")
 
     with pytest.raises(PolicyProblemsError):
         read_policies([tmp_path])
