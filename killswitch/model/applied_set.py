@@ -1,0 +1,73 @@
+"""A policy set that a runner took into force: its files, where they came from, and who approved them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Literal
+
+from msgspec import Struct, field
+
+from killswitch.model.snapshot import Instant
+
+ChangeClass = Literal["TIGHTENING", "LOOSENING", "EQUIVALENT", "NEITHER", "UNDECIDED"]
+"""What is proved of a change of policies. NEITHER and UNDECIDED need what a loosening needs."""
+
+
+class PolicyFile(Struct, frozen=True):
+    """One file of a policy folder. `path`: relative to the folder, with slashes."""
+
+    path: str
+    content: bytes
+
+
+class Approval(Struct, frozen=True, kw_only=True):
+    """A verified statement of an approver over one change. `id`: SHA-256 of the signed bytes, in hexadecimal."""
+
+    id: str
+    principal: str
+    key: str
+    """The fingerprint of the key that signed it."""
+    expires_at: Instant
+
+
+class PolicyOrigin(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a set came from, and by whom. Names in `claimed` are those written in commits, which nobody verified."""
+
+    source: str
+    """The name of the source; the paths of a run without a source."""
+    ref: str | None = None
+    commit: str | None = None
+    folder_digest: str = ""
+    signers: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
+    verdict: ChangeClass | None = None
+    """What was proved of it against the set before; None for the first set and for one that was rolled back to."""
+    approvals: tuple[Approval, ...] = ()
+    operator: str | None = None
+    """Who commanded it, if it was an operator: a rollback or a pin."""
+    reason: str | None = None
+
+
+class AppliedSet(Struct, frozen=True, kw_only=True):
+    """A set in force since `at`. `program`: the version of the program that compiled it."""
+
+    digest: str
+    at: Instant
+    program: str
+    origin: PolicyOrigin
+    files: tuple[PolicyFile, ...] = field(default=())
+
+
+def folder_digest(files: Iterable[PolicyFile]) -> str:
+    """SHA-256 over path and content of every file in the order of their paths, as `sha256:` and hexadecimal digits.
+
+    Lengths precede both, so that no two folders have the same bytes.
+    """
+    digest = sha256()
+    for file in sorted(files, key=lambda each: each.path):
+        path = file.path.encode()
+        digest.update(b"%d %d\n" % (len(path), len(file.content)))
+        digest.update(path)
+        digest.update(file.content)
+    return f"sha256:{digest.hexdigest()}"

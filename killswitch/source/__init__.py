@@ -1,0 +1,1 @@
+"""Sources of policies: what a directory, a git repository or a ConfigMap proposes, and whether it may be trusted."""
