@@ -29,7 +29,7 @@ from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag"]
+OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "reload"]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
