@@ -411,8 +411,8 @@ class Interpreter:
         return evaluator.compiled.graph.mode == "enforce" and is_armed
 
     def _alerts(self) -> Alerts:
-        """What is wrong with the triggers and stages of every scope."""
-        return together(
+        """What is wrong with the triggers and stages of every scope, and what is in force without a place."""
+        return self._evaluators.orphan_alerts + together(
             evaluator.alerts
             for evaluator in self._evaluators
             if evaluator.unknown is not NO_ALERTS
