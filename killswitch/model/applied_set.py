@@ -76,7 +76,7 @@ class SetChange(Struct, frozen=True, kw_only=True):
 def name_now(policy: str, at: Instant, changes: Sequence[SetChange]) -> str:
     """The name by now of a policy that had this one `at` an instant. `changes`: newest first, as a store has them."""
     for change in reversed(changes):
-        if change.at >= at:
+        if change.at > at:
             policy = change.renamed.get(policy, policy)
     return policy
 

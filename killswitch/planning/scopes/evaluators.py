@@ -101,8 +101,7 @@ class ScopeEvaluators:
         ]
         for each in following:
             each.take()
-        order = list(prepared.compiled)
-        kept = sorted((each for key, each in before.items() if key not in left), key=lambda it: order.index(it.policy))
+        kept = [each for key, each in before.items() if key not in left]
         self._evaluators = {(each.policy, each.scope): each for each in kept}
         self.unseen = {(each.policy, each.scope): each.blob for each in (*stay, *moved, *lost)}
         self._compiled = list(prepared.compiled.values())
