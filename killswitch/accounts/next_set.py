@@ -6,18 +6,30 @@ new policies with the Account and DeadMansSwitch documents of the start, and nam
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.accounts.opening import STARTED_WITH, LoadedPolicies, PolicyProblemsError, compiled
+from killswitch.accounts.opening import STARTED_WITH, LoadedPolicies, PolicyProblemsError, commit_of, compiled, files_at
 from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin
 from killswitch.model.store import Store
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, LoadedDocuments, load_texts
+from killswitch.policy.yaml.files import texts
 
+LARGE = 64 << 10
+"""Bytes of policies from which another process compiles them: smaller sets take less time than its start."""
+_CHILD = "from killswitch.accounts.next_set import answer_as_child; answer_as_child()"
+LONGEST = 120.0
+"""Seconds after which that process is killed."""
 NO_POLICY = "none"
 """In place of the digest of a set while no policy is in force."""
 KEPT_SETS = 50
@@ -39,6 +51,10 @@ class NextSet(Struct, frozen=True):
         return self.written or self.loaded.policies.digest
 
 
+class CompilingError(Exception):
+    """The policies could not be compiled, for a reason that is not in them."""
+
+
 class NeedsStartError(Exception):
     """The policies fit the accounts of their own files only, so that nothing of them can be taken before a start."""
 
@@ -50,23 +66,66 @@ def next_set(files: Iterable[PolicyFile], origin: PolicyOrigin, running: LoadedP
     those that run. Takes as long as reading a folder of policies: not for the thread of the ticks.
     """
     files = tuple(files)
-    loaded = load_texts(files, without=TESTS)
-    return _next_set(loaded, files, origin, running)
+    if running.files and sum(len(each.content) for each in files) > LARGE:
+        return _compiled_by_child(files, origin, running)
+    return _next_set(load_texts(files, without=TESTS), files, origin, running.start_documents)
 
 
-def next_set_of(read: LoadedPolicies, origin: PolicyOrigin, running: LoadedPolicies) -> NextSet:
-    """The same of policies that were read from a folder, whose files are `read.files`."""
-    return next_set(read.files, origin, running)
+def _compiled_by_child(files: tuple[PolicyFile, ...], origin: PolicyOrigin, running: LoadedPolicies) -> NextSet:
+    """The same by a process of its own: on a thread of this one it would delay ticks, by the interpreter's lock and by
+    the collections of what compiling leaves behind."""
+    request = pickle.dumps((files, origin, running.files))
+    command = [sys.executable, "-c", _CHILD]
+    try:
+        done = subprocess.run(command, input=request, capture_output=True, timeout=LONGEST, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise CompilingError(f"the policies took longer than {LONGEST:g} s to compile") from error
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CompilingError(f"the process that compiles the policies has ended: {error}") from error
+    answer: NextSet | PolicyProblemsError | NeedsStartError = pickle.loads(done.stdout)  # our own process
+    if isinstance(answer, Exception):
+        raise answer
+    loaded = replace(
+        answer.loaded, accounts=running.accounts, places=running.places, start_documents=running.start_documents,
+        files=files,
+    )  # fmt: skip
+    return replace(answer, loaded=loaded, files=files)
+
+
+def answer_as_child() -> None:
+    """The whole of the other process: a request on stdin, its answer on stdout."""
+    sys.stdout.buffer.write(pickle.dumps(_answer_of_child(sys.stdin.buffer.read())))
+
+
+def _answer_of_child(request: bytes) -> NextSet | PolicyProblemsError | NeedsStartError:
+    """What a child answers: without the documents and files, which its parent has."""
+    files, origin, running_files = pickle.loads(request)  # written by this program
+    documents = load_texts(running_files, without=TESTS).documents
+    of_start = tuple(each for each in documents if each.kind in STARTED_WITH)
+    try:
+        made = _next_set(load_texts(files, without=TESTS), files, origin, of_start)
+    except (PolicyProblemsError, NeedsStartError) as error:
+        return error
+    return replace(made, loaded=replace(made.loaded, accounts=(), places={}, start_documents=(), files=()), files=())
+
+
+def next_set_at(paths: Sequence[Path], origin: PolicyOrigin, running: LoadedPolicies) -> NextSet:
+    """The same of the files at or below `paths`, which are read once."""
+    problems: list[Diagnostic] = []
+    written = tuple(texts(paths, problems.append))
+    if problems:
+        raise PolicyProblemsError(problems)
+    return next_set(files_at(paths, written), replace(origin, commit=commit_of(paths)), running)
 
 
 def _next_set(
-    loaded: LoadedDocuments, files: tuple[PolicyFile, ...], origin: PolicyOrigin, running: LoadedPolicies
+    loaded: LoadedDocuments, files: tuple[PolicyFile, ...], origin: PolicyOrigin, of_start: Sequence[Document]
 ) -> NextSet:
     as_written = compiled(loaded, origin.commit, files=files)
-    held = tuple(_differences(running.start_documents, as_written.start_documents))
+    held = tuple(_differences(of_start, as_written.start_documents))
     if not held:
         return NextSet(as_written, files, origin)
-    documents = (*(each for each in loaded.documents if each.kind not in STARTED_WITH), *running.start_documents)
+    documents = (*(each for each in loaded.documents if each.kind not in STARTED_WITH), *of_start)
     try:
         taken = compiled(replace(loaded, documents=documents), origin.commit, files=files)
     except PolicyProblemsError as error:
@@ -90,6 +149,7 @@ def _differences(running: Sequence[Document], written: Sequence[Document]) -> It
             yield f"{what} has changed"
 
 
+@cache
 def program_version() -> str:
     """The version of this program, which a set in force is recorded with."""
     return version("killswitch")

@@ -29,6 +29,7 @@ from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, LoadedDocuments, load
 from killswitch.policy.schema import account as schema
 from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.signals.sessions import TradingSession
 
@@ -87,7 +88,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     loaded = load(paths, without=TESTS)
     # Unreadable files have no commit, and git would wait for a mount that hangs.
     commit = None if loaded.has_unidentified else commit_of(paths)
-    return compiled(loaded, commit, variant=variant, files=files_at(paths, loaded))
+    return compiled(loaded, commit, variant=variant, files=files_at(paths, loaded.texts))
 
 
 def compiled(
@@ -108,9 +109,9 @@ def compiled(
     )  # fmt: skip
 
 
-def files_at(paths: Sequence[Path], loaded: LoadedDocuments) -> tuple[PolicyFile, ...]:
-    """The files that were loaded from `paths`, as they were read then."""
-    texts = {Path(each.file): each.text.encode() for each in loaded.texts}
+def files_at(paths: Sequence[Path], written: Iterable[MaskedText]) -> tuple[PolicyFile, ...]:
+    """The files that were read at or below `paths`, as they were read then."""
+    texts = {Path(each.file): each.text.encode() for each in written}
     found: dict[str, bytes] = {}
     for number, path in enumerate(paths):
         prefix = "" if len(paths) == 1 else f"{path.name or number}/"

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from killswitch.engine.state import StoredState, level_in_force, stage_in_force
-from killswitch.graph.nodes import Graph
 from killswitch.model.instant import from_micros
-from killswitch.planning.reload.continuation import PolicyLink, SetContinuation, alike
+from killswitch.planning.reload.continuation import PolicyLink, SetContinuation
 from killswitch.planning.reload.migration import dropped_close, is_orphaned, migrated, needs_operator_reset
 from killswitch.planning.scopes.compiled_policy import Identity, compile_policy
 from killswitch.planning.scopes.migrated_states import ScopeState
@@ -164,11 +163,11 @@ def _refused(change: SetContinuation, states: Sequence[ScopeState]) -> Iterator[
                     f"`formerly: {stage}` where it is the same, or make two changes of it"
                 )
                 yield ReloadEffect(state.policy, state.scope, stage, text)
-    for former, link in change.links.items():
-        other = _content_of(link, change.before.graphs)
-        if other is not None and ({former, other} & by_policy):
+    for former, other in change.moved_content.items() if by_policy else ():
+        if {former, other} & by_policy:
+            name = change.links[former].after.policy
             text = f"it has the content that {other} had: write `formerly: {other}` if the names have changed places"
-            yield ReloadEffect(link.after.policy, "every scope", link.after.policy, text)
+            yield ReloadEffect(name, "every scope", name, text)
     taken = {link.after.policy for link in change.links.values() if link.is_renamed} - change.links.keys()
     for state in active:
         if state.policy in taken:
@@ -182,11 +181,3 @@ def _stages_of(engine: StoredState) -> Iterable[str]:
     names += [None if engine.partial is None else engine.partial.stage]
     names += [None if engine.waiting is None else engine.waiting.stage]
     return dict.fromkeys(name for name in names if name is not None)
-
-
-def _content_of(link: PolicyLink, before: Sequence[Graph]) -> str | None:
-    """Another policy of the set before that did what this one does now, and did not do before."""
-    if link.is_same:
-        return None
-    others = (graph for graph in before if graph.policy != link.former)
-    return next((graph.policy for graph in others if alike(graph, link.after, besides=("policy",))), None)

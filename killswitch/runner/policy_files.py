@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from killswitch.accounts.next_set import NeedsStartError, NextSet, next_set_of
+from killswitch.accounts.next_set import CompilingError, NeedsStartError, NextSet, next_set_at
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, read_policies
 from killswitch.deadline import DaemonThreadExecutor
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
@@ -114,14 +113,16 @@ class PolicyFiles:
         if self._propose is None:
             return
         try:
-            read = read_policies(self._paths)
-            proposed = next_set_of(read, replace(origin, commit=read.policies.commit), self._loaded)
+            proposed = next_set_at(self._paths, origin, self._loaded)
         except PolicyProblemsError as error:
             found = tuple(f"{it.file}:{it.line}:{it.column}: {it.code} {it.message}" for it in error.diagnostics)
             answer(ReloadAnswer("refused", "", found))
             return
         except NeedsStartError as error:
             answer(ReloadAnswer("refused", "", (f"it needs a start: {error}",)))
+            return
+        except CompilingError as error:
+            answer(ReloadAnswer("refused", "", (str(error),)))
             return
         answer(self._propose(proposed).answer.result())
 

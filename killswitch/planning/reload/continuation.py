@@ -71,6 +71,8 @@ class SetContinuation(Struct, frozen=True):
     links: Mapping[str, PolicyLink]
     gone: tuple[Graph, ...]
     added: tuple[Graph, ...]
+    moved_content: Mapping[str, str] = {}
+    """Former name of each policy that does now what another one did before → the former name of that one."""
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -105,7 +107,16 @@ def continuation(before: PolicySet, after: PolicySet) -> SetContinuation:
         links,
         gone=tuple(graph for graph in before.graphs if graph.policy not in links),
         added=tuple(graph for graph in after.graphs if graph.policy not in continued),
+        moved_content=_moved_content(before, links),
     )
+
+
+def _moved_content(before: PolicySet, links: Mapping[str, PolicyLink]) -> dict[str, str]:
+    by_content: dict[object, str] = {}
+    for graph in before.graphs:
+        by_content.setdefault(content(graph), graph.policy)
+    found = ((former, by_content.get(content(link.after))) for former, link in links.items() if not link.is_same)
+    return {former: other for former, other in found if other is not None and other != former}
 
 
 _Declared = Sequence[tuple[str, str | None]]
@@ -205,6 +216,20 @@ def resolved(node: object, signals: Sequence[SignalRef]) -> object:
             type(node).__name__,
             *(signals[value] if name == "index" else resolved(value, signals) for name, value in values),
         )
+    return node
+
+
+def content(node: object) -> object:
+    """What a node does, to be compared and hashed: as `alike`, without the name of the policy."""
+    if isinstance(node, Place):
+        return None
+    if isinstance(node, tuple | list):
+        return tuple([content(each) for each in node])
+    if isinstance(node, Mapping):
+        return tuple(sorted((key, content(value)) for key, value in node.items()))
+    if isinstance(node, Struct):
+        fields = (name for name in node.__struct_fields__ if name not in _LEFT_OUT and name != "policy")
+        return (type(node).__name__, *[content(getattr(node, name)) for name in fields])
     return node
 
 

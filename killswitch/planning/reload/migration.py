@@ -35,7 +35,7 @@ def migrated(state: StoredState, link: PolicyLink, decision: str | None = None) 
             name for name, trigger in link.triggers.items() if trigger.former in state.spent
         ),
         by_hand=after.by_hand or (in_force and needs_operator_reset(state, link)),
-        reset_since=state.reset_since if _reset_is_same(state, link) else None,
+        reset_since=None if state.reset_since is None or not _reset_is_same(state, link) else state.reset_since,
         cooldown_until=_cooldown(state, link),
         acted=_acted(state.acted, link),
         barren=tuple(record for each in state.barren if (record := _of_stage(each, link)) is not None),
