@@ -150,8 +150,7 @@ def assemble(
         Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, judges=JUDGED_LIVE if live else (),
-        startup_notices=startup_notices + _leap_notices(timeline),
+        pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
     reloads.follow.append(partial(_follow, runner, arming, publisher, accounts if live else {}))
     return runner

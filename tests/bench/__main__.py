@@ -48,7 +48,7 @@ PARTS: Final = (
     Part("scenarios", "scenarios", "everyday"),
     Part("notifications", "notifications", "everyday"),
     Part("sinks", "sinks", "everyday"),
-    Part("reload", "reload", "everyday"),
+    Part("reload", "desk", "everyday", "reload"),
     Part("proofs", "proofs", "everyday"),
     Part("footprint", "footprint", "everyday", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),

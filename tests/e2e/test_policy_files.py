@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.e2e.fork_client import Process
 from tests.e2e.processes import POLICY, Site, ksctl, paper, terminate, until
+from tests.faults.test_killed_runs import CLOSED, MARKET, check_orders, closed, ends
+from tests.faults.test_killed_runs import POLICY as OF_TWO_STAGES
 
 UNMOVING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
@@ -20,6 +22,12 @@ def _files(site: Site) -> str:
     """The state of the files in the JSON of `ksctl status`."""
     found: str = json.loads(ksctl("status", "--store", str(site.store), "--output", "json").stdout)["policy_files"]
     return found
+
+
+def _digest(site: Site) -> str:
+    view = site.status().view
+    assert view is not None
+    return view.policy_set
 
 
 def _hung_up(runner: Process) -> str:
@@ -55,7 +63,7 @@ def test_edited_policies_are_taken_at_a_signal_and_broken_ones_are_not(tmp_path:
             refused = ksctl("reload", "--store", str(site.store), "--reason", "a test")
             assert refused.returncode == 1
             assert "KS2001" in refused.stderr
-            assert site.status().view.policy_set == taken.policy_set
+            assert _digest(site) == taken.policy_set
 
             policy.write_text("# the first policies\n" + POLICY, encoding="utf-8")
             answer = ksctl("reload", "--store", str(site.store), "--reason", "a test")
@@ -88,7 +96,7 @@ def test_a_start_with_broken_files_runs_the_last_good_set_of_the_store(tmp_path:
             assert any("goes on with the last good set of the store" in each.text for each in status.notices)
             policy.write_text(POLICY.replace("at_least: 2%", "at_least: 3%"), encoding="utf-8")
             assert ksctl("reload", "--store", str(site.store), "--reason", "a test").returncode == 0
-            assert site.status().view.policy_set != first.policy_set
+            assert _digest(site) != first.policy_set
             assert terminate(runner)[0] == 0
 
 
@@ -123,3 +131,64 @@ def _make_unreadable(store: Path) -> None:
         altered = json.dumps(kept).encode()
         database.execute("UPDATE policy_sets SET files = ?", (altered,))
         database.commit()
+
+
+# In the middle of a close
+
+
+SLOW = """---
+apiVersion: killswitch.dev/v1
+kind: Unwinding
+metadata: {name: slow}
+spec: {max_orders_per_minute: 20, ladder: [{order: market, tries: 2}]}
+"""
+"""An order in three seconds, so that several sets are taken between two of them."""
+PACED = OF_TWO_STAGES.replace("fraction: 100%", "fraction: 100%, unwinding: slow") + SLOW
+EDITS = (
+    ("cooldown: 6h", "cooldown: 2h"),
+    ("level: 2", "level: 5"),
+    ("at_least: 2%", "at_least: 9%"),
+    ("fraction: 100%", "fraction: 20%"),
+    ("{lock_trading: {mode: reduce_only}}, ", ""),
+    ("name: close-everything", "name: flatten\n      formerly: close-everything"),
+)
+"""Each on top of those before it: looser, renumbered, smaller, without its lock, and under another name."""
+
+
+def is_closing(site: Site) -> bool:
+    """Whether an order of the last stage has been sent."""
+    ids = {each.id for each in site.decisions() if each.stage == CLOSED}
+    return any(each.kind == "sending" and each.decision in ids for each in site.journal())
+
+
+def test_reloads_in_the_middle_of_a_close_delay_lose_and_repeat_no_order(tmp_path: Path) -> None:
+    """R1: each position is closed once and whole, by orders that are sent once; the lock and the latch stay."""
+    with paper(*MARKET) as address:
+        site = Site(tmp_path, address, policy=PACED)
+        held = {each.symbol: each.contracts for each in site.venue().positions or ()}
+        policy, text = site.policies / "policy.yaml", PACED
+        with site.running("--live") as runner:
+            until(lambda: is_closing(site), "the close of everything is under way")
+            during = []
+            for edit in EDITS:
+                assert edit[0] in text
+                text = text.replace(*edit)
+                policy.write_text(text, encoding="utf-8")
+                answer = ksctl("reload", "--store", str(site.store), "--reason", "a test", "--output", "json")
+                assert json.loads(answer.stdout)["status"] == "taken", answer.stdout + answer.stderr
+                during.append(CLOSED not in ends(site))
+            assert any(during), "some of the sets were taken while the close went on"
+            until(lambda: runner.poll() is not None or CLOSED in ends(site), "the closing ends")
+            status, _, err = terminate(runner)
+        assert status == 0, err
+        assert site.venue().positions == ()
+        check_orders(site)
+        fired = [each.stage for each in reversed(site.decisions()) if each.kind is None]
+        assert fired == [*(["halve"] if "halve" in fired else []), CLOSED], "nothing fires a second time"
+        assert ends(site) == dict.fromkeys(fired, "flat")
+        assert closed(site) == held
+        view = site.status().view
+        assert view is not None
+        assert [(each.stage, each.level) for each in view.machines] == [("flatten", 5)]
+        lock = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
+        assert (lock["locked"], lock["mode"]) == (True, "reduce_only")

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec.structs import replace
 
 from killswitch.graph.actions.lock_trading import LockTrading
-from killswitch.graph.nodes import AutoReset, Graph, PolicySet, SignalRef
+from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, PolicySet, SignalRead, SignalRef
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import HistoryRow
@@ -31,7 +31,8 @@ def policies(draw: st.DrawFn, name: str) -> Graph:
     """A policy with up to three stages of distinct levels, each with its own trigger and kind of reset."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     levels = draw(st.lists(st.integers(1, 9), min_size=len(names), max_size=len(names), unique=True))
-    triggers, stages, resets = [], [], []
+    triggers, stages = [], []
+    resets: list[Compare] = []
     for number, (stage, level) in enumerate(zip(names, levels, strict=True)):
         threshold = draw(st.sampled_from((0.03, 0.06, 0.1)))
         confirm = draw(st.sampled_from((0, 2 * SECOND)))
@@ -39,7 +40,7 @@ def policies(draw: st.DrawFn, name: str) -> Graph:
         reset = None
         if draw(st.booleans()):
             reset = AutoReset(len(names) + len(resets), draw(st.sampled_from((0, 3 * SECOND))))
-            resets.append(graphs.trigger("reset", 0, draw(st.sampled_from((0.01, 0.05))), op="<").condition)
+            resets.append(Compare("<", SignalRead(0), Number(draw(st.sampled_from((0.01, 0.05))))))
         actions = (LockTrading("reduce_only", None), graphs.close(fraction="0.5"))
         stages.append(graphs.stage(stage, level, number, cooldown=draw(st.sampled_from((0, 5 * SECOND))), reset=reset,
                                    actions=actions))  # fmt: skip

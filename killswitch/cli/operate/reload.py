@@ -59,6 +59,7 @@ def _answer(store: Store, event: str, wait: float) -> ReloadAnswer:
     from killswitch.cli.operate.command_delivery import is_runner_alive
     from killswitch.runner.hot_reload import reply_to
 
+    # The answer comes from a thread next to the ticks, after the tick that has consumed the command.
     deadline = time.monotonic() + wait
     while (answer := reply_to(store, event)) is None:
         if time.monotonic() > deadline:
@@ -69,6 +70,7 @@ def _answer(store: Store, event: str, wait: float) -> ReloadAnswer:
 
 
 def _print(answer: ReloadAnswer) -> None:
+    """What became of the files, why, and what that does to what is in force."""
     print_text(f"{answer.status}: {answer.digest[:19]}" if answer.digest else answer.status)
     for reason in answer.reasons:
         print_note(reason)

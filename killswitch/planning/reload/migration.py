@@ -60,6 +60,10 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     what was above it may still fire, and what was not may not.
     """
     latched = link.stage_after(state.stage) if state.level else None
+    returned = None if state.partial is None else _returned(state.partial.stage, link)
+    if returned is not None:  # an orphan has its place again: latched, so that it does not fire a second time
+        highest = returned if latched is None or returned.level >= latched.level else latched
+        return replace(state, level=highest.level, stage=highest.name, partial=None, by_hand=True)
     partial = None if state.partial is None else _partial(state.partial, link)
     if not state.level:
         return replace(state, partial=partial, by_hand=state.by_hand or _is_gone(state.partial, link))
@@ -76,6 +80,13 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     if partial is None or partial.level <= orphan.level:
         partial = orphan
     return replace(state, level=level, stage=None if highest is None else highest.name, partial=partial, by_hand=True)
+
+
+def _returned(stage: str, link: PolicyLink) -> Stage | None:
+    """The stage of this name in the next text, if the former one had none of it; None otherwise."""
+    if link.stage_before(stage) is not None:
+        return None
+    return next((each for each in link.after.stages if each.name == stage), None)
 
 
 def _partial(partial: PartialFiring, link: PolicyLink) -> PartialFiring:
@@ -97,7 +108,8 @@ def _is_gone(partial: PartialFiring | None, link: PolicyLink) -> bool:
 
 def is_orphaned(state: StoredState, link: PolicyLink) -> bool:
     """Whether the stage in force has no place in the new text (R7)."""
-    return level_in_force(state) > 0 and link.stage_after(stage_in_force(state)) is None
+    name = stage_in_force(state)
+    return level_in_force(state) > 0 and link.stage_after(name) is None and _returned(name or "", link) is None
 
 
 def needs_operator_reset(state: StoredState, link: PolicyLink) -> bool:
@@ -108,9 +120,11 @@ def needs_operator_reset(state: StoredState, link: PolicyLink) -> bool:
     """
     name = stage_in_force(state)
     before, after = link.stage_before(name or ""), link.stage_after(name)
-    if before is None or after is None or before.reset is None:
+    if after is None:
         return True
-    return after.reset is not None and not _resets_no_earlier(before.reset, after.reset, link)
+    if after.reset is None:
+        return False  # the next text says so itself
+    return before is None or before.reset is None or not _resets_no_earlier(before.reset, after.reset, link)
 
 
 def _resets_no_earlier(before: AutoReset, after: AutoReset, link: PolicyLink) -> bool:

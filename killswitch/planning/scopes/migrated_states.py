@@ -92,7 +92,7 @@ def orphan_alert(state: ScopeState) -> Alert:
     stage = stage_in_force(state.engine) or "a stage"
     text = (
         f"{stage} of {state.policy} is in force on {state.scope}, and no policy has it any more: its lock and its "
-        f"closes go on, and only an operator ends it (ksctl reset --scope {state.scope})"
+        f"closes go on, and only an operator ends it (ksctl reset {state.scope})"
     )
     group = NoticeGroup(state.policy, state.scope)
     key = f"orphan/{state.policy}/{state.scope}/{stage}"

@@ -1,6 +1,6 @@
 """A runner that takes a renamed policy between two ticks, and kills itself with SIGKILL while it records that.
 
-    python -m tests.faults.killed_reloader FOLDER KILL_AT
+    python -m tests.unit.reload.killed_reloader FOLDER KILL_AT
 
 KILL_AT: as of `tests.faults.killed_runner`, counted from the tick that takes the set. Its policy is latched before.
 """

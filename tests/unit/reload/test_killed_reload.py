@@ -12,8 +12,8 @@ from pathlib import Path
 from killswitch.accounts.next_set import last_good
 from tests import graphs
 from tests.e2e.fork_client import REPOSITORY
-from tests.faults.killed_reloader import DIGEST, RENAMED, following
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
+from tests.unit.reload.killed_reloader import DIGEST, RENAMED, following
 
 CHANGES_AT_MOST = 200
 """More writes than any tick has."""
@@ -22,7 +22,7 @@ CHANGES_AT_MOST = 200
 def died(folder: Path, kill_at: str) -> bool:
     """Whether the runner died there; False if it ended before."""
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.faults.killed_reloader", str(folder), kill_at]
+    command = [sys.executable, "-m", "tests.unit.reload.killed_reloader", str(folder), kill_at]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
     return ended.returncode != 0
