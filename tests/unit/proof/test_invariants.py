@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 
 from killswitch.accounts.opening import read_policies
-from killswitch.cli.policy.witness_scenarios import WitnessItem, scenario_of
+from killswitch.operations.witness_scenarios import WitnessItem, scenario_of
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.invariants import Invariant, compile_invariants
 from killswitch.graph.nodes import PolicySet

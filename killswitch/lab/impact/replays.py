@@ -1,0 +1,198 @@
+"""Replays of two policy sets over a library of spans: crashes and calm times of prices, and recordings.
+
+The bars of a span are read once for all its books and both sets, one span at a time. Sets whose graphs are equal are
+replayed once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.bars import BarsError
+from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
+from killswitch.lab.campaign import STAGED, Campaign, CampaignPart, RunOne, Source
+from killswitch.lab.families import EQUITY, GROSS, LEVERAGE, FamilyBook
+from killswitch.lab.impact.firing_changes import ComparedFiring, compared_decisions, compared_firings
+from killswitch.lab.outcome import Run
+from killswitch.lab.price_matrix import PriceMatrix
+from killswitch.lab.recording import RecordingError, read, replay
+from killswitch.market.account import CASH_MARKETS
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Market, Snapshot
+from killswitch.planning.scopes.compiled_policy import scopes_of
+
+SpanKind = Literal["crash", "calm"]
+"""In a calm span nothing should fire: what does is a false firing."""
+
+
+class Span(Struct, frozen=True):
+    """A span of prices. `source` must be picklable where several processes replay."""
+
+    name: str
+    kind: SpanKind
+    source: Source
+
+
+class ReplayedAccount(Struct, frozen=True):
+    """An account of a generated book, as the policies know it."""
+
+    account: str
+    venue: str = "paper"
+    market: Market = "swap"
+    currency: str = "USDT"
+
+
+class SpanReplay(Struct, frozen=True):
+    """One book through one span under both sets. `problem`: why it could not be replayed; then the runs are None."""
+
+    span: str
+    kind: SpanKind
+    book: str
+    base: Run | None
+    head: Run | None
+    firings: tuple[ComparedFiring, ...] = ()
+    problem: str = ""
+
+
+class RecordingReplay(Struct, frozen=True):
+    """What both sets decide over one recording of snapshots; `problem` as above. Decisions only."""
+
+    recording: str
+    snapshots: int
+    firings: tuple[ComparedFiring, ...] = ()
+    problem: str = ""
+
+
+class ReplayPlan(Struct, frozen=True):
+    """What is replayed: spans, the books of each (empty: one is generated from `accounts`), and how.
+
+    `run_base` and `run_head` run one book under one set; `run_head` is None where it would run the same graphs.
+    """
+
+    spans: tuple[Span, ...]
+    books: tuple[BacktestBook, ...]
+    accounts: tuple[ReplayedAccount, ...]
+    sets: tuple[PolicySet, PolicySet]
+    run_base: RunOne
+    run_head: RunOne | None
+    with_curves: bool = False
+
+
+def replay_spans(plan: ReplayPlan, jobs: int = 1) -> tuple[SpanReplay, ...]:
+    """Replay everything, in the order of the spans and books. What fails is a replay with a problem."""
+    if jobs <= 1 or len(plan.spans) <= 1:
+        return tuple(found for span in plan.spans for found in _replay_span(plan, span))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(plan.spans)), mp_context=context) as pool:
+        parts = [pool.submit(_replay_one, structs.replace(plan, spans=(span,))) for span in plan.spans]
+        return tuple(found for part in parts for found in part.result())
+
+
+def _replay_one(plan: ReplayPlan) -> tuple[SpanReplay, ...]:
+    return tuple(_replay_span(plan, plan.spans[0]))
+
+
+def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
+    try:
+        bars = span.source()
+    except BarsError as error:
+        yield SpanReplay(span.name, span.kind, "", None, None, problem=str(error))
+        return
+    books = plan.books or (generated_book(bars.symbols, plan.accounts),)
+    for book in books:
+        if not any(is_watched(each, book) for each in plan.sets):
+            accounts = ", ".join(
+                f"{each.account} ({each.venue}, {each.market}, {each.currency})" for each in book.accounts
+            )
+            problem = f"no policy of either set watches its accounts: {accounts}"
+            yield SpanReplay(span.name, span.kind, book.name, None, None, problem=problem)
+        else:
+            yield _replay_book(plan, span, bars, book)
+
+
+def _replay_book(plan: ReplayPlan, span: Span, bars: PriceMatrix, book: BacktestBook) -> SpanReplay:
+    runs: list[Run] = []
+    for runner in (plan.run_base, plan.run_head):
+        if runner is None:
+            runs.append(runs[0])
+            break
+        part = CampaignPart(span.name, FamilyBook("given", book))
+        campaign = Campaign({span.name: lambda: bars}, (part,), (STAGED,), runner, plan.with_curves)
+        results = campaign.run(stop=_never, on_progress=lambda _: None)
+        run = results.tried[0].run(STAGED) if results.tried else None
+        if run is None:
+            problem = "; ".join(each.text for each in results.faults) or "the run has no result"
+            return SpanReplay(span.name, span.kind, book.name, None, None, problem=problem)
+        runs.append(run)
+    base, head = runs
+    return SpanReplay(span.name, span.kind, book.name, base, head, compared_firings(base, head))
+
+
+def _never() -> bool:
+    return False
+
+
+def is_watched(policies: PolicySet, book: BacktestBook) -> bool:
+    """Whether any policy watches an account of the book."""
+    accounts = [(each.account, each.venue, each.market, each.currency) for each in book.accounts]
+    return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
+
+
+def generated_book(symbols: Sequence[str], accounts: Sequence[ReplayedAccount]) -> BacktestBook:
+    """A book with 100,000 of equity and a gross of three times that in each account; half of the symbols are long,
+    the others short, in equal parts. Where the market has no short positions and no margin, all are long, and the
+    gross is the equity."""
+    longs = (len(symbols) + 1) // 2
+    held = []
+    for account in accounts or (ReplayedAccount("main"),):
+        is_cash = account.market in CASH_MARKETS
+        each = (EQUITY if is_cash else GROSS * EQUITY) / len(symbols)
+        positions = tuple(
+            BookPosition(
+                symbol=symbol, side="long" if is_cash or number < longs else "short",
+                notional=each.quantize(Decimal("0.01")), leverage=None if is_cash else LEVERAGE,
+            )
+            for number, symbol in enumerate(symbols)
+        )  # fmt: skip
+        held.append(
+            BookAccount(
+                account=account.account, venue=account.venue, market=account.market, currency=account.currency,
+                equity=EQUITY, positions=positions,
+            )
+        )  # fmt: skip
+    return BacktestBook(name="half long, half short", accounts=tuple(held))
+
+
+def replay_recording(path: Path, name: str, sets: tuple[PolicySet, PolicySet]) -> RecordingReplay:
+    """Compare what both sets decide over a recording. What cannot be read is a problem, with its file and line."""
+    decided: list[list[Decision]] = []
+    count = 0
+    try:
+        for policies in sets:
+            snapshots = _Counted(read(path))
+            decided.append([each for each in replay(policies, snapshots) if isinstance(each, Decision)])
+            count = snapshots.count
+    except RecordingError as error:
+        return RecordingReplay(name, 0, problem=str(error))
+    return RecordingReplay(name, count, compared_decisions(*decided))
+
+
+class _Counted:
+    """Counts the snapshots that are read."""
+
+    def __init__(self, snapshots: Iterator[Snapshot]) -> None:
+        self._snapshots = snapshots
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        for each in self._snapshots:
+            self.count += 1
+            yield each
