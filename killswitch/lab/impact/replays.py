@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -106,7 +106,7 @@ def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
     except BarsError as error:
         yield SpanReplay(span.name, span.kind, "", None, None, problem=str(error))
         return
-    books = plan.books or (generated_book(bars.symbols, plan.accounts),)
+    books = plan.books or tuple(generated_books(bars.symbols, plan.accounts))
     for book in books:
         if not any(is_watched(each, book) for each in plan.sets):
             accounts = ", ".join(
@@ -146,29 +146,35 @@ def is_watched(policies: PolicySet, book: BacktestBook) -> bool:
     return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
 
 
-def generated_book(symbols: Sequence[str], accounts: Sequence[ReplayedAccount]) -> BacktestBook:
-    """A book with 100,000 of equity and a gross of three times that in each account; half of the symbols are long,
-    the others short, in equal parts. Where the market has no short positions and no margin, all are long, and the
-    gross is the equity."""
+def generated_books(symbols: Sequence[str], accounts: Sequence[ReplayedAccount]) -> Iterator[BacktestBook]:
+    """The books of a change that is given none, with 100,000 of equity in each account: one that is long, with a gross
+    of one and a half times its equity, and one whose first half of the symbols is long and whose other half is short,
+    with a gross of three times its equity. An account without margin and short positions is long with its equity."""
+    held = accounts or (ReplayedAccount("main"),)
     longs = (len(symbols) + 1) // 2
-    held = []
-    for account in accounts or (ReplayedAccount("main"),):
-        is_cash = account.market in CASH_MARKETS
-        each = (EQUITY if is_cash else GROSS * EQUITY) / len(symbols)
-        positions = tuple(
-            BookPosition(
-                symbol=symbol, side="long" if is_cash or number < longs else "short",
-                notional=each.quantize(Decimal("0.01")), leverage=None if is_cash else LEVERAGE,
-            )
-            for number, symbol in enumerate(symbols)
-        )  # fmt: skip
-        held.append(
-            BookAccount(
-                account=account.account, venue=account.venue, market=account.market, currency=account.currency,
-                equity=EQUITY, positions=positions,
-            )
-        )  # fmt: skip
-    return BacktestBook(name="half long, half short", accounts=tuple(held))
+    has_margin = any(each.market not in CASH_MARKETS for each in held)
+    yield _generated("long", [_account(each, symbols, len(symbols), EQUITY * GROSS / 2) for each in held])
+    if has_margin and len(symbols) > 1:
+        yield _generated("half long, half short", [_account(each, symbols, longs, EQUITY * GROSS) for each in held])
+
+
+def _generated(name: str, accounts: Sequence[BookAccount]) -> BacktestBook:
+    return BacktestBook(name=name, accounts=tuple(accounts))
+
+
+def _account(of: ReplayedAccount, symbols: Sequence[str], longs: int, gross: Decimal) -> BookAccount:
+    is_cash = of.market in CASH_MARKETS
+    each = ((EQUITY if is_cash else gross) / len(symbols)).quantize(Decimal("0.01"), rounding=ROUND_DOWN)
+    positions = tuple(
+        BookPosition(
+            symbol=symbol, side="long" if is_cash or number < longs else "short", notional=each,
+            leverage=None if is_cash else LEVERAGE,
+        )
+        for number, symbol in enumerate(symbols)
+    )  # fmt: skip
+    return BookAccount(
+        account=of.account, venue=of.venue, market=of.market, currency=of.currency, equity=EQUITY, positions=positions
+    )
 
 
 def replay_recording(path: Path, name: str, sets: tuple[PolicySet, PolicySet]) -> RecordingReplay:
