@@ -219,8 +219,7 @@ def _books(chosen: ImpactOptions) -> Iterator[BacktestBook]:
 
 def _spans(chosen: ImpactOptions) -> Iterator[Span]:
     from killswitch.cli.lab.backtest_books import market_folders, panel_of
-    from killswitch.lab.impact.library import shipped_spans
-    from killswitch.lab.impact.replays import Span
+    from killswitch.lab.impact.replays import Span, shipped_spans
 
     for folder in (inner for path in chosen.crashes for inner in market_folders(path)):
         yield Span(folder.name, "calm" if folder.name.startswith("calm") else "crash", partial(panel_of, folder))
@@ -233,9 +232,8 @@ def _spans(chosen: ImpactOptions) -> Iterator[Span]:
 def _written(answer: ImpactAnswer, files: ImpactFiles, output: str) -> int:
     """Write and print the answer; the exit code of its conclusion."""
     from killswitch.operations.impact.answer import encode_answer
-    from killswitch.operations.impact.charts import chart_files, impact_charts
     from killswitch.operations.impact.comment import CommentTooLongError, comment_text
-    from killswitch.operations.impact.page import impact_page
+    from killswitch.operations.impact.page import chart_files, impact_charts, impact_page
     from killswitch.render.html import html
 
     is_drawn = output == "html" or files.html is not None or files.charts is not None

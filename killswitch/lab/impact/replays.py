@@ -10,6 +10,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from decimal import ROUND_DOWN, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import BarsError
 from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.lab.campaign import STAGED, Campaign, CampaignPart, RunOne, Source
+from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.families import EQUITY, GROSS, LEVERAGE, FamilyBook
 from killswitch.lab.impact.firing_changes import ComparedFiring, compared_decisions, compared_firings
 from killswitch.lab.outcome import Run
@@ -202,3 +204,24 @@ class _Counted:
         for each in self._snapshots:
             self.count += 1
             yield each
+
+
+# -- the spans that are shipped: every price in them is invented ------------------------------------------------------
+
+CRASHES = {
+    "generated-fall-35": (1, CrashModel()),
+    "generated-fall-20-fast": (2, CrashModel(crash=20, fall=0.20, rebound=20)),
+    "generated-slide-30-slow": (3, CrashModel(crash=480, fall=0.30, rebound=60, jumps=2.0)),
+}
+"""Name → seed and shape: a fall of 35% in an hour, of 20% in 20 minutes, and of 30% in eight hours."""
+CALM = {"generated-calm-day": (4, CrashModel(calm=1440, crash=0, rebound=0, after=0, fall=0.0))}
+
+
+def shipped_spans() -> tuple[Span, ...]:
+    """The generated spans, for a change that is given none."""
+    crashes = (Span(name, "crash", partial(_matrix, *of)) for name, of in CRASHES.items())
+    return (*crashes, *(Span(name, "calm", partial(_matrix, *of)) for name, of in CALM.items()))
+
+
+def _matrix(seed: int, model: CrashModel) -> PriceMatrix:
+    return PriceMatrix(crash_bars(seed, model))

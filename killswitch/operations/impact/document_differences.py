@@ -35,7 +35,7 @@ OUTSIDE_PROOF: Mapping[str, str] = {
     "CorrelationGroup": "the proof compares a group only where a policy closes by it",
     "HedgeGroup": "what hedges what is outside the proof",
     "Session": "the hours of a session are outside the proof",
-    "Route": "who is notified is outside the proof",
+    "NotificationRoute": "who is notified is outside the proof",
     "Runbook": "what a page instructs people to do is outside the proof",
     "Unwinding": "the proof compares an unwinding only where a policy closes by it",
     "DeadMansSwitch": "the proof compares a switch as it is written",
