@@ -116,13 +116,14 @@ class ImpactFiles(Struct, frozen=True):
 @click.option("--charts", "charts_at", type=OUT_FOLDER, help="Write each chart into this folder, as SVG.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if the change needs the approvals of a loosening.")
 @page_output
+@click.pass_context
 def impact(
-    paths: tuple[Path, ...], against: str, head: str | None, variant: str | None, crashes: tuple[Path, ...],
-    calm: tuple[Path, ...], books: tuple[Path, ...], recordings: tuple[Path, ...], live: Path | None,
-    store_at: str | None, max_age: float, now: datetime | None, limit: float, timeout: float, repository: str | None,
+    context: click.Context, paths: tuple[Path, ...], against: str, head: str | None, variant: str | None,
+    crashes: tuple[Path, ...], calm: tuple[Path, ...], books: tuple[Path, ...], recordings: tuple[Path, ...],
+    live: Path | None, store_at: str | None, max_age: float, now: datetime | None, limit: float, timeout: float, repository: str | None,
     environment: str, set_name: str | None, seed: int, jobs: int, comment_at: Path | None, html_at: Path | None,
     json_at: Path | None, charts_at: Path | None, detailed_exitcode: bool, output: str,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Show what a change of policies does, against a base: in every situation, in past crashes, and now.
 
     The class of the change is proved, per policy and part. Replays show what fires earlier, later and no more.
@@ -153,9 +154,9 @@ def impact(
         if type(error).__module__.startswith("killswitch."):
             raise
         raise click.ClickException(f"the tool failed ({place_of(error)}): nothing is known of this change") from error
-    if status or not detailed_exitcode:
-        return status
-    return EXIT_PENDING if answer.conclusion == "analysed" and answer.needs_approval else 0
+    if detailed_exitcode and answer.conclusion == "analysed" and answer.needs_approval:
+        context.exit(EXIT_PENDING)
+    context.exit(status)
 
 
 def _subject(chosen: ImpactOptions, repository: str | None, environment: str, set_name: str | None) -> ImpactSubject:
