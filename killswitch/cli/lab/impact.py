@@ -120,9 +120,9 @@ class ImpactFiles(Struct, frozen=True):
 def impact(
     context: click.Context, paths: tuple[Path, ...], against: str, head: str | None, variant: str | None,
     crashes: tuple[Path, ...], calm: tuple[Path, ...], books: tuple[Path, ...], recordings: tuple[Path, ...],
-    live: Path | None, store_at: str | None, max_age: float, now: datetime | None, limit: float, timeout: float, repository: str | None,
-    environment: str, set_name: str | None, seed: int, jobs: int, comment_at: Path | None, html_at: Path | None,
-    json_at: Path | None, charts_at: Path | None, detailed_exitcode: bool, output: str,
+    live: Path | None, store_at: str | None, max_age: float, now: datetime | None, limit: float, timeout: float,
+    repository: str | None, environment: str, set_name: str | None, seed: int, jobs: int, comment_at: Path | None,
+    html_at: Path | None, json_at: Path | None, charts_at: Path | None, detailed_exitcode: bool, output: str,
 ) -> None:  # fmt: skip
     """Show what a change of policies does, against a base: in every situation, in past crashes, and now.
 

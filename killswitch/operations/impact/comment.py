@@ -26,8 +26,10 @@ reason in 40 characters; names only."""
 _SHORT_REASON = 40
 _SPACE = "&#8203;"
 _MENTION = re.compile(
-    r"@(?=[\w/-])|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=#)(?=\d)|(?<=\bGH)(?=-\d)|(?<=mailto)(?=:)", re.IGNORECASE
+    r"@(?=[\w/-])|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=#)(?=\d)|(?<=\bGH)(?=-\d)|(?<=mailto)(?=:)|(?<=killswitch)(?=-impact)",
+    re.IGNORECASE,
 )
+"""Where a space of no width goes, so that a forge makes no mention, link or reference, and nothing is a marker."""
 
 
 class CommentTooLongError(Exception):
@@ -182,7 +184,7 @@ def _named(changes: Sequence[ClassifiedChange]) -> Iterator[str]:
 def _witness(change: ClassifiedChange) -> Iterator[str]:
     """The scenario of a loosening, folded; inside its fence nothing is markup."""
     if change.scenario:
-        lines = [one_line(line) for line in change.scenario.rstrip("\n").split("\n")]
+        lines = [one_line(line).replace("<!--", "<! --") for line in change.scenario.rstrip("\n").split("\n")]
         fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
         yield "\n  <details><summary>Witness, as a scenario for ksctl test</summary>\n"
         yield from (f"  {line}".rstrip() for line in (f"{fence}yaml", *lines, fence))
