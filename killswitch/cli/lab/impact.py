@@ -35,7 +35,7 @@ from killswitch.lab.campaign import place_of
 if TYPE_CHECKING:
     from killswitch.cli.lab.backtest_run import BacktestRun
     from killswitch.lab.book import BacktestBook
-    from killswitch.lab.impact.replays import Span
+    from killswitch.lab.impact.replays import ReplayedSpan
     from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject
     from killswitch.operations.impact.policy_side import PolicySide
 
@@ -218,14 +218,16 @@ def _books(chosen: ImpactOptions) -> Iterator[BacktestBook]:
     yield from map(read_book, chosen.books)
 
 
-def _spans(chosen: ImpactOptions) -> Iterator[Span]:
+def _spans(chosen: ImpactOptions) -> Iterator[ReplayedSpan]:
     from killswitch.cli.lab.backtest_books import market_folders, panel_of
-    from killswitch.lab.impact.replays import Span, shipped_spans
+    from killswitch.lab.impact.replays import ReplayedSpan, shipped_spans
 
     for folder in (inner for path in chosen.crashes for inner in market_folders(path)):
-        yield Span(folder.name, "calm" if folder.name.startswith("calm") else "crash", partial(panel_of, folder))
+        yield ReplayedSpan(
+            folder.name, "calm" if folder.name.startswith("calm") else "crash", partial(panel_of, folder)
+        )
     for folder in (inner for path in chosen.calm for inner in market_folders(path)):
-        yield Span(folder.name, "calm", partial(panel_of, folder))
+        yield ReplayedSpan(folder.name, "calm", partial(panel_of, folder))
     if not chosen.crashes and not chosen.calm:
         yield from shipped_spans()
 

@@ -35,7 +35,7 @@ SpanKind = Literal["crash", "calm"]
 """In a calm span nothing should fire: what does is a false firing."""
 
 
-class Span(Struct, frozen=True):
+class ReplayedSpan(Struct, frozen=True):
     """A span of prices. `source` must be picklable where several processes replay."""
 
     name: str
@@ -79,7 +79,7 @@ class ReplayPlan(Struct, frozen=True):
     `run_base` and `run_head` run one book under one set; `run_head` is None where it would run the same graphs.
     """
 
-    spans: tuple[Span, ...]
+    spans: tuple[ReplayedSpan, ...]
     books: tuple[BacktestBook, ...]
     accounts: tuple[ReplayedAccount, ...]
     sets: tuple[PolicySet, PolicySet]
@@ -102,7 +102,7 @@ def _replay_one(plan: ReplayPlan) -> tuple[SpanReplay, ...]:
     return tuple(_replay_span(plan, plan.spans[0]))
 
 
-def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
+def _replay_span(plan: ReplayPlan, span: ReplayedSpan) -> Iterator[SpanReplay]:
     try:
         bars = span.source()
     except BarsError as error:
@@ -120,7 +120,7 @@ def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
             yield _replay_book(plan, span, bars, book)
 
 
-def _replay_book(plan: ReplayPlan, span: Span, bars: PriceMatrix, book: BacktestBook) -> SpanReplay:
+def _replay_book(plan: ReplayPlan, span: ReplayedSpan, bars: PriceMatrix, book: BacktestBook) -> SpanReplay:
     runs: list[Run] = []
     for runner in (plan.run_base, plan.run_head):
         if runner is None:
@@ -217,10 +217,10 @@ CRASHES = {
 CALM = {"generated-calm-day": (4, CrashModel(calm=1440, crash=0, rebound=0, after=0, fall=0.0))}
 
 
-def shipped_spans() -> tuple[Span, ...]:
+def shipped_spans() -> tuple[ReplayedSpan, ...]:
     """The generated spans, for a change that is given none."""
-    crashes = (Span(name, "crash", partial(_matrix, *of)) for name, of in CRASHES.items())
-    return (*crashes, *(Span(name, "calm", partial(_matrix, *of)) for name, of in CALM.items()))
+    crashes = (ReplayedSpan(name, "crash", partial(_matrix, *of)) for name, of in CRASHES.items())
+    return (*crashes, *(ReplayedSpan(name, "calm", partial(_matrix, *of)) for name, of in CALM.items()))
 
 
 def _matrix(seed: int, model: CrashModel) -> PriceMatrix:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.book import BacktestBook
 from killswitch.lab.campaign import RunOne
-from killswitch.lab.impact.replays import ReplayedAccount, ReplayPlan, Span, replay_recording, replay_spans
+from killswitch.lab.impact.replays import ReplayedAccount, ReplayedSpan, ReplayPlan, replay_recording, replay_spans
 from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart, side_facts
 from killswitch.operations.impact.arrival import LiveInput, live_arrival
 from killswitch.operations.impact.classification import Classification, ProofLimits, classify
@@ -25,7 +25,7 @@ NO_SIDE = SideFacts("-", None, "", None)
 class ImpactInputs(Struct, frozen=True):
     """What a change is replayed over and evaluated on. `runner_of`: makes what runs one book under a set."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[ReplayedSpan, ...]
     books: tuple[BacktestBook, ...]
     recordings: tuple[Path, ...]
     live: LiveInput | None

@@ -10,7 +10,7 @@ import pytest
 
 from killswitch.operations.impact import revision
 from killswitch.operations.impact.revision import GitRevisionError, PolicyRepository
-from tests.policy_desk import AUTHOR, PolicyDesk
+from tests.unit.impact.policy_desk import AUTHOR, PolicyDesk
 
 FILES = {"a.yaml": "a: 1\n", "deep/b.yaml": "b: 2\n", "deep/template.md.j2": "{{ x }}\n"}
 

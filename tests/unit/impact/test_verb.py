@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from killswitch.operations.impact import revision
-from tests.policy_desk import PolicyDesk, bars
+from tests.unit.impact.policy_desk import PolicyDesk, bars
 from tests.unit.proof.policies import policy, stage
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
