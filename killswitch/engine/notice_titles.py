@@ -28,6 +28,8 @@ TITLES: Final = {
     "unfired": "a stage fires and selects nothing",
     "blocked": "a position cannot be reduced",
     "unacted": "a latched stage was only observed",
+    "paused": "a policy is paused",
+    "paused-stage": "a pause keeps a stage from firing",
     "policies": "the policy files have changed",
     "policies/broken": "the policy files do not compile",
     # closes and orders
