@@ -51,6 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("lab.replay", "Run the policies over a recording."),
     "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),
     "notify": ("live.notify", "Test the notification routes."),
+    "shadow": ("live.shadow", "Show what policy sets in shadow would have done."),
     "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("lab.market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("lab.paper", "Serve a paper venue on loopback."),

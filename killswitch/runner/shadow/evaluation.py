@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.accounts.opening import PolicyProblemsError, read_policies
 from killswitch.graph.nodes import PolicySet
@@ -55,6 +56,8 @@ class ShadowStart(Struct, frozen=True, kw_only=True):
     store_at: str
     source_at: str
     armed: tuple[str, ...]
+    commit: str | None
+    """The commit of the set, which its decisions carry."""
     seed: ShadowSeed
     longest_gap: float
     """Seconds between two ticks from which the ticks between them count as missed."""
@@ -193,7 +196,7 @@ def main(source: BinaryIO, sink: BinaryIO) -> int:
 
 
 def _evaluate(start: ShadowStart, snapshots: Iterator[Snapshot], answer: Callable[[ShadowAnswer], None]) -> None:
-    policies = read_policies([Path(start.folder)]).policies
+    policies = replace(read_policies([Path(start.folder)]).policies, commit=start.commit)
     answer(ShadowAnswer(digest=policies.digest))
     store = open_store(start.store_at)
     try:

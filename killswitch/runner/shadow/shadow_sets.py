@@ -162,7 +162,8 @@ class ShadowSets:
     def _start(self, record: ShadowRecord, seed: ShadowSeed) -> None:
         folder = shadow_folder(self._store_at) / record.id
         start = ShadowStart(
-            folder=str(folder), store_at=record.store_at, source_at=self._store_at, armed=self._armed, seed=seed,
+            folder=str(folder), store_at=record.store_at, source_at=self._store_at, armed=self._armed,
+            commit=record.origin.commit, seed=seed,
             longest_gap=max(5.0, 3 * self._interval), memory=MEMORY,
         )  # fmt: skip
         self._active[record.id] = record, ShadowProcess(record.id, lambda: start, self._command)
