@@ -65,6 +65,7 @@ class ShadowProcess:
         """Operator commands of lost snapshots."""
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
         self._sent: deque[Snapshot] = deque()
         """Snapshots whose answer is awaited."""
         self._waits_since: float | None = None
@@ -120,6 +121,9 @@ class ShadowProcess:
         except subprocess.TimeoutExpired:
             _kill(process)
             return False
+        finally:
+            if self._reader is not None:
+                self._reader.join(timeout / 2)
         return True
 
     def _lose(self, snapshots: Sequence[Snapshot]) -> None:
@@ -172,7 +176,8 @@ class ShadowProcess:
             self._failed(f"it cannot be started: {error}")
             return
         self._process, self._answered = process, 0
-        threading.Thread(target=self._read, args=(process,), name="shadow answers", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(process,), name="shadow answers", daemon=True)
+        self._reader.start()
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.write(first)
@@ -191,6 +196,10 @@ class ShadowProcess:
             why = answer.problem or why
             self._take(answer)
         code = process.wait()
+        for pipe in (process.stdout, process.stdin):
+            with suppress(OSError, ValueError):
+                if pipe is not None:
+                    pipe.close()
         if not self._feeder.is_stopping:
             self._failed(why or self.problem or f"its process ended ({_end_of(code)})")
 

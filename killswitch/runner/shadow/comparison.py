@@ -89,7 +89,8 @@ def compared(
     """Compare what a shadow set has decided with what the deployed set has, in the time that it was in shadow."""
     seen = past.seen
     firings = _in_time(past.decisions, seen)
-    others = of_shadow(each for each in deployed if record.begun_at < each.as_of <= until)
+    in_shadow = (it for it in deployed if seen.covers(it.as_of) or record.begun_at < it.as_of <= until)
+    others = of_shadow(in_shadow)
     comparable = _in_time(others, seen)
     unseen = tuple(sorted((it for it in others if not seen.covers(it.as_of)), key=lambda it: it.as_of))
     return ShadowReport(

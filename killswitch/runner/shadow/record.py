@@ -129,7 +129,9 @@ def past_of(record: ShadowRecord) -> ShadowPast:
         return ShadowPast(Seen(), (), str(error))
     try:
         seen = seen_in(store)
-        return ShadowPast(seen, tuple(stored.decision for stored in store.decisions(REMEMBERED)))
+        decided = (stored.decision for stored in store.decisions(REMEMBERED))
+        # The store begins with the decisions of the deployed set, which come before the first tick that it has seen.
+        return ShadowPast(seen, tuple(each for each in decided if seen.covers(each.as_of)))
     except StoreError as error:
         return ShadowPast(Seen(), (), str(error))
     finally:
