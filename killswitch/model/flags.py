@@ -7,7 +7,7 @@ always has an end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -104,6 +104,15 @@ class Flags(Struct, frozen=True):
             return Flags(tuple(kept))
         flag = Flag(name, event.scope or PORTFOLIO, event.at, event.author, event.reason, event.until)
         return Flags((*(it for it in self.in_force if it.key != flag.key), flag))
+
+    def renamed(self, names: Mapping[str, str]) -> Flags:
+        """The flags after policies were renamed, former name → name, all at once: their pauses move with them."""
+
+        def moved(flag: Flag) -> Flag:
+            name = names.get(flag.policy or "")
+            return flag if name is None else replace(flag, scope=f"{OF_POLICY}{name}")
+
+        return Flags(tuple(map(moved, self.in_force)))
 
     def after_outage(self, since: int, until: int) -> Flags:
         """The flags after a time that only a wall clock has measured (microseconds): they have as much time left."""

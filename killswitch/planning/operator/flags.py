@@ -5,7 +5,7 @@ Pauses of policies are flags, too; `killswitch.planning.operator.pauses` has wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.alert import NO_ALERTS, Alerts
@@ -26,12 +26,21 @@ class OperatorFlags:
     """The flags in force. They belong to no policy, so that one which is added later reads them too."""
 
     def __init__(self, policies: PolicySet) -> None:
+        self.flags = self._stored = NO_FLAGS
+        self.reload(policies)
+
+    def reload(self, policies: PolicySet, renamed: Mapping[str, str] | None = None) -> None:
+        """Name the policies and the readers of flags by the next set; flags and pauses stay.
+
+        `renamed`: former name → name of each policy that was renamed, whose pause moves with it (R6).
+        """
+        if renamed:
+            self.flags = self.flags.renamed(renamed)
         self._policies = frozenset(graph.policy for graph in policies.graphs)
         self._read_by: dict[str, list[str]] = {}
         for graph in policies.graphs:
             for name in sorted(flags_read((each.name, each.arguments) for each in graph.signals)):
                 self._read_by.setdefault(name, []).append(graph.policy)
-        self.flags = self._stored = NO_FLAGS
 
     def restore(self, blob: bytes | None, outage: tuple[int, int] | None) -> None:
         """Restore the stored flags; DamagedStateError if they are damaged.
