@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import Disabled
 from killswitch.model.decision import Notice
-from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event
 from killswitch.model.store import FLAGS
 from killswitch.planning.interpreter import Interpreter
@@ -236,3 +236,17 @@ def test_a_pause_is_of_one_policy_and_leaves_the_others() -> None:
     tick(interpreter, 0, up("main"))
     fired = tick(interpreter, 1, geared(), events=(pause(1),))
     assert [decision.policy for decision in fired] == ["other"]
+
+
+@pytest.mark.parametrize("name", ["test", "renamed"])
+def test_a_pause_goes_on_through_a_reload_and_follows_a_renamed_policy(name: str) -> None:
+    """R6: an edit of the policy ends no pause, and the pause of a policy moves with its state."""
+    interpreter = watching()
+    tick(interpreter, 1, up("main"), events=(pause(1),))
+    edited = replace(failing(cooldown=MINUTE), policy=name, formerly=None if name == "test" else "test")
+    ready = interpreter.prepare(policy_set(edited), interpreter.states(), lambda _policy, _scope, _since: ())
+    interpreter.reload(ready)
+    assert tick(interpreter, 2, geared()) == []
+    (machine,) = interpreter.status()
+    assert machine.paused is not None
+    assert machine.paused.policy == machine.policy == name
