@@ -209,7 +209,7 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
         kind = f"flag {'set' if event.is_set else 'clear'} {event.flag} for"
     if event.side is not None or event.symbols is not None:
         kind = f"{kind} {place_text(event.side, event.symbols)} of"
-    if event.kind == "lock" and event.until is not None:
+    if event.kind in ("lock", "pause") and event.until is not None:
         waits_for = f", until {instant(event.until)}{waits_for}"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
@@ -238,10 +238,13 @@ def stage_label(machine: MachineStatus) -> str:
 
 
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
-    """What a stage table does not show: disabled, no reset yet, a close that waits, or a lock on suspicion."""
+    """What a stage table does not show: disabled, paused, no reset yet, a close that waits, or a lock on suspicion."""
     if machine.disabled is not None:
         until = instant(from_micros(machine.disabled.until))
         yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
+    if (pause := machine.paused) is not None:
+        by = f"by {pause.author or 'unknown'}: {pause.reason or 'no reason'}"
+        yield one_line(f"PAUSED until {instant(pause.until)} {by}; it fires nothing new, and what it has begun goes on")
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"nobody resets it before {instant(machine.no_reset_before)}, neither `ksctl reset` nor `ksctl unlock`"
     if (waiting := machine.waiting) is not None:
