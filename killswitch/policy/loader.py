@@ -58,6 +58,8 @@ class LoadedDocuments(Struct, frozen=True):
     """The documents with mistakes."""
     has_unidentified: bool = False
     """Whether there may be documents whose kind and name are unknown."""
+    texts: tuple[MaskedText, ...] = ()
+    """The texts of all files that could be read, also of those that were left out."""
 
 
 def load(
@@ -124,13 +126,14 @@ class _Loader:
 
     def finish(self, found: Iterable[MaskedText], where: Path) -> LoadedDocuments:
         """Load all files. Without any document, the problem is one of `where`."""
-        for written in found:
+        texts = tuple(found)
+        for written in texts:
             self.file(written)
         if not self.documents and not self.problems:
             fix = "write a Policy; policies/ has examples"
             self.problems.append(about_file("KS1202", where, "contains no document", fix))
         return LoadedDocuments(
-            tuple(self.documents), in_order(self.problems), tuple(self.faulty), self.has_unidentified
+            tuple(self.documents), in_order(self.problems), tuple(self.faulty), self.has_unidentified, texts
         )
 
     def record_unreadable(self, problem: Diagnostic) -> None:
