@@ -41,6 +41,7 @@ from killswitch.graph.resolution.references import (
     matches,
     of_kind,
 )
+from killswitch.graph.resolution.renames import check_former_parts, check_former_policies
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.strategies import (
     check_equity,
@@ -192,7 +193,10 @@ def _compiled(
             graph = _graph(document.model, around, groups, content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers, check_strategies):
+    checks = (
+        accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+    )  # fmt: skip
+    for check_documents in checks:
         diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
@@ -217,6 +221,7 @@ def _graph(
     compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
+    check_former_parts(policy, found)
     conditions = [*condition_places(policy, compiled.values()), *around.resets]
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)

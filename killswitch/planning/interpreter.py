@@ -45,11 +45,14 @@ from killswitch.planning.operator.flags import OperatorFlags
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
+from killswitch.planning.reload.continuation import SetContinuation
+from killswitch.planning.reload_preview import ReloadPreview, reload_preview
 from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
-from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
-from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
+from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, notified_earlier
+from killswitch.planning.scopes.evaluators import ScopeEvaluators
 from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headrooms
+from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
@@ -108,6 +111,7 @@ class Interpreter:
         """
         self._observer = observer
         self._policies = policies
+        self._reader = reader
         self._armed = armed
         self._evaluators = ScopeEvaluators(policies.graphs, reader)
         self._instruments: dict[tuple[str, str], Instrument] = {}
@@ -151,6 +155,40 @@ class Interpreter:
         self._owners.restore(live(OWN_QUANTITIES), (*past, *unfinished))
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
+
+    @property
+    def policies(self) -> PolicySet:
+        """The set in force."""
+        return self._policies
+
+    def prepare(self, after: PolicySet, stored: Iterable[MachineState], rows: RowsSince) -> PreparedReload:
+        """Prepare a reload, on another thread than that of the ticks. `stored`, `rows`: of the store, read there."""
+        return prepared(self._policies, after, self._evaluators, stored, rows, self._reader)
+
+    def preview_reload(self, change: SetContinuation) -> ReloadPreview:
+        """What a reload would do now to what is in force, and why it would be refused or has to wait."""
+        present, symbols = self._evaluators.present
+        return reload_preview(change, self._evaluators.scope_states(), present, symbols, self._now)
+
+    def reload_obstacles(self, change: SetContinuation) -> ReloadPreview:
+        """The same of what is in force only: why a reload would be refused or has to wait, in the time of a tick."""
+        present, symbols = self._evaluators.present
+        active = [each for each in self._evaluators.scope_states(only_active=True) if not each.is_at_rest]
+        return reload_preview(change, active, present, symbols, self._now)
+
+    def reload(self, ready: PreparedReload) -> None:
+        """Continue with the next set, between two ticks. What has fired, and what is under way, goes on (R1)."""
+        if ready.continuation.before is not self._policies:
+            raise ValueError("the reload was prepared for another set than the one in force")
+        policies = self._policies = ready.policies
+        self._ended += self._evaluators.reload(ready)
+        self._commands.reload(policies)
+        self._flags.reload(policies)
+        self._hedging.reload(policies)
+        self._answers.reload(policies, ready.continuation.renamed_stages())
+        self._owners.reload(policies.strategies)
+        self._breaches.reload(self._answers.declared)
+        self._exposures = BookExposures(policies.graphs, policies.strategies)
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
+from killswitch.model.applied_set import PolicyFile
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 from killswitch.policy.diagnostics.unsupported import nearest_of
 from killswitch.policy.kinds import KINDS
@@ -16,7 +17,7 @@ from killswitch.policy.schema.document import API_VERSION, VersionedPart
 from killswitch.policy.schema.scalars import quoted
 from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.schema.versions import VERSIONS, DocumentVersion, converted
-from killswitch.policy.yaml.files import about_file, texts
+from killswitch.policy.yaml.files import about_file, given_texts, texts
 from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import DocumentRoot, Node, ParseText, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
@@ -57,6 +58,8 @@ class LoadedDocuments(Struct, frozen=True):
     """The documents with mistakes."""
     has_unidentified: bool = False
     """Whether there may be documents whose kind and name are unknown."""
+    texts: tuple[MaskedText, ...] = ()
+    """The texts of all files that could be read, also of those that were left out."""
 
 
 def load(
@@ -77,15 +80,22 @@ def load(
     found = list(texts(paths, loading.record_unreadable))
     if parse_ahead is not None:
         parse_ahead([written.text for written in found])
-    for written in found:
-        loading.file(written)
-    if not loading.documents and not loading.problems:
-        where = paths[0] if paths else Path()
-        fix = "write a Policy; policies/ has examples"
-        loading.problems.append(about_file("KS1202", where, "contains no document", fix))
-    return LoadedDocuments(
-        tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.has_unidentified
-    )
+    return loading.finish(found, paths[0] if paths else Path())
+
+
+def load_texts(
+    files: Iterable[PolicyFile],
+    *,
+    versions: Mapping[str, DocumentVersion] = VERSIONS,
+    parse_text: ParseText = parse,
+    without: Collection[str] = (),
+) -> LoadedDocuments:
+    """Load files that are in memory, as `load` loads a folder that holds them. Never raises, and reads no disk.
+
+    Hidden files and files of other suffixes are left out. Diagnostics name the paths of `files` as they are written.
+    """
+    loading = _Loader(versions, parse_text, without)
+    return loading.finish(given_texts(files, loading.record_unreadable), Path())
 
 
 def _written_kind(root: Node) -> str:
@@ -107,6 +117,18 @@ class _Loader:
         self.problems: list[Diagnostic] = []
         self.has_unidentified = False
         self._named: dict[tuple[str, str], Document] = {}
+
+    def finish(self, found: Iterable[MaskedText], where: Path) -> LoadedDocuments:
+        """Load all files. Without any document, the problem is one of `where`."""
+        texts = tuple(found)
+        for written in texts:
+            self.file(written)
+        if not self.documents and not self.problems:
+            fix = "write a Policy; policies/ has examples"
+            self.problems.append(about_file("KS1202", where, "contains no document", fix))
+        return LoadedDocuments(
+            tuple(self.documents), in_order(self.problems), tuple(self.faulty), self.has_unidentified, texts
+        )
 
     def record_unreadable(self, problem: Diagnostic) -> None:
         """Record a file that could not be read at all."""

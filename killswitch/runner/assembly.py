@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET, Struct
@@ -16,6 +15,8 @@ from killswitch.accounts.arming import (
     observed_latches,
     scopes_over,
 )
+from killswitch.accounts.next_set import last_good, program_version
+from killswitch.accounts.opening import LoadedPolicies
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
@@ -30,6 +31,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
+from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -44,20 +46,21 @@ from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.hot_reload import Check, HotReload, TakenSet, is_same_set
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import BrokerSuspension
 from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import Runner, RunnerPace
+from killswitch.runner.loop import Lasting, Runner, RunnerPace
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from killswitch.runner.performers import (
+    CapabilityError,
     ClosingPerformer,
     Effects,
     OpenCloses,
-    acts_on,
     performers,
     require_capabilities,
 )
@@ -110,13 +113,16 @@ def assemble(
     startup_notices: tuple[tuple[Severity, str], ...] = (),
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
+    in_force: AppliedSet | None = None,
+    checks: tuple[Check, ...] = (),
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
     the run; false in a command that ticks once itself. `startup_notices`: reported by the first tick. `on_wait`: called
-    with the reason for a wait. `on_acquired`: called once the lease is held.
+    with the reason for a wait. `on_acquired`: called once the lease is held. `in_force`: the set with its files, which
+    the store is to keep; None where there are none. `checks`: why a start would refuse a set that is proposed later.
     """
     require_capabilities(policies, accounts)
     if timers:
@@ -129,6 +135,7 @@ def assemble(
     store_places(store, policies)
     arming = Arming(accounts, policies)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
+    reloads = _reloads(interpreter, store, accounts, in_force, checks, timeline)
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
@@ -139,17 +146,56 @@ def assemble(
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
     poller = AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget)
-    return Runner(
+    publisher = StatusPublisher(store, interpreter, arming.names, timeline, view)
+    notifier = Notifier(policies, store, timeline, StartedAs(full_path(store_at)))
+    lasting = Lasting(_of_start(unfinished, arming, store), _uncovered(policies, accounts) if live else NO_ALERTS)
+    runner = Runner(
         interpreter, store, lease, timeline, poller, closings,
-        _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
-        Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
-                   AccountMemory(store, accounts), *observers),
-                  Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
+        _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
+        Observers((publisher, AccountMemory(store, accounts), *observers), notifier,
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, judges=JUDGED_LIVE if live else (),
-        startup_notices=startup_notices + _leap_notices(timeline),
-        lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
+        pace, reloads=reloads, judges=JUDGED_LIVE if live else (),
+        startup_notices=startup_notices + _leap_notices(timeline), lasting=lasting,
     )  # fmt: skip
+
+    def follow(taken: TakenSet) -> None:
+        arming.reload(taken.loaded.policies)
+        if lock_writer is not None:
+            lock_writer.reload(taken.change, arming.wider())
+        lasting.of_set = _uncovered(taken.loaded.policies, accounts) if live else NO_ALERTS
+        publisher.show_strategies(arming.strategy_scopes)
+        runner.observers.reload(taken)
+
+    reloads.follow.append(follow)
+    return runner
+
+
+def _reloads(
+    interpreter: Interpreter,
+    store: Store,
+    accounts: Mapping[str, ArmedAccount],
+    in_force: AppliedSet | None,
+    checks: tuple[Check, ...],
+    timeline: Timeline,
+) -> HotReload:
+    """The set of the start, to be recorded with the first tick unless the store has it; and what a set must offer."""
+
+    def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
+        try:
+            require_capabilities(loaded.policies, accounts)
+        except CapabilityError as error:
+            return (str(error),)
+        return ()
+
+    before = None if in_force is None else last_good(store)
+    is_new = in_force is not None and (before is None or not is_same_set(before, in_force))
+    if in_force is None:
+        origin = PolicyOrigin(source="")
+        digest = interpreter.policies.digest
+        in_force = AppliedSet(digest=digest, at=timeline.now(), program=program_version(), origin=origin)
+    elif before is not None and not is_new:
+        in_force = before
+    return HotReload(interpreter, store, in_force, (capable, *checks), is_new=is_new)
 
 
 def _dead_man(
@@ -172,34 +218,27 @@ def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
     return () if leap is None else (("page", leap),)
 
 
-def _lasting(
-    unfinished: Mapping[str, tuple[Decision, ...]],
-    arming: Arming,
-    store: Store,
-    policies: PolicySet,
-    accounts: Mapping[str, ArmedAccount],
-    *,
-    live: bool,
-) -> Alerts:
+def _of_start(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming, store: Store) -> Alerts:
     """What is known to be wrong before the run, and lasts as long as it."""
-    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else NO_ALERTS
-    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered
+    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
+
+
+def _uncovered(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> Alerts:
+    """What a set leaves unnotified or unwatched in a live run, for as long as it is in force."""
+    return _unrouted(policies) + _unwatched(policies, accounts)
 
 
 def _effects(
     closing: ClosingPerformer,
     interpreter: Interpreter,
     arming: Arming,
-    policies: PolicySet,
     store: Store,
     clock: Clock,
     *,
     is_run: bool,
 ) -> Effects:
     open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
-    context = PerformerContext(
-        store, clock, partial(acts_on, arming=arming, policies=policies), open_closes, is_run=is_run
-    )
+    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run)
     performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
     return Effects(performing, arming, closing.lock_writer, closing.suspension)
 

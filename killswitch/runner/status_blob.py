@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -27,6 +27,7 @@ from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import RunnerFacts, TickReport
 
 LIVE_NAME = "runner"
@@ -92,6 +93,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
+    needs_start: tuple[str, ...] | UnsetType = UNSET
+    """What of the policy files waits for a start: accounts and dead-man switches; absent if nothing does."""
     exposures: Exposures | UnsetType = UNSET
     """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
 
@@ -198,6 +201,15 @@ class StatusPublisher:
         self.view = view
         """The run itself as `status` shows it; each tick completes it."""
         self._ticked_at: deque[datetime] = deque(maxlen=SPACING_TICKS)
+
+    def reload(self, taken: TakenSet) -> None:
+        """Show the next set from the next tick on."""
+        needs_start = taken.proposed.needs_start or UNSET
+        self.view = replace(self.view, policy_set=taken.in_force.digest, needs_start=needs_start)
+
+    def show_strategies(self, scopes: Iterable[str]) -> None:
+        """Show these as the scopes of strategies whose lock files the run writes."""
+        self.view = replace(self.view, strategies=tuple(sorted(scopes)) or UNSET)
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot

@@ -21,11 +21,15 @@ class OperatorFlags:
     """The flags in force. They belong to no policy, so that one which is added later reads them too."""
 
     def __init__(self, policies: PolicySet) -> None:
+        self.reload(policies)
+        self.flags = self._stored = NO_FLAGS
+
+    def reload(self, policies: PolicySet) -> None:
+        """Name the readers of flags by the next set; the flags stay."""
         self._read_by: dict[str, list[str]] = {}
         for graph in policies.graphs:
             for name in sorted(flags_read((each.name, each.arguments) for each in graph.signals)):
                 self._read_by.setdefault(name, []).append(graph.policy)
-        self.flags = self._stored = NO_FLAGS
 
     def restore(self, blob: bytes | None, outage: tuple[int, int] | None) -> None:
         """Restore the stored flags; DamagedStateError if they are damaged.

@@ -7,9 +7,10 @@ import stat
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from killswitch.deadline import DeadlineError, call_within
+from killswitch.model.applied_set import PolicyFile
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic
 from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import TextSpan
@@ -21,6 +22,9 @@ ANSWERS_WITHIN = 30.0
 """Seconds to read one path. A folder of policies takes far less; a dead mount never answers."""
 
 Report = Callable[[Diagnostic], None]
+
+_SUFFIXES = (".yaml", ".yml")
+_NO_FILE = "contains no .yaml or .yml file", "name the folder that contains the policies"
 
 
 def texts(paths: Iterable[Path], report: Report) -> Iterator[MaskedText]:
@@ -39,6 +43,22 @@ def texts(paths: Iterable[Path], report: Report) -> Iterator[MaskedText]:
             if real not in seen:
                 seen.add(real)
                 yield written
+
+
+def given_texts(files: Iterable[PolicyFile], report: Report) -> Iterator[MaskedText]:
+    """The texts of files in memory, as `texts` reads a folder that holds them; places name their paths as written."""
+    is_empty = True
+    for file in sorted(files, key=lambda each: each.path):
+        parts = PurePosixPath(file.path).parts
+        if not file.path.endswith(_SUFFIXES) or any(part.startswith(".") for part in parts):
+            continue
+        is_empty = False
+        try:
+            yield _decoded(Path(file.path), file.content)
+        except _FileRejectedError as error:
+            report(error.problem)
+    if is_empty:
+        report(about_file("KS1002", Path(), *_NO_FILE))
 
 
 class _FileRejectedError(Exception):
@@ -88,11 +108,10 @@ def _files(path: Path, problems: list[Diagnostic]) -> list[Path]:
     for folder, below, names in os.walk(path, onerror=unreadable):
         below[:] = [name for name in below if not name.startswith(".")]
         files = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [file for file in files if file.suffix in (".yaml", ".yml") and not file.is_dir()]
+        found += [file for file in files if file.suffix in _SUFFIXES and not file.is_dir()]
     found.sort()
     if not found and not problems:
-        fix = "name the folder that contains the policies"
-        raise _FileRejectedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
+        raise _FileRejectedError(about_file("KS1002", path, *_NO_FILE))
     return found
 
 
@@ -104,6 +123,11 @@ def _read(file: Path) -> MaskedText:
                 about_file("KS1001", file, "is not a regular file", "name a YAML file or a folder")
             )
         content = stream.read(LARGEST + 1)
+    return _decoded(file, content)
+
+
+def _decoded(file: Path, content: bytes) -> MaskedText:
+    """The text of a file; _FileRejectedError if it is too large or not UTF-8."""
     if len(content) > LARGEST:
         fix = "split it into several files; if it is data, move it out of the policy folder"
         raise _FileRejectedError(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
