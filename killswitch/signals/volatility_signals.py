@@ -21,6 +21,7 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.equity_levels import of_equity
 from killswitch.signals.history.prices import EACH_OBSERVATION, PriceSamples
 from killswitch.signals.history.samples import SampleSeries, are_enough, common_returns, expected_returns
 from killswitch.signals.history.windows import UNKNOWN, known, largest
@@ -350,6 +351,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="equity.expected_move",
+        equity_at=of_equity(_expected_move),
         needs_equity=True,
         arguments=(HORIZON, WINDOW, EVERY),
         unit="fraction",

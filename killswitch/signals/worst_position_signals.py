@@ -20,6 +20,7 @@ from killswitch.signals.declaration import (
     condition,
     unsure,
 )
+from killswitch.signals.equity_levels import worst_loss_level
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.windows import UNKNOWN
 from killswitch.signals.trade_signals import SIDE
@@ -162,6 +163,7 @@ _worst = partial(condition, reads_pnl=True)
 SIGNALS: tuple[SignalSpec, ...] = (
     _worst(
         name="positions.worst_loss",
+        equity_at=worst_loss_level,
         arguments=(AGAINST,),
         unit="fraction",
         meaning=(
@@ -177,6 +179,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _worst(
         name="positions.losing",
+        equity_at="it counts positions",
         axioms=Axioms(falls_with=("lost",)),
         arguments=(SIDE, AGAINST, LOST),
         unit="count",
@@ -192,6 +195,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _worst(
         name="positions.worst_bleed",
+        equity_at="it is a speed",
         needs_equity=True,
         unit="money per hour",
         meaning=(
