@@ -80,7 +80,7 @@ def _herfindahl(view: ScopeView) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float((columns.notional**2).sum()) / gross**2 if gross else 0.0)
 
 
@@ -88,7 +88,7 @@ def _group_share(view: ScopeView, group: SymbolGroup) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float(columns.notional[columns.members(group.symbols)].sum()) / gross if gross else 0.0)
 
 
@@ -110,7 +110,7 @@ def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
         seen = [each for each in distances.tolist() if not math.isnan(each)]
         least = min(seen, default=1.0)
         return (least, least) if len(seen) == len(distances) else (0.0, least)
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float((columns.notional * distances).sum()) / gross if gross else float(distances.min()))
 
 

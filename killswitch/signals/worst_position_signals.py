@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
+    from killswitch.valuation.position_columns import PositionColumns
     from killswitch.valuation.scope_view import ScopeView
 
 AGAINST = Argument(
@@ -58,7 +59,7 @@ def _worst_loss(history: History, view: ScopeView, against: str) -> Interval:
     if found is None:
         return UNKNOWN
     ratios, _, is_whole = found
-    worst = float(ratios.max(initial=0.0))
+    worst = float(np.maximum.reduce(ratios, initial=0.0))
     if not math.isnan(worst):
         return worst, worst if is_whole else math.inf
     return float(ratios[~np.isnan(ratios)].max(initial=0.0)), math.inf
@@ -69,14 +70,14 @@ def _losing(history: History, view: ScopeView, side: str, against: str, lost: fl
     found = _ratios(history, view, against)
     if found is None:
         return UNKNOWN
-    ratios, sides, is_whole = found
-    of_side = [ratio for ratio, own in zip(ratios.tolist(), sides, strict=True) if side in ("any", own)]
+    ratios, columns, is_whole = found
+    of_side = [ratio for ratio, own in zip(ratios.tolist(), columns.sides, strict=True) if side in ("any", own)]
     least = sum(ratio >= lost for ratio in of_side)
     return float(least), least + sum(map(math.isnan, of_side)) if is_whole else math.inf
 
 
-def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tuple[str, ...], bool] | None:
-    """Loss ÷ base of each position (NaN: unknown), its side, and whether no account is missing; None if unknown."""
+def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, PositionColumns, bool] | None:
+    """Loss ÷ base of each position (NaN: unknown), the columns, and whether no account is missing; None if unknown."""
     import numpy as np
 
     trusted = view.trusted()
@@ -91,8 +92,8 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tu
         base: Floats = np.full(len(columns), equity)
     else:
         base = columns.entry_value if against == "entry" else columns.margin
-    if bool((base > 0.0).all()):
-        return losses / base, columns.sides, trusted is view
+    if np.minimum.reduce(base, initial=math.inf) > 0.0:
+        return losses / base, columns, trusted is view
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = losses / base
     if against == "equity":
@@ -100,7 +101,7 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tu
     else:
         ratios[~(base > 0.0)] = math.nan
     ratios[losses == 0.0] = 0.0
-    return ratios, columns.sides, trusted is view
+    return ratios, columns, trusted is view
 
 
 def _highest_equity(history: History, view: ScopeView) -> float | None:
