@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,17 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.accounts.next_set import StoredStart
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
+    from killswitch.model.applied_set import AppliedSet
     from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.claims import RunClaims
+    from killswitch.runner.hot_reload import ReloadAnswer, SetOfStart
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.shadow.shadow_sets import ShadowSets
@@ -78,7 +81,7 @@ def run(
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
     stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0. SIGHUP
-    says whether the policy files are those that run, and reloads nothing; SIGUSR1 and SIGUSR2 are ignored.
+    takes the policy files between two ticks, as `ksctl reload` does; SIGUSR1 and SIGUSR2 are ignored.
 
     Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
     start, which includes every error before its first tick is complete.
@@ -93,20 +96,55 @@ def run(
     from killswitch.runner.lease import this_process
 
     with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
-        from killswitch.cli.session import load_policies, lock_paths
+        from killswitch.cli.session import lock_paths
         from killswitch.runner.loop import RunnerPace
 
         loaded_at = time.time()
-        loaded, locks = load_policies(policies_at), lock_paths(store_at, lock_dir, lock_file)
+        loaded, stored = _policies(policies_at, store_at)
+        locks = lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
+        found_before += () if stored is None else (("page", stored_start_text(stored, policies_at)),)
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
-            policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, loaded_at, shadow,
+            policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
+            min_free, ticks, journal, output == "json", found_before,
+            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
+
+
+def _policies(policies_at: tuple[Path, ...], store_at: str) -> tuple[LoadedPolicies, StoredStart | None]:
+    """The policies of the files; where these have mistakes, the last good set of the store, if it has one (P3)."""
+    from killswitch.accounts.next_set import stored_start
+    from killswitch.cli.session import load_policies, store_if_any
+
+    try:
+        return load_policies(policies_at), None
+    except click.ClickException:
+        with store_if_any(store_at) as store:
+            stored = None if store is None else stored_start(store)
+        if stored is None:
+            raise
+        print_note(stored_start_text(stored, policies_at))
+        return stored.loaded, stored
+
+
+def stored_start_text(stored: StoredStart, policies_at: tuple[Path, ...]) -> str:
+    """Why a run starts with the set of the store, and the way out."""
+    files = " ".join(map(str, policies_at))
+    since = f"{stored.in_force.digest[:19]}, in force since {stored.in_force.at:%Y-%m-%d %H:%M} UTC"
+    if stored.is_compiled:
+        return (
+            f"the policies in {files} have mistakes: this run goes on with the last good set of the store ({since}). "
+            "Correct the files, as `ksctl validate` shows, then `ksctl reload` takes them"
+        )
+    return (
+        f"NO POLICY IN FORCE: the policies in {files} have mistakes, and this program does not compile the last "
+        f"good set of the store ({since}; {stored.why}). Latches, locks and open closes go on, and nothing new fires. "
+        f"Correct the files, then `ksctl reload` takes them, or start ksctl {stored.in_force.program}"
+    )
 
 
 class NotStartedError(click.ClickException):
@@ -144,6 +182,7 @@ class _RunSettings(Struct, frozen=True):
     policies_at: tuple[Path, ...]
     store_at: str
     live: bool
+    unnotified: bool
     pace: RunnerPace
     locks: LockPaths
     record: Path | None
@@ -154,7 +193,9 @@ class _RunSettings(Struct, frozen=True):
     json: bool
     found_before: tuple[KeyWarning, ...]
     loaded_at: float
-    """Unix seconds just before the policies were read."""
+    """Unix seconds just before the policies were read; 0 if they come from the store."""
+    stored: AppliedSet | None
+    """The last good set, if the run starts with it because the policy files could not be read."""
     shadow: str | None
     """The set of --shadow."""
 
@@ -185,7 +226,7 @@ def _run(
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = PolicyFiles(it.policies_at, loaded.policies.digest, it.loaded_at, clock.monotonic)
+        files = PolicyFiles(it.policies_at, loaded, it.loaded_at, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
@@ -198,8 +239,9 @@ def _run(
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
-            on_acquired=partial(store.allow_memory, print_memory_entry),
+            on_acquired=partial(store.allow_memory, print_memory_entry), of_start=_set_of_start(settings, loaded),
         )  # fmt: skip
+        files.connect(runner.propose, store)
         for each in shadows:
             _begin_shadow(each, settings, runner.clock.now())
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
@@ -353,7 +395,7 @@ def _require_notified(loaded: LoadedPolicies) -> None:
 
 
 async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP reloads nothing: it says what the files are."""
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
     from msgspec.structs import replace
 
     stop = asyncio.Event()
@@ -364,9 +406,43 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) 
         stop.set()
 
     handle_stop_signals(on_signal)
-    ignore_foreign_signals(on_hangup=lambda: files.ask(lambda text: print_note(f"SIGHUP reloads nothing: {text}")))
+    ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     end = await runner.run(stop, ticks)
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
+
+
+def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
+    """The set of the start with its files, and what a later one has to offer as well."""
+    from killswitch.accounts.next_set import program_version
+    from killswitch.model.applied_set import AppliedSet, PolicyOrigin, folder_digest
+    from killswitch.runner.hot_reload import SetOfStart
+
+    def notified(following: LoadedPolicies) -> tuple[str, ...]:
+        from killswitch.runner.notify.target_check import target_warnings
+
+        found = (*following.unrouted, *target_warnings(following.policies))
+        return tuple(f"{it.file}:{it.line}: {it.message}" for it in found)
+
+    checks = (notified,) if settings.live and not settings.unnotified else ()
+    if settings.stored is not None:
+        return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
+    origin = PolicyOrigin(
+        source=" ".join(map(str, settings.policies_at)), commit=loaded.policies.commit,
+        folder_digest=folder_digest(loaded.files),
+    )  # fmt: skip
+    at = datetime.fromtimestamp(settings.loaded_at, UTC)
+    in_force = AppliedSet(
+        digest=loaded.policies.digest, at=at, program=program_version(), origin=origin, files=loaded.files
+    )
+    return SetOfStart(in_force, checks)
+
+
+def _print_reload(answer: ReloadAnswer) -> None:
+    """What became of the policy files after SIGHUP."""
+    reasons = f": {'; '.join(answer.reasons)}" if answer.reasons else ""
+    print_note(f"SIGHUP: the policy files are {answer.status}{reasons}")
+    for line in answer.preview:
+        print_note(f"  {line}")
 
 
 def _recorder(path: Path | None) -> BackgroundRecorder | None:
