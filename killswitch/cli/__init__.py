@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "reset": ("operate.verbs", "Return a scope to normal."),
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),
+    "source": ("operate.source", "Show the source of the policies, suspend it, or go back to an earlier set."),
     "flag": ("operate.flags_and_heartbeats", "Set or clear a flag that policies read."),
     "deadman": ("operate.flags_and_heartbeats", "Send heartbeats of bots."),
     "backtest": ("lab.backtest", "Show what the policies would have done in a crash, and the alternatives."),
