@@ -30,6 +30,9 @@ class FirstParentStep(Struct, frozen=True):
     commit: str
     folder_digest: str
     commits: tuple[VerifiedCommit, ...]
+    files: tuple[PolicyFile, ...] | None = None
+    """The files at this step. None where they were not read: a step that changed the folder then counts as loosening,
+    so that approvals step by step (A5) have to cover it."""
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
