@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
     "apply": ("operate.verbs", "Apply a saved plan exactly, or list what has changed."),
     "run": ("live.run", "Evaluate the policies at an interval, and act where armed."),
+    "reload": ("live.reload", "Take the policy files of a running runner between two of its ticks."),
     "status": ("live.status", "Show stages, locks and closes."),
     "history": ("live.status", "List past decisions and their results."),
     "report": ("live.report", "Report an incident: what happened, why, and what to do next."),

@@ -32,7 +32,7 @@ from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
 OperatorCommandKind = Literal[
-    "close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "pause", "resume"
+    "close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "pause", "resume", "reload"
 ]
 
 LOOK_BACK = 50

@@ -1,4 +1,4 @@
-"""Editing and breaking the policies of a live runner, with real processes: it is said, and nothing is reloaded."""
+"""Editing and breaking the policies of a live runner, with real processes: what runs is reported, and what is taken."""
 
 from __future__ import annotations
 
@@ -23,33 +23,41 @@ def _hung_up(runner: Process) -> str:
     """What the runner answers to SIGHUP, in its log."""
     runner.send_signal(signal.SIGHUP)
     assert runner.stderr is not None
-    return next(line for line in runner.stderr if line.startswith("SIGHUP reloads nothing: "))
+    return next(line for line in runner.stderr if line.startswith("SIGHUP: the policy files are "))
 
 
-def test_edited_and_broken_policies_of_a_runner_are_said_until_they_are_restored(tmp_path: Path) -> None:
-    """`status`, its JSON, one notice for each state, and SIGHUP; the run goes on with what it has loaded."""
+def test_edited_policies_are_taken_at_a_signal_and_broken_ones_are_not(tmp_path: Path) -> None:
+    """`status`, its JSON, one notice for each state, and SIGHUP; broken files leave the last good set running (P3)."""
     with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         policy = site.policies / "policy.yaml"
         with site.running("--live") as runner:
             until(lambda: _files(site) == "as loaded", "the files are those that run")
-            assert "the policy files are those that run" in _hung_up(runner)
             running = site.status().view
             assert running is not None
 
             policy.write_text(POLICY.replace("at_least: 2%", "at_least: 3%"), encoding="utf-8")
-            assert "which compile. Restart the run to apply them, or restore the files" in _hung_up(runner)
             until(lambda: _files(site) == "changed", "the change is in the status")
             assert "THE FILES DIFFER" in ksctl("status", "--store", str(site.store)).stdout
+            assert "are taken" in _hung_up(runner)
+            until(lambda: _files(site) == "as loaded", "the files are those that run")
+            taken = site.status().view
+            assert taken is not None
+            assert taken.policy_set != running.policy_set
 
             policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
-            assert "do not compile (2 errors" in _hung_up(runner)
+            assert "policy.yaml:" in _hung_up(runner)
             until(lambda: _files(site) == "broken", "the error is in the status")
             assert "THE FILES DO NOT COMPILE" in ksctl("status", "--store", str(site.store)).stdout
+            refused = ksctl("reload", "--store", str(site.store), "--reason", "a test")
+            assert refused.returncode == 1
+            assert "KS2001" in refused.stderr
+            assert site.status().view.policy_set == taken.policy_set
 
-            policy.write_text("# the same policies\n" + POLICY, encoding="utf-8")
-            assert "the policy files are those that run" in _hung_up(runner)
-            until(lambda: _files(site) == "as loaded", "the files are restored")
+            policy.write_text("# the first policies\n" + POLICY, encoding="utf-8")
+            answer = ksctl("reload", "--store", str(site.store), "--reason", "a test")
+            assert (answer.returncode, answer.stdout.split(":")[0]) == (0, "taken")
+            until(lambda: _files(site) == "as loaded", "the files are those that run")
             status = site.status()
             assert status.view is not None
             assert status.view.policy_set == running.policy_set

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.claims import RunClaims
+    from killswitch.runner.hot_reload import ReloadAnswer, SetOfStart
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.shadow.shadow_sets import ShadowSets
@@ -78,7 +79,7 @@ def run(
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
     stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0. SIGHUP
-    says whether the policy files are those that run, and reloads nothing; SIGUSR1 and SIGUSR2 are ignored.
+    takes the policy files between two ticks, as `ksctl reload` does; SIGUSR1 and SIGUSR2 are ignored.
 
     Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
     start, which includes every error before its first tick is complete.
@@ -103,8 +104,8 @@ def run(
         )
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
-            policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, loaded_at, shadow,
+            policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
+            min_free, ticks, journal, output == "json", found_before, loaded_at, shadow,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -144,6 +145,7 @@ class _RunSettings(Struct, frozen=True):
     policies_at: tuple[Path, ...]
     store_at: str
     live: bool
+    unnotified: bool
     pace: RunnerPace
     locks: LockPaths
     record: Path | None
@@ -185,7 +187,7 @@ def _run(
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = PolicyFiles(it.policies_at, loaded.policies.digest, it.loaded_at, clock.monotonic)
+        files = PolicyFiles(it.policies_at, loaded, it.loaded_at, clock.monotonic)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
@@ -198,10 +200,11 @@ def _run(
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
-            on_acquired=partial(store.allow_memory, print_memory_entry),
+            on_acquired=partial(store.allow_memory, print_memory_entry), of_start=_set_of_start(settings, loaded),
         )  # fmt: skip
         for each in shadows:
             _begin_shadow(each, settings, runner.clock.now())
+        files.connect(runner.propose, store)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
@@ -353,7 +356,7 @@ def _require_notified(loaded: LoadedPolicies) -> None:
 
 
 async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
-    """Run until stopped; a stop by a signal has its name. SIGHUP reloads nothing: it says what the files are."""
+    """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
     from msgspec.structs import replace
 
     stop = asyncio.Event()
@@ -364,9 +367,40 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) 
         stop.set()
 
     handle_stop_signals(on_signal)
-    ignore_foreign_signals(on_hangup=lambda: files.ask(lambda text: print_note(f"SIGHUP reloads nothing: {text}")))
+    ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
     end = await runner.run(stop, ticks)
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
+
+
+def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
+    """The set of the start with its files, and what a later one has to offer as well."""
+    from killswitch.accounts.next_set import program_version
+    from killswitch.model.applied_set import AppliedSet, PolicyOrigin, folder_digest
+    from killswitch.runner.hot_reload import SetOfStart
+
+    def notified(following: LoadedPolicies) -> tuple[str, ...]:
+        from killswitch.runner.notify.target_check import target_warnings
+
+        found = (*following.unrouted, *target_warnings(following.policies))
+        return tuple(f"{it.file}:{it.line}: {it.message}" for it in found)
+
+    origin = PolicyOrigin(
+        source=" ".join(map(str, settings.policies_at)), commit=loaded.policies.commit,
+        folder_digest=folder_digest(loaded.files),
+    )  # fmt: skip
+    at = datetime.fromtimestamp(settings.loaded_at, UTC)
+    in_force = AppliedSet(
+        digest=loaded.policies.digest, at=at, program=program_version(), origin=origin, files=loaded.files
+    )
+    return SetOfStart(in_force, (notified,) if settings.live and not settings.unnotified else ())
+
+
+def _print_reload(answer: ReloadAnswer) -> None:
+    """What became of the policy files after SIGHUP."""
+    reasons = f": {'; '.join(answer.reasons)}" if answer.reasons else ""
+    print_note(f"SIGHUP: the policy files are {answer.status}{reasons}")
+    for line in answer.preview:
+        print_note(f"  {line}")
 
 
 def _recorder(path: Path | None) -> BackgroundRecorder | None:
