@@ -16,9 +16,13 @@ from killswitch.render.document import Facts, Items, Page, section
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.model.applied_set import AppliedSet
+    from killswitch.model.clock import Clock
+    from killswitch.model.store import Store
+    from killswitch.runner.sources.policy_source import PolicySource
     from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
     from killswitch.source.poller import SourcePoller
     from killswitch.source.polling import SourceSettings
+    from killswitch.source.review import Review, ReviewRequest
     from killswitch.source.sync_state import SourceState
 
 FIRST_POLLS = 3
@@ -74,6 +78,26 @@ def start_source(file: Path, store_at: str) -> SourceStart:
         state = restored(state, settings.name, before)
         print_note(f"the first set in force is from the source {settings.name}: nobody has approved it as a change")
     return SourceStart(settings, _compiled(before), before, state, poller)
+
+
+def followed_source(start: SourceStart, store: Store, store_at: str, clock: Clock) -> PolicySource:
+    """The observer that follows the source from its start on."""
+    from random import SystemRandom
+
+    from killswitch.runner.sources.policy_source import PolicySource, SourceAccess, SourceRun
+
+    run = SourceRun(store, store_at, start.loaded, clock, clock.monotonic, SystemRandom().random)
+    return PolicySource(start.settings, SourceAccess(start.poller, _unreviewed), run, start.state)
+
+
+def _unreviewed(_request: ReviewRequest) -> Review:
+    """Where nothing compares sets, nothing is proved of a change."""
+    from killswitch.source.candidate import SourceProblem
+    from killswitch.source.review import Review
+
+    text = "the proposed set could not be compared with the one in force"
+    problem = SourceProblem(code="KS8243", text=text, fix="install the review of policies", is_page=False)
+    return Review(problems=(problem,))
 
 
 def _compiled(in_force: AppliedSet) -> LoadedPolicies:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -23,7 +24,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import Store, decoded
-from killswitch.runner.hot_reload import ReloadAnswer
+from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.source_alerts import described, source_alerts
 from killswitch.source.candidate import Candidate, SourceProblem
@@ -123,7 +124,9 @@ class PolicySource:
         self._poll_at = run.monotonic()
         self._stored: SourceState | None = None
         self._stored_at = run.monotonic()
-        self._asked: list[Callable[[str], None]] = []
+        self._asked: list[Callable[[ReloadAnswer], None]] = []
+        self._awaiting: list[Callable[[ReloadAnswer], None]] = []
+        """Who is answered as soon as it is known what becomes of the poll under way."""
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -145,11 +148,13 @@ class PolicySource:
         self._runner = runner
         self._worker.wake()
 
-    def hurry(self, answer: Callable[[str], None] = lambda _: None) -> None:
-        """Bring the next poll forward, and call `answer` with its result in words."""
+    def request(self, answer: Callable[[ReloadAnswer], None], by: str | None = None, reason: str | None = None) -> None:
+        """Bring the next poll forward, and call `answer` from another thread with what became of it.
+
+        `by`, `reason`: who requests it; a poll that is brought forward takes nothing that a later one would not.
+        """
         with self._lock:
             self._asked.append(answer)
-        self._poll_at = self._run.monotonic()
         self._worker.wake()
 
     def ticked(self, report: TickReport) -> None:
@@ -157,6 +162,9 @@ class PolicySource:
         if not report.snapshot.scheduled:
             return
         self._snapshot = report.snapshot
+        for event in report.snapshot.events:
+            if event.kind == "reload":
+                self.request(partial(put_reply, self._run.store, event.id))
         found = self._run.store.live_under(SOURCE_COMMANDS)
         results = {result.id for result in self._state.results}
         for name, blob in found.items():
@@ -195,12 +203,27 @@ class PolicySource:
         self._settle(runner)
         hold = self._state.hold
         is_paused = hold is not None and hold.kind == "pause"
-        if self._run.monotonic() >= self._poll_at and not is_paused:
+        with self._lock:
+            self._awaiting, self._asked = [*self._awaiting, *self._asked], []
+        if (self._awaiting or self._run.monotonic() >= self._poll_at) and self._proposal is None and not is_paused:
             self._poll()
         for _ in range(MOST_STEPS):
             if self._worker.is_stopping or not self._advance(runner):
                 break
+        if self._proposal is None:
+            self._reply()
         return LOOKS_EVERY
+
+    def _reply(self) -> None:
+        """Answer who has brought a poll forward."""
+        awaiting, self._awaiting = self._awaiting, []
+        if not awaiting:
+            return
+        found = self.condition
+        text, state = described(found), self._state
+        status: ReloadStatus = "taken" if found.sync == "synced" else "refused" if found.wait is None else "held"
+        for answer in awaiting:
+            answer(ReloadAnswer(status, state.policy_digest, () if status == "taken" else (text,), state.needs_start))
 
     def _count(self) -> None:
         now = self._run.monotonic()
@@ -278,11 +301,6 @@ class PolicySource:
         self._state = replace(answered(self._state, result.answer, self._now()), verified=result.verified)
         pause = next_poll(self._state, self.rules, self._run.jitter())
         self._poll_at = self._run.monotonic() + pause / 1_000_000
-        with self._lock:
-            asked, self._asked = self._asked, []
-        text = described(self.condition)
-        for answer in asked:
-            answer(text)
 
     def _advance(self, runner: TakesSets) -> bool:
         """Do what is to be done now; whether more may follow at once."""
