@@ -34,6 +34,8 @@ from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
     accounts_watched,
+    check_former_parts,
+    check_former_policies,
     correlation_groups,
     declarations,
     declared_rankings,
@@ -42,7 +44,6 @@ from killswitch.graph.resolution.references import (
     matches,
     of_kind,
 )
-from killswitch.graph.resolution.renames import check_former_parts, check_former_policies
 from killswitch.graph.resolution.routes import check_routes, routes
 from killswitch.graph.resolution.strategies import (
     check_equity,

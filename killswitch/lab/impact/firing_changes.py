@@ -81,7 +81,7 @@ def _compared(
 ) -> ComparedFiring:
     base_closed = None if one is None else _notional(one)
     head_closed = None if other is None else _notional(other)
-    word = _word(None if one is None else one.at, None if other is None else other.at)
+    word = _difference_of(None if one is None else one.at, None if other is None else other.at)
     if word == "the same" and base_closed is not None and head_closed is not None and base_closed != head_closed:
         word = "closes more" if head_closed > base_closed else "closes less"
     was_smaller = None
@@ -133,7 +133,7 @@ def compared_decisions(base: Iterable[Decision], head: Iterable[Decision]) -> tu
         base_at, head_at = (None if each is None else each.as_of for each in (one, other))
         fired = one or other
         level = 0 if fired is None else fired.level
-        found.append(ComparedFiring(*name, level, _word(base_at, head_at), base_at, head_at))
+        found.append(ComparedFiring(*name, level, _difference_of(base_at, head_at), base_at, head_at))
     return tuple(sorted(found, key=_at))
 
 
@@ -141,7 +141,7 @@ def _is_firing(decision: Decision) -> bool:
     return decision.kind is None and decision.stage is not None
 
 
-def _word(base_at: datetime | None, head_at: datetime | None) -> FiringWord:
+def _difference_of(base_at: datetime | None, head_at: datetime | None) -> FiringWord:
     if base_at is None or head_at is None:
         return "new" if base_at is None else "no more"
     if base_at == head_at:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import BarsError
 from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.lab.campaign import STAGED, Campaign, CampaignPart, RunOne, Source
+from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.families import EQUITY, GROSS, LEVERAGE, FamilyBook
 from killswitch.lab.impact.firing_changes import ComparedFiring, compared_decisions, compared_firings
 from killswitch.lab.outcome import Run
@@ -33,7 +35,7 @@ SpanKind = Literal["crash", "calm"]
 """In a calm span nothing should fire: what does is a false firing."""
 
 
-class Span(Struct, frozen=True):
+class ReplayedSpan(Struct, frozen=True):
     """A span of prices. `source` must be picklable where several processes replay."""
 
     name: str
@@ -77,7 +79,7 @@ class ReplayPlan(Struct, frozen=True):
     `run_base` and `run_head` run one book under one set; `run_head` is None where it would run the same graphs.
     """
 
-    spans: tuple[Span, ...]
+    spans: tuple[ReplayedSpan, ...]
     books: tuple[BacktestBook, ...]
     accounts: tuple[ReplayedAccount, ...]
     sets: tuple[PolicySet, PolicySet]
@@ -100,13 +102,13 @@ def _replay_one(plan: ReplayPlan) -> tuple[SpanReplay, ...]:
     return tuple(_replay_span(plan, plan.spans[0]))
 
 
-def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
+def _replay_span(plan: ReplayPlan, span: ReplayedSpan) -> Iterator[SpanReplay]:
     try:
         bars = span.source()
     except BarsError as error:
         yield SpanReplay(span.name, span.kind, "", None, None, problem=str(error))
         return
-    books = plan.books or (generated_book(bars.symbols, plan.accounts),)
+    books = plan.books or tuple(generated_books(bars.symbols, plan.accounts))
     for book in books:
         if not any(is_watched(each, book) for each in plan.sets):
             accounts = ", ".join(
@@ -118,7 +120,7 @@ def _replay_span(plan: ReplayPlan, span: Span) -> Iterator[SpanReplay]:
             yield _replay_book(plan, span, bars, book)
 
 
-def _replay_book(plan: ReplayPlan, span: Span, bars: PriceMatrix, book: BacktestBook) -> SpanReplay:
+def _replay_book(plan: ReplayPlan, span: ReplayedSpan, bars: PriceMatrix, book: BacktestBook) -> SpanReplay:
     runs: list[Run] = []
     for runner in (plan.run_base, plan.run_head):
         if runner is None:
@@ -146,29 +148,35 @@ def is_watched(policies: PolicySet, book: BacktestBook) -> bool:
     return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
 
 
-def generated_book(symbols: Sequence[str], accounts: Sequence[ReplayedAccount]) -> BacktestBook:
-    """A book with 100,000 of equity and a gross of three times that in each account; half of the symbols are long,
-    the others short, in equal parts. Where the market has no short positions and no margin, all are long, and the
-    gross is the equity."""
+def generated_books(symbols: Sequence[str], accounts: Sequence[ReplayedAccount]) -> Iterator[BacktestBook]:
+    """The books of a change that is given none, with 100,000 of equity in each account: one that is long, with a gross
+    of one and a half times its equity, and one whose first half of the symbols is long and whose other half is short,
+    with a gross of three times its equity. An account without margin and short positions is long with its equity."""
+    held = accounts or (ReplayedAccount("main"),)
     longs = (len(symbols) + 1) // 2
-    held = []
-    for account in accounts or (ReplayedAccount("main"),):
-        is_cash = account.market in CASH_MARKETS
-        each = (EQUITY if is_cash else GROSS * EQUITY) / len(symbols)
-        positions = tuple(
-            BookPosition(
-                symbol=symbol, side="long" if is_cash or number < longs else "short",
-                notional=each.quantize(Decimal("0.01")), leverage=None if is_cash else LEVERAGE,
-            )
-            for number, symbol in enumerate(symbols)
-        )  # fmt: skip
-        held.append(
-            BookAccount(
-                account=account.account, venue=account.venue, market=account.market, currency=account.currency,
-                equity=EQUITY, positions=positions,
-            )
-        )  # fmt: skip
-    return BacktestBook(name="half long, half short", accounts=tuple(held))
+    has_margin = any(each.market not in CASH_MARKETS for each in held)
+    yield _generated("long", [_account(each, symbols, len(symbols), EQUITY * GROSS / 2) for each in held])
+    if has_margin and len(symbols) > 1:
+        yield _generated("half long, half short", [_account(each, symbols, longs, EQUITY * GROSS) for each in held])
+
+
+def _generated(name: str, accounts: Sequence[BookAccount]) -> BacktestBook:
+    return BacktestBook(name=name, accounts=tuple(accounts))
+
+
+def _account(of: ReplayedAccount, symbols: Sequence[str], longs: int, gross: Decimal) -> BookAccount:
+    is_cash = of.market in CASH_MARKETS
+    each = ((EQUITY if is_cash else gross) / len(symbols)).quantize(Decimal("0.01"), rounding=ROUND_DOWN)
+    positions = tuple(
+        BookPosition(
+            symbol=symbol, side="long" if is_cash or number < longs else "short", notional=each,
+            leverage=None if is_cash else LEVERAGE,
+        )
+        for number, symbol in enumerate(symbols)
+    )  # fmt: skip
+    return BookAccount(
+        account=of.account, venue=of.venue, market=of.market, currency=of.currency, equity=EQUITY, positions=positions
+    )
 
 
 def replay_recording(path: Path, name: str, sets: tuple[PolicySet, PolicySet]) -> RecordingReplay:
@@ -196,3 +204,24 @@ class _Counted:
         for each in self._snapshots:
             self.count += 1
             yield each
+
+
+# -- the spans that are shipped: every price in them is invented ------------------------------------------------------
+
+CRASHES = {
+    "generated-fall-35": (1, CrashModel()),
+    "generated-fall-20-fast": (2, CrashModel(crash=20, fall=0.20, rebound=20)),
+    "generated-slide-30-slow": (3, CrashModel(crash=480, fall=0.30, rebound=60, jumps=2.0)),
+}
+"""Name → seed and shape: a fall of 35% in an hour, of 20% in 20 minutes, and of 30% in eight hours."""
+CALM = {"generated-calm-day": (4, CrashModel(calm=1440, crash=0, rebound=0, after=0, fall=0.0))}
+
+
+def shipped_spans() -> tuple[ReplayedSpan, ...]:
+    """The generated spans, for a change that is given none."""
+    crashes = (ReplayedSpan(name, "crash", partial(_matrix, *of)) for name, of in CRASHES.items())
+    return (*crashes, *(ReplayedSpan(name, "calm", partial(_matrix, *of)) for name, of in CALM.items()))
+
+
+def _matrix(seed: int, model: CrashModel) -> PriceMatrix:
+    return PriceMatrix(crash_bars(seed, model))

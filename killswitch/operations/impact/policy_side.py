@@ -5,6 +5,7 @@ A side that does not compile is compiled without the documents that have mistake
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,10 +144,8 @@ def _written(found: RevisionFiles) -> Iterator[Path]:
 
 def shown_path(file: str, root: Path) -> str:
     """A file name without the folder that it was read from."""
-    try:
-        return Path(file).resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return file
+    absolute = Path(os.path.abspath(file))  # noqa: PTH100 - a link is shown as it is written
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else file
 
 
 def _compiled(paths: Sequence[Path], variant: str | None, root: Path) -> PolicySide:
