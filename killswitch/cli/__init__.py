@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "reset": ("operate.verbs", "Return a scope to normal."),
     "restate": ("operate.verbs", "Determine what an unexplained change of equity was."),
     "close": ("operate.verbs", "Close positions by an operator command."),
+    "source": ("operate.source", "Show the source of the policies, suspend it, or go back to an earlier set."),
     "pause": ("operate.verbs", "Pause a policy: it fires nothing new for a time."),
     "resume": ("operate.verbs", "End the pause of a policy before its time."),
     "flag": ("operate.flags_and_heartbeats", "Set or clear a flag that policies read."),

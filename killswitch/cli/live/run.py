@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.next_set import StoredStart
     from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.cli.live.run_outputs import RunOutputs
+    from killswitch.cli.live.source_start import SourceStart
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.model.applied_set import AppliedSet
+    from killswitch.model.clock import Clock
     from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
@@ -43,12 +46,15 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.shadow.shadow_sets import ShadowSets
+    from killswitch.runner.sources.policy_source import PolicySource
 
 
 @options.verb(
     "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
 )
-@options.policies(required=True)
+@options.policies(required=False)
+@click.option("--source", "source_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="In place of --policies: follow the source of policies that this file declares.")  # fmt: skip
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True, help="With --live: start even if a recipient cannot be notified.")
@@ -73,15 +79,19 @@ if TYPE_CHECKING:
 @options.journal
 @options.output
 def run(
-    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, another_runner: bool, interval: float,
-    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, shadow: str | None, record: Path | None,
-    events_at: str | None, min_free: int, ticks: int | None, journal: str | None, output: str,
+    policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
+    another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
+    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
+    journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
     stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0. SIGHUP
     takes the policy files between two ticks, as `ksctl reload` does; SIGUSR1 and SIGUSR2 are ignored.
+
+    With --source, the run begins with the set that the store has in force, also where the source cannot be read, and
+    takes what the source proposes once it is verified, reviewed and approved; SIGHUP polls it now.
 
     Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
     start, which includes every error before its first tick is complete.
@@ -91,16 +101,23 @@ def run(
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
+    if (source_at is None) == (not policies_at):
+        raise click.UsageError("name either --policies or --source")
     write_in_background()
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
     with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
+        from killswitch.cli.live.source_start import start_source
         from killswitch.cli.session import lock_paths
         from killswitch.runner.loop import RunnerPace
 
-        loaded_at = time.time()
-        loaded, stored = _policies(policies_at, store_at)
+        loaded_at, stored = time.time(), None
+        source = None if source_at is None else start_source(source_at, store_at)
+        if source is None:
+            loaded, stored = _policies(policies_at, store_at)
+        else:
+            loaded = source.loaded
         locks = lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
@@ -110,7 +127,7 @@ def run(
         settings = _RunSettings(
             policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
             min_free, ticks, journal, output == "json", found_before,
-            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow,
+            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow, source,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -198,6 +215,8 @@ class _RunSettings(Struct, frozen=True):
     """The last good set, if the run starts with it because the policy files could not be read."""
     shadow: str | None
     """The set of --shadow."""
+    source: SourceStart | None = None
+    """The source of --source."""
 
 
 def _run(
@@ -212,7 +231,6 @@ def _run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
-    from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
@@ -226,7 +244,7 @@ def _run(
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = PolicyFiles(it.policies_at, loaded, it.loaded_at, clock.monotonic)
+        files = _next_sets(settings, loaded, store, clock)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
@@ -241,13 +259,12 @@ def _run(
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry), of_start=_set_of_start(settings, loaded),
         )  # fmt: skip
-        files.connect(runner.propose, store)
         for each in shadows:
             _begin_shadow(each, settings, runner.clock.now())
+        _connect(files, runner, store, outputs)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
-        outputs.policy_files = lambda: files.state
         switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files))
         outputs.end_reason = end.reason
@@ -259,6 +276,32 @@ def _run(
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
     return end.exit_code
+
+
+def _next_sets(
+    settings: _RunSettings, loaded: LoadedPolicies, store: Store, clock: Clock
+) -> PolicyFiles | PolicySource:
+    """The part of the run that proposes the next set: the source, or the policy files at a request."""
+    from killswitch.runner.policy_files import PolicyFiles
+
+    if settings.source is not None:
+        from killswitch.cli.live.source_start import followed_source
+
+        return followed_source(settings.source, store, settings.store_at, clock)
+    return PolicyFiles(settings.policies_at, loaded, settings.loaded_at, clock.monotonic)
+
+
+def _connect(files: PolicyFiles | PolicySource, runner: Runner, store: Store, outputs: RunOutputs) -> None:
+    """Let sets be proposed to the runner from now on, and metrics show where they come from."""
+    from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.sources.source_alerts import source_gauges
+
+    if isinstance(files, PolicyFiles):
+        files.connect(runner.propose, store)
+        outputs.policy_files = lambda: files.state
+    else:
+        files.follow(runner)
+        outputs.source = lambda: source_gauges(files.condition)
 
 
 @contextmanager
@@ -394,7 +437,7 @@ def _require_notified(loaded: LoadedPolicies) -> None:
         )
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource) -> RunEnd:
     """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
     from msgspec.structs import replace
 
@@ -424,6 +467,8 @@ def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
         return tuple(f"{it.file}:{it.line}: {it.message}" for it in found)
 
     checks = (notified,) if settings.live and not settings.unnotified else ()
+    if settings.source is not None:
+        return SetOfStart(settings.source.in_force, checks)
     if settings.stored is not None:
         return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
     origin = PolicyOrigin(
