@@ -58,6 +58,8 @@ class ShownChange(Struct, frozen=True, kw_only=True):
     commit: str | None = None
     delay: int = 0
     """How long a loosening waits once it is approved, in microseconds."""
+    is_of_runner: bool = False
+    """Whether the review is the runner's own, which knows the trust set and the approvals that it has."""
 
     @property
     def purposes(self) -> tuple[Purpose, ...]:
@@ -92,7 +94,7 @@ def change_of_runner(store: Store, settings: SourceSettings) -> ShownChange:
     ref, path = _place(settings)
     return ShownChange(
         source=settings.name, ref=ref, path=path, base=head.base, result=head.folder_digest, review=head.review,
-        commit=head.commit, delay=settings.loosening_after,
+        commit=head.commit, delay=settings.loosening_after, is_of_runner=True,
     )  # fmt: skip
 
 
@@ -217,7 +219,7 @@ def change_page(change: ShownChange, expires: int) -> Page:
     rows = [
         ("source", change.source), ("ref", change.ref or "-"), ("path", change.path or "-"),
         *((("commit", change.commit),) if change.commit else ()), ("base", change.base), ("result", change.result),
-        ("class", _class_text(review.verdict)), ("approvals", _approvals(review)),
+        ("class", _class_text(review.verdict)), ("approvals", _approvals(change)),
         *((("delay", f"takes effect {span(change.delay)} after it is approved"),) if change.delay else ()),
         ("expires", instant(from_micros(expires))),
     ]  # fmt: skip
@@ -243,8 +245,11 @@ def _class_text(verdict: ChangeClass) -> str:
     return f"{verdict}: {meaning[verdict]}"
 
 
-def _approvals(review: Review) -> str:
+def _approvals(change: ShownChange) -> str:
+    review = change.review
     if not review.approvals_needed:
         return "none needed for the change itself"
+    if not change.is_of_runner:
+        return "as many as the trust set of the runner demands"
     given = ", ".join(each.principal for each in review.approvals) or "nobody yet"
     return f"{count_of(review.approvals_needed, 'approval')} needed; given by {given}"

@@ -53,9 +53,7 @@ def write(folder: Path, written: Files) -> None:
 
 def run(place: Path, *arguments: str, answer: str = "") -> Result:
     """Run `ksctl approve` with the source of the place."""
-    return CliRunner().invoke(
-        ksctl, ["approve", "--source", str(place / "source.yaml"), *arguments], input=answer
-    )
+    return CliRunner().invoke(ksctl, ["approve", "--source", str(place / "source.yaml"), *arguments], input=answer)
 
 
 def of_files(place: Path, head: str, *more: str, answer: str = "") -> Result:
