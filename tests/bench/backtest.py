@@ -140,7 +140,7 @@ CHANGE = ("at_least: 7%, confirm: 1m", "at_least: 6%, confirm: 1m")
 
 
 def impact() -> Iterator[Measure]:
-    """`ksctl impact` over the six crash folders with three accounts: under 15 s, at most 1.2 × the sum of its backtests.
+    """`ksctl impact` over six crash folders with three accounts: under 15 s, at most 1.2 × the sum of its backtests.
 
     These are each folder read and run with the base, and again with the head, in this process. The proof of the change
     is part of what is measured, and not of the reference.
