@@ -61,13 +61,20 @@ class Arming:
         policies watch.
         """
         self._accounts = accounts
-        strategies = strategy_accounts(policies, accounts.values()) if strategies is None else strategies
-        self._strategies = {
-            f"strategy/{name}": found for name, members in strategies.items() if (found := members & accounts.keys())
-        }
-        self._rules = {graph.policy: graph.scope for graph in policies.graphs}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)
         """Every armed account."""
+        self.reload(policies, strategies)
+
+    def reload(self, policies: PolicySet, strategies: Mapping[str, frozenset[str]] | None = None) -> None:
+        """Draw scopes as these policies do; the accounts, and which of them are armed, stay."""
+        strategies = strategy_accounts(policies, self._accounts.values()) if strategies is None else strategies
+        self._strategies = {
+            f"strategy/{name}": found
+            for name, members in strategies.items()
+            if (found := members & self._accounts.keys())
+        }
+        self._rules = {graph.policy: graph.scope for graph in policies.graphs}
+        self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
         self.strategy_scopes = frozenset(
             scope for scope, members in self._strategies.items() if not members.isdisjoint(self.names)
         )
@@ -76,6 +83,10 @@ class Arming:
     def reached_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
         return self.names & self._members(policy, scope)
+
+    def acts_on(self, decision: Decision) -> bool:
+        """Whether a run acts on the decision: also one of an earlier run, whose policy may only observe by now."""
+        return decision.policy not in self._observing and is_acted_on(decision, self)
 
     def locked_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts that a lock of `policy` on `scope` locks.

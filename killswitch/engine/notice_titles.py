@@ -28,6 +28,9 @@ TITLES: Final = {
     "unfired": "a stage fires and selects nothing",
     "blocked": "a position cannot be reduced",
     "unacted": "a latched stage was only observed",
+    "paused": "a policy is paused",
+    "paused-stage": "a pause keeps a stage from firing",
+    "shadow": "a shadow set is not evaluated",
     "policies": "the policy files have changed",
     "policies/broken": "the policy files do not compile",
     # closes and orders
@@ -71,7 +74,8 @@ TITLES: Final = {
 OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "shadow", "store",
+    "telemetry",
     "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""

@@ -59,6 +59,20 @@ class AppliedSet(Struct, frozen=True, kw_only=True):
     files: tuple[PolicyFile, ...] = field(default=())
 
 
+class SetChange(Struct, frozen=True, kw_only=True):
+    """A set that came into force, as the store keeps it: `AppliedSet` without its files.
+
+    `content`: the digest of the files. `renamed`: former name → name of each policy whose state moved.
+    """
+
+    digest: str
+    content: str
+    at: Instant
+    program: str
+    origin: PolicyOrigin
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
 def folder_digest(files: Iterable[PolicyFile]) -> str:
     """SHA-256 over path and content of every file in the order of their paths, as `sha256:` and hexadecimal digits.
 

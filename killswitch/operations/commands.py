@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from killswitch.incident.record.results import DecisionStatus, fold_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
+from killswitch.model.flags import OF_POLICY
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -24,12 +25,15 @@ from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.flags import FLAG_CHANGE
+from killswitch.planning.operator.pauses import PAUSE_CHANGE, unknown_policy
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag"]
+OperatorCommandKind = Literal[
+    "close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "pause", "resume"
+]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -62,7 +66,7 @@ def operator_event(
     **more: Any,
 ) -> Event:
     """The event of an operator command issued at `at`. `more`: further fields of an event, of this kind of command."""
-    begins = FLAG_CHANGE if kind == "flag" else "hand-"
+    begins = {"flag": FLAG_CHANGE, "pause": PAUSE_CHANGE, "resume": PAUSE_CHANGE}.get(kind, "hand-")
     return Event(f"{begins}{secrets.token_hex(8)}", at, kind, scope, author, reason, **more)
 
 
@@ -102,6 +106,13 @@ def require_scope(scope: str | None, known: set[str]) -> None:
     near = get_close_matches(scope, known, 1)
     hint = f", did you mean {near[0]}?" if near else "."
     raise RefusedScopeError(f"no account is watched under {scope}{hint} Known: {', '.join(sorted(known)) or 'nothing'}")
+
+
+def require_policy(scope: str | None, known: Collection[str]) -> None:
+    """RefusedScopeError unless `scope` is that of one of these policies, by name."""
+    name = (scope or "").removeprefix(OF_POLICY)
+    if name not in known:
+        raise RefusedScopeError(f"{unknown_policy(name, known)}. Nothing was changed")
 
 
 def account_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
@@ -204,6 +215,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it
     "flag": lambda _event: lambda _decision: False,
+    "pause": lambda _event: lambda _decision: False,
+    "resume": lambda _event: lambda _decision: False,
 }
 
 

@@ -132,8 +132,10 @@ class Footnotes:
 
     def mark(self, reason: str) -> str:
         """The reason if it fits into a cell, else its footnote number."""
-        if len(reason) <= FOOTNOTE_FROM:
-            return reason
+        return reason if len(reason) <= FOOTNOTE_FROM else self.numbered(reason)
+
+    def numbered(self, reason: str) -> str:
+        """The footnote number of a reason, however short."""
         return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
 
     @property

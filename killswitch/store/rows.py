@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from killswitch.model.applied_set import PolicyFile, SetChange
 from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
@@ -27,6 +28,8 @@ from killswitch.model.store import (
 ENCODER = msgspec.json.Encoder(decimal_format="string")
 _NOTICES = msgspec.json.Decoder(Notice)
 _EVENTS = msgspec.json.Decoder(Event)
+_SET_CHANGES = msgspec.json.Decoder(SetChange)
+_POLICY_FILES = msgspec.json.Decoder(tuple[PolicyFile, ...])
 _DATA = msgspec.json.Decoder(dict[str, str | None])
 
 Row = dict[str, Any]
@@ -42,6 +45,14 @@ def event(row: Any) -> Event:
         # It would never be consumed, and processed by every tick.
         raise ValueError(f"its body has id {found.id!r:.80}")
     return found
+
+
+def set_change(row: Any) -> SetChange:
+    return _SET_CHANGES.decode(bytes_of(row.body))
+
+
+def policy_files(row: Any) -> tuple[PolicyFile, ...]:
+    return _POLICY_FILES.decode(bytes_of(row.files))
 
 
 def state_row(state: MachineState) -> Row:

@@ -83,6 +83,12 @@ class Metrics:
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
             ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
+            (
+                "killswitch.policy.paused",
+                "1",
+                "1 while an operator's pause keeps a policy from firing",
+                paused_policies,
+            ),
             ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
@@ -172,6 +178,12 @@ def _unknown_triggers(values: GaugeValues) -> Iterator[Point]:
 def _levels(values: GaugeValues) -> Iterator[Point]:
     for machine in values.machines:
         yield machine.level, _machine(machine)
+
+
+def paused_policies(values: GaugeValues) -> Iterator[Point]:
+    """1 for each policy and scope that a pause keeps from firing, 0 for the others."""
+    for machine in values.machines:
+        yield int(machine.paused is not None), _machine(machine)
 
 
 def _machine(machine: MachineStatus) -> Labels:

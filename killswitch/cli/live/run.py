@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from killswitch.runner.claims import RunClaims
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
 
 
 @options.verb(
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
+@click.option("--shadow", metavar="DIR|REF",
+              help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
+                   "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -65,8 +71,8 @@ if TYPE_CHECKING:
 @options.output
 def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, another_runner: bool, interval: float,
-    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None,
-    min_free: int, ticks: int | None, journal: str | None, output: str,
+    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, shadow: str | None, record: Path | None,
+    events_at: str | None, min_free: int, ticks: int | None, journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -98,7 +104,7 @@ def run(
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
-            journal, output == "json", found_before, loaded_at,
+            journal, output == "json", found_before, loaded_at, shadow,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -149,6 +155,8 @@ class _RunSettings(Struct, frozen=True):
     found_before: tuple[KeyWarning, ...]
     loaded_at: float
     """Unix seconds just before the policies were read."""
+    shadow: str | None
+    """The set of --shadow."""
 
 
 def _run(
@@ -172,6 +180,7 @@ def _run(
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        _open_shadows(settings, accounts, store) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
@@ -184,12 +193,15 @@ def _run(
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *outputs.observers
+                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *shadows,
+                *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
+        for each in shadows:
+            _begin_shadow(each, settings, runner.clock.now())
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
@@ -205,6 +217,44 @@ def _run(
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
     return end.exit_code
+
+
+@contextmanager
+def _open_shadows(
+    settings: _RunSettings, accounts: Mapping[str, ArmedAccount], store: Store
+) -> Iterator[tuple[ShadowSets, ...]]:
+    """The shadow sets of a run, to be stopped at its end; none in an emergency, whose store is in memory."""
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
+
+    if settings.journal is not None:
+        yield ()
+        return
+    armed = [name for name, account in accounts.items() if account.armed]
+    shadows = ShadowSets(store, settings.store_at, armed, settings.pace.interval, print_note)
+    try:
+        yield (shadows,)
+    finally:
+        for problem in shadows.close():
+            print_note(problem)
+
+
+def _begin_shadow(shadows: ShadowSets, settings: _RunSettings, now: datetime) -> None:
+    """Continue the shadow sets of the run before, and begin that of --shadow: whatever is wrong with it ends no run."""
+    from killswitch.cli.live.shadow import SOURCE, shadow_files
+    from killswitch.runner.shadow.shadow_sets import ShadowRefusedError
+
+    shadows.resume(now)
+    begun: str | None = None
+    if settings.shadow is not None:
+        try:
+            files, origin = shadow_files(settings.shadow, settings.policies_at)
+            begun = shadows.begin(files, origin, None, now)
+            print_note(f"shadow {begun}: the set of {settings.shadow} is evaluated next to this one; nothing is sent")
+        except (click.ClickException, ShadowRefusedError) as error:
+            print_note(f"nothing is in shadow: {error}")
+    for record in shadows.active:
+        if record.origin.source.startswith(SOURCE) and record.id != begun:
+            shadows.end(record.id, now)
 
 
 def _require_expected(

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.invariants import compile_invariants
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.report.runbooks import compile_all
+from killswitch.incident.report.runbooks import HERE, compile_all
 from killswitch.model.applied_set import PolicyFile, folder_digest
 from killswitch.operations.impact.revision import GitRevisionError, PolicyRepository, RevisionFiles, SkippedEntry
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
@@ -149,8 +149,12 @@ def shown_path(file: str, root: Path) -> str:
 
 
 def _compiled(paths: Sequence[Path], variant: str | None, root: Path) -> PolicySide:
-    loaded = load(paths)
-    policies, problems = compile_all(loaded, variant=variant)
+    return compiled_side(load(paths), variant, root)
+
+
+def compiled_side(loaded: LoadedDocuments, variant: str | None, root: Path, below: Path = HERE) -> PolicySide:
+    """The side of loaded documents. `below`: where the templates of files in memory are on the disk."""
+    policies, problems = compile_all(loaded, variant=variant, below=below)
     if policies is not None:
         _, wrong = compile_invariants(loaded.documents, policies)
         problems = in_order((*problems, *wrong))

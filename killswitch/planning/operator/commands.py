@@ -100,6 +100,10 @@ class OperatorCommands:
         self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
 
+    def reload(self, policies: PolicySet) -> None:
+        """Carry out later commands by the next set; what waits goes on."""
+        self._policies = policies
+
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
         """Restore the applied plans and the unfinished manual closes.
 

@@ -93,6 +93,22 @@ class LockLifecycle:
         self._symbols: set[str] = set()
         """The scopes of symbols that a decision ever locked here: their files do not outlive their locks."""
 
+    def reload(self, renamed: Mapping[tuple[str, str], tuple[str, str]], policies: Mapping[str, str]) -> None:
+        """Continue under the next set, as `arming` draws it: a lock stays as it was ordered, whatever its policy says.
+
+        `renamed`: former policy and stage → policy and stage; `policies`: former name of a policy → its name.
+        """
+        self._to_watch = frozenset(f"account/{name}" for name in self._armed) | self._arming.strategy_scopes
+
+        def moved(wanted: WantedLock) -> WantedLock:
+            former = (wanted.policy, wanted.stage or "")
+            policy, stage = renamed.get(former, (policies.get(wanted.policy, wanted.policy), wanted.stage))
+            return wanted if (policy, stage) == former else replace(wanted, policy=policy, stage=stage)
+
+        self._wanted = {id_: moved(each) for id_, each in self._wanted.items()}
+        self._unwritten = {id_: self._wanted.get(id_, each) for id_, each in self._unwritten.items()}
+        self._reset = {(scope, policies.get(policy, policy)): ids for (scope, policy), ids in self._reset.items()}
+
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
         """The journal entry of the lock in the decision's transaction, so that a crash before writing loses nothing."""
         order = decision.lock

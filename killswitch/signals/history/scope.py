@@ -458,6 +458,39 @@ class History:
         self._equity = None
         self._begin_series(None)
 
+    def draw_out(self, names: frozenset[str]) -> None:
+        """Accounts that the policy no longer draws into the scope: a redemption at their last value, no loss or gain.
+
+        Where that value was never known, the rest begins a new series.
+        """
+        gone = self.members & names
+        if not gone:
+            return
+        taken = self._last_equity(gone)
+        self.members -= gone
+        self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
+        self.explanation.draw_out(gone)
+        if self._equity is None:
+            return
+        left = None if taken is None else self._equity - taken
+        if taken is None or left is None or left <= ZERO:
+            self._equity = None
+            self._begin_series(None)
+            return
+        self.track.issue(-float(taken), float(left))
+        self._equity = self.equity = left
+
+    def _last_equity(self, names: Iterable[str]) -> Decimal | None:
+        """The sum of the last known equities of these accounts, in the scope's currency; None if one is not known."""
+        found = ZERO
+        for name in names:
+            trail = self.explanation.trails.get(name)
+            last = None if trail is None else trail.before
+            if last is None or last.equity is None or self.view is None:
+                return None
+            found += last.equity * self.view.rate(name)
+        return found
+
     def _restart_series(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
@@ -529,6 +562,11 @@ class History:
         return other
 
     # Serialising
+
+    def observed_last(self, live: History) -> None:
+        """Continue from the last view of a history that this one replaces during a run."""
+        self.view, self.unknown = live.view, live.unknown
+        self.unit_range, self.equity_ranges = live.unit_range, live.equity_ranges
 
     def state(self) -> HistoryState:
         """The state to store with the rows."""
