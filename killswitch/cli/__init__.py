@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prove": ("policy.prove", "Prove properties of the policies, or show a witness against them."),
     "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),
     "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
+    "show": ("live.plan", "Show a saved plan, whatever its state. Changes nothing."),
     "apply": ("operate.verbs", "Apply a saved plan exactly, or list what has changed."),
     "run": ("live.run", "Evaluate the policies at an interval, and act where armed."),
     "status": ("live.status", "Show stages, locks and closes."),

@@ -9,6 +9,7 @@ from decimal import Decimal
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, Notice
 from killswitch.operations.pages.wording import amount_in, dated_notice, headline
+from killswitch.planning.notices import NOT_CARRIED_OUT
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.flags import FLAG_CHANGE
 from killswitch.render.document import Items, Page, Section, Table, section
@@ -21,10 +22,13 @@ SHORT_SECONDS = 60.0
 
 
 def history_page(
-    found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = (), flags: Sequence[Notice] = ()
+    found: Sequence[tuple[Decision, Result]],
+    changes: Sequence[Notice] = (),
+    flags: Sequence[Notice] = (),
+    refused: Sequence[Notice] = (),
 ) -> Page:
-    """One row per decision, newest first; then one line per notice of an unexplained change of equity and of a flag."""
-    parts = (("Unexplained changes of equity", changes), ("Flags", flags))
+    """One row per decision, newest first; then a line per notice of a change of equity, a flag, a refusal."""
+    parts = (("Unexplained changes of equity", changes), ("Flags", flags), ("Refused commands", refused))
     more = (each for title, them in parts for each in section(title, Items(tuple(map(dated_notice, them)))))
     return Page("History", sections=(_decisions(found), *more))
 
@@ -32,6 +36,11 @@ def history_page(
 def is_of_flag(notice: Notice) -> bool:
     """Whether a notice is of a command about a flag, or of the end of one."""
     return notice.policy == OPERATOR and (notice.subject or "").startswith(FLAG_CHANGE)
+
+
+def is_of_refusal(notice: Notice) -> bool:
+    """Whether a notice is of a close, a lock or a saved plan that was refused."""
+    return notice.policy == OPERATOR and notice.title == NOT_CARRIED_OUT
 
 
 def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:
