@@ -22,7 +22,6 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
-from killswitch.model.words import Severity
 from killswitch.planning import notices
 from killswitch.planning.operator.closes import (
     OPERATOR,
@@ -252,7 +251,7 @@ class OperatorCommands:
 
     def _apply(self, event: Event, tick: _Tick) -> Commanded:
         if event.plan is None:  # `ksctl apply` has refused it, and puts the attempt on record
-            return _plan_refused(event, tick, event.reason or "no plan was given", "warning")
+            return _plan_refused(event, tick, event.reason or "no plan was given")
         try:
             decisions = apply_plan(event, tick.snapshot, tick.facts, self._policies)
         except RefusedPlanError as refused:
@@ -260,17 +259,16 @@ class OperatorCommands:
         before = next((self._applied[each.id] for each in decisions if each.id in self._applied), None)
         if before is not None:
             who, when = before.author or "unknown", instant(before.as_of)
-            return _plan_refused(event, tick, f"it has been already, at {when} by {who}, as {before.id}", "warning")
+            return _plan_refused(event, tick, f"it has been already, at {when} by {who}, as {before.id}")
         self._applied |= {decision.id: decision for decision in decisions}
         for decision in decisions:
             tick.owners.plan(decision)
         return Commanded(tuple(decisions))
 
 
-def _plan_refused(event: Event, tick: _Tick, why: str, severity: Severity = "page") -> Commanded:
+def _plan_refused(event: Event, tick: _Tick, why: str) -> Commanded:
     """The notice that a saved plan was not applied, and whose attempt it was."""
-    text = f"the saved plan was not applied: {why}; the attempt was by {event.author or 'unknown'}"
-    return Commanded(notices=(notices.command_not_carried_out(event, tick.now, text, severity),))
+    return tick.refuse(event, f"the saved plan was not applied: {why}; the attempt was by {event.author or 'unknown'}")
 
 
 def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> Commanded:
