@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("policy.approve", "Show a change of policies, and sign its approval."),
     "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),
     "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
+    "show": ("live.plan", "Show a saved plan, whatever its state. Changes nothing."),
     "apply": ("operate.verbs", "Apply a saved plan exactly, or list what has changed."),
     "run": ("live.run", "Evaluate the policies at an interval, and act where armed."),
     "reload": ("operate.reload", "Take the policy files of a running runner between two of its ticks."),
