@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "flag": ("operate.flags_and_heartbeats", "Set or clear a flag that policies read."),
     "deadman": ("operate.flags_and_heartbeats", "Send heartbeats of bots."),
     "backtest": ("lab.backtest", "Show what the policies would have done in a crash, and the alternatives."),
+    "impact": ("lab.impact", "Show what a change of policies loosens, and what it would have done."),
     "test": ("lab.scenarios", "Run the scenarios next to policies, and what they cover."),
     "replay": ("lab.replay", "Run the policies over a recording."),
     "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),

@@ -34,8 +34,8 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
-from killswitch.planning.exposures import BookExposures, Exposures
-from killswitch.planning.firing import RereadData, fire, is_still_held_back
+from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
+from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
@@ -52,6 +52,7 @@ from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import ScopeEvaluators
+from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headrooms
 from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
@@ -554,6 +555,23 @@ class Interpreter:
     def exposures(self) -> Exposures:
         """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
         return self._exposures.of(self._facts, self._evaluators, self._realised)
+
+    def levels(self) -> tuple[LevelPreview, ...]:
+        """What each stage of every scope would decide if it fired on the last snapshot; changes nothing."""
+        active, known = least(self._active.values()), self._commands.last_known
+        return tuple(
+            level
+            for evaluator in self._evaluators
+            for level in preview_levels(evaluator, self._policies, known, self._owners, active)
+        )
+
+    def positions(self) -> tuple[PositionExposure, ...]:
+        """Every open position of the last snapshot, the largest loss first."""
+        return position_exposures(self._facts)
+
+    def headrooms(self) -> tuple[MoneyHeadroom, ...]:
+        """The headroom in money of every trigger after the last tick."""
+        return tuple(each for evaluator in self._evaluators for each in money_headrooms(evaluator))
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""

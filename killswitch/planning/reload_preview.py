@@ -14,7 +14,7 @@ from killswitch.engine.state import StoredState, level_in_force, stage_in_force
 from killswitch.graph.nodes import Graph
 from killswitch.model.instant import from_micros
 from killswitch.planning.reload.continuation import PolicyLink, SetContinuation, alike
-from killswitch.planning.reload.migration import dropped_close, is_orphaned, migrated, resets_by_hand
+from killswitch.planning.reload.migration import dropped_close, is_orphaned, migrated, needs_operator_reset
 from killswitch.planning.scopes.compiled_policy import Identity, compile_policy
 from killswitch.planning.scopes.migrated_states import ScopeState
 from killswitch.planning.scopes.prepared_reload import is_drawn
@@ -125,7 +125,7 @@ def _stays(before: StoredState, after: StoredState, stage: str, link: PolicyLink
         parts.append(f"as {name} of {link.after.policy}")
     if old != new:
         parts.append(f"at level {new} (it was {old})")
-    if not link.is_same and after.by_hand and not before.by_hand and resets_by_hand(before, link):
+    if not link.is_same and after.by_hand and not before.by_hand and needs_operator_reset(before, link):
         parts.append("and is reset by an operator only, since the conditions of its reset differ")
     return " ".join(parts)
 

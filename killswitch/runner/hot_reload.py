@@ -43,7 +43,7 @@ class ReloadAnswer(Struct, frozen=True):
     preview: tuple[str, ...] = ()
 
 
-class Proposal:
+class ProposedReload:
     """A proposed set on its way. `answer` is completed once it is taken, refused, held or superseded."""
 
     def __init__(self, proposed: NextSet) -> None:
@@ -89,6 +89,17 @@ Check = Callable[[LoadedPolicies], Sequence[str]]
 """Why a start would refuse the policies; called on another thread than that of the ticks."""
 
 
+class SetOfStart(Struct, frozen=True):
+    """The set of a start with its files, which the store is to keep, and why a start would refuse another one."""
+
+    in_force: AppliedSet | None = None
+    """None where there are no files, as in commands that tick once themselves."""
+    checks: tuple[Check, ...] = ()
+
+
+WITHOUT_FILES = SetOfStart()
+
+
 class HotReload:
     """The sets that are proposed to a run, and the one in force."""
 
@@ -99,34 +110,46 @@ class HotReload:
         in_force: AppliedSet,
         checks: Sequence[Check] = (),
         *,
+        of_start: Alerts = NO_ALERTS,
+        of_set: Alerts = NO_ALERTS,
         is_new: bool = False,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
-        """`in_force`: the set of the start. `is_new`, `renamed`: whether the store is to record it, and what moved."""
+        """`in_force`: the set of the start. `is_new`, `renamed`: whether the store is to record it, and what moved.
+
+        `of_start`: what is wrong before the run, for the whole of it; `of_set`: for as long as the set is in force.
+        """
         self.in_force = in_force
         """The set in force, as the last tick has committed it."""
         self.needs_start: tuple[str, ...] = ()
         """What of the files of the set in force waits for a start."""
+        self.of_start = of_start
+        self.of_set = of_set
         self.follow: list[FollowsReload] = []
         """The parts of the run that hold the set, in the order in which they take the next one."""
-        self._interpreter = interpreter
+        self.interpreter = interpreter
         self._store = store
         self._checks = tuple(checks)
         self._lock = threading.Lock()
-        self._waiting: Proposal | None = None
+        self._waiting: ProposedReload | None = None
         self._threads = DaemonThreadExecutor("reload")
         self._uncommitted: tuple[AppliedSet, Mapping[str, str]] | None = (in_force, renamed or {}) if is_new else None
-        self._taken: Proposal | None = None
+        self._taken: ProposedReload | None = None
 
-    def propose(self, proposed: NextSet) -> Proposal:
+    def propose(self, proposed: NextSet) -> ProposedReload:
         """Propose a set, from any thread; it supersedes one that was proposed before and was not taken yet."""
-        proposal = Proposal(proposed)
+        proposal = ProposedReload(proposed)
         with self._lock:
             before, self._waiting = self._waiting, proposal
         if before is not None:
             before.end("superseded", ["a newer set was proposed"])
         self._threads.submit(self._prepare, proposal)
         return proposal
+
+    @property
+    def lasting(self) -> Alerts:
+        """What is known to be wrong before a tick: for the whole run, and with the set in force."""
+        return self.of_start + self.of_set
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -147,7 +170,7 @@ class HotReload:
         text = f"a policy set was proposed and is not taken yet: {'; '.join(held)}"
         return Alerts((Alert("reload/held", "warning", text, over="no policy set waits to be taken any more"),))
 
-    def _prepare(self, proposal: Proposal) -> None:
+    def _prepare(self, proposal: ProposedReload) -> None:
         """Everything that takes time: checks of a start, compiling, histories, and the texts that reports need."""
         loaded = proposal.proposed.loaded
         try:
@@ -156,8 +179,8 @@ class HotReload:
                 store_places(self._store, loaded.policies)
                 keep_runbooks(self._store, loaded.policies.digest, loaded.runbooks)
                 states = self._store.states()
-                proposal.ready = self._interpreter.prepare(loaded.policies, states, self._store.rows)
-                proposal.preview = self._interpreter.preview_reload(proposal.ready.continuation)
+                proposal.ready = self.interpreter.prepare(loaded.policies, states, self._store.rows)
+                proposal.preview = self.interpreter.preview_reload(proposal.ready.continuation)
             proposal.refusals = tuple(refused)
         except Exception as error:  # noqa: BLE001 - whatever a set causes, the one in force runs on
             proposal.refusals = (f"it cannot be prepared: {type(error).__name__}: {error}",)
@@ -172,7 +195,7 @@ class HotReload:
         if proposal is None or not proposal.is_prepared.is_set():
             return None
         ready = proposal.ready
-        if ready is not None and ready.continuation.before is not self._interpreter.policies:
+        if ready is not None and ready.continuation.before is not self.interpreter.policies:
             proposal.is_prepared.clear()  # another set was taken meanwhile
             self._threads.submit(self._prepare, proposal)
             return None
@@ -181,7 +204,7 @@ class HotReload:
             self._wait(proposal, held) if held and not refused else self._refuse(proposal, refused)
             return None
         try:
-            self._interpreter.reload(ready)
+            self.interpreter.reload(ready)
         except (StoreTroubleError, LookupError, ValueError, TypeError, ArithmeticError) as error:
             self._refuse(proposal, [f"its state cannot be moved: {type(error).__name__}: {error}"])
             return None
@@ -189,13 +212,13 @@ class HotReload:
 
     def _obstacles(self, ready: PreparedReload) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Why the set cannot be taken at all, and why it cannot be taken yet, by what is in force now."""
-        found = self._interpreter.reload_obstacles(ready.continuation)
+        found = self.interpreter.reload_obstacles(ready.continuation)
         held = [each.line for each in found.held]
         if (why := self._store.in_memory_because) is not None:
             held.append(f"records are in memory only: {why}")
         return tuple(each.line for each in found.refused), tuple(held)
 
-    def _follow(self, proposal: Proposal, change: SetContinuation) -> TakenSet:
+    def _follow(self, proposal: ProposedReload, change: SetContinuation) -> TakenSet:
         with self._lock:
             self._waiting = None if self._waiting is proposal else self._waiting
         proposed = proposal.proposed
@@ -209,11 +232,11 @@ class HotReload:
             follow(taken)
         return taken
 
-    def _wait(self, proposal: Proposal, reasons: Sequence[str]) -> None:
+    def _wait(self, proposal: ProposedReload, reasons: Sequence[str]) -> None:
         proposal.held = tuple(reasons)
         proposal.end("held", reasons)
 
-    def _refuse(self, proposal: Proposal, reasons: Sequence[str]) -> None:
+    def _refuse(self, proposal: ProposedReload, reasons: Sequence[str]) -> None:
         with self._lock:
             self._waiting = None if self._waiting is proposal else self._waiting
         proposal.end("refused", reasons)

@@ -27,12 +27,12 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode
 from killswitch.model.store import ALERTS, HEARTBEAT_DATES, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
-from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.planning.interpreter import NO_OUTCOME, Outcome, Pending
 from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
-from killswitch.runner.hot_reload import HotReload, Proposal
+from killswitch.runner.hot_reload import HotReload, ProposedReload
 from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
@@ -65,24 +65,12 @@ class RunnerPace(Struct, frozen=True):
     """How long a tick waits for the lock folder before it closes positions."""
 
 
-class Lasting:
-    """What is wrong before the run: for the whole of it, and for as long as a policy set is in force."""
-
-    def __init__(self, of_start: Alerts = NO_ALERTS, of_set: Alerts = NO_ALERTS) -> None:
-        self.of_start = of_start
-        self.of_set = of_set
-
-    @property
-    def alerts(self) -> Alerts:
-        return self.of_start + self.of_set
-
-
 class Runner:
     """One runner on one store. Call `start`, then `tick` repeatedly, then `finish`; `run` does all three."""
 
     def __init__(
         self,
-        interpreter: Interpreter,
+        reloads: HotReload,
         store: Store,
         lease: LeaseHolder,
         clock: Timeline,
@@ -92,12 +80,12 @@ class Runner:
         observers: Observers,
         pace: RunnerPace,
         *,
-        reloads: HotReload,
-        lasting: Lasting,
         judges: tuple[str, ...] = (),
         startup_notices: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
-        self.interpreter = interpreter
+        self.reloads = reloads
+        """The policy set in force, and the one that is proposed."""
+        self.interpreter = reloads.interpreter
         self.store = store
         self.lease = lease
         """Held already."""
@@ -108,14 +96,11 @@ class Runner:
         self.effects = effects
         self.observers = observers
         self.pace = pace
-        self.reloads = reloads
-        """The policy set in force, and the one that is proposed."""
-        self.lasting = lasting
         self.judges = judges
         """How the keys of alerts begin that were judged before the run."""
         self._after_acting = NO_ALERTS
         """What was wrong after the last pass had acted."""
-        self._problems = self.lasting.alerts.texts
+        self._problems = self.reloads.lasting.texts
         self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
@@ -135,7 +120,7 @@ class Runner:
         """The policy set in force."""
         return self.reloads.in_force
 
-    def propose(self, proposed: NextSet) -> Proposal:
+    def propose(self, proposed: NextSet) -> ProposedReload:
         """Propose another policy set, from any thread: it is taken between two ticks, or refused with its reasons."""
         return self.reloads.propose(proposed)
 
@@ -176,7 +161,7 @@ class Runner:
         self.observers.start()
         await self.effects.performing.recover()
         self._after_acting = self.effects.lock_alerts
-        self._problems = (self.lasting.alerts + self._after_acting).texts
+        self._problems = (self.reloads.lasting + self._after_acting).texts
         unfinished = [stored.decision for stored in self.store.unfinished()]
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
@@ -395,7 +380,7 @@ class Runner:
         performed = await self.effects.performing.perform(decisions, snapshot)
         self._after_acting = performed + self.observers.alerts + self.workers.alerts
         self._problems = (
-            self.lasting.alerts + self._while_polling() + self._after_acting + self.poller.streams.alerts
+            self.reloads.lasting + self._while_polling() + self._after_acting + self.poller.streams.alerts
         ).texts
 
     def _unjudged_keys(self) -> tuple[str, ...]:
@@ -420,7 +405,7 @@ class Runner:
         self._wall.check(snapshot.as_of)
         wrong = together((
             outcome.alerts,
-            self.lasting.alerts,
+            self.reloads.lasting,
             self._after_acting,
             self._while_polling(),
             self.poller.streams.alerts,

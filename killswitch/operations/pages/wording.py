@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,15 @@ def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) 
     yield from section("Accounts", table)
 
 
-def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountView]) -> Table:
+def trigger_table(
+    machines: Sequence[MachineStatus],
+    accounts: Sequence[AccountView],
+    in_money: Callable[[MachineStatus, TriggerStatus, Footnotes], str] | None = None,
+) -> Table:
     """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
 
     Those of several machines have their scope and policy. `accounts`: their reasons are shown elsewhere and not
-    repeated.
+    repeated. `in_money`: the text of the headroom in money of a trigger; without it there is no such column.
     """
     footnotes = Footnotes()
     rows = tuple(
@@ -110,12 +114,14 @@ def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountV
             "-" if each.threshold is None else interval(each.value, each.unit),
             each.threshold or "expression",
             "-" if each.headroom is None or each.truth is None else interval(each.headroom, each.unit),
+            *(() if in_money is None else (in_money(machine, each, footnotes),)),
             _truth(each, accounts, footnotes),
         )
         for machine in machines
         for each in machine.triggers
     )  # fmt: skip
-    head = ("scope", "policy", "trigger", "value", "threshold", "headroom", "state")
+    money_head = () if in_money is None else ("in money",)
+    head = ("scope", "policy", "trigger", "value", "threshold", "headroom", *money_head, "state")
     if len(machines) > 1:
         return Table(head, rows, notes=footnotes.notes, expendable=(5, 1))
     return Table(head[2:], tuple(row[2:] for row in rows), notes=footnotes.notes, expendable=(3,))

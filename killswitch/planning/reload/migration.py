@@ -34,7 +34,7 @@ def migrated(state: StoredState, link: PolicyLink, decision: str | None = None) 
         spent=None if state.spent is None else tuple(
             name for name, trigger in link.triggers.items() if trigger.former in state.spent
         ),
-        by_hand=after.by_hand or (in_force and resets_by_hand(state, link)),
+        by_hand=after.by_hand or (in_force and needs_operator_reset(state, link)),
         reset_since=state.reset_since if _reset_is_same(state, link) else None,
         cooldown_until=_cooldown(state, link),
         acted=_acted(state.acted, link),
@@ -90,7 +90,7 @@ def is_orphaned(state: StoredState, link: PolicyLink) -> bool:
     return level_in_force(state) > 0 and link.stage_after(stage_in_force(state)) is None
 
 
-def resets_by_hand(state: StoredState, link: PolicyLink) -> bool:
+def needs_operator_reset(state: StoredState, link: PolicyLink) -> bool:
     """Whether only an operator may reset what is in force, because the old or the new text says so (R2).
 
     A condition that is another one has to hold next to the old one; as the state keeps no text, an operator judges

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -410,6 +411,17 @@ class ScopeEvaluator:
         """The pending close of `stage` for accounts that cannot be read, or None."""
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
+
+    @contextmanager
+    def assuming(self, triggers: int) -> Iterator[None]:
+        """The triggers of this mask count as confirmed meanwhile."""
+        state = self.state
+        confirmed = state.triggers.confirmed | triggers
+        self.state = replace(state, triggers=replace(state.triggers, confirmed=confirmed))
+        try:
+            yield
+        finally:
+            self.state = state
 
     def resets_accepting(self) -> bool:
         """Whether the automatic reset of the stage in force also accepts the loss."""

@@ -62,8 +62,12 @@ class SampleSeries:
 
     def is_due(self, at: int) -> bool:
         """Whether an observation at `at` is the first at or after its grid point."""
-        last = self.last_at
-        return last is None or at // self.every > last // self.every
+        table = self.table
+        last = int(table.last[self.row])
+        if last < 0:
+            return True
+        before = table.newest if last == table.size - 1 else int(table.at[last])
+        return at // self.every > before // self.every
 
     def add(self, at: int, price: float, printed: int | None, max_gap: int) -> None:
         """Add a sample. `printed`: the venue time of the price; None if it is unknown."""

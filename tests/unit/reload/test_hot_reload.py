@@ -14,7 +14,7 @@ from killswitch.accounts.next_set import NextSet, last_good
 from killswitch.accounts.opening import LoadedPolicies
 from killswitch.graph.nodes import AutoReset, Graph
 from killswitch.model.applied_set import PolicyFile, PolicyOrigin
-from killswitch.runner.hot_reload import Proposal
+from killswitch.runner.hot_reload import ProposedReload
 from killswitch.runner.loop import Runner
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
@@ -40,7 +40,7 @@ async def ticks(runner: Runner, world: World, count: int = 1) -> None:
         await world.clock.sleep(1.0)
 
 
-def prepared(runner: Runner, of: NextSet) -> Proposal:
+def prepared(runner: Runner, of: NextSet) -> ProposedReload:
     """The proposal, once the next tick can take it."""
     proposal = runner.propose(of)
     assert proposal.is_prepared.wait(30.0)
