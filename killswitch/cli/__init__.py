@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "schema": ("policy.verbs", "Print the JSON Schemas of the documents, or the signal catalogue."),
     "graph": ("policy.verbs", "Print the compiled decision graph as Mermaid or DOT."),
     "prove": ("policy.prove", "Prove properties of the policies, or show a witness against them."),
+    "blame": ("policy.blame", "Name the change that set a threshold: commit, signers and approvers."),
     "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),
     "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
     "apply": ("operate.verbs", "Apply a saved plan exactly, or list what has changed."),

@@ -30,6 +30,7 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.tracing import NO_TRACER
 from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.hot_reload import SetOfStart
 from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import keep_start
 
@@ -103,7 +104,7 @@ async def run_demo(
         runner = assemble(
             policies, accounts, store, clock, pace,
             live=True, locks=locks, store_at=store_at, recorder=RecordingWriter(recording),
-            observers=(screen.observe(store), reports), in_force=_set_of(loaded, clock),
+            observers=(screen.observe(store), reports), of_start=SetOfStart(_set_of(loaded, clock)),
         )  # fmt: skip
         keep_start(store, policies.digest, loaded.runbooks, recording)
         await runner.start()
