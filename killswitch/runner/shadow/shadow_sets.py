@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts
 from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
-from killswitch.model.instant import rfc3339, to_micros
+from killswitch.model.instant import to_micros
 from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, Store
-from killswitch.render.formats import count_of
+from killswitch.render.formats import count_of, instant
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
 from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
@@ -196,13 +196,13 @@ class ShadowSets:
 
 def _id_of(files: Iterable[PolicyFile]) -> str:
     """The id of a set in shadow: the beginning of the digest of its folder."""
-    return folder_digest(files).removeprefix("sha256:")[:16]
+    return folder_digest(files).removeprefix("sha256:")[:20]
 
 
 def _line(record: ShadowRecord, fired: Fired) -> str:
     return (
         f"shadow {record.id} ({record.origin.source}): {fired.stage} of {fired.policy} on {fired.scope} would have "
-        f"fired at {rfc3339(fired.as_of)}, with {count_of(fired.orders, 'order')}; nothing is sent"
+        f"fired at {instant(fired.as_of)}, with {count_of(fired.orders, 'order')}; nothing is sent"
     )
 
 
