@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from hashlib import sha256
@@ -54,7 +55,7 @@ from killswitch.graph.resolution.strategies import (
 from killswitch.graph.resolution.triggers import SignalIndex, condition_places, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.instant import LocalTime
+from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
@@ -355,6 +356,8 @@ def _digested(part: type[Part]) -> tuple[tuple[str, str, bool, object], ...]:
 
 
 def _scalar(value: object) -> str:
+    if isinstance(value, datetime):  # of a scenario only, which is no part of the digest and is compared
+        value = rfc3339(value)
     if isinstance(value, str):
         return f"t{len(value)}:{value}"
     if value is None or isinstance(value, bool):

@@ -19,7 +19,7 @@ from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.lock_reader import read_file, read_lock
 from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Cause, Decision, Notice
-from killswitch.model.flags import Flag, Flags
+from killswitch.model.flags import NO_FLAGS, Flag, Flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
@@ -161,6 +161,8 @@ class StoreStatus(Struct, frozen=True):
     """Whether the policy files are those of the last run: `changed` ones compile. Null where no runner has ticked."""
     flags: tuple[Flag, ...] = ()
     """The flags of operators that are in force."""
+    pauses: tuple[Flag, ...] = ()
+    """The pauses of policies that are in force; `scope` is policy/NAME."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
     format: str = STATUS_FORMAT
@@ -184,7 +186,7 @@ def store_status(
     open_work = open_closes(store)
     alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
-    commands = store.commands()
+    commands, flags = store.commands(), _flags(store, tick_now or now)
     unattended = () if runner.is_alive else tuple(_no_runner_problem(*each) for each in open_work)
     return StoreStatus(
         now=tick_now or now,
@@ -204,7 +206,8 @@ def store_status(
             ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
         ),
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
-        flags=_flags(store, tick_now or now),
+        flags=flags.read,
+        pauses=tuple(flags.pauses.values()),
         heartbeats=_heartbeats(store, tick_now or now),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
@@ -216,9 +219,9 @@ def store_status(
     )
 
 
-def _flags(store: Store, now: datetime) -> tuple[Flag, ...]:
+def _flags(store: Store, now: datetime) -> Flags:
     found = decoded(_DECODE_FLAGS, store.live(FLAGS))
-    return () if found is None else found.without_expired(now)[0].in_force
+    return NO_FLAGS if found is None else found.without_expired(now)[0]
 
 
 def _heartbeats(store: Store, now: datetime) -> tuple[HeartbeatView, ...]:

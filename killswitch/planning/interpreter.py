@@ -34,14 +34,15 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
-from killswitch.planning.exposures import BookExposures, Exposures
-from killswitch.planning.firing import RereadData, fire, is_still_held_back
+from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
+from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
+from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
@@ -51,6 +52,7 @@ from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader
 from killswitch.planning.scopes.corroboration import PricesOf
 from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, notified_earlier
 from killswitch.planning.scopes.evaluators import ScopeEvaluators
+from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headrooms
 from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
@@ -182,7 +184,7 @@ class Interpreter:
         policies = self._policies = ready.policies
         self._ended += self._evaluators.reload(ready)
         self._commands.reload(policies)
-        self._flags.reload(policies)
+        self._flags.reload(policies, ready.continuation.renamed)
         self._hedging.reload(policies)
         self._answers.reload(policies, ready.continuation.renamed_stages())
         self._owners.reload(policies.strategies)
@@ -212,8 +214,10 @@ class Interpreter:
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
+        pauses = self._flags.flags.pauses
         views: dict[ViewKey, ScopeView] = {}
         for evaluator, places in present:
+            evaluator.pause = pauses.get(evaluator.policy)
             view = _shared_view(views, evaluator, snapshot, facts, places)
             is_repetition = view.is_repetition_of(evaluator.history.view)
             if not is_repetition:
@@ -284,11 +288,7 @@ class Interpreter:
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
-        is_disabled = evaluator.compiled.is_disabled(view.as_of)
-        evaluator.near = notices.recoveries_used_up(evaluator)
-        if evaluator.compiled.warns and not is_disabled:
-            evaluator.near += notices.warnings(evaluator, view.as_of)
-        stages, no_longer = stages_due(evaluator, view, () if is_disabled else moved.eligible)
+        stages, no_longer = self._due(evaluator, view, moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         if stages:
@@ -300,9 +300,30 @@ class Interpreter:
             evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
-        found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
+        found: tuple[Decision | Notice | None, ...] = (withdrawal(evaluator, view, self._policies),)
+        if evaluator.fires(view.as_of):
+            found += (suspicion(evaluator, view, self._policies),)
         issued += [each for each in found if isinstance(each, Notice)]
         return (), [each for each in found if isinstance(each, Decision)], issued
+
+    def _due(self, evaluator: ScopeEvaluator, view: ScopeView, eligible: Stages) -> tuple[Stages, list[Notice]]:
+        """The stages to fire, with the notice of a pending close that is dropped; and what is near to firing.
+
+        A policy that is disabled or paused goes on with what it has begun.
+        """
+        is_disabled = evaluator.compiled.is_disabled(view.as_of)
+        evaluator.near = notices.recoveries_used_up(evaluator)
+        if evaluator.compiled.warns and not is_disabled:
+            evaluator.near += notices.warnings(evaluator, view.as_of)
+        if evaluator.fires(view.as_of):
+            return stages_due(evaluator, view, eligible, eligible)
+        going_on = begun(evaluator, eligible)
+        evaluator.eligible = frozenset(stage.name for stage in going_on)
+        due, no_longer = stages_due(evaluator, view, going_on, eligible)
+        if not is_disabled:
+            going = {stage.name for stage in due}
+            evaluator.near += held_back(evaluator, (stage.name for stage in eligible if stage.name not in going))
+        return due, no_longer
 
     def _remember_instruments(self, snapshot: Snapshot) -> None:
         """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
@@ -411,8 +432,9 @@ class Interpreter:
         return evaluator.compiled.graph.mode == "enforce" and is_armed
 
     def _alerts(self) -> Alerts:
-        """What is wrong with the triggers and stages of every scope, and what is in force without a place."""
-        return self._evaluators.orphan_alerts + together(
+        """What is wrong with the triggers and stages of every scope, which policies are paused, and which firings are
+        in force without a place."""
+        of_scopes = self._evaluators.orphan_alerts + together(
             evaluator.alerts
             for evaluator in self._evaluators
             if evaluator.unknown is not NO_ALERTS
@@ -420,6 +442,8 @@ class Interpreter:
             or evaluator.unfired
             or evaluator.state.waiting
         )
+        of_pauses = self._flags.alerts(self._now)
+        return of_scopes if of_pauses is NO_ALERTS else of_scopes + of_pauses
 
     @property
     def notified_earlier(self) -> dict[str, Severity]:
@@ -483,7 +507,7 @@ class Interpreter:
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
     def flags(self) -> tuple[Flag, ...]:
-        """The flags of operators that are in force."""
+        """The flags of operators that are in force, and the pauses of policies."""
         return self._flags.flags.in_force
 
     def trim(self) -> HistoryTrim | None:
@@ -532,6 +556,23 @@ class Interpreter:
     def exposures(self) -> Exposures:
         """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
         return self._exposures.of(self._facts, self._evaluators, self._realised)
+
+    def levels(self) -> tuple[LevelPreview, ...]:
+        """What each stage of every scope would decide if it fired on the last snapshot; changes nothing."""
+        active, known = least(self._active.values()), self._commands.last_known
+        return tuple(
+            level
+            for evaluator in self._evaluators
+            for level in preview_levels(evaluator, self._policies, known, self._owners, active)
+        )
+
+    def positions(self) -> tuple[PositionExposure, ...]:
+        """Every open position of the last snapshot, the largest loss first."""
+        return position_exposures(self._facts)
+
+    def headrooms(self) -> tuple[MoneyHeadroom, ...]:
+        """The headroom in money of every trigger after the last tick."""
+        return tuple(each for evaluator in self._evaluators for each in money_headrooms(evaluator))
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""

@@ -156,11 +156,16 @@ def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
     """The store, policies and recording for the commands in a report. `store_at`: the store as named."""
-    view, path = last_view(store), full_path(store_at)
-    recording = (store.live(_RECORDING) or b"").decode()
+    view, path, recording = last_view(store), full_path(store_at), recording_of(store)
     # A packed recording cannot be read while it is written, so it is not offered.
-    replayed = recording if recording.endswith(".jsonl") else None
+    replayed = str(recording) if recording is not None and recording.suffix == ".jsonl" else None
     return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
+
+
+def recording_of(store: Store) -> Path | None:
+    """The recording of the last run on this store; None if it wrote none."""
+    recording = (store.live(_RECORDING) or b"").decode()
+    return Path(recording) if recording else None
 
 
 def full_path(store_at: str) -> str:

@@ -50,6 +50,7 @@ PARTS: Final = (
     Part("sinks", "sinks", "everyday"),
     Part("reload", "desk", "everyday", "reload"),
     Part("proofs", "proofs", "everyday"),
+    Part("impact", "backtest", "everyday", "impact"),
     Part("footprint", "footprint", "everyday", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

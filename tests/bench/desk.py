@@ -187,7 +187,7 @@ def reload() -> Iterator[Measure]:
         files = Path(folder) / "policies"
         write_set(files, FILES)
         _rewrite(files, "account: [account-", f"account: [{', '.join(ACCOUNTS)}, account-")
-        before, during = asyncio.run(_run(Path(folder), files))
+        before, during = asyncio.run(_run_reload(Path(folder), files))
     for what, passed in (("passed", True), ("processor", False)):
         longest = [max(each.passed if passed else each.processor for each in ticks) * 1e3 for ticks in (before, during)]
         print(f"longest tick, {what}: {longest[0]:.1f} ms before, {longest[1]:.1f} ms during the reload")
@@ -195,7 +195,7 @@ def reload() -> Iterator[Measure]:
     yield Measure(f"reload of {FILES} files: the longest tick, beyond one before", later * 1e3, LATER, "allowed", 1.0)
 
 
-async def _run(folder: Path, files: Path) -> tuple[list[Tick], list[Tick]]:
+async def _run_reload(folder: Path, files: Path) -> tuple[list[Tick], list[Tick]]:
     switch_threads_often()
     loaded = read_policies((files,))
     world = World(folder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.accounts.next_set import StoredStart
     from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.cli.live.run_outputs import RunOutputs
+    from killswitch.cli.live.source_start import SourceStart
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
     from killswitch.model.applied_set import AppliedSet
+    from killswitch.model.clock import Clock
     from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
@@ -41,12 +45,16 @@ if TYPE_CHECKING:
     from killswitch.runner.hot_reload import ReloadAnswer, SetOfStart
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
+    from killswitch.runner.sources.policy_source import PolicySource
 
 
 @options.verb(
     "ksctl run --policies policies --store ks.sqlite", "ksctl run --policies policies --store ks.sqlite --live"
 )
-@options.policies(required=True)
+@options.policies(required=False)
+@click.option("--source", "source_at", type=options.UncheckedPath(dir_okay=False), metavar="FILE",
+              help="In place of --policies: follow the source of policies that this file declares.")  # fmt: skip
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
 @click.option("--unnotified", is_flag=True, help="With --live: start even if a recipient cannot be notified.")
@@ -59,6 +67,9 @@ if TYPE_CHECKING:
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
+@click.option("--shadow", metavar="DIR|REF",
+              help="Evaluate another policy set next to this one, and act on nothing of it: a folder, or a git ref of "
+                   "the repository of --policies. `ksctl shadow report` shows what it would have done.")  # fmt: skip
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
@@ -68,15 +79,19 @@ if TYPE_CHECKING:
 @options.journal
 @options.output
 def run(
-    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, another_runner: bool, interval: float,
-    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None,
-    min_free: int, ticks: int | None, journal: str | None, output: str,
+    policies_at: tuple[Path, ...], source_at: Path | None, store_at: str, live: bool, unnotified: bool,
+    another_runner: bool, interval: float, read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
+    shadow: str | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
+    journal: str | None, output: str,
 ) -> int:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json, one killswitch.decision/v1 object per line), notices and progress to
     stderr. SIGTERM, SIGINT and SIGQUIT finish the current step, release the lease and exit 0. SIGHUP
     takes the policy files between two ticks, as `ksctl reload` does; SIGUSR1 and SIGUSR2 are ignored.
+
+    With --source, the run begins with the set that the store has in force, also where the source cannot be read, and
+    takes what the source proposes once it is verified, reviewed and approved; SIGHUP polls it now.
 
     Exits 1 if a stage has `exit_process`, once no close is in progress, and after an error; 69 if the run could not
     start, which includes every error before its first tick is complete.
@@ -86,16 +101,23 @@ def run(
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
+    if (source_at is None) == (not policies_at):
+        raise click.UsageError("name either --policies or --source")
     write_in_background()
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
     with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
+        from killswitch.cli.live.source_start import start_source
         from killswitch.cli.session import lock_paths
         from killswitch.runner.loop import RunnerPace
 
-        loaded_at = time.time()
-        loaded, stored = _policies(policies_at, store_at)
+        loaded_at, stored = time.time(), None
+        source = None if source_at is None else start_source(source_at, store_at)
+        if source is None:
+            loaded, stored = _policies(policies_at, store_at)
+        else:
+            loaded = source.loaded
         locks = lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
@@ -105,7 +127,7 @@ def run(
         settings = _RunSettings(
             policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
             min_free, ticks, journal, output == "json", found_before,
-            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force,
+            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow, source,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
 
@@ -191,6 +213,10 @@ class _RunSettings(Struct, frozen=True):
     """Unix seconds just before the policies were read; 0 if they come from the store."""
     stored: AppliedSet | None
     """The last good set, if the run starts with it because the policy files could not be read."""
+    shadow: str | None
+    """The set of --shadow."""
+    source: SourceStart | None = None
+    """The source of --source."""
 
 
 def _run(
@@ -205,7 +231,6 @@ def _run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.expectation_check import ExpectationCheck
-    from killswitch.runner.policy_files import PolicyFiles
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
@@ -214,11 +239,12 @@ def _run(
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
+        _open_shadows(settings, accounts, store) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = PolicyFiles(it.policies_at, loaded, it.loaded_at, clock.monotonic)
+        files = _next_sets(settings, loaded, store, clock)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
@@ -226,17 +252,19 @@ def _run(
             live=it.live, locks=it.locks, store_at=it.store_at,
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *outputs.observers
+                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *shadows,
+                *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
             on_acquired=partial(store.allow_memory, print_memory_entry), of_start=_set_of_start(settings, loaded),
         )  # fmt: skip
-        files.connect(runner.propose, store)
+        for each in shadows:
+            _begin_shadow(each, settings, runner.clock.now())
+        _connect(files, runner, store, outputs)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
-        outputs.policy_files = lambda: files.state
         switch_threads_often()
         end = process.run(_until_stopped(runner, it.ticks, files))
         outputs.end_reason = end.reason
@@ -248,6 +276,70 @@ def _run(
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
     return end.exit_code
+
+
+def _next_sets(
+    settings: _RunSettings, loaded: LoadedPolicies, store: Store, clock: Clock
+) -> PolicyFiles | PolicySource:
+    """The part of the run that proposes the next set: the source, or the policy files at a request."""
+    from killswitch.runner.policy_files import PolicyFiles
+
+    if settings.source is not None:
+        from killswitch.cli.live.source_start import followed_source
+
+        return followed_source(settings.source, store, settings.store_at, clock)
+    return PolicyFiles(settings.policies_at, loaded, settings.loaded_at, clock.monotonic)
+
+
+def _connect(files: PolicyFiles | PolicySource, runner: Runner, store: Store, outputs: RunOutputs) -> None:
+    """Let sets be proposed to the runner from now on, and metrics show where they come from."""
+    from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.sources.source_alerts import source_gauges
+
+    if isinstance(files, PolicyFiles):
+        files.connect(runner.propose, store)
+        outputs.policy_files = lambda: files.state
+    else:
+        files.follow(runner)
+        outputs.source = lambda: source_gauges(files.condition)
+
+
+@contextmanager
+def _open_shadows(
+    settings: _RunSettings, accounts: Mapping[str, ArmedAccount], store: Store
+) -> Iterator[tuple[ShadowSets, ...]]:
+    """The shadow sets of a run, to be stopped at its end; none in an emergency, whose store is in memory."""
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
+
+    if settings.journal is not None:
+        yield ()
+        return
+    armed = [name for name, account in accounts.items() if account.armed]
+    shadows = ShadowSets(store, settings.store_at, armed, settings.pace.interval, print_note)
+    try:
+        yield (shadows,)
+    finally:
+        for problem in shadows.close():
+            print_note(problem)
+
+
+def _begin_shadow(shadows: ShadowSets, settings: _RunSettings, now: datetime) -> None:
+    """Continue the shadow sets of the run before, and begin that of --shadow: whatever is wrong with it ends no run."""
+    from killswitch.cli.live.shadow import SOURCE, shadow_files
+    from killswitch.runner.shadow.shadow_sets import ShadowRefusedError
+
+    shadows.resume(now)
+    begun: str | None = None
+    if settings.shadow is not None:
+        try:
+            files, origin = shadow_files(settings.shadow, settings.policies_at)
+            begun = shadows.begin(files, origin, None, now)
+            print_note(f"shadow {begun}: the set of {settings.shadow} is evaluated next to this one; nothing is sent")
+        except (click.ClickException, ShadowRefusedError) as error:
+            print_note(f"nothing is in shadow: {error}")
+    for record in shadows.active:
+        if record.origin.source.startswith(SOURCE) and record.id != begun:
+            shadows.end(record.id, now)
 
 
 def _require_expected(
@@ -345,7 +437,7 @@ def _require_notified(loaded: LoadedPolicies) -> None:
         )
 
 
-async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles) -> RunEnd:
+async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource) -> RunEnd:
     """Run until stopped; a stop by a signal has its name. SIGHUP takes the policy files."""
     from msgspec.structs import replace
 
@@ -375,6 +467,8 @@ def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
         return tuple(f"{it.file}:{it.line}: {it.message}" for it in found)
 
     checks = (notified,) if settings.live and not settings.unnotified else ()
+    if settings.source is not None:
+        return SetOfStart(settings.source.in_force, checks)
     if settings.stored is not None:
         return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
     origin = PolicyOrigin(

@@ -161,7 +161,8 @@ def _scenarios(
     policy_set: PolicySet, found: Sequence[ProofVerdict], graphs: dict[int, Graph], folder: Path, *, traces: bool
 ) -> Iterator[tuple[int, str]]:
     """For each finding that is not proved (with `traces` also each that fires a stage), its file or why it has none."""
-    from killswitch.cli.policy.witness_scenarios import WitnessItem, file_name, scenario_of, write_file
+    from killswitch.cli.policy.comparison_pages import write_file
+    from killswitch.operations.witness_scenarios import WitnessItem, file_name, scenario_of
     from killswitch.proof.witness import replay, unknown_evaluation
 
     taken: set[str] = set()

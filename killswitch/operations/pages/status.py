@@ -18,6 +18,7 @@ from killswitch.operations.pages.status_sections import (
     exposure_table,
     manual_closes,
     operator_flags,
+    paused_policies,
     push_streams,
     suspended_accounts,
     unexplained_changes,
@@ -120,6 +121,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         yield from dead_man_timers(view.timers, status.now)
         yield from suspended_accounts(view.suspended)
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
+    yield from paused_policies(status.pauses, () if view is None else view.machines)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)

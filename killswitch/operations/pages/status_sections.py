@@ -14,6 +14,7 @@ from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -55,6 +56,17 @@ def operator_flags(flags: Sequence[Flag]) -> Iterator[Section]:
         for each in flags
     )  # fmt: skip
     yield from section("Flags", Table(("flag", "scope", "until", "set", "by", "reason"), rows))
+
+
+def paused_policies(pauses: Sequence[Flag], machines: Sequence[MachineStatus]) -> Iterator[Section]:
+    """One row per paused policy, with the scopes on which it fires nothing new."""
+    rows = []
+    for each in pauses:
+        scopes = ", ".join(machine.scope for machine in machines if machine.policy == each.policy)
+        by = (each.author or "unknown", each.reason or "no reason")
+        rows.append((each.policy or "", scopes or "none: it does not run", instant(each.until), instant(each.at), *by))
+    title = "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)"
+    yield from section(title, Table(("policy", "scopes", "until", "since", "by", "reason"), tuple(rows)))
 
 
 def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterator[Section]:

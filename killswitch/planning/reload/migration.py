@@ -62,8 +62,8 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     latched = link.stage_after(state.stage) if state.level else None
     returned = None if state.partial is None else _returned(state.partial.stage, link)
     if returned is not None:  # an orphan has its place again: latched, so that it does not fire a second time
-        highest = returned if latched is None or returned.level >= latched.level else latched
-        return replace(state, level=highest.level, stage=highest.name, partial=None, by_hand=True)
+        above = returned if latched is None or returned.level >= latched.level else latched
+        return replace(state, level=above.level, stage=above.name, partial=None, by_hand=True)
     partial = None if state.partial is None else _partial(state.partial, link)
     if not state.level:
         return replace(state, partial=partial, by_hand=state.by_hand or _is_gone(state.partial, link))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +27,7 @@ from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, re
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder
+from killswitch.model.flags import Flag
 from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, HistoryRow, MachineState, decoded
@@ -175,7 +177,9 @@ class ScopeEvaluator:
         self.unknown = NO_ALERTS
         """The triggers that were unknown at the last step."""
         self.near = NO_ALERTS
-        """The warnings of shares of thresholds, and that recoveries are used up."""
+        """The warnings of shares of thresholds, that recoveries are used up, and what a pause keeps from firing."""
+        self.pause: Flag | None = None
+        """The pause of the policy at this tick."""
         self.warned: dict[str, int] = {}
         """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
         self.counted: list[tuple[int, int]] = []
@@ -195,6 +199,10 @@ class ScopeEvaluator:
     def now(self) -> int:
         """The instant of the last view (microseconds); 0 before the first."""
         return 0 if self.history.view is None else self.history.view.as_of
+
+    def fires(self, now: int) -> bool:
+        """Whether it may fire something new at `now` (microseconds): it is neither disabled nor paused."""
+        return self.pause is None and not self.compiled.is_disabled(now)
 
     @property
     def policy(self) -> str:
@@ -405,6 +413,17 @@ class ScopeEvaluator:
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
+    @contextmanager
+    def assuming(self, triggers: int) -> Iterator[None]:
+        """The triggers of this mask count as confirmed meanwhile."""
+        state = self.state
+        confirmed = state.triggers.confirmed | triggers
+        self.state = replace(state, triggers=replace(state.triggers, confirmed=confirmed))
+        try:
+            yield
+        finally:
+            self.state = state
+
     def resets_accepting(self) -> bool:
         """Whether the automatic reset of the stage in force also accepts the loss."""
         stage = self.machine.in_force(self.state)
@@ -539,7 +558,7 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    if evaluator.compiled.warns or evaluator.adaptive or evaluator.compiled.is_disabled(now):
+    if evaluator.compiled.warns or evaluator.adaptive or not evaluator.fires(now):
         return None  # a warning begins, and an end of the time comes, between changes of conditions
     true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
     until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now)

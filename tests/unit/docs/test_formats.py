@@ -15,8 +15,11 @@ from killswitch.lab.pages import answer
 from killswitch.model import decision, snapshot
 from killswitch.operations import progress
 from killswitch.operations.preview import encode_preview, preview
+from killswitch.planning import exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator import plan_file
+from killswitch.planning.orders import expected_cost
+from killswitch.planning.scopes import money_headroom
 from tests import graphs
 from tests.worlds import START
 
@@ -45,6 +48,9 @@ FORMATS = {
     "Notice": decision.Notice,
     "Saved plan": plan_file.SavedPlan,
     "Account basis": plan_file.AccountBasis,
+    "Position of the book": exposures.PositionExposure,
+    "Headroom in money": money_headroom.MoneyHeadroom,
+    "Expected order": expected_cost.ExpectedOrder,
     "Progress": progress.CloseProgress,
     "Open position": progress.OpenPosition,
     "Answer": answer.BacktestAnswer,

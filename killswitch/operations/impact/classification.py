@@ -1,0 +1,169 @@
+"""The class of a change: what is proved of each policy by part, what the documents add, and why.
+
+Replays have no part in it. What is not proved tightening or equivalent needs what a loosening needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.applied_set import ChangeClass
+from killswitch.operations.comparison_witnesses import change_witnesses
+from killswitch.operations.impact.document_differences import DocumentDifference, combined
+from killswitch.operations.impact.policy_side import PolicySide
+from killswitch.proof.against import Change, compare_sets
+from killswitch.proof.solver import Prover, SolverMissingError
+
+ProofPart = Literal["scope", "demand", "memory", "response", "messages"]
+PARTS: tuple[ProofPart, ...] = get_args(ProofPart)
+"""The kinds of input that are compared: what is watched, which levels are confirmed, what is remembered, what a firing
+does, and whom it notifies."""
+NEEDS_APPROVAL: frozenset[ChangeClass] = frozenset({"LOOSENING", "NEITHER", "UNDECIDED"})
+"""Classes that need what a loosening needs."""
+WHOLE_SET = "(the set)"
+"""The name of a change that is no single policy's."""
+
+
+class ClassifiedChange(Struct, frozen=True):
+    """One difference with its class. `scenario`: of a run that shows it, as YAML; `why_none`: why there is none."""
+
+    policy: str
+    part: ProofPart
+    verdict: ChangeClass
+    text: str
+    scenario: str = ""
+    why_none: str = ""
+
+
+class PolicyVerdict(Struct, frozen=True):
+    """The class of one policy by part, and of all of it."""
+
+    policy: str
+    parts: tuple[tuple[ProofPart, ChangeClass], ...]
+    verdict: ChangeClass
+
+
+class Classification(Struct, frozen=True):
+    """The class of the whole change. `unfinished`: why the proof did not finish, with the place; empty if it did."""
+
+    verdict: ChangeClass
+    policies: tuple[PolicyVerdict, ...]
+    changes: tuple[ClassifiedChange, ...]
+    unfinished: tuple[str, ...] = ()
+    is_proved: bool = True
+    """False if nothing could be proved: the prover is not installed."""
+
+
+class ProofLimits(Struct, frozen=True):
+    """Seconds of one question, and of all together; with `with_scenarios`, witnesses of loosenings are written."""
+
+    question: float
+    whole: float
+    with_scenarios: bool = True
+
+
+def classify(
+    base: PolicySide, head: PolicySide, differences: Sequence[DocumentDifference], clock: Callable[[], float],
+    limits: ProofLimits,
+) -> Classification:  # fmt: skip
+    """Classify the change from base to head. `clock`: seconds. Both sides have compiled, at least in part."""
+    assert base.policies is not None and head.policies is not None  # the caller has sides that compile
+    faulty = {each.name or "": each.problem for each in base.left_out if each.kind == "Policy"}
+    unfinished = [
+        f"{each.kind} {each.name or '?'} of the base does not compile: {each.problem}" for each in base.left_out
+    ]
+    changes: list[ClassifiedChange] = []
+    is_proved = True
+    try:
+        prover = Prover(clock, limits.question, until=clock() + limits.whole)
+        changes += _proved(prover, base.policies, head.policies, faulty, limits)
+        if prover.is_over:
+            place = next((each.policy for each in changes if each.verdict == "UNDECIDED"), "the witnesses")
+            unfinished.append(f"the time limit of {limits.whole:g} s ended the proof at {place}")
+    except SolverMissingError as error:
+        is_proved = False
+        unfinished.append(str(error))
+        changed = [each for each in differences if each.kind == "Policy" and each.verdict is None]
+        changes += [ClassifiedChange(each.name, "scope", "UNDECIDED", f"not proved: {error}") for each in changed]
+    changes += _unproved(base.policies, head.policies, differences, changes)
+    found = [each.verdict for each in changes] + [each.verdict for each in differences if each.verdict is not None]
+    verdict = "UNDECIDED" if base.left_out or base.policies is None else combined(found)
+    return Classification(verdict, tuple(_by_policy(changes)), tuple(changes), tuple(unfinished), is_proved)
+
+
+def _proved(
+    prover: Prover, base: PolicySet, head: PolicySet, faulty: dict[str, str], limits: ProofLimits
+) -> Iterator[ClassifiedChange]:
+    """What the proof states of every policy. What base has under a name of `faulty` is unknown."""
+    compared = compare_sets(prover, base, head)
+    known = [each for each in compared.changes if each.policy not in faulty]
+    for name, problem in sorted(faulty.items()):
+        yield ClassifiedChange(name, "scope", "UNDECIDED", f"the base does not compile, so it is not known: {problem}")
+    scenarios = _scenarios(prover, base, head, known) if limits.with_scenarios else {}
+    for number, each in enumerate(known):
+        text, why_none = scenarios.get(number, ("", ""))
+        yield ClassifiedChange(each.policy or WHOLE_SET, each.part, class_of(each), each.text, text, why_none)
+    for message in compared.messages:
+        policy, found, rest = message.partition(": ")
+        yield ClassifiedChange(
+            policy if found else WHOLE_SET, "messages", "UNDECIDED",
+            f"{rest if found else message}; whether the new ones are reached as surely is outside the proof",
+        )  # fmt: skip
+
+
+def _scenarios(
+    prover: Prover, base: PolicySet, head: PolicySet, changes: Sequence[Change]
+) -> dict[int, tuple[str, str]]:
+    """The scenario of every change that is softer somewhere, by its number."""
+    softer = [number for number, each in enumerate(changes) if each.keeps is False]
+    wanted = [changes[number] for number in softer]
+    found = {}
+    for number, shown in zip(softer, change_witnesses(prover, base, head, wanted, with_scenarios=True), strict=True):
+        written = next((each for each in shown.scenarios if each.text), None)
+        reason = next((each.reason for each in shown.scenarios), "no short run shows it")
+        found[number] = ("", reason) if written is None else (written.text, "")
+    return found
+
+
+def class_of(change: Change) -> ChangeClass:
+    """The class of one difference."""
+    if change.keeps is None or change.exceeds_nothing is None:
+        return "UNDECIDED"
+    if change.keeps:
+        return "EQUIVALENT" if change.exceeds_nothing else "TIGHTENING"
+    return "LOOSENING" if change.exceeds_nothing else "NEITHER"
+
+
+def _unproved(
+    base: PolicySet, head: PolicySet, differences: Iterable[DocumentDifference], changes: Sequence[ClassifiedChange]
+) -> Iterator[ClassifiedChange]:
+    """Keys of policies that the proof does not read, and policies that are only written otherwise."""
+    reported = {each.policy for each in changes}
+    selected = {(graph.policy, graph.variant) for each in (base, head) for graph in each.graphs}
+    for each in differences:
+        if each.kind != "Policy" or each.change != "changed" or each.verdict is not None:
+            continue
+        outside = [key.path for key in each.keys if _is_outside(each.name, key.path, selected)]
+        if outside:
+            text = f"the proof does not read {', '.join(outside)}"
+            yield ClassifiedChange(each.name, "scope", "UNDECIDED", text)
+        elif each.name not in reported:
+            yield ClassifiedChange(each.name, "demand", "EQUIVALENT", "written otherwise, and the same in effect")
+
+
+def _is_outside(policy: str, path: str, selected: Collection[tuple[str, str | None]]) -> bool:
+    """Whether a key is one of what the policy expects to touch, or of a variant that is not selected: a run may select
+    another one."""
+    key, _, variant = path.removeprefix("spec.").partition(".")
+    return key == "expect" or (key == "variants" and (policy, variant.partition(".")[0]) not in selected)
+
+
+def _by_policy(changes: Sequence[ClassifiedChange]) -> Iterator[PolicyVerdict]:
+    for name in sorted({each.policy for each in changes}):
+        own = [each for each in changes if each.policy == name]
+        parts = tuple((part, combined(each.verdict for each in own if each.part == part)) for part in PARTS)
+        yield PolicyVerdict(name, parts, combined(each.verdict for each in own))
