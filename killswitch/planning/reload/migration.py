@@ -16,6 +16,7 @@ from killswitch.engine.state import (
     StoredState,
     StoredTrigger,
     level_in_force,
+    partial_in_force,
     stage_in_force,
 )
 from killswitch.graph.nodes import AutoReset, Stage
@@ -60,10 +61,10 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     what was above it may still fire, and what was not may not.
     """
     latched = link.stage_after(state.stage) if state.level else None
-    returned = None if state.partial is None else _returned(state.partial.stage, link)
+    in_force = partial_in_force(state)
+    returned = None if in_force is None else _returned(in_force.stage, link)
     if returned is not None:  # an orphan has its place again: latched, so that it does not fire a second time
-        above = returned if latched is None or returned.level >= latched.level else latched
-        return replace(state, level=above.level, stage=above.name, partial=None, by_hand=True)
+        return replace(state, level=returned.level, stage=returned.name, partial=None, by_hand=True)
     partial = None if state.partial is None else _partial(state.partial, link)
     if not state.level:
         return replace(state, partial=partial, by_hand=state.by_hand or _is_gone(state.partial, link))

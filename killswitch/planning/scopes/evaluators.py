@@ -25,7 +25,7 @@ from killswitch.planning.scopes.compiled_policy import (
     symbols_in,
 )
 from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, quiescence_of
-from killswitch.planning.scopes.migrated_states import ScopeState, blob_after, orphan_alert, stored_scope
+from killswitch.planning.scopes.migrated_states import ScopeState, blob_after, numbered_blob, orphan_alert, stored_scope
 from killswitch.planning.scopes.prepared_reload import PreparedReload, is_drawn
 
 SYMBOL: Final = "symbol/"
@@ -91,7 +91,9 @@ class ScopeEvaluators:
         left = {key: each for key, each in before.items() if not self._is_drawn(each, links.get(key[0]))}
         following = [prepared.next_of(each, self._rows_since) for key, each in before.items() if key not in left]
         unseen = [MachineState(*key, blob) for key, blob in self.unseen.items()]
-        stay = [each for each in unseen if each.policy not in links]
+        returning = {graph.policy: graph.stages for graph in prepared.continuation.added}
+        stay = [each for each in unseen if each.policy not in links and each.policy not in returning]
+        found = [numbered_blob(each, returning[each.policy]) for each in unseen if each.policy in returning]
         moved = [blob_after(each, links[each.policy]) for each in unseen if each.policy in links]
         lost = [
             MachineState(*key, each.serialised())
@@ -103,7 +105,7 @@ class ScopeEvaluators:
             each.take()
         kept = [each for key, each in before.items() if key not in left]
         self._evaluators = {(each.policy, each.scope): each for each in kept}
-        self.unseen = {(each.policy, each.scope): each.blob for each in (*stay, *moved, *lost)}
+        self.unseen = {(each.policy, each.scope): each.blob for each in (*stay, *found, *moved, *lost)}
         self._compiled = list(prepared.compiled.values())
         self._watching = _watching(prepared.policies.graphs)
         for evaluator in kept:
@@ -111,7 +113,7 @@ class ScopeEvaluators:
             evaluator.history.draw_out(frozenset(name for name, *_ in self._present) - frozenset(members))
         self._orphans_of = -1
         self._present = []  # the next snapshot finds the scopes, and the places of their accounts
-        return (*moved, *lost)
+        return (*found, *moved, *lost)
 
     def _is_drawn(self, evaluator: ScopeEvaluator, link: PolicyLink | None) -> bool:
         """Whether the next set draws the scope, as far as the accounts of the last snapshot show."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import StoredState, level_in_force, stage_in_force
+from killswitch.graph.nodes import Stage
 from killswitch.model.alert import Alert, NoticeGroup
 from killswitch.model.store import MachineState
 from killswitch.planning.reload.continuation import PolicyLink
-from killswitch.planning.reload.migration import migrated
+from killswitch.planning.reload.migration import migrated, numbered
 from killswitch.planning.scopes.evaluator import (
     ActiveSuspicion,
     StoredEvaluator,
@@ -64,6 +65,12 @@ def blob_after(state: MachineState, link: PolicyLink) -> MachineState:
         return replace(state, policy=link.after.policy)
     kept, _ = require_readable(state, ())
     return MachineState(link.after.policy, state.scope, encode_stored(state_after(kept, link)))
+
+
+def numbered_blob(state: MachineState, stages: Sequence[Stage]) -> MachineState:
+    """The stored state with the levels that these stages have, for a policy that comes back; DamagedStateError."""
+    kept, _ = require_readable(state, ())
+    return replace(state, blob=encode_stored(replace(kept, engine=numbered(kept.engine, stages))))
 
 
 class ScopeState(Struct, frozen=True):
