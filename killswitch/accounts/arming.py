@@ -62,19 +62,23 @@ class Arming:
         policies watch.
         """
         self._accounts = accounts
+        self._rules: dict[str, ScopeRule] = {}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)
         """Every armed account."""
         self.reload(policies, strategies)
 
     def reload(self, policies: PolicySet, strategies: Mapping[str, frozenset[str]] | None = None) -> None:
-        """Draw scopes as these policies do; the accounts, and which of them are armed, stay."""
+        """Draw scopes as these policies do; the accounts, and which of them are armed, stay.
+
+        The scopes of a policy that is gone stay as it drew them: its locks reach what they reached.
+        """
         strategies = strategy_accounts(policies, self._accounts.values()) if strategies is None else strategies
         self._strategies = {
             f"strategy/{name}": found
             for name, members in strategies.items()
             if (found := members & self._accounts.keys())
         }
-        self._rules = {graph.policy: graph.scope for graph in policies.graphs}
+        self._rules = self._rules | {graph.policy: graph.scope for graph in policies.graphs}
         self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
         self.strategy_scopes = frozenset(
             scope for scope, members in self._strategies.items() if not members.isdisjoint(self.names)

@@ -130,7 +130,7 @@ class ScopeEvaluators:
             for it in tuple(self)
             if not only_active or level_in_force(it.state) or it.state.waiting
         )  # fmt: skip
-        unseen = (MachineState(*key, blob) for key, blob in self.unseen.items())
+        unseen = [MachineState(*key, blob) for key, blob in tuple(self.unseen.items())]
         return (*live, *map(stored_scope, unseen))
 
     @property

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.accounts.next_set import NextSet, last_good
 from killswitch.accounts.opening import LoadedPolicies
-from killswitch.graph.nodes import AutoReset, Graph
+from killswitch.graph.nodes import AutoReset, Graph, ScopeRule
 from killswitch.model.applied_set import PolicyFile, PolicyOrigin
 from killswitch.runner.hot_reload import ProposedReload
 from killswitch.runner.loop import Runner
@@ -196,3 +197,17 @@ def test_a_policy_that_is_gone_stays_in_force_as_an_orphan(world: World) -> None
 
     run(world, scenario, venue)
     assert (world.folder / "locks" / "account__main.json").exists()
+
+
+def test_the_lock_of_a_policy_that_is_gone_reaches_what_it_reached() -> None:
+    """R1: a reload neither narrows it, nor extends it to accounts that the policy did not watch."""
+    accounts = {
+        name: ArmedAccount(name, "paper", "swap", "USDT", ScriptedVenue(book("1100", name), name), armed=True)
+        for name in ("main", "hedge")
+    }
+    of_one = replace(crash_policy(), scope=ScopeRule("portfolio", ("main",), None, None, None))
+    arming = Arming(accounts, graphs.policy_set(of_one))
+    before = arming.locked_by("crash", "portfolio"), arming.narrower("crash", "portfolio")
+    arming.reload(graphs.policy_set(replace(crash_policy(), policy="other")))
+    assert (arming.locked_by("crash", "portfolio"), arming.narrower("crash", "portfolio")) == before
+    assert before[0] == {"main"}
