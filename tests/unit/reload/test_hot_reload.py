@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.accounts.next_set import NextSet, last_good
 from killswitch.accounts.opening import LoadedPolicies
-from killswitch.graph.nodes import AutoReset, Graph, ScopeRule
+from killswitch.graph.nodes import AutoReset, Graph, ScopeRule, SignalRef
 from killswitch.model.applied_set import PolicyFile, PolicyOrigin
-from killswitch.runner.hot_reload import ProposedReload
+from killswitch.model.instant import MINUTE
+from killswitch.runner.hot_reload import HotReload, ProposedReload
 from killswitch.runner.loop import Runner
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
@@ -211,3 +212,64 @@ def test_the_lock_of_a_policy_that_is_gone_reaches_what_it_reached() -> None:
     arming.reload(graphs.policy_set(replace(crash_policy(), policy="other")))
     assert (arming.locked_by("crash", "portfolio"), arming.narrower("crash", "portfolio")) == before
     assert before[0] == {"main"}
+
+
+def drawdown(minutes: int, threshold: float) -> Graph:
+    """The crash policy on the drawdown of a window."""
+    trigger = graphs.trigger("fall", 0, threshold)
+    signal = SignalRef("equity.drawdown", (minutes * MINUTE,))
+    return replace(crash_policy(), signals=(signal,), triggers=(trigger,), conditions=(trigger.condition,))
+
+
+def test_a_longer_window_sees_the_peak_before_the_reload(world: World) -> None:
+    """R9: the history is continued from the store, with what happened between its preparation and the swap.
+
+    1010 is 8.2% below the peak of 1100 before the reload, and 6.5% below that of 1080 after the preparation.
+    """
+    venue, seen = ScriptedVenue(book("1100")), Seen()
+
+    async def scenario(runner: Runner) -> None:
+        await ticks(runner, world, 2)
+        venue.answer = book("1060")
+        await ticks(runner, world, 2)
+        proposal = prepared(runner, proposed(drawdown(60, 0.08)))
+        venue.answer = book("1080")
+        await ticks(runner, world, 2)
+        assert proposal.answer.result(0).status == "taken"
+        venue.answer = book("1010")
+        await ticks(runner, world, 2)
+
+    run(world, scenario, venue, policy=drawdown(15, 0.5), seen=seen)
+    fired = [each.stage for report in seen.reports for each in report.decisions]
+    assert fired == ["close-everything"]
+
+
+def test_what_a_start_refuses_a_reload_refuses(world: World) -> None:
+    """P5: the check of a start refuses it; the set in force runs on."""
+
+    async def scenario(runner: Runner) -> None:
+        await ticks(runner, world)
+        before = runner.in_force.digest
+        lacks = ("it lacks a capability",)
+        refusing = HotReload(runner.interpreter, runner.store, runner.in_force, (lambda _: lacks,))
+        proposal = refusing.propose(proposed(loosened(crash_policy())))
+        assert proposal.is_prepared.wait(30.0)
+        assert refusing.take() is None
+        assert proposal.answer.result(0).reasons == lacks
+        assert runner.in_force.digest == before
+
+    run(world, scenario, ScriptedVenue(book("1100")))
+
+
+def test_a_newer_set_supersedes_one_that_was_not_taken_yet(world: World) -> None:
+    """P6: the newest only."""
+
+    async def scenario(runner: Runner) -> None:
+        await ticks(runner, world)
+        first = prepared(runner, proposed(loosened(crash_policy(), 0.3), digest="one"))
+        second = prepared(runner, proposed(loosened(crash_policy(), 0.4), digest="two"))
+        await ticks(runner, world)
+        assert (first.answer.result(0).status, second.answer.result(0).status) == ("superseded", "taken")
+        assert [each.digest for each in runner.store.set_changes(9)] == ["sha256:two"]
+
+    run(world, scenario, ScriptedVenue(book("1100")))
