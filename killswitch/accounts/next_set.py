@@ -89,7 +89,15 @@ def _compiled_by_child(files: tuple[PolicyFile, ...], origin: PolicyOrigin, runn
         answer.loaded, accounts=running.accounts, places=running.places, start_documents=running.start_documents,
         files=files,
     )  # fmt: skip
-    return replace(answer, loaded=loaded, files=files)
+    return replace(answer.made, loaded=loaded, files=files)
+
+
+class _ChildAnswer(Struct, frozen=True):
+    """The set, or why there is none."""
+
+    made: NextSet | None = None
+    problems: tuple[Diagnostic, ...] = ()
+    needs_start: str | None = None
 
 
 def answer_as_child() -> None:
@@ -97,16 +105,19 @@ def answer_as_child() -> None:
     sys.stdout.buffer.write(pickle.dumps(_answer_of_child(sys.stdin.buffer.read())))
 
 
-def _answer_of_child(request: bytes) -> NextSet | PolicyProblemsError | NeedsStartError:
+def _answer_of_child(request: bytes) -> _ChildAnswer:
     """What a child answers: without the documents and files, which its parent has."""
     files, origin, running_files = pickle.loads(request)  # written by this program
     documents = load_texts(running_files, without=TESTS).documents
     of_start = tuple(each for each in documents if each.kind in STARTED_WITH)
     try:
         made = _next_set(load_texts(files, without=TESTS), files, origin, of_start)
-    except (PolicyProblemsError, NeedsStartError) as error:
-        return error
-    return replace(made, loaded=replace(made.loaded, accounts=(), places={}, start_documents=(), files=()), files=())
+    except PolicyProblemsError as error:
+        return _ChildAnswer(problems=error.diagnostics)
+    except NeedsStartError as error:
+        return _ChildAnswer(needs_start=str(error))
+    loaded = replace(made.loaded, accounts=(), places={}, start_documents=(), files=())
+    return _ChildAnswer(replace(made, loaded=loaded, files=()))
 
 
 def next_set_at(paths: Sequence[Path], origin: PolicyOrigin, running: LoadedPolicies) -> NextSet:
