@@ -82,12 +82,14 @@ def _compiled_by_child(files: tuple[PolicyFile, ...], origin: PolicyOrigin, runn
         raise CompilingError(f"the policies took longer than {LONGEST:g} s to compile") from error
     except (OSError, subprocess.CalledProcessError) as error:
         raise CompilingError(f"the process that compiles the policies has ended: {error}") from error
-    answer: NextSet | PolicyProblemsError | NeedsStartError = pickle.loads(done.stdout)  # our own process
-    if isinstance(answer, Exception):
-        raise answer
+    answer: _ChildAnswer = pickle.loads(done.stdout)  # our own process
+    if answer.made is None:
+        if answer.needs_start is not None:
+            raise NeedsStartError(answer.needs_start)
+        raise PolicyProblemsError(answer.problems)
     loaded = replace(
-        answer.loaded, accounts=running.accounts, places=running.places, start_documents=running.start_documents,
-        files=files,
+        answer.made.loaded, accounts=running.accounts, places=running.places,
+        start_documents=running.start_documents, files=files,
     )  # fmt: skip
     return replace(answer.made, loaded=loaded, files=files)
 
