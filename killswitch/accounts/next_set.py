@@ -87,8 +87,10 @@ def _compiled_by_child(files: tuple[PolicyFile, ...], origin: PolicyOrigin, runn
         if answer.needs_start is not None:
             raise NeedsStartError(answer.needs_start)
         raise PolicyProblemsError(answer.problems)
+    graphs = tuple([pickle.loads(each) for each in answer.graphs])  # as above
+    policies = replace(answer.made.loaded.policies, graphs=graphs)
     loaded = replace(
-        answer.made.loaded, accounts=running.accounts, places=running.places,
+        answer.made.loaded, policies=policies, accounts=running.accounts, places=running.places,
         start_documents=running.start_documents, files=files,
     )  # fmt: skip
     return replace(answer.made, loaded=loaded, files=files)
@@ -98,6 +100,8 @@ class _ChildAnswer(Struct, frozen=True):
     """The set, or why there is none."""
 
     made: NextSet | None = None
+    graphs: tuple[bytes, ...] = ()
+    """The policies of the set, each by itself: reading all of them at once would keep a tick waiting."""
     problems: tuple[Diagnostic, ...] = ()
     needs_start: str | None = None
 
@@ -118,8 +122,10 @@ def _answer_of_child(request: bytes) -> _ChildAnswer:
         return _ChildAnswer(problems=error.diagnostics)
     except NeedsStartError as error:
         return _ChildAnswer(needs_start=str(error))
-    loaded = replace(made.loaded, accounts=(), places={}, start_documents=(), files=())
-    return _ChildAnswer(replace(made, loaded=loaded, files=()))
+    policies = replace(made.loaded.policies, graphs=())
+    loaded = replace(made.loaded, policies=policies, accounts=(), places={}, start_documents=(), files=())
+    graphs = tuple(pickle.dumps(each) for each in made.loaded.policies.graphs)
+    return _ChildAnswer(replace(made, loaded=loaded, files=()), graphs)
 
 
 def next_set_at(paths: Sequence[Path], origin: PolicyOrigin, running: LoadedPolicies) -> NextSet:

@@ -299,6 +299,9 @@ class Store(Journal, Outbox, Protocol):
 
     def notices(self, limit: int) -> Sequence[Notice]: ...
 
+    def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
+        """Write the files of a set that may come into force, so that the tick that takes it writes little."""
+
     def set_changes(self, limit: int) -> Sequence[SetChange]:
         """The newest `limit` sets that came into force, newest first."""
 

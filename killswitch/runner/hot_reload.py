@@ -206,6 +206,8 @@ class HotReload:
             refused = [each for check in self._checks for each in check(loaded)]
             if not refused:
                 store_places(self._store, loaded.policies)
+                files = proposal.proposed.files
+                self._store.prepare_policy_set(loaded.policies.digest, program_version(), files)
                 keep_runbooks(self._store, loaded.policies.digest, loaded.runbooks)
                 states = self._store.states()
                 proposal.ready = self.interpreter.prepare(loaded.policies, states, self._store.rows)

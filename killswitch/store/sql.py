@@ -222,6 +222,13 @@ class SqlStore(StoreHandle):
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
+    @retried
+    def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
+        """Write the files of a set that may come into force, so that the tick that takes it writes little."""
+        keys = {"digest": digest, "content": folder_digest(files), "program": program}
+        with self._writing_fenced(background=True) as connection:
+            connection.execute(sql.PUT_POLICY_SET, {**keys, "files": rows.ENCODER.encode(files)})
+
     def set_changes(self, limit: int) -> Sequence[SetChange]:
         """The newest `limit` sets that came into force, newest first."""
         return self._decoded("a change of the policy set", rows.set_change, self._read(sql.SET_CHANGES, limit=limit))

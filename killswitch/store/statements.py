@@ -54,8 +54,8 @@ PUT_POLICY_SET = _insert("policy_sets", "digest", "content", "program", "files",
 PUT_SET_CHANGE = _insert("set_changes", "at", "digest", "content", "body")
 SET_CHANGES = text("SELECT sequence, body FROM set_changes ORDER BY sequence DESC LIMIT :limit")
 POLICY_FILES = text(
-    "SELECT files FROM policy_sets WHERE digest = :digest AND content = coalesce(:content, content) "
-    "ORDER BY rowid DESC LIMIT 1"
+    "SELECT files FROM policy_sets p WHERE digest = :digest AND content = coalesce(:content, content) AND EXISTS ("
+    " SELECT 1 FROM set_changes c WHERE c.digest = p.digest AND c.content = p.content) ORDER BY rowid DESC LIMIT 1"
 )
 # A former name is first moved out of the way, so that policies may exchange their names.
 MOVED = "moved/"
