@@ -6,6 +6,7 @@ are read.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import msgspec
@@ -51,8 +52,16 @@ def set_change(row: Any) -> SetChange:
     return _SET_CHANGES.decode(bytes_of(row.body))
 
 
+def packed_files(files: tuple[PolicyFile, ...]) -> bytes:
+    """The files as they are stored: a tenth of their size, since a tick waits while they are written."""
+    return zlib.compress(ENCODER.encode(files), 1)
+
+
 def policy_files(row: Any) -> tuple[PolicyFile, ...]:
-    return _POLICY_FILES.decode(bytes_of(row.files))
+    try:
+        return _POLICY_FILES.decode(zlib.decompress(bytes_of(row.files)))
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
 
 
 def state_row(state: MachineState) -> Row:

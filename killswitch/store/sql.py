@@ -227,7 +227,7 @@ class SqlStore(StoreHandle):
         """Write the files of a set that may come into force, so that the tick that takes it writes little."""
         keys = {"digest": digest, "content": folder_digest(files), "program": program}
         with self._writing_fenced(background=True) as connection:
-            connection.execute(sql.PUT_POLICY_SET, {**keys, "files": rows.ENCODER.encode(files)})
+            connection.execute(sql.PUT_POLICY_SET, {**keys, "files": rows.packed_files(files)})
 
     def set_changes(self, limit: int) -> Sequence[SetChange]:
         """The newest `limit` sets that came into force, newest first."""
@@ -378,7 +378,7 @@ def _put_set(connection: Connection, applied: AppliedSet, renamed: Mapping[str, 
         renamed=dict(renamed),
     )  # fmt: skip
     keys = {"digest": applied.digest, "content": content}
-    files = rows.ENCODER.encode(applied.files)
+    files = rows.packed_files(applied.files)
     connection.execute(sql.PUT_POLICY_SET, {**keys, "program": applied.program, "files": files})
     body = rows.ENCODER.encode(change)
     connection.execute(sql.PUT_SET_CHANGE, {**keys, "at": to_micros(applied.at), "body": body})

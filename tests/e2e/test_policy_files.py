@@ -6,6 +6,7 @@ import base64
 import json
 import signal
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -124,11 +125,11 @@ def _make_unreadable(store: Path) -> None:
     """The stored set as of a program whose policies this one cannot read."""
     with closing(sqlite3.connect(store)) as database:
         ((files,),) = database.execute("SELECT files FROM policy_sets").fetchall()
-        kept = json.loads(files)
+        kept = json.loads(zlib.decompress(files))
         for each in kept:
             text = base64.b64decode(each["content"]).replace(b"equity.", b"equity.of_another_program_")
             each["content"] = base64.b64encode(text).decode()
-        altered = json.dumps(kept).encode()
+        altered = zlib.compress(json.dumps(kept).encode())
         database.execute("UPDATE policy_sets SET files = ?", (altered,))
         database.commit()
 
