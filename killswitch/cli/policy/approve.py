@@ -21,7 +21,7 @@ from killswitch.cli.options import (
 from killswitch.cli.terminal import print_json, print_note, print_page
 
 if TYPE_CHECKING:
-    from killswitch.operations.approving import ShownChange, SigningKey
+    from killswitch.operations.approving import ChangeToApprove, SigningKey
     from killswitch.source.polling import SourceSettings
     from killswitch.source.statements import SignedStatement
 
@@ -79,7 +79,7 @@ def approve(
         signed = _signed(change, key, expires, output, is_sure=is_sure)
     except (ApprovalError, GitRevisionError) as error:
         raise click.ClickException(str(error)) from error
-    _hand_over(signed, out, store_at, output)
+    _write_approvals(signed, out, store_at, output)
 
 
 def _settings(source_at: Path) -> SourceSettings:
@@ -96,7 +96,7 @@ def _settings(source_at: Path) -> SourceSettings:
 def _change(
     settings: SourceSettings, store_at: str | None, revisions: tuple[str | None, str | None], repository: Path,
     limit: float,
-) -> ShownChange:  # fmt: skip
+) -> ChangeToApprove:  # fmt: skip
     from killswitch.cli.session import opened_store
     from killswitch.operations.approving import change_of_files, change_of_runner, files_of
 
@@ -115,7 +115,7 @@ def _key(key_at: Path | None, openpgp: str | None) -> SigningKey:
 
 
 def _signed(
-    change: ShownChange, key: SigningKey, expires: float, output: str, *, is_sure: bool
+    change: ChangeToApprove, key: SigningKey, expires: float, output: str, *, is_sure: bool
 ) -> tuple[SignedStatement, ...]:
     """Show the change, ask, and sign what it waits for; nothing if it waits for nothing."""
     from killswitch.model.instant import to_micros
@@ -134,7 +134,7 @@ def _signed(
     return tuple(sign(each, key) for each in statements)
 
 
-def _hand_over(signed: tuple[SignedStatement, ...], out: Path | None, store_at: str | None, output: str) -> None:
+def _write_approvals(signed: tuple[SignedStatement, ...], out: Path | None, store_at: str | None, output: str) -> None:
     """Write the approvals, deliver them to the runner, and say where they are."""
     from killswitch.cli.session import opened_store
     from killswitch.operations.approving import deliver
