@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.applied_set import ChangeClass, PolicyFile, folder_digest
 from killswitch.model.instant import from_micros
@@ -161,16 +163,41 @@ def _is_hidden(path: str) -> bool:
 
 def statements_of(change: ChangeToApprove, key: str, now: int, lasts: int) -> tuple[Statement, ...]:
     """The statements that the change waits for, given `now` and valid for `lasts` microseconds, at most 14 days."""
-    given = now - now % 1_000_000
     firings = [(each.policy, each.scope, each.stage) for each in change.review.arrival]
     return tuple(
-        Statement(
-            purpose=purpose, source=change.source, key=key, given=given, expires=given + min(lasts, LONGEST),
-            ref=change.ref, path=change.path, base=change.base, result=change.result, shown=change.review.verdict,
-            subject=arrival_subject(firings) if purpose == "arrival" else None,
+        given_by(
+            Statement(
+                purpose=purpose, source=change.source, key=key, given=0, expires=0, ref=change.ref, path=change.path,
+                base=change.base, result=change.result, shown=change.review.verdict,
+                subject=arrival_subject(firings) if purpose == "arrival" else None,
+            ),
+            key, now, lasts,
         )
         for purpose in change.purposes
     )  # fmt: skip
+
+
+def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
+    """The statement with its key and its times, in whole seconds."""
+    given = now - now % 1_000_000
+    lasts = lasts if statement.purpose == "manifest" else min(lasts, LONGEST)
+    return replace(statement, key=key, given=given, expires=given + lasts)
+
+
+def plain_statement(
+    settings: SourceSettings, purpose: Purpose, digests: tuple[str | None, str | None], subject: str | None
+) -> Statement:
+    """A statement that no review precedes: of a merge, of a trust file, of a folder as it is. No key, no times yet."""
+    ref, path = _place(settings)
+    return Statement(
+        purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
+        result=digests[1], subject=subject,
+    )  # fmt: skip
+
+
+def trust_digest(content: bytes) -> str:
+    """The digest of a trust file, as statements name it."""
+    return f"sha256:{sha256(content).hexdigest()}"
 
 
 def ssh_signing_key(file: Path) -> SigningKey:
