@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "graph": ("policy.verbs", "Print the compiled decision graph as Mermaid or DOT."),
     "prove": ("policy.prove", "Prove properties of the policies, or show a witness against them."),
     "approve": ("policy.approve", "Show a change of policies, and sign its approval."),
+    "blame": ("policy.blame", "Name the change that set a threshold: commit, signers and approvers."),
     "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),
     "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
     "show": ("live.plan", "Show a saved plan, whatever its state. Changes nothing."),

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from killswitch.render.document import Page, Section
 
 _ALARMS: Final = re.compile(
-    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED\b(?: \w+)?"
-    r"|\b(?:LOST|PAUSED|STALE|GIVEN UP)\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
-    r"|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
+    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED|IDENTICAL)\b"
+    r"|\bLOCKED\b(?: \w+)?|\b(?:LOST|PAUSED|STALE|GIVEN UP|BEHIND)\b|\bWOULD (?:FIRE|LOCK)\b|\btrue since\b"
+    r"|\bclosing(?=[:,] )|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
     r"|\blevel [3-9]\d*(?: (?!by\b)[a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[3-9] +[\w-]+"
     r"|(?<=\s)\^+$|(?<![\w.,-])-\d[\d,]*(?:\.\d+)?(?:%| [A-Z][A-Z0-9]{2,7}\b))"
     r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ])"

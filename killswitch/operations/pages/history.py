@@ -31,7 +31,7 @@ def history_page(
         ("Unexplained changes of equity", [each for each in notices if each.kind == "unexplained"][:limit]),
         ("Flags", [each for each in notices if _is_of(each, FLAG_CHANGE) and each.policy == OPERATOR][:limit]),
         ("Pauses of policies", [each for each in notices if _is_of(each, PAUSE_CHANGE)][:limit]),
-        ("Refused commands", [each for each in notices if _is_of_refusal(each)][:limit]),
+        ("Refused commands", [each for each in notices if is_of_refusal(each)][:limit]),
     )
     more = (each for title, them in parts for each in section(title, Items(tuple(map(dated_notice, them)))))
     return Page("History", sections=(_decisions(found), *more))
@@ -42,7 +42,7 @@ def _is_of(notice: Notice, change: str) -> bool:
     return (notice.subject or "").startswith(change)
 
 
-def _is_of_refusal(notice: Notice) -> bool:
+def is_of_refusal(notice: Notice) -> bool:
     """Whether a notice is of a close, a lock or a saved plan that was refused."""
     return notice.policy == OPERATOR and notice.title == NOT_CARRIED_OUT
 
