@@ -68,6 +68,15 @@ def test_a2_removed_triggers_are_named() -> None:
     assert found.verdict not in ("EQUIVALENT", "TIGHTENING")
 
 
+def test_r6_at_rest_an_undeclared_rename_is_a_removal() -> None:
+    """R6: what a stage or a trigger remembers goes with its name, so that no proof makes a rename harmless."""
+    renamed = EQUITY.replace("    low:", "    lower:").replace("[low,", "[lower,")
+    for head in (edited("name: stop", "name: halt"), {"floor.yaml": renamed}):
+        found = reviewed(head)
+        assert found.verdict not in ("EQUIVALENT", "TIGHTENING")
+        assert any("removed" in line for line in found.why)
+
+
 def test_a1_without_the_prover_a_change_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """A1: the reason names what is missing. What has not changed at all needs no prover."""
 
@@ -182,6 +191,13 @@ def test_a8_what_the_set_in_force_fires_anyway_is_no_arrival() -> None:
     """A8: nothing that the set in force fires is held by an edit."""
     base = edited("below: 1000", "below: 1300")
     assert arriving(HARDER, base).arrival == ()
+
+
+def test_a8_what_the_set_in_force_is_about_to_fire_is_no_arrival() -> None:
+    """A8: a confirmation that ends at the same tick belongs to the set in force, whatever else was edited."""
+    base = edited("below: 1000 USDT,", "below: 1300 USDT, confirm: 1s,")
+    head = edited("cooldown: 30m", "cooldown: 20m", base["floor.yaml"])
+    assert arriving(head, base).arrival == ()
 
 
 def test_a8_a_confirmation_does_not_hide_what_fires_on_arrival() -> None:
