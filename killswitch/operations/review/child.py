@@ -67,6 +67,7 @@ def serve(source: IO[bytes], out: IO[bytes]) -> None:
 
 def _answer(request: ReviewRequest) -> Review:
     from killswitch.operations.review.reviewing import review
+    from killswitch.store.errors import StoreError
 
     try:
         trust = None if request.trust is None else _trust(request.trust)
@@ -74,6 +75,8 @@ def _answer(request: ReviewRequest) -> Review:
         return unfinished(f"the trust file of the set in force cannot be read: {error}")
     try:
         return review(request, trust, perf_counter)
+    except StoreError as error:
+        return unfinished(f"the store of the runner cannot be read: {error}")
     except (MemoryError, RecursionError) as error:
         return unfinished(f"the review needs more than it may use ({type(error).__name__})")
 

@@ -49,6 +49,7 @@ from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.statement_signatures import verify_all
 from killswitch.source.trust import Trust
+from killswitch.store.sqlite import open_store
 
 QUESTION = 10.0
 """Seconds of one question to the prover."""
@@ -91,7 +92,7 @@ def review(request: ReviewRequest, trust: Trust | None, clock: Callable[[], floa
         policy_digest=head.policies.digest, verdict=found.verdict, why=found.why, problems=tuple(refused),
         arrival=arriving.firings, needs_start=tuple(_needs_start(base, head)),
         held_by_close=tuple(one_line(each.line) for each in arriving.preview.held),
-        preview=tuple(map(one_line, arriving.preview.lines)),
+        preview=(*map(one_line, arriving.preview.lines), *_without_history(request)),
     )  # fmt: skip
     return _with_approvals(reviewed, request, trust, lambda i: _step_class(request, i, until, clock))
 
@@ -263,10 +264,9 @@ def _arrival(request: ReviewRequest, base: PolicySide, head: PolicySet) -> Arriv
 
 
 def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> StoredRun:
-    """The state of the runner: of its store, or the states of the request."""
+    """The state of the runner: of its store, or the states of the request. StoreError if it cannot be read: without
+    its history, what fires on arrival would be missed."""
     if request.store is not None:
-        from killswitch.store.sqlite import open_store
-
         store = stack.enter_context(closing(open_store(request.store, read_only=True)))
         return StoredRun(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
     states = [MachineState(*each) for each in request.states]
@@ -277,6 +277,18 @@ def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> StoredRun:
         return interpreter
 
     return StoredRun(restored, states, _no_rows)
+
+
+def _without_history(request: ReviewRequest) -> tuple[str, ...]:
+    """What is missing where the store was not read."""
+    if request.snapshot is not None and request.store is not None:
+        return ()
+    what = (
+        "no snapshot: what fires on arrival is not known"
+        if request.snapshot is None
+        else ("no history: what fires on arrival is known only as far as no window is older than the last snapshot")
+    )
+    return (what,)
 
 
 def _no_rows(_policy: str, _scope: str, _since: int) -> Sequence[HistoryRow]:

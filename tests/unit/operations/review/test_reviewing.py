@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from pathlib import Path
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -9,11 +12,14 @@ from msgspec.structs import replace
 from killswitch.model.applied_set import folder_digest
 from killswitch.model.instant import DAY, HOUR
 from killswitch.model.snapshot import encode_snapshot
+from killswitch.model.store import TickRecord
+from killswitch.operations.review.child import reviewed as child_reviewed
 from killswitch.planning.interpreter import Interpreter
 from killswitch.proof import solver
 from killswitch.source.candidate import FirstParentStep
 from killswitch.source.review import Review
 from killswitch.source.statements import Statement
+from killswitch.store.sqlite import open_store
 from tests.graphs import compiled
 from tests.unit.operations.review.sets import (
     BASE,
@@ -27,7 +33,7 @@ from tests.unit.operations.review.sets import (
     reviewed,
 )
 from tests.unit.source.approval_keys import NOW, Signer, ssh_signer, trust_of
-from tests.worlds import START, account, position, snapshot
+from tests.worlds import START, account, after, position, snapshot
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
 
@@ -209,7 +215,6 @@ def test_a8_a_confirmation_does_not_hide_what_fires_on_arrival() -> None:
 
 def test_a8_states_of_the_runner_count() -> None:
     """A8: a stage that has fired already and is latched does not fire again on arrival."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     base = edited("below: 1000", "below: 1300")
@@ -223,9 +228,33 @@ def test_a8_states_of_the_runner_count() -> None:
     assert any("stop stays in force" in line for line in found.preview)
 
 
+def test_a8_the_history_of_the_runner_counts(tmp_path: Path) -> None:
+    """A8: a window over the last hour is known from the runner's store; without the store, that is said."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/floor.yaml").write_text(EQUITY)
+    interpreter = Interpreter(compiled(tmp_path / "base"))
+    at = str(tmp_path / "ks.sqlite")
+    store = open_store(at, read_only=False)
+    for minute, equity in enumerate(range(2000, 1100, -100)):
+        held = position("BTC/USDT:USDT", "long", str(equity - 2000), mark_price=str(equity), entry_price="2000")
+        book = snapshot(after(minutes=minute), account(str(equity), [held], unrealized=Decimal(equity - 2000)))
+        interpreter.tick(book)
+        states, rows = interpreter.states(), interpreter.rows()
+        store.commit_tick(TickRecord(book.as_of, "sha256:0", states, rows, (), (), (), None, (), 0))
+    store.close()
+    falling = "    fall: {signal: equity.drawdown, window: 1h, at_least: 30%, on_unknown: hold}\n    low:"
+    head = {"floor.yaml": EQUITY.replace("    low:", falling).replace("[low,", "[fall, low,")}
+    last = encode_snapshot(book)
+    assert [each.stage for each in reviewed(head, snapshot=last, store=at).arrival] == ["stop"]
+    without = reviewed(head, snapshot=last)
+    assert without.arrival == ()
+    assert any("no history" in line for line in without.preview)
+    gone = child_reviewed(request(head, snapshot=last, store=str(tmp_path / "none.sqlite")))
+    assert [each.code for each in gone.problems] == ["KS8322"]
+
+
 def test_r6_an_undeclared_rename_of_what_is_in_force_is_refused() -> None:
     """R6: refused with its name, approved or not; R10: the preview says what would become of it."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     base = edited("below: 1000", "below: 1300")
