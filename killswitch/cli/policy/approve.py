@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _DAY = 86_400.0
 
 
-@verb("ksctl approve --source source.yaml --store ks.sqlite --key ~/.ssh/id_ed25519",
+@verb("ksctl approve --source source.yaml --store ks.sqlite --key id_ed25519",
       "ksctl approve --source source.yaml --base main --head wider --key id_ed25519 --out ann.approval")  # fmt: skip
 @click.option("--source", "source_at", type=IN_FILE, required=True, help="The source file of the runner.")
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
