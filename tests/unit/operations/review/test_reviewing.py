@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -297,6 +298,16 @@ def test_a7_a_loosening_has_the_approvals_of_others_than_its_author() -> None:
     assert sorted(each.principal for each in found.approvals) == ["ann@desk.example", "bob@desk.example"]
     (why,) = found.not_counted
     assert "dan@desk.example" in why and "KS8311" in why
+
+
+def test_the_approvals_of_years_hide_no_new_one() -> None:
+    """A folder of approvals grows: those of other changes are counted in a line, and start no program."""
+    signed = approval(ANN, SOFTER)
+    old = tuple(re.sub(rb"sha256:[0-9a-f]{64}", b"sha256:%064x" % number, signed) for number in range(300))
+    found = reviewed(SOFTER, trust=TRUST, statements=(*old, b"words", approval(ANN, SOFTER), approval(BOB, SOFTER)))
+    assert len(found.approvals) == 2
+    assert "300 statements about other changes (KS8308)" in found.not_counted
+    assert any("KS8301" in line for line in found.not_counted)
 
 
 def test_a8_an_approval_of_the_arrival_counts_apart() -> None:
