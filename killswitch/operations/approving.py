@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.applied_set import ChangeClass, PolicyFile, folder_digest
 from killswitch.model.instant import from_micros
@@ -46,7 +48,7 @@ class ApprovalError(Exception):
     """Nothing can be signed; the message says why, and what to do."""
 
 
-class ShownChange(Struct, frozen=True, kw_only=True):
+class ChangeToApprove(Struct, frozen=True, kw_only=True):
     """What is approved, as it is shown before it is signed."""
 
     source: str
@@ -79,7 +81,7 @@ class SigningKey(Struct, frozen=True):
     file: Path | None = None
 
 
-def change_of_runner(store: Store, settings: SourceSettings) -> ShownChange:
+def change_of_runner(store: Store, settings: SourceSettings) -> ChangeToApprove:
     """The change that the runner on this store waits with. ApprovalError if there is none, or none is reviewed."""
     state = decoded(decode_source, store.live(SOURCE_STATE))
     if state is None or state.source != settings.name:
@@ -92,7 +94,7 @@ def change_of_runner(store: Store, settings: SourceSettings) -> ShownChange:
         why = "the runner has not compared it yet" if problem is None else f"{problem.code} {problem.text}"
         raise ApprovalError(f"what the source proposes cannot be approved: {why}")
     ref, path = _place(settings)
-    return ShownChange(
+    return ChangeToApprove(
         source=settings.name, ref=ref, path=path, base=head.base, result=head.folder_digest, review=head.review,
         commit=head.commit, delay=settings.loosening_after, is_of_runner=True,
     )  # fmt: skip
@@ -100,7 +102,7 @@ def change_of_runner(store: Store, settings: SourceSettings) -> ShownChange:
 
 def change_of_files(
     base: Sequence[PolicyFile], head: Sequence[PolicyFile], settings: SourceSettings, seconds: float
-) -> ShownChange:
+) -> ChangeToApprove:
     """The change between two folders, reviewed here in a process of its own. ApprovalError if head does not compile."""
     ref, path = _place(settings)
     result = folder_digest(head)
@@ -112,7 +114,7 @@ def change_of_files(
     for problem in review.problems:
         where = f"{problem.file}:{problem.line}: " if problem.file else ""
         raise ApprovalError(f"{where}{problem.code} {problem.text}; {problem.fix}")
-    return ShownChange(
+    return ChangeToApprove(
         source=settings.name, ref=ref, path=path, base=folder_digest(base), result=result, review=review,
         delay=settings.loosening_after,
     )  # fmt: skip
@@ -159,18 +161,43 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
 
 
-def statements_of(change: ShownChange, key: str, now: int, lasts: int) -> tuple[Statement, ...]:
+def statements_of(change: ChangeToApprove, key: str, now: int, lasts: int) -> tuple[Statement, ...]:
     """The statements that the change waits for, given `now` and valid for `lasts` microseconds, at most 14 days."""
-    given = now - now % 1_000_000
     firings = [(each.policy, each.scope, each.stage) for each in change.review.arrival]
     return tuple(
-        Statement(
-            purpose=purpose, source=change.source, key=key, given=given, expires=given + min(lasts, LONGEST),
-            ref=change.ref, path=change.path, base=change.base, result=change.result, shown=change.review.verdict,
-            subject=arrival_subject(firings) if purpose == "arrival" else None,
+        given_by(
+            Statement(
+                purpose=purpose, source=change.source, key=key, given=0, expires=0, ref=change.ref, path=change.path,
+                base=change.base, result=change.result, shown=change.review.verdict,
+                subject=arrival_subject(firings) if purpose == "arrival" else None,
+            ),
+            key, now, lasts,
         )
         for purpose in change.purposes
     )  # fmt: skip
+
+
+def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
+    """The statement with its key and its times, in whole seconds."""
+    given = now - now % 1_000_000
+    lasts = lasts if statement.purpose == "manifest" else min(lasts, LONGEST)
+    return replace(statement, key=key, given=given, expires=given + lasts)
+
+
+def plain_statement(
+    settings: SourceSettings, purpose: Purpose, digests: tuple[str | None, str | None], subject: str | None
+) -> Statement:
+    """A statement that no review precedes: of a merge, of a trust file, of a folder as it is. No key, no times yet."""
+    ref, path = _place(settings)
+    return Statement(
+        purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
+        result=digests[1], subject=subject,
+    )  # fmt: skip
+
+
+def trust_digest(content: bytes) -> str:
+    """The digest of a trust file, as statements name it."""
+    return f"sha256:{sha256(content).hexdigest()}"
 
 
 def ssh_signing_key(file: Path) -> SigningKey:
@@ -213,7 +240,7 @@ def deliver(store: Store, signed: SignedStatement) -> None:
     store.put_live(f"{DELIVERED}{signed.id}", join_signature(signed.signed, signed.signature))
 
 
-def change_page(change: ShownChange, expires: int) -> Page:
+def change_page(change: ChangeToApprove, expires: int) -> Page:
     """What is approved: its place, its class with the reasons, what fires on arrival, and the delay."""
     review = change.review
     rows = [
@@ -245,7 +272,7 @@ def _class_text(verdict: ChangeClass) -> str:
     return f"{verdict}: {meaning[verdict]}"
 
 
-def _approvals(change: ShownChange) -> str:
+def _approvals(change: ChangeToApprove) -> str:
     review = change.review
     if not review.approvals_needed:
         return "none needed for the change itself"

@@ -36,6 +36,8 @@ class ApprovedChange(Struct, frozen=True, kw_only=True):
     verdict: ChangeClass
     commits: tuple[VerifiedCommit, ...] = ()
     """The commits of the change; nobody with a part in one of them approves it."""
+    signer: str | None = None
+    """Who signed the manifest of a folder, which has no commits."""
 
 
 class CountedApprovals(Struct, frozen=True):
@@ -116,7 +118,7 @@ def _change(
     path = stated_path(candidate.kind, candidate.path)
     return ApprovedChange(
         source=candidate.source, ref=candidate.ref, path=path, base=base, result=result, verdict=verdict,
-        commits=commits,
+        commits=commits, signer=candidate.signer,
     )  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def _counted(
     counted: dict[str, Approval] = {}
     keys: set[str] = set()
     problems: list[StatementProblem] = []
-    part = authors(change.commits, given.trust)
+    part = authors(change.commits, given.trust, change.signer)
     for each in sorted(given.statements, key=lambda it: it.id):
         problem = mismatch(each.statement, change, purpose) or check(each.statement)
         person = same_person(each.principal)
@@ -209,7 +211,7 @@ def _mismatches(statement: Statement, change: ApprovedChange, purpose: Purpose) 
         yield StatementProblem("KS8313", text)
 
 
-def authors(commits: Iterable[VerifiedCommit], trust: Trust | None) -> Mapping[str, str]:
+def authors(commits: Iterable[VerifiedCommit], trust: Trust | None, signer: str | None = None) -> Mapping[str, str]:
     """Principal → how they have a part in the commits: as signer, which a merge has too, or by a claimed name.
 
     Names and addresses in commits are claims that nobody verified; here they can only take an approval away.
@@ -220,9 +222,12 @@ def authors(commits: Iterable[VerifiedCommit], trust: Trust | None) -> Mapping[s
     for principal in principals:
         for identity in identities(principal):
             by_person.setdefault(identity, []).append(principal)
+    if signer is not None:
+        for each in (signer, *by_person.get(same_person(signer), ())):
+            found.setdefault(each, f"{signer} signed the manifest")
     for commit in commits:
-        for signer in (commit.signer, *by_person.get(same_person(commit.signer), ())):
-            found.setdefault(signer, f"{commit.signer} signed {commit.id[:12]}")
+        for each in (commit.signer, *by_person.get(same_person(commit.signer), ())):
+            found.setdefault(each, f"{commit.signer} signed {commit.id[:12]}")
         for claim in commit.claimed:
             for identity in identities(claim):
                 for principal in by_person.get(identity, ()):

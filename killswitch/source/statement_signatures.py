@@ -115,6 +115,8 @@ def _trusted_key(statement: Statement, trust: Trust, now: int) -> TrustedKey:
     if not (key.signs if statement.purpose in SIGNED_BY_SIGNERS else key.approves):
         role = "sign" if statement.purpose in SIGNED_BY_SIGNERS else "approve"
         raise _RefusedError("KS8305", f"{whose} may not {role} by the trust set, which `{statement.purpose}` needs")
+    if key.is_revoked:
+        raise _RefusedError("KS8304", f"{whose} is revoked")
     if key.valid_from is not None and now < key.valid_from:
         raise _RefusedError("KS8304", f"{whose} is valid only from {_time(key.valid_from)}")
     if key.valid_until is not None and now >= key.valid_until:
@@ -128,7 +130,7 @@ def _require_time(statement: Statement, key: TrustedKey, now: int) -> None:
         raise _RefusedError("KS8306", f"{whose} expired at {_time(statement.expires)}")
     if statement.given > now + AHEAD:
         raise _RefusedError("KS8307", f"{whose} is dated {_time(statement.given)}, ahead of the runner's clock")
-    if statement.expires - statement.given > LONGEST:
+    if statement.purpose != "manifest" and statement.expires - statement.given > LONGEST:
         raise _RefusedError("KS8307", f"{whose} expires more than 14 days after it was given")
 
 

@@ -23,7 +23,8 @@ FORMAT = "Killswitch approval statement, version 1"
 NAMESPACE = "killswitch-approval"
 """The namespace of `ssh-keygen -Y sign -n`, so that no other signature of the same key is an approval."""
 LONGEST = 14 * DAY
-"""An approval expires at most this long after it was given, in microseconds (A6)."""
+"""An approval expires at most this long after it was given, in microseconds (A6). A manifest is no approval: it states
+what a folder holds, and is as long valid as it says."""
 LARGEST = 64 << 10
 """The maximum size of the file of an approval, in bytes."""
 SUFFIX = ".approval"

@@ -38,6 +38,7 @@ from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import load_texts
 from killswitch.policy.yaml.parser import ParseText, parse
+from killswitch.render.formats import count_of
 from killswitch.source.approval_rules import (
     SAFE,
     Given,
@@ -48,7 +49,9 @@ from killswitch.source.approval_rules import (
 from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.statement_signatures import verify_all
+from killswitch.source.statements import StatementError, read_approval
 from killswitch.source.trust import Trust
+from killswitch.store.sqlite import open_store
 
 QUESTION = 10.0
 """Seconds of one question to the prover."""
@@ -91,7 +94,7 @@ def review(request: ReviewRequest, trust: Trust | None, clock: Callable[[], floa
         policy_digest=head.policies.digest, verdict=found.verdict, why=found.why, problems=tuple(refused),
         arrival=arriving.firings, needs_start=tuple(_needs_start(base, head)),
         held_by_close=tuple(one_line(each.line) for each in arriving.preview.held),
-        preview=tuple(map(one_line, arriving.preview.lines)),
+        preview=(*map(one_line, arriving.preview.lines), *_without_history(request)),
     )  # fmt: skip
     return _with_approvals(reviewed, request, trust, lambda i: _step_class(request, i, until, clock))
 
@@ -237,20 +240,40 @@ def _with_approvals(
     if reviewed.verdict in SAFE and not reviewed.arrival:
         return reviewed
     candidate, base = request.candidate, folder_digest(request.base)
-    contents = (*candidate.statements, *request.statements)
+    contents, others = _about_this_change((*candidate.statements, *request.statements), candidate, base)
     verified, refused = ((), ()) if trust is None else verify_all(contents, trust, request.now)
     given = Given(verified, frozenset(request.spent), trust)
     counted = count_approvals(candidate, base, reviewed.verdict, given, step_classes)
     firings = [(each.policy, each.scope, each.stage) for each in reviewed.arrival]
     of_arrival = count_arrival_approvals(candidate, base, reviewed.verdict, given, firings)
-    others = {each.id for each in (*counted.approvals, *of_arrival.approvals)}
-    names = {each.principal for each in verified if each.id in others}
+    given_names = {each.principal for each in (*counted.approvals, *of_arrival.approvals)}
     problems = [*refused, *counted.not_counted, *of_arrival.not_counted]
-    shown = [each.line for each in problems if each.code != "KS8309" or not any(name in each.text for name in names)]
+    shown = [each.line for each in problems if each.code != "KS8309" or not any(it in each.text for it in given_names)]
+    shown += [f"{count_of(others, 'statement')} about other changes (KS8308)"] if others else []
     return replace(
         reviewed, approvals_needed=counted.needed, approvals=counted.approvals,
         arrival_approvals=of_arrival.approvals, not_counted=tuple(map(one_line, dict.fromkeys(shown)))[:MOST_LINES],
     )  # fmt: skip
+
+
+def _about_this_change(contents: Iterable[bytes], candidate: Candidate, base: str) -> tuple[list[bytes], int]:
+    """The files of approvals that begin or end where this change does, then those that are no statement, and how many
+    others there are: a folder keeps the approvals of years, and each verified one costs a process."""
+    digests = {candidate.folder_digest, *(each.folder_digest for each in candidate.steps)}
+    about: list[bytes] = []
+    unreadable: list[bytes] = []
+    others = 0
+    for content in dict.fromkeys(contents):
+        try:
+            statement = read_approval(content).statement
+        except StatementError:
+            unreadable.append(content)
+            continue
+        if statement.base == base or statement.result in digests:
+            about.append(content)
+        else:
+            others += 1
+    return [*about, *unreadable], others
 
 
 def _arrival(request: ReviewRequest, base: PolicySide, head: PolicySet) -> Arrival:
@@ -263,10 +286,9 @@ def _arrival(request: ReviewRequest, base: PolicySide, head: PolicySet) -> Arriv
 
 
 def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> StoredRun:
-    """The state of the runner: of its store, or the states of the request."""
+    """The state of the runner: of its store, or the states of the request. StoreError if it cannot be read: without
+    its history, what fires on arrival would be missed."""
     if request.store is not None:
-        from killswitch.store.sqlite import open_store
-
         store = stack.enter_context(closing(open_store(request.store, read_only=True)))
         return StoredRun(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
     states = [MachineState(*each) for each in request.states]
@@ -277,6 +299,18 @@ def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> StoredRun:
         return interpreter
 
     return StoredRun(restored, states, _no_rows)
+
+
+def _without_history(request: ReviewRequest) -> tuple[str, ...]:
+    """What is missing where the store was not read."""
+    if request.snapshot is not None and request.store is not None:
+        return ()
+    what = (
+        "no snapshot: what fires on arrival is not known"
+        if request.snapshot is None
+        else ("no history: what fires on arrival is known only as far as no window is older than the last snapshot")
+    )
+    return (what,)
 
 
 def _no_rows(_policy: str, _scope: str, _since: int) -> Sequence[HistoryRow]:

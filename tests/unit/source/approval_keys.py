@@ -29,11 +29,18 @@ class Signer(Struct, frozen=True):
     public: str
     fingerprint: str
 
-    def trusted(self, *, signs: bool = True, approves: bool = True, **more: int | None) -> TrustedKey:
+    def trusted(
+        self,
+        *,
+        signs: bool = True,
+        approves: bool = True,
+        valid_from: int | None = None,
+        valid_until: int | None = None,
+    ) -> TrustedKey:
         """The key in a trust set."""
         return TrustedKey(
             kind=self.kind, fingerprint=self.fingerprint, principal=self.principal, public=self.public, signs=signs,
-            approves=approves, **more,
+            approves=approves, valid_from=valid_from, valid_until=valid_until,
         )  # fmt: skip
 
     def signature(self, signed: bytes, namespace: str = NAMESPACE) -> bytes:

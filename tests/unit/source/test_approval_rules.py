@@ -237,6 +237,16 @@ def test_a7_who_merges_does_not_approve() -> None:
     assert who(found) == ["ann"]
 
 
+def test_a7_who_signed_the_manifest_of_a_folder_does_not_approve_it() -> None:
+    """A7, C4: a folder has no commits; its author is who signed what it holds."""
+    of = candidate(
+        kind="directory", steps=(), ref=None, path="/srv/policies", folder_digest=digest("b"), signer=BOB.principal
+    )
+    here = statement(ref=None, path=None)
+    found = counted((ANN, here), (BOB, here), (CAT, here), of=of)
+    assert (who(found), codes(found)) == (["ann", "cat"], ["KS8311"])
+
+
 def test_a7_none_configured_is_not_approved() -> None:
     """A7: no trust set, no approver, fewer approvers than N, or N of nought: nothing is approved by that."""
     both = (ANN, statement()), (BOB, statement())

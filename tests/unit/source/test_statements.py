@@ -162,10 +162,11 @@ ANN = ssh_signer("ann@desk.example")
     [
         ([], "KS8303"), ([ANN.trusted(approves=False)], "KS8305"), ([ANN.trusted(valid_until=NOW)], "KS8304"),
         ([ANN.trusted(valid_from=NOW + 1)], "KS8304"), ([ANN.trusted(valid_from=NOW, valid_until=NOW + 1)], None),
+        ([replace(ANN.trusted(), is_revoked=True)], "KS8304"),
         ([replace(ANN.trusted(), public="ssh-ed25519")], "KS8303"),
         ([replace(ANN.trusted(), public="ssh-ed25519 AAAA\nx ssh-ed25519 BBBB")], "KS8303"),
     ],
-    ids=["unknown", "no approver", "ended", "not yet valid", "valid now", "no key", "two lines"],
+    ids=["unknown", "no approver", "ended", "not yet valid", "valid now", "revoked", "no key", "two lines"],
 )  # fmt: skip
 def test_t5_a_key_counts_by_the_clock_of_the_runner(trusted: list[TrustedKey], code: str | None) -> None:
     """T5: unknown, ended, not yet valid and not entitled are different words; the date in a statement decides none."""

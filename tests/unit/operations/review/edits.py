@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from killswitch.model.applied_set import PolicyFile
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema.part import Part, keys_of, shape_of, unwrap
+from killswitch.signals.catalogue import ARGUMENTS
 from tools.reference.examples import FOLDER
 
 Path = tuple[str | int, ...]
@@ -45,6 +47,7 @@ def documents() -> dict[str, Any]:
                 found[f"{path.stem.lower()}-{number}.yaml"] = each
     swaps = next(each for each in found.values() if each["metadata"]["name"] == "swaps" and each["kind"] == "Policy")
     swaps["spec"]["stages"][0]["any"] = [each for each in swaps["spec"]["triggers"] if each != "negative"]
+    del swaps["spec"]["variant"]  # it would overrule what the triggers say
     return found
 
 
@@ -70,7 +73,8 @@ def keys() -> tuple[Key, ...]:
     for file, document in documents().items():
         for part, key, path in _walk(KINDS[document["kind"]], document, ()):
             each = Key(part.__name__, key, file, path)
-            found.setdefault(each.name, each)
+            if key not in ("apiVersion", "kind", "metadata", "spec"):
+                found.setdefault(each.name, each)
     return tuple(found.values())
 
 
@@ -91,30 +95,28 @@ def _walk(annotation: Any, written: Any, path: Path) -> Iterator[tuple[type[Part
 
 
 def edits(key: Key) -> Iterator[tuple[PolicyFile, ...]]:
-    """The set with other values of the key, the most likely ones first, and last without the key."""
+    """The set without the key, and with other values of it."""
     document = documents()[key.file]
-    holder: Any = document
-    for step in key.path[:-1]:
-        holder = holder[step]
-    for value in _others(holder[key.path[-1]], _words(key)):
-        changed = deepcopy(document)
-        into: Any = changed
+
+    def holder_in(whole: Any) -> Any:
         for step in key.path[:-1]:
-            into = into[step]
-        into[key.path[-1]] = value
-        yield files({key.file: changed})
+            whole = whole[step]
+        return whole
+
     without = deepcopy(document)
-    into = without
-    for step in key.path[:-1]:
-        into = into[step]
-    del into[key.path[-1]]
+    del holder_in(without)[key.path[-1]]
     yield files({key.file: without})
+    for value in _others(holder_in(document)[key.path[-1]], _words(key)):
+        changed = deepcopy(document)
+        holder_in(changed)[key.path[-1]] = value
+        yield files({key.file: changed})
 
 
 def _words(key: Key) -> tuple[str, ...]:
     """The words that the annotation of the key declares."""
     part = next(each for each in _parts() if each.__name__ == key.part and key.key in keys_of(each))
-    return tuple(_literals(keys_of(part)[key.key].annotation))
+    of_signals = (word for argument in ARGUMENTS.get(key.key, ()) for word in argument.words)
+    return tuple(dict.fromkeys((*_literals(keys_of(part)[key.key].annotation), *of_signals)))
 
 
 @cache
@@ -148,6 +150,8 @@ def _others(value: Any, words: tuple[str, ...]) -> Iterator[Any]:
         yield value + 1
         yield value * 0.9
         yield value - 1
+    elif isinstance(value, datetime):
+        yield value + timedelta(days=365)
     elif isinstance(value, str):
         yield from (each for each in words if each != value)
         for more in (1.0, -1.0, 0.1, 10.0):
@@ -160,12 +164,5 @@ def _others(value: Any, words: tuple[str, ...]) -> Iterator[Any]:
         yield from (value[:-1], [*value, "ETH_USDT"], [*value, "other"], value[1:])
         for other in _others(value[0], words) if value else ():
             yield [other, *value[1:]]
-    elif isinstance(value, dict):
-        for name in value:
-            yield {key: each for key, each in value.items() if key != name}
+    elif isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
         yield {**value, "other": "1"}
-        for name, each in value.items():
-            for other in _others(each, words):
-                yield {**value, name: other}
-    else:
-        yield from ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,31 @@ def test_a_key_that_is_none_is_named(place: Path) -> None:
         str(place / "x"), "--yes",
     )  # fmt: skip
     assert ran.exit_code == 1 and "ssh-keygen failed" in ran.output
+
+
+def test_a_changed_trust_file_is_approved_by_its_digests(place: Path) -> None:
+    """T3: the statement is of the two texts of the trust file, and counts for exactly them."""
+    texts = b"version: 1\n", b"version: 2\n"
+    for name, text in zip(("old", "new"), texts, strict=True):
+        (place / f"{name}.yaml").write_bytes(text)
+    arguments = ["--purpose", "trust", "--base", str(place / "old.yaml"), "--head", str(place / "new.yaml")]
+    ran = run(place, *arguments, "--key", str(ANN.private), "--out", str(place / "t.approval"), "--yes")
+    assert ran.exit_code == 0, ran.output
+    assert "purpose: trust" in ran.output
+    found = read_approval((place / "t.approval").read_bytes()).statement
+    assert (found.base, found.result) == tuple(f"sha256:{sha256(each).hexdigest()}" for each in texts)
+
+
+def test_a_merge_and_a_manifest_are_signed_without_a_review(place: Path) -> None:
+    """A9, C4: a signer vouches for a result; the manifest has a version."""
+    out = place / "m.approval"
+    common = ["--key", str(ANN.private), "--yes", "--out"]
+    sides = ["--base", str(place / "base"), "--head", str(place / "softer")]
+    assert run(place, "--purpose", "merge", *sides, *common, str(out)).exit_code == 0
+    merge = read_approval(out.read_bytes()).statement
+    assert (merge.purpose, merge.base, merge.shown) == ("merge", folder_digest(files(BASE)), None)
+    ran = run(place, "--purpose", "manifest", *sides[2:], "--manifest-version", "7", *common, str(place / "f.approval"))
+    assert ran.exit_code == 0, ran.output
+    manifest = read_approval((place / "f.approval").read_bytes()).statement
+    assert (manifest.purpose, manifest.subject, manifest.base) == ("manifest", "7", None)
+    assert manifest.result == folder_digest(files(SOFTER))

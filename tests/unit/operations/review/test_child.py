@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from msgspec.structs import replace
 
-from killswitch.operations.review.child import ReviewProcess, review_process, reviewed
+from killswitch.operations.review.child import reviewed
 from killswitch.source.review import Review
 from tests.unit.operations.review.sets import BASE, EQUITY, Files, edited, request
 from tests.unit.operations.review.sets import reviewed as reviewed_here
@@ -35,8 +34,7 @@ def unknown(found: Review) -> bool:
 )
 def test_p1_a_process_that_ends_without_an_answer_is_no_verdict(script: str) -> None:
     """P1: whatever ends it, the set in force stays, and nothing reads as approved or harmless."""
-    process = replace(review_process(), command=(sys.executable, "-c", script))
-    assert unknown(reviewed(request(BASE), process))
+    assert unknown(reviewed(request(BASE), (sys.executable, "-c", script)))
 
 
 def test_p1_a_process_that_never_ends_is_killed_with_all_that_it_started(tmp_path: object) -> None:
@@ -46,20 +44,28 @@ def test_p1_a_process_that_never_ends_is_killed_with_all_that_it_started(tmp_pat
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=sys.stdout)\n"
         "time.sleep(600)"
     )
-    process = replace(review_process(), command=(sys.executable, "-c", script))
-    found = reviewed(request(BASE, seconds=0.0), process, margin=1.0)  # returns once nobody holds its output
+    found = reviewed(
+        request(BASE, seconds=0.0), (sys.executable, "-c", script), margin=1.0
+    )  # returns once nobody holds its output
     assert unknown(found) and "did not end" in found.problems[0].text
 
 
 def test_p1_a_program_that_cannot_be_started_is_no_verdict() -> None:
     """P1: also then the answer is a problem, and no exception."""
-    assert unknown(reviewed(request(BASE), ReviewProcess(("/nowhere/python",), {})))
+    assert unknown(reviewed(request(BASE), ("/nowhere/python",)))
 
 
 def test_no_secret_of_the_runner_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process gets an environment from nothing."""
     monkeypatch.setenv("DESK_API_SECRET", "hunter2")
-    assert "hunter2" not in str(review_process())
+    script = "import os, sys; sys.exit('hunter2' in os.environ.values() and 'the secret is there' or 'nothing')"
+    assert "nothing" in reviewed(request(BASE), (sys.executable, "-c", script)).problems[0].text
+
+
+def test_a_trust_file_with_mistakes_lets_nobody_approve() -> None:
+    """T4: it is a problem with its reason, and no review without approvers that looks like one."""
+    found = reviewed(request(edited("below: 1000", "below: 500"), trust=b"version: ["))
+    assert unknown(found) and "trust file" in found.problems[0].text
 
 
 STAGES = "\n".join(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
+from pathlib import Path
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -9,11 +13,14 @@ from msgspec.structs import replace
 from killswitch.model.applied_set import folder_digest
 from killswitch.model.instant import DAY, HOUR
 from killswitch.model.snapshot import encode_snapshot
+from killswitch.model.store import TickRecord
+from killswitch.operations.review.child import reviewed as child_reviewed
 from killswitch.planning.interpreter import Interpreter
 from killswitch.proof import solver
 from killswitch.source.candidate import FirstParentStep
 from killswitch.source.review import Review
 from killswitch.source.statements import Statement
+from killswitch.store.sqlite import open_store
 from tests.graphs import compiled
 from tests.unit.operations.review.sets import (
     BASE,
@@ -27,7 +34,7 @@ from tests.unit.operations.review.sets import (
     reviewed,
 )
 from tests.unit.source.approval_keys import NOW, Signer, ssh_signer, trust_of
-from tests.worlds import START, account, position, snapshot
+from tests.worlds import START, account, after, position, snapshot
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
 
@@ -66,6 +73,15 @@ def test_a2_removed_triggers_are_named() -> None:
     found = reviewed({"floor.yaml": EQUITY.replace("any: [low, high]", "any: [low]").replace("    high:", "#")})
     assert any("high" in line and "removed" in line for line in found.why)
     assert found.verdict not in ("EQUIVALENT", "TIGHTENING")
+
+
+def test_r6_at_rest_an_undeclared_rename_is_a_removal() -> None:
+    """R6: what a stage or a trigger remembers goes with its name, so that no proof makes a rename harmless."""
+    renamed = EQUITY.replace("    low:", "    lower:").replace("[low,", "[lower,")
+    for head in (edited("name: stop", "name: halt"), {"floor.yaml": renamed}):
+        found = reviewed(head)
+        assert found.verdict not in ("EQUIVALENT", "TIGHTENING")
+        assert any("removed" in line for line in found.why)
 
 
 def test_a1_without_the_prover_a_change_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +200,13 @@ def test_a8_what_the_set_in_force_fires_anyway_is_no_arrival() -> None:
     assert arriving(HARDER, base).arrival == ()
 
 
+def test_a8_what_the_set_in_force_is_about_to_fire_is_no_arrival() -> None:
+    """A8: a confirmation that ends at the same tick belongs to the set in force, whatever else was edited."""
+    base = edited("below: 1000 USDT,", "below: 1300 USDT, confirm: 1s,")
+    head = edited("cooldown: 30m", "cooldown: 20m", base["floor.yaml"])
+    assert arriving(head, base).arrival == ()
+
+
 def test_a8_a_confirmation_does_not_hide_what_fires_on_arrival() -> None:
     """A8: a condition that is true now fires once its `confirm` is over, which is no later moment to be surprised."""
     found = arriving(edited("below: 1000 USDT,", "below: 1500 USDT, confirm: 5m,"))
@@ -193,7 +216,6 @@ def test_a8_a_confirmation_does_not_hide_what_fires_on_arrival() -> None:
 
 def test_a8_states_of_the_runner_count() -> None:
     """A8: a stage that has fired already and is latched does not fire again on arrival."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     base = edited("below: 1000", "below: 1300")
@@ -207,9 +229,33 @@ def test_a8_states_of_the_runner_count() -> None:
     assert any("stop stays in force" in line for line in found.preview)
 
 
+def test_a8_the_history_of_the_runner_counts(tmp_path: Path) -> None:
+    """A8: a window over the last hour is known from the runner's store; without the store, that is said."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/floor.yaml").write_text(EQUITY)
+    interpreter = Interpreter(compiled(tmp_path / "base"))
+    at = str(tmp_path / "ks.sqlite")
+    store = open_store(at, read_only=False)
+    for minute, equity in enumerate(range(2000, 1100, -100)):
+        held = position("BTC/USDT:USDT", "long", str(equity - 2000), mark_price=str(equity), entry_price="2000")
+        book = snapshot(after(minutes=minute), account(str(equity), [held], unrealized=Decimal(equity - 2000)))
+        interpreter.tick(book)
+        states, rows = interpreter.states(), interpreter.rows()
+        store.commit_tick(TickRecord(book.as_of, "sha256:0", states, rows, (), (), (), None, (), 0))
+    store.close()
+    falling = "    fall: {signal: equity.drawdown, window: 1h, at_least: 30%, on_unknown: hold}\n    low:"
+    head = {"floor.yaml": EQUITY.replace("    low:", falling).replace("[low,", "[fall, low,")}
+    last = encode_snapshot(book)
+    assert [each.stage for each in reviewed(head, snapshot=last, store=at).arrival] == ["stop"]
+    without = reviewed(head, snapshot=last)
+    assert without.arrival == ()
+    assert any("no history" in line for line in without.preview)
+    gone = child_reviewed(request(head, snapshot=last, store=str(tmp_path / "none.sqlite")))
+    assert [each.code for each in gone.problems] == ["KS8322"]
+
+
 def test_r6_an_undeclared_rename_of_what_is_in_force_is_refused() -> None:
     """R6: refused with its name, approved or not; R10: the preview says what would become of it."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     base = edited("below: 1000", "below: 1300")
@@ -252,6 +298,16 @@ def test_a7_a_loosening_has_the_approvals_of_others_than_its_author() -> None:
     assert sorted(each.principal for each in found.approvals) == ["ann@desk.example", "bob@desk.example"]
     (why,) = found.not_counted
     assert "dan@desk.example" in why and "KS8311" in why
+
+
+def test_the_approvals_of_years_hide_no_new_one() -> None:
+    """A folder of approvals grows: those of other changes are counted in a line, and start no program."""
+    signed = approval(ANN, SOFTER)
+    old = tuple(re.sub(rb"sha256:[0-9a-f]{64}", b"sha256:%064x" % number, signed) for number in range(300))
+    found = reviewed(SOFTER, trust=TRUST, statements=(*old, b"words", approval(ANN, SOFTER), approval(BOB, SOFTER)))
+    assert len(found.approvals) == 2
+    assert "300 statements about other changes (KS8308)" in found.not_counted
+    assert any("KS8301" in line for line in found.not_counted)
 
 
 def test_a8_an_approval_of_the_arrival_counts_apart() -> None:
