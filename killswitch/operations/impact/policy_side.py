@@ -87,12 +87,9 @@ def side_on_disk(paths: Sequence[Path], variant: str | None, label: str | None =
         files += [each for each in found if each.suffix in (".yaml", ".yml") and each.is_file()]
     readable = [each for each in files if each.stat().st_size <= LARGEST]
     content = [PolicyFile(shown_path(str(each), root), each.read_bytes()) for each in dict.fromkeys(readable)]
-    links = tuple(
-        SkippedEntry(shown_path(str(each), root), "a folder behind a link") for each in _linked_folders(paths)
-    )
     return replace(
         side, label=label or " ".join(str(path) for path in paths), commit=commit, digest=folder_digest(content),
-        paths=frozenset(each.path for each in content), skipped=links,
+        paths=frozenset(each.path for each in content),
     )  # fmt: skip
 
 
@@ -102,13 +99,6 @@ def _commit_of(repository: PolicyRepository, paths: Sequence[Path]) -> str | Non
         return commit if repository.is_committed(commit, paths) else None
     except (GitRevisionError, OSError):
         return None  # a set without a commit is identified by its digest
-
-
-def _linked_folders(paths: Sequence[Path]) -> Iterator[Path]:
-    """Folders behind links below the paths: the loader does not enter them."""
-    for path in paths:
-        if path.is_dir():
-            yield from (each for each in sorted(path.rglob("*")) if each.is_symlink() and each.is_dir())
 
 
 def side_of_revision(paths: Sequence[Path], revision: str, variant: str | None) -> PolicySide:

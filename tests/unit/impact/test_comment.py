@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
-from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart
-from killswitch.operations.impact.arrival import LiveArrival
 from killswitch.operations.impact.classification import Classification, ClassifiedChange, PolicyVerdict
-from killswitch.operations.impact.comment import CommentTooLongError, comment_text, failure_comment, inert, marker
 from killswitch.operations.impact.document_differences import DocumentDifference, KeyDifference
-from killswitch.operations.impact.page import impact_page
+from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart
+from killswitch.operations.pull_request.comment import CommentTooLongError, comment_text, failure_comment, inert, marker
+from killswitch.operations.pull_request.live_arrival import LiveArrival
+from killswitch.operations.pull_request.page import impact_page
 from killswitch.render.html import html
 from killswitch.source.review import ArrivalFiring
 

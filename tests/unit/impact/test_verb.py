@@ -166,13 +166,17 @@ def test_removed_triggers_come_first_and_then_documents_that_are_no_longer_loade
 
 
 def test_a_document_behind_a_link_is_no_longer_loaded(tmp_path: Path, spans: Path) -> None:
-    """A folder that became a link is not entered, and the comment says so."""
+    """A folder of the head that is a link is not followed, and the reason names it; on disk it does not compile."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "sub/b.yaml": one(name="other")})
     (desk.policies / "sub").rename(tmp_path / "elsewhere")
     (desk.policies / "sub").symlink_to(tmp_path / "elsewhere")
-    answer, _ = desk.answer(spans=spans)
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "sub" in comment
+    desk.git("checkout", "-q", "-b", "change")
+    desk.commit("a link")
+    answer, _ = desk.answer("--head", "change", spans=spans)
     (found,) = [each for each in answer["differences"] if each["change"] == "no longer loaded"]
-    assert found["why"] == "policies/sub/b.yaml is behind a link now, which is not followed"
+    assert found["why"] == "policies/sub is a symbolic link now, which is not followed"
     assert found["verdict"] == answer["verdict"] == "LOOSENING"
 
 

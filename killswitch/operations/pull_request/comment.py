@@ -13,9 +13,9 @@ from typing import Final
 from urllib.parse import quote
 
 from killswitch.model.legible import one_line, shortened
-from killswitch.operations.impact import tables
-from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, ClassifiedChange
+from killswitch.operations.pull_request import tables
+from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts
 from killswitch.render.document import Table, escaped_markdown, table_lines
 from killswitch.render.formats import count_of
 

@@ -12,10 +12,10 @@ from msgspec import Struct, structs
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
 from killswitch.lab.outcome import Run
 from killswitch.model.applied_set import ChangeClass
-from killswitch.operations.impact.arrival import LiveArrival
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, Classification
 from killswitch.operations.impact.document_differences import DocumentDifference
 from killswitch.operations.impact.policy_side import PolicySide
+from killswitch.operations.pull_request.live_arrival import LiveArrival
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.formats import count_of
 
