@@ -19,7 +19,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instant, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_recording, from_store, preview
-from killswitch.operations.review.arrival import RunnerState, arrival
+from killswitch.operations.review.arrival import StoredRun, arrival
 from killswitch.render.formats import count_of, duration_text, instant
 from killswitch.source.review import ArrivalFiring
 
@@ -73,8 +73,8 @@ def live_arrival(given: LiveInput, base: PolicySet, head: PolicySet, armed: froz
     return LiveArrival(last.as_of, age, shown[0].memory, before, after, new, tuple(missing), reload)
 
 
-def _state(store: Store) -> RunnerState:
-    return RunnerState(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
+def _state(store: Store) -> StoredRun:
+    return StoredRun(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
 
 
 def _last(recording: Path) -> Snapshot | None:

@@ -29,7 +29,7 @@ LATER = timedelta(seconds=1)
 MOST_ORDERS = 6
 
 
-class RunnerState(Struct, frozen=True):
+class StoredRun(Struct, frozen=True):
     """What the runner has stored. `restored`: an interpreter of a set with that state."""
 
     restored: Callable[[PolicySet], Interpreter]
@@ -45,7 +45,7 @@ class Arrival(Struct, frozen=True):
 
 
 def arrival(
-    base: PolicySet, head: PolicySet, snapshot: Snapshot, state: RunnerState,
+    base: PolicySet, head: PolicySet, snapshot: Snapshot, state: StoredRun,
     text: Callable[[Decision], str] | None = None,
 ) -> Arrival:  # fmt: skip
     """The stages that only head would fire, by policy, scope and stage, and the preview of the reload.
