@@ -19,10 +19,10 @@ from killswitch.operations.impact.policy_side import PolicySide
 from killswitch.proof.against import Change, compare_sets
 from killswitch.proof.solver import Prover, SolverMissingError
 
-ProofPart = Literal["scope", "demand", "memory", "response", "messages"]
+ProofPart = Literal["scope", "demand", "memory", "response", "messages", "tests"]
 PARTS: tuple[ProofPart, ...] = get_args(ProofPart)
 """The kinds of input that are compared: what is watched, which levels are confirmed, what is remembered, what a firing
-does, and whom it notifies."""
+does, whom it notifies, and what the scenarios and invariants of the base demand."""
 NEEDS_APPROVAL: frozenset[ChangeClass] = frozenset({"LOOSENING", "NEITHER", "UNDECIDED"})
 """Classes that need what a loosening needs."""
 WHOLE_SET = "(the set)"

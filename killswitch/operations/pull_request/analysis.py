@@ -107,7 +107,7 @@ def _classified(
     known = [each.verdict for each in differences if each.verdict is not None]
     verdict = combined([found.verdict, *known, *(each.verdict for each in more)])
     demands = () if base.left_out else broken_demands(base, head, verdict, until, clock)
-    more += [ClassifiedChange(WHOLE_SET, "response", class_, text) for class_, text in demands]
+    more += [ClassifiedChange(WHOLE_SET, "tests", class_, text) for class_, text in demands]
     together = combined([verdict, *(each.verdict for each in more)])
     return with_changes(found, more, "UNDECIDED" if base.left_out else together)
 

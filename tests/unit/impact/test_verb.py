@@ -133,7 +133,7 @@ def test_each_policy_has_a_class_for_each_part(tmp_path: Path, spans: Path) -> N
     assert dict(by_name["test"]["parts"])["demand"] == "LOOSENING"
     assert dict(by_name["other"]["parts"]) == {
         "scope": "EQUIVALENT", "demand": "TIGHTENING", "memory": "EQUIVALENT", "response": "EQUIVALENT",
-        "messages": "EQUIVALENT",
+        "messages": "EQUIVALENT", "tests": "EQUIVALENT",
     }  # fmt: skip
     assert (by_name["test"]["verdict"], by_name["other"]["verdict"], answer["verdict"]) == (
         "LOOSENING", "TIGHTENING", "NEITHER",
