@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
 from killswitch.operations.impact.classification import Classification, ClassifiedChange, PolicyVerdict
@@ -17,6 +18,7 @@ from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubjec
 from killswitch.operations.pull_request.comment import CommentTooLongError, comment_text, failure_comment, inert, marker
 from killswitch.operations.pull_request.live_arrival import LiveArrival
 from killswitch.operations.pull_request.page import impact_page
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.html import html
 from killswitch.source.review import ArrivalFiring
 
@@ -167,3 +169,13 @@ def test_a_witness_is_inside_its_fence_whatever_it_holds() -> None:
     text = comment_text(answer([change]))
     assert "````yaml" in text
     assert elements(text).count("fence") + elements(text).count("code_block") == 1
+
+
+def test_a_head_with_a_thousand_mistakes_has_a_comment_that_counts_them() -> None:
+    """They are no loosenings: the first are named."""
+    mistake = Diagnostic("KS2001", "error", "wrong " * 30, "mend " * 30, "a.yaml", 1, 1, 1, "")
+    many = tuple(replace(mistake, line=line) for line in range(1, 1001))
+    broken = UnknownPart("KS8502", "the head does not compile", prevents=True)
+    text = comment_text(ImpactAnswer(SUBJECT, *SIDES, missing=(broken,), diagnostics=many))
+    assert len(text) <= LIMIT
+    assert "a.yaml:1:1: KS2001" in text and "and 961 more" in text

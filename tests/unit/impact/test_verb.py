@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killswitch.lab.recording import read
+from killswitch.model.store import TickRecord
 from killswitch.operations.impact import revision
+from killswitch.operations.impact.policy_side import side_on_disk
+from killswitch.planning.interpreter import Interpreter
+from killswitch.store.sqlite import open_store
+from tests.browser import measured_in_browser
 from tests.unit.impact.policy_desk import PolicyDesk, bars
 from tests.unit.proof.policies import policy, stage
 
@@ -413,3 +420,85 @@ def test_the_marker_has_repository_environment_and_set(tmp_path: Path, spans: Pa
     assert comment.splitlines()[-1] == (
         "<!-- killswitch-impact repository=desk/policies environment=prod%20%2D%2D%3E%20%3Cb%3E set=eu -->"
     )
+
+
+def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, spans: Path) -> None:
+    """The order of the spans does not depend on which process ends first."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"a.yaml": one("9%")})
+    assert desk.answer("--jobs", "2", spans=spans) == desk.answer("--jobs", "1", spans=spans)
+
+
+def test_a_file_that_is_too_large_is_could_not_tell(tmp_path: Path, spans: Path) -> None:
+    """In the head by its diagnostic, in the base by its size, which is known before it is read."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"b.yaml": "#" * (2 << 20)})
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "KS1003" in comment
+    desk.commit("large")
+    (desk.policies / "b.yaml").unlink()
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "larger than 1 MiB" in comment
+
+
+def test_a_shallow_clone_without_the_base_is_could_not_tell(tmp_path: Path, spans: Path) -> None:
+    """A job that fetched one commit knows no other."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    base = desk.git("rev-parse", "HEAD")
+    desk.write({"a.yaml": one("9%")})
+    desk.commit("loosen")
+    desk.git("clone", "-q", "--depth", "1", f"file://{desk.folder}", str(tmp_path / "shallow"))
+    desk.policies = tmp_path / "shallow" / "policies"
+    comment, status = desk.comment(spans=spans, against=base)
+    assert status == 4 and "Could not tell: cannot read the revision" in comment
+
+
+def test_a_broken_test_of_the_base_is_named(tmp_path: Path, spans: Path) -> None:
+    """The change takes the invariant away that it breaks; the base still demands it (A2)."""
+    invariant = (
+        "apiVersion: killswitch.dev/v1\nkind: Invariant\nmetadata: {name: answers-7}\nspec:\n  policies: [test]\n"
+        "  holds: '!(equity.drawdown(\"1h\") >= 0.07) || stage.level >= 1'\n"
+    )
+    desk = PolicyDesk(tmp_path, {"a.yaml": one(), "i.yaml": invariant})
+    desk.write({"a.yaml": one("9%")})
+    (desk.policies / "i.yaml").unlink()
+    comment, _ = desk.comment(spans=spans)
+    assert "no longer loaded | Invariant answers-7" in comment
+    assert "the invariant answers-7 of the base is broken" in comment
+
+
+def test_a_stage_that_is_in_force_already_does_not_fire_on_arrival(tmp_path: Path, spans: Path) -> None:
+    """With the store of the runner: it has closed the book, and the change of its threshold closes nothing again."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    base = side_on_disk([desk.policies], None).policies
+    assert base is not None
+    live = recorded(tmp_path / "run.jsonl", ["1000", "1000", "900"], begins=7)
+    store_at = str(tmp_path / "ks.sqlite")
+    with closing(open_store(store_at)) as store:
+        ticks = Interpreter(base)
+        decisions = [each for snapshot in read(live) for each in ticks.tick(snapshot).decisions]
+        assert [each.stage for each in decisions] == ["s1"]
+        at = decisions[0].as_of
+        store.commit_tick(TickRecord(at, base.digest, ticks.states(), (), tuple(decisions), (), (), None, (), 0, ()))
+    desk.write({"a.yaml": one("5%")})
+    alone, _ = desk.comment("--live", live, spans=spans)
+    stored, status = desk.comment("--live", live, "--store", store_at, spans=spans)
+    assert status == 0
+    assert "states: the runner's store" in stored
+    assert "nothing fires on arrival that the base does not fire" in stored
+    assert "s1" in stored[stored.index("### On arrival") :]
+    assert "states: 2 earlier snapshots of the recording" in alone
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_fits_a_desktop_and_a_phone(tmp_path: Path, spans: Path, width: int) -> None:
+    """Measured in Chromium: nothing is wider than the window, and the drawing for it is the one that is shown."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"a.yaml": one("9%")})
+    page = tmp_path / "impact.html"
+    desk.impact("--html", page, spans=spans)
+    (tmp_path / "shown").mkdir()
+    measured = measured_in_browser(page.read_text(encoding="utf-8"), tmp_path / "shown", width)
+    assert measured["page"] <= width
+    hidden = measured["narrow" if width > 1000 else "wide"]
+    assert hidden == "none"
