@@ -16,6 +16,7 @@ from msgspec import Struct
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import RecordingError, read
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Lock, Orders, sizes_of, tag_of
 from killswitch.model.snapshot import Instant, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_recording, from_store, preview
@@ -114,9 +115,10 @@ def closed_share(decision: Decision) -> str:
     """What a firing closes, as a share of the book: no symbols and no amounts."""
     share = _share(decision)
     closed = "an unknown share of the gross" if share is None else f"{share:.0%} of the gross"
-    orders = count_of(len(decision.intents), "order")
-    does = f"closes {closed} with {orders}" if decision.intents else "closes nothing"
-    return f"{does}{', and locks trading' if decision.lock is not None else ''}{_mode(decision)}"
+    sizes = sizes_of(decision.effects)
+    orders = sizes[tag_of(Orders)]
+    does = f"closes {closed} with {count_of(orders, 'order')}" if orders else "closes nothing"
+    return f"{does}{', and locks trading' if sizes[tag_of(Lock)] else ''}{_mode(decision)}"
 
 
 def _mode(decision: Decision) -> str:
