@@ -197,11 +197,20 @@ def _runner_of(seed: int) -> partial[BacktestRun]:
 
 
 def _base(chosen: ImpactOptions) -> PolicySide:
+    from killswitch.graph.variants import NoSuchVariantError
+
+    try:
+        return _base_with(chosen, chosen.variant)
+    except NoSuchVariantError:
+        return _base_with(chosen, None)  # the head is the first to declare it
+
+
+def _base_with(chosen: ImpactOptions, variant: str | None) -> PolicySide:
     from killswitch.operations.impact.policy_side import side_of_revision, side_on_disk
 
     if chosen.against.startswith(("./", "../", "/")):  # a folder of the head must not pass for a branch of its name
-        return side_on_disk([Path(chosen.against)], chosen.variant, chosen.against)
-    return side_of_revision(chosen.paths, chosen.against, chosen.variant)
+        return side_on_disk([Path(chosen.against)], variant, chosen.against)
+    return side_of_revision(chosen.paths, chosen.against, variant)
 
 
 def _head(chosen: ImpactOptions) -> PolicySide:

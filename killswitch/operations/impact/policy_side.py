@@ -23,6 +23,7 @@ from killswitch.operations.impact.revision import GitRevisionError, PolicyReposi
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments, load
 from killswitch.policy.yaml.files import LARGEST
+from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 from killswitch.policy.yaml.source_map import Path as YamlPath
 
 
@@ -139,7 +140,8 @@ def shown_path(file: str, root: Path) -> str:
 
 
 def _compiled(paths: Sequence[Path], variant: str | None, root: Path) -> PolicySide:
-    return compiled_side(load(paths), variant, root)
+    parsed = ParsedTexts(cache_folder())  # most files are those of the other side
+    return compiled_side(load(paths, parse_text=parsed.parse, parse_ahead=parsed.parse_ahead), variant, root)
 
 
 def compiled_side(loaded: LoadedDocuments, variant: str | None, root: Path, below: Path = HERE) -> PolicySide:

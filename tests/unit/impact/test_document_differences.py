@@ -49,7 +49,7 @@ def differences_of(
 def test_a_document_outside_the_proof_that_differs_or_is_new_is_undecided_and_one_that_is_gone_loosens(
     tmp_path: Path, kind: str
 ) -> None:
-    """Every kind but policies and tests: never equivalent, with a reason."""
+    """A2: every kind but policies and tests: never equivalent, with a reason."""
     text = (EXAMPLES / f"{kind}.yaml").read_text(encoding="utf-8").split("---\n")[-1]
     name = next(line for line in text.splitlines() if line.startswith("metadata:"))
     other = text.replace(name, name.replace("{name:", "{annotations: {ticket: 'RISK-7'}, name:"))
@@ -119,7 +119,7 @@ def test_the_class_of_several_changes_is_never_milder_than_one_of_them(parts: tu
 
 
 def test_without_the_prover_a_changed_policy_is_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing prover is named; nothing of the change reads as a tightening."""
+    """A1: a missing prover is named; nothing of the change reads as a tightening."""
 
     def missing(*_: object) -> object:
         raise solver.SolverMissingError("z3 is not installed")

@@ -263,7 +263,7 @@ def test_the_accounts_of_the_base_have_a_book_each(tmp_path: Path, spans: Path) 
 def test_what_the_proof_does_not_compare_is_never_equivalent(
     tmp_path: Path, spans: Path, change: dict[str, str], word: str
 ) -> None:
-    """Accounts that are no longer armed, have another currency or are new, and routes."""
+    """A2: accounts that are no longer armed, have another currency or are new, and routes."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "b.yaml": account()})
     desk.write(change)
     answer, _ = desk.answer(spans=spans)
@@ -280,7 +280,7 @@ def test_the_values_of_accounts_and_routes_are_not_shown(tmp_path: Path, spans: 
 
 
 def test_a_base_that_does_not_compile_is_compared_in_part_and_is_undecided(tmp_path: Path, spans: Path) -> None:
-    """The policy with the mistake is undecided with its place; the other one is compared, and its loosening shown."""
+    """A1: the policy with the mistake is undecided with its place; the other one is compared, its loosening shown."""
     broken = one(name="other").replace("at_least: 7%", "at_least: seven")
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "b.yaml": broken})
     desk.write({"a.yaml": one("9%"), "b.yaml": one(name="other")})
@@ -292,7 +292,7 @@ def test_a_base_that_does_not_compile_is_compared_in_part_and_is_undecided(tmp_p
 
 
 def test_a_proof_that_takes_too_long_is_undecided_with_its_place(tmp_path: Path, spans: Path) -> None:
-    """With no time at all, the first policy is where it ended; nothing is proved."""
+    """A1: with no time at all, the first policy is where it ended; nothing is proved."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     desk.write({"a.yaml": one("5%")})
     answer, status = desk.answer("--timeout", "1ms", "--detailed-exitcode", spans=spans)
@@ -374,7 +374,7 @@ def recorded(path: Path, equities: list[str], begins: int = 0) -> Path:
 
 
 def test_what_would_fire_on_arrival_is_shown_for_a_present_snapshot(tmp_path: Path, spans: Path) -> None:
-    """A book that has lost 5%: the base waits for 7%, the head would close it at its first tick."""
+    """A8: a book that has lost 5%: the base waits for 7%, the head would close it at its first tick."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     desk.write({"a.yaml": one("4%")})
     live = recorded(tmp_path / "run.jsonl", ["1000", "1000", "950"], begins=7)
@@ -468,7 +468,7 @@ def test_a_broken_test_of_the_base_is_named(tmp_path: Path, spans: Path) -> None
 
 
 def test_a_stage_that_is_in_force_already_does_not_fire_on_arrival(tmp_path: Path, spans: Path) -> None:
-    """With the store of the runner: it has closed the book, and the change of its threshold closes nothing again."""
+    """A8, R10: with the store of the runner, it has closed the book, and the change of its threshold closes nothing again."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     base = side_on_disk([desk.policies], None).policies
     assert base is not None
