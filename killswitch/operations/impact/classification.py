@@ -25,6 +25,8 @@ PARTS: tuple[ProofPart, ...] = get_args(ProofPart)
 does, whom it notifies, and what the scenarios and invariants of the base demand."""
 NEEDS_APPROVAL: frozenset[ChangeClass] = frozenset({"LOOSENING", "NEITHER", "UNDECIDED"})
 """Classes that need what a loosening needs."""
+MOST_SCENARIOS = 20
+"""Witnesses that are written as scenarios: a person reads no more, and each takes a part of a second."""
 WHOLE_SET = "(the set)"
 """The name of a change that is no single policy's."""
 
@@ -119,11 +121,11 @@ def _proved(
 def _scenarios(
     prover: Prover, base: PolicySet, head: PolicySet, changes: Sequence[Change]
 ) -> dict[int, tuple[str, str]]:
-    """The scenario of every change that is softer somewhere, by its number."""
+    """The scenarios of the first changes that are softer somewhere, by their number."""
     softer = [number for number, each in enumerate(changes) if each.keeps is False]
-    wanted = [changes[number] for number in softer]
-    found = {}
-    for number, shown in zip(softer, change_witnesses(prover, base, head, wanted, with_scenarios=True), strict=True):
+    wanted = [changes[number] for number in softer[:MOST_SCENARIOS]]
+    found = dict.fromkeys(softer[MOST_SCENARIOS:], ("", f"only the first {MOST_SCENARIOS} are written"))
+    for number, shown in zip(softer, change_witnesses(prover, base, head, wanted, with_scenarios=True), strict=False):
         written = next((each for each in shown.scenarios if each.text), None)
         reason = next((each.reason for each in shown.scenarios), "no short run shows it")
         found[number] = ("", reason) if written is None else (written.text, "")

@@ -468,7 +468,7 @@ def test_a_broken_test_of_the_base_is_named(tmp_path: Path, spans: Path) -> None
 
 
 def test_a_stage_that_is_in_force_already_does_not_fire_on_arrival(tmp_path: Path, spans: Path) -> None:
-    """A8, R10: with the store of the runner, it has closed the book, and the change of its threshold closes nothing again."""
+    """A8, R10: with the store of the runner, it has closed the book; another threshold closes nothing again."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     base = side_on_disk([desk.policies], None).policies
     assert base is not None
@@ -502,3 +502,15 @@ def test_the_page_fits_a_desktop_and_a_phone(tmp_path: Path, spans: Path, width:
     assert measured["page"] <= width
     hidden = measured["narrow" if width > 1000 else "wide"]
     assert hidden == "none"
+
+
+def test_thirty_loosenings_are_all_named_and_the_first_have_a_witness(tmp_path: Path, spans: Path) -> None:
+    """A person reads no more than twenty scenarios; each change without one says so."""
+    desk = PolicyDesk(tmp_path, {f"{n}.yaml": one(name=f"policy-{n:02}") for n in range(30)})
+    desk.write({f"{n}.yaml": one("9%", name=f"policy-{n:02}") for n in range(30)})
+    answer, _ = desk.answer(spans=spans)
+    changes = answer["classification"]["changes"]
+    assert [each["policy"] for each in changes] == [f"policy-{n:02}" for n in range(30)]
+    assert {each["verdict"] for each in changes} == {"LOOSENING"}
+    assert [bool(each["scenario"]) for each in changes] == [True] * 20 + [False] * 10
+    assert all("only the first 20" in each["why_none"] for each in changes[20:])
