@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
+from killswitch.lab.impact.firing_changes import ComparedFiring
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
 from killswitch.operations.impact.classification import Classification, ClassifiedChange, PolicyVerdict
 from killswitch.operations.impact.document_differences import DocumentDifference, KeyDifference
@@ -21,6 +23,7 @@ from killswitch.operations.pull_request.page import impact_page
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.html import html
 from killswitch.source.review import ArrivalFiring
+from tests.runs import START, run
 
 LIMIT = 65_536
 """The most characters of a comment at GitHub, by its documentation of the API."""
@@ -106,10 +109,12 @@ def hostile_answer(text: str) -> ImpactAnswer:
     without = ClassifiedChange(text, "memory", "TIGHTENING", text, "", text)
     gone = DocumentDifference(text, text, "no longer loaded", text, (), "LOOSENING", text)
     changed = DocumentDifference(text, text, "changed", text, (KeyDifference(text, text, text),), "UNDECIDED", text)
-    span = SpanReplay(text, "crash", text, None, None, (), text)
+    failed = SpanReplay(text, "crash", text, None, None, (), text)
+    fired = ComparedFiring(text, text, text, 1, "no more", START, None, Decimal(1), None, True)
+    replayed = SpanReplay(text, "crash", text, run("base", "1"), run("head", "2"), (fired,))
     return answer(
-        [change, without], [gone, changed], arrival=live, spans=(span,), recordings=(RecordingReplay(text, 3),),
-        missing=(UnknownPart("KS8504", text),),
+        [change, without], [gone, changed], arrival=live, spans=(failed, replayed),
+        recordings=(RecordingReplay(text, 3),), missing=(UnknownPart("KS8504", text),),
     )  # fmt: skip
 
 
