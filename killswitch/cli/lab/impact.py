@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from killswitch.cli.lab.backtest_run import BacktestRun
     from killswitch.lab.book import BacktestBook
     from killswitch.lab.impact.replays import ReplayedSpan
-    from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject
     from killswitch.operations.impact.policy_side import PolicySide
+    from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject
 
 
 def _moment(text: str) -> datetime:
@@ -160,8 +160,8 @@ def impact(
 
 
 def _subject(chosen: ImpactOptions, repository: str | None, environment: str, set_name: str | None) -> ImpactSubject:
-    from killswitch.operations.impact.answer import ImpactSubject
     from killswitch.operations.impact.revision import GitRevisionError, PolicyRepository
+    from killswitch.operations.pull_request.answer import ImpactSubject
 
     if repository is None:
         try:
@@ -173,9 +173,9 @@ def _subject(chosen: ImpactOptions, repository: str | None, environment: str, se
 
 def _analysed(chosen: ImpactOptions, subject: ImpactSubject, *, with_curves: bool) -> ImpactAnswer:
     from killswitch.cli.session import store_if_any
-    from killswitch.operations.impact.analysis import ImpactInputs, analyse
-    from killswitch.operations.impact.arrival import LiveInput
     from killswitch.operations.impact.classification import ProofLimits
+    from killswitch.operations.pull_request.analysis import ImpactInputs, analyse
+    from killswitch.operations.pull_request.live_arrival import LiveInput
 
     books = tuple(_books(chosen))
     spans = tuple(_spans(chosen))
@@ -197,11 +197,20 @@ def _runner_of(seed: int) -> partial[BacktestRun]:
 
 
 def _base(chosen: ImpactOptions) -> PolicySide:
+    from killswitch.graph.variants import NoSuchVariantError
+
+    try:
+        return _base_with(chosen, chosen.variant)
+    except NoSuchVariantError:
+        return _base_with(chosen, None)  # the head is the first to declare it
+
+
+def _base_with(chosen: ImpactOptions, variant: str | None) -> PolicySide:
     from killswitch.operations.impact.policy_side import side_of_revision, side_on_disk
 
     if chosen.against.startswith(("./", "../", "/")):  # a folder of the head must not pass for a branch of its name
-        return side_on_disk([Path(chosen.against)], chosen.variant, chosen.against)
-    return side_of_revision(chosen.paths, chosen.against, chosen.variant)
+        return side_on_disk([Path(chosen.against)], variant, chosen.against)
+    return side_of_revision(chosen.paths, chosen.against, variant)
 
 
 def _head(chosen: ImpactOptions) -> PolicySide:
@@ -234,9 +243,9 @@ def _spans(chosen: ImpactOptions) -> Iterator[ReplayedSpan]:
 
 def _written(answer: ImpactAnswer, files: ImpactFiles, output: str) -> int:
     """Write and print the answer; the exit code of its conclusion."""
-    from killswitch.operations.impact.answer import encode_answer
-    from killswitch.operations.impact.comment import CommentTooLongError, comment_text
-    from killswitch.operations.impact.page import chart_files, impact_charts, impact_page
+    from killswitch.operations.pull_request.answer import encode_answer
+    from killswitch.operations.pull_request.comment import CommentTooLongError, comment_text
+    from killswitch.operations.pull_request.page import chart_files, impact_charts, impact_page
     from killswitch.render.html import html
 
     is_drawn = output == "html" or files.html is not None or files.charts is not None
@@ -271,7 +280,7 @@ def _written(answer: ImpactAnswer, files: ImpactFiles, output: str) -> int:
 
 def _write_failure(subject: ImpactSubject, files: ImpactFiles, reason: str) -> None:
     """The comment of a run that failed, so that an older comment does not stay as if it were of this change."""
-    from killswitch.operations.impact.comment import failure_comment
+    from killswitch.operations.pull_request.comment import failure_comment
 
     if files.comment is not None:
         with file_errors(f"{files.comment} cannot be written"):

@@ -33,7 +33,7 @@ NOT_CLAIMED = (
 )
 
 
-class ShownChange(Struct, frozen=True):
+class ChangeInWords(Struct, frozen=True):
     """A change with the runs that show it, at most one for each direction, and what became of their scenarios."""
 
     change: Change
@@ -58,13 +58,13 @@ def compared_with(prover: Prover, base: PolicySet, head: PolicySet, folder: Path
 
 def _shown(
     prover: Prover, base: PolicySet, head: PolicySet, compared: SetComparison, folder: Path | None
-) -> Iterator[ShownChange]:
+) -> Iterator[ChangeInWords]:
     """Each change with its runs, and the lines about their scenarios, which are written into the folder."""
     from killswitch.operations.comparison_witnesses import change_witnesses
 
     for each in change_witnesses(prover, base, head, compared.changes, with_scenarios=folder is not None):
         lines = (_scenario_line(written, folder) for written in each.scenarios if folder is not None)
-        yield ShownChange(each.change, each.runs, tuple(lines))
+        yield ChangeInWords(each.change, each.runs, tuple(lines))
 
 
 def _scenario_line(written: WrittenWitness, folder: Path) -> str:
@@ -80,7 +80,7 @@ def write_file(folder: Path, written: WrittenWitness) -> Path:
     return path
 
 
-def comparison_page(compared: SetComparison, shown: Sequence[ShownChange], opaque: tuple[str, ...]) -> Page:
+def comparison_page(compared: SetComparison, shown: Sequence[ChangeInWords], opaque: tuple[str, ...]) -> Page:
     """The verdict, its parts, each difference with its run, what is not lowered (`opaque`), and the messages."""
     rows = tuple((part, compared.verdict(part), PART_MEANINGS[part]) for part in PARTS)
     sections = [Section("Parts", (Table(("part", "verdict", "what it compares"), rows, expendable=(2,)),))]
@@ -117,7 +117,7 @@ def _direction(keeps: bool | None, mirror: bool | None) -> str:
     }[keeps, mirror]  # fmt: skip
 
 
-def comparison_answer(compared: SetComparison, shown: Sequence[ShownChange]) -> dict[str, object]:
+def comparison_answer(compared: SetComparison, shown: Sequence[ChangeInWords]) -> dict[str, object]:
     """The same for programs; `head_is` is one of equal, harder, softer, neither and undecided."""
     from killswitch.proof.witness import records_of
 

@@ -1,1 +1,1 @@
-"""The impact of a change of policies: what is proved of it, what it would have done, and the comment about it."""
+"""The class of a change of policies: both sides, the differences of their documents, and what is proved."""

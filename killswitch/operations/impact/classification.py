@@ -5,10 +5,11 @@ Replays have no part in it. What is not proved tightening or equivalent needs wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.applied_set import ChangeClass
@@ -18,12 +19,14 @@ from killswitch.operations.impact.policy_side import PolicySide
 from killswitch.proof.against import Change, compare_sets
 from killswitch.proof.solver import Prover, SolverMissingError
 
-ProofPart = Literal["scope", "demand", "memory", "response", "messages"]
+ProofPart = Literal["scope", "demand", "memory", "response", "messages", "tests"]
 PARTS: tuple[ProofPart, ...] = get_args(ProofPart)
 """The kinds of input that are compared: what is watched, which levels are confirmed, what is remembered, what a firing
-does, and whom it notifies."""
+does, whom it notifies, and what the scenarios and invariants of the base demand."""
 NEEDS_APPROVAL: frozenset[ChangeClass] = frozenset({"LOOSENING", "NEITHER", "UNDECIDED"})
 """Classes that need what a loosening needs."""
+MOST_SCENARIOS = 20
+"""Witnesses that are written as scenarios: a person reads no more, and each takes a part of a second."""
 WHOLE_SET = "(the set)"
 """The name of a change that is no single policy's."""
 
@@ -89,7 +92,7 @@ def classify(
         unfinished.append(str(error))
         changed = [each for each in differences if each.kind == "Policy" and each.verdict is None]
         changes += [ClassifiedChange(each.name, "scope", "UNDECIDED", f"not proved: {error}") for each in changed]
-    changes += _unproved(base.policies, head.policies, differences, changes)
+    changes += _only_written_otherwise(differences, changes)
     found = [each.verdict for each in changes] + [each.verdict for each in differences if each.verdict is not None]
     verdict = "UNDECIDED" if base.left_out or base.policies is None else combined(found)
     return Classification(verdict, tuple(_by_policy(changes)), tuple(changes), tuple(unfinished), is_proved)
@@ -118,11 +121,11 @@ def _proved(
 def _scenarios(
     prover: Prover, base: PolicySet, head: PolicySet, changes: Sequence[Change]
 ) -> dict[int, tuple[str, str]]:
-    """The scenario of every change that is softer somewhere, by its number."""
+    """The scenarios of the first changes that are softer somewhere, by their number."""
     softer = [number for number, each in enumerate(changes) if each.keeps is False]
-    wanted = [changes[number] for number in softer]
-    found = {}
-    for number, shown in zip(softer, change_witnesses(prover, base, head, wanted, with_scenarios=True), strict=True):
+    wanted = [changes[number] for number in softer[:MOST_SCENARIOS]]
+    found = dict.fromkeys(softer[MOST_SCENARIOS:], ("", f"only the first {MOST_SCENARIOS} are written"))
+    for number, shown in zip(softer, change_witnesses(prover, base, head, wanted, with_scenarios=True), strict=False):
         written = next((each for each in shown.scenarios if each.text), None)
         reason = next((each.reason for each in shown.scenarios), "no short run shows it")
         found[number] = ("", reason) if written is None else (written.text, "")
@@ -138,28 +141,20 @@ def class_of(change: Change) -> ChangeClass:
     return "LOOSENING" if change.exceeds_nothing else "NEITHER"
 
 
-def _unproved(
-    base: PolicySet, head: PolicySet, differences: Iterable[DocumentDifference], changes: Sequence[ClassifiedChange]
+def _only_written_otherwise(
+    differences: Iterable[DocumentDifference], changes: Sequence[ClassifiedChange]
 ) -> Iterator[ClassifiedChange]:
-    """Keys of policies that the proof does not read, and policies that are only written otherwise."""
+    """Policies that differ as documents, of which the proof finds no change."""
     reported = {each.policy for each in changes}
-    selected = {(graph.policy, graph.variant) for each in (base, head) for graph in each.graphs}
     for each in differences:
-        if each.kind != "Policy" or each.change != "changed" or each.verdict is not None:
-            continue
-        outside = [key.path for key in each.keys if _is_outside(each.name, key.path, selected)]
-        if outside:
-            text = f"the proof does not read {', '.join(outside)}"
-            yield ClassifiedChange(each.name, "scope", "UNDECIDED", text)
-        elif each.name not in reported:
+        if each.kind == "Policy" and each.change == "changed" and each.verdict is None and each.name not in reported:
             yield ClassifiedChange(each.name, "demand", "EQUIVALENT", "written otherwise, and the same in effect")
 
 
-def _is_outside(policy: str, path: str, selected: Collection[tuple[str, str | None]]) -> bool:
-    """Whether a key is one of what the policy expects to touch, or of a variant that is not selected: a run may select
-    another one."""
-    key, _, variant = path.removeprefix("spec.").partition(".")
-    return key == "expect" or (key == "variants" and (policy, variant.partition(".")[0]) not in selected)
+def with_changes(found: Classification, more: Iterable[ClassifiedChange], verdict: ChangeClass) -> Classification:
+    """The classification with further changes, and the class of all together."""
+    changes = (*found.changes, *more)
+    return replace(found, verdict=verdict, changes=changes, policies=tuple(_by_policy(changes)))
 
 
 def _by_policy(changes: Sequence[ClassifiedChange]) -> Iterator[PolicyVerdict]:

@@ -133,7 +133,7 @@ def _why_not_loaded(base: PolicySide, head: PolicySide, each: Document | FaultyD
     file = base.place(each).rpartition(":")[0]
     behind = next((it for it in head.skipped if file == it.path or file.startswith(f"{it.path}/")), None)
     if behind is not None:
-        return f"{file} is behind {behind.why.removeprefix('a folder behind ')} now, which is not followed"
+        return f"{behind.path} is {behind.why} now, which is not followed"
     if file in head.paths:
         renamed = next((it for it in head.left_out if it.name is None and file in it.problem), None)
         return f"{file} no longer holds it" if renamed is None else f"it cannot be read: {renamed.problem}"

@@ -23,6 +23,7 @@ from killswitch.operations.impact.revision import GitRevisionError, PolicyReposi
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments, load
 from killswitch.policy.yaml.files import LARGEST
+from killswitch.policy.yaml.parsed_texts import ParsedTexts, cache_folder
 from killswitch.policy.yaml.source_map import Path as YamlPath
 
 
@@ -87,12 +88,9 @@ def side_on_disk(paths: Sequence[Path], variant: str | None, label: str | None =
         files += [each for each in found if each.suffix in (".yaml", ".yml") and each.is_file()]
     readable = [each for each in files if each.stat().st_size <= LARGEST]
     content = [PolicyFile(shown_path(str(each), root), each.read_bytes()) for each in dict.fromkeys(readable)]
-    links = tuple(
-        SkippedEntry(shown_path(str(each), root), "a folder behind a link") for each in _linked_folders(paths)
-    )
     return replace(
         side, label=label or " ".join(str(path) for path in paths), commit=commit, digest=folder_digest(content),
-        paths=frozenset(each.path for each in content), skipped=links,
+        paths=frozenset(each.path for each in content),
     )  # fmt: skip
 
 
@@ -102,13 +100,6 @@ def _commit_of(repository: PolicyRepository, paths: Sequence[Path]) -> str | Non
         return commit if repository.is_committed(commit, paths) else None
     except (GitRevisionError, OSError):
         return None  # a set without a commit is identified by its digest
-
-
-def _linked_folders(paths: Sequence[Path]) -> Iterator[Path]:
-    """Folders behind links below the paths: the loader does not enter them."""
-    for path in paths:
-        if path.is_dir():
-            yield from (each for each in sorted(path.rglob("*")) if each.is_symlink() and each.is_dir())
 
 
 def side_of_revision(paths: Sequence[Path], revision: str, variant: str | None) -> PolicySide:
@@ -149,7 +140,8 @@ def shown_path(file: str, root: Path) -> str:
 
 
 def _compiled(paths: Sequence[Path], variant: str | None, root: Path) -> PolicySide:
-    return compiled_side(load(paths), variant, root)
+    parsed = ParsedTexts(cache_folder())  # most files are those of the other side
+    return compiled_side(load(paths, parse_text=parsed.parse, parse_ahead=parsed.parse_ahead), variant, root)
 
 
 def compiled_side(loaded: LoadedDocuments, variant: str | None, root: Path, below: Path = HERE) -> PolicySide:

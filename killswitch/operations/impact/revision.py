@@ -261,4 +261,4 @@ def _environment(home: str) -> dict[str, str]:
 def _message(what: str, problem: bytes) -> str:
     lines = problem.decode(errors="replace").strip().splitlines()
     reason = one_line(lines[-1].removeprefix("fatal: "))[:200] if lines else "git failed without a message"
-    return f"cannot read {one_line(what)} ({reason}): name a revision that `git rev-parse` knows, or a folder"
+    return f"cannot read {one_line(what)} ({reason})"

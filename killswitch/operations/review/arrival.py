@@ -44,8 +44,15 @@ class Arrival(Struct, frozen=True):
     preview: ReloadPreview = ReloadPreview()
 
 
-def arrival(base: PolicySet, head: PolicySet, snapshot: Snapshot, state: StoredRun) -> Arrival:
-    """The stages that only head would fire, by policy, scope and stage, and the preview of the reload."""
+def arrival(
+    base: PolicySet, head: PolicySet, snapshot: Snapshot, state: StoredRun,
+    text: Callable[[Decision], str] | None = None,
+) -> Arrival:  # fmt: skip
+    """The stages that only head would fire, by policy, scope and stage, and the preview of the reload.
+
+    `text`: what a firing does, in words; None: with its orders.
+    """
+    described = closing_text if text is None else text
     still = replace(snapshot, events=(), scheduled=True)  # commands of operators are no part of a set
     found: dict[tuple[str, str, str], ArrivalFiring] = {}
     preview = ReloadPreview()
@@ -62,7 +69,7 @@ def arrival(base: PolicySet, head: PolicySet, snapshot: Snapshot, state: StoredR
         for each in _firings(reloaded, _later(still)):
             key = (each.policy, each.scope, each.stage or "")
             if key not in before:
-                found.setdefault(key, ArrivalFiring(*key, closing_text(each)))
+                found.setdefault(key, ArrivalFiring(*key, described(each)))
     return Arrival(tuple(found[key] for key in sorted(found)), preview)
 
 

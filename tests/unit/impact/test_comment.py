@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
+from killswitch.lab.impact.firing_changes import ComparedFiring
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
-from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart
-from killswitch.operations.impact.arrival import LiveArrival
 from killswitch.operations.impact.classification import Classification, ClassifiedChange, PolicyVerdict
-from killswitch.operations.impact.comment import CommentTooLongError, comment_text, failure_comment, inert, marker
 from killswitch.operations.impact.document_differences import DocumentDifference, KeyDifference
-from killswitch.operations.impact.page import impact_page
+from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart
+from killswitch.operations.pull_request.comment import CommentTooLongError, comment_text, failure_comment, inert, marker
+from killswitch.operations.pull_request.live_arrival import LiveArrival
+from killswitch.operations.pull_request.page import impact_page
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.html import html
 from killswitch.source.review import ArrivalFiring
+from tests.runs import START, run
 
 LIMIT = 65_536
 """The most characters of a comment at GitHub, by its documentation of the API."""
@@ -104,10 +109,12 @@ def hostile_answer(text: str) -> ImpactAnswer:
     without = ClassifiedChange(text, "memory", "TIGHTENING", text, "", text)
     gone = DocumentDifference(text, text, "no longer loaded", text, (), "LOOSENING", text)
     changed = DocumentDifference(text, text, "changed", text, (KeyDifference(text, text, text),), "UNDECIDED", text)
-    span = SpanReplay(text, "crash", text, None, None, (), text)
+    failed = SpanReplay(text, "crash", text, None, None, (), text)
+    fired = ComparedFiring(text, text, text, 1, "no more", START, None, Decimal(1), None, True)
+    replayed = SpanReplay(text, "crash", text, run("base", "1"), run("head", "2"), (fired,))
     return answer(
-        [change, without], [gone, changed], arrival=live, spans=(span,), recordings=(RecordingReplay(text, 3),),
-        missing=(UnknownPart("KS8504", text),),
+        [change, without], [gone, changed], arrival=live, spans=(failed, replayed),
+        recordings=(RecordingReplay(text, 3),), missing=(UnknownPart("KS8504", text),),
     )  # fmt: skip
 
 
@@ -167,3 +174,13 @@ def test_a_witness_is_inside_its_fence_whatever_it_holds() -> None:
     text = comment_text(answer([change]))
     assert "````yaml" in text
     assert elements(text).count("fence") + elements(text).count("code_block") == 1
+
+
+def test_a_head_with_a_thousand_mistakes_has_a_comment_that_counts_them() -> None:
+    """They are no loosenings: the first are named."""
+    mistake = Diagnostic("KS2001", "error", "wrong " * 30, "mend " * 30, "a.yaml", 1, 1, 1, "")
+    many = tuple(replace(mistake, line=line) for line in range(1, 1001))
+    broken = UnknownPart("KS8502", "the head does not compile", prevents=True)
+    text = comment_text(ImpactAnswer(SUBJECT, *SIDES, missing=(broken,), diagnostics=many))
+    assert len(text) <= LIMIT
+    assert "a.yaml:1:1: KS2001" in text and "and 961 more" in text

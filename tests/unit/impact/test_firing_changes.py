@@ -60,6 +60,12 @@ def test_a_firing_that_is_missing_with_the_same_book_is_missing_by_its_condition
     ]  # fmt: skip
 
 
+def test_what_the_head_closes_later_made_no_book_smaller_before() -> None:
+    """The base fires at minute 9; the head closes ETH at minute 12, which explains nothing of minute 9."""
+    found = words((firing(9, BTC, stage="close"),), (firing(12, ETH, stage="trim"),))
+    assert found == [("no more", False), ("new", None)]
+
+
 def test_what_another_account_closed_makes_no_book_smaller() -> None:
     """A scope of one account depends on the positions of that account only."""
     closed = (ClosedAmount("other", "BTC_USDT", "long", Decimal(10), Decimal(1000)),)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killswitch.lab.recording import read
+from killswitch.model.store import TickRecord
 from killswitch.operations.impact import revision
+from killswitch.operations.impact.policy_side import side_on_disk
+from killswitch.planning.interpreter import Interpreter
+from killswitch.store.sqlite import open_store
+from tests.browser import measured_in_browser
 from tests.unit.impact.policy_desk import PolicyDesk, bars
 from tests.unit.proof.policies import policy, stage
 
@@ -133,7 +140,7 @@ def test_each_policy_has_a_class_for_each_part(tmp_path: Path, spans: Path) -> N
     assert dict(by_name["test"]["parts"])["demand"] == "LOOSENING"
     assert dict(by_name["other"]["parts"]) == {
         "scope": "EQUIVALENT", "demand": "TIGHTENING", "memory": "EQUIVALENT", "response": "EQUIVALENT",
-        "messages": "EQUIVALENT",
+        "messages": "EQUIVALENT", "tests": "EQUIVALENT",
     }  # fmt: skip
     assert (by_name["test"]["verdict"], by_name["other"]["verdict"], answer["verdict"]) == (
         "LOOSENING", "TIGHTENING", "NEITHER",
@@ -166,13 +173,17 @@ def test_removed_triggers_come_first_and_then_documents_that_are_no_longer_loade
 
 
 def test_a_document_behind_a_link_is_no_longer_loaded(tmp_path: Path, spans: Path) -> None:
-    """A folder that became a link is not entered, and the comment says so."""
+    """A folder of the head that is a link is not followed, and the reason names it; on disk it does not compile."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "sub/b.yaml": one(name="other")})
     (desk.policies / "sub").rename(tmp_path / "elsewhere")
     (desk.policies / "sub").symlink_to(tmp_path / "elsewhere")
-    answer, _ = desk.answer(spans=spans)
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "sub" in comment
+    desk.git("checkout", "-q", "-b", "change")
+    desk.commit("a link")
+    answer, _ = desk.answer("--head", "change", spans=spans)
     (found,) = [each for each in answer["differences"] if each["change"] == "no longer loaded"]
-    assert found["why"] == "policies/sub/b.yaml is behind a link now, which is not followed"
+    assert found["why"] == "policies/sub is a symbolic link now, which is not followed"
     assert found["verdict"] == answer["verdict"] == "LOOSENING"
 
 
@@ -252,7 +263,7 @@ def test_the_accounts_of_the_base_have_a_book_each(tmp_path: Path, spans: Path) 
 def test_what_the_proof_does_not_compare_is_never_equivalent(
     tmp_path: Path, spans: Path, change: dict[str, str], word: str
 ) -> None:
-    """Accounts that are no longer armed, have another currency or are new, and routes."""
+    """A2: accounts that are no longer armed, have another currency or are new, and routes."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "b.yaml": account()})
     desk.write(change)
     answer, _ = desk.answer(spans=spans)
@@ -269,7 +280,7 @@ def test_the_values_of_accounts_and_routes_are_not_shown(tmp_path: Path, spans: 
 
 
 def test_a_base_that_does_not_compile_is_compared_in_part_and_is_undecided(tmp_path: Path, spans: Path) -> None:
-    """The policy with the mistake is undecided with its place; the other one is compared, and its loosening shown."""
+    """A1: the policy with the mistake is undecided with its place; the other one is compared, its loosening shown."""
     broken = one(name="other").replace("at_least: 7%", "at_least: seven")
     desk = PolicyDesk(tmp_path, {"a.yaml": one(), "b.yaml": broken})
     desk.write({"a.yaml": one("9%"), "b.yaml": one(name="other")})
@@ -281,7 +292,7 @@ def test_a_base_that_does_not_compile_is_compared_in_part_and_is_undecided(tmp_p
 
 
 def test_a_proof_that_takes_too_long_is_undecided_with_its_place(tmp_path: Path, spans: Path) -> None:
-    """With no time at all, the first policy is where it ended; nothing is proved."""
+    """A1: with no time at all, the first policy is where it ended; nothing is proved."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     desk.write({"a.yaml": one("5%")})
     answer, status = desk.answer("--timeout", "1ms", "--detailed-exitcode", spans=spans)
@@ -363,7 +374,7 @@ def recorded(path: Path, equities: list[str], begins: int = 0) -> Path:
 
 
 def test_what_would_fire_on_arrival_is_shown_for_a_present_snapshot(tmp_path: Path, spans: Path) -> None:
-    """A book that has lost 5%: the base waits for 7%, the head would close it at its first tick."""
+    """A8: a book that has lost 5%: the base waits for 7%, the head would close it at its first tick."""
     desk = PolicyDesk(tmp_path, {"a.yaml": one()})
     desk.write({"a.yaml": one("4%")})
     live = recorded(tmp_path / "run.jsonl", ["1000", "1000", "950"], begins=7)
@@ -409,3 +420,97 @@ def test_the_marker_has_repository_environment_and_set(tmp_path: Path, spans: Pa
     assert comment.splitlines()[-1] == (
         "<!-- killswitch-impact repository=desk/policies environment=prod%20%2D%2D%3E%20%3Cb%3E set=eu -->"
     )
+
+
+def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, spans: Path) -> None:
+    """The order of the spans does not depend on which process ends first."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"a.yaml": one("9%")})
+    assert desk.answer("--jobs", "2", spans=spans) == desk.answer("--jobs", "1", spans=spans)
+
+
+def test_a_file_that_is_too_large_is_could_not_tell(tmp_path: Path, spans: Path) -> None:
+    """In the head by its diagnostic, in the base by its size, which is known before it is read."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"b.yaml": "#" * (2 << 20)})
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "KS1003" in comment
+    desk.commit("large")
+    (desk.policies / "b.yaml").unlink()
+    comment, status = desk.comment(spans=spans)
+    assert status == 4 and "larger than 1 MiB" in comment
+
+
+def test_a_shallow_clone_without_the_base_is_could_not_tell(tmp_path: Path, spans: Path) -> None:
+    """A job that fetched one commit knows no other."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    base = desk.git("rev-parse", "HEAD")
+    desk.write({"a.yaml": one("9%")})
+    desk.commit("loosen")
+    desk.git("clone", "-q", "--depth", "1", f"file://{desk.folder}", str(tmp_path / "shallow"))
+    desk.policies = tmp_path / "shallow" / "policies"
+    comment, status = desk.comment(spans=spans, against=base)
+    assert status == 4 and "Could not tell: cannot read the revision" in comment
+
+
+def test_a_broken_test_of_the_base_is_named(tmp_path: Path, spans: Path) -> None:
+    """The change takes the invariant away that it breaks; the base still demands it (A2)."""
+    invariant = (
+        "apiVersion: killswitch.dev/v1\nkind: Invariant\nmetadata: {name: answers-7}\nspec:\n  policies: [test]\n"
+        "  holds: '!(equity.drawdown(\"1h\") >= 0.07) || stage.level >= 1'\n"
+    )
+    desk = PolicyDesk(tmp_path, {"a.yaml": one(), "i.yaml": invariant})
+    desk.write({"a.yaml": one("9%")})
+    (desk.policies / "i.yaml").unlink()
+    comment, _ = desk.comment(spans=spans)
+    assert "no longer loaded | Invariant answers-7" in comment
+    assert "the invariant answers-7 of the base is broken" in comment
+
+
+def test_a_stage_that_is_in_force_already_does_not_fire_on_arrival(tmp_path: Path, spans: Path) -> None:
+    """A8, R10: with the store of the runner, it has closed the book; another threshold closes nothing again."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    base = side_on_disk([desk.policies], None).policies
+    assert base is not None
+    live = recorded(tmp_path / "run.jsonl", ["1000", "1000", "900"], begins=7)
+    store_at = str(tmp_path / "ks.sqlite")
+    with closing(open_store(store_at)) as store:
+        ticks = Interpreter(base)
+        decisions = [each for snapshot in read(live) for each in ticks.tick(snapshot).decisions]
+        assert [each.stage for each in decisions] == ["s1"]
+        at = decisions[0].as_of
+        store.commit_tick(TickRecord(at, base.digest, ticks.states(), (), tuple(decisions), (), (), None, (), 0, ()))
+    desk.write({"a.yaml": one("5%")})
+    alone, _ = desk.comment("--live", live, spans=spans)
+    stored, status = desk.comment("--live", live, "--store", store_at, spans=spans)
+    assert status == 0
+    assert "states: the runner's store" in stored
+    assert "nothing fires on arrival that the base does not fire" in stored
+    assert "s1" in stored[stored.index("### On arrival") :]
+    assert "states: 2 earlier snapshots of the recording" in alone
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_fits_a_desktop_and_a_phone(tmp_path: Path, spans: Path, width: int) -> None:
+    """Measured in Chromium: nothing is wider than the window, and the drawing for it is the one that is shown."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one()})
+    desk.write({"a.yaml": one("9%")})
+    page = tmp_path / "impact.html"
+    desk.impact("--html", page, spans=spans)
+    (tmp_path / "shown").mkdir()
+    measured = measured_in_browser(page.read_text(encoding="utf-8"), tmp_path / "shown", width)
+    assert measured["page"] <= width
+    hidden = measured["narrow" if width > 1000 else "wide"]
+    assert hidden == "none"
+
+
+def test_thirty_loosenings_are_all_named_and_the_first_have_a_witness(tmp_path: Path, spans: Path) -> None:
+    """A person reads no more than twenty scenarios; each change without one says so."""
+    desk = PolicyDesk(tmp_path, {f"{n}.yaml": one(name=f"policy-{n:02}") for n in range(30)})
+    desk.write({f"{n}.yaml": one("9%", name=f"policy-{n:02}") for n in range(30)})
+    answer, _ = desk.answer(spans=spans)
+    changes = answer["classification"]["changes"]
+    assert [each["policy"] for each in changes] == [f"policy-{n:02}" for n in range(30)]
+    assert {each["verdict"] for each in changes} == {"LOOSENING"}
+    assert [bool(each["scenario"]) for each in changes] == [True] * 20 + [False] * 10
+    assert all("only the first 20" in each["why_none"] for each in changes[20:])

@@ -16,9 +16,11 @@ from msgspec import Struct
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.recording import RecordingError, read
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Lock, Orders, sizes_of, tag_of
 from killswitch.model.snapshot import Instant, Snapshot
 from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_recording, from_store, preview
+from killswitch.operations.review.arrival import StoredRun, arrival
 from killswitch.render.formats import count_of, duration_text, instant
 from killswitch.source.review import ArrivalFiring
 
@@ -37,6 +39,8 @@ class LiveArrival(Struct, frozen=True):
     head: tuple[ArrivalFiring, ...] = ()
     new: tuple[ArrivalFiring, ...] = ()
     missing: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+    """What the reload does to each stage in force, lock and clock (R10); empty without a store."""
 
 
 class LiveInput(Struct, frozen=True):
@@ -61,9 +65,17 @@ def live_arrival(given: LiveInput, base: PolicySet, head: PolicySet, armed: froz
     before, after = (tuple(_firings(each.decisions)) for each in shown)
     known = {(each.policy, each.scope, each.stage) for each in before}
     new = tuple(each for each in after if (each.policy, each.scope, each.stage) not in known)
+    reload: tuple[str, ...] = ()
+    if given.store is not None:
+        found = arrival(base, head, last, _state(given.store), text=closed_share)
+        new, reload = found.firings, found.preview.lines
     missing += [f"an account cannot be read: {each}" for each in shown[0].unreadable]
     age = (given.now - last.as_of).total_seconds()
-    return LiveArrival(last.as_of, age, shown[0].memory, before, after, new, tuple(missing))
+    return LiveArrival(last.as_of, age, shown[0].memory, before, after, new, tuple(missing), reload)
+
+
+def _state(store: Store) -> StoredRun:
+    return StoredRun(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
 
 
 def _last(recording: Path) -> Snapshot | None:
@@ -93,15 +105,20 @@ def _previewed(given: LiveInput, policies: PolicySet, last: Snapshot, armed: fro
 
 
 def _firings(decisions: Iterable[Decision]) -> Iterator[ArrivalFiring]:
-    """The stages that fire, with what they close as a share of the book: no symbols and no amounts."""
+    """The stages that fire."""
     for each in decisions:
         if each.kind is None and each.stage is not None:
-            orders = count_of(len(each.intents), "order")
-            share = _share(each)
-            closed = "an unknown share of the gross" if share is None else f"{share:.0%} of the gross"
-            does = f"closes {closed} with {orders}" if each.intents else "closes nothing"
-            text = f"{does}{', and locks trading' if each.lock is not None else ''}"
-            yield ArrivalFiring(each.policy, each.scope, each.stage, f"{text}{_mode(each)}")
+            yield ArrivalFiring(each.policy, each.scope, each.stage, closed_share(each))
+
+
+def closed_share(decision: Decision) -> str:
+    """What a firing closes, as a share of the book: no symbols and no amounts."""
+    share = _share(decision)
+    closed = "an unknown share of the gross" if share is None else f"{share:.0%} of the gross"
+    sizes = sizes_of(decision.effects)
+    orders = sizes[tag_of(Orders)]
+    does = f"closes {closed} with {count_of(orders, 'order')}" if orders else "closes nothing"
+    return f"{does}{', and locks trading' if sizes[tag_of(Lock)] else ''}{_mode(decision)}"
 
 
 def _mode(decision: Decision) -> str:

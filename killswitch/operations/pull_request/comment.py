@@ -13,9 +13,9 @@ from typing import Final
 from urllib.parse import quote
 
 from killswitch.model.legible import one_line, shortened
-from killswitch.operations.impact import tables
-from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, ClassifiedChange
+from killswitch.operations.pull_request import tables
+from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts
 from killswitch.render.document import Table, escaped_markdown, table_lines
 from killswitch.render.formats import count_of
 
@@ -25,6 +25,7 @@ _FULL, _NO_SCENARIOS, _NO_DETAILS, _NO_KEYS, _SHORT, _NAMES = range(6)
 """Steps of shortening: everything; without scenarios; without single firings and tightenings; without keys; each
 reason in 40 characters; names only."""
 _SHORT_REASON = 40
+_MOST_PROBLEMS = 40
 _SPACE = "&#8203;"
 _MENTION = re.compile(
     r"@(?=[\w/-])|(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=#)(?=\d)|(?<=\bGH)(?=-\d)|(?<=mailto)(?=:)|(?<=killswitch)(?=-impact)",
@@ -84,7 +85,9 @@ def _lines(answer: ImpactAnswer, step: int, charts: Sequence[str]) -> Iterator[s
     problems = [*tables.problem_lines(answer), *_unfinished(answer)]
     if problems:
         yield "### Not known\n"
-        yield from (f"- {inert(shortened(each, 400 if step < _SHORT else 80))}" for each in problems)
+        yield from (f"- {inert(shortened(each, 400 if step < _SHORT else 80))}" for each in problems[:_MOST_PROBLEMS])
+        if len(problems) > _MOST_PROBLEMS:
+            yield f"- and {len(problems) - _MOST_PROBLEMS} more, which the JSON and the page name"
         yield ""
     yield from _changes(answer, step)
     if answer.classification is not None:

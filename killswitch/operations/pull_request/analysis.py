@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,11 +12,20 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.book import BacktestBook
 from killswitch.lab.campaign import RunOne
 from killswitch.lab.impact.replays import ReplayedAccount, ReplayedSpan, ReplayPlan, replay_recording, replay_spans
-from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart, side_facts
-from killswitch.operations.impact.arrival import LiveInput, live_arrival
-from killswitch.operations.impact.classification import Classification, ProofLimits, classify
-from killswitch.operations.impact.document_differences import document_differences
+from killswitch.operations.impact.classification import (
+    WHOLE_SET,
+    Classification,
+    ClassifiedChange,
+    ProofLimits,
+    classify,
+    with_changes,
+)
+from killswitch.operations.impact.document_differences import DocumentDifference, combined, document_differences
 from killswitch.operations.impact.policy_side import PolicySide, UnreadableSideError
+from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart, side_facts
+from killswitch.operations.pull_request.live_arrival import LiveInput, live_arrival
+from killswitch.operations.review.demands_of_base import broken_demands
+from killswitch.operations.review.uncompared_keys import uncompared
 from killswitch.policy.schema.account import AccountDocument, venue_of
 
 NO_SIDE = SideFacts("-", None, "", None)
@@ -75,7 +84,7 @@ def _compared(
     missing = tuple(UnknownPart("KS8505", each, prevents=True) for each in late)
     if not differences:
         return ImpactAnswer(subject, *facts, arrival=arrival, missing=missing)
-    classification = classify(base, head, differences, clock, inputs.limits)
+    classification = _classified(base, head, differences, inputs.limits, clock)
     sets = base.policies, head.policies
     replays = replay_spans(_plan(base, inputs, sets), inputs.jobs)
     recordings = tuple(replay_recording(path, path.name, sets) for path in inputs.recordings)
@@ -84,6 +93,23 @@ def _compared(
         missing += (UnknownPart("KS8503", "nothing was proved and nothing could be replayed", prevents=True),)
     missing += tuple(_unproved(classification, base))
     return ImpactAnswer(subject, *facts, differences, classification, replays, recordings, arrival, missing)
+
+
+def _classified(
+    base: PolicySide, head: PolicySide, differences: Sequence[DocumentDifference], limits: ProofLimits,
+    clock: Callable[[], float],
+) -> Classification:  # fmt: skip
+    """What the runner's own review finds too: the proof, keys that no proof compares, and the demands of the base."""
+    until = clock() + limits.whole
+    found = classify(base, head, differences, clock, limits)
+    reported = {each.policy for each in found.changes if each.part != "messages" and each.verdict != "EQUIVALENT"}
+    more = [ClassifiedChange(name, "scope", "UNDECIDED", text) for name, text in uncompared(base, head, reported)]
+    known = [each.verdict for each in differences if each.verdict is not None]
+    verdict = combined([found.verdict, *known, *(each.verdict for each in more)])
+    demands = () if base.left_out else broken_demands(base, head, verdict, until, clock)
+    more += [ClassifiedChange(WHOLE_SET, "tests", class_, text) for class_, text in demands]
+    together = combined([verdict, *(each.verdict for each in more)])
+    return with_changes(found, more, "UNDECIDED" if base.left_out else together)
 
 
 def _unproved(classification: Classification, base: PolicySide) -> Iterator[UnknownPart]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from killswitch.lab.impact.replays import SpanReplay
 from killswitch.lab.outcome import Run
 from killswitch.model.instant import to_micros
-from killswitch.operations.impact import tables
-from killswitch.operations.impact.answer import ImpactAnswer, SideFacts
 from killswitch.operations.impact.classification import NEEDS_APPROVAL
+from killswitch.operations.pull_request import tables
+from killswitch.operations.pull_request.answer import ImpactAnswer, SideFacts
 from killswitch.render.chart_layers import BLUE, GREY
 from killswitch.render.document import Code, Facts, Figure, Items, Page, Part, Section, section
 

@@ -12,10 +12,10 @@ from msgspec import Struct, structs
 from killswitch.lab.impact.replays import RecordingReplay, SpanReplay
 from killswitch.lab.outcome import Run
 from killswitch.model.applied_set import ChangeClass
-from killswitch.operations.impact.arrival import LiveArrival
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, Classification
 from killswitch.operations.impact.document_differences import DocumentDifference
 from killswitch.operations.impact.policy_side import PolicySide
+from killswitch.operations.pull_request.live_arrival import LiveArrival
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.formats import count_of
 
@@ -105,15 +105,18 @@ class ImpactAnswer(Struct, frozen=True):
 
 def _sentences(answer: ImpactAnswer) -> Iterator[str]:
     assert answer.classification is not None  # an analysed change has one
-    softer = sum(each.verdict in ("LOOSENING", "NEITHER") for each in answer.classification.changes)
+    changes = [each for each in answer.classification.changes if each.part != "tests"]
+    broken = len(answer.classification.changes) - len(changes)
+    softer = sum(each.verdict in ("LOOSENING", "NEITHER") for each in changes)
     softer += sum(each.verdict in ("LOOSENING", "NEITHER") for each in answer.differences)
-    undecided = sum(each.verdict == "UNDECIDED" for each in answer.classification.changes)
+    undecided = sum(each.verdict == "UNDECIDED" for each in changes)
     undecided += sum(each.verdict == "UNDECIDED" for each in answer.differences)
     counted = [
-        f"{count_of(softer, 'softer difference')}" if softer else "",
+        count_of(softer, "softer difference") if softer else "",
         f"{undecided} undecided" if undecided else "",
+        f"{count_of(broken, 'test')} of the base broken" if broken else "",
     ]
-    found = " and ".join(each for each in counted if each)
+    found = ", ".join(each for each in counted if each)
     meaning = {
         "TIGHTENING": "whenever the base fires, the head fires at once and at least as hard, in every situation.",
         "EQUIVALENT": "in every situation both do the same.",

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from killswitch.lab.impact.firing_changes import ComparedFiring, FiringWord
 from killswitch.lab.impact.replays import SpanReplay
-from killswitch.operations.impact.answer import ImpactAnswer, figures_of
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, PARTS, ClassifiedChange
 from killswitch.operations.impact.document_differences import DocumentDifference
+from killswitch.operations.pull_request.answer import ImpactAnswer, figures_of
 from killswitch.render.document import Table
 from killswitch.render.formats import amount_text, duration_text, instant
 
@@ -158,6 +158,7 @@ def arrival_lines(answer: ImpactAnswer) -> Iterator[str]:
     for each in found.base:
         if (each.policy, each.scope, each.stage) not in known:
             yield f"no longer fires now: {each.policy}/{each.stage} of {each.scope}, {each.text}"
+    yield from (f"the reload: {line}" for line in found.reload)
 
 
 def snapshot_line(answer: ImpactAnswer) -> str:
