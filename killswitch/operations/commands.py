@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Any, Literal, TypeVar
 
 from msgspec import Struct, structs
@@ -18,7 +19,7 @@ from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
 from killswitch.model.flags import OF_POLICY
-from killswitch.model.instant import rfc3339
+from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.status import LockView
@@ -87,9 +88,8 @@ def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Eve
 
 def refused_apply_event(plan: SavedPlan, author: str, at: datetime, why: str) -> Event:
     """The event that puts a refused attempt to apply `plan` on record; it has no plan, so that nothing can apply it."""
-    return Event(
-        id=f"{_begin_of(plan)}{secrets.token_hex(6)}", at=at, kind="apply", scope=plan.scope, author=author, reason=why
-    )
+    attempt = sha256(f"{to_micros(at)}/{author}/{why}".encode()).hexdigest()[:12]
+    return Event(id=f"{_begin_of(plan)}{attempt}", at=at, kind="apply", scope=plan.scope, author=author, reason=why)
 
 
 def _begin_of(plan: SavedPlan) -> str:

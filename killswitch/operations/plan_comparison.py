@@ -145,7 +145,7 @@ def _differ(one: MachineStatus | None, other: MachineStatus | None) -> bool:
 
     def seen(machine: MachineStatus) -> tuple[object, ...]:
         triggers = {each.name: (each.signal, each.window, each.threshold, each.truth) for each in machine.triggers}
-        return machine.mode, machine.level, machine.stage, machine.disabled, triggers
+        return machine.mode, machine.level, machine.stage, machine.disabled, machine.paused, triggers
 
     return seen(one) != seen(other)
 

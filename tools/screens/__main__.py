@@ -159,7 +159,10 @@ def _demo(scenes: Scenes, folder: Path) -> None:
     scenes.shown("notification", 100, f"head -n {PAGE_LINES} demo-run/messages.log")
     recorded = (folder / "demo-run/recording.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "until-0413.jsonl").write_text("".join(recorded[:FIRING]), encoding="utf-8")
-    scenes.shown("plan", 100, "ksctl plan --policies policies/futures-degross --snapshot until-0413.jsonl")
+    scenes.shown(
+        "plan", 100, "ksctl plan --policies policies/futures-degross --snapshot until-0413.jsonl",
+        (", cut-most", "WOULD FIRE"),
+    )  # fmt: skip
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
     scenes.shown("report", 100, f"ksctl report --store {STORE}", ("Timeline", "Checklist"), ("Debrief held", ""))
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")

@@ -150,12 +150,12 @@ Shown = tuple["Preview", "AgainstSet | None"]
 
 def _other_set(against: str | None, store: Store | None, variant: str | None) -> OtherSet | None:
     """The set that the policies are compared with; ClickException if there is none or it does not compile."""
+    if against is None:
+        return None
     from killswitch.accounts.opening import PolicyProblemsError
     from killswitch.cli.session import load_policies
     from killswitch.operations.plan_comparison import NoDeployedSetError, OtherSet, deployed_set
 
-    if against is None:
-        return None
     if against == DEPLOYED and store is not None:
         try:
             return deployed_set(store)
@@ -167,10 +167,13 @@ def _other_set(against: str | None, store: Store | None, variant: str | None) ->
 
 
 def _page(shown: Preview, against: AgainstSet | None) -> Page:
-    from killswitch.operations.pages.plan import plan_page
+    if against is None:
+        from killswitch.operations.pages.plan import plan_page
+
+        return plan_page(shown)
     from killswitch.operations.pages.plan_comparison import comparison_page
 
-    return plan_page(shown) if against is None else comparison_page(shown, against)
+    return comparison_page(shown, against)
 
 
 def _write_html(html_at: Path, page: Page) -> None:
@@ -212,15 +215,17 @@ def _with_result_first(page: Page) -> Page:
 
 def encode_preview_against(shown: Preview, against: AgainstSet | None) -> bytes:
     """The preview as JSON, with the comparison if there is one."""
-    from killswitch.operations.plan_comparison import comparison_record
     from killswitch.operations.preview import encode_preview
 
-    return encode_preview(shown, None if against is None else comparison_record(shown, against))
+    if against is None:
+        return encode_preview(shown)
+    from killswitch.operations.plan_comparison import comparison_record
+
+    return encode_preview(shown, comparison_record(shown, against))
 
 
 def _of_recording(loaded: LoadedPolicies, other: OtherSet | None, recording: Path) -> Shown:
     from killswitch.lab.recording import read
-    from killswitch.operations.plan_comparison import AgainstSet
     from killswitch.operations.preview import from_recording, preview
 
     found = []
@@ -229,13 +234,16 @@ def _of_recording(loaded: LoadedPolicies, other: OtherSet | None, recording: Pat
         if last is None:
             raise click.ClickException(f"{recording}: contains no snapshot")
         found.append(preview(policy_set, last, interpreter, memory, frozenset()))
-    return found[0], None if other is None else AgainstSet(other.name, found[1])
+    if other is None:
+        return found[0], None
+    from killswitch.operations.plan_comparison import AgainstSet
+
+    return found[0], AgainstSet(other.name, found[1])
 
 
 def _of_venues(loaded: LoadedPolicies, other: OtherSet | None, store: Store | None, read_timeout: float) -> Shown:
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
-    from killswitch.operations.plan_comparison import preview_both
     from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.operations.status import runner_state
     from killswitch.runner import process
@@ -259,6 +267,8 @@ def _of_venues(loaded: LoadedPolicies, other: OtherSet | None, store: Store | No
     )
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     if other is not None:
+        from killswitch.operations.plan_comparison import preview_both
+
         return preview_both(loaded.policies, other, snapshot, store, armed)
     interpreter, memory = from_store(loaded.policies, store)
     return preview(loaded.policies, snapshot, interpreter, memory, armed), None

@@ -76,7 +76,9 @@ def write_file(folder: Path, written: WrittenWitness) -> Path:
     path = folder / f"{written.name}.yaml"
     with file_errors(f"cannot write {path}"):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(written.text, encoding="utf-8")
+        hidden = path.with_name(f".{path.name}.part")  # no reader of policies reads it, and the file is whole or absent
+        hidden.write_text(written.text, encoding="utf-8")
+        hidden.replace(path)
     return path
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @paths_argument
 @options.option("--limit", type=click.FloatRange(min=0.01), default=10.0, show_default=True, metavar="SECONDS",
                 help="Time of one question; what takes longer is undecided.")  # fmt: skip
+@click.option("--timeout", type=options.DURATION,
+              help="Time of all questions together, as 2m; what is not answered by then is undecided.")  # fmt: skip
 @options.option("--against", metavar="REF",
                 help="Compare with another set instead: a file or folder, or the paths at a git revision.")  # fmt: skip
 @options.option("--witnesses", type=options.OUT_FOLDER, metavar="FOLDER",
@@ -39,6 +41,7 @@ def prove(
     context: click.Context,
     paths: tuple[Path, ...],
     limit: float,
+    timeout: float | None,
     against: str | None,
     witnesses: Path | None,
     traces: bool,
@@ -57,7 +60,7 @@ def prove(
     if traces and (witnesses is None or against is not None):
         raise click.UsageError("--traces belongs to --witnesses FOLDER, and not to --against")
     try:
-        prover = Prover(perf_counter, limit)
+        prover = Prover(perf_counter, limit, until=None if timeout is None else perf_counter() + timeout)
     except SolverMissingError as error:
         raise click.ClickException(str(error)) from error
     read = _read(paths, variant)

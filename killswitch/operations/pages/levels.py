@@ -88,15 +88,16 @@ def by_trigger(headrooms: Iterable[MoneyHeadroom]) -> Mapping[MoneyKey, MoneyHea
 
 def headroom_text(found: MoneyHeadroom | None, footnotes: Footnotes) -> str:
     """`−4,120.00 USDT more`, `beyond by 300.00 USDT`; a footnote where there is none; `-` for what is not known yet."""
-    if found is None or found.is_true is None:
+    if found is None or (found.is_true is None and not found.is_bound):
         return "-"
-    if found.change is None:
+    change = found.change
+    if change is None:
         return f"none {footnotes.numbered(found.because or 'it is unknown')}"
-    amount = amount_text(abs(found.change.quantize(Decimal("0.01")) if abs(found.change) >= 1 else found.change),
-                         found.currency)  # fmt: skip
+    amount = amount_text(abs(change.quantize(Decimal("0.01")) if abs(change) >= 1 else change), found.currency)
     if found.is_true:
-        return f"beyond by {amount}"
-    return f"−{amount} more" if found.change < 0 else f"+{amount} of gain"
+        return f"beyond by {'at least ' if found.is_bound else ''}{amount}"
+    more = f"−{amount} more" if change < 0 else f"+{amount} of gain"
+    return f"at most {more}" if found.is_bound else more
 
 
 # Levels

@@ -70,6 +70,8 @@ def _decided(decisions: Iterable[Decision], machine: MachineStatus) -> str:
     texts = [_decision(each) for each in decisions]
     if machine.disabled is not None:
         texts.append("disabled")
+    if machine.paused is not None:
+        texts.append("paused")
     if machine.level:
         texts.append(f"in force: level {machine.level} {stage_label(machine)}")
     return "; ".join(texts) or "nothing"

@@ -10,8 +10,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from msgspec import Struct
 
+from killswitch.graph.nodes import Trigger
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.scopes.trigger_status import status_of_trigger, why_unknown
+from killswitch.planning.scopes.trigger_status import has_only_young_windows, status_of_trigger, why_unknown
 from killswitch.signals.catalogue import BY_NAME
 
 _STEP = Decimal("0.00000001")
@@ -24,7 +25,8 @@ class MoneyHeadroom(Struct, frozen=True, omit_defaults=True):
     """The change of equity that takes a trigger to its threshold.
 
     `change` is in the scope's `currency`: below zero a loss, above zero a gain. Of a trigger that `is_true`, it is the
-    change that takes the value back to the threshold. None: `because` states why.
+    change that takes the value back to the threshold. None: `because` states why. `is_bound`: its window is longer than
+    the history, and what was not seen may have been higher: the loss is at most that, the way back at least.
     """
 
     policy: str
@@ -34,6 +36,7 @@ class MoneyHeadroom(Struct, frozen=True, omit_defaults=True):
     currency: str | None = None
     is_true: bool | None = None
     because: str | None = None
+    is_bound: bool = False
 
 
 def money_headrooms(evaluator: ScopeEvaluator) -> tuple[MoneyHeadroom, ...]:
@@ -43,10 +46,23 @@ def money_headrooms(evaluator: ScopeEvaluator) -> tuple[MoneyHeadroom, ...]:
 
 def _of_trigger(evaluator: ScopeEvaluator, index: int) -> MoneyHeadroom:
     found = _no_formula(evaluator, index) or _change(evaluator, index)
-    name, known = evaluator.compiled.graph.triggers[index].name, status_of_trigger(evaluator, index).truth
+    trigger, known = evaluator.compiled.graph.triggers[index], status_of_trigger(evaluator, index).truth
     if isinstance(found, str):
-        return MoneyHeadroom(evaluator.policy, evaluator.scope, name, is_true=known, because=found)
-    return MoneyHeadroom(evaluator.policy, evaluator.scope, name, found, evaluator.currency, known)
+        return MoneyHeadroom(evaluator.policy, evaluator.scope, trigger.name, is_true=known, because=found)
+    is_bound = _is_only_young(evaluator, trigger)
+    return MoneyHeadroom(
+        evaluator.policy, evaluator.scope, trigger.name, found, evaluator.currency, known, is_bound=is_bound
+    )
+
+
+def _is_only_young(evaluator: ScopeEvaluator, trigger: Trigger) -> bool:
+    """Whether the loss that a trigger compares is known to be at least what the short history shows, and no less."""
+    threshold, columns = trigger.threshold, evaluator.columns
+    if threshold is None or columns is None or threshold.op not in (">", ">="):
+        return False
+    spec = BY_NAME[evaluator.compiled.graph.signals[threshold.index].name]
+    is_partly_known = columns.lo[threshold.index] != columns.hi[threshold.index]
+    return is_partly_known and spec.is_loss_size and has_only_young_windows(evaluator, trigger)
 
 
 def _no_formula(evaluator: ScopeEvaluator, index: int) -> str | None:
@@ -69,7 +85,8 @@ def _change(evaluator: ScopeEvaluator, index: int) -> Decimal | str:
     view, columns, threshold = evaluator.history.view, evaluator.columns, trigger.threshold
     if view is None or columns is None or threshold is None or limit is None:
         return "nothing was observed yet"
-    if columns.lo[threshold.index] != columns.hi[threshold.index] or view.equity is None:
+    is_known = columns.lo[threshold.index] == columns.hi[threshold.index] or _is_only_young(evaluator, trigger)
+    if not is_known or view.equity is None:
         return why_unknown(evaluator, trigger)
     reference = evaluator.compiled.graph.signals[threshold.index]
     level = BY_NAME[reference.name].equity_at

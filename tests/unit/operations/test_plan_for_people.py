@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,13 +20,20 @@ from msgspec.structs import replace
 from killswitch.accounts.opening import read_policies
 from killswitch.cli.live.plan import plan as plan_verb
 from killswitch.cli.live.plan import show
+from killswitch.graph.actions.cancel_orders import CancelOrders
 from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import TickRecord
+from killswitch.operations.pages.plan_comparison import comparison_page
+from killswitch.operations.plan_comparison import OtherSet, preview_both
 from killswitch.operations.preview import Preview, plan_of, preview
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator.plan_file import encode_plan
+from killswitch.render.document import text
 from killswitch.store.sqlite import open_store
+from tests import graphs
+from tests.runner_world import ScriptedVenue, World, crash_policy
+from tests.runner_world import book as one_long
 from tests.shown import plan_text
 from tests.worlds import START, account, position, rules
 
@@ -249,6 +257,36 @@ def test_deployed_needs_a_store_that_keeps_a_set(tmp_path: Path) -> None:
     )  # fmt: skip
     assert refused.exit_code == 1
     assert "the store keeps no policy set" in refused.stderr
+
+
+def test_what_a_reload_does_to_a_stage_in_force_is_shown_before_it_happens(world: World) -> None:
+    """The stage that has fired is gone in the head: it would stay in force without a place, and both are shown."""
+    store, deployed = world.open(), graphs.policy_set(crash_policy())
+    venue = ScriptedVenue(one_long("1000"))
+
+    async def fire() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        for equity in ("1000", "850"):
+            venue.answer = one_long(equity)
+            await runner.tick()
+            await world.clock.sleep(1.0)
+        await runner.shut_down()
+
+    asyncio.run(fire())
+    snapshot = Snapshot(world.clock.now(), (one_long("850"),), "killswitch.snapshot/v1")
+    crash = crash_policy()
+    (stage,) = crash.stages
+    head = graphs.policy_set(replace(crash, stages=(replace(stage, name="new", actions=(CancelOrders("all"),)),)))
+    before = store.states()
+    shown, other = preview_both(head, OtherSet("deployed", deployed), snapshot, store, frozenset({"main"}))
+    (running,) = other.preview.machines
+    assert (running.level, running.stage) == (3, "close-everything")
+    assert [line for line in other.reload if "close-everything" in line]
+    page = text(comparison_page(shown, other))
+    assert "What a reload does to what is in force" in page
+    assert "in force: level 3 close-everything" in page
+    assert store.states() == before
 
 
 # Watching
