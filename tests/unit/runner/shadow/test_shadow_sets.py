@@ -10,11 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from killswitch.model.applied_set import PolicyFile, PolicyOrigin
+from killswitch.accounts.next_set import next_set
+from killswitch.accounts.opening import LoadedPolicies
+from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin
 from killswitch.model.snapshot import Position, decode_snapshot
 from killswitch.operations.commands import operator_event
 from killswitch.runner.loop import Runner
@@ -56,14 +59,15 @@ WAITS = 30.0
 class Desk:
     """A run of a policy that closes at a fall of 10%, with shadow sets next to it."""
 
-    def __init__(self, world: World, command: Sequence[str] = COMMAND, *, armed: bool = True) -> None:
+    def __init__(self, world: World, command: Sequence[str] = COMMAND, **more: Any) -> None:
         self.world, self.store, self.seen = world, world.open(), Seen()
         self.lines: list[str] = []
         self.venue = ScriptedVenue(book("1100"))
-        names = ["main"] if armed else []
-        self.sets = ShadowSets(self.store, str(world.folder / "store.sqlite"), names, 1.0, self.lines.append, command)
+        self.sets = ShadowSets(
+            self.store, str(world.folder / "store.sqlite"), ["main"], 1.0, self.lines.append, command, **more
+        )
         self.runner: Runner = world.runner(
-            self.store, [self.venue], armed=armed, policies=DEPLOYED, witnesses=(self.seen, self.sets)
+            self.store, [self.venue], policies=DEPLOYED, witnesses=(self.seen, self.sets)
         )
 
     @property
@@ -399,3 +403,31 @@ def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     own.close()
     assert kept is not None
     assert kept.snapshot is not None
+
+
+def test_after_a_promotion_the_set_before_stays_in_shadow_with_its_states(world: World) -> None:
+    """The stricter set is taken between two ticks; the old one goes on in shadow, and a difference is on record."""
+    deployed = AppliedSet(
+        digest=DEPLOYED.digest, at=after(), program="1", origin=PolicyOrigin(source="desk"), files=SAME
+    )
+    desk = Desk(world, deployed=deployed, previous_for=timedelta(hours=1))
+    following = next_set(STRICT, ORIGIN, LoadedPolicies(DEPLOYED, (), ()))
+
+    async def course() -> None:
+        candidate = desk.sets.begin(STRICT, ORIGIN, None, desk.now)
+        await desk.tick()
+        proposal = desk.runner.reloads.propose(following)
+        assert proposal.is_prepared.wait(WAITS)
+        await desk.tick(times=2)
+        assert proposal.answer.result(0).status == "taken"
+        assert [(each.reason, each.id != candidate) for each in desk.sets.active] == [("previous", True)]
+        await desk.tick("1034", times=2)
+        assert await desk.runner.close_within(60.0)
+        await desk.tick("1034", times=2)
+
+    desk.run(course)
+    reports = {each.record.reason: each for each in shadow_reports(desk.store, desk.now)}
+    assert reports["candidate"].record.ended_at is not None
+    (difference,) = reports["previous"].differences
+    assert (difference.stage, difference.what) == ("close-everything", "only the deployed set fires it")
+    assert reports["previous"].firings == ()
