@@ -18,6 +18,8 @@ from killswitch.model.store import Store
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, LoadedDocuments, load_texts
 
+NO_POLICY = "none"
+"""In place of the digest of a set while no policy is in force."""
 KEPT_SETS = 50
 """How many changes of the set are searched for one that is in force."""
 
@@ -29,6 +31,12 @@ class NextSet(Struct, frozen=True):
     files: tuple[PolicyFile, ...]
     origin: PolicyOrigin
     needs_start: tuple[str, ...] = ()
+    written: str = ""
+    """The policy digest of the files as a start would compile them, where that is another one than of `loaded`."""
+
+    @property
+    def digest_of_files(self) -> str:
+        return self.written or self.loaded.policies.digest
 
 
 class NeedsStartError(Exception):
@@ -65,7 +73,7 @@ def _next_set(
         first = next(iter(error.diagnostics), None)
         where = "" if first is None else f": {first.file}:{first.line}: {first.message}"
         raise NeedsStartError(f"{'; '.join(held)}, and the policies do not fit those that run{where}") from error
-    return NextSet(taken, files, origin, held)
+    return NextSet(taken, files, origin, held, as_written.policies.digest)
 
 
 def _differences(running: Sequence[Document], written: Sequence[Document]) -> Iterator[str]:
@@ -104,3 +112,35 @@ def set_in_force(store: Store, digest: str) -> AppliedSet | None:
         if change.digest == digest and (files := store.policy_files(digest, change.content)) is not None:
             return AppliedSet(digest=digest, at=change.at, program=change.program, origin=change.origin, files=files)
     return None
+
+
+class StoredStart(Struct, frozen=True):
+    """A start from the last good set of a store. `is_compiled`: whether this program still compiles its policies.
+
+    Where it does not, `loaded` has the accounts alone: nothing is evaluated, and what is in force and open goes on.
+    """
+
+    loaded: LoadedPolicies
+    in_force: AppliedSet
+    is_compiled: bool
+    why: str = ""
+    """The first mistake that this program finds in it."""
+
+
+def stored_start(store: Store) -> StoredStart | None:
+    """The last good set for a start whose source cannot be read (P3); None if there is none, or it has no accounts."""
+    good = last_good(store)
+    if good is None:
+        return None
+    documents = load_texts(good.files, without=TESTS)
+    try:
+        return StoredStart(compiled(documents, good.origin.commit, files=good.files), good, True)
+    except PolicyProblemsError as error:
+        first = next((f"{it.file}:{it.line}: {it.code} {it.message}" for it in error.diagnostics), str(error))
+    accounts = tuple(each for each in documents.documents if each.kind in STARTED_WITH)
+    try:
+        without = compiled(replace(documents, documents=accounts, diagnostics=(), faulty=()), None, files=good.files)
+    except PolicyProblemsError:
+        return None
+    bare = replace(without, policies=replace(without.policies, digest=NO_POLICY))
+    return StoredStart(bare, good, False, first)

@@ -94,6 +94,21 @@ def print_page(page: Page, form: str = "text", *, err: bool = False) -> None:
         click.echo(render_page(form, page), err=err)
 
 
+def print_screen(page: Page) -> None:
+    """Redraw a terminal with a page, within its width and height; what does not fit is counted in the last line."""
+    from killswitch.render.document import text
+    from killswitch.render.formats import count_of
+
+    width, height = get_terminal_size()
+    lines = text(page, width, is_marked=True).split("\n")
+    room = max(2, height - 1)
+    if len(lines) > room:
+        left_out = count_of(len(lines) - room + 1, "more line")
+        lines = [*lines[: room - 1], f"… {left_out}: make the terminal larger, or leave out --watch"]
+    click.echo("\x1b[H\x1b[2J\x1b[3J", nl=False, color=True)
+    print_text("\n".join(lines))
+
+
 def print_section(shown: Section, *, err: bool = False) -> None:
     """Print one section of a page that is not complete yet, as text."""
     from killswitch.render.document import section_text

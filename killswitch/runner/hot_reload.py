@@ -13,21 +13,25 @@ from concurrent.futures import Future
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.accounts.next_set import NextSet, program_version
-from killswitch.accounts.opening import LoadedPolicies
+from killswitch.accounts.next_set import NextSet, last_good, program_version
+from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, compiled
 from killswitch.deadline import DaemonThreadExecutor
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.incident.record.source_places import store_places
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.applied_set import AppliedSet, folder_digest
 from killswitch.model.snapshot import Instant
-from killswitch.model.store import Store, StoreTroubleError
+from killswitch.model.store import HistoryRow, MachineState, Store, StoreTroubleError, decoded
 from killswitch.planning.interpreter import Interpreter
-from killswitch.planning.reload.continuation import SetContinuation
+from killswitch.planning.reload.continuation import SetContinuation, continuation
 from killswitch.planning.reload_preview import ReloadPreview
+from killswitch.planning.scopes.migrated_states import blob_after
 from killswitch.planning.scopes.prepared_reload import PreparedReload
+from killswitch.policy.kinds import TESTS
+from killswitch.policy.loader import load_texts
 
 ReloadStatus = Literal["taken", "held", "refused", "superseded"]
 """`held`: it is taken as soon as what it waits for is over, unless another set is proposed."""
@@ -41,6 +45,31 @@ class ReloadAnswer(Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     needs_start: tuple[str, ...] = ()
     preview: tuple[str, ...] = ()
+
+
+class ReloadReply(Struct, frozen=True):
+    """The answer to the command with this id."""
+
+    event: str
+    answer: ReloadAnswer
+
+
+REPLIES = "reload/replies"
+"""The live blob with the answers to the newest commands."""
+KEPT_REPLIES = 20
+_REPLIES = msgjson.Decoder(tuple[ReloadReply, ...])
+
+
+def put_reply(store: Store, event: str, answer: ReloadAnswer) -> None:
+    """Store the answer to a command."""
+    before = decoded(_REPLIES.decode, store.live(REPLIES)) or ()
+    store.put_live(REPLIES, msgjson.encode((*before[1 - KEPT_REPLIES :], ReloadReply(event, answer))))
+
+
+def reply_to(store: Store, event: str) -> ReloadAnswer | None:
+    """The answer to the command with this id; None if there is none yet."""
+    replies = decoded(_REPLIES.decode, store.live(REPLIES)) or ()
+    return next((each.answer for each in replies if each.event == event), None)
 
 
 class ProposedReload:
@@ -241,6 +270,34 @@ class HotReload:
             self._waiting = None if self._waiting is proposal else self._waiting
         proposal.end("refused", reasons)
 
+    def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]:
+        """The stored rows of a scope, also between a rename and the tick that records it."""
+        renamed = {} if self._uncommitted is None else self._uncommitted[1]
+        former = next((former for former, name in renamed.items() if name == policy), policy)
+        return self._store.rows(former, scope, since)
+
+    def states(self) -> Sequence[MachineState]:
+        """The stored states for a start, under the names and texts of the set that it starts with.
+
+        Where the store has the set that made them, and this program still compiles it, it is continued as by a
+        reload. What is not declared to be renamed, and is in force, stays as an orphan.
+        """
+        states = self._store.states()
+        before = last_good(self._store)
+        if before is None or before.digest == self.interpreter.policies.digest:
+            return states
+        try:
+            old = compiled(load_texts(before.files, without=TESTS), before.origin.commit).policies
+        except PolicyProblemsError:
+            return states
+        change = continuation(old, self.interpreter.policies)
+        moved = [blob_after(each, change.links[each.policy]) for each in states if each.policy in change.links]
+        taken = {(each.policy, each.scope) for each in moved}
+        left = [each for each in states if each.policy not in change.links]
+        if change.renamed and self._uncommitted is not None:
+            self._uncommitted = self._uncommitted[0], change.renamed
+        return (*moved, *(each for each in left if (each.policy, each.scope) not in taken))
+
     def to_commit(self, at: Instant) -> tuple[AppliedSet | None, Mapping[str, str]]:
         """The set that the tick at `at` is to record with its changes, and former name → name of its policies."""
         if self._uncommitted is None:
@@ -260,9 +317,9 @@ class HotReload:
 
 
 def is_same_set(one: AppliedSet, other: AppliedSet) -> bool:
-    """Whether two sets have the same policies, from the same files and the same commit."""
+    """Whether two sets have the same policies, from the same files and commit, compiled by the same program."""
     return (
-        one.digest == other.digest
+        (one.digest, one.program) == (other.digest, other.program)
         and one.origin.commit == other.origin.commit
         and folder_digest(one.files) == folder_digest(other.files)
     )

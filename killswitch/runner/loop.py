@@ -166,7 +166,7 @@ class Runner:
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, self.store.live)
+        self.interpreter.restore(self.reloads.states(), self.reloads.rows, unfinished, past, outage, self.store.live)
         self._heartbeats.restore(self.store.live(HEARTBEAT_DATES))
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from killswitch.model.applied_set import Approval, ChangeClass
 from killswitch.model.instant import from_micros
-from killswitch.source.candidate import Candidate, FirstParentStep, VerifiedCommit
+from killswitch.source.candidate import Candidate, FirstParentStep, SourceKind, VerifiedCommit
 from killswitch.source.statement_signatures import StatementProblem, VerifiedStatement
 from killswitch.source.statements import ARRIVAL_SEPARATOR, Purpose, Statement, arrival_subject
 from killswitch.source.trust import Trust
@@ -113,10 +113,16 @@ def count_arrival_approvals(
 def _change(
     candidate: Candidate, base: str, result: str, verdict: ChangeClass, commits: tuple[VerifiedCommit, ...]
 ) -> ApprovedChange:
+    path = stated_path(candidate.kind, candidate.path)
     return ApprovedChange(
-        source=candidate.source, ref=candidate.ref, path=candidate.path or None, base=base, result=result,
-        verdict=verdict, commits=commits,
+        source=candidate.source, ref=candidate.ref, path=path, base=base, result=result, verdict=verdict,
+        commits=commits,
     )  # fmt: skip
+
+
+def stated_path(kind: SourceKind, path: str) -> str | None:
+    """The path in a statement: that in a repository. Where a folder is on the machine of a runner is no part of it."""
+    return (path or None) if kind == "git" else None
 
 
 def _nobody_may(trust: Trust | None, needed: int) -> StatementProblem:

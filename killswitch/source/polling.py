@@ -6,7 +6,7 @@ sends a byte a second or a file without end cost a process, never a tick.
 
 from __future__ import annotations
 
-import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,12 +26,16 @@ from killswitch.source.folders import (
     read_directory,
     read_mount,
 )
+from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
 
 POLL: Final = 30_000_000
 """Microseconds between two polls where the file declares none."""
 SETTLES_WITHIN: Final = 2.0
 """Seconds between two readings of a directory that must agree."""
+MODULE: Final = "killswitch.source.polling"
 _MEMORY: Final = 1 << 30
+_ANSWER: Final = 64 << 20
+"""Bytes of an answer: base64 of all documents."""
 _SECONDS: Final = 60
 _DESCRIPTORS: Final = 64
 
@@ -188,26 +192,27 @@ def _signed(candidate: Candidate, request: PollRequest, check: ManifestCheck) ->
     return SourceAnswer(candidate=signed)
 
 
-def limit_this_process(seconds: int = _SECONDS) -> None:
-    """Limit memory, files and time of this process, so that nothing it reads can exhaust the machine (P1)."""
-    for kind, most in (
-        (resource.RLIMIT_AS, _MEMORY),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_NOFILE, _DESCRIPTORS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (limit, limit))
+def poll_folder_in_child(request: PollRequest) -> SourceAnswer:
+    """Poll in a process of its own, with limits, ended with all that it started (P1). Raises nothing."""
+    command, environment = python_module(MODULE)
+    limits = ProcessLimits(
+        seconds=_SECONDS, memory_bytes=_MEMORY, file_bytes=_ANSWER, processes=0, open_files=_DESCRIPTORS
+    )
+    try:
+        output = run_limited(command, msgspec.json.encode(request, enc_hook=str), limits, environment)
+        return msgspec.json.decode(output, type=SourceAnswer)
+    except (LimitedProcessError, msgspec.MsgspecError, OSError) as error:
+        text = f"the poll gave no answer: {one_line(str(error))}"
+    fix = "check the folder and its mount; the set in force stays"
+    problem = SourceProblem(code="KS8244", text=text, fix=fix, is_page=False, file=str(request.settings.folder))
+    return SourceAnswer(problems=(problem,))
 
 
 def main() -> None:
     """Read a PollRequest from stdin, and write a SourceAnswer to stdout."""
-    limit_this_process()
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=PollRequest)
-    answer = poll_folder(request, time.sleep)
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=PollRequest, dec_hook=lambda kind, text: kind(text))
+    signal.alarm(_SECONDS + 5)  # if nobody is left who would end it
+    sys.stdout.buffer.write(msgspec.json.encode(poll_folder(request, time.sleep)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from killswitch.model.applied_set import ChangeClass
-from killswitch.model.instant import DAY, from_micros, rfc3339, to_micros
+from killswitch.model.instant import DAY, from_micros, rfc3339
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import moment
 
@@ -27,6 +27,8 @@ LONGEST = 14 * DAY
 LARGEST = 64 << 10
 """The maximum size of the file of an approval, in bytes."""
 SUFFIX = ".approval"
+DELIVERED = "policy_source_statement/"
+"""How the names of the live blobs begin that hold files of approvals which were delivered to a runner itself."""
 
 Purpose = Literal["change", "arrival", "merge", "trust", "anchor", "manifest", "reset"]
 """What is approved: a change of policies, what it fires on arrival (A8), the merge of a host (A9), a change of trust
@@ -164,11 +166,6 @@ def _quoted(text: str) -> str:
     """A text for a message: shortened, without what cannot be printed."""
     shown = _UNPRINTABLE.sub("�", text)
     return f"`{shown if len(shown) <= 80 else shown[:79] + '…'}`"
-
-
-def whole_seconds(micros: int) -> int:
-    """The instant without its fraction of a second, as statements write it."""
-    return to_micros(from_micros(micros).replace(microsecond=0))
 
 
 def join_signature(signed: bytes, signature: bytes) -> bytes:

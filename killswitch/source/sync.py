@@ -26,6 +26,7 @@ from killswitch.source.sync_state import (
     RefusedAttempt,
     SourceCommand,
     SourceState,
+    WaitFor,
 )
 
 MOST_REFUSED: Final = 100
@@ -87,7 +88,13 @@ def _continued(head: Head, before: Head | None) -> Head:
     head = replace(head, seen_at=before.seen_at, delayed=before.delayed, shadowed=before.shadowed)
     if before.mark != head.mark:
         return head
-    return replace(head, review=before.review, reviewed_for=before.reviewed_for, problems=before.problems)
+    return replace(
+        head,
+        review=before.review,
+        reviewed_for=before.reviewed_for,
+        problems=before.problems,
+        held=before.held,
+    )
 
 
 def _advanced(state: SourceState, head: Head) -> SourceState:
@@ -141,7 +148,7 @@ def reviewed(state: SourceState, folder_digest: str, base: str, review: Review, 
     head = state.head
     if head is None or head.folder_digest != folder_digest or base != state.in_force or head.base != base:
         return state
-    head = replace(head, review=review, reviewed_for=0, problems=review.problems)
+    head = replace(head, review=review, reviewed_for=0, problems=review.problems, held=None)
     head = replace(head, delayed=head.delayed if is_approved(state, head) else 0)
     return _recorded(replace(state, head=head), now)
 
@@ -186,7 +193,7 @@ def applied(state: SourceState, now_in_force: AppliedSet, needs_start: tuple[str
     )
     if head is None or head.folder_digest != origin.folder_digest:
         return replace(state, head=None)  # what was found against the set before says nothing of a change of this one
-    return _advanced(replace(state, head=replace(head, review=None, problems=())), head)
+    return _advanced(replace(state, head=replace(head, review=None, problems=(), held=None)), head)
 
 
 def declined(state: SourceState, folder_digest: str, problems: tuple[SourceProblem, ...], now: int) -> SourceState:
@@ -195,6 +202,14 @@ def declined(state: SourceState, folder_digest: str, problems: tuple[SourceProbl
     if head is None or head.folder_digest != folder_digest or not problems:
         return state
     return _recorded(replace(state, head=replace(head, problems=problems, reviewed_for=0)), now)
+
+
+def held(state: SourceState, folder_digest: str, what: WaitFor, text: str) -> SourceState:
+    """The state while the runner holds the head, until a close is over or a start has read the rest of it."""
+    head = state.head
+    if head is None or head.folder_digest != folder_digest:
+        return state
+    return replace(state, head=replace(head, held=(what, text)))
 
 
 def restore_declined(state: SourceState, text: str, now: int) -> SourceState:

@@ -144,6 +144,13 @@ def _delayed(_state: SourceState, rules: SourceRules, head: Head, review: Review
     return None
 
 
+def _held_by_runner(_state: SourceState, _rules: SourceRules, head: Head, _review: Review) -> SyncStep | None:
+    if head.held is None:
+        return None
+    # Its end is seen at the set in force; a later refusal is not, so that it is proposed again after a while.
+    return Wait("review" if head.reviewed_for >= REPEATED else head.held[0], head.held[1])
+
+
 def _outdated(_state: SourceState, _rules: SourceRules, head: Head, _review: Review) -> SyncStep | None:
     is_old = head.reviewed_for >= FRESH
     return Wait("review", "it is compared again just before it is taken") if is_old else None
@@ -155,6 +162,7 @@ _CHECKS_OF_REVIEW: Final[tuple[Callable[[SourceState, SourceRules, Head, Review]
     _unapproved,
     _arriving,
     _delayed,
+    _held_by_runner,
     _outdated,
 )
 

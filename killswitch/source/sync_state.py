@@ -60,6 +60,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long it was in shadow; None where nothing has it in shadow."""
     problems: tuple[SourceProblem, ...] = ()
     """Why it is not taken, by its review, by the compiler, or by the runner."""
+    held: tuple[WaitFor, str] | None = None
+    """What the runner holds it for, and in words; it is taken as soon as that is over."""
 
 
 class Hold(Struct, frozen=True, kw_only=True):
@@ -127,6 +129,8 @@ class SourceState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must survive a restart. The files of the set in force are in the store, others are polled again."""
 
     source: str
+    rules: SourceRules | None = None
+    """Those of the last run, by which its state is shown."""
     in_force: str = ""
     """The folder digest of the set in force; empty: no set is."""
     policy_digest: str = ""

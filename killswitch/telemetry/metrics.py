@@ -36,6 +36,17 @@ class NotificationCounts(Struct, frozen=True):
     failed: dict[str, int]
 
 
+class SourceGauges(Struct, frozen=True, kw_only=True):
+    """The source of the policies: its states, and seconds; None where a time is not known, or nothing is pending."""
+
+    sync: str
+    health: str
+    suspended: str | None
+    answer_age: float | None
+    commit_age: float | None
+    pending: float | None
+
+
 class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
@@ -45,6 +56,7 @@ class GaugeValues(Struct, frozen=True):
     problems: int = 0
     notifications: NotificationCounts | None = None
     policy_files: str | None = None
+    source: SourceGauges | None = None
 
 
 class Metrics:
@@ -100,6 +112,12 @@ class Metrics:
                 "1 for the state of the policy files: as loaded, changed or broken",
                 _policy_files,
             ),
+            ("killswitch.source.sync", "1", "1 for the sync of the source: synced or out of sync", _source_sync),
+            ("killswitch.source.health", "1", "1 for the health of the source, by its name", _source_health),
+            ("killswitch.source.suspended", "1", "1 while an operator has suspended the source, by how", _suspended),
+            ("killswitch.source.answer.age", "s", "Time since the source last answered", _answer_age),
+            ("killswitch.source.commit.age", "s", "Age of the newest commit by its own date", _commit_age),
+            ("killswitch.source.loosening.pending", "s", "Time until a loosening that waits takes effect", _loosening),
             ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
         ):
             meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)
@@ -223,6 +241,38 @@ def _problems(values: GaugeValues) -> Iterator[Point]:
 def _policy_files(values: GaugeValues) -> Iterator[Point]:
     if values.policy_files is not None:
         yield 1, {"killswitch.policies.state": values.policy_files}
+
+
+def _source_sync(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None:
+        yield 1, {"killswitch.source.state": values.source.sync}
+
+
+def _source_health(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None:
+        yield 1, {"killswitch.source.state": values.source.health}
+
+
+def _suspended(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None and values.source.suspended is not None:
+        yield 1, {"killswitch.source.state": values.source.suspended}
+
+
+def _answer_age(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.answer_age)
+
+
+def _commit_age(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.commit_age)
+
+
+def _loosening(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.pending)
+
+
+def _seconds(length: float | None) -> Iterator[Point]:
+    if length is not None:
+        yield length, {}
 
 
 def _pending(values: GaugeValues) -> Iterator[Point]:

@@ -29,7 +29,7 @@ LATER = timedelta(seconds=1)
 MOST_ORDERS = 6
 
 
-class RunnerState(Struct, frozen=True):
+class StoredRun(Struct, frozen=True):
     """What the runner has stored. `restored`: an interpreter of a set with that state."""
 
     restored: Callable[[PolicySet], Interpreter]
@@ -44,7 +44,7 @@ class Arrival(Struct, frozen=True):
     preview: ReloadPreview = ReloadPreview()
 
 
-def arrival(base: PolicySet, head: PolicySet, snapshot: Snapshot, state: RunnerState) -> Arrival:
+def arrival(base: PolicySet, head: PolicySet, snapshot: Snapshot, state: StoredRun) -> Arrival:
     """The stages that only head would fire, by policy, scope and stage, and the preview of the reload."""
     still = replace(snapshot, events=(), scheduled=True)  # commands of operators are no part of a set
     found: dict[tuple[str, str, str], ArrivalFiring] = {}

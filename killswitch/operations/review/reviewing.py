@@ -30,7 +30,7 @@ from killswitch.operations.impact.document_differences import (
 )
 from killswitch.operations.impact.policy_side import PolicySide, compiled_side
 from killswitch.operations.preview import from_store
-from killswitch.operations.review.arrival import Arrival, RunnerState, arrival
+from killswitch.operations.review.arrival import Arrival, StoredRun, arrival
 from killswitch.operations.review.demands_of_base import broken_demands
 from killswitch.operations.review.uncompared_keys import uncompared
 from killswitch.planning.interpreter import Interpreter
@@ -52,6 +52,8 @@ from killswitch.source.trust import Trust
 
 QUESTION = 10.0
 """Seconds of one question to the prover."""
+GRACE = 2.0
+"""Seconds after the time limit at which a proof that does not look at it is ended."""
 MOST_LINES, LONGEST_LINE = 400, 400
 """Bounds of the reasons of a verdict."""
 MOST_PROBLEMS = 50
@@ -144,7 +146,7 @@ def classified(
     if not differences:
         return FoundClass("EQUIVALENT", ())
     try:
-        with interrupted_after(left + QUESTION):
+        with interrupted_after(left + GRACE):
             reasons += _proved(base, head, differences, left, clock)
     except OverTimeError:
         reasons.append(("UNDECIDED", f"the proof did not end within {left:g} s"))
@@ -260,13 +262,13 @@ def _arrival(request: ReviewRequest, base: PolicySide, head: PolicySet) -> Arriv
         return arrival(base.policies, head, snapshot, _state_of_runner(request, stack))
 
 
-def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> RunnerState:
+def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> StoredRun:
     """The state of the runner: of its store, or the states of the request."""
     if request.store is not None:
         from killswitch.store.sqlite import open_store
 
         store = stack.enter_context(closing(open_store(request.store, read_only=True)))
-        return RunnerState(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
+        return StoredRun(lambda policies: from_store(policies, store)[0], tuple(store.states()), store.rows)
     states = [MachineState(*each) for each in request.states]
 
     def restored(policies: PolicySet) -> Interpreter:
@@ -274,7 +276,7 @@ def _state_of_runner(request: ReviewRequest, stack: ExitStack) -> RunnerState:
         interpreter.restore(states, _no_rows)
         return interpreter
 
-    return RunnerState(restored, states, _no_rows)
+    return StoredRun(restored, states, _no_rows)
 
 
 def _no_rows(_policy: str, _scope: str, _since: int) -> Sequence[HistoryRow]:

@@ -6,7 +6,7 @@ levels follow the names of stages (R3). Of the old and the new text the stricter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -41,6 +41,16 @@ def migrated(state: StoredState, link: PolicyLink, decision: str | None = None) 
         barren=tuple(record for each in state.barren if (record := _of_stage(each, link)) is not None),
         waiting=None if state.waiting is None else waiting_after(state.waiting, link),
     )  # fmt: skip
+
+
+def numbered(state: StoredState, stages: Sequence[Stage]) -> StoredState:
+    """The state with the levels that its stages have now, by their names; for a state whose own text is not known."""
+    levels = {stage.name: stage.level for stage in stages}
+    partial = state.partial
+    if partial is not None:
+        partial = replace(partial, level=levels.get(partial.stage, partial.level))
+    level = levels.get(state.stage or "", state.level) if state.level else 0
+    return replace(state, level=level, partial=partial)
 
 
 def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredState:

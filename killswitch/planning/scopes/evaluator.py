@@ -32,6 +32,7 @@ from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedStateError, HistoryRow, MachineState, decoded
 from killswitch.model.words import ChangeCause, Severity
+from killswitch.planning.reload.migration import numbered
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, StoredThreshold
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
@@ -504,7 +505,7 @@ class ScopeEvaluator:
         kept, stored_rows = require_readable(MachineState(self.policy, self.scope, stored), rows)
         try:
             stored_samples = [_SAMPLES.decode(each) for each in samples]
-            engine = kept.engine
+            engine = numbered(kept.engine, self.compiled.graph.stages)
             if outage is not None:
                 stages = self.compiled.graph.stages
                 no_reset_for = max((stage.no_reset_for or 0 for stage in stages), default=0)

@@ -22,7 +22,7 @@ from killswitch.source.candidate import Candidate, FirstParentStep, VerifiedComm
 from killswitch.source.statement_signatures import VerifiedStatement, verify_all
 from killswitch.source.statements import Statement
 from killswitch.source.trust import Trust, TrustedKey
-from tests.approval_keys import NOW, Signer, digest, ssh_signer, statement, trust_of
+from tests.unit.source.approval_keys import NOW, Signer, digest, ssh_signer, statement, trust_of
 
 ANN, BOB, CAT, DAN = (ssh_signer(f"{name}@desk.example") for name in ("ann", "bob", "cat", "dan"))
 TRUST = trust_of([ANN, BOB, CAT, DAN], approvals=2)

@@ -21,7 +21,7 @@ from killswitch.source.statements import (
     read_approval,
 )
 from killswitch.source.trust import Trust, TrustedKey
-from tests.approval_keys import NOW, Signer, digest, openpgp_signer, ssh_signer, statement, trust_of
+from tests.unit.source.approval_keys import NOW, Signer, digest, openpgp_signer, ssh_signer, statement, trust_of
 
 WRITTEN = f"""Killswitch approval statement, version 1
 purpose: change

@@ -11,7 +11,7 @@ from killswitch.operations.review.reviewing import review
 from killswitch.source.candidate import Candidate, FirstParentStep, VerifiedCommit
 from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.trust import Trust
-from tests.approval_keys import NOW
+from tests.unit.source.approval_keys import NOW
 
 EQUITY = """apiVersion: killswitch.dev/v1
 kind: Policy

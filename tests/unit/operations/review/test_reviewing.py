@@ -14,7 +14,6 @@ from killswitch.proof import solver
 from killswitch.source.candidate import FirstParentStep
 from killswitch.source.review import Review
 from killswitch.source.statements import Statement
-from tests.approval_keys import NOW, Signer, ssh_signer, trust_of
 from tests.graphs import compiled
 from tests.unit.operations.review.sets import (
     BASE,
@@ -27,6 +26,7 @@ from tests.unit.operations.review.sets import (
     request,
     reviewed,
 )
+from tests.unit.source.approval_keys import NOW, Signer, ssh_signer, trust_of
 from tests.worlds import START, account, position, snapshot
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
