@@ -30,7 +30,7 @@ from killswitch.source.candidate import Candidate
 from killswitch.store.sqlite import open_store
 from tests.backtests import written
 from tests.runner_world import ScriptedVenue, Seen, World, book
-from tests.worlds import after, snapshot
+from tests.worlds import after, rules, snapshot
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -75,9 +75,9 @@ class Desk:
     def now(self) -> datetime:
         return self.world.clock.now()
 
-    async def tick(self, equity: str = "1100", times: int = 1) -> None:
+    async def tick(self, equity: str = "1100", times: int = 1, **more: Any) -> None:
         for _ in range(times):
-            self.venue.answer = replace(book(equity), positions=self._held(equity))
+            self.venue.answer = replace(book(equity), positions=self._held(equity), **more)
             await self.runner.tick()
             await self.world.clock.sleep(1.0)
 
@@ -203,12 +203,17 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_set_that_hangs_delays_no_tick(world: World, gate: Path) -> None:
-    """The process waits for an event that never comes: every tick completes, and what does not fit is dropped."""
+    """The process waits for an event that never comes: every tick completes, and what does not fit is dropped.
+
+    Snapshots are large, so that they fill the pipe to the process as well as the queue in front of it.
+    """
     desk = Desk(world, (sys.executable, "-c", f"open({str(gate)!r}).read()"))
 
     async def course() -> None:
         desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1100", times=700)
+        many = tuple(rules(f"S{number}") for number in range(150))
+        for _ in range(700):
+            await desk.tick("1100", instruments=many)
         await desk.tick("900", times=2)
         assert await desk.runner.close_within(60.0)
 
