@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from killswitch.model.alert import Alert, Alerts
+from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
 from killswitch.model.instant import to_micros
 from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, Store
@@ -132,7 +132,10 @@ class ShadowSets:
             return
         self.end(_id_of(taken.in_force.files), now)
         if before is not None and before.files and length:
-            self.begin(before.files, before.origin, now + length, now, "previous")
+            try:
+                self.begin(before.files, before.origin, now + length, now, "previous")
+            except ShadowRefusedError as error:
+                self._log(f"the set before {taken.in_force.digest[:19]} does not stay in shadow: {error}")
 
     def time_of(self, digest: str) -> timedelta:
         """For how long the active set of this folder digest was in shadow, without gaps; zero for any other."""
@@ -220,6 +223,19 @@ class SourceShadows:
         self._name = name
         self._begun: str | None = None
         self._is_first = True
+        self._refused: str | None = None
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        return ("shadow",)
+
+    @property
+    def alerts(self) -> Alerts:
+        """A warning while the head waits for time in shadow and cannot be in shadow."""
+        if self._refused is None:
+            return NO_ALERTS
+        text = f"the head of the source {self._name} waits for its time in shadow, and cannot begin: {self._refused}"
+        return Alerts((Alert("shadow/head", "warning", text, over="the head of the source is in shadow"),))
 
     def ticked(self, report: TickReport) -> None:
         """Begin with the head of the source, note how long that was in shadow, and end what it waits for no more."""
@@ -231,11 +247,16 @@ class SourceShadows:
         if self._begun is not None and wanted != self._begun:
             self._sets.end(self._begun, now)
             self._begun = None
+        self._refused = None
         if head is None:
             return
         if self._begun is None:
             origin = PolicyOrigin(source=self._name, ref=head.ref, commit=head.commit)
-            self._begun = self._sets.begin(head.files, origin, None, now)
+            try:
+                self._begun = self._sets.begin(head.files, origin, None, now)
+            except ShadowRefusedError as error:
+                self._refused = str(error)
+                return
         self._source.was_in_shadow(head.folder_digest, round(self._sets.time_of(head.folder_digest) / MICROSECOND))
 
 

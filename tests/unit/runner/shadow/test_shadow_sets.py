@@ -496,3 +496,27 @@ def test_the_head_of_a_source_is_in_shadow_while_the_source_waits_for_it(world: 
     assert digest == folder_digest(STRICT)
     assert micros >= 3_000_000
     assert micros % 1_000_000 == 0
+
+
+def test_a_head_that_cannot_be_in_shadow_is_a_warning_and_begins_once_it_can(world: World) -> None:
+    """Four other sets are in shadow; one of them ends."""
+    desk, source = Desk(world), Source()
+    observer = SourceShadows(desk.sets, source, "desk")
+
+    async def course() -> None:
+        others = [
+            desk.sets.begin((PolicyFile(f"{number}.yaml", b"{}"),), PolicyOrigin(source="x"), None, desk.now)
+            for number in range(4)
+        ]
+        source.head = head_of(STRICT)
+        await desk.tick()
+        observer.ticked(desk.seen.reports[-1])
+        (alert,) = observer.alerts.found
+        assert (alert.severity, "4 sets are in shadow already" in alert.text) == ("warning", True)
+        desk.sets.end(others[0], desk.now)
+        await desk.tick()
+        observer.ticked(desk.seen.reports[-1])
+        assert observer.alerts.found == ()
+        assert len(desk.sets.active) == 4
+
+    desk.run(course)
