@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -48,20 +49,34 @@ class Reevaluation(Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+class ReplayedSet(Struct, frozen=True):
+    """A set that was in force from the tick at `at` on; None: from the beginning."""
+
+    at: datetime | None
+    policies: Callable[[], PolicySet]
+    """Compiles it, when the replay reaches it."""
+
+
 def reevaluate(
-    policies: PolicySet, stored: StoredDecision, snapshots: Iterable[Snapshot], armed: Collection[str] | None = None
-) -> Reevaluation:
+    sets: Sequence[ReplayedSet], stored: StoredDecision, snapshots: Iterable[Snapshot],
+    armed: Collection[str] | None = None,
+) -> Reevaluation:  # fmt: skip
     """Evaluate a recording up to the tick of the decision, and compare.
 
-    `armed`: the accounts that the run acted on; None: all. The recording must begin where the run did, or earlier than
-    everything that its windows and latches go back to.
+    `sets`: those in force, oldest first; each is taken between two ticks, as the run took it. `armed`: the accounts
+    that the run acted on; None: all. The recording must begin where the run did, or earlier than everything that its
+    windows and latches go back to.
     """
-    decision = stored.decision
-    ticks, stream = ReplayedTicks(replace(policies, commit=decision.commit)), iter(snapshots)
+    decision, stream = stored.decision, iter(snapshots)
+    following = next(stream, None)
+    begins = decision.as_of if following is None else following.as_of
+    first = max((i for i, it in enumerate(sets) if it.at is None or it.at <= begins), default=0)
+    later = list(sets[first + 1 :])
+    policies = replace(sets[first].policies(), commit=decision.commit)
+    ticks = ReplayedTicks(policies, keeps_rows=bool(later))
     if armed is not None:
         ticks.interpreter.restrict_orders_to(armed)
     count = missing = 0
-    following: Snapshot | None = None
 
     def look() -> Snapshot | None:
         nonlocal following
@@ -70,6 +85,9 @@ def reevaluate(
 
     while (snapshot := following or next(stream, None)) is not None and snapshot.as_of <= decision.as_of:
         following = None
+        while later and (later[0].at or snapshot.as_of) <= snapshot.as_of:
+            policies = replace(later.pop(0).policies(), commit=decision.commit)
+            ticks.reload(policies)
         count, missing = count + 1, missing + snapshot.missing
         decided = ticks.tick(snapshot, look).decisions
         if snapshot.as_of == decision.as_of:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
+    from killswitch.lab.reevaluation import ReplayedSet
+    from killswitch.model.applied_set import SetChange
     from killswitch.model.decision import Decision
     from killswitch.model.snapshot import Snapshot
     from killswitch.store.sql import SqlStore
@@ -116,28 +119,30 @@ def _reevaluate(
         if stored is None:
             raise click.ClickException(f"the store has no decision whose id begins with {decision}")
         recording, view = snapshots or recording_of(store), last_view(store)
-        policies = _deciding_set(store, policies_at, stored.decision)
-    if recording is None or not recording.exists():
-        where = "the last run on the store has written none" if recording is None else f"{recording} is not there"
-        raise click.ClickException(
-            f"a decision is evaluated again from a recording, and {where}: name it with --snapshots"
-        )
-    armed = None if view is None else [each.account for each in view.accounts if each.armed]
-    found = reevaluate(policies, stored, read(recording), armed)
-    print_answer(
-        output, lambda: encode_record(found), lambda: reevaluation_page(found, stored.decision, str(recording))
-    )
+        if recording is None or not recording.exists():
+            where = "the last run on the store wrote none" if recording is None else f"{recording} is not there"
+            raise click.ClickException(
+                f"a decision is evaluated again from a recording, and {where}: name it with --snapshots"
+            )
+        armed = None if view is None else [each.account for each in view.accounts if each.armed]
+        found = reevaluate(_sets_until(store, policies_at, stored.decision), stored, read(recording), armed)
+    page = partial(reevaluation_page, found, stored.decision, str(recording))
+    print_answer(output, lambda: encode_record(found), page)
     if not found.is_identical:
         raise click.exceptions.Exit(1)
 
 
-def _deciding_set(store: SqlStore, policies_at: tuple[Path, ...], decision: Decision) -> PolicySet:
-    """The set that made the decision: of the store, or --policies. ClickException if neither has its digest."""
-    from killswitch.accounts.next_set import set_in_force
-    from killswitch.accounts.opening import PolicyProblemsError, compiled
+MOST_CHANGES = 100_000
+"""Number of the newest changes of the set in force that are searched."""
+
+
+def _sets_until(store: SqlStore, policies_at: tuple[Path, ...], decision: Decision) -> list[ReplayedSet]:
+    """The sets in force up to the decision, oldest first, by the store; or --policies alone.
+
+    ClickException if the last one is not the set that decided.
+    """
     from killswitch.cli.session import load_policies
-    from killswitch.policy.kinds import TESTS
-    from killswitch.policy.loader import load_texts
+    from killswitch.lab.reevaluation import ReplayedSet
 
     if policies_at:
         policies = load_policies(policies_at).policies
@@ -145,20 +150,30 @@ def _deciding_set(store: SqlStore, policies_at: tuple[Path, ...], decision: Deci
             raise click.ClickException(
                 f"the decision was made by the set {decision.policy_set[:19]}, and --policies is {policies.digest[:19]}"
             )
-        return policies
-    kept = set_in_force(store, decision.policy_set)
-    if kept is None:
+        return [ReplayedSet(None, lambda: policies)]
+    changes = [each for each in reversed(store.set_changes(MOST_CHANGES)) if each.at <= decision.as_of]
+    if not changes or changes[-1].digest != decision.policy_set:
         raise click.ClickException(
             f"the store keeps no files of the set {decision.policy_set[:19]} that made the decision: name its files "
             "with --policies"
         )
+    return [ReplayedSet(each.at, partial(_compiled, store, each)) for each in changes]
+
+
+def _compiled(store: SqlStore, change: SetChange) -> PolicySet:
+    """The set of a change, compiled again. ClickException if this program makes another one of its files."""
+    from killswitch.accounts.opening import PolicyProblemsError, compiled
+    from killswitch.policy.kinds import TESTS
+    from killswitch.policy.loader import load_texts
+
+    files = store.policy_files(change.digest, change.content)
     try:
-        policies = compiled(load_texts(kept.files, without=TESTS), kept.origin.commit).policies
+        policies = compiled(load_texts(files or (), without=TESTS), change.origin.commit).policies
     except PolicyProblemsError as error:
-        raise click.ClickException(f"this program cannot compile the set that made the decision: {error}") from error
-    if policies.digest != decision.policy_set:
+        raise click.ClickException(f"this program cannot compile the set {change.digest[:19]}: {error}") from error
+    if policies.digest != change.digest:
         raise click.ClickException(
-            f"this program compiles the files of the set {decision.policy_set[:19]} to {policies.digest[:19]}: use the "
-            f"program that ran it ({kept.program})"
+            f"this program compiles the files of the set {change.digest[:19]} to {policies.digest[:19]}: use the "
+            f"program that ran it ({change.program})"
         )
     return policies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -12,13 +13,19 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
+from killswitch.accounts.next_set import next_set
+from killswitch.accounts.opening import LoadedPolicies
 from killswitch.cli.lab.replay import replay
 from killswitch.lab.recording import read
-from killswitch.lab.reevaluation import Reevaluation, reevaluate
+from killswitch.lab.reevaluation import Reevaluation, ReplayedSet, reevaluate
+from killswitch.model.applied_set import PolicyFile, PolicyOrigin
 from killswitch.model.decision import Decision
 from killswitch.model.store import StoredDecision
 from killswitch.store.sqlite import open_store
-from tests.backtests import shipped
+from tests.backtests import shipped, written
+from tests.runner_world import ScriptedVenue, Seen, World, book
+
+DEMO = [ReplayedSet(None, lambda: shipped("futures-degross"))]
 
 
 def invoke(*arguments: str) -> Result:
@@ -49,7 +56,7 @@ def reevaluated(demo: tuple[Path, str], change: Callable[[Decision], Decision]) 
     folder, _ = demo
     first = min(stored_in(folder), key=lambda each: each.decision.as_of)
     changed = StoredDecision(change(first.decision), first.snapshot)
-    return reevaluate(shipped("futures-degross"), changed, read(folder / "recording.jsonl"))
+    return reevaluate(DEMO, changed, read(folder / "recording.jsonl"))
 
 
 def test_a_changed_decision_is_found_field_by_field(demo: tuple[Path, str]) -> None:
@@ -83,7 +90,7 @@ def test_a_recording_that_ends_before_it_is_a_problem(demo: tuple[Path, str]) ->
     folder, _ = demo
     last = max(stored_in(folder), key=lambda each: each.decision.as_of)
     short = list(read(folder / "recording.jsonl"))[:10]
-    found = reevaluate(shipped("futures-degross"), last, short)
+    found = reevaluate(DEMO, last, short)
     assert (found.problem or "").startswith("the recording has no snapshot of ")
 
 
@@ -92,7 +99,7 @@ def test_a_snapshot_of_the_store_that_was_not_recorded_is_named(demo: tuple[Path
     folder, _ = demo
     first = min(stored_in(folder), key=lambda each: each.decision.as_of)
     altered = [replace(each, heartbeats={"bot": each.as_of}) for each in read(folder / "recording.jsonl")]
-    found = reevaluate(shipped("futures-degross"), first, altered)
+    found = reevaluate(DEMO, first, altered)
     assert [each.field for each in found.differences] == ["snapshot"]
 
 
@@ -143,3 +150,58 @@ def test_an_unknown_decision_is_refused(demo: tuple[Path, str]) -> None:
     folder, _ = demo
     refused = invoke("--decision", "zz", "--store", str(folder / "killswitch.sqlite"))
     assert (refused.exit_code, "no decision whose id begins with zz" in refused.output) == (1, True)
+
+
+STEPS = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {{name: desk}}
+spec:
+  mode: enforce
+  scope: {{each: account, match: {{}}}}
+  max_gap: 10m
+  triggers:
+    fall: {{signal: equity.loss_from_start, at_least: {first}, on_unknown: hold}}
+    deep: {{signal: equity.loss_from_start, at_least: {second}, on_unknown: hold}}
+  stages:
+    - {{name: close-everything, level: 2, any: [deep], cooldown: 1m, reset: manual,
+       actions: [{{close: {{side: both, fraction: 100%}}}}]}}
+    - {{name: trim, level: 1, any: [fall], cooldown: 1m, reset: manual,
+       actions: [{{close: {{side: both, fraction: 50%}}}}]}}
+"""
+
+
+def test_a_decision_after_a_reload_is_evaluated_with_the_sets_in_their_order(world: World) -> None:
+    """A stage latched under the set before: the set that decided, alone, decides from another level."""
+    before, after_it = written(STEPS.format(first="5%", second="50%")), STEPS.format(first="15%", second="20%")
+    seen, store, venue = Seen(), world.open(), ScriptedVenue(book("1100"))
+    runner = world.runner(store, [venue], armed=False, policies=before, witnesses=(seen,))
+    taken = next_set(
+        (PolicyFile("p.yaml", after_it.encode()),), PolicyOrigin(source="x"), LoadedPolicies(before, (), ())
+    )
+
+    async def course() -> None:
+        async def tick(equity: str) -> None:
+            venue.answer = book(equity)
+            await runner.tick()
+            await world.clock.sleep(1.0)
+
+        await runner.start()
+        for equity in ("1100", "1030"):
+            await tick(equity)
+        assert runner.reloads.propose(taken).is_prepared.wait(30.0)
+        for equity in ("1030", "1030", "850"):
+            await tick(equity)
+        await runner.finish()
+
+    asyncio.run(course())
+    decision = store.decisions(1)[0].decision
+    assert (decision.stage, decision.previous_level) == ("close-everything", 1)
+    kept = store.decision(decision.id)
+    assert kept is not None
+    (change,) = store.set_changes(5)
+    snapshots = [report.snapshot for report in seen.reports]
+    sets = [ReplayedSet(None, lambda: before), ReplayedSet(change.at, lambda: taken.loaded.policies)]
+    assert reevaluate(sets, kept, snapshots, ()).is_identical
+    alone = reevaluate(sets[1:], kept, snapshots, ())
+    assert "previous_level" in [each.field for each in alone.differences]

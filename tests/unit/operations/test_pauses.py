@@ -14,13 +14,16 @@ from killswitch.cli.operate.verbs import pause, resume
 from killswitch.incident.record.results import newest_results
 from killswitch.model.snapshot import Event
 from killswitch.operations.commands import answer_to, operator_event
+from killswitch.operations.preview import from_store, preview
 from killswitch.operations.status import encode_status, store_status
 from killswitch.operations.status_answer import answer
 from killswitch.telemetry.metrics import GaugeValues, paused_policies
-from tests.runner_world import ScriptedVenue, Seen, World, book
-from tests.shown import status_text
+from tests import graphs
+from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
+from tests.shown import plan_text, status_text
 from tests.unit.operations.test_live_verbs import invoke, store_option
 from tests.unit.operations.test_operator_commands import Deployment
+from tests.worlds import snapshot
 
 
 @pytest.fixture
@@ -212,3 +215,21 @@ def test_a_pause_without_an_end_is_wrong_usage(deployment: Deployment) -> None:
     refused = deployment.invoke(pause, "policy/watch", "--reason", "r")
     assert refused.exit_code == 2
     assert "--for" in refused.stderr
+
+
+def test_a_plan_on_the_store_of_a_paused_policy_decides_nothing_and_says_so(world: World) -> None:
+    """A fall of 18%: without the pause it would close."""
+    desk = Desk(world, armed=False)
+
+    async def course() -> None:
+        await desk.runner.start()
+        desk.command("pause", 3600)
+        await desk.tick("1100")
+        await desk.runner.finish()
+
+    asyncio.run(course())
+    policies = graphs.policy_set(crash_policy())
+    interpreter, memory = from_store(policies, desk.store)
+    shown = preview(policies, snapshot(world.clock.now(), book("900")), interpreter, memory, frozenset())
+    assert shown.decisions == ()
+    assert "PAUSED until 2024-01-01T01:00:00Z by desk: bad index; it fires nothing new" in plan_text(shown)

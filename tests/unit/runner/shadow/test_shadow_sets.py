@@ -10,11 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from killswitch.model.applied_set import PolicyFile, PolicyOrigin
+from killswitch.accounts.next_set import next_set
+from killswitch.accounts.opening import LoadedPolicies
+from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
 from killswitch.model.snapshot import Position, decode_snapshot
 from killswitch.operations.commands import operator_event
 from killswitch.runner.loop import Runner
@@ -22,11 +25,12 @@ from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
 from killswitch.runner.shadow.comparison import shadow_reports
 from killswitch.runner.shadow.evaluation import ShadowSeed, ShadowStart
 from killswitch.runner.shadow.record import ShadowRecord, past_of, shadow_records, time_in_shadow
-from killswitch.runner.shadow.shadow_sets import ShadowRefusedError, ShadowSets
+from killswitch.runner.shadow.shadow_sets import ShadowRefusedError, ShadowSets, SourceShadows
+from killswitch.source.candidate import Candidate
 from killswitch.store.sqlite import open_store
 from tests.backtests import written
 from tests.runner_world import ScriptedVenue, Seen, World, book
-from tests.worlds import after, snapshot
+from tests.worlds import after, rules, snapshot
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -56,23 +60,24 @@ WAITS = 30.0
 class Desk:
     """A run of a policy that closes at a fall of 10%, with shadow sets next to it."""
 
-    def __init__(self, world: World, command: Sequence[str] = COMMAND, *, armed: bool = True) -> None:
+    def __init__(self, world: World, command: Sequence[str] = COMMAND, **more: Any) -> None:
         self.world, self.store, self.seen = world, world.open(), Seen()
         self.lines: list[str] = []
         self.venue = ScriptedVenue(book("1100"))
-        names = ["main"] if armed else []
-        self.sets = ShadowSets(self.store, str(world.folder / "store.sqlite"), names, 1.0, self.lines.append, command)
+        self.sets = ShadowSets(
+            self.store, str(world.folder / "store.sqlite"), ["main"], 1.0, self.lines.append, command, **more
+        )
         self.runner: Runner = world.runner(
-            self.store, [self.venue], armed=armed, policies=DEPLOYED, witnesses=(self.seen, self.sets)
+            self.store, [self.venue], policies=DEPLOYED, witnesses=(self.seen, self.sets)
         )
 
     @property
     def now(self) -> datetime:
         return self.world.clock.now()
 
-    async def tick(self, equity: str = "1100", times: int = 1) -> None:
+    async def tick(self, equity: str = "1100", times: int = 1, **more: Any) -> None:
         for _ in range(times):
-            self.venue.answer = replace(book(equity), positions=self._held(equity))
+            self.venue.answer = replace(book(equity), positions=self._held(equity), **more)
             await self.runner.tick()
             await self.world.clock.sleep(1.0)
 
@@ -198,12 +203,17 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_set_that_hangs_delays_no_tick(world: World, gate: Path) -> None:
-    """The process waits for an event that never comes: every tick completes, and what does not fit is dropped."""
+    """The process waits for an event that never comes: every tick completes, and what does not fit is dropped.
+
+    Snapshots are large, so that they fill the pipe to the process as well as the queue in front of it.
+    """
     desk = Desk(world, (sys.executable, "-c", f"open({str(gate)!r}).read()"))
 
     async def course() -> None:
         desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1100", times=700)
+        many = tuple(rules(f"S{number}") for number in range(150))
+        for _ in range(700):
+            await desk.tick("1100", instruments=many)
         await desk.tick("900", times=2)
         assert await desk.runner.close_within(60.0)
 
@@ -399,3 +409,114 @@ def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     own.close()
     assert kept is not None
     assert kept.snapshot is not None
+
+
+def test_after_a_promotion_the_set_before_stays_in_shadow_with_its_states(world: World) -> None:
+    """The stricter set is taken between two ticks; the old one goes on in shadow, and a difference is on record."""
+    deployed = AppliedSet(
+        digest=DEPLOYED.digest, at=after(), program="1", origin=PolicyOrigin(source="desk"), files=SAME
+    )
+    desk = Desk(world, deployed=deployed, previous_for=timedelta(hours=1))
+    following = next_set(STRICT, ORIGIN, LoadedPolicies(DEPLOYED, (), ()))
+
+    async def course() -> None:
+        candidate = desk.sets.begin(STRICT, ORIGIN, None, desk.now)
+        await desk.tick()
+        proposal = desk.runner.reloads.propose(following)
+        assert proposal.is_prepared.wait(WAITS)
+        await desk.tick(times=2)
+        assert proposal.answer.result(0).status == "taken"
+        assert [(each.reason, each.id != candidate) for each in desk.sets.active] == [("previous", True)]
+        await desk.tick("1034", times=2)
+        assert await desk.runner.close_within(60.0)
+        await desk.tick("1034", times=2)
+
+    desk.run(course)
+    reports = {each.record.reason: each for each in shadow_reports(desk.store, desk.now)}
+    assert reports["candidate"].record.ended_at is not None
+    (difference,) = reports["previous"].differences
+    assert (difference.stage, difference.what) == ("close-everything", "only the deployed set fires it")
+    assert reports["previous"].firings == ()
+
+
+class Source:
+    """A source that has its head in shadow for as long as `awaited`."""
+
+    def __init__(self) -> None:
+        self.head: Candidate | None = None
+        self.counted: list[tuple[str, int]] = []
+
+    @property
+    def for_shadow(self) -> Candidate | None:
+        return self.head
+
+    def was_in_shadow(self, digest: str, micros: int) -> None:
+        self.counted.append((digest, micros))
+
+
+def head_of(files: tuple[PolicyFile, ...]) -> Candidate:
+    return Candidate(
+        source="desk", kind="git", ref="refs/heads/main", commit="c0ffee", files=files,
+        folder_digest=folder_digest(files),
+    )  # fmt: skip
+
+
+def test_the_head_of_a_source_is_in_shadow_while_the_source_waits_for_it(world: World) -> None:
+    """The source learns for how long it was; once it waits for another set or for none, the first one is ended."""
+    desk, source = Desk(world), Source()
+    observer = SourceShadows(desk.sets, source, "desk")
+
+    def in_shadow() -> list[str]:
+        return [record.origin.folder_digest for record in desk.sets.active]
+
+    async def ticks(times: int) -> None:
+        for _ in range(times):
+            await desk.tick("1100")
+            observer.ticked(desk.seen.reports[-1])
+
+    async def course() -> None:
+        await ticks(1)
+        assert desk.sets.active == ()
+        source.head = head_of(STRICT)
+        await ticks(3)
+        assert in_shadow() == [folder_digest(STRICT)]
+        deadline = time.monotonic() + WAITS
+        while source.counted[-1][1] < 3_000_000 and time.monotonic() < deadline:
+            await ticks(1)
+            await asyncio.sleep(0.05)
+        source.head = head_of(SAME)
+        await ticks(1)
+        assert in_shadow() == [folder_digest(SAME)]
+        source.head = None
+        await ticks(1)
+        assert desk.sets.active == ()
+
+    desk.run(course)
+    digest, micros = max(source.counted, key=lambda each: each[1])
+    assert digest == folder_digest(STRICT)
+    assert micros >= 3_000_000
+    assert micros % 1_000_000 == 0
+
+
+def test_a_head_that_cannot_be_in_shadow_is_a_warning_and_begins_once_it_can(world: World) -> None:
+    """Four other sets are in shadow; one of them ends."""
+    desk, source = Desk(world), Source()
+    observer = SourceShadows(desk.sets, source, "desk")
+
+    async def course() -> None:
+        others = [
+            desk.sets.begin((PolicyFile(f"{number}.yaml", b"{}"),), PolicyOrigin(source="x"), None, desk.now)
+            for number in range(4)
+        ]
+        source.head = head_of(STRICT)
+        await desk.tick()
+        observer.ticked(desk.seen.reports[-1])
+        (alert,) = observer.alerts.found
+        assert (alert.severity, "4 sets are in shadow already" in alert.text) == ("warning", True)
+        desk.sets.end(others[0], desk.now)
+        await desk.tick()
+        observer.ticked(desk.seen.reports[-1])
+        assert observer.alerts.found == ()
+        assert len(desk.sets.active) == 4
+
+    desk.run(course)
