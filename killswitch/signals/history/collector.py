@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, cast
 
 from msgspec import Raw
 from msgspec import json as msgjson
@@ -63,7 +63,10 @@ class FollowedHistory(Protocol):
     """What a collector that follows a scope's history reads of it."""
 
     view: ScopeView | None
+    unknown: str | None
     rows: deque[UnitValueRow]
+    begun_at: int | None
+    rebased: bool
     members: frozenset[str]
     transferred: Decimal
 
@@ -96,6 +99,12 @@ class HistoryCollector(Collector):
         lower equity and unit value, if a price of the snapshot was not corroborated.
         """
 
+    @classmethod
+    def follow_each(cls, scopes: Sequence[tuple[Self, FollowedHistory, Decimal | None]]) -> None:
+        """Follow the history of each of several scopes after one snapshot, with its equity."""
+        for each, history, equity in scopes:
+            each.follow(history, equity)
+
     def correct(self, correction: Correction) -> None:
         """A change of equity was identified: unit values since then, and the money moved, are corrected."""
 
@@ -114,7 +123,8 @@ class Collectors:
 
     def __init__(self, needs: Mapping[type[Collector], Needs], max_gap: int) -> None:
         self._by_class = {kind: kind(arguments, max_gap) for kind, arguments in needs.items()}
-        self._following = [each for each in self._by_class.values() if isinstance(each, HistoryCollector)]
+        self.all: Sequence[Collector] = tuple(self._by_class.values())
+        self.following = tuple(each for each in self.all if isinstance(each, HistoryCollector))
 
     def of(self, kind: type[C]) -> C:
         """The collector of this class; KeyError if no signal in use declares it."""
@@ -124,34 +134,28 @@ class Collectors:
         """The collector of this class; None if nothing in use reads it."""
         return cast("C | None", self._by_class.get(kind))
 
-    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
-        """Add a snapshot to each."""
-        for each in self._by_class.values():
-            each.observe(view, before)
-
     def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
         """Let those that follow the history do so."""
-        for each in self._following:
-            each.follow(history, equity)
+        follow_each([(self, history, equity)])
 
     def correct(self, correction: Correction) -> None:
         """Correct the values that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.correct(correction)
 
     def restate(self, change: str, cause: ChangeCause, now: int) -> None:
         """Restate a change in each history that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.restate(change, cause, now)
 
     def begin_series(self) -> None:
         """Drop the values that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.begin_series()
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""
-        for each in self._by_class.values():
+        for each in self.all:
             each.restart(now, accept=accept)
 
     def state(self) -> dict[str, Raw]:
@@ -163,6 +167,23 @@ class Collectors:
         for each in self._by_class.values():
             if (state := stored.get(each.name)) is not None:
                 each.restore(bytes(state))
+
+
+def observe_each(scopes: Sequence[tuple[Collectors, ScopeView, ScopeView | None]]) -> None:
+    """Add the snapshot of each scope to its collectors, which are of the same classes: one class after the other.
+
+    With the view of each, the one before.
+    """
+    for of_class in zip(*(collectors.all for collectors, _, _ in scopes), strict=True):
+        for each, (_, view, before) in zip(of_class, scopes, strict=True):
+            each.observe(view, before)
+
+
+def follow_each(scopes: Sequence[tuple[Collectors, FollowedHistory, Decimal | None]]) -> None:
+    """Let those that follow the history of each scope, with its equity, do so: one class after the other."""
+    for of_class in zip(*(collectors.following for collectors, _, _ in scopes), strict=True):
+        of_scopes = [(each, history, equity) for each, (_, history, equity) in zip(of_class, scopes, strict=True)]
+        type(of_class[0]).follow_each(of_scopes)
 
 
 def reach(collectors: Iterable[type[Collector]], max_gap: int) -> int:
