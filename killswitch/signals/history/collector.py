@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from msgspec import Raw
 from msgspec import json as msgjson
@@ -63,10 +63,7 @@ class FollowedHistory(Protocol):
     """What a collector that follows a scope's history reads of it."""
 
     view: ScopeView | None
-    unknown: str | None
     rows: deque[UnitValueRow]
-    begun_at: int | None
-    rebased: bool
     members: frozenset[str]
     transferred: Decimal
 
@@ -98,12 +95,6 @@ class HistoryCollector(Collector):
         `equity`: in the scope's currency; None if it is unknown, and there is no row. It follows once more, with a
         lower equity and unit value, if a price of the snapshot was not corroborated.
         """
-
-    @classmethod
-    def follow_each(cls, scopes: Sequence[tuple[Self, FollowedHistory, Decimal | None]]) -> None:
-        """Follow the history of each of several scopes after one snapshot, with its equity."""
-        for each, history, equity in scopes:
-            each.follow(history, equity)
 
     def correct(self, correction: Correction) -> None:
         """A change of equity was identified: unit values since then, and the money moved, are corrected."""
@@ -182,8 +173,8 @@ def observe_each(scopes: Sequence[tuple[Collectors, ScopeView, ScopeView | None]
 def follow_each(scopes: Sequence[tuple[Collectors, FollowedHistory, Decimal | None]]) -> None:
     """Let those that follow the history of each scope, with its equity, do so: one class after the other."""
     for of_class in zip(*(collectors.following for collectors, _, _ in scopes), strict=True):
-        of_scopes = [(each, history, equity) for each, (_, history, equity) in zip(of_class, scopes, strict=True)]
-        type(of_class[0]).follow_each(of_scopes)
+        for each, (_, history, equity) in zip(of_class, scopes, strict=True):
+            each.follow(history, equity)
 
 
 def reach(collectors: Iterable[type[Collector]], max_gap: int) -> int:
