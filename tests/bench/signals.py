@@ -3,9 +3,9 @@
 Accounts, positions and prices are those of `scale`, with what the signals read besides: bids and asks, latencies and
 failures of polls, resting orders, and a round trip now and then; nothing fires. The policy is `signals.yaml`, whose
 signals are of loss, exposure, market, system and trades, over windows of an hour and samples of a minute that a restart
-has restored. Ticks are twenty seconds apart: two of three add no sample. All policies see equal snapshots in turns, each
-its own: a tick frees the snapshot before, which the last of several policies would do for all. Times are medians of the
-processor time of this process.
+has restored. Ticks are twenty seconds apart: two of three add no sample. All policies see equal snapshots in turns, but
+each has its own: a tick frees the snapshot before, which the last of several policies would do for all. Times are
+medians of the processor time of this process.
 
     python -m tests.bench signals
     python -m tests.bench signals-10000
