@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -58,10 +58,13 @@ from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_yo
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
 from killswitch.planning.unreachable import stages_due
+from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
+BLOCK = 32
+"""Scopes of a policy whose columns are read together: so many keep what a tick has read of them in the caches."""
 ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None, BookPart | None]
 """What a view of a snapshot depends on: the indexes of its accounts, their maximum age, the currency, and the part of
 their books."""
@@ -97,6 +100,19 @@ class Pending(Struct, frozen=True):
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
     refused: frozenset[str] = frozenset()
+
+
+class _Observed(Struct, frozen=True):
+    """A scope that has observed a snapshot, which may be a repetition of the last one, before its machine is stepped.
+
+    `decisions` and `notices` are those of its history and of the events.
+    """
+
+    evaluator: ScopeEvaluator
+    view: ScopeView
+    is_repetition: bool
+    decisions: list[Decision]
+    notices: list[Notice]
 
 
 class Interpreter:
@@ -216,24 +232,12 @@ class Interpreter:
         decisions: list[Decision] = []
         pauses = self._flags.flags.pauses
         views: dict[ViewKey, ScopeView] = {}
-        for evaluator, places in present:
-            evaluator.pause = pauses.get(evaluator.policy)
-            view = _shared_view(views, evaluator, snapshot, facts, places)
-            is_repetition = view.is_repetition_of(evaluator.history.view)
-            if not is_repetition:
-                issued += [
-                    notices.unexplained(evaluator, now, change) for change in evaluator.observe(view, snapshot.closings)
-                ]
-            applied, more = self._apply_events(evaluator, now, events)
-            decisions += applied
-            issued += more
-            if is_repetition:
-                continue  # a tick for another account must not complete anything here on an old snapshot
-            stages, moved, more = self._move(evaluator, view)
-            decisions += moved
-            issued += more
-            if stages:
-                eligible.append((evaluator, view, stages))
+        for block in _blocks(present):
+            for evaluator, _ in block:
+                evaluator.pause = pauses.get(evaluator.policy)
+            seen = [(evaluator, _shared_view(views, evaluator, snapshot, facts, places)) for evaluator, places in block]
+            observed = self._observe_each(seen, snapshot, events)
+            eligible += self._move_each(observed, decisions, issued)
         for event in events:
             if event.kind == "reset":
                 of_orphans, more = self._reset_orphans(event, now)
@@ -257,6 +261,41 @@ class Interpreter:
             snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
         )
 
+    def _observe_each(
+        self, seen: Sequence[tuple[ScopeEvaluator, ScopeView]], snapshot: Snapshot, events: Iterable[Event]
+    ) -> list[_Observed]:
+        """Add the views to the histories of a block of scopes, and apply the events."""
+        are_new = [not view.is_repetition_of(evaluator.history.view) for evaluator, view in seen]
+        new = [each for each, is_new in zip(seen, are_new, strict=True) if is_new]
+        changes = iter(ScopeEvaluator.observe_each(new, snapshot.closings))
+        found = []
+        for (evaluator, view), is_new in zip(seen, are_new, strict=True):
+            issued: list[Notice] = []
+            if is_new:
+                issued = [notices.unexplained(evaluator, self._now, change) for change in next(changes)]
+            decisions, more = self._apply_events(evaluator, self._now, events)
+            found.append(_Observed(evaluator, view, not is_new, decisions, [*issued, *more]))
+        return found
+
+    def _move_each(
+        self, observed: Sequence[_Observed], decisions: list[Decision], issued: list[Notice]
+    ) -> Iterator[tuple[ScopeEvaluator, ScopeView, Stages]]:
+        """Step the machines of a block of scopes; yield those with stages that may fire. Adds decisions and notices."""
+        # a tick for another account must not complete anything here on an old snapshot
+        moving = [each for each in observed if not each.is_repetition]
+        reader = observed[0].evaluator.compiled.reader
+        columns = iter(reader.read_each([(each.evaluator.history, each.view) for each in moving]))
+        for each in observed:
+            decisions += each.decisions
+            issued += each.notices
+            if each.is_repetition:
+                continue
+            stages, moved, more = self._move(each.evaluator, each.view, next(columns))
+            decisions += moved
+            issued += more
+            if stages:
+                yield each.evaluator, each.view, stages
+
     def _apply_events(
         self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event]
     ) -> tuple[list[Decision], list[Notice]]:
@@ -273,9 +312,11 @@ class Interpreter:
                 issued += [] if restated is None else [restated]
         return decisions, issued
 
-    def _move(self, evaluator: ScopeEvaluator, view: ScopeView) -> tuple[Stages, list[Decision], list[Notice]]:
+    def _move(
+        self, evaluator: ScopeEvaluator, view: ScopeView, columns: SignalColumns
+    ) -> tuple[Stages, list[Decision], list[Notice]]:
         """Step one machine; return the stages that may fire, decisions made without firing, and notices."""
-        moved = evaluator.step(view)
+        moved = evaluator.step(view, columns)
         if self._observer is not None:
             self._observer(evaluator, moved)
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
@@ -594,6 +635,18 @@ def _shared_view(
     if view is None:
         view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference, part)
     return view
+
+
+def _blocks(
+    present: Sequence[tuple[ScopeEvaluator, tuple[int, ...] | None]],
+) -> Iterator[Sequence[tuple[ScopeEvaluator, tuple[int, ...] | None]]]:
+    """The scope evaluators in their order, in blocks of one policy whose columns are read together."""
+    begin = 0
+    for end, (evaluator, _) in enumerate(present, 1):
+        is_last = end == len(present) or present[end][0].compiled is not evaluator.compiled
+        if is_last or end - begin == BLOCK:
+            yield present[begin:end]
+            begin = end
 
 
 def _too_young(evaluator: ScopeEvaluator) -> tuple[int, ...]:

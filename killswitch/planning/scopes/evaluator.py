@@ -216,13 +216,32 @@ class ScopeEvaluator:
 
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Add the scope's view to the history, and the cost of its last close."""
+        (events,) = self.observe_each([(self, view)], closings)
+        return events
+
+    @staticmethod
+    def observe_each(
+        scopes: Sequence[tuple[ScopeEvaluator, ScopeView]], closings: tuple[Closing, ...]
+    ) -> list[list[ChangeEvent]]:
+        """The same for several scopes of a policy; the events of each."""
+        for evaluator, _ in scopes:
+            evaluator._count_costs(closings)
+        events = History.observe_each([(evaluator.history, view) for evaluator, view in scopes])
+        for (evaluator, view), changed in zip(scopes, events, strict=True):
+            evaluator._adjust(view, changed)
+        return events
+
+    def _count_costs(self, closings: tuple[Closing, ...]) -> None:
+        """Add the cost of its last close, before it observes the snapshot that shows it."""
         units = self.history.track.units
         for closing in closings:
             if closing.decision in self.costs and closing.cost is not None and units > 0.0:
                 # in unit value at the time of payment: later deposits and withdrawals do not change it
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
-        events = self.history.observe(view)
+
+    def _adjust(self, view: ScopeView, events: Iterable[ChangeEvent]) -> None:
+        """Adjust what depends on the history, which has observed the view with these events."""
         if self.compiled.corroborates and view.unknown is None and self.history.has_jumped():
             # a stray price upwards would be a peak from which good prices seem to fall
             seen = corroborate(view)
@@ -232,7 +251,6 @@ class ScopeEvaluator:
             self.state = replace(self.state, fired_value=self.history.track.value)
         for correction in self.history.corrected_now:
             self._correct_firing(correction)
-        return events
 
     def restate(self, change: str, cause: ChangeCause, now: int) -> None:
         """Restate an unexplained change as an operator knows its cause; latch and suspicion stay."""
@@ -267,9 +285,12 @@ class ScopeEvaluator:
         """Share the cost beyond `paid` of a decision that this one's orders were merged into."""
         self.costs.setdefault(decision, paid)
 
-    def step(self, view: ScopeView) -> StepResult:
-        """Evaluate the conditions on the last observed view, and step the machine."""
-        columns = self.columns = self.compiled.reader.read(self.history, view)
+    def step(self, view: ScopeView, columns: SignalColumns | None = None) -> StepResult:
+        """Evaluate the conditions on the last observed view, and step the machine.
+
+        `columns`: those of the view, if they were read together with others.
+        """
+        columns = self.columns = columns or self.compiled.reader.read(self.history, view)
         if self.adaptive:
             self._adapt(view, columns)
         latched = self.state.level > 0

@@ -32,7 +32,14 @@ from killswitch.pnl_explain.pending_changes import (
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
 from killswitch.signals.history.anchored_values import AnchoredValue, OpeningValues, SkippedBars
-from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
+from killswitch.signals.history.collector import (
+    NO_COLLECTORS,
+    Collector,
+    Collectors,
+    Needs,
+    follow_each,
+    observe_each,
+)
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.pulse import LastObserved
 from killswitch.signals.history.rows import (
@@ -147,9 +154,28 @@ class History:
 
     def observe(self, view: ScopeView) -> list[ChangeEvent]:
         """Observe one snapshot of the scope; returns the events of unexplained changes."""
-        before, self.view = self.view, view
-        self.corrected_now = []
-        self.collectors.observe(view, before)
+        (events,) = self.observe_each([(self, view)])
+        return events
+
+    @staticmethod
+    def observe_each(scopes: Sequence[tuple[History, ScopeView]]) -> list[list[ChangeEvent]]:
+        """Observe one snapshot of several scopes of a policy; returns the events of each.
+
+        Each step is of all scopes, which keeps its code in the caches.
+        """
+        before = [history.view for history, _ in scopes]
+        observe_each([(history.collectors, view, was) for (history, view), was in zip(scopes, before, strict=True)])
+        events = [history._observe(view, was) for (history, view), was in zip(scopes, before, strict=True)]
+        follow_each([
+            (history.collectors, history, None if view.unknown is not None else view.equity)
+            for history, view in scopes
+            if view.unknown is not None or view.has_equity
+        ])  # fmt: skip
+        return events
+
+    def _observe(self, view: ScopeView, before: ScopeView | None) -> list[ChangeEvent]:
+        """Observe a snapshot that the collectors have observed, and follow after that."""
+        self.view, self.corrected_now = view, []
         self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
@@ -160,7 +186,6 @@ class History:
             self.failures += view.scheduled
             events = self._settle(view, self.explanation.settle_available(view.available()))
             self._bound_equity(view)
-            self.collectors.follow(self, None)
             return events
         self.failures = 0
         self.unit_range = self.equity_ranges = None
@@ -175,7 +200,6 @@ class History:
         self._forget_before(at - self._keep)
         if self._rebase_due is not None:
             self._rebase(accept=self._rebase_due)
-        self.collectors.follow(self, view.equity)
         return events
 
     def _observe_without_equity(self, view: ScopeView) -> list[ChangeEvent]:
