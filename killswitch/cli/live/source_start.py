@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
     from killswitch.source.poller import SourcePoller
     from killswitch.source.polling import SourceSettings
-    from killswitch.source.review import Review, ReviewRequest
     from killswitch.source.sync_state import SourceState
 
 FIRST_POLLS = 3
@@ -84,20 +83,11 @@ def followed_source(start: SourceStart, store: Store, store_at: str, clock: Cloc
     """The observer that follows the source from its start on."""
     from random import SystemRandom
 
+    from killswitch.operations.review.child import reviewed
     from killswitch.runner.sources.policy_source import PolicySource, SourceAccess, SourceRun
 
     run = SourceRun(store, store_at, start.loaded, clock, clock.monotonic, SystemRandom().random)
-    return PolicySource(start.settings, SourceAccess(start.poller, _unreviewed), run, start.state)
-
-
-def _unreviewed(_request: ReviewRequest) -> Review:
-    """Where nothing compares sets, nothing is proved of a change."""
-    from killswitch.source.candidate import SourceProblem
-    from killswitch.source.review import Review
-
-    text = "the proposed set could not be compared with the one in force"
-    problem = SourceProblem(code="KS8243", text=text, fix="install the review of policies", is_page=False)
-    return Review(problems=(problem,))
+    return PolicySource(start.settings, SourceAccess(start.poller, reviewed), run, start.state)
 
 
 def _compiled(in_force: AppliedSet) -> LoadedPolicies:

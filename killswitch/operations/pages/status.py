@@ -33,6 +33,7 @@ from killswitch.operations.pages.wording import (
     stage_label,
     trigger_table,
 )
+from killswitch.operations.policy_sources import source_facts
 from killswitch.operations.status import ActiveAlert, LockView, OpenClosing, StoreStatus
 from killswitch.operations.status_answer import answer
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -96,7 +97,10 @@ def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
             yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
         differing = {"changed": ": THE FILES DIFFER", "broken": ": THE FILES DO NOT COMPILE"}
         files = differing.get(status.policy_files or "", "")
-        yield "Policy", f"{', '.join(view.policies) or 'given in process'} ({view.policy_set[:19]}){files}"
+        given = "given in process" if status.source is None else f"from the source {status.source.source}"
+        yield "Policy", f"{', '.join(view.policies) or given} ({view.policy_set[:19]}){files}"
+    if status.source is not None:
+        yield from source_facts(status.source)
 
 
 def _sections(status: StoreStatus) -> Iterator[Section]:

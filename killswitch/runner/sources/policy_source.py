@@ -381,6 +381,7 @@ class PolicySource:
             snapshot=None if snapshot is None else encode_snapshot(snapshot),
             states=tuple((each.policy, each.scope, each.blob) for each in store.states()),
             now=self._now(),
+            store=self._run.store_at or None,
         )
 
     def _mistakes(self, error: PolicyProblemsError) -> tuple[SourceProblem, ...]:
