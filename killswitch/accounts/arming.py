@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet, ScopeRule
+from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Health, Market, Quality
 from killswitch.model.store import Store
@@ -200,9 +201,11 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
     A latched stage does not fire again, so nothing happens unless an operator resets it.
     """
     newest: dict[tuple[str, str], Decision] = {}
+    changes = [each for each in store.set_changes(REMEMBERED) if each.renamed]
     for stored in store.decisions(REMEMBERED):
         if not stored.decision.is_suspicion:  # it neither latches nor resets a stage
-            newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
+            policy = name_now(stored.decision.policy, stored.decision.as_of, changes)
+            newest.setdefault((policy, stored.decision.scope), stored.decision)
     return tuple(
         decision
         for decision in newest.values()

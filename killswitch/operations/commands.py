@@ -8,7 +8,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.accounts.arming import ArmedAccount, scopes_over
 from killswitch.gate.lock_merge import UNION_SCOPE
@@ -71,21 +71,34 @@ def operator_event(
 
 
 def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
-    """The event that applies `plan` at the next tick. SpentPlanError if the store has the event or its decisions.
+    """The event that applies `plan` at the next tick. SpentPlanError if the store has its decisions, or has it queued.
 
-    Its id counts the refusals of the plan so far, and a store accepts an id once: however many operators apply a plan
-    at the same time, it is processed once.
+    Each attempt is an event of its own, so that of operators who apply a plan at the same moment one is carried out,
+    and the others are on record as refused.
     """
     require_unspent(store, plan)
-    begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
-    refused = {notice.subject for notice in store.notices(MAX_LOOK_BACK) if (notice.subject or "").startswith(begins)}
-    event_id = f"{begins}{len(refused)}"
-    if any(event.id == event_id for event in store.pending_events()):
-        raise SpentPlanError(f"the plan {plan.short} is queued already, as {event_id}: see `ksctl status`")
+    queued = next((each for each in store.pending_events() if each.kind == "apply" and _is_of(each, plan)), None)
+    if queued is not None:
+        by = queued.author or "unknown"
+        raise SpentPlanError(f"the plan {plan.short} is queued already by {by}, as {queued.id}: see `ksctl status`")
+    recorded = refused_apply_event(plan, author, at, f"plan {plan.short}")
+    return structs.replace(recorded, plan=encode_plan(plan).decode())
+
+
+def refused_apply_event(plan: SavedPlan, author: str, at: datetime, why: str) -> Event:
+    """The event that puts a refused attempt to apply `plan` on record; it has no plan, so that nothing can apply it."""
     return Event(
-        id=event_id, at=at, kind="apply", scope=plan.scope, author=author, reason=f"plan {plan.short}",
-        plan=encode_plan(plan).decode(),
-    )  # fmt: skip
+        id=f"{_begin_of(plan)}{secrets.token_hex(6)}", at=at, kind="apply", scope=plan.scope, author=author, reason=why
+    )
+
+
+def _begin_of(plan: SavedPlan) -> str:
+    return f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
+
+
+def _is_of(event: Event, plan: SavedPlan) -> bool:
+    """Whether the event would apply the plan; one that only records a refusal does not."""
+    return event.plan is not None and event.id.startswith(_begin_of(plan))
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:
@@ -163,8 +176,10 @@ def answer_to(store: Store, event: Event) -> CommandAnswer:
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     is_answer = _TESTS.get(event.kind, _resets)(event)
-    answers = (each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
-    return CommandAnswer(tuple(filter(is_answer, recent)), tuple(answers))
+    answers = tuple(each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
+    if event.kind == "apply" and answers:  # it is applied as a whole or refused: decisions are of another attempt
+        return CommandAnswer((), answers)
+    return CommandAnswer(tuple(filter(is_answer, recent)), answers)
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
@@ -203,7 +218,7 @@ def _resets(event: Event) -> Callable[[Decision], bool]:
 
 
 def _applies(event: Event) -> Callable[[Decision], bool]:
-    ids = frozenset(applied_ids(decode_plan(event.plan or "")))
+    ids = frozenset(() if event.plan is None else applied_ids(decode_plan(event.plan)))
     return lambda decision: decision.id in ids
 
 

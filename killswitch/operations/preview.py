@@ -6,7 +6,7 @@ writes nothing and sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
@@ -195,9 +195,13 @@ def _level_record(level: LevelPreview) -> dict[str, object]:
     }
 
 
-def encode_preview(shown: Preview) -> bytes:
-    """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format."""
-    expectations = {"expectations": shown.expectations} if shown.expectations else {}
+def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) -> bytes:
+    """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format.
+
+    `against`: the comparison with another set, if there is one.
+    """
+    further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
+    further |= {} if against is None else {"against": against}
     return msgjson.Encoder(decimal_format="string").encode(
         {
             "format": PREVIEW_FORMAT,
@@ -214,6 +218,6 @@ def encode_preview(shown: Preview) -> bytes:
             "levels": [_level_record(each) for each in shown.levels],
             "decisions": [decision_record(decision) for decision in shown.decisions],
             "notices": shown.notices,
-            **expectations,
+            **further,
         }
     )

@@ -69,10 +69,12 @@ def reload_preview(
         "stays": [], "orphans": [], "clocks": [], "windows": [], "held": [], "refused": [*_refused(change, states)],
     }  # fmt: skip
     keeps: dict[str, tuple[int, int]] = {}
+    gone = {graph.policy for graph in change.gone}
     for state in states:
         link = change.links.get(state.policy)
         if link is None:
-            _of_gone(state, "the policy is gone", found)
+            if state.policy in gone:  # else it was an orphan before, and stays one or finds its policy again
+                _of_gone(state, "the policy is gone", found)
         elif not is_drawn(link, state.scope, present, symbols):
             _of_gone(state, "the policy no longer draws this scope", found)
         else:

@@ -49,7 +49,7 @@ PARTS: Final = (
     Part("notifications", "notifications", "everyday"),
     Part("sinks", "sinks", "everyday"),
     Part("proofs", "proofs", "everyday"),
-    Part("impact", "impact", "everyday"),
+    Part("impact", "backtest", "everyday", "impact"),
     Part("footprint", "footprint", "everyday", timed=False),
     Part("closing-1000", "closing_parts", "long", "thousand"),
     Part("polling", "polling", "long"),

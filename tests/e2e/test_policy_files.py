@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from tests.e2e.fork_client import Process
@@ -64,3 +67,59 @@ def test_edited_policies_are_taken_at_a_signal_and_broken_ones_are_not(tmp_path:
             begun = [each for each in status.notices if each.text.startswith("the policy files have changed")]
             assert sorted(each.severity for each in begun) == ["page", "warning"], "each state is notified once"
             assert terminate(runner)[0] == 0
+
+
+def test_a_start_with_broken_files_runs_the_last_good_set_of_the_store(tmp_path: Path) -> None:
+    """P3: it pages and does not exit; the files that are corrected meanwhile are taken at a request."""
+    with paper(*UNMOVING) as address:
+        site = Site(tmp_path, address)
+        policy = site.policies / "policy.yaml"
+        with site.running("--live") as runner:
+            until(lambda: _files(site) == "as loaded", "the first run has ticked")
+            first = site.status().view
+            assert first is not None
+            assert terminate(runner)[0] == 0
+        policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
+        with site.running("--live") as runner:
+            until(lambda: _files(site) == "broken", "the second run has ticked, and looked at the files")
+            status = site.status()
+            assert status.view is not None
+            assert status.view.policy_set == first.policy_set
+            assert any("goes on with the last good set of the store" in each.text for each in status.notices)
+            policy.write_text(POLICY.replace("at_least: 2%", "at_least: 3%"), encoding="utf-8")
+            assert ksctl("reload", "--store", str(site.store), "--reason", "a test").returncode == 0
+            assert site.status().view.policy_set != first.policy_set
+            assert terminate(runner)[0] == 0
+
+
+def test_a_program_that_does_not_compile_the_last_good_set_runs_on_watching(tmp_path: Path) -> None:
+    """P3: no policy is in force, which status says and a page; the accounts are read, and the run does not exit."""
+    with paper(*UNMOVING) as address:
+        site = Site(tmp_path, address)
+        policy = site.policies / "policy.yaml"
+        with site.running("--live") as runner:
+            until(lambda: _files(site) == "as loaded", "the first run has ticked")
+            assert terminate(runner)[0] == 0
+        _make_unreadable(site.store)
+        policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
+        with site.running("--live") as runner:
+            until(lambda: _files(site) == "broken", "the second run has ticked, and looked at the files")
+            assert "NO POLICY IN FORCE" in ksctl("status", "--store", str(site.store)).stdout
+            status = site.status()
+            assert status.view is not None
+            assert [each.quality for each in status.view.accounts] == ["ok"]
+            assert any(each.severity == "page" and "NO POLICY" in each.text for each in status.notices)
+            assert terminate(runner)[0] == 0
+
+
+def _make_unreadable(store: Path) -> None:
+    """The stored set as of a program whose policies this one cannot read."""
+    with closing(sqlite3.connect(store)) as database:
+        ((files,),) = database.execute("SELECT files FROM policy_sets").fetchall()
+        kept = json.loads(files)
+        for each in kept:
+            text = base64.b64decode(each["content"]).replace(b"equity.", b"equity.of_another_program_")
+            each["content"] = base64.b64encode(text).decode()
+        altered = json.dumps(kept).encode()
+        database.execute("UPDATE policy_sets SET files = ?", (altered,))
+        database.commit()

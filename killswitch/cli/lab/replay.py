@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def replay(
     policies_at: tuple[Path, ...], snapshots: Path | None, decision: str | None, store_at: str | None,
     variant: str | None, output: str, quiet: bool,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Run the policies over a recording and print every decision.
 
     With --output json, stdout has one decision per line (killswitch.decision/v1); notices go to stderr.
@@ -47,12 +47,12 @@ def replay(
     if decision is not None:
         if store_at is None:
             raise click.UsageError("--decision names a decision of a store: add --store FILE")
-        return _reevaluate(policies_at, snapshots, decision, store_at, output)
+        _reevaluate(policies_at, snapshots, decision, store_at, output)
+        return
     if snapshots is None or not policies_at:
         missing = "--snapshots" if snapshots is None else "--policies"
         raise click.UsageError(f"Missing option '{missing}', or --decision to evaluate one decision again.")
     _replay(policies_at, snapshots, variant, output, quiet=quiet)
-    return 0
 
 
 def _replay(
@@ -99,8 +99,8 @@ def _counting_missing(snapshots: Iterable[Snapshot], missing: list[int]) -> Iter
 
 def _reevaluate(
     policies_at: tuple[Path, ...], snapshots: Path | None, decision: str, store_at: str, output: str
-) -> int:
-    """Print whether the decision is bit-identical when it is evaluated again; the exit code."""
+) -> None:
+    """Print whether the decision is bit-identical when it is evaluated again; exit 1 if it is not."""
     from killswitch.cli.session import opened_store
     from killswitch.cli.terminal import encode_record, print_answer
     from killswitch.lab.recording import read
@@ -127,7 +127,8 @@ def _reevaluate(
     print_answer(
         output, lambda: encode_record(found), lambda: reevaluation_page(found, stored.decision, str(recording))
     )
-    return 0 if found.is_identical else 1
+    if not found.is_identical:
+        raise click.exceptions.Exit(1)
 
 
 def _deciding_set(store: SqlStore, policies_at: tuple[Path, ...], decision: Decision) -> PolicySet:

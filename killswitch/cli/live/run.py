@@ -29,11 +29,13 @@ from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
+    from killswitch.accounts.next_set import StoredStart
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.cli.live.run_outputs import RunOutputs
     from killswitch.cli.live.source_start import SourceStart
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
+    from killswitch.model.applied_set import AppliedSet
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import AccountSnapshot
     from killswitch.model.store import Store
@@ -107,22 +109,59 @@ def run(
 
     with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
         from killswitch.cli.live.source_start import start_source
-        from killswitch.cli.session import load_policies, lock_paths
+        from killswitch.cli.session import lock_paths
         from killswitch.runner.loop import RunnerPace
 
-        loaded_at = time.time()
+        loaded_at, stored = time.time(), None
         source = None if source_at is None else start_source(source_at, store_at)
-        loaded = load_policies(policies_at) if source is None else source.loaded
+        if source is None:
+            loaded, stored = _policies(policies_at, store_at)
+        else:
+            loaded = source.loaded
         locks = lock_paths(store_at, lock_dir, lock_file)
         accounts, found_before = _checked_accounts(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
+        found_before += () if stored is None else (("page", stored_start_text(stored, policies_at)),)
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
-            min_free, ticks, journal, output == "json", found_before, loaded_at, shadow, source,
+            min_free, ticks, journal, output == "json", found_before,
+            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow, source,
         )  # fmt: skip
         return _run(settings, loaded, accounts, start)
+
+
+def _policies(policies_at: tuple[Path, ...], store_at: str) -> tuple[LoadedPolicies, StoredStart | None]:
+    """The policies of the files; where these have mistakes, the last good set of the store, if it has one (P3)."""
+    from killswitch.accounts.next_set import stored_start
+    from killswitch.cli.session import load_policies, store_if_any
+
+    try:
+        return load_policies(policies_at), None
+    except click.ClickException:
+        with store_if_any(store_at) as store:
+            stored = None if store is None else stored_start(store)
+        if stored is None:
+            raise
+        print_note(stored_start_text(stored, policies_at))
+        return stored.loaded, stored
+
+
+def stored_start_text(stored: StoredStart, policies_at: tuple[Path, ...]) -> str:
+    """Why a run starts with the set of the store, and the way out."""
+    files = " ".join(map(str, policies_at))
+    since = f"{stored.in_force.digest[:19]}, in force since {stored.in_force.at:%Y-%m-%d %H:%M} UTC"
+    if stored.is_compiled:
+        return (
+            f"the policies in {files} have mistakes: this run goes on with the last good set of the store ({since}). "
+            "Correct the files, as `ksctl validate` shows, then `ksctl reload` takes them"
+        )
+    return (
+        f"NO POLICY IN FORCE: the policies in {files} have mistakes, and this program does not compile the last "
+        f"good set of the store ({since}; {stored.why}). Latches, locks and open closes go on, and nothing new fires. "
+        f"Correct the files, then `ksctl reload` takes them, or start ksctl {stored.in_force.program}"
+    )
 
 
 class NotStartedError(click.ClickException):
@@ -171,7 +210,9 @@ class _RunSettings(Struct, frozen=True):
     json: bool
     found_before: tuple[KeyWarning, ...]
     loaded_at: float
-    """Unix seconds just before the policies were read."""
+    """Unix seconds just before the policies were read; 0 if they come from the store."""
+    stored: AppliedSet | None
+    """The last good set, if the run starts with it because the policy files could not be read."""
     shadow: str | None
     """The set of --shadow."""
     source: SourceStart | None = None
@@ -428,6 +469,8 @@ def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
     checks = (notified,) if settings.live and not settings.unnotified else ()
     if settings.source is not None:
         return SetOfStart(settings.source.in_force, checks)
+    if settings.stored is not None:
+        return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
     origin = PolicyOrigin(
         source=" ".join(map(str, settings.policies_at)), commit=loaded.policies.commit,
         folder_digest=folder_digest(loaded.files),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "--shadow"
 """The name of the source of a set that the option names."""
-GIT_WITHIN: Final = 30.0
-"""Seconds that git may take."""
-LARGEST_SET: Final = 32 << 20
 
 
 @click.group(epilog=options.example_text("ksctl shadow report --store ks.sqlite"))
@@ -62,10 +57,16 @@ def shadow_files(named: str, policies_at: Sequence[Path]) -> tuple[tuple[PolicyF
     path = Path(named)
     if path.exists():
         return _read(path), PolicyOrigin(source=f"{SOURCE} {named}")
-    if named.startswith("-") or any(not letter.isprintable() or letter.isspace() for letter in named):
-        raise click.ClickException(f"--shadow: {named!r} is neither a folder nor a git ref")
-    commit, files = _in_git(named, policies_at)
-    return files, PolicyOrigin(source=SOURCE, ref=named, commit=commit)
+    from killswitch.operations.impact.revision import GitRevisionError, PolicyRepository
+
+    try:
+        found = PolicyRepository(policies_at[0]).files(named, policies_at)
+    except GitRevisionError as error:
+        raise click.ClickException(f"--shadow: {error}") from error
+    files = tuple(each for each in found.files if _is_policy(each.path))
+    if not files:
+        raise click.ClickException(f"--shadow: {named} has no .yaml or .yml file where --policies is")
+    return files, PolicyOrigin(source=SOURCE, ref=named, commit=found.commit)
 
 
 def _read(path: Path) -> tuple[PolicyFile, ...]:
@@ -83,46 +84,3 @@ def _read(path: Path) -> tuple[PolicyFile, ...]:
 
 def _is_policy(path: str) -> bool:
     return path.endswith((".yaml", ".yml")) and not any(part.startswith(".") for part in path.split("/"))
-
-
-def _in_git(ref: str, policies_at: Sequence[Path]) -> tuple[str, tuple[PolicyFile, ...]]:
-    """The commit of the ref, and the files below `policies_at` in it."""
-    from killswitch.model.applied_set import PolicyFile
-
-    folder = policies_at[0] if policies_at[0].is_dir() else policies_at[0].parent
-    what = f"--shadow: {ref} is no folder, and no ref of the git repository of {policies_at[0]}"
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", failed=what)
-    commit = commit.strip()
-    root = Path(_git(folder, "rev-parse", "--show-toplevel", failed=what).decode().strip()).resolve()
-    try:
-        paths = [path.resolve().relative_to(root).as_posix() for path in policies_at]
-    except ValueError as error:
-        raise click.ClickException(f"--shadow: {ref} is a ref, and not all of --policies is in {root}") from error
-    listed = _git(root, "ls-tree", "-r", "-z", "-l", commit.decode(), "--", *paths, failed=what)
-    files, size = [], 0
-    for line in filter(None, listed.decode(errors="replace").split("\0")):
-        head, _, name = line.partition("\t")
-        mode, kind, id_, length = head.split()
-        if kind != "blob" or mode not in ("100644", "100755") or not _is_policy(name):
-            continue
-        size += int(length)
-        if size > LARGEST_SET:
-            raise click.ClickException(f"--shadow: the policies of {ref} are larger than {LARGEST_SET >> 20} MiB")
-        files.append(PolicyFile(name, _git(root, "cat-file", "blob", id_, failed=what)))
-    if not files:
-        raise click.ClickException(f"--shadow: {ref} has no .yaml or .yml file at {', '.join(paths)}")
-    return commit.decode(), tuple(files)
-
-
-def _git(folder: Path, *arguments: str, failed: str) -> bytes:
-    """The output of git, which runs nothing that the repository names. ClickException with `failed` if it fails."""
-    off = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-replace-objects")
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    try:
-        done = subprocess.run(
-            ("git", "-C", str(folder), *off, *arguments), capture_output=True, check=True, timeout=GIT_WITHIN,
-            env=environment | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_NO_LAZY_FETCH": "1"},
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        raise click.ClickException(failed) from error
-    return done.stdout

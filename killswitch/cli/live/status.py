@@ -140,8 +140,8 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 @option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.page_output
 def history(store_at: str, limit: int, output: str) -> None:
-    """List past decisions and their results, newest first, and below them the notices of unexplained changes of
-    equity, of flags and of pauses.
+    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity,
+    of flags, of pauses and of refused commands.
 
     With --output json, one object per line: the decision record and its result.
     """

@@ -17,6 +17,7 @@ from killswitch.operations.impact import tables
 from killswitch.operations.impact.answer import ImpactAnswer, ImpactSubject, SideFacts
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, ClassifiedChange
 from killswitch.render.document import Table, escaped_markdown, table_lines
+from killswitch.render.formats import count_of
 
 MOST_CHARACTERS: Final = 65_536
 """The longest comment that GitHub takes."""
@@ -196,8 +197,14 @@ def _witness(change: ClassifiedChange) -> Iterator[str]:
 def _replays(answer: ImpactAnswer, step: int) -> Iterator[str]:
     crashes = [each for each in answer.crashes if not each.problem]
     if crashes:
+        differing = [each for each in crashes if tables.differs(each)]
+        same = len(crashes) - len(differing)
         yield "### In past crashes\n"
-        yield from _table(tables.crashes_table(crashes))
+        if differing:
+            yield "Base → head. Amounts are those of the book that is replayed.\n"
+            yield from _table(tables.crashes_table(differing))
+        if same:
+            yield f"In {same} of {len(crashes)} replays both fire the same, at the same times.\n"
         if step < _NO_DETAILS:
             yield from _firings(answer)
     calm = [each for each in answer.calm if not each.problem]
@@ -205,15 +212,14 @@ def _replays(answer: ImpactAnswer, step: int) -> Iterator[str]:
         yield "### False firings in calm spans\n"
         yield from _table(tables.calm_table(calm))
     for recording in answer.recordings:
-        differing = [each for each in recording.firings if each.word != "the same"]
+        moved = [each for each in recording.firings if each.word != "the same"]
         if not recording.problem:
             yield f"### Recording {inert(recording.recording)}\n"
-            counted = (
-                f"{len(recording.firings)} firings over {recording.snapshots:,} snapshots, {len(differing)} differ"
-            )
+            firings = count_of(len(recording.firings), "firing")
+            counted = f"{firings} over {recording.snapshots:,} snapshots, {len(moved)} differ"
             yield f"{counted}. Decisions only: the equity of a recording is that of the base.\n"
-            if differing and step < _NO_DETAILS:
-                yield from _table(tables.firings_table(differing))
+            if moved and step < _NO_DETAILS:
+                yield from _table(tables.firings_table(moved))
     if crashes or calm or answer.recordings:
         yield "A replay is one history: it gives no verdict and overrules none.\n"
 
@@ -222,7 +228,8 @@ def _firings(answer: ImpactAnswer) -> Iterator[str]:
     for each in answer.crashes:
         table = tables.firings_table(each.firings)
         if table.rows:
-            name = html_text(f"{each.span}, {each.book}: {len(table.rows)} firings differ")
+            count = count_of(len(table.rows), "firing")
+            name = html_text(f"{each.span}, {each.book}: {count} moved, gone, new or of another size")
             yield f"<details><summary>{name}</summary>\n"
             yield from _table(table)
             yield "</details>\n"

@@ -62,7 +62,7 @@ def _proved(answer: ImpactAnswer) -> Iterator[Section]:
     for each in changes:
         if each.scenario:
             code = Code(tuple(each.scenario.rstrip("\n").split("\n")))
-            yield Section(f"Witness: {each.policy}, {each.part}: {each.text}", (code,), folded=True)
+            yield Section(f"Witness: {each.policy}, {each.part}", (each.text, code), folded=True)
 
 
 def _arrival(answer: ImpactAnswer) -> Iterator[Section]:
@@ -103,8 +103,9 @@ _COLOURS = (BLUE, GREY)
 
 
 def impact_charts(replays: Sequence[SpanReplay]) -> dict[tuple[str, str], Figure]:
-    """A chart of each replay that kept its curves, by span and book."""
-    return {(each.span, each.book): found for each in replays if (found := _figure(each)) is not None}
+    """A chart of each replay in which base and head differ, by span and book; of all, where none differs."""
+    shown = [each for each in replays if tables.differs(each)] or replays
+    return {(each.span, each.book): found for each in shown if (found := _figure(each)) is not None}
 
 
 def _figure(each: SpanReplay) -> Figure | None:

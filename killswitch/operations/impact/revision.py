@@ -1,8 +1,8 @@
 """Policy files of a git revision, read from its objects: nothing is checked out, and nothing of the repository is run.
 
-git gets an environment made from nothing and an explicit repository. Only `rev-parse`, `ls-tree` and `cat-file` are
-called, which run no hook, filter, attribute, pager, file system monitor or credential helper; a missing object is an
-error, because every transport is forbidden.
+git gets an environment made from nothing and an explicit repository. Only `rev-parse`, `rev-list`, `ls-tree` and
+`cat-file` are called, which run no hook, filter, attribute, pager, file system monitor or credential helper; a missing
+object is an error, because every transport is forbidden.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 
 from killswitch.model.applied_set import PolicyFile
-from killswitch.model.legible import one_line
+from killswitch.model.legible import legible, one_line
 
 WITHIN = 60.0
 """Seconds of one call of git."""
 MOST_FILES, LARGEST_FILE, LARGEST_SET = 2_000, 1 << 20, 32 << 20
 """Bounds of what is read: files, bytes of one, bytes of all."""
+MOST_CHANGES = 10_000
+"""Bound of the commits of a history."""
 _LARGEST_LISTING = 1 << 20
 _FILE_MODES = ("100644", "100755")
 _NOTHING = "/dev/null"
@@ -41,6 +43,19 @@ class SkippedEntry(Struct, frozen=True):
 
     path: str
     why: str
+
+
+class CommittedChange(Struct, frozen=True):
+    """A commit as it states itself. `at`: seconds since 1970, of the committer.
+
+    `has_signature`: whether it carries one, which nobody has verified here.
+    """
+
+    id: str
+    author: str
+    committer: str
+    at: int
+    has_signature: bool
 
 
 class RevisionFiles(Struct, frozen=True):
@@ -96,6 +111,19 @@ class PolicyRepository:
         skipped = (SkippedEntry(each.path, _why_skipped(each.mode)) for each in entries if each not in files)
         policy_files = (PolicyFile(each.path, content) for each, content in zip(files, read, strict=True))
         return RevisionFiles(commit, tuple(policy_files), tuple(skipped))
+
+    def changes(self, revision: str, paths: Sequence[Path]) -> tuple[CommittedChange, ...]:
+        """The commits on the first-parent line of a revision that changed anything at the paths, the newest first.
+
+        GitRevisionError if there are more than `MOST_CHANGES`. Names and times are what the commits state.
+        """
+        commit, wanted = self.commit(revision), [each for each in map(self.relative, paths) if each]
+        limits = ("--first-parent", f"--max-count={MOST_CHANGES + 1}")
+        what = f"the history of {revision}"
+        ids = self._git("rev-list", *limits, commit, "--", *wanted, what=what).decode("ascii", "replace").split()
+        if len(ids) > MOST_CHANGES:
+            raise GitRevisionError(f"more than {MOST_CHANGES:,} commits changed the policies: name a narrower path")
+        return tuple(_change(id_, self._git("cat-file", "commit", id_, what=f"the commit {id_[:12]}")) for id_ in ids)
 
     def is_committed(self, commit: str, paths: Sequence[Path]) -> bool:
         """Whether the YAML files at the paths on disk are those of the commit, byte for byte, and no other ones."""
@@ -185,6 +213,25 @@ class _TreeEntry(Struct, frozen=True):
     id: str
     size: int
     path: str
+
+
+def _change(id_: str, content: bytes) -> CommittedChange:
+    """A commit by its raw object. GitRevisionError for one that has no committer with a time."""
+    head = content.partition(b"\n\n")[0].decode("utf-8", "backslashreplace")
+    fields: dict[str, str] = {}
+    for line in head.split("\n"):
+        key, _, value = line.partition(" ")
+        if key and not line.startswith(" "):
+            fields.setdefault(key, value)
+    committer, _, at = fields.get("committer", "").rpartition("> ")
+    seconds = at.split(" ")[0]
+    if not seconds.isdigit():
+        raise GitRevisionError(f"the commit {id_[:12]} states no time")
+    author = fields.get("author", "").rpartition("> ")[0]
+    signed = "gpgsig" in fields or "gpgsig-sha256" in fields
+    return CommittedChange(
+        id_, one_line(legible(f"{author}>")), one_line(legible(f"{committer}>")), int(seconds), signed
+    )
 
 
 def _why_skipped(mode: str) -> str:

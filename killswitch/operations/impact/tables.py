@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from killswitch.lab.impact.firing_changes import ComparedFiring
+from killswitch.lab.impact.firing_changes import ComparedFiring, FiringWord
 from killswitch.lab.impact.replays import SpanReplay
 from killswitch.operations.impact.answer import ImpactAnswer, figures_of
 from killswitch.operations.impact.classification import NEEDS_APPROVAL, PARTS, ClassifiedChange
@@ -16,6 +16,7 @@ from killswitch.render.document import Table
 from killswitch.render.formats import amount_text, duration_text, instant
 
 WIDEST = 48
+FIRING_WORDS: tuple[FiringWord, ...] = ("no more", "later", "closes less", "earlier", "new", "closes more")
 BY_PROOF = "by the proof"
 """The class of a difference that the proof classifies, in the table of differences."""
 
@@ -49,11 +50,11 @@ def verdicts_table(answer: ImpactAnswer, *, needing_approval: bool = False) -> T
     """The class of each policy, by part; only of those that need approvals, if so wanted."""
     found = () if answer.classification is None else answer.classification.policies
     rows = tuple(
-        (each.policy, *(verdict for _, verdict in each.parts), each.verdict)
+        (each.policy, each.verdict, *(verdict for _, verdict in each.parts))
         for each in found
         if not needing_approval or each.verdict in NEEDS_APPROVAL
     )
-    return Table(("policy", *PARTS, "together"), rows, widest=WIDEST)
+    return Table(("policy", "class", *PARTS), rows, widest=WIDEST)
 
 
 def changes_table(changes: Sequence[ClassifiedChange]) -> Table:
@@ -63,33 +64,39 @@ def changes_table(changes: Sequence[ClassifiedChange]) -> Table:
 
 
 def crashes_table(replays: Sequence[SpanReplay]) -> Table:
-    """What fires earlier, later, no more and in addition, and what that does to the book."""
-    head = (
-        "span", "earlier", "later", "no more", "new", "closed: base", "closed: head", "final equity: base",
-        "final equity: head", "worst drawdown: base", "worst drawdown: head",
-    )  # fmt: skip
+    """What fires earlier, later, no more and in addition, and what that does to the book: base → head."""
     rows = tuple(_crash_row(each, name) for each, name in zip(replays, _names(replays), strict=True))
-    return Table(head, rows, tuple(range(1, len(head))), widest=WIDEST, expendable=(5, 7))
+    return Table(("span", "fires", "closed", "final equity", "worst drawdown"), rows, (2, 3, 4), widest=WIDEST)
+
+
+def differs(replay: SpanReplay) -> bool:
+    """Whether base and head do anything differently in a replay."""
+    return replay.base != replay.head and any(each.word != "the same" for each in replay.firings)
 
 
 def _names(replays: Sequence[SpanReplay]) -> list[str]:
-    """Each replay by its span, and its book where there are several."""
-    several = len({each.book for each in replays}) > 1
-    return [f"{each.span}, {each.book}" if several else each.span for each in replays]
+    """Each replay by its span and its book."""
+    return [f"{each.span}, {each.book}" for each in replays]
 
 
 def _crash_row(each: SpanReplay, name: str) -> tuple[str, ...]:
     if each.base is None or each.head is None:
-        return (f"{name}: not replayed", *("-" for _ in range(10)))
+        return (f"{name}: not replayed", "-", "-", "-", "-")
     words = Counter(firing.word for firing in each.firings)
     smaller = sum(firing.word == "no more" and firing.was_smaller is True for firing in each.firings)
-    gone = f"{words['no more']} ({smaller} with a smaller book)" if smaller else str(words["no more"])
+    fires = [f"{words[word]} {word}" for word in FIRING_WORDS if words[word]]
+    if smaller:
+        fires.append(f"{smaller} of these because the book was smaller by then")
     base, head = figures_of(each.base), figures_of(each.head)
     return (
-        name, str(words["earlier"]), str(words["later"]), gone, str(words["new"]), _money(base.closed),
-        _money(head.closed), _money(base.final_equity), _money(head.final_equity), f"{base.worst_drawdown:.2%}",
-        f"{head.worst_drawdown:.2%}",
+        name, ", ".join(fires) or "the same", _change(_money(base.closed), _money(head.closed)),
+        _change(_money(base.final_equity), _money(head.final_equity)),
+        _change(f"{base.worst_drawdown:.2%}", f"{head.worst_drawdown:.2%}"),
     )  # fmt: skip
+
+
+def _change(base: str, head: str) -> str:
+    return base if base == head else f"{base} → {head}"
 
 
 def _money(amount: Decimal) -> str:

@@ -270,7 +270,7 @@ def reevaluation_page(found: Reevaluation, decision: Decision, recording: str) -
     rows = tuple((each.field, each.stored, each.evaluated) for each in found.differences)
     verdict = "bit-identical: evaluated again, the decision has the same bytes"
     if not found.is_identical:
-        verdict = found.problem or f"NOT IDENTICAL: {count_of(len(rows), 'field')} differ"
+        verdict = found.problem or f"NOT IDENTICAL in {count_of(len(rows), 'field')}"
     return Page(
         "Decision evaluated again",
         facts=Facts(facts),

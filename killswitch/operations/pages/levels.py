@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from killswitch.model.effects import Orders, kind_of
+from killswitch.model.effects import Cancels, Orders
+from killswitch.operations.pages.wording import effect_line
 from killswitch.operations.preview import cost_of
 from killswitch.planning.exposures import PositionExposure
 from killswitch.planning.firing import LevelPreview
@@ -31,18 +32,29 @@ def positions_section(positions: Sequence[PositionExposure]) -> Iterator[Section
     """The positions with the largest losses, and a line that counts the rest."""
     footnotes = Footnotes()
     shown, rest = positions[:POSITIONS_SHOWN], positions[POSITIONS_SHOWN:]
-    rows = tuple(_position_row(each, footnotes) for each in shown)
-    head = ("account", "symbol", "side", "contracts", "mark", "notional", "P&L", "to liquidation")
+    currencies = {each.currency for each in positions}
+    only = next(iter(currencies)) if len(currencies) == 1 else None
+    rows = tuple(_position_row(each, footnotes, has_currency=only is None) for each in shown)
+    head = (
+        "account",
+        "symbol",
+        "side",
+        "contracts",
+        "mark",
+        f"notional {only or ''}".rstrip(),
+        "P&L",
+        "to liquidation",
+    )
     table = Table(head, rows, (3, 4, 5, 6, 7), notes=footnotes.notes, expendable=(4, 5))
     yield from section("Positions", table, _rest_line(rest) if rest else None)
 
 
-def _position_row(each: PositionExposure, footnotes: Footnotes) -> tuple[str, ...]:
+def _position_row(each: PositionExposure, footnotes: Footnotes, *, has_currency: bool) -> tuple[str, ...]:
     account = each.account + (f" {footnotes.numbered(_LAST_KNOWN.format(each.account))}" if each.last_known else "")
     distance = each.liquidation_distance
     return (
         account, each.symbol, each.side, exact(each.contracts.normalize()), exact(each.mark),
-        money(each.notional, each.currency),
+        money(each.notional, each.currency if has_currency else None),
         "unknown" if each.unrealised is None else amount_text(each.unrealised, each.currency),
         "not stated" if distance is None else f"{float(distance):.2%}",
     )  # fmt: skip
@@ -103,16 +115,18 @@ def levels_parts(levels: Sequence[LevelPreview], *, with_orders: bool) -> Iterat
 
 def _level_row(level: LevelPreview, footnotes: Footnotes) -> tuple[str, ...]:
     decision, book = level.decision, level.decision.book
+    cost = _cost(level, footnotes)  # first, because footnotes are numbered from left to right
     remarks = ["in force"] if level.is_in_force else []
     if level.because is not None or decision.reason is not None:
         remarks.append(footnotes.mark("; ".join(filter(None, (level.because, decision.reason)))))
-    further = [kind_of(each).text(each) for each in decision.effects if not isinstance(each, Orders)]
+    further = [effect_line(each) for each in decision.effects if not isinstance(each, Orders | Cancels)]
+    further += [f"cancels {count_of(len(decision.cancels), 'order')}"] if decision.cancels else []
     remarks += [footnotes.mark("; ".join(further))] if further else []
     remarks += [f"{len(level.blocked)} blocked {footnotes.numbered(_blocked_text(level))}"] if level.blocked else []
     ratio = None if book is None else book.after.margin_ratio
     return (
         str(decision.level), decision.stage or "", str(sum(each.orders for each in level.expected)),
-        _closes(level), _cost(level, footnotes),
+        _closes(level), cost,
         "unknown" if book is None else money(book.after.net, level.currency),
         "unknown" if ratio is None else f"{float(ratio):.2f}", ", ".join(remarks) or "-",
     )  # fmt: skip
@@ -161,9 +175,9 @@ def _orders_parts(levels: Sequence[LevelPreview]) -> Iterator[Part]:
         rows = tuple(_order_row(each, level.currency) for each in shown)
         if rest:
             value = sum((each.value or Decimal(0) for each in rest), Decimal(0))
-            rows += (("", "", f"{len(rest):,} more", "", "", money(value, level.currency), "", ""),)
+            rows += (("", "", f"{len(rest):,} more", "", "", money(value), "", ""),)
         yield Table(
-            ("#", "order", "contracts", "symbol", "expected price", "value", "cost", "leaves"),
+            ("#", "order", "contracts", "symbol", "price", f"value {level.currency or ''}".rstrip(), "cost", "leaves"),
             rows, (0, 2, 4, 5, 6, 7),
             caption=_named(level), expendable=(5, 7),
         )  # fmt: skip
@@ -178,6 +192,6 @@ def _order_row(each: ExpectedOrder, currency: str | None) -> tuple[str, ...]:
     slices = f" in {each.orders}" if each.orders > 1 else ""
     return (
         str(each.rank), each.side, f"{exact(each.contracts.normalize())}{slices}",
-        f"{each.symbol} ({each.account})", price, money(each.value, currency),
+        f"{each.symbol} ({each.account})", price, money(each.value),
         "unknown" if each.cost is None else amount_text(each.cost, currency), exact(each.leaves.normalize()),
     )  # fmt: skip

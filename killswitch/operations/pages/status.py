@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
+from killswitch.accounts.next_set import NO_POLICY
 from killswitch.execution.effects.performing import PendingEffect
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
@@ -97,8 +98,13 @@ def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
             yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
         differing = {"changed": ": THE FILES DIFFER", "broken": ": THE FILES DO NOT COMPILE"}
         files = differing.get(status.policy_files or "", "")
-        given = "given in process" if status.source is None else f"from the source {status.source.source}"
-        yield "Policy", f"{', '.join(view.policies) or given} ({view.policy_set[:19]}){files}"
+        if view.policy_set == NO_POLICY:
+            yield "Policy", "NO POLICY IN FORCE: latches, locks and open closes go on, and nothing new fires"
+        else:
+            given = "given in process" if status.source is None else f"from the source {status.source.source}"
+            yield "Policy", f"{', '.join(view.policies) or given} ({view.policy_set[:19]}){files}"
+        for each in view.needs_start or ():
+            yield "Needs a start", each
     if status.source is not None:
         yield from source_facts(status.source)
 

@@ -171,11 +171,16 @@ def effect_parts(effects: Iterable[Effect], snapshot: Snapshot | None) -> Iterat
                 yield _orders(intents)
             case Cancels(cancels):
                 yield Items(tuple(str(each) for each in cancel_lines(cancels, resting_orders(snapshot))))
-            case Lock(order):
-                until = instant(order.until) if order.until else "it is lifted"
-                yield Items((f"lock {place_of(order)}: {order.mode} until {until}",))
             case _:
-                yield Items((kind_of(effect).text(effect),))
+                yield Items((effect_line(effect),))
+
+
+def effect_line(effect: Effect) -> str:
+    """An effect besides orders and cancels in a line."""
+    if not isinstance(effect, Lock):
+        return kind_of(effect).text(effect)
+    until = instant(effect.order.until) if effect.order.until else "it is lifted"
+    return f"lock {place_of(effect.order)}: {effect.order.mode} until {until}"
 
 
 def _orders(intents: Sequence[Intent]) -> Table:

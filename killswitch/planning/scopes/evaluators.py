@@ -7,6 +7,7 @@ from typing import Final
 
 from killswitch.engine.state import level_in_force, to_stored
 from killswitch.graph.nodes import Graph
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import SAMPLES, HistoryRow, HistoryTrim, MachineState
@@ -24,7 +25,7 @@ from killswitch.planning.scopes.compiled_policy import (
     symbols_in,
 )
 from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, quiescence_of
-from killswitch.planning.scopes.migrated_states import ScopeState, blob_after, stored_scope
+from killswitch.planning.scopes.migrated_states import ScopeState, blob_after, orphan_alert, stored_scope
 from killswitch.planning.scopes.prepared_reload import PreparedReload, is_drawn
 
 SYMBOL: Final = "symbol/"
@@ -47,6 +48,9 @@ class ScopeEvaluators:
         """The symbols that they watch → when each was last held or had an order (microseconds), at least this run."""
         self.unseen: dict[tuple[str, str], bytes] = {}
         """(policy, scope) → the stored state of a scope that no snapshot had yet."""
+        self._orphans: tuple[Alert, ...] = ()
+        self._orphans_of = 0
+        """Of how many scopes without an evaluator `_orphans` are."""
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._outage: tuple[int, int] | None = None
         self._trimmed = 0
@@ -97,8 +101,7 @@ class ScopeEvaluators:
         ]
         for each in following:
             each.take()
-        order = list(prepared.compiled)
-        kept = sorted((each for key, each in before.items() if key not in left), key=lambda it: order.index(it.policy))
+        kept = [each for key, each in before.items() if key not in left]
         self._evaluators = {(each.policy, each.scope): each for each in kept}
         self.unseen = {(each.policy, each.scope): each.blob for each in (*stay, *moved, *lost)}
         self._compiled = list(prepared.compiled.values())
@@ -106,6 +109,7 @@ class ScopeEvaluators:
         for evaluator in kept:
             members = members_of(evaluator.compiled.graph.scope, evaluator.scope, self._present)
             evaluator.history.draw_out(frozenset(name for name, *_ in self._present) - frozenset(members))
+        self._orphans_of = -1
         self._present = []  # the next snapshot finds the scopes, and the places of their accounts
         return (*moved, *lost)
 
@@ -126,6 +130,20 @@ class ScopeEvaluators:
         )  # fmt: skip
         unseen = (MachineState(*key, blob) for key, blob in self.unseen.items())
         return (*live, *map(stored_scope, unseen))
+
+    @property
+    def orphan_alerts(self) -> Alerts:
+        """A page for each stage in force without a policy, a scope or a stage of its name, until it is reset (R7)."""
+        if self._orphans_of != len(self.unseen):
+            unseen = (stored_scope(MachineState(*key, blob)) for key, blob in self.unseen.items())
+            self._orphans = tuple(orphan_alert(each) for each in unseen if level_in_force(each.engine))
+            self._orphans_of = len(self.unseen)
+        inside = (
+            orphan_alert(ScopeState(it.policy, it.scope, to_stored(it.state, ())))
+            for it in self
+            if level_in_force(it.state) and it.machine.in_force(it.state) is None
+        )
+        return Alerts((*self._orphans, *inside)) if self._orphans else Alerts(tuple(inside))
 
     @property
     def present(self) -> tuple[Sequence[Identity], Collection[str]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import StoredState, level_in_force
+from killswitch.engine.state import StoredState, level_in_force, stage_in_force
+from killswitch.model.alert import Alert, NoticeGroup
 from killswitch.model.store import MachineState
 from killswitch.planning.reload.continuation import PolicyLink
 from killswitch.planning.reload.migration import migrated
@@ -84,3 +85,15 @@ def stored_scope(state: MachineState) -> ScopeState:
     """The state of a scope as it is stored; DamagedStateError if it cannot be read."""
     kept, _ = require_readable(state, ())
     return ScopeState(state.policy, state.scope, kept.engine, kept.decision, kept.history.begun_at)
+
+
+def orphan_alert(state: ScopeState) -> Alert:
+    """The page about a stage in force whose policy, scope or name is gone."""
+    stage = stage_in_force(state.engine) or "a stage"
+    text = (
+        f"{stage} of {state.policy} is in force on {state.scope}, and no policy has it any more: its lock and its "
+        f"closes go on, and only an operator ends it (ksctl reset --scope {state.scope})"
+    )
+    group = NoticeGroup(state.policy, state.scope)
+    key = f"orphan/{state.policy}/{state.scope}/{stage}"
+    return Alert(key, "page", text, group, f"{stage} of {state.policy} is not in force without a policy any more")

@@ -15,6 +15,7 @@ from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
+from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.lock_parts import cover, in_accounts, in_force
@@ -120,8 +121,12 @@ class LockLifecycle:
     def remember(self, now: datetime) -> None:
         """Before the first tick, restore the locks in force, and the resets since."""
         unfinished = {stored.decision.id for stored in self._store.unfinished()}
+        changes = [each for each in self._store.set_changes(REMEMBERED) if each.renamed]
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
+            if changes:  # a reset under its present name lifts what a policy has locked under a former one
+                name = name_now(decision.policy, decision.as_of, changes)
+                decision = replace(decision, policy=name)
             if decision.kind == "reset":
                 self._mark_reset(decision.scope, decision.policy)
             elif decision.is_withdrawal:

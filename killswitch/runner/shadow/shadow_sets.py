@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from msgspec.structs import replace
 
 from killswitch.model.alert import Alert, Alerts
-from killswitch.model.applied_set import PolicyFile, PolicyOrigin, folder_digest
-from killswitch.model.instant import rfc3339, to_micros
+from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
+from killswitch.model.instant import to_micros
 from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, Store
-from killswitch.render.formats import count_of
+from killswitch.render.formats import count_of, instant
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
 from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
 from killswitch.runner.shadow.evaluation import Fired, ShadowSeed, ShadowStart
@@ -49,15 +50,23 @@ class ShadowSets:
 
     def __init__(
         self, store: Store, store_at: str, armed: Iterable[str], interval: float, log: Callable[[str], None],
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] = COMMAND, *, deployed: AppliedSet | None = None, previous_for: timedelta | None = None,
     ) -> None:  # fmt: skip
-        """`armed`: the accounts that the run acts on. `log`: receives what would have fired, one line each."""
+        """`armed`: the accounts that the run acts on. `log`: receives what would have fired, one line each.
+
+        `deployed`: the set of the start. `previous_for`: for how long a set stays in shadow after another has taken
+        its place; None: not at all.
+        """
         self._store = store
         self._store_at = store_at
         self._armed = tuple(sorted(armed))
         self._interval = interval
         self._log = log
         self._command = command
+        self._deployed = deployed
+        self._previous_for = previous_for
+        self._now: datetime | None = None
+        """The last tick."""
         self._active: dict[str, tuple[ShadowRecord, ShadowProcess]] = {}
 
     def resume(self, now: datetime) -> None:
@@ -78,8 +87,7 @@ class ShadowSets:
         last tick, at `now`. A set that is in shadow already continues, with the new end. ShadowRefusedError if it
         cannot begin; no error of the set itself is raised, here or later.
         """
-        digest = folder_digest(files)
-        id_ = digest.removeprefix("sha256:")[:16]
+        digest, id_ = folder_digest(files), _id_of(files)
         if (known := self._active.get(id_)) is not None:
             record = replace(known[0], until=until, reason=reason, origin=origin)
             self._active[id_] = record, known[1]
@@ -111,6 +119,19 @@ class ShadowSets:
             self._put(replace(record, ended_at=now))
             threading.Thread(target=process.stop, args=(STOP_WITHIN,), name="shadow end", daemon=True).start()
 
+    def reload(self, taken: TakenSet) -> None:
+        """After another set was taken: it is no candidate any more, and the one before stays in shadow for its time.
+
+        The store still has the states of the one before, because the first tick of the new one is not committed.
+        """
+        before, self._deployed = self._deployed, taken.in_force
+        now, length = self._now, self._previous_for
+        if now is None:
+            return
+        self.end(_id_of(taken.in_force.files), now)
+        if before is not None and before.files and length:
+            self.begin(before.files, before.origin, now + length, now, "previous")
+
     @property
     def active(self) -> tuple[ShadowRecord, ...]:
         """The shadow sets that are evaluated."""
@@ -134,6 +155,7 @@ class ShadowSets:
     def ticked(self, report: TickReport) -> None:
         """Pass on the snapshot, record what was answered, and end what is over."""
         snapshot = report.snapshot
+        self._now = snapshot.as_of
         for id_, (record, process) in tuple(self._active.items()):
             if record.until is not None and snapshot.as_of >= record.until:
                 self.end(id_, snapshot.as_of)
@@ -172,10 +194,15 @@ class ShadowSets:
         self._store.put_live(f"{SHADOW}{record.id}", encode_record(record))
 
 
+def _id_of(files: Iterable[PolicyFile]) -> str:
+    """The id of a set in shadow: the beginning of the digest of its folder."""
+    return folder_digest(files).removeprefix("sha256:")[:20]
+
+
 def _line(record: ShadowRecord, fired: Fired) -> str:
     return (
         f"shadow {record.id} ({record.origin.source}): {fired.stage} of {fired.policy} on {fired.scope} would have "
-        f"fired at {rfc3339(fired.as_of)}, with {count_of(fired.orders, 'order')}; nothing is sent"
+        f"fired at {instant(fired.as_of)}, with {count_of(fired.orders, 'order')}; nothing is sent"
     )
 
 

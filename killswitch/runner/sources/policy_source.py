@@ -31,6 +31,7 @@ from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.review import Review, ReviewRequest
+from killswitch.source.statements import DELIVERED
 from killswitch.source.sync import answered, applied, commanded, declined, held, passed, restore_declined, reviewed
 from killswitch.source.sync_decision import condition, decide, next_poll
 from killswitch.source.sync_state import (
@@ -48,8 +49,6 @@ from killswitch.source.sync_state import (
 )
 from killswitch.worker import Worker
 
-STATEMENTS: Final = "policy_source_statement/"
-"""How the names of the live blobs begin that hold statements which approvers delivered to the runner itself."""
 STORED_EVERY: Final = 10.0
 """Seconds after which counted time is stored where nothing else has changed."""
 LOOKS_EVERY: Final = 1.0
@@ -376,7 +375,7 @@ class PolicySource:
             base_digest=in_force.digest,
             candidate=candidate,
             trust=self._access.poller.base_trust(self._state),
-            statements=tuple(blob for blob in store.live_under(STATEMENTS).values() if blob),
+            statements=tuple(blob for blob in store.live_under(DELIVERED).values() if blob),
             spent=self._state.spent,
             snapshot=None if snapshot is None else encode_snapshot(snapshot),
             states=tuple((each.policy, each.scope, each.blob) for each in store.states()),

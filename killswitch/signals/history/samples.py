@@ -145,12 +145,12 @@ class SampleSeries:
 
         rows = table.rows_of(places)
         times, last = table.at[: table.size], table.last[rows]
-        end = int(times.searchsorted(now, "right"))
-        first = max(int(times.searchsorted(edge)), int(table.start[rows].max()))
+        begin, end = int(times.searchsorted(edge)), int(times.searchsorted(now, "right"))
+        first = max(begin, int(table.start[rows].max()))
         if first >= end or bool((last != table.size - 1).any()):
             return None
         if table.has_holes[rows].any():
-            sampled = ~np.isnan(table.price[rows, first:end])
+            sampled = ~np.isnan(table.price[rows, begin:end])  # also before all have some: theirs may be earlier
             count = int(sampled.sum(axis=1).min())
             if not count or not sampled[:, -count:].all():
                 return None

@@ -193,8 +193,8 @@ def test_a_crash_shows_what_fires_earlier_and_how_much_is_closed(tmp_path: Path,
     final = [float(crash[side]["final_equity"]) for side in ("base", "head")]
     assert 90_800 < final[0] < 92_500 and 86_300 < final[1] < 88_000
     comment, _ = desk.comment(spans=spans)
-    row = next(line for line in comment.splitlines() if line.startswith("| crash |"))
-    assert row.startswith("| crash | 0 | 1 | 0 | 0 | ")
+    row = next(line for line in comment.splitlines() if line.startswith("| crash, long |"))
+    assert row.startswith("| crash, long | 1 later | ") and " → " in row
     assert "later by 3m" in comment
 
 
@@ -203,7 +203,7 @@ def test_a_calm_span_counts_false_firings(tmp_path: Path, spans: Path) -> None:
     desk = PolicyDesk(tmp_path, {"a.yaml": one("7%")})
     desk.write({"a.yaml": one("4%")})
     comment, _ = desk.comment(spans=spans)
-    assert "| calm-hour | 0 | 1 |" in comment
+    assert "| calm-hour, long | 0 | 1 |" in comment
 
 
 def test_a_replay_gives_no_verdict_and_overrules_none(tmp_path: Path, spans: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_recording_is_compared_by_decisions_only(tmp_path: Path, spans: Path) 
     recording = recorded(tmp_path / "run.jsonl", ["1000", "1000", "920", "920"])
     comment, _ = desk.comment("--recording", recording, spans=spans)
     part = comment[comment.index("### Recording run.jsonl") :]
-    assert "1 firings over 4 snapshots, 1 differ" in part and "| no more | test/s1 |" in part
+    assert "1 firing over 4 snapshots, 1 differ" in part and "| no more | test/s1 |" in part
 
 
 def recorded(path: Path, equities: list[str], begins: int = 0) -> Path:
