@@ -204,6 +204,14 @@ def declined(state: SourceState, folder_digest: str, problems: tuple[SourceProbl
     return _recorded(replace(state, head=replace(head, problems=problems, reviewed_for=0)), now)
 
 
+def reopened(state: SourceState) -> SourceState:
+    """The state with a head that is to be reviewed again, as somebody has delivered another approval."""
+    head = state.head
+    if head is None or head.review is None or head.problems:
+        return state
+    return replace(state, head=replace(head, review=None))
+
+
 def held(state: SourceState, folder_digest: str, what: WaitFor, text: str) -> SourceState:
     """The state while the runner holds the head, until a close is over or a start has read the rest of it."""
     head = state.head

@@ -123,6 +123,7 @@ def run(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
         found_before += () if stored is None else (("page", stored_start_text(stored, policies_at)),)
+        found_before += () if source is None or source.page is None else (("page", source.page),)
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
@@ -468,7 +469,8 @@ def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
 
     checks = (notified,) if settings.live and not settings.unnotified else ()
     if settings.source is not None:
-        return SetOfStart(settings.source.in_force, checks)
+        of_source = settings.source.in_force
+        return SetOfStart(of_source if loaded.policies.digest == of_source.digest else None, checks)
     if settings.stored is not None:
         return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
     origin = PolicyOrigin(

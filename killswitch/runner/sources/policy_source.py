@@ -32,7 +32,17 @@ from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.statements import DELIVERED
-from killswitch.source.sync import answered, applied, commanded, declined, held, passed, restore_declined, reviewed
+from killswitch.source.sync import (
+    answered,
+    applied,
+    commanded,
+    declined,
+    held,
+    passed,
+    reopened,
+    restore_declined,
+    reviewed,
+)
 from killswitch.source.sync_decision import condition, decide, next_poll
 from killswitch.source.sync_state import (
     SOURCE_COMMANDS,
@@ -118,6 +128,8 @@ class PolicySource:
         self._snapshot: Snapshot | None = None
         self._candidate: Candidate | None = None
         """The files of the head; after a restart they are polled again."""
+        self._statements: frozenset[str] = frozenset()
+        """The names of the statements that the last look has found."""
         self._proposal: tuple[Take | Restore, Proposed] | None = None
         self._counted = run.monotonic()
         self._poll_at = run.monotonic()
@@ -173,6 +185,8 @@ class PolicySource:
                     self._inbox[name] = command
                 self._worker.wake()
         state, now = self._state, self._run.monotonic()
+        if frozenset(self._run.store.live_under(DELIVERED)) != self._statements:
+            self._worker.wake()
         is_event = self._stored is None or without_time(state) != without_time(self._stored)
         if is_event or (state is not self._stored and now - self._stored_at >= STORED_EVERY):
             self._run.store.put_live(SOURCE_STATE, encode_source(state))
@@ -200,6 +214,9 @@ class PolicySource:
         self._obey()
         self._compare(runner)
         self._settle(runner)
+        delivered = frozenset(self._run.store.live_under(DELIVERED))
+        if delivered != self._statements:
+            self._state, self._statements = reopened(self._state), delivered
         hold = self._state.hold
         is_paused = hold is not None and hold.kind == "pause"
         with self._lock:
@@ -370,12 +387,13 @@ class PolicySource:
 
     def _request(self, in_force: AppliedSet, candidate: Candidate) -> ReviewRequest:
         store, snapshot = self._run.store, self._snapshot
+        statements = store.live_under(DELIVERED)
         return ReviewRequest(
             base=in_force.files,
             base_digest=in_force.digest,
             candidate=candidate,
             trust=self._access.poller.base_trust(self._state),
-            statements=tuple(blob for blob in store.live_under(DELIVERED).values() if blob),
+            statements=tuple(blob for blob in statements.values() if blob),
             spent=self._state.spent,
             snapshot=None if snapshot is None else encode_snapshot(snapshot),
             states=tuple((each.policy, each.scope, each.blob) for each in store.states()),
