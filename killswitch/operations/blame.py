@@ -42,7 +42,7 @@ class SetVersion(Struct, frozen=True):
     is_signed: bool | None = None
 
 
-class TriggerText(Struct, frozen=True):
+class WrittenTrigger(Struct, frozen=True):
     """A trigger as written: its keys, with what the selected variant of the policy changes in it.
 
     `digest`: of what they mean, so that another spelling or layout is the same.
@@ -62,11 +62,11 @@ class Blame(Struct, frozen=True, kw_only=True):
     """
 
     format: str = BLAME_FORMAT
-    now: TriggerText
+    now: WrittenTrigger
     at: datetime | None
     origin: PolicyOrigin
     is_signed: bool | None
-    before: TriggerText | None
+    before: WrittenTrigger | None
     is_oldest: bool
     unread: tuple[str, ...] = ()
 
@@ -87,7 +87,7 @@ def blame(policy: str, trigger: str, versions: Iterable[SetVersion]) -> Blame:
     now = _in_newest(policy, trigger, newest)
     since, unread, doubtful = newest, [], list[str]()
     names = _earlier_names(now, newest)
-    before: TriggerText | None = None
+    before: WrittenTrigger | None = None
     is_oldest = True
     for version in found:
         policies = _policies_in(version.files)
@@ -108,7 +108,7 @@ def blame(policy: str, trigger: str, versions: Iterable[SetVersion]) -> Blame:
     )  # fmt: skip
 
 
-def _in_newest(policy: str, trigger: str, newest: SetVersion) -> TriggerText:
+def _in_newest(policy: str, trigger: str, newest: SetVersion) -> WrittenTrigger:
     policies = _policies_in(newest.files)
     if policies is None:
         raise UnknownTriggerError("the policies in force cannot be read: `ksctl validate` says why")
@@ -142,7 +142,7 @@ def _triggers(document: Document) -> Mapping[str, Part]:
     return model.spec.triggers if isinstance(model, PolicyDocument) else {}
 
 
-def _text(policies: Mapping[str, Document], policy: str, trigger: str) -> TriggerText | None:
+def _text(policies: Mapping[str, Document], policy: str, trigger: str) -> WrittenTrigger | None:
     """The trigger as written, with what the selected variant changes in it; None if there is none."""
     document = policies.get(policy)
     if document is None or trigger not in _triggers(document):
@@ -157,7 +157,7 @@ def _text(policies: Mapping[str, Document], policy: str, trigger: str) -> Trigge
     if override is not None:
         parts.append(override)
         keys |= _written(document, ("spec", "variants", str(selected), "triggers", trigger))
-    return TriggerText(policy, trigger, keys, sha256(canonical(parts).encode()).hexdigest())
+    return WrittenTrigger(policy, trigger, keys, sha256(canonical(parts).encode()).hexdigest())
 
 
 def _written(document: Document, path: tuple[str, ...]) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _in_text(value: object) -> str:
     return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
-def _earlier_names(text: TriggerText, version: SetVersion) -> Sequence[tuple[str, str]]:
+def _earlier_names(text: WrittenTrigger, version: SetVersion) -> Sequence[tuple[str, str]]:
     """The names under which the set before may have the trigger: its own, and those that `formerly` declares."""
     document = (_policies_in(version.files) or {}).get(text.policy)
     if document is None:
@@ -212,7 +212,7 @@ def blame_page(found: Blame) -> Page:
     return Page("Blame", facts=Facts(facts))
 
 
-def _keys(text: TriggerText) -> str:
+def _keys(text: WrittenTrigger) -> str:
     """The keys of a trigger in one line."""
     return ", ".join(f"{key}: {value}" for key, value in text.keys.items())
 

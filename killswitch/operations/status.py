@@ -29,6 +29,7 @@ from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
 from killswitch.operations.policy_sources import SourceStatus, source_status
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
+from killswitch.runner.shadow.record import ShadowRecord, shadow_records
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
 
@@ -164,6 +165,8 @@ class StoreStatus(Struct, frozen=True):
     """The flags of operators that are in force."""
     pauses: tuple[Flag, ...] = ()
     """The pauses of policies that are in force; `scope` is policy/NAME."""
+    shadows: tuple[ShadowRecord, ...] = ()
+    """The policy sets that are in shadow."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
     source: SourceStatus | None = None
@@ -212,6 +215,7 @@ def store_status(
         flags=flags.read,
         pauses=tuple(flags.pauses.values()),
         source=source_status(store, tick_now or now),
+        shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(

@@ -432,8 +432,8 @@ class Interpreter:
         return evaluator.compiled.graph.mode == "enforce" and is_armed
 
     def _alerts(self) -> Alerts:
-        """What is wrong with the triggers and stages of every scope, which policies are paused, and which firings are in
-        force without a place."""
+        """What is wrong with the triggers and stages of every scope, which policies are paused, and which firings are
+        in force without a place."""
         of_scopes = self._evaluators.orphan_alerts + together(
             evaluator.alerts
             for evaluator in self._evaluators

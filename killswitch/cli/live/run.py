@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from killswitch.runner.hot_reload import ReloadAnswer, SetOfStart
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
-    from killswitch.runner.shadow.shadow_sets import ShadowSets
+    from killswitch.runner.shadow.shadow_sets import ShadowSets, SourceShadows
     from killswitch.runner.sources.policy_source import PolicySource
 
 
@@ -240,12 +240,13 @@ def _run(
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
-        _open_shadows(settings, accounts, store) as shadows,
+        _open_shadows(settings, loaded, accounts, store) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
         _require_expected(settings, loaded, accounts, store)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
         files = _next_sets(settings, loaded, store, clock)
+        for_source = _shadows_of_source(shadows, files)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
         runner = start.runner = assemble(
@@ -254,7 +255,7 @@ def _run(
             paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
             observers=(
                 console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *shadows,
-                *outputs.observers,
+                *for_source, *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
@@ -307,7 +308,7 @@ def _connect(files: PolicyFiles | PolicySource, runner: Runner, store: Store, ou
 
 @contextmanager
 def _open_shadows(
-    settings: _RunSettings, accounts: Mapping[str, ArmedAccount], store: Store
+    settings: _RunSettings, loaded: LoadedPolicies, accounts: Mapping[str, ArmedAccount], store: Store
 ) -> Iterator[tuple[ShadowSets, ...]]:
     """The shadow sets of a run, to be stopped at its end; none in an emergency, whose store is in memory."""
     from killswitch.runner.shadow.shadow_sets import ShadowSets
@@ -316,12 +317,26 @@ def _open_shadows(
         yield ()
         return
     armed = [name for name, account in accounts.items() if account.armed]
-    shadows = ShadowSets(store, settings.store_at, armed, settings.pace.interval, print_note)
+    after = 0 if settings.source is None else settings.source.settings.shadow_after
+    shadows = ShadowSets(
+        store, settings.store_at, armed, settings.pace.interval, print_note,
+        deployed=_set_of_start(settings, loaded).in_force, previous_for=timedelta(microseconds=after),
+    )  # fmt: skip
     try:
         yield (shadows,)
     finally:
         for problem in shadows.close():
             print_note(problem)
+
+
+def _shadows_of_source(shadows: tuple[ShadowSets, ...], files: PolicyFiles | PolicySource) -> tuple[SourceShadows, ...]:
+    """What has the heads of a source in shadow before they are taken; nothing without a source."""
+    from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.shadow.shadow_sets import SourceShadows
+
+    if isinstance(files, PolicyFiles):
+        return ()
+    return tuple(SourceShadows(each, files, files.settings.name) for each in shadows)
 
 
 def _begin_shadow(shadows: ShadowSets, settings: _RunSettings, now: datetime) -> None:

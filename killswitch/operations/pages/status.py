@@ -20,6 +20,7 @@ from killswitch.operations.pages.status_sections import (
     operator_flags,
     paused_policies,
     push_streams,
+    sets_in_shadow,
     suspended_accounts,
     unexplained_changes,
 )
@@ -130,6 +131,7 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
+    yield from sets_in_shadow(status.shadows)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)

@@ -18,6 +18,7 @@ from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
+from killswitch.runner.shadow.record import ShadowRecord
 
 
 def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
@@ -67,6 +68,19 @@ def paused_policies(pauses: Sequence[Flag], machines: Sequence[MachineStatus]) -
         rows.append((each.policy or "", scopes or "none: it does not run", instant(each.until), instant(each.at), *by))
     title = "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)"
     yield from section(title, Table(("policy", "scopes", "until", "since", "by", "reason"), tuple(rows)))
+
+
+def sets_in_shadow(shadows: Sequence[ShadowRecord]) -> Iterator[Section]:
+    """One row per policy set in shadow, and why it was not evaluated for a time."""
+    rows = tuple(
+        (
+            each.id, each.origin.ref or each.origin.commit or each.origin.source, each.reason, instant(each.begun_at),
+            "it is ended" if each.until is None else instant(each.until), each.problem or "-",
+        )
+        for each in shadows
+    )  # fmt: skip
+    head = ("set", "from", "is", "since", "until", "last problem")
+    yield from section("Sets in shadow (`ksctl shadow report` compares)", Table(head, rows, ids=(0,)))
 
 
 def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterator[Section]:

@@ -74,6 +74,8 @@ class ShadowProcess:
         self._retry_at = 0.0
         self.dropped = 0
         """Snapshots that did not fit into the queue, or were lost with a process."""
+        self.seconds = 0.0
+        """The time that the set has seen, as of its last answer."""
         self.problem: str | None = None
         """Why it is not evaluated now; None while it is."""
         self._feeder = Worker(f"shadow {name}", self._feed)
@@ -211,6 +213,7 @@ class ShadowProcess:
                 self._waits_since = None
                 self._await()
                 self._answered += 1
+                self.seconds = answer.seconds
                 self.problem = None
                 if self._answered >= HEALTHY_AFTER:
                     self._failures = 0

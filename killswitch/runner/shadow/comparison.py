@@ -14,7 +14,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.store import Store
 from killswitch.runner.shadow.record import (
     REMEMBERED,
-    Seen,
+    SeenTicks,
     ShadowPast,
     ShadowRecord,
     of_shadow,
@@ -100,7 +100,7 @@ def compared(
     )  # fmt: skip
 
 
-def _in_time(decisions: Iterable[Decision], seen: Seen) -> tuple[Decision, ...]:
+def _in_time(decisions: Iterable[Decision], seen: SeenTicks) -> tuple[Decision, ...]:
     return tuple(sorted((it for it in of_shadow(decisions) if seen.covers(it.as_of)), key=lambda it: it.as_of))
 
 

@@ -81,6 +81,8 @@ class ShadowAnswer(Struct, frozen=True, omit_defaults=True):
     digest: str | None = None
     seen: datetime | None = None
     fired: tuple[Fired, ...] = ()
+    seconds: float = 0.0
+    """With `seen`: the time that the set has seen so far, without gaps."""
     problem: str | None = None
 
 
@@ -137,6 +139,11 @@ class ShadowEvaluation:
             )
         )  # fmt: skip
         self._rows, self._live, self._committed = [], {}, now
+
+    @property
+    def time(self) -> timedelta:
+        """The time that it has seen, without gaps."""
+        return self._seen.time
 
     @property
     def last(self) -> datetime | None:
@@ -224,7 +231,9 @@ def _follow(
     while (snapshot := after or next(snapshots, None)) is not None:
         after = None
         fired = evaluation.tick(snapshot, look)
-        answer(ShadowAnswer(seen=snapshot.as_of, fired=tuple(map(_fired, fired))))
+        answer(
+            ShadowAnswer(seen=snapshot.as_of, fired=tuple(map(_fired, fired)), seconds=evaluation.time.total_seconds())
+        )
 
 
 def _fired(decision: Decision) -> Fired:

@@ -54,7 +54,7 @@ class ShadowRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.ended_at is None
 
 
-class Span(Struct, frozen=True):
+class TickSpan(Struct, frozen=True):
     """Ticks without a gap, from the first to the last; `ticks`: their number."""
 
     first: Instant
@@ -65,13 +65,13 @@ class Span(Struct, frozen=True):
         return self.first <= at <= self.last
 
 
-class Seen(Struct, frozen=True):
+class SeenTicks(Struct, frozen=True):
     """The spans of ticks that a shadow set has seen, oldest first. `missed`: snapshots that are known to be lost."""
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[TickSpan, ...] = ()
     missed: int = 0
 
-    def with_tick(self, at: datetime, missing: int, longest: timedelta, *, continues: bool) -> Seen:
+    def with_tick(self, at: datetime, missing: int, longest: timedelta, *, continues: bool) -> SeenTicks:
         """After a tick at `at`, before which `missing` snapshots were lost.
 
         `longest`: the longest time between two ticks without a gap. `continues`: whether the evaluation has run since
@@ -79,8 +79,8 @@ class Seen(Struct, frozen=True):
         """
         last = self.spans[-1] if self.spans else None
         if last is not None and continues and not missing and at - last.last <= longest:
-            return replace(self, spans=(*self.spans[:-1], Span(last.first, at, last.ticks + 1)))
-        return Seen((*self.spans, Span(at, at, 1))[-MOST_SPANS:], self.missed + missing)
+            return replace(self, spans=(*self.spans[:-1], TickSpan(last.first, at, last.ticks + 1)))
+        return SeenTicks((*self.spans, TickSpan(at, at, 1))[-MOST_SPANS:], self.missed + missing)
 
     @property
     def time(self) -> timedelta:
@@ -104,7 +104,7 @@ class Seen(Struct, frozen=True):
 encode_record = msgspec.json.Encoder().encode
 encode_seen = msgspec.json.Encoder().encode
 _RECORD = msgspec.json.Decoder(ShadowRecord).decode
-_SEEN = msgspec.json.Decoder(Seen).decode
+_SEEN = msgspec.json.Decoder(SeenTicks).decode
 
 
 def shadow_records(store: Store) -> tuple[ShadowRecord, ...]:
@@ -116,7 +116,7 @@ def shadow_records(store: Store) -> tuple[ShadowRecord, ...]:
 class ShadowPast(Struct, frozen=True):
     """What a shadow set has decided, newest first, and the ticks that it has seen. `unread`: why that is not known."""
 
-    seen: Seen
+    seen: SeenTicks
     decisions: tuple[Decision, ...]
     unread: str | None = None
 
@@ -126,21 +126,21 @@ def past_of(record: ShadowRecord) -> ShadowPast:
     try:
         store = open_store(record.store_at, read_only=True)
     except StoreError as error:
-        return ShadowPast(Seen(), (), str(error))
+        return ShadowPast(SeenTicks(), (), str(error))
     try:
         seen = seen_in(store)
         decided = (stored.decision for stored in store.decisions(REMEMBERED))
         # The store begins with the decisions of the deployed set, which come before the first tick that it has seen.
         return ShadowPast(seen, tuple(each for each in decided if seen.covers(each.as_of)))
     except StoreError as error:
-        return ShadowPast(Seen(), (), str(error))
+        return ShadowPast(SeenTicks(), (), str(error))
     finally:
         store.close()
 
 
-def seen_in(store: Store) -> Seen:
+def seen_in(store: Store) -> SeenTicks:
     """The spans in the store of a shadow set; none if none were written."""
-    return decoded(_SEEN, store.live(SEEN)) or Seen()
+    return decoded(_SEEN, store.live(SEEN)) or SeenTicks()
 
 
 def time_in_shadow(store: Store, digest: str) -> timedelta:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -31,6 +31,7 @@ from killswitch.runner.shadow.record import (
     shadow_folder,
     shadow_records,
 )
+from killswitch.source.candidate import Candidate
 
 MOST: Final = 4
 """Number of shadow sets at one time: each is a process."""
@@ -38,6 +39,7 @@ MEMORY: Final = 2 << 30
 """The most memory of the process of a shadow set, in bytes."""
 STOP_WITHIN: Final = 5.0
 """Seconds that the end of a run waits for each process."""
+MICROSECOND: Final = timedelta(microseconds=1)
 _SEEDED: Final = (LOCKED_BOOKS, BREACH_ANSWERS, FLAGS, OWN_QUANTITIES, REALISED)
 
 
@@ -132,6 +134,11 @@ class ShadowSets:
         if before is not None and before.files and length:
             self.begin(before.files, before.origin, now + length, now, "previous")
 
+    def time_of(self, digest: str) -> timedelta:
+        """For how long the active set of this folder digest was in shadow, without gaps; zero for any other."""
+        found = (process for record, process in self._active.values() if record.origin.folder_digest == digest)
+        return timedelta(seconds=max((each.seconds for each in found), default=0.0))
+
     @property
     def active(self) -> tuple[ShadowRecord, ...]:
         """The shadow sets that are evaluated."""
@@ -192,6 +199,44 @@ class ShadowSets:
 
     def _put(self, record: ShadowRecord) -> None:
         self._store.put_live(f"{SHADOW}{record.id}", encode_record(record))
+
+
+class RequiresShadow(Protocol):
+    """A source of policies that has its head in shadow before it takes it."""
+
+    @property
+    def for_shadow(self) -> Candidate | None: ...
+
+    def was_in_shadow(self, digest: str, micros: int) -> None: ...
+
+
+class SourceShadows:
+    """An observer that has the head of a source in shadow for as long as the source waits for it."""
+
+    def __init__(self, sets: ShadowSets, source: RequiresShadow, name: str) -> None:
+        """`name`: of the source."""
+        self._sets = sets
+        self._source = source
+        self._name = name
+        self._begun: str | None = None
+        self._is_first = True
+
+    def ticked(self, report: TickReport) -> None:
+        """Begin with the head of the source, note how long that was in shadow, and end what it waits for no more."""
+        head, now = self._source.for_shadow, report.snapshot.as_of
+        wanted = None if head is None else _id_of(head.files)
+        if self._is_first:  # one that the run before has left is ended, unless the source waits for it again
+            left = (it for it in self._sets.active if it.reason == "candidate" and it.origin.source == self._name)
+            self._begun, self._is_first = next((each.id for each in left), None), False
+        if self._begun is not None and wanted != self._begun:
+            self._sets.end(self._begun, now)
+            self._begun = None
+        if head is None:
+            return
+        if self._begun is None:
+            origin = PolicyOrigin(source=self._name, ref=head.ref, commit=head.commit)
+            self._begun = self._sets.begin(head.files, origin, None, now)
+        self._source.was_in_shadow(head.folder_digest, round(self._sets.time_of(head.folder_digest) / MICROSECOND))
 
 
 def _id_of(files: Iterable[PolicyFile]) -> str:

@@ -27,6 +27,7 @@ from killswitch.model.store import Store, decoded
 from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.source_alerts import described, source_alerts
+from killswitch.source import sync
 from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
@@ -133,6 +134,8 @@ class PolicySource:
         self._proposal: tuple[Take | Restore, Proposed] | None = None
         self._counted = run.monotonic()
         self._poll_at = run.monotonic()
+        self._in_shadow: tuple[str, int] | None = None
+        """The folder digest of the set in shadow, and for how long it was (microseconds)."""
         self._stored: SourceState | None = None
         self._stored_at = run.monotonic()
         self._asked: list[Callable[[ReloadAnswer], None]] = []
@@ -193,6 +196,17 @@ class PolicySource:
             self._stored, self._stored_at = state, now
 
     @property
+    def for_shadow(self) -> Candidate | None:
+        """The head while it has to be in shadow before it is taken."""
+        wait, candidate, head = self.condition.wait, self._candidate, self._state.head
+        is_head = candidate is not None and head is not None and candidate.folder_digest == head.folder_digest
+        return candidate if is_head and wait is not None and wait.what == "shadow" else None
+
+    def was_in_shadow(self, digest: str, micros: int) -> None:
+        """Note for how long the set of this folder digest was in shadow; from any thread."""
+        self._in_shadow = digest, micros
+
+    @property
     def alerts(self) -> Alerts:
         """One alert for each culprit, and one while an operator has suspended the source (W5)."""
         found = self.condition
@@ -244,6 +258,8 @@ class PolicySource:
     def _count(self) -> None:
         now = self._run.monotonic()
         self._state = passed(self._state, int((now - self._counted) * 1_000_000))
+        if (in_shadow := self._in_shadow) is not None:
+            self._state = sync.shadowed(self._state, *in_shadow)
         self._counted = now
 
     def _obey(self) -> None:

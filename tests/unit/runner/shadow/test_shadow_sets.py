@@ -10,11 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from killswitch.model.applied_set import PolicyFile, PolicyOrigin
+from killswitch.accounts.next_set import next_set
+from killswitch.accounts.opening import LoadedPolicies
+from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
 from killswitch.model.snapshot import Position, decode_snapshot
 from killswitch.operations.commands import operator_event
 from killswitch.runner.loop import Runner
@@ -22,7 +25,8 @@ from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
 from killswitch.runner.shadow.comparison import shadow_reports
 from killswitch.runner.shadow.evaluation import ShadowSeed, ShadowStart
 from killswitch.runner.shadow.record import ShadowRecord, past_of, shadow_records, time_in_shadow
-from killswitch.runner.shadow.shadow_sets import ShadowRefusedError, ShadowSets
+from killswitch.runner.shadow.shadow_sets import ShadowRefusedError, ShadowSets, SourceShadows
+from killswitch.source.candidate import Candidate
 from killswitch.store.sqlite import open_store
 from tests.backtests import written
 from tests.runner_world import ScriptedVenue, Seen, World, book
@@ -56,14 +60,15 @@ WAITS = 30.0
 class Desk:
     """A run of a policy that closes at a fall of 10%, with shadow sets next to it."""
 
-    def __init__(self, world: World, command: Sequence[str] = COMMAND, *, armed: bool = True) -> None:
+    def __init__(self, world: World, command: Sequence[str] = COMMAND, **more: Any) -> None:
         self.world, self.store, self.seen = world, world.open(), Seen()
         self.lines: list[str] = []
         self.venue = ScriptedVenue(book("1100"))
-        names = ["main"] if armed else []
-        self.sets = ShadowSets(self.store, str(world.folder / "store.sqlite"), names, 1.0, self.lines.append, command)
+        self.sets = ShadowSets(
+            self.store, str(world.folder / "store.sqlite"), ["main"], 1.0, self.lines.append, command, **more
+        )
         self.runner: Runner = world.runner(
-            self.store, [self.venue], armed=armed, policies=DEPLOYED, witnesses=(self.seen, self.sets)
+            self.store, [self.venue], policies=DEPLOYED, witnesses=(self.seen, self.sets)
         )
 
     @property
@@ -399,3 +404,90 @@ def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     own.close()
     assert kept is not None
     assert kept.snapshot is not None
+
+
+def test_after_a_promotion_the_set_before_stays_in_shadow_with_its_states(world: World) -> None:
+    """The stricter set is taken between two ticks; the old one goes on in shadow, and a difference is on record."""
+    deployed = AppliedSet(
+        digest=DEPLOYED.digest, at=after(), program="1", origin=PolicyOrigin(source="desk"), files=SAME
+    )
+    desk = Desk(world, deployed=deployed, previous_for=timedelta(hours=1))
+    following = next_set(STRICT, ORIGIN, LoadedPolicies(DEPLOYED, (), ()))
+
+    async def course() -> None:
+        candidate = desk.sets.begin(STRICT, ORIGIN, None, desk.now)
+        await desk.tick()
+        proposal = desk.runner.reloads.propose(following)
+        assert proposal.is_prepared.wait(WAITS)
+        await desk.tick(times=2)
+        assert proposal.answer.result(0).status == "taken"
+        assert [(each.reason, each.id != candidate) for each in desk.sets.active] == [("previous", True)]
+        await desk.tick("1034", times=2)
+        assert await desk.runner.close_within(60.0)
+        await desk.tick("1034", times=2)
+
+    desk.run(course)
+    reports = {each.record.reason: each for each in shadow_reports(desk.store, desk.now)}
+    assert reports["candidate"].record.ended_at is not None
+    (difference,) = reports["previous"].differences
+    assert (difference.stage, difference.what) == ("close-everything", "only the deployed set fires it")
+    assert reports["previous"].firings == ()
+
+
+class Source:
+    """A source that has its head in shadow for as long as `awaited`."""
+
+    def __init__(self) -> None:
+        self.head: Candidate | None = None
+        self.counted: list[tuple[str, int]] = []
+
+    @property
+    def for_shadow(self) -> Candidate | None:
+        return self.head
+
+    def was_in_shadow(self, digest: str, micros: int) -> None:
+        self.counted.append((digest, micros))
+
+
+def head_of(files: tuple[PolicyFile, ...]) -> Candidate:
+    return Candidate(
+        source="desk", kind="git", ref="refs/heads/main", commit="c0ffee", files=files,
+        folder_digest=folder_digest(files),
+    )  # fmt: skip
+
+
+def test_the_head_of_a_source_is_in_shadow_while_the_source_waits_for_it(world: World) -> None:
+    """The source learns for how long it was; once it waits for another set or for none, the first one is ended."""
+    desk, source = Desk(world), Source()
+    observer = SourceShadows(desk.sets, source, "desk")
+
+    def in_shadow() -> list[str]:
+        return [record.origin.folder_digest for record in desk.sets.active]
+
+    async def ticks(times: int) -> None:
+        for _ in range(times):
+            await desk.tick("1100")
+            observer.ticked(desk.seen.reports[-1])
+
+    async def course() -> None:
+        await ticks(1)
+        assert desk.sets.active == ()
+        source.head = head_of(STRICT)
+        await ticks(3)
+        assert in_shadow() == [folder_digest(STRICT)]
+        deadline = time.monotonic() + WAITS
+        while source.counted[-1][1] < 3_000_000 and time.monotonic() < deadline:
+            await ticks(1)
+            await asyncio.sleep(0.05)
+        source.head = head_of(SAME)
+        await ticks(1)
+        assert in_shadow() == [folder_digest(SAME)]
+        source.head = None
+        await ticks(1)
+        assert desk.sets.active == ()
+
+    desk.run(course)
+    digest, micros = max(source.counted, key=lambda each: each[1])
+    assert digest == folder_digest(STRICT)
+    assert micros >= 3_000_000
+    assert micros % 1_000_000 == 0
