@@ -88,8 +88,8 @@ def no_policy_text(source: str, stored: StoredStart) -> str:
     good = stored.in_force
     return (
         f"NO POLICY IN FORCE: this program does not compile the last good set of the store ({good.digest[:19]}, in "
-        f"force since {good.at:%Y-%m-%d %H:%M} UTC; {stored.why}). Latches, locks and open closes go on, and nothing new "
-        f"fires. Start ksctl {good.program}, or let the source {source} propose a set that compiles and is approved"
+        f"force since {good.at:%Y-%m-%d %H:%M} UTC; {stored.why}). Latches, locks and open closes go on, and nothing "
+        f"new fires. Start ksctl {good.program}, or let the source {source} propose a set that compiles and is approved"
     )
 
 
