@@ -466,7 +466,10 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
 
     handle_stop_signals(on_signal)
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
-    end = await runner.run(stop, ticks)
+    try:
+        end = await runner.run(stop, ticks)
+    finally:
+        files.stop()
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 

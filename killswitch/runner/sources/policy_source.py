@@ -214,10 +214,9 @@ class PolicySource:
             return Alerts(unknown=("source",))
         return source_alerts(self.settings.name, self._state, found)
 
-    def stop(self, timeout: float) -> tuple[str, ...]:
-        """End the thread; a child that it waits for ends by its own limits."""
-        self._worker.stop(min(timeout, 0.1))
-        return ()
+    def stop(self) -> None:
+        """Begin no further step; a child that is waited for ends by its own limits."""
+        self._worker.stop(0.1)
 
     def _look(self) -> float | None:
         """One look: count time, obey commands, poll when due, and do what follows. Returns the seconds to the next."""
