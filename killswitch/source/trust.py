@@ -22,6 +22,8 @@ class TrustedKey(Struct, frozen=True, kw_only=True):
     valid_from: int | None = None
     valid_until: int | None = None
     """Microseconds; judged by the runner's clock when a commit is first seen (T5)."""
+    is_revoked: bool = False
+    """Nothing that it signed and that is not in force yet counts (T6); an ended key counts for what was seen before."""
 
 
 class Trust(Struct, frozen=True, kw_only=True):
