@@ -55,6 +55,9 @@ def answered(state: SourceState, answer: SourceAnswer, now: int) -> SourceState:
         problems = tuple(sorted(answer.problems, key=lambda each: not each.is_page))
         return _recorded(replace(state, problems=problems, progress=None, failures=state.failures + 1), now)
     state = replace(state, problems=(), progress=answer.progress, failures=0, answered_at=now, answer_age=0)
+    if answer.is_in_force:
+        here = Head(folder_digest=state.in_force, base=state.in_force, commit=state.commit, seen_at=now)
+        return replace(state, head=replace(here, is_protected=state.is_protected))
     return state if answer.candidate is None else _recorded(_with_head(state, answer.candidate, now), now)
 
 
@@ -180,13 +183,15 @@ def applied(state: SourceState, now_in_force: AppliedSet, needs_start: tuple[str
     """The state once a set is in force, from wherever it came. What was approved for it is spent (A6)."""
     origin, head = now_in_force.origin, state.head
     spent = tuple(dict.fromkeys((*state.spent, *(each.id for each in origin.approvals))))
-    is_ahead = origin.operator is None and origin.commit is not None
+    # A commit of another source, or of a folder that was given by path, is none of this history.
+    commit = origin.commit if origin.source == state.source else None
+    is_ahead = origin.operator is None and commit is not None
     state = replace(
         state,
         in_force=origin.folder_digest,
         policy_digest=now_in_force.digest,
-        commit=origin.commit,
-        floor=origin.commit if is_ahead else state.floor or origin.commit,
+        commit=commit,
+        floor=commit if is_ahead else state.floor or commit,
         needs_start=needs_start,
         spent=spent[-MOST_SPENT:],
         hold=None if state.hold is None else replace(state.hold, digest=None),

@@ -1,4 +1,4 @@
-"""A run that follows a source: what is polled, reviewed and proposed, with a runner and children that the test plays."""
+"""A run that follows a source: what is polled, reviewed and proposed, with a runner and children of the test."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Scene:
         self.review: Callable[[ReviewRequest], Review] = lambda _: Review(policy_digest="d", verdict="TIGHTENING")
         clock = SystemClock()
         run = SourceRun(self.store, "", loaded("2%"), clock, clock.monotonic, lambda: 0.0)
-        access = SourceAccess(self.poller, lambda request: self.review(request))
+        access = SourceAccess(self.poller, lambda request: self.review(request))  # noqa: PLW0108 - replaced by tests
         state = restored(None, "desk", self.runner.in_force)
         self.source = PolicySource(settings, access, run, state)
 
@@ -260,7 +260,7 @@ def test_c4_a_folder_without_policies_removes_nothing(scene: Scene) -> None:
 
 
 def test_what_is_stored_is_what_is_shown(scene: Scene) -> None:
-    """`status` reads the state from the store: sync, health, suspension with its author, and the result of a command."""
+    """`status` reads the state from the store: sync, health, suspension and its author, the result of a command."""
     command = send_command(scene.store, "pin", "olga", "a freeze", worlds.START, lasts=3600.0, remind=60.0)
     scene.until(lambda: result_of(scene.store, command) is not None)
     result = result_of(scene.store, command)
