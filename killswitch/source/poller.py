@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,8 @@ class PollResult(Struct, frozen=True):
 
     answer: SourceAnswer
     verified: bytes | None = None
+    newest_commit_at: datetime | None = None
+    """The date in the newest commit that was read, also where no candidate is sent."""
 
 
 class SourcePoller:
@@ -49,6 +52,7 @@ class SourcePoller:
             now=now,
             previous=previous,
             trust=trust,
+            in_force=state.in_force,
             manifest_version=state.manifest_version,
         )
         return PollResult(poll_folder_in_child(request), state.verified)
@@ -87,7 +91,7 @@ class SourcePoller:
             answer = SourceAnswer(is_in_force=True)  # the head is the commit in force
         if answer.candidate is not None and candidate_mark(answer.candidate) == previous:
             answer = replace(answer, candidate=None)
-        return PollResult(answer, msgspec.json.encode(result.known))
+        return PollResult(answer, msgspec.json.encode(result.known), result.known.newest_commit_at)
 
     def _source(self, git: GitSettings, state: SourceState) -> GitSource:
         return GitSource(

@@ -330,6 +330,8 @@ class PolicySource:
         if result.answer.candidate is not None:
             self._candidate = result.answer.candidate
         self._state = replace(answered(self._state, result.answer, self._now()), verified=result.verified)
+        if result.newest_commit_at is not None:
+            self._state = replace(self._state, newest_commit_at=to_micros(result.newest_commit_at))
         pause = next_poll(self._state, self.rules, self._run.jitter())
         self._poll_at = self._run.monotonic() + pause / 1_000_000
 
