@@ -337,7 +337,7 @@ def main() -> None:
     """Read a request from standard input and write the result to standard output, both as JSON."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=GitPollRequest)
     signal.alarm(int(request.limits.seconds) + 5)  # if nobody is left who would end it
-    from killswitch.source.signed_claims import claimed_by  # statements are needed in this process only
+    from killswitch.source.poller import claimed_by  # statements are needed in this process only
 
     sys.stdout.buffer.write(msgspec.json.encode(poll_git(request, claimed_by)))
 

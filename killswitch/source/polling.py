@@ -219,7 +219,7 @@ def main() -> None:
     signal.alarm(_SECONDS + 5)  # if nobody is left who would end it
     check: ManifestCheck = no_manifest_check
     if request.settings.is_signed:
-        from killswitch.source.signed_claims import signed_manifest
+        from killswitch.source.poller import signed_manifest
 
         check = signed_manifest
     sys.stdout.buffer.write(msgspec.json.encode(poll_folder(request, time.sleep, check)))

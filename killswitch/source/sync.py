@@ -120,7 +120,7 @@ def _misplaced(state: SourceState, candidate: Candidate) -> SourceProblem | None
     lost = _lost(state, candidate)
     if lost is not None:
         text = f"commit {candidate.commit} does not contain commit {lost}, which was in force"
-        fix = "push the later history again, or move the anchor, with approvals"
+        fix = "push the later history again, or move the anchor with `ksctl source anchor`, which needs approvals"
         return SourceProblem(code="KS8241", text=text, fix=fix, is_page=True, commit=candidate.commit)
     if candidate.manifest_version is not None and candidate.manifest_version < state.manifest_version:
         text = f"the manifest has version {candidate.manifest_version}, and {state.manifest_version} was in force"

@@ -26,7 +26,7 @@ from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import Store, decoded
 from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
-from killswitch.runner.sources.source_alerts import described, source_alerts
+from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
 from killswitch.source import sync
 from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.poller import SourcePoller
@@ -266,13 +266,20 @@ class PolicySource:
             commands, self._inbox = self._inbox, {}
         was_suspended = self._state.hold is not None
         for command in commands.values():
-            known = () if command.digest is None else (set_in_force(self._run.store, command.digest),)
-            self._state = commanded(self._state, command, [each for each in known if each is not None])
+            digest, is_anchor = command.digest, command.verb == "anchor"
+            known = None if digest is None or is_anchor else set_in_force(self._run.store, digest)
+            is_approved = is_anchor and digest is not None and self._approves_anchor(digest)
+            sets = () if known is None else (known,)
+            self._state = commanded(self._state, command, sets, is_approved=is_approved)
             if command.verb in ("resume", "anchor"):
                 self._poll_at = self._run.monotonic()
 
         if commands and self._state.hold is not None and not was_suspended:
             self._withdraw()
+
+    def _approves_anchor(self, commit: str) -> bool:
+        delivered = self._run.store.live_under(DELIVERED).values()
+        return self._access.poller.is_anchor_approved(self._state, commit, delivered, self._now())
 
     def _withdraw(self) -> None:
         """Propose the set in force: it supersedes what was proposed before an operator suspended the source."""
@@ -438,15 +445,3 @@ class PolicySource:
 
     def _now(self) -> int:
         return to_micros(self._run.clock.now())
-
-
-def without_time(state: SourceState) -> SourceState:
-    """The state without what only counts time, so that an event is told from a second that has passed."""
-    head, hold = state.head, state.hold
-    return replace(
-        state,
-        answer_age=0,
-        answered_at=None,
-        head=None if head is None else replace(head, reviewed_for=0, delayed=0, shadowed=None),
-        hold=None if hold is None else replace(hold, left=0, lasted=0),
-    )

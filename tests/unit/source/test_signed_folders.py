@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import DAY, HOUR
 from killswitch.source.folders import read_directory
+from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import PollRequest, SourceSettings, poll_folder_in_child
 from killswitch.source.statements import Statement
+from killswitch.source.sync_state import SourceState
 from tests.unit.source.approval_keys import NOW, Signer, ssh_signer
 
 TRUST = """apiVersion: killswitch.dev/v1
@@ -101,3 +103,27 @@ def test_p1_a_poll_that_gives_no_answer_is_a_problem(tmp_path: Path) -> None:
     for name in ("file", "none"):
         answer = poll_folder_in_child(request(tmp_path / name, ann))
         assert [each.code for each in answer.problems] == ["KS8220"], name
+
+
+def test_h7_an_anchor_moves_only_with_the_approvals_of_a_loosening(tmp_path: Path) -> None:
+    """By an approver, for this source and this commit; a signer's word, another commit or no trust count for nothing."""
+    ann, eve = ssh_signer("ann"), ssh_signer("eve")
+    (tmp_path / "trust.yaml").write_bytes(request(tmp_path, ann).trust or b"")
+    settings = SourceSettings(name="desk", kind="git", file=tmp_path, trust=tmp_path / "trust.yaml")
+    poller, state, commit = SourcePoller(settings, tmp_path), SourceState(source="desk"), "3" * 40
+
+    def stated(by: Signer, **more: object) -> bytes:
+        plain = Statement(purpose="anchor", source="desk", key="", given=NOW, expires=NOW + DAY, subject=commit)
+        return by.approval(replace(plain, **more))
+
+    assert poller.is_anchor_approved(state, commit, [stated(ann)], NOW)
+    for wrong in (
+        stated(eve),
+        stated(ann, subject="4" * 40),
+        stated(ann, source="other"),
+        stated(ann, purpose="reset"),
+    ):
+        assert not poller.is_anchor_approved(state, commit, [wrong], NOW)
+    assert not poller.is_anchor_approved(state, commit, [], NOW)
+    bare = SourcePoller(replace(settings, trust=None), tmp_path)
+    assert not bare.is_anchor_approved(state, commit, [stated(ann)], NOW)
