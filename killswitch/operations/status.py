@@ -26,6 +26,7 @@ from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
 from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
+from killswitch.operations.policy_sources import SourceStatus, source_status
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.shadow.record import ShadowRecord, shadow_records
@@ -168,6 +169,8 @@ class StoreStatus(Struct, frozen=True):
     """The policy sets that are in shadow."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
+    source: SourceStatus | None = None
+    """The source of the policies; null where no runner has followed one."""
     format: str = STATUS_FORMAT
 
 
@@ -211,6 +214,7 @@ def store_status(
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
         flags=flags.read,
         pauses=tuple(flags.pauses.values()),
+        source=source_status(store, tick_now or now),
         shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),

@@ -147,6 +147,9 @@ class PolicyFiles:
             self._next = self._monotonic() + CHECK_EVERY
             self._look = self._threads.submit(self._compared, self._found)
 
+    def stop(self) -> None:
+        """Nothing is to be ended: a look that is under way ends by itself, and changes nothing."""
+
     def ask(self, answer: Callable[[str], None]) -> None:
         """Look at the files at a later tick, and call `answer` with the result in words."""
         self._asked.append(answer)

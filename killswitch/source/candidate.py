@@ -82,5 +82,7 @@ class SourceAnswer(Struct, frozen=True, kw_only=True):
 
     candidate: Candidate | None = None
     problems: tuple[SourceProblem, ...] = ()
+    is_in_force: bool = False
+    """Whether the source proposes exactly what is in force, so that no candidate is sent."""
     progress: str | None = None
     """What a long catch-up has verified so far; it is resumed at the next poll."""

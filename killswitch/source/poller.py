@@ -1,16 +1,40 @@
-"""The way to a source: what its next poll is given, from the state that the store keeps, and how it is polled."""
+"""The way to a source: what its next poll is given, from the state that the store keeps, and how it is polled.
+
+Statements in the place of a signature are judged here too: the manifest of a folder (C4), and claims about commits.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.legible import one_line
+from killswitch.model.store import decoded
 from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
-from killswitch.source.polling import PollRequest, SourceSettings, poll_folder_in_child
+from killswitch.source.git_poll import poll_in_child
+from killswitch.source.git_request import GitPollRequest, GitSource, VerifiedState, advanced, moved_anchor
+from killswitch.source.git_verdicts import StatementClaim
+from killswitch.source.polling import (
+    GitSettings,
+    Manifest,
+    ManifestRequest,
+    PollRequest,
+    SourceSettings,
+    candidate_mark,
+    poll_folder_in_child,
+)
+from killswitch.source.statement_signatures import VerifiedStatement, verify_all, verify_statement
+from killswitch.source.statements import StatementError, read_approval
 from killswitch.source.sync_state import SourceState
+from killswitch.source.trust import Trust, TrustedKey
+from killswitch.source.trust_file import TrustFileError, parse_trust
 
 LARGEST_TRUST = 1 << 20
 
@@ -20,6 +44,8 @@ class PollResult(Struct, frozen=True):
 
     answer: SourceAnswer
     verified: bytes | None = None
+    newest_commit_at: datetime | None = None
+    """The date in the newest commit that was read, also where no candidate is sent."""
 
 
 class SourcePoller:
@@ -37,11 +63,14 @@ class SourcePoller:
         trust = self.trust(state)
         if isinstance(trust, SourceProblem):
             return PollResult(SourceAnswer(problems=(trust,)), state.verified)
+        if self.settings.git is not None:
+            return self._poll_git(self.settings.git, state, trust, now, previous)
         request = PollRequest(
             settings=self.settings,
             now=now,
             previous=previous,
             trust=trust,
+            in_force=state.in_force,
             manifest_version=state.manifest_version,
         )
         return PollResult(poll_folder_in_child(request), state.verified)
@@ -63,14 +92,98 @@ class SourcePoller:
         fix = "check `trust` of the source file; without it no signature counts, and the set in force stays"
         return SourceProblem(code="KS8247", text=text, fix=fix, is_page=True, file=one_line(str(self.settings.trust)))
 
+    def _poll_git(
+        self, git: GitSettings, state: SourceState, trust: bytes | None, now: int, previous: str | None
+    ) -> PollResult:
+        known = self._known(state)
+        try:
+            parsed = parse_trust(trust or b"", one_line(str(self.settings.trust)))
+        except TrustFileError as error:
+            fix = "correct the file; nothing that is signed counts until then, and the set in force stays"
+            where = one_line(str(self.settings.trust))
+            problem = SourceProblem(code="KS8247", text=one_line(str(error)), fix=fix, is_page=True, file=where)
+            return PollResult(SourceAnswer(problems=(problem,)), state.verified)
+        result = poll_in_child(GitPollRequest(source=self._source(git, state), trust=parsed, known=known, now=now))
+        answer = result.answer
+        if answer == SourceAnswer() and state.commit is not None:
+            answer = SourceAnswer(is_in_force=True)  # the head is the commit in force
+        if answer.candidate is not None and candidate_mark(answer.candidate) == previous:
+            answer = replace(answer, candidate=None)
+        return PollResult(answer, msgspec.json.encode(result.known), result.known.newest_commit_at)
+
+    def _source(self, git: GitSettings, state: SourceState) -> GitSource:
+        return GitSource(
+            name=self.settings.name,
+            url=git.url,
+            ref=git.ref,
+            path=git.path,
+            folder=str(self.folder),
+            anchor=state.anchor or git.anchor,
+            trust_path=git.trust_path,
+            approvals_path=git.approvals_path,
+            credentials=None if git.credentials is None else str(git.credentials),
+            ssh_key=None if git.ssh_key is None else str(git.ssh_key),
+            known_hosts=None if git.known_hosts is None else str(git.known_hosts),
+            allow_file=git.allow_file,
+        )
+
+    def _known(self, state: SourceState) -> VerifiedState:
+        """What the store keeps of the repository. The floor is the commit in force by the store (H4), whatever else is
+        kept; after a moved anchor, that."""
+        known = decoded(_VERIFIED.decode, state.verified) or VerifiedState()
+        if state.commit is None and state.anchor is not None:
+            return known if known.last_good == state.anchor else moved_anchor(known, state.anchor)
+        return replace(known, last_good=state.commit)
+
     def base_trust(self, state: SourceState) -> bytes | None:
-        """The trust by which a change of the set in force is approved; None where nobody may approve."""
+        """The trust by which a change of the set in force is approved: the later one of the repository, if it is in
+        force (T3); None where nobody may approve."""
         found = self.trust(state)
-        return None if isinstance(found, SourceProblem) else found
+        if isinstance(found, SourceProblem):
+            return None
+        known = decoded(_VERIFIED.decode, state.verified)
+        if self.settings.git is None or known is None or known.trust is None or found is None:
+            return found
+        try:
+            kept = parse_trust(known.trust.encode(), "the stored trust file")
+            is_later = kept.version >= parse_trust(found, "the trust file").version
+        except TrustFileError:
+            return None
+        return known.trust.encode() if is_later else found
+
+    def is_anchor_approved(self, state: SourceState, commit: str, delivered: Iterable[bytes], now: int) -> bool:
+        """Whether as many approvers as a loosening needs have stated, by different keys, that this commit is to be the
+        anchor (H7): statements for the purpose `anchor` with the commit as their subject."""
+        text = self.base_trust(state)
+        try:
+            trust = parse_trust(text or b"", "the trust file")
+        except TrustFileError:
+            return False
+        verified, _ = verify_all(delivered, trust, now)
+        found = [
+            each
+            for each in verified
+            if each.statement.purpose == "anchor"
+            and each.statement.source == self.settings.name
+            and each.statement.subject == commit
+        ]
+        people, keys = {each.principal for each in found}, {each.key for each in found}
+        return min(len(people), len(keys)) >= max(trust.approvals, 1)
 
     def after(self, state: SourceState, candidate: Candidate) -> bytes | None:
         """What the source has verified once `candidate` is in force."""
-        return state.verified
+        if self.settings.git is None or candidate.commit is None:
+            return state.verified
+        version = 0
+        if candidate.trust is not None:
+            try:
+                version = parse_trust(candidate.trust, "the trust file of the candidate").version
+            except TrustFileError:
+                return state.verified
+        return msgspec.json.encode(advanced(self._known(state), candidate, version))
+
+
+_VERIFIED = msgspec.json.Decoder(VerifiedState)
 
 
 def first_settings(settings: SourceSettings) -> SourceSettings:
@@ -78,3 +191,55 @@ def first_settings(settings: SourceSettings) -> SourceSettings:
     if settings.git is None or settings.git.anchor is None:
         return settings
     return replace(settings, git=replace(settings.git, ref=settings.git.anchor))
+
+
+_VERSION: Final = re.compile(r"version ([0-9]{1,9})")
+FIX: Final = "sign the folder for the purpose `manifest`, and put the statement next to the policies"
+
+
+def signed_manifest(request: ManifestRequest) -> Manifest | SourceProblem:
+    """The valid manifest of the folder with the highest version; a problem with all reasons if there is none.
+
+    The subject of its statement is `version N`.
+    """
+    try:
+        trust = parse_trust(request.trust or b"", "the trust file")
+    except TrustFileError as error:
+        return _unsigned(str(error))
+    verified, problems = verify_all(request.statements, trust, request.now)
+    found = [(version, each) for each in verified if (version := _version_over(each, request)) is not None]
+    if not found:
+        reasons = "; ".join(each.line for each in problems) or "no statement is about this folder"
+        return _unsigned(reasons)
+    version, statement = max(found, key=lambda each: each[0])
+    return Manifest(version, statement.principal)
+
+
+def _version_over(found: VerifiedStatement, request: ManifestRequest) -> int | None:
+    """The version of a manifest of this folder; None for any other statement."""
+    statement = found.statement
+    if statement.purpose != "manifest" or statement.source != request.source:
+        return None
+    written = _VERSION.fullmatch(statement.subject or "")
+    return int(written[1]) if written is not None and statement.result == request.folder_digest else None
+
+
+def _unsigned(why: str) -> SourceProblem:
+    text = f"the folder has no valid signed manifest: {why}"
+    return SourceProblem(code="KS8231", text=text, fix=FIX, is_page=True)
+
+
+def claimed_by(content: bytes, claim: StatementClaim, trust: Trust, now: int) -> TrustedKey | None:
+    """The key with which a file of an approval states exactly this claim; None for any other file."""
+    try:
+        signed = read_approval(content)
+    except StatementError:
+        return None
+    stated = signed.statement
+    wanted = (claim.purpose, claim.source, claim.ref, claim.path, claim.base, claim.result)
+    if (stated.purpose, stated.source, stated.ref, stated.path, stated.base, stated.result) != wanted:
+        return None
+    found = verify_statement(signed, trust, now)
+    if not isinstance(found, VerifiedStatement):
+        return None
+    return next((key for key in trust.keys if key.fingerprint == found.key), None)

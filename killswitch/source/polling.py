@@ -84,6 +84,8 @@ class PollRequest(Struct, frozen=True, kw_only=True):
     previous: str | None = None
     trust: bytes | None = None
     """The text of the trust file of the runner's configuration."""
+    in_force: str = ""
+    """The digest of the folder in force, which needs no manifest any more: one expires, a set in force does not."""
     manifest_version: int = 0
     """The version of the last manifest that was in force, below which none counts (C4)."""
     anchor: str | None = None
@@ -154,7 +156,9 @@ def poll_folder(
         statements=content.statements,
         is_protected=settings.is_signed,
     )
-    return _signed(candidate, request, check) if settings.is_signed else SourceAnswer(candidate=candidate)
+    if not settings.is_signed or candidate.folder_digest == request.in_force:
+        return SourceAnswer(candidate=candidate)
+    return _signed(candidate, request, check)
 
 
 def _settled(request: PollRequest, pause: Callable[[float], None]) -> FolderContent:
@@ -195,8 +199,9 @@ def _signed(candidate: Candidate, request: PollRequest, check: ManifestCheck) ->
 def poll_folder_in_child(request: PollRequest) -> SourceAnswer:
     """Poll in a process of its own, with limits, ended with all that it started (P1). Raises nothing."""
     command, environment = python_module(MODULE)
+    processes = 8 if request.settings.is_signed else 0  # ssh-keygen and gpg
     limits = ProcessLimits(
-        seconds=_SECONDS, memory_bytes=_MEMORY, file_bytes=_ANSWER, processes=0, open_files=_DESCRIPTORS
+        seconds=_SECONDS, memory_bytes=_MEMORY, file_bytes=_ANSWER, processes=processes, open_files=_DESCRIPTORS
     )
     try:
         output = run_limited(command, msgspec.json.encode(request, enc_hook=str), limits, environment)
@@ -212,7 +217,12 @@ def main() -> None:
     """Read a PollRequest from stdin, and write a SourceAnswer to stdout."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=PollRequest, dec_hook=lambda kind, text: kind(text))
     signal.alarm(_SECONDS + 5)  # if nobody is left who would end it
-    sys.stdout.buffer.write(msgspec.json.encode(poll_folder(request, time.sleep)))
+    check: ManifestCheck = no_manifest_check
+    if request.settings.is_signed:
+        from killswitch.source.poller import signed_manifest
+
+        check = signed_manifest
+    sys.stdout.buffer.write(msgspec.json.encode(poll_folder(request, time.sleep, check)))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ def answered(state: SourceState, answer: SourceAnswer, now: int) -> SourceState:
         problems = tuple(sorted(answer.problems, key=lambda each: not each.is_page))
         return _recorded(replace(state, problems=problems, progress=None, failures=state.failures + 1), now)
     state = replace(state, problems=(), progress=answer.progress, failures=0, answered_at=now, answer_age=0)
+    if answer.is_in_force:
+        here = Head(folder_digest=state.in_force, base=state.in_force, commit=state.commit, seen_at=now)
+        return replace(state, head=replace(here, is_protected=state.is_protected))
     return state if answer.candidate is None else _recorded(_with_head(state, answer.candidate, now), now)
 
 
@@ -117,7 +120,7 @@ def _misplaced(state: SourceState, candidate: Candidate) -> SourceProblem | None
     lost = _lost(state, candidate)
     if lost is not None:
         text = f"commit {candidate.commit} does not contain commit {lost}, which was in force"
-        fix = "push the later history again, or move the anchor, with approvals"
+        fix = "push the later history again, or move the anchor with `ksctl source anchor`, which needs approvals"
         return SourceProblem(code="KS8241", text=text, fix=fix, is_page=True, commit=candidate.commit)
     if candidate.manifest_version is not None and candidate.manifest_version < state.manifest_version:
         text = f"the manifest has version {candidate.manifest_version}, and {state.manifest_version} was in force"
@@ -180,13 +183,15 @@ def applied(state: SourceState, now_in_force: AppliedSet, needs_start: tuple[str
     """The state once a set is in force, from wherever it came. What was approved for it is spent (A6)."""
     origin, head = now_in_force.origin, state.head
     spent = tuple(dict.fromkeys((*state.spent, *(each.id for each in origin.approvals))))
-    is_ahead = origin.operator is None and origin.commit is not None
+    # A commit of another source, or of a folder that was given by path, is none of this history.
+    commit = origin.commit if origin.source == state.source else None
+    is_ahead = origin.operator is None and commit is not None
     state = replace(
         state,
         in_force=origin.folder_digest,
         policy_digest=now_in_force.digest,
-        commit=origin.commit,
-        floor=origin.commit if is_ahead else state.floor or origin.commit,
+        commit=commit,
+        floor=commit if is_ahead else state.floor or commit,
         needs_start=needs_start,
         spent=spent[-MOST_SPENT:],
         hold=None if state.hold is None else replace(state.hold, digest=None),
@@ -202,6 +207,14 @@ def declined(state: SourceState, folder_digest: str, problems: tuple[SourceProbl
     if head is None or head.folder_digest != folder_digest or not problems:
         return state
     return _recorded(replace(state, head=replace(head, problems=problems, reviewed_for=0)), now)
+
+
+def reopened(state: SourceState) -> SourceState:
+    """The state with a head that is to be reviewed again, as somebody has delivered another approval."""
+    head = state.head
+    if head is None or head.review is None or head.problems:
+        return state
+    return replace(state, head=replace(head, review=None))
 
 
 def held(state: SourceState, folder_digest: str, what: WaitFor, text: str) -> SourceState:

@@ -123,6 +123,7 @@ def run(
             loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
         found_before += () if stored is None else (("page", stored_start_text(stored, policies_at)),)
+        found_before += () if source is None or source.page is None else (("page", source.page),)
         found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
             policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
@@ -465,7 +466,10 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
 
     handle_stop_signals(on_signal)
     ignore_foreign_signals(on_hangup=lambda: files.request(_print_reload, by="SIGHUP"))
-    end = await runner.run(stop, ticks)
+    try:
+        end = await runner.run(stop, ticks)
+    finally:
+        files.stop()
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
 
 
@@ -483,7 +487,8 @@ def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
 
     checks = (notified,) if settings.live and not settings.unnotified else ()
     if settings.source is not None:
-        return SetOfStart(settings.source.in_force, checks)
+        of_source = settings.source.in_force
+        return SetOfStart(of_source if loaded.policies.digest == of_source.digest else None, checks)
     if settings.stored is not None:
         return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
     origin = PolicyOrigin(

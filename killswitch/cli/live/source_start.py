@@ -14,6 +14,7 @@ from killswitch.cli.terminal import print_note, print_page
 from killswitch.render.document import Facts, Items, Page, section
 
 if TYPE_CHECKING:
+    from killswitch.accounts.next_set import StoredStart
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.model.applied_set import AppliedSet
     from killswitch.model.clock import Clock
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
     from killswitch.source.poller import SourcePoller
     from killswitch.source.polling import SourceSettings
-    from killswitch.source.review import Review, ReviewRequest
     from killswitch.source.sync_state import SourceState
 
 FIRST_POLLS = 3
@@ -37,6 +37,8 @@ class SourceStart(Struct, frozen=True):
     in_force: AppliedSet
     state: SourceState
     poller: SourcePoller
+    page: str | None = None
+    """Why no policy is in force, where this program does not compile the last good set (P3)."""
 
 
 def read_source(file: Path) -> SourceSettings:
@@ -61,7 +63,7 @@ def start_source(file: Path, store_at: str) -> SourceStart:
 
     ClickException if nothing may be put in force, with what to do.
     """
-    from killswitch.accounts.next_set import last_good
+    from killswitch.accounts.next_set import stored_start
     from killswitch.model.store import decoded
     from killswitch.source.poller import SourcePoller
     from killswitch.source.sync import restored
@@ -70,34 +72,36 @@ def start_source(file: Path, store_at: str) -> SourceStart:
     settings = read_source(file)
     poller = SourcePoller(settings, source_folder(store_at, settings.name))
     with store_if_any(store_at) as store:
-        before = None if store is None else last_good(store)
+        stored = None if store is None else stored_start(store)
         kept = None if store is None else decoded(decode_source, store.live(SOURCE_STATE))
-    state = restored(kept, settings.name, before)
-    if before is None:
-        before = _first_set(settings, poller, state)
-        state = restored(state, settings.name, before)
+    state = restored(kept, settings.name, None if stored is None else stored.in_force)
+    if stored is None:
+        first = _first_set(settings, poller, state)
         print_note(f"the first set in force is from the source {settings.name}: nobody has approved it as a change")
-    return SourceStart(settings, _compiled(before), before, state, poller)
+        return SourceStart(settings, _compiled(first), first, restored(state, settings.name, first), poller)
+    page = None if stored.is_compiled else no_policy_text(settings.name, stored)
+    return SourceStart(settings, stored.loaded, stored.in_force, state, poller, page)
+
+
+def no_policy_text(source: str, stored: StoredStart) -> str:
+    """What a start without any policy pages, with the way out."""
+    good = stored.in_force
+    return (
+        f"NO POLICY IN FORCE: this program does not compile the last good set of the store ({good.digest[:19]}, in "
+        f"force since {good.at:%Y-%m-%d %H:%M} UTC; {stored.why}). Latches, locks and open closes go on, and nothing "
+        f"new fires. Start ksctl {good.program}, or let the source {source} propose a set that compiles and is approved"
+    )
 
 
 def followed_source(start: SourceStart, store: Store, store_at: str, clock: Clock) -> PolicySource:
     """The observer that follows the source from its start on."""
     from random import SystemRandom
 
+    from killswitch.operations.review.child import reviewed
     from killswitch.runner.sources.policy_source import PolicySource, SourceAccess, SourceRun
 
     run = SourceRun(store, store_at, start.loaded, clock, clock.monotonic, SystemRandom().random)
-    return PolicySource(start.settings, SourceAccess(start.poller, _unreviewed), run, start.state)
-
-
-def _unreviewed(_request: ReviewRequest) -> Review:
-    """Where nothing compares sets, nothing is proved of a change."""
-    from killswitch.source.candidate import SourceProblem
-    from killswitch.source.review import Review
-
-    text = "the proposed set could not be compared with the one in force"
-    problem = SourceProblem(code="KS8243", text=text, fix="install the review of policies", is_page=False)
-    return Review(problems=(problem,))
+    return PolicySource(start.settings, SourceAccess(start.poller, reviewed), run, start.state)
 
 
 def _compiled(in_force: AppliedSet) -> LoadedPolicies:

@@ -86,6 +86,8 @@ class CommandSite(Struct, frozen=True):
     def policies(self, view: RunnerView | None) -> LoadedPolicies:
         """The policies of --policies, or those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
+        if not paths and (stored := self._stored()) is not None:
+            return stored
         if not paths:
             raise click.UsageError(
                 "name the policies and accounts with --policies: no runner has recorded them in this store"
@@ -98,6 +100,14 @@ class CommandSite(Struct, frozen=True):
             raise click.ClickException(
                 f"{error.message}; these are the policies of the last runner; name others with --policies"
             ) from error
+
+    def _stored(self) -> LoadedPolicies | None:
+        """The last good set of the store, whose runner had it from a source and no folder; None if there is none."""
+        from killswitch.accounts.next_set import stored_start
+
+        with store_if_any(self.store_at) as store:
+            stored = None if store is None else stored_start(store)
+        return None if stored is None else stored.loaded
 
     def sessions(self) -> Mapping[str, TradingSession]:
         """The sessions of the policy files, by name."""

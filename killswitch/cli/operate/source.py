@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,9 +136,28 @@ def resume(reason: str, forget: str | None, author: str | None, store_at: str, w
     _send("resume", reason, author, store_at, wait, output, forget=forget)
 
 
+@options.verb("ksctl source anchor 3f6c… --reason 'history rewritten' --store ks.sqlite", group=source)
+@click.argument("commit", type=RECORD_TEXT)
+@_reason
+@_author
+@options.store
+@_wait
+@options.output
+def anchor(commit: str, reason: str, author: str | None, store_at: str, wait: float, output: str) -> None:
+    """Move the anchor to COMMIT, all 40 digits: the one way forward after a history was rewritten.
+
+    It needs as many approvals as a loosening: statements for the purpose `anchor` with the commit as their subject,
+    delivered to this store. The set in force stays, and what the source proposes then is reviewed against it.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise click.UsageError("write all 40 hexadecimal digits of the commit")
+    _send("anchor", reason, author, store_at, wait, output, exactly=commit)
+
+
 def _send(
     verb: CommandVerb, reason: str, author: str | None, store_at: str, wait: float, output: str, *,
     lasts: float = 0.0, remind: float = 0.0, named: str | None = None, forget: str | None = None,
+    exactly: str | None = None,
 ) -> None:  # fmt: skip
     """Leave the command in the store, and wait for the runner's answer."""
     from killswitch.cli.operate.command_delivery import is_runner_alive, this_user
@@ -149,7 +169,7 @@ def _send(
     with opened_store(store_at, read_only=True) as before:
         if source_state(before) is None:
             raise click.ClickException("no runner on this store has followed a source of policies")
-        digest = None if named is None else _digest_of(before, named)
+        digest = exactly if named is None else _digest_of(before, named)
     with opened_store(store_at, read_only=False) as store:
         now = tick_time(store, SystemClock())
         who = author or this_user()

@@ -35,6 +35,7 @@ from killswitch.operations.pages.wording import (
     stage_label,
     trigger_table,
 )
+from killswitch.operations.policy_sources import source_facts
 from killswitch.operations.status import ActiveAlert, LockView, OpenClosing, StoreStatus
 from killswitch.operations.status_answer import answer
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -101,9 +102,12 @@ def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
         if view.policy_set == NO_POLICY:
             yield "Policy", "NO POLICY IN FORCE: latches, locks and open closes go on, and nothing new fires"
         else:
-            yield "Policy", f"{', '.join(view.policies) or 'given in process'} ({view.policy_set[:19]}){files}"
+            given = "given in process" if status.source is None else f"from the source {status.source.source}"
+            yield "Policy", f"{', '.join(view.policies) or given} ({view.policy_set[:19]}){files}"
         for each in view.needs_start or ():
             yield "Needs a start", each
+    if status.source is not None:
+        yield from source_facts(status.source)
 
 
 def _sections(status: StoreStatus) -> Iterator[Section]:

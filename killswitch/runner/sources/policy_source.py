@@ -26,13 +26,24 @@ from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import Store, decoded
 from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
-from killswitch.runner.sources.source_alerts import described, source_alerts
+from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
 from killswitch.source import sync
 from killswitch.source.candidate import Candidate, SourceProblem
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.review import Review, ReviewRequest
-from killswitch.source.sync import answered, applied, commanded, declined, held, passed, restore_declined, reviewed
+from killswitch.source.statements import DELIVERED
+from killswitch.source.sync import (
+    answered,
+    applied,
+    commanded,
+    declined,
+    held,
+    passed,
+    reopened,
+    restore_declined,
+    reviewed,
+)
 from killswitch.source.sync_decision import condition, decide, next_poll
 from killswitch.source.sync_state import (
     SOURCE_COMMANDS,
@@ -49,8 +60,6 @@ from killswitch.source.sync_state import (
 )
 from killswitch.worker import Worker
 
-STATEMENTS: Final = "policy_source_statement/"
-"""How the names of the live blobs begin that hold statements which approvers delivered to the runner itself."""
 STORED_EVERY: Final = 10.0
 """Seconds after which counted time is stored where nothing else has changed."""
 LOOKS_EVERY: Final = 1.0
@@ -120,6 +129,8 @@ class PolicySource:
         self._snapshot: Snapshot | None = None
         self._candidate: Candidate | None = None
         """The files of the head; after a restart they are polled again."""
+        self._statements: frozenset[str] = frozenset()
+        """The names of the statements that the last look has found."""
         self._proposal: tuple[Take | Restore, Proposed] | None = None
         self._counted = run.monotonic()
         self._poll_at = run.monotonic()
@@ -177,6 +188,8 @@ class PolicySource:
                     self._inbox[name] = command
                 self._worker.wake()
         state, now = self._state, self._run.monotonic()
+        if frozenset(self._run.store.live_under(DELIVERED)) != self._statements:
+            self._worker.wake()
         is_event = self._stored is None or without_time(state) != without_time(self._stored)
         if is_event or (state is not self._stored and now - self._stored_at >= STORED_EVERY):
             self._run.store.put_live(SOURCE_STATE, encode_source(state))
@@ -201,10 +214,9 @@ class PolicySource:
             return Alerts(unknown=("source",))
         return source_alerts(self.settings.name, self._state, found)
 
-    def stop(self, timeout: float) -> tuple[str, ...]:
-        """End the thread; a child that it waits for ends by its own limits."""
-        self._worker.stop(min(timeout, 0.1))
-        return ()
+    def stop(self) -> None:
+        """Begin no further step; a child that is waited for ends by its own limits."""
+        self._worker.stop(0.1)
 
     def _look(self) -> float | None:
         """One look: count time, obey commands, poll when due, and do what follows. Returns the seconds to the next."""
@@ -215,6 +227,9 @@ class PolicySource:
         self._obey()
         self._compare(runner)
         self._settle(runner)
+        delivered = frozenset(self._run.store.live_under(DELIVERED))
+        if delivered != self._statements:
+            self._state, self._statements = reopened(self._state), delivered
         hold = self._state.hold
         is_paused = hold is not None and hold.kind == "pause"
         with self._lock:
@@ -251,13 +266,20 @@ class PolicySource:
             commands, self._inbox = self._inbox, {}
         was_suspended = self._state.hold is not None
         for command in commands.values():
-            known = () if command.digest is None else (set_in_force(self._run.store, command.digest),)
-            self._state = commanded(self._state, command, [each for each in known if each is not None])
+            digest, is_anchor = command.digest, command.verb == "anchor"
+            known = None if digest is None or is_anchor else set_in_force(self._run.store, digest)
+            is_approved = is_anchor and digest is not None and self._approves_anchor(digest)
+            sets = () if known is None else (known,)
+            self._state = commanded(self._state, command, sets, is_approved=is_approved)
             if command.verb in ("resume", "anchor"):
                 self._poll_at = self._run.monotonic()
 
         if commands and self._state.hold is not None and not was_suspended:
             self._withdraw()
+
+    def _approves_anchor(self, commit: str) -> bool:
+        delivered = self._run.store.live_under(DELIVERED).values()
+        return self._access.poller.is_anchor_approved(self._state, commit, delivered, self._now())
 
     def _withdraw(self) -> None:
         """Propose the set in force: it supersedes what was proposed before an operator suspended the source."""
@@ -315,6 +337,8 @@ class PolicySource:
         if result.answer.candidate is not None:
             self._candidate = result.answer.candidate
         self._state = replace(answered(self._state, result.answer, self._now()), verified=result.verified)
+        if result.newest_commit_at is not None:
+            self._state = replace(self._state, newest_commit_at=to_micros(result.newest_commit_at))
         pause = next_poll(self._state, self.rules, self._run.jitter())
         self._poll_at = self._run.monotonic() + pause / 1_000_000
 
@@ -387,17 +411,18 @@ class PolicySource:
 
     def _request(self, in_force: AppliedSet, candidate: Candidate) -> ReviewRequest:
         store, snapshot = self._run.store, self._snapshot
+        statements = store.live_under(DELIVERED)
         return ReviewRequest(
             base=in_force.files,
             base_digest=in_force.digest,
             candidate=candidate,
             trust=self._access.poller.base_trust(self._state),
-            statements=tuple(blob for blob in store.live_under(STATEMENTS).values() if blob),
+            statements=tuple(blob for blob in statements.values() if blob),
             spent=self._state.spent,
             snapshot=None if snapshot is None else encode_snapshot(snapshot),
             states=tuple((each.policy, each.scope, each.blob) for each in store.states()),
             now=self._now(),
-            store=self._run.store_at,
+            store=self._run.store_at or None,
         )
 
     def _mistakes(self, error: PolicyProblemsError) -> tuple[SourceProblem, ...]:
@@ -420,15 +445,3 @@ class PolicySource:
 
     def _now(self) -> int:
         return to_micros(self._run.clock.now())
-
-
-def without_time(state: SourceState) -> SourceState:
-    """The state without what only counts time, so that an event is told from a second that has passed."""
-    head, hold = state.head, state.hold
-    return replace(
-        state,
-        answer_age=0,
-        answered_at=None,
-        head=None if head is None else replace(head, reviewed_for=0, delayed=0, shadowed=None),
-        hold=None if hold is None else replace(hold, left=0, lasted=0),
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.words import Severity
 from killswitch.source.candidate import SourceProblem
@@ -64,4 +66,16 @@ def source_gauges(found: SourceCondition) -> SourceGauges:
         answer_age=None if found.answer_age is None else found.answer_age / 1_000_000,
         commit_age=None if found.commit_age is None else found.commit_age / 1_000_000,
         pending=wait.left / 1_000_000 if is_pending and wait is not None and wait.left is not None else None,
+    )
+
+
+def without_time(state: SourceState) -> SourceState:
+    """The state without what only counts time, so that an event is told from a second that has passed."""
+    head, hold = state.head, state.hold
+    return replace(
+        state,
+        answer_age=0,
+        answered_at=None,
+        head=None if head is None else replace(head, reviewed_for=0, delayed=0, shadowed=None),
+        hold=None if hold is None else replace(hold, left=0, lasted=0),
     )

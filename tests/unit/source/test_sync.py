@@ -442,6 +442,20 @@ def test_a_loosening_may_have_to_be_in_shadow_first() -> None:
     assert isinstance(decide(shadowed(state, digest("two"), HOUR), rules), Take)
 
 
+def test_a_head_that_is_taken_back_waits_no_longer() -> None:
+    """The source proposes the set in force again: what waited for approvals is gone, and the source is synced."""
+    state = answered(judged(proposed(), "LOOSENING", needed=1), SourceAnswer(is_in_force=True), 0)
+    assert condition(state, RULES, 0).sync == "synced"
+    assert waits_for(proposed(state)) == "review"
+
+
+def test_a_commit_of_another_source_is_no_floor() -> None:
+    """A run that was started with a folder, and now follows a repository: its history begins at the anchor."""
+    before = in_force("one", "c1")
+    state = restored(None, "other", before)
+    assert (state.in_force, state.commit, state.floor) == (digest("one"), None, None)
+
+
 def test_the_mark_of_a_candidate_changes_with_its_commit_and_statements() -> None:
     """So that a new approval is reviewed, and an unchanged head is not sent again."""
     one = candidate("two", "c2")
