@@ -27,6 +27,7 @@ from killswitch.source.folders import (
     read_mount,
 )
 from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
+from killswitch.source.statement_checks import Manifest, ManifestRequest, check_manifest
 
 POLL: Final = 30_000_000
 """Microseconds between two polls where the file declares none."""
@@ -94,23 +95,6 @@ class PollRequest(Struct, frozen=True, kw_only=True):
     """The commit of the set in force; None where no commit is in force."""
     verified: bytes | None = None
     """What the source has verified so far, as it returned it; the runner only keeps it."""
-
-
-class ManifestRequest(Struct, frozen=True):
-    """What a signed manifest of a folder is checked against."""
-
-    statements: tuple[bytes, ...]
-    trust: bytes | None
-    source: str
-    folder_digest: str
-    now: int
-
-
-class Manifest(Struct, frozen=True):
-    """A verified manifest: its version, and who signed it."""
-
-    version: int
-    principal: str
 
 
 ManifestCheck = Callable[[ManifestRequest], Manifest | SourceProblem]
@@ -219,9 +203,7 @@ def main() -> None:
     signal.alarm(_SECONDS + 5)  # if nobody is left who would end it
     check: ManifestCheck = no_manifest_check
     if request.settings.is_signed:
-        from killswitch.source.poller import signed_manifest
-
-        check = signed_manifest
+        check = check_manifest
     sys.stdout.buffer.write(msgspec.json.encode(poll_folder(request, time.sleep, check)))
 
 

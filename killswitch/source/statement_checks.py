@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import Struct
+
+from killswitch.model.legible import one_line
 from killswitch.source.candidate import SourceProblem
-from killswitch.source.polling import Manifest, ManifestRequest
 from killswitch.source.statement_signatures import (
     StatementProblem,
     VerifiedStatement,
@@ -19,9 +21,27 @@ from killswitch.source.statement_signatures import (
 )
 from killswitch.source.statements import Purpose, Statement, StatementError, read_approval
 from killswitch.source.trust import Trust, TrustedKey
+from killswitch.source.trust_file import TrustFileError, parse_trust
 
 ReadTrust = Callable[[bytes], Trust]
-"""Text of a trust file → the trust set; raises an exception with a message for a file with mistakes."""
+"""Text of a trust file → the trust set; raises TrustFileError for a file with mistakes."""
+
+
+class ManifestRequest(Struct, frozen=True):
+    """What a signed manifest of a folder is checked against."""
+
+    statements: tuple[bytes, ...]
+    trust: bytes | None
+    source: str
+    folder_digest: str
+    now: int
+
+
+class Manifest(Struct, frozen=True):
+    """A verified manifest: its version, and who signed it."""
+
+    version: int
+    principal: str
 
 
 class StatementClaim(Protocol):
@@ -66,14 +86,23 @@ def _is_about(statement: Statement, claim: StatementClaim) -> bool:
     return stated == (claim.purpose, claim.source, claim.ref or None, claim.path or None, claim.base, claim.result)
 
 
-def check_manifest(request: ManifestRequest, read_trust: ReadTrust) -> Manifest | SourceProblem:
+def configured_trust(text: bytes) -> Trust:
+    """The trust set in the trust file of the runner's configuration. Raises TrustFileError for one with mistakes."""
+    return parse_trust(text, "the trust file")
+
+
+def check_manifest(request: ManifestRequest, read_trust: ReadTrust = configured_trust) -> Manifest | SourceProblem:
     """The newest signed manifest over exactly this folder (C4), or why there is none.
 
     Its subject is the version, a whole number that never falls; whether it falls is judged by who keeps the last one.
     """
     if request.trust is None:
         return _no_manifest("KS8314", "no trust set is configured, so that nobody may sign the folder")
-    verified, problems = verify_all(request.statements, read_trust(request.trust), request.now)
+    try:
+        trust = read_trust(request.trust)
+    except TrustFileError as error:
+        return _no_manifest("KS8247", one_line(str(error)))
+    verified, problems = verify_all(request.statements, trust, request.now)
     found = [each for each in verified if _is_manifest(each, request)]
     newest = max(found, key=lambda each: (_version(each), each.id), default=None)
     if newest is not None:

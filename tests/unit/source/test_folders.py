@@ -13,14 +13,13 @@ from killswitch.policy.loader import load
 from killswitch.source.candidate import SourceAnswer, SourceProblem
 from killswitch.source.folders import FolderProblemError, NotYetError, read_directory, read_mount
 from killswitch.source.polling import (
-    Manifest,
     ManifestCheck,
-    ManifestRequest,
     PollRequest,
     SourceSettings,
     no_manifest_check,
     poll_folder,
 )
+from killswitch.source.statement_checks import Manifest, ManifestRequest
 
 RANKING = (
     "apiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: NAME}\nspec: {formula: normalised, window: 1h}\n"

@@ -36,7 +36,7 @@ def request(folder: Path, signer: Signer, version: int = 0) -> PollRequest:
 def sign(folder: Path, signer: Signer, version: int, **more: object) -> None:
     """Put a manifest of the folder as it is now next to its policies."""
     plain = Statement(
-        purpose="manifest", source="desk", key="", given=NOW, expires=NOW + DAY, subject=f"version {version}",
+        purpose="manifest", source="desk", key="", given=NOW, expires=NOW + DAY, subject=str(version),
         result=read_directory(folder).digest,
     )  # fmt: skip
     (folder / "manifest.approval").write_bytes(signer.approval(replace(plain, **more)))
@@ -106,7 +106,7 @@ def test_p1_a_poll_that_gives_no_answer_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_h7_an_anchor_moves_only_with_the_approvals_of_a_loosening(tmp_path: Path) -> None:
-    """By an approver, for this source and this commit; a signer's word, another commit or no trust count for nothing."""
+    """By an approver, for this source and this commit; a signer's word, another commit or no trust counts not."""
     ann, eve = ssh_signer("ann"), ssh_signer("eve")
     (tmp_path / "trust.yaml").write_bytes(request(tmp_path, ann).trust or b"")
     settings = SourceSettings(name="desk", kind="git", file=tmp_path, trust=tmp_path / "trust.yaml")

@@ -7,8 +7,7 @@ from msgspec import Struct
 
 from killswitch.model.instant import DAY
 from killswitch.source.candidate import SourceProblem
-from killswitch.source.polling import Manifest, ManifestRequest
-from killswitch.source.statement_checks import check_manifest, signer_of
+from killswitch.source.statement_checks import Manifest, ManifestRequest, check_manifest, signer_of
 from killswitch.source.statements import Purpose
 from killswitch.source.trust import Trust
 from tests.unit.source.approval_keys import NOW, digest, ssh_signer, statement, trust_of
