@@ -19,6 +19,7 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.hot_reload import WITHOUT_FILES, SetOfStart
 from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.sql import SqlStore
@@ -165,6 +166,7 @@ class World:
         policies: PolicySet | None = None,
         pace: RunnerPace = PACE,
         witnesses: tuple[Observer, ...] = (),
+        of_start: SetOfStart = WITHOUT_FILES,
     ) -> Runner:
         accounts = {
             venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=armed) for venue in venues
@@ -172,6 +174,7 @@ class World:
         return assemble(
             policies or graphs.policy_set(crash_policy()), accounts, store, self.clock, pace,
             live=armed, locks=self.locks, observers=witnesses, is_run=True,
+            of_start=of_start,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet, ScopeRule
+from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Health, Market, Quality
 from killswitch.model.store import Store
@@ -61,13 +62,24 @@ class Arming:
         policies watch.
         """
         self._accounts = accounts
-        strategies = strategy_accounts(policies, accounts.values()) if strategies is None else strategies
-        self._strategies = {
-            f"strategy/{name}": found for name, members in strategies.items() if (found := members & accounts.keys())
-        }
-        self._rules = {graph.policy: graph.scope for graph in policies.graphs}
+        self._rules: dict[str, ScopeRule] = {}
         self.names = frozenset(name for name, account in accounts.items() if account.armed)
         """Every armed account."""
+        self.reload(policies, strategies)
+
+    def reload(self, policies: PolicySet, strategies: Mapping[str, frozenset[str]] | None = None) -> None:
+        """Draw scopes as these policies do; the accounts, and which of them are armed, stay.
+
+        The scopes of a policy that is gone stay as it drew them: its locks reach what they reached.
+        """
+        strategies = strategy_accounts(policies, self._accounts.values()) if strategies is None else strategies
+        self._strategies = {
+            f"strategy/{name}": found
+            for name, members in strategies.items()
+            if (found := members & self._accounts.keys())
+        }
+        self._rules = self._rules | {graph.policy: graph.scope for graph in policies.graphs}
+        self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
         self.strategy_scopes = frozenset(
             scope for scope, members in self._strategies.items() if not members.isdisjoint(self.names)
         )
@@ -76,6 +88,10 @@ class Arming:
     def reached_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts of `scope` as `policy` draws it; an operator command, which has no policy, reaches all."""
         return self.names & self._members(policy, scope)
+
+    def acts_on(self, decision: Decision) -> bool:
+        """Whether a run acts on the decision: also one of an earlier run, whose policy may only observe by now."""
+        return decision.policy not in self._observing and is_acted_on(decision, self)
 
     def locked_by(self, policy: str, scope: str) -> frozenset[str]:
         """The armed accounts that a lock of `policy` on `scope` locks.
@@ -189,9 +205,11 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
     A latched stage does not fire again, so nothing happens unless an operator resets it.
     """
     newest: dict[tuple[str, str], Decision] = {}
+    changes = [each for each in store.set_changes(REMEMBERED) if each.renamed]
     for stored in store.decisions(REMEMBERED):
         if not stored.decision.is_suspicion:  # it neither latches nor resets a stage
-            newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
+            policy = name_now(stored.decision.policy, stored.decision.as_of, changes)
+            newest.setdefault((policy, stored.decision.scope), stored.decision)
     return tuple(
         decision
         for decision in newest.values()

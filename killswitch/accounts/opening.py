@@ -20,14 +20,16 @@ from killswitch.graph.resolution.references import sessions
 from killswitch.graph.resolution.routes import unrouted_names
 from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbooks import compile_all, declared_runbooks
+from killswitch.model.applied_set import PolicyFile
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch.model.words import Place
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, counts, in_order
 from killswitch.policy.kinds import TESTS
-from killswitch.policy.loader import load
+from killswitch.policy.loader import Document, LoadedDocuments, load
 from killswitch.policy.schema import account as schema
 from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.signals.sessions import TradingSession
 
@@ -39,6 +41,8 @@ frozen_from(
     schema.AccountSpec, by_hand=["adapter", "venue", "execution", "allow_withdrawal_keys", "allow_unencrypted"]
 )(ArmedAccount)
 
+STARTED_WITH = ("Account", "DeadMansSwitch")
+"""The kinds of documents that only a start reads."""
 SUSPEND_OPTION = "suspend_trade"
 """The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
 
@@ -69,6 +73,10 @@ class LoadedPolicies(Struct, frozen=True):
     """Names under `notify` that no route contains."""
     sessions: Mapping[str, TradingSession] = field(default_factory=dict)
     """The sessions that a lock by hand may end with, by name."""
+    files: tuple[PolicyFile, ...] = ()
+    """All files, with paths relative to the folder; of several folders, each path begins with the name of its own."""
+    start_documents: tuple[Document, ...] = ()
+    """The documents that only a start reads: accounts and dead-man switches."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> LoadedPolicies:
@@ -80,17 +88,40 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     loaded = load(paths, without=TESTS)
     # Unreadable files have no commit, and git would wait for a mount that hangs.
     commit = None if loaded.has_unidentified else commit_of(paths)
+    return compiled(loaded, commit, variant=variant, files=files_at(paths, loaded.texts))
+
+
+def compiled(
+    loaded: LoadedDocuments, commit: str | None, *, variant: str | None = None, files: tuple[PolicyFile, ...] = ()
+) -> LoadedPolicies:
+    """Compile loaded documents; PolicyProblemsError if there is any error. `files`: where they were loaded from."""
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
         raise PolicyProblemsError(in_order((*diagnostics, *account_misfits(loaded))))
     account_documents = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
     accounts = tuple(document.model for document in account_documents if isinstance(document.model, AccountDocument))
     places = {document.name: document.source.place(("spec", "credentials")) for document in account_documents}
+    of_start = tuple(each for each in loaded.documents if each.kind in STARTED_WITH)
     unrouted = (each for each in diagnostics if each.code == "KS5020")
     return LoadedPolicies(
         policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
-        (*unrouted, *unrouted_names(loaded.documents)), sessions(loaded.documents),
+        (*unrouted, *unrouted_names(loaded.documents)), sessions(loaded.documents), files, of_start,
     )  # fmt: skip
+
+
+def files_at(paths: Sequence[Path], written: Iterable[MaskedText]) -> tuple[PolicyFile, ...]:
+    """The files that were read at or below `paths`, as they were read then."""
+    texts = {Path(each.file): each.text.encode() for each in written}
+    found: dict[str, bytes] = {}
+    for number, path in enumerate(paths):
+        prefix = "" if len(paths) == 1 else f"{path.name or number}/"
+        for file, content in texts.items():
+            if file == path:
+                found.setdefault(f"{prefix}{file.name}" if len(paths) == 1 else file.name, content)
+            elif file.is_relative_to(path):
+                name = f"{prefix}{file.relative_to(path).as_posix()}"
+                found.setdefault(name if name not in found else f"{number}-{name}", content)
+    return tuple(PolicyFile(name, content) for name, content in sorted(found.items()))
 
 
 def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:

@@ -1,4 +1,4 @@
-"""Shell completion of accounts, scopes, venues, diagnostic codes and schemas.
+"""Shell completion of accounts, scopes, policies, venues, diagnostic codes and schemas.
 
 A shell calls a completer at every press of the tab key: a completer that fails returns nothing.
 """
@@ -84,6 +84,17 @@ def venues(_ctx: click.Context) -> Completions:
     from killswitch.accounts.plug_ins import load_plug_ins
 
     return ((listing.exchange or listing.adapter, "") for listing in load_plug_ins().listings)
+
+
+@_completing
+def policies(ctx: click.Context) -> Completions:
+    """The policies of the policy files, as `ksctl pause` takes them."""
+    from killswitch.policy.loader import load
+    from killswitch.policy.schema.policy import PolicyDocument
+
+    paths = [Path(each) for each in ctx.params.get("policies_at") or ()]
+    found = load(paths).documents if paths else ()
+    return [(f"policy/{each.name}", "") for each in found if isinstance(each.model, PolicyDocument)]
 
 
 def _accounts(ctx: click.Context) -> Iterator[tuple[str, str]]:

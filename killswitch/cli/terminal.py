@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from killswitch.render.document import Page, Section
 
 _ALARMS: Final = re.compile(
-    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED)\b|\bLOCKED\b(?: \w+)?"
-    r"|\bLOST\b|\bSTALE\b|\bGIVEN UP\b|\bBEHIND\b|\bWOULD FIRE\b|\bWOULD LOCK\b|\btrue since\b|\bclosing(?=[:,] )"
-    r"|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
+    r"(?P<red>^Error:|\berror(?= KS\d)|\bfailed {2}|\bFAILED\b|\bNOT (?:RUNNING|TICKING|RECORDED|IDENTICAL)\b"
+    r"|\bLOCKED\b(?: \w+)?|\b(?:LOST|PAUSED|STALE|GIVEN UP|BEHIND)\b|\bWOULD (?:FIRE|LOCK)\b|\btrue since\b"
+    r"|\bclosing(?=[:,] )|\bEMERGENCY\b|^Closes without a runner$|\b[1-9]\d* stages? latched\b"
     r"|\blevel [3-9]\d*(?: (?!by\b)[a-z][\w-]*)?(?=[: ,]|$)|(?<=\b(?:enforce|observe)  )[3-9] +[\w-]+"
     r"|(?<=\s)\^+$|(?<![\w.,-])-\d[\d,]*(?:\.\d+)?(?:%| [A-Z][A-Z0-9]{2,7}\b))"
     r"|(?P<yellow>\bwarning(?= KS\d|: | {2})|\bWARNINGS\b|\bUNKNOWN\b|\bNot(?:e|hing would be sent)\b(?=[: ])"
@@ -92,6 +92,21 @@ def print_page(page: Page, form: str = "text", *, err: bool = False) -> None:
         print_text(text(page, terminal_width(sys.stderr if err else None), is_marked=True), err=err)
     else:
         click.echo(render_page(form, page), err=err)
+
+
+def print_screen(page: Page) -> None:
+    """Redraw a terminal with a page, within its width and height; what does not fit is counted in the last line."""
+    from killswitch.render.document import text
+    from killswitch.render.formats import count_of
+
+    width, height = get_terminal_size()
+    lines = text(page, width, is_marked=True).split("\n")
+    room = max(2, height - 1)
+    if len(lines) > room:
+        left_out = count_of(len(lines) - room + 1, "more line")
+        lines = [*lines[: room - 1], f"… {left_out}: make the terminal larger, or leave out --watch"]
+    click.echo("\x1b[H\x1b[2J\x1b[3J", nl=False, color=True)
+    print_text("\n".join(lines))
 
 
 def print_section(shown: Section, *, err: bool = False) -> None:

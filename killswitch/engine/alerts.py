@@ -234,6 +234,23 @@ def _when(at: int) -> str:
     return rfc3339(from_micros(at // SECOND * SECOND))
 
 
+def renamed_alerts(state: AlertState, renamed: Mapping[str, str]) -> AlertState:
+    """The state once policies have other names: their alerts go on under these, and are not notified again."""
+    if not renamed:
+        return state
+    moved = [_renamed(each, renamed) for each in state.known.values()]
+    return replace(state, known={each.alert.key: each for each in moved})
+
+
+def _renamed(known: KnownAlert, renamed: Mapping[str, str]) -> KnownAlert:
+    part, *rest = known.alert.key.split("/")
+    name, group = renamed.get(rest[0]) if rest else None, known.alert.group
+    if name is None or group.policy not in renamed:
+        return known
+    key = "/".join((part, name, *rest[1:]))
+    return replace(known, alert=replace(known.alert, key=key, group=replace(group, policy=name)))
+
+
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _ENTRIES = msgjson.Decoder(dict[str, Raw])
 _DECODER = msgjson.Decoder(KnownAlert)

@@ -28,8 +28,14 @@ TITLES: Final = {
     "unfired": "a stage fires and selects nothing",
     "blocked": "a position cannot be reduced",
     "unacted": "a latched stage was only observed",
+    "paused": "a policy is paused",
+    "paused-stage": "a pause keeps a stage from firing",
+    "shadow": "a shadow set is not evaluated",
     "policies": "the policy files have changed",
     "policies/broken": "the policy files do not compile",
+    "source": "the source of the policies has a problem",
+    "source/arrival": "a change of the policies would close at once",
+    "source/suspended": "the source of the policies is suspended",
     # closes and orders
     "closing": "the close on account {1} has a problem",
     "closing/*/retried": "the close on account {1} is retried",
@@ -71,8 +77,8 @@ TITLES: Final = {
 OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "store", "telemetry",
-    "unrouted",
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "shadow", "source",
+    "store", "telemetry", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

@@ -68,6 +68,10 @@ class LockFolder:
         """Scopes of earlier requests: this runner writes their files."""
         self._is_resolved = self._is_tidy = False
 
+    def redraw(self, wider: Mapping[str, tuple[str, ...]]) -> None:
+        """From the next turn on the scopes contain each other as in `wider`."""
+        self._wider = wider
+
     def path_of(self, scope: str) -> Path:
         """The file of `scope`: `account/main` is `account__main.json`."""
         return lock_path(self._folder, scope)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from hashlib import sha256
@@ -33,6 +34,8 @@ from killswitch.graph.resolution.references import (
     Documents,
     accounts_exist,
     accounts_watched,
+    check_former_parts,
+    check_former_policies,
     correlation_groups,
     declarations,
     declared_rankings,
@@ -52,7 +55,7 @@ from killswitch.graph.resolution.strategies import (
 from killswitch.graph.resolution.triggers import SignalIndex, condition_places, expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
-from killswitch.model.instant import LocalTime
+from killswitch.model.instant import LocalTime, rfc3339
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
@@ -192,7 +195,10 @@ def _compiled(
             graph = _graph(document.model, around, groups, content, scopes, documents)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    for check_documents in (accounts_watched, check_routes, check_unwindings, check_timers, check_strategies):
+    checks = (
+        accounts_watched, check_former_policies, check_routes, check_unwindings, check_timers, check_strategies,
+    )  # fmt: skip
+    for check_documents in checks:
         diagnostics += check_documents(everything, others)
     diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
@@ -217,6 +223,7 @@ def _graph(
     compiled = {each: trigger(each, policy, around.columns, found) for each in policy.triggers}
     stages = [_stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
+    check_former_parts(policy, found)
     conditions = [*condition_places(policy, compiled.values()), *around.resets]
     check_equity(scopes, conditions, around.columns, found)
     check_priced(policy, conditions, around.columns, documents, around.others, found)
@@ -349,6 +356,8 @@ def _digested(part: type[Part]) -> tuple[tuple[str, str, bool, object], ...]:
 
 
 def _scalar(value: object) -> str:
+    if isinstance(value, datetime):  # of a scenario only, which is no part of the digest and is compared
+        value = rfc3339(value)
     if isinstance(value, str):
         return f"t{len(value)}:{value}"
     if value is None or isinstance(value, bool):

@@ -160,6 +160,8 @@ class Trigger(Struct, frozen=True):
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
     warn_at: tuple[float, ...] = ()
     """Shares of the threshold at which a warning is sent, ascending."""
+    formerly: str | None = None
+    """Its name in the set before; None: the same, or it is new."""
 
 
 @frozen_from(schema.Auto, by_hand=["when"], hold="for")
@@ -219,6 +221,8 @@ class Stage(Struct, frozen=True):
     """Microseconds from the firing during which nobody resets the scope; None: none."""
     no_reset_before: LocalTime | None = None
     """The time of the day before which nobody resets the scope."""
+    formerly: str | None = None
+    """Its name in the set before; None: the same, or it is new."""
 
     def no_reset_until(self, fired_at: int) -> int | None:
         """The end of the time in which nobody resets the scope after a firing at `fired_at`; None without one."""
@@ -368,6 +372,8 @@ class Graph(Struct, frozen=True):
     """What it is expected to touch; None: anything."""
     is_breaker: bool = False
     """Whether it is a circuit breaker: a policy with a single stage."""
+    formerly: str | None = None
+    """Its name in the set before; None: the same, or it is new."""
 
 
 class PolicySet(Struct, frozen=True):

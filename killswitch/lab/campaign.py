@@ -158,8 +158,13 @@ class _PartRunner:
 
 
 def _defect(error: Exception) -> str:
+    return f"{place_of(error)}; this is a defect, please report it"
+
+
+def place_of(error: Exception) -> str:
+    """The error with the place where it was raised: `KeyError: 'a' in file.py:12`."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
+    return f"{type(error).__name__}: {error} in {place.filename}:{place.lineno}"
 
 
 def _run_here(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Literal
 
@@ -57,6 +57,28 @@ class AppliedSet(Struct, frozen=True, kw_only=True):
     program: str
     origin: PolicyOrigin
     files: tuple[PolicyFile, ...] = field(default=())
+
+
+class SetChange(Struct, frozen=True, kw_only=True):
+    """A set that came into force, as the store keeps it: `AppliedSet` without its files.
+
+    `content`: the digest of the files. `renamed`: former name → name of each policy whose state moved.
+    """
+
+    digest: str
+    content: str
+    at: Instant
+    program: str
+    origin: PolicyOrigin
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def name_now(policy: str, at: Instant, changes: Sequence[SetChange]) -> str:
+    """The name by now of a policy that had this one `at` an instant. `changes`: newest first, as a store has them."""
+    for change in reversed(changes):
+        if change.at > at:
+            policy = change.renamed.get(policy, policy)
+    return policy
 
 
 def folder_digest(files: Iterable[PolicyFile]) -> str:

@@ -1,12 +1,15 @@
 """Flags that operators set, with a name, a scope and perhaps an end: the fold of the events of kind `flag`.
 
-A flag has an effect only where a policy reads it. Of several commands about one name and scope the last counts.
+A flag has an effect only where a policy reads it. Of several commands about one name and scope the last counts. A
+pause of a policy (events of kind `pause` and `resume`) is a flag whose scope is the policy: no policy reads it, and it
+always has an end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
@@ -16,6 +19,10 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event, Instant
 
 PORTFOLIO = "portfolio"
+PAUSE: Final = "pause"
+"""The name of the flag that a pause is."""
+OF_POLICY: Final = "policy/"
+"""How the scope of a pause begins."""
 
 
 class Flag(Struct, frozen=True, omit_defaults=True):
@@ -32,6 +39,11 @@ class Flag(Struct, frozen=True, omit_defaults=True):
     def key(self) -> tuple[str, str]:
         """A later command about the same name and scope replaces it."""
         return self.name, self.scope
+
+    @property
+    def policy(self) -> str | None:
+        """The policy that it pauses; None for a flag that policies read."""
+        return self.scope.removeprefix(OF_POLICY) if self.scope.startswith(OF_POLICY) else None
 
     def covers(self, account: str, venue: str) -> bool:
         """Whether the account is in the flag's scope."""
@@ -57,6 +69,16 @@ class Flags(Struct, frozen=True):
             flag.scope == PORTFOLIO or (named and all(flag.covers(*account) for account in named)) for flag in found
         )
 
+    @property
+    def pauses(self) -> dict[str, Flag]:
+        """Policy → its pause."""
+        return {policy: flag for flag in self.in_force if (policy := flag.policy) is not None}
+
+    @property
+    def read(self) -> tuple[Flag, ...]:
+        """The flags that policies read: all but pauses."""
+        return tuple(flag for flag in self.in_force if flag.policy is None)
+
     def without_expired(self, now: datetime) -> tuple[Flags, tuple[Flag, ...]]:
         """The flags that are in force at `now`, and those that have expired: a flag is not set at its end any more."""
         expired = tuple(flag for flag in self.in_force if flag.until is not None and flag.until <= now)
@@ -65,14 +87,32 @@ class Flags(Struct, frozen=True):
         return Flags(tuple(flag for flag in self.in_force if flag not in expired)), expired
 
     def after(self, event: Event) -> Flags:
-        """The flags after a command of kind `flag`. One that clears without a scope clears the name in every scope."""
-        if event.flag is None:
+        """The flags after a command of kind `flag`, `pause` or `resume`.
+
+        A `flag` that clears without a scope clears the name in every scope.
+        """
+        is_pause = event.kind != "flag"
+        name = PAUSE if is_pause else event.flag
+        if name is None or (event.scope or PORTFOLIO).startswith(OF_POLICY) != is_pause:
             return self
-        if not event.is_set:
-            kept = (it for it in self.in_force if it.name != event.flag or event.scope not in (None, it.scope))
+        if not event.is_set and event.kind != "pause":
+            kept = (
+                it
+                for it in self.in_force
+                if it.name != name or (it.policy is not None) != is_pause or event.scope not in (None, it.scope)
+            )
             return Flags(tuple(kept))
-        flag = Flag(event.flag, event.scope or PORTFOLIO, event.at, event.author, event.reason, event.until)
+        flag = Flag(name, event.scope or PORTFOLIO, event.at, event.author, event.reason, event.until)
         return Flags((*(it for it in self.in_force if it.key != flag.key), flag))
+
+    def renamed(self, names: Mapping[str, str]) -> Flags:
+        """The flags after policies were renamed, former name → name, all at once: their pauses move with them."""
+
+        def moved(flag: Flag) -> Flag:
+            name = names.get(flag.policy or "")
+            return flag if name is None else replace(flag, scope=f"{OF_POLICY}{name}")
+
+        return Flags(tuple(map(moved, self.in_force)))
 
     def after_outage(self, since: int, until: int) -> Flags:
         """The flags after a time that only a wall clock has measured (microseconds): they have as much time left."""

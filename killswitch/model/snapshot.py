@@ -325,7 +325,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     lock: LockMode | None = None
     """The lock that a `lock` writes on its scope, and a `close` before its first order."""
     until: Instant | None = None
-    """The end of that lock, or of the `flag`; absent: none."""
+    """The end of that lock, of the `flag` or of the `pause`; absent: none."""
     side: Side | None = None
     """The side of its scope that a `lock` locks; absent: both."""
     symbols: tuple[str, ...] | None = None

@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from msgspec import DecodeError, Struct
 
+from killswitch.model.applied_set import AppliedSet, PolicyFile, SetChange
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import Event, Instant
@@ -124,6 +125,10 @@ class TickRecord(Struct, frozen=True):
     `BREACH_ANSWERS`, `HEARTBEAT_DATES`."""
     trim: HistoryTrim | None = None
     """None where no sample is kept for longer than other rows."""
+    applied: AppliedSet | None = None
+    """The set that came into force with this tick; None: that of the tick before."""
+    renamed: Mapping[str, str] = {}
+    """Former name → name of each policy that has another one from this tick on: states and rows move at once."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -293,6 +298,15 @@ class Store(Journal, Outbox, Protocol):
     def commit_tick(self, record: TickRecord) -> None: ...
 
     def notices(self, limit: int) -> Sequence[Notice]: ...
+
+    def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
+        """Write the files of a set that may come into force, so that the tick that takes it writes little."""
+
+    def set_changes(self, limit: int) -> Sequence[SetChange]:
+        """The newest `limit` sets that came into force, newest first."""
+
+    def policy_files(self, digest: str, content: str | None = None) -> tuple[PolicyFile, ...] | None:
+        """The files of a policy set that was ever in force here; None if it never was. `content`: see `SetChange`."""
 
     def put_event(self, event: Event) -> None:
         """Store an operator command for the next tick."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
+from hashlib import sha256
 from typing import Any, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.accounts.arming import ArmedAccount, scopes_over
 from killswitch.gate.lock_merge import UNION_SCOPE
@@ -17,19 +18,23 @@ from killswitch.incident.record.results import DecisionStatus, fold_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
-from killswitch.model.instant import rfc3339
+from killswitch.model.flags import OF_POLICY
+from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations.status import LockView
 from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.flags import FLAG_CHANGE
+from killswitch.planning.operator.pauses import PAUSE_CHANGE, unknown_policy
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
-OperatorCommandKind = Literal["close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag"]
+OperatorCommandKind = Literal[
+    "close", "reset", "apply", "give_up", "restate", "lock", "unlock", "flag", "pause", "resume", "reload"
+]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -62,26 +67,38 @@ def operator_event(
     **more: Any,
 ) -> Event:
     """The event of an operator command issued at `at`. `more`: further fields of an event, of this kind of command."""
-    begins = FLAG_CHANGE if kind == "flag" else "hand-"
+    begins = {"flag": FLAG_CHANGE, "pause": PAUSE_CHANGE, "resume": PAUSE_CHANGE}.get(kind, "hand-")
     return Event(f"{begins}{secrets.token_hex(8)}", at, kind, scope, author, reason, **more)
 
 
 def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
-    """The event that applies `plan` at the next tick. SpentPlanError if the store has the event or its decisions.
+    """The event that applies `plan` at the next tick. SpentPlanError if the store has its decisions, or has it queued.
 
-    Its id counts the refusals of the plan so far, and a store accepts an id once: however many operators apply a plan
-    at the same time, it is processed once.
+    Each attempt is an event of its own, so that of operators who apply a plan at the same moment one is carried out,
+    and the others are on record as refused.
     """
     require_unspent(store, plan)
-    begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
-    refused = {notice.subject for notice in store.notices(MAX_LOOK_BACK) if (notice.subject or "").startswith(begins)}
-    event_id = f"{begins}{len(refused)}"
-    if any(event.id == event_id for event in store.pending_events()):
-        raise SpentPlanError(f"the plan {plan.short} is queued already, as {event_id}: see `ksctl status`")
-    return Event(
-        id=event_id, at=at, kind="apply", scope=plan.scope, author=author, reason=f"plan {plan.short}",
-        plan=encode_plan(plan).decode(),
-    )  # fmt: skip
+    queued = next((each for each in store.pending_events() if each.kind == "apply" and _is_of(each, plan)), None)
+    if queued is not None:
+        by = queued.author or "unknown"
+        raise SpentPlanError(f"the plan {plan.short} is queued already by {by}, as {queued.id}: see `ksctl status`")
+    recorded = refused_apply_event(plan, author, at, f"plan {plan.short}")
+    return structs.replace(recorded, plan=encode_plan(plan).decode())
+
+
+def refused_apply_event(plan: SavedPlan, author: str, at: datetime, why: str) -> Event:
+    """The event that puts a refused attempt to apply `plan` on record; it has no plan, so that nothing can apply it."""
+    attempt = sha256(f"{to_micros(at)}/{author}/{why}".encode()).hexdigest()[:12]
+    return Event(id=f"{_begin_of(plan)}{attempt}", at=at, kind="apply", scope=plan.scope, author=author, reason=why)
+
+
+def _begin_of(plan: SavedPlan) -> str:
+    return f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
+
+
+def _is_of(event: Event, plan: SavedPlan) -> bool:
+    """Whether the event would apply the plan; one that only records a refusal does not."""
+    return event.plan is not None and event.id.startswith(_begin_of(plan))
 
 
 def require_unspent(store: Store, plan: SavedPlan) -> None:
@@ -102,6 +119,13 @@ def require_scope(scope: str | None, known: set[str]) -> None:
     near = get_close_matches(scope, known, 1)
     hint = f", did you mean {near[0]}?" if near else "."
     raise RefusedScopeError(f"no account is watched under {scope}{hint} Known: {', '.join(sorted(known)) or 'nothing'}")
+
+
+def require_policy(scope: str | None, known: Collection[str]) -> None:
+    """RefusedScopeError unless `scope` is that of one of these policies, by name."""
+    name = (scope or "").removeprefix(OF_POLICY)
+    if name not in known:
+        raise RefusedScopeError(f"{unknown_policy(name, known)}. Nothing was changed")
 
 
 def account_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
@@ -152,8 +176,10 @@ def answer_to(store: Store, event: Event) -> CommandAnswer:
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     is_answer = _TESTS.get(event.kind, _resets)(event)
-    answers = (each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
-    return CommandAnswer(tuple(filter(is_answer, recent)), tuple(answers))
+    answers = tuple(each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
+    if event.kind == "apply" and answers:  # it is applied as a whole or refused: decisions are of another attempt
+        return CommandAnswer((), answers)
+    return CommandAnswer(tuple(filter(is_answer, recent)), answers)
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
@@ -192,7 +218,7 @@ def _resets(event: Event) -> Callable[[Decision], bool]:
 
 
 def _applies(event: Event) -> Callable[[Decision], bool]:
-    ids = frozenset(applied_ids(decode_plan(event.plan or "")))
+    ids = frozenset(() if event.plan is None else applied_ids(decode_plan(event.plan)))
     return lambda decision: decision.id in ids
 
 
@@ -204,6 +230,8 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
     "give_up": lambda event: lambda decision: decision.id == event.decision,
     "restate": lambda _event: lambda _decision: False,  # only notices answer it
     "flag": lambda _event: lambda _decision: False,
+    "pause": lambda _event: lambda _decision: False,
+    "resume": lambda _event: lambda _decision: False,
 }
 
 

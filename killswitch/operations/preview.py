@@ -6,7 +6,8 @@ writes nothing and sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from msgspec import Struct
 from msgspec import json as msgjson
@@ -15,13 +16,17 @@ from killswitch.accounts.arming import REMEMBERED
 from killswitch.engine.alerts import AlertState, advance
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.effects import Orders, kind_of
 from killswitch.model.instant import rfc3339, to_micros
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
 from killswitch.planning.expectations import ComparedExpectation, compared
+from killswitch.planning.exposures import PositionExposure
+from killswitch.planning.firing import LevelPreview
 from killswitch.planning.interpreter import NO_OUTCOME, Interpreter
 from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
+from killswitch.planning.scopes.money_headroom import MoneyHeadroom
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.status_blob import AccountView, account_view
 
@@ -41,6 +46,12 @@ class Preview(Struct, frozen=True):
     """The source of history and stages, as text."""
     expectations: tuple[ComparedExpectation, ...] = ()
     """What the policies expect to touch, and what there is."""
+    positions: tuple[PositionExposure, ...] = ()
+    """Every open position, the largest loss first."""
+    headrooms: tuple[MoneyHeadroom, ...] = ()
+    """How much equity each trigger is away from its threshold."""
+    levels: tuple[LevelPreview, ...] = ()
+    """What each stage would decide if it fired now."""
 
     @property
     def pending(self) -> bool:
@@ -63,15 +74,23 @@ class Preview(Struct, frozen=True):
 
 
 def preview(
-    policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
+    policies: PolicySet,
+    snapshot: Snapshot,
+    interpreter: Interpreter,
+    memory: str,
+    armed: frozenset[str],
+    *,
+    with_levels: bool = True,
 ) -> Preview:
     """Run one tick of `interpreter`, whose state was restored or replayed, on `snapshot`.
 
-    `armed`: accounts whose documents say `execution: live`.
+    `armed`: accounts whose documents say `execution: live`. `with_levels`: also what each level would decide, the
+    headroom in money and the positions, which cost time that a close by hand does not have.
     """
     interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)
     machines = interpreter.status()  # as they are, not as the plan would leave them
+    levels, headrooms = (interpreter.levels(), interpreter.headrooms()) if with_levels else ((), ())
     outcome = NO_OUTCOME if pending is None else interpreter.decide(pending)
     wrong, _ = advance(AlertState(), outcome.alerts, to_micros(snapshot.as_of))  # also what was notified already
     return Preview(
@@ -83,6 +102,9 @@ def preview(
         notices=outcome.notices + wrong,
         memory=memory,
         expectations=compared(policies, snapshot.accounts),
+        positions=interpreter.positions() if with_levels else (),
+        headrooms=headrooms,
+        levels=levels,
     )
 
 
@@ -140,9 +162,46 @@ def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[
     return interpreter, last, f"{seen} earlier snapshot{'' if seen == 1 else 's'} of the recording"
 
 
-def encode_preview(shown: Preview) -> bytes:
-    """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format."""
-    expectations = {"expectations": shown.expectations} if shown.expectations else {}
+def cost_of(level: LevelPreview) -> tuple[Decimal | None, tuple[str, ...]]:
+    """The expected cost of a level's orders in the scope's currency, without fees, and what it lacks.
+
+    None if the cost of no order is known; otherwise the sum of the known ones.
+    """
+    known = [each.cost for each in level.expected if each.cost is not None]
+    lacks = tuple(dict.fromkeys(what for each in level.expected for what in each.lacks))
+    return (sum(known, Decimal(0)) if known or not level.expected else None), lacks
+
+
+def _level_record(level: LevelPreview) -> dict[str, object]:
+    """One level as JSON: what it would decide, without what only a firing has."""
+    decision, (cost, lacks) = level.decision, cost_of(level)
+    return {
+        "policy": decision.policy,
+        "scope": decision.scope,
+        "stage": decision.stage,
+        "level": decision.level,
+        "mode": decision.mode,
+        "in_force": level.is_in_force,
+        "because": level.because,
+        "note": decision.reason,
+        "currency": level.currency,
+        "orders": level.expected,
+        "cost": cost,
+        "lacks": lacks,
+        "book": decision.book,
+        "cancels": len(decision.cancels),
+        "effects": [kind_of(effect).text(effect) for effect in decision.effects if not isinstance(effect, Orders)],
+        "blocked": level.blocked,
+    }
+
+
+def encode_preview(shown: Preview, against: Mapping[str, object] | None = None) -> bytes:
+    """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format.
+
+    `against`: the comparison with another set, if there is one.
+    """
+    further: dict[str, object] = {"expectations": shown.expectations} if shown.expectations else {}
+    further |= {} if against is None else {"against": against}
     return msgjson.Encoder(decimal_format="string").encode(
         {
             "format": PREVIEW_FORMAT,
@@ -154,8 +213,11 @@ def encode_preview(shown: Preview) -> bytes:
             "unreadable": shown.unreadable,
             "accounts": shown.accounts,
             "machines": shown.machines,
+            "positions": shown.positions,
+            "headrooms": shown.headrooms,
+            "levels": [_level_record(each) for each in shown.levels],
             "decisions": [decision_record(decision) for decision in shown.decisions],
             "notices": shown.notices,
-            **expectations,
+            **further,
         }
     )

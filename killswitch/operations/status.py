@@ -19,15 +19,17 @@ from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.lock_reader import read_file, read_lock
 from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Cause, Decision, Notice
-from killswitch.model.flags import Flag, Flags
+from killswitch.model.flags import NO_FLAGS, Flag, Flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import IN_PROGRESS, Event, LockPart, Residual
 from killswitch.model.store import ALERTS, FLAGS, Lease, RouteCount, Store, decoded
 from killswitch.model.words import Severity
 from killswitch.operations.liveness_probe import ProbeResult, live_by_sign
+from killswitch.operations.policy_sources import SourceStatus, source_status
 from killswitch.runner.give_up_commands import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
+from killswitch.runner.shadow.record import ShadowRecord, shadow_records
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_last_tick, decode_view
 from killswitch.runner.tick_inputs import dated_heartbeats, last_heartbeats
 
@@ -161,8 +163,14 @@ class StoreStatus(Struct, frozen=True):
     """Whether the policy files are those of the last run: `changed` ones compile. Null where no runner has ticked."""
     flags: tuple[Flag, ...] = ()
     """The flags of operators that are in force."""
+    pauses: tuple[Flag, ...] = ()
+    """The pauses of policies that are in force; `scope` is policy/NAME."""
+    shadows: tuple[ShadowRecord, ...] = ()
+    """The policy sets that are in shadow."""
     heartbeats: tuple[HeartbeatView, ...] = ()
     """The last heartbeat of each name that was ever sent."""
+    source: SourceStatus | None = None
+    """The source of the policies; null where no runner has followed one."""
     format: str = STATUS_FORMAT
 
 
@@ -184,7 +192,7 @@ def store_status(
     open_work = open_closes(store)
     alerts = read_state(store.live(ALERTS)).active
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
-    commands = store.commands()
+    commands, flags = store.commands(), _flags(store, tick_now or now)
     unattended = () if runner.is_alive else tuple(_no_runner_problem(*each) for each in open_work)
     return StoreStatus(
         now=tick_now or now,
@@ -204,7 +212,10 @@ def store_status(
             ActiveAlert(each.alert.key, each.severity, from_micros(each.since), each.alert.full_text) for each in alerts
         ),
         policy_files=None if view is None else _policy_files({each.alert.key for each in alerts}),
-        flags=_flags(store, tick_now or now),
+        flags=flags.read,
+        pauses=tuple(flags.pauses.values()),
+        source=source_status(store, tick_now or now),
+        shadows=tuple(each for each in shadow_records(store) if each.is_active),
         heartbeats=_heartbeats(store, tick_now or now),
         by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=not runner.is_alive)),
         problems=(
@@ -216,9 +227,9 @@ def store_status(
     )
 
 
-def _flags(store: Store, now: datetime) -> tuple[Flag, ...]:
+def _flags(store: Store, now: datetime) -> Flags:
     found = decoded(_DECODE_FLAGS, store.live(FLAGS))
-    return () if found is None else found.without_expired(now)[0].in_force
+    return NO_FLAGS if found is None else found.without_expired(now)[0]
 
 
 def _heartbeats(store: Store, now: datetime) -> tuple[HeartbeatView, ...]:

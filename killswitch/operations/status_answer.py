@@ -26,7 +26,7 @@ def answer(status: StoreStatus) -> str:
 
 def troubles(status: StoreStatus) -> tuple[str, ...]:
     """What a person must know of now, the worst first; empty where all is quiet."""
-    return (*_runner(status), *_stages(status), *_locks(status), *_closings(status), *_rest(status))
+    return (*_runner(status), *_stages(status), *_pauses(status), *_locks(status), *_closings(status), *_rest(status))
 
 
 def of_scope(status: StoreStatus, scope: str) -> StoreStatus:
@@ -63,6 +63,7 @@ def of_scope(status: StoreStatus, scope: str) -> StoreStatus:
         by_hand=tuple(each for each in status.by_hand if each.scope in scopes),
         suspicions=tuple(each for each in status.suspicions if each.scope in scopes),
         flags=tuple(each for each in status.flags if each.scope in scopes),
+        pauses=tuple(each for each in status.pauses if each.policy in {machine.policy for machine in machines}),
         pending=tuple(each for each in status.pending if (each.scope or "portfolio") in scopes),
         notices=tuple(each for each in status.notices if each.scope in scopes),
     )
@@ -92,6 +93,11 @@ def _stages(status: StoreStatus) -> Iterator[str]:
     ):
         if count:
             yield f"{count_of(count, 'stage')} {state}"
+
+
+def _pauses(status: StoreStatus) -> Iterator[str]:
+    if status.pauses:
+        yield f"{count_of(len(status.pauses), 'policy')} PAUSED"
 
 
 def _locks(status: StoreStatus) -> Iterator[str]:

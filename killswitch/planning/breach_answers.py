@@ -150,14 +150,19 @@ class BreachAnswers:
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies = policies
-        self._stages = {
-            (graph.policy, stage.name): stage
-            for graph in policies.graphs
-            for stage in graph.stages
-            if stage.on_breach != "page"
-        }
+        self._stages = _answering(policies)
         self._answers: dict[tuple[str, str], Answers] = {}
         self._stored: tuple[Answers, ...] = ()
+
+    def reload(self, policies: PolicySet, renamed: Mapping[tuple[str, str], tuple[str, str]]) -> None:
+        """Answer by the next set; the locks of stages that are gone, as these have declared.
+
+        `renamed`: former policy and stage → policy and stage.
+        """
+        present = {(graph.policy, stage.name) for graph in policies.graphs for stage in graph.stages}
+        before = {renamed.get(key, key): stage for key, stage in self._stages.items()}
+        gone = {key: stage for key, stage in before.items() if key not in present}
+        self._policies, self._stages = policies, gone | _answering(policies)
 
     @property
     def declared(self) -> dict[tuple[str, str], BreachAnswer]:
@@ -306,6 +311,16 @@ class BreachAnswers:
         """The unwinding of the stage's own close; without one, market orders."""
         close = whole_close(stage.actions, ())
         return PLAIN if close is None else unwinding_named(close.unwinding, self._policies.unwindings)
+
+
+def _answering(policies: PolicySet) -> dict[tuple[str, str], Stage]:
+    """The stages that do more about a breach than page, by policy and name."""
+    return {
+        (graph.policy, stage.name): stage
+        for graph in policies.graphs
+        for stage in graph.stages
+        if stage.on_breach != "page"
+    }
 
 
 def _without_old(answers: Answers, now: int) -> Answers:

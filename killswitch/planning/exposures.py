@@ -15,13 +15,13 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph
 from killswitch.model.instant import SECOND, from_micros
-from killswitch.model.snapshot import Instant
+from killswitch.model.snapshot import Instant, Position, Side
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.realised_gains import AccountGains, RealisedGains
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.valuation.account_facts import AccountFacts
 from killswitch.valuation.ownership import NOBODY, StrategyRule
-from killswitch.valuation.position_measures import ZERO, base_of
+from killswitch.valuation.position_measures import ZERO, base_of, liquidation_distance, notional, unrealized
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
@@ -67,6 +67,54 @@ class Exposures(Struct, frozen=True, omit_defaults=True):
     currency: str | None
     parts: tuple[OpenExposure, ...]
     profit: Decimal | None = None
+
+
+class PositionExposure(Struct, frozen=True, omit_defaults=True):
+    """An open position: its size in contracts, and what it is in money and away from its liquidation.
+
+    `notional` (absolute) and `unrealised` are in the account's `currency`; `liquidation_distance` is a fraction of the
+    mark, 0 at or beyond it. None is unknown, and `unknown` names it; a venue states no liquidation price of a position
+    that it would not liquidate. `last_known`: the account cannot be read, so that it is the position seen last.
+    """
+
+    account: str
+    symbol: str
+    side: Side
+    contracts: Decimal
+    currency: str
+    entry: Decimal | None = None
+    mark: Decimal | None = None
+    notional: Decimal | None = None
+    unrealised: Decimal | None = None
+    liquidation_distance: Decimal | None = None
+    unknown: tuple[Literal["notional", "unrealised", "liquidation_distance"], ...] = ()
+    last_known: bool = False
+
+
+def position_exposures(facts: SnapshotFacts) -> tuple[PositionExposure, ...]:
+    """Every open position of the snapshot: the largest loss first, then what is unknown, then by account and symbol."""
+    found = [_position(each, row, facts) for each in map(facts.of, facts.accounts) for row in each.held.merged]
+    return tuple(sorted(found, key=_by_loss))
+
+
+def _by_loss(each: PositionExposure) -> tuple[bool, Decimal, str, str, str]:
+    made = each.unrealised
+    is_behind = made is not None and made >= ZERO
+    return is_behind, ZERO if made is None else made if made < ZERO else -made, each.account, each.symbol, each.side
+
+
+def _position(account: AccountFacts, row: Position, facts: SnapshotFacts) -> PositionExposure:
+    sound, rules = account.sound, facts.rules.get((account.name, row.symbol))
+    value, made, distance = notional(row, sound, rules), unrealized(row, sound, rules), liquidation_distance(row)
+    names: tuple[Literal["notional", "unrealised", "liquidation_distance"], ...] = (
+        "notional", "unrealised", "liquidation_distance",
+    )  # fmt: skip
+    known = (value, made, distance)
+    return PositionExposure(
+        account.name, row.symbol, row.side, row.contracts, sound.currency, row.entry_price, row.mark_price,
+        value, made, distance, tuple(name for name, each in zip(names, known, strict=True) if each is None),
+        last_known=account.untrusted(facts.as_of, None) is not None,
+    )  # fmt: skip
 
 
 class BookExposures:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.step import fire_partly, is_confirmed, latch
+from killswitch.engine.state import level_in_force
+from killswitch.engine.step import fire_partly, is_confirmed, latch, triggers_of
 from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.alert import Alert
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import Cancels, ProcessExit, of_kind
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
+from killswitch.planning.orders.expected_cost import ExpectedOrder, expected_orders
 from killswitch.planning.owners import Owners
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.stage_decision import Proposal, joined, propose
-from killswitch.planning.targets.merge import ordered_on, with_intents
+from killswitch.planning.stage_decision import Blocked, Proposal, joined, propose
+from killswitch.planning.targets.merge import Targets, merge, ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
     is_readable_again,
@@ -93,6 +95,54 @@ def fire(
         evaluator.fired(decision.id)
         return [*made, decision], issued
     return made, issued
+
+
+class LevelPreview(Struct, frozen=True):
+    """What a stage would decide if it fired now. Nothing of it is decided.
+
+    `currency`: that of the scope's amounts. `is_in_force`: whether a stage of this level or a higher one is latched.
+    `because`: why it would not close what it declares. `expected`: its orders by position, with expected prices and
+    costs. `blocked`: positions for which the venue accepts no order now.
+    """
+
+    decision: Decision
+    currency: str | None
+    is_in_force: bool
+    expected: tuple[ExpectedOrder, ...]
+    blocked: tuple[Blocked, ...]
+    because: str | None = None
+
+
+def preview_levels(
+    evaluator: ScopeEvaluator,
+    policies: PolicySet,
+    last_known: Mapping[str, AccountSnapshot],
+    owners: Owners,
+    active: Targets,
+) -> Iterator[LevelPreview]:
+    """What each stage of the policy would decide on the scope's present view, the lowest first; changes nothing.
+
+    A stage whose triggers are not confirmed is planned as if all of them were. `active`: targets that closes in
+    progress work on already.
+    """
+    view = evaluator.history.view
+    if view is None:
+        return
+    for stage in reversed(evaluator.compiled.graph.stages):
+        last = with_last_positions(view, last_known)
+        with evaluator.assuming(triggers_of(stage)):
+            proposal = propose(evaluator, stage, last.view, policies, owners, last.replaced)
+            decision, why = _without_resting(evaluator, proposal, view.as_of), None
+        if proposal.is_held_back:
+            decision, why = _held_back(decision), "its `where` is true for no position"
+        elif proposal.is_without_selection:
+            why = "it selects no position"
+        if proposal.is_partial:
+            decision, why = with_unreadable_remark(decision, evaluator, view), "a part of the book is unknown"
+        (decision,) = merge([last.remarked(decision)], active)
+        in_force = level_in_force(evaluator.state) >= stage.level
+        expected = expected_orders(last.view.trusted(), decision.intents)
+        yield LevelPreview(decision, evaluator.currency, in_force, expected, proposal.blocked, why)
 
 
 def is_still_held_back(

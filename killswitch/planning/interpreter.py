@@ -7,7 +7,7 @@ because a stage may require a second snapshot: `evaluate` returns what may fire 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,29 +34,37 @@ from killswitch.model.store import (
 from killswitch.model.words import ReferenceCurrency, Severity
 from killswitch.planning import notices
 from killswitch.planning.breach_answers import BreachAnswers
-from killswitch.planning.exposures import BookExposures, Exposures
-from killswitch.planning.firing import RereadData, fire, is_still_held_back
+from killswitch.planning.exposures import BookExposures, Exposures, PositionExposure, position_exposures
+from killswitch.planning.firing import LevelPreview, RereadData, fire, is_still_held_back, preview_levels
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import busy_accounts
 from killswitch.planning.lock_breach import LockBreaches
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
 from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose, refusals
 from killswitch.planning.operator.flags import OperatorFlags
+from killswitch.planning.operator.pauses import begun, held_back
 from killswitch.planning.operator.restatement import KeptChange, kept_changes, refusal, restate
 from killswitch.planning.owners import Owners
 from killswitch.planning.realised_gains import RealisedGains
+from killswitch.planning.reload.continuation import SetContinuation
+from killswitch.planning.reload_preview import ReloadPreview, reload_preview
 from killswitch.planning.scopes.compiled_policy import ReaderOf, part_of, reader_of, view_of
 from killswitch.planning.scopes.corroboration import PricesOf
-from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, notified_earlier
-from killswitch.planning.scopes.evaluators import RowsSince, ScopeEvaluators
+from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, notified_earlier
+from killswitch.planning.scopes.evaluators import ScopeEvaluators
+from killswitch.planning.scopes.money_headroom import MoneyHeadroom, money_headrooms
+from killswitch.planning.scopes.prepared_reload import PreparedReload, prepared
 from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
 from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
 from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
 from killswitch.planning.unreachable import stages_due
+from killswitch.signals.signal_values import SignalColumns
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import ScopeView
 from killswitch.valuation.snapshot_facts import BookPart, SnapshotFacts
 
+BLOCK = 32
+"""Scopes of a policy whose columns are read together: so many keep what a tick has read of them in the caches."""
 ViewKey = tuple[tuple[int, ...] | None, int | None, ReferenceCurrency | None, BookPart | None]
 """What a view of a snapshot depends on: the indexes of its accounts, their maximum age, the currency, and the part of
 their books."""
@@ -94,6 +102,19 @@ class Pending(Struct, frozen=True):
     refused: frozenset[str] = frozenset()
 
 
+class _Observed(Struct, frozen=True):
+    """A scope that has observed a snapshot, which may be a repetition of the last one, before its machine is stepped.
+
+    `decisions` and `notices` are those of its history and of the events.
+    """
+
+    evaluator: ScopeEvaluator
+    view: ScopeView
+    is_repetition: bool
+    decisions: list[Decision]
+    notices: list[Notice]
+
+
 class Interpreter:
     """Interpreter of all policies over all scopes."""
 
@@ -107,6 +128,7 @@ class Interpreter:
         """
         self._observer = observer
         self._policies = policies
+        self._reader = reader
         self._armed = armed
         self._evaluators = ScopeEvaluators(policies.graphs, reader)
         self._instruments: dict[tuple[str, str], Instrument] = {}
@@ -151,6 +173,40 @@ class Interpreter:
         self._realised.restore(live(REALISED))
         self._answers.restore(live(BREACH_ANSWERS))
 
+    @property
+    def policies(self) -> PolicySet:
+        """The set in force."""
+        return self._policies
+
+    def prepare(self, after: PolicySet, stored: Iterable[MachineState], rows: RowsSince) -> PreparedReload:
+        """Prepare a reload, on another thread than that of the ticks. `stored`, `rows`: of the store, read there."""
+        return prepared(self._policies, after, self._evaluators, stored, rows, self._reader)
+
+    def preview_reload(self, change: SetContinuation) -> ReloadPreview:
+        """What a reload would do now to what is in force, and why it would be refused or has to wait."""
+        present, symbols = self._evaluators.present
+        return reload_preview(change, self._evaluators.scope_states(), present, symbols, self._now)
+
+    def reload_obstacles(self, change: SetContinuation) -> ReloadPreview:
+        """The same of what is in force only: why a reload would be refused or has to wait, in the time of a tick."""
+        present, symbols = self._evaluators.present
+        active = [each for each in self._evaluators.scope_states(only_active=True) if not each.is_at_rest]
+        return reload_preview(change, active, present, symbols, self._now)
+
+    def reload(self, ready: PreparedReload) -> None:
+        """Continue with the next set, between two ticks. What has fired, and what is under way, goes on (R1)."""
+        if ready.continuation.before is not self._policies:
+            raise ValueError("the reload was prepared for another set than the one in force")
+        policies = self._policies = ready.policies
+        self._ended += self._evaluators.reload(ready)
+        self._commands.reload(policies)
+        self._flags.reload(policies, ready.continuation.renamed)
+        self._hedging.reload(policies)
+        self._answers.reload(policies, ready.continuation.renamed_stages())
+        self._owners.reload(policies.strategies)
+        self._breaches.reload(self._answers.declared)
+        self._exposures = BookExposures(policies.graphs, policies.strategies)
+
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
         pending = self.evaluate(snapshot)
@@ -174,24 +230,14 @@ class Interpreter:
         self._commands.observe(facts)
         eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
+        pauses = self._flags.flags.pauses
         views: dict[ViewKey, ScopeView] = {}
-        for evaluator, places in present:
-            view = _shared_view(views, evaluator, snapshot, facts, places)
-            is_repetition = view.is_repetition_of(evaluator.history.view)
-            if not is_repetition:
-                issued += [
-                    notices.unexplained(evaluator, now, change) for change in evaluator.observe(view, snapshot.closings)
-                ]
-            applied, more = self._apply_events(evaluator, now, events)
-            decisions += applied
-            issued += more
-            if is_repetition:
-                continue  # a tick for another account must not complete anything here on an old snapshot
-            stages, moved, more = self._move(evaluator, view)
-            decisions += moved
-            issued += more
-            if stages:
-                eligible.append((evaluator, view, stages))
+        for block in _blocks(present):
+            for evaluator, _ in block:
+                evaluator.pause = pauses.get(evaluator.policy)
+            seen = [(evaluator, _shared_view(views, evaluator, snapshot, facts, places)) for evaluator, places in block]
+            observed = self._observe_each(seen, snapshot, events)
+            eligible += self._move_each(observed, decisions, issued)
         for event in events:
             if event.kind == "reset":
                 of_orphans, more = self._reset_orphans(event, now)
@@ -215,6 +261,41 @@ class Interpreter:
             snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible), frozenset(refused)
         )
 
+    def _observe_each(
+        self, seen: Sequence[tuple[ScopeEvaluator, ScopeView]], snapshot: Snapshot, events: Iterable[Event]
+    ) -> list[_Observed]:
+        """Add the views to the histories of a block of scopes, and apply the events."""
+        are_new = [not view.is_repetition_of(evaluator.history.view) for evaluator, view in seen]
+        new = [each for each, is_new in zip(seen, are_new, strict=True) if is_new]
+        changes = iter(ScopeEvaluator.observe_each(new, snapshot.closings))
+        found = []
+        for (evaluator, view), is_new in zip(seen, are_new, strict=True):
+            issued: list[Notice] = []
+            if is_new:
+                issued = [notices.unexplained(evaluator, self._now, change) for change in next(changes)]
+            decisions, more = self._apply_events(evaluator, self._now, events)
+            found.append(_Observed(evaluator, view, not is_new, decisions, [*issued, *more]))
+        return found
+
+    def _move_each(
+        self, observed: Sequence[_Observed], decisions: list[Decision], issued: list[Notice]
+    ) -> Iterator[tuple[ScopeEvaluator, ScopeView, Stages]]:
+        """Step the machines of a block of scopes; yield those with stages that may fire. Adds decisions and notices."""
+        # a tick for another account must not complete anything here on an old snapshot
+        moving = [each for each in observed if not each.is_repetition]
+        reader = observed[0].evaluator.compiled.reader
+        columns = iter(reader.read_each([(each.evaluator.history, each.view) for each in moving]))
+        for each in observed:
+            decisions += each.decisions
+            issued += each.notices
+            if each.is_repetition:
+                continue
+            stages, moved, more = self._move(each.evaluator, each.view, next(columns))
+            decisions += moved
+            issued += more
+            if stages:
+                yield each.evaluator, each.view, stages
+
     def _apply_events(
         self, evaluator: ScopeEvaluator, now: int, events: Iterable[Event]
     ) -> tuple[list[Decision], list[Notice]]:
@@ -231,9 +312,11 @@ class Interpreter:
                 issued += [] if restated is None else [restated]
         return decisions, issued
 
-    def _move(self, evaluator: ScopeEvaluator, view: ScopeView) -> tuple[Stages, list[Decision], list[Notice]]:
+    def _move(
+        self, evaluator: ScopeEvaluator, view: ScopeView, columns: SignalColumns
+    ) -> tuple[Stages, list[Decision], list[Notice]]:
         """Step one machine; return the stages that may fire, decisions made without firing, and notices."""
-        moved = evaluator.step(view)
+        moved = evaluator.step(view, columns)
         if self._observer is not None:
             self._observer(evaluator, moved)
         young = _too_young(evaluator) if evaluator.state.triggers.unknown else ()
@@ -246,11 +329,7 @@ class Interpreter:
         if moved.reset:
             decisions, of_reset = self._reset(evaluator, view.as_of, None)
             return (), decisions, issued + of_reset
-        is_disabled = evaluator.compiled.is_disabled(view.as_of)
-        evaluator.near = notices.recoveries_used_up(evaluator)
-        if evaluator.compiled.warns and not is_disabled:
-            evaluator.near += notices.warnings(evaluator, view.as_of)
-        stages, no_longer = stages_due(evaluator, view, () if is_disabled else moved.eligible)
+        stages, no_longer = self._due(evaluator, view, moved.eligible)
         issued += no_longer
         evaluator.drop_not_fired([stage.name for stage in stages])
         if stages:
@@ -262,9 +341,30 @@ class Interpreter:
             evaluator.unfired = {stage.name: evaluator.unfired.get(stage.name, ()) for stage in stages}
         if stages or not (evaluator.history.changes.all or evaluator.suspected):
             return stages, [], issued
-        found = (withdrawal(evaluator, view, self._policies), suspicion(evaluator, view, self._policies))
+        found: tuple[Decision | Notice | None, ...] = (withdrawal(evaluator, view, self._policies),)
+        if evaluator.fires(view.as_of):
+            found += (suspicion(evaluator, view, self._policies),)
         issued += [each for each in found if isinstance(each, Notice)]
         return (), [each for each in found if isinstance(each, Decision)], issued
+
+    def _due(self, evaluator: ScopeEvaluator, view: ScopeView, eligible: Stages) -> tuple[Stages, list[Notice]]:
+        """The stages to fire, with the notice of a pending close that is dropped; and what is near to firing.
+
+        A policy that is disabled or paused goes on with what it has begun.
+        """
+        is_disabled = evaluator.compiled.is_disabled(view.as_of)
+        evaluator.near = notices.recoveries_used_up(evaluator)
+        if evaluator.compiled.warns and not is_disabled:
+            evaluator.near += notices.warnings(evaluator, view.as_of)
+        if evaluator.fires(view.as_of):
+            return stages_due(evaluator, view, eligible, eligible)
+        going_on = begun(evaluator, eligible)
+        evaluator.eligible = frozenset(stage.name for stage in going_on)
+        due, no_longer = stages_due(evaluator, view, going_on, eligible)
+        if not is_disabled:
+            going = {stage.name for stage in due}
+            evaluator.near += held_back(evaluator, (stage.name for stage in eligible if stage.name not in going))
+        return due, no_longer
 
     def _remember_instruments(self, snapshot: Snapshot) -> None:
         """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
@@ -373,8 +473,9 @@ class Interpreter:
         return evaluator.compiled.graph.mode == "enforce" and is_armed
 
     def _alerts(self) -> Alerts:
-        """What is wrong with the triggers and stages of every scope."""
-        return together(
+        """What is wrong with the triggers and stages of every scope, which policies are paused, and which firings are
+        in force without a place."""
+        of_scopes = self._evaluators.orphan_alerts + together(
             evaluator.alerts
             for evaluator in self._evaluators
             if evaluator.unknown is not NO_ALERTS
@@ -382,6 +483,8 @@ class Interpreter:
             or evaluator.unfired
             or evaluator.state.waiting
         )
+        of_pauses = self._flags.alerts(self._now)
+        return of_scopes if of_pauses is NO_ALERTS else of_scopes + of_pauses
 
     @property
     def notified_earlier(self) -> dict[str, Severity]:
@@ -445,7 +548,7 @@ class Interpreter:
         return {name: blob for name, blob in blobs.items() if blob is not None}
 
     def flags(self) -> tuple[Flag, ...]:
-        """The flags of operators that are in force."""
+        """The flags of operators that are in force, and the pauses of policies."""
         return self._flags.flags.in_force
 
     def trim(self) -> HistoryTrim | None:
@@ -495,6 +598,23 @@ class Interpreter:
         """Exposure and P&L by account, strategy and asset, after the last tick or a little before it."""
         return self._exposures.of(self._facts, self._evaluators, self._realised)
 
+    def levels(self) -> tuple[LevelPreview, ...]:
+        """What each stage of every scope would decide if it fired on the last snapshot; changes nothing."""
+        active, known = least(self._active.values()), self._commands.last_known
+        return tuple(
+            level
+            for evaluator in self._evaluators
+            for level in preview_levels(evaluator, self._policies, known, self._owners, active)
+        )
+
+    def positions(self) -> tuple[PositionExposure, ...]:
+        """Every open position of the last snapshot, the largest loss first."""
+        return position_exposures(self._facts)
+
+    def headrooms(self) -> tuple[MoneyHeadroom, ...]:
+        """The headroom in money of every trigger after the last tick."""
+        return tuple(each for evaluator in self._evaluators for each in money_headrooms(evaluator))
+
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every scope evaluator after the last tick."""
         return tuple(status(evaluator) for evaluator in self._evaluators)
@@ -515,6 +635,18 @@ def _shared_view(
     if view is None:
         view = views[key] = view_of(snapshot, facts, places, rule.stale_after, rule.reference, part)
     return view
+
+
+def _blocks(
+    present: Sequence[tuple[ScopeEvaluator, tuple[int, ...] | None]],
+) -> Iterator[Sequence[tuple[ScopeEvaluator, tuple[int, ...] | None]]]:
+    """The scope evaluators in their order, in blocks of one policy whose columns are read together."""
+    begin = 0
+    for end, (evaluator, _) in enumerate(present, 1):
+        is_last = end == len(present) or present[end][0].compiled is not evaluator.compiled
+        if is_last or end - begin == BLOCK:
+            yield present[begin:end]
+            begin = end
 
 
 def _too_young(evaluator: ScopeEvaluator) -> tuple[int, ...]:

@@ -142,7 +142,7 @@ class LockBreaches:
 
     def __init__(self, answers: Mapping[tuple[str, str], BreachAnswer] | None = None) -> None:
         """`answers`: policy and stage → what it declares, if that is more than a page."""
-        self._answers = answers or {}
+        self._answers: Mapping[tuple[str, str], BreachAnswer] = answers or {}
         self._books: dict[tuple[str, str], LockedAccount] = {}
         self._stored = self._books
         self._openings: tuple[OwnOpening, ...] = ()
@@ -150,6 +150,10 @@ class LockBreaches:
         """The breaches of the last snapshot."""
         self._unknown: tuple[str, ...] = ()
         self._growth: tuple[Alert, ...] = ()
+
+    def reload(self, answers: Mapping[tuple[str, str], BreachAnswer]) -> None:
+        """Take what the stages of the next set declare; the books of locked accounts stay."""
+        self._answers = answers
 
     def restore(self, blob: bytes | None, past: Iterable[Decision]) -> None:
         """Restore the books of an earlier run, and what its decisions opened; DamagedStateError if they are damaged."""

@@ -73,6 +73,10 @@ class Owners:
         self._to_judge: set[str] = set()
         """Decisions whose close has ended, and of which it is not known yet whether it closed every part."""
 
+    def reload(self, rules: Sequence[StrategyRule]) -> None:
+        """Attribute later fills by the next set's strategies; what each holds, and what is being closed, stays."""
+        self._quantities.rules = rules
+
     def observe(
         self,
         snapshot: Snapshot,

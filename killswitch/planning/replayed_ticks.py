@@ -69,6 +69,18 @@ class ReplayedTicks:
         notices, self._alerts = advance(self._alerts, outcome.alerts, self._last)
         return ReplayedTick((*outcome.notices, *notices), outcome.decisions)
 
+    def reload(self, policies: PolicySet) -> None:
+        """Continue with another set from the next snapshot on, as a run that took it between two ticks.
+
+        Histories of what is new reach back as far as rows were kept. ValueError if the set cannot be taken.
+        """
+        ready = self.interpreter.prepare(policies, self.interpreter.states(), self._since)
+        self.interpreter.reload(ready)
+        self._policies = policies
+
+    def _since(self, policy: str, scope: str, at: int) -> list[HistoryRow]:
+        return [row for row in self._rows.get((policy, scope), ()) if row.at >= at]
+
     def restart(self, until: int) -> None:
         """Continue as a new run on what this one has stored; nothing was measured until `until` (microseconds).
 
@@ -76,14 +88,9 @@ class ReplayedTicks:
         """
         states = self.interpreter.states()
         self._live |= self.interpreter.live()
-        rows = self._rows
-
-        def since(policy: str, scope: str, at: int) -> list[HistoryRow]:
-            return [row for row in rows.get((policy, scope), ()) if row.at >= at]
-
         self.interpreter = Interpreter(self._policies, observer=self._observer, reader=self._reader)
         self.interpreter.restore(
-            states, since, past=tuple(reversed(self._past)), outage=(self._last, until), live=self._live.get
+            states, self._since, past=tuple(reversed(self._past)), outage=(self._last, until), live=self._live.get
         )
 
     def _keep(self, rows: Iterable[HistoryRow], decisions: Iterable[Decision]) -> None:

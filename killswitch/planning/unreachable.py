@@ -55,18 +55,24 @@ def keep_pending(
     evaluator.state = replace(evaluator.state, waiting=waiting)
 
 
-def stages_due(evaluator: ScopeEvaluator, view: ScopeView, eligible: Stages) -> tuple[Stages, list[Notice]]:
+def stages_due(
+    evaluator: ScopeEvaluator, view: ScopeView, eligible: Stages, held: Stages
+) -> tuple[Stages, list[Notice]]:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
-    A pending close that has timed out, or whose stage was removed, is dropped, with a notice.
+    `held`: the stages whose triggers hold, also where a pause keeps them from being eligible. A pending close that has
+    timed out since they last held, or whose stage was removed, is dropped, with a notice.
     """
     waiting = evaluator.state.waiting
     if waiting is None:
         return eligible, []
     stage = next((each for each in evaluator.compiled.graph.stages if each.name == waiting.stage), None)
-    if stage is None or (view.as_of > waiting.until and stage not in eligible):
+    if stage is None or (view.as_of > waiting.until and stage not in held):
         evaluator.state = replace(evaluator.state, waiting=None)
         return eligible, [notices.no_longer_waits(evaluator, view.as_of, waiting)]
+    if stage in held and stage not in eligible:
+        waiting = replace(waiting, until=view.as_of + stage.close_within)
+        evaluator.state = replace(evaluator.state, waiting=waiting)
     if stage in eligible or not _is_any_readable(evaluator, view, waiting):
         return eligible, []
     return tuple(sorted((stage, *eligible), key=lambda each: (-each.level, each is not stage))), []

@@ -423,6 +423,14 @@ class Explanation:
         self.changes = UnexplainedChanges()
         self._arrived = []
 
+    def draw_out(self, names: frozenset[str]) -> None:
+        """Restrict the scope to accounts other than `names`, with the open changes of the others."""
+        self.trails = {name: trail for name, trail in self.trails.items() if name not in names}
+        self.ledger.rows = [row for row in self.ledger.rows if row.account not in names]
+        self.ledger.fills = [row for row in self.ledger.fills if row.account not in names]
+        self.changes.all = [change for change in self.changes.all if change.account not in names]
+        self._arrived = [each for each in self._arrived if each[1] not in names]
+
     def state(self) -> tuple[ScopeLedgerState, dict[str, AccountTrailState], list[Arrival]]:
         """The state to store, without the changes."""
         trails = {name: state for name, trail in self.trails.items() if (state := trail.state()) is not None}

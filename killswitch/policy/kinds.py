@@ -46,3 +46,8 @@ KINDS: Mapping[str, type[VersionedPart]] = {
 
 TESTS = frozenset({document_kind(ScenarioDocument), document_kind(InvariantDocument)})
 """The kinds that test the others: no part of what is deployed, and a mistake in one never keeps a run from starting."""
+
+OF_THE_RUNNER: Mapping[str, str] = {
+    "PolicySource": "a PolicySource is the runner's own configuration, and never part of what a source proposes"
+}
+"""Kinds that no policy folder may hold, and why: a set must not decide where the next one comes from."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
+from killswitch.model.applied_set import PolicyFile
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 from killswitch.policy.diagnostics.unsupported import nearest_of
-from killswitch.policy.kinds import KINDS
+from killswitch.policy.kinds import KINDS, OF_THE_RUNNER
 from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.document import API_VERSION, VersionedPart
 from killswitch.policy.schema.scalars import quoted
 from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.schema.versions import VERSIONS, DocumentVersion, converted
-from killswitch.policy.yaml.files import about_file, texts
+from killswitch.policy.yaml.files import about_file, given_texts, texts
 from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import DocumentRoot, Node, ParseText, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
@@ -57,6 +58,8 @@ class LoadedDocuments(Struct, frozen=True):
     """The documents with mistakes."""
     has_unidentified: bool = False
     """Whether there may be documents whose kind and name are unknown."""
+    texts: tuple[MaskedText, ...] = ()
+    """The texts of all files that could be read, also of those that were left out."""
 
 
 def load(
@@ -66,26 +69,34 @@ def load(
     parse_text: ParseText = parse,
     parse_ahead: Callable[[Sequence[str]], None] | None = None,
     without: Collection[str] = (),
+    kinds: Mapping[str, type[VersionedPart]] = KINDS,
 ) -> LoadedDocuments:
     """Read every YAML file at or below `paths`. Never raises for what it finds there.
 
     `versions`: the versions of documents that are read. `parse_text`: another way to the result of `parse`.
     `parse_ahead`: called with all texts before the first is parsed. `without`: kinds of documents that are left out
-    with all their problems.
+    with all their problems. `kinds`: other kinds than those of a policy folder.
     """
-    loading = _Loader(versions, parse_text, without)
+    loading = _Loader(versions, parse_text, without, kinds)
     found = list(texts(paths, loading.record_unreadable))
     if parse_ahead is not None:
         parse_ahead([written.text for written in found])
-    for written in found:
-        loading.file(written)
-    if not loading.documents and not loading.problems:
-        where = paths[0] if paths else Path()
-        fix = "write a Policy; policies/ has examples"
-        loading.problems.append(about_file("KS1202", where, "contains no document", fix))
-    return LoadedDocuments(
-        tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.has_unidentified
-    )
+    return loading.finish(found, paths[0] if paths else Path())
+
+
+def load_texts(
+    files: Iterable[PolicyFile],
+    *,
+    versions: Mapping[str, DocumentVersion] = VERSIONS,
+    parse_text: ParseText = parse,
+    without: Collection[str] = (),
+) -> LoadedDocuments:
+    """Load files that are in memory, as `load` loads a folder that holds them. Never raises, and reads no disk.
+
+    Hidden files and files of other suffixes are left out. Diagnostics name the paths of `files` as they are written.
+    """
+    loading = _Loader(versions, parse_text, without)
+    return loading.finish(given_texts(files, loading.record_unreadable), Path())
 
 
 def _written_kind(root: Node) -> str:
@@ -97,16 +108,33 @@ def _written_kind(root: Node) -> str:
 
 class _Loader:
     def __init__(
-        self, versions: Mapping[str, DocumentVersion], parse_text: ParseText, without: Collection[str]
+        self,
+        versions: Mapping[str, DocumentVersion],
+        parse_text: ParseText,
+        without: Collection[str],
+        kinds: Mapping[str, type[VersionedPart]] = KINDS,
     ) -> None:
         self._versions = versions
         self._parse = parse_text
         self._without = without
+        self._kinds = kinds
         self.documents: list[Document] = []
         self.faulty: list[FaultyDocument] = []
         self.problems: list[Diagnostic] = []
         self.has_unidentified = False
         self._named: dict[tuple[str, str], Document] = {}
+
+    def finish(self, found: Iterable[MaskedText], where: Path) -> LoadedDocuments:
+        """Load all files. Without any document, the problem is one of `where`."""
+        texts = tuple(found)
+        for written in texts:
+            self.file(written)
+        if not self.documents and not self.problems:
+            fix = "write a Policy; policies/ has examples"
+            self.problems.append(about_file("KS1202", where, "contains no document", fix))
+        return LoadedDocuments(
+            tuple(self.documents), in_order(self.problems), tuple(self.faulty), self.has_unidentified, texts
+        )
 
     def record_unreadable(self, problem: Diagnostic) -> None:
         """Record a file that could not be read at all."""
@@ -153,11 +181,11 @@ class _Loader:
         if kind is None:
             self.has_unidentified = True
             return
-        source = SourceMap(written, root, KINDS[kind].ALIASES)
-        breaches = list(KINDS[kind].breaches(plain_value(root)))
+        source = SourceMap(written, root, self._kinds[kind].ALIASES)
+        breaches = list(self._kinds[kind].breaches(plain_value(root)))
         for each in breaches:
             self.problems.append(source.diagnostic(each.code, each.path, each.message, each.fix, key=True))
-        validated = validate(KINDS[kind], root, source, mixed_forms(breaches))
+        validated = validate(self._kinds[kind], root, source, mixed_forms(breaches))
         self.problems += validated.problems
         read, holes = validated.model, validated.holes
         if not isinstance(read, VersionedPart):
@@ -196,18 +224,26 @@ class _Loader:
     def _kind(self, root: Node, source: SourceMap) -> str | None:
         """The document's kind, or None if it cannot be determined."""
         if root.pairs is None or "kind" not in root.pairs:
-            fix = f"add `kind:`, one of {', '.join(KINDS)}"
+            fix = f"add `kind:`, one of {', '.join(self._kinds)}"
             self.problems.append(source.diagnostic("KS1205", (), "`kind` is missing in the document", fix, key=True))
             return None
         return self._known_kind(plain_value(root.pairs["kind"][1]), source)
 
     def _known_kind(self, kind: object, source: SourceMap) -> str | None:
-        if isinstance(kind, str) and kind in KINDS:
+        if isinstance(kind, str) and kind in self._kinds:
             return kind
-        near = closest(str(kind), list(KINDS))
+        if isinstance(kind, str) and kind in OF_THE_RUNNER and kind not in self._kinds:
+            fix = "move it out of the policy folder, and name its file with `ksctl run --source`"
+            self.problems.append(source.diagnostic("KS8202", ("kind",), OF_THE_RUNNER[kind], fix))
+            return None
+        near = closest(str(kind), list(self._kinds))
         message = f"{quoted(kind)} is not a kind of document" + (f", did you mean `{near}`?" if near else "")
         missing = None if near else nearest_of(str(kind), "document")
-        fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}" + (f"; {missing}" if missing else "")
+        fix = (
+            f"write `{near}`"
+            if near
+            else f"write one of {', '.join(self._kinds)}" + (f"; {missing}" if missing else "")
+        )
         self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
         return None
 
@@ -215,7 +251,7 @@ class _Loader:
         """Add a document. False if its name is built in, or used by another document of its kind."""
         kind, name, source = document.kind, document.name, document.source
         at = ("metadata", "name")
-        if name in KINDS[kind].BUILT_IN:
+        if name in self._kinds[kind].BUILT_IN:
             message = f"the {kind} `{name}` is built in"
             self.problems.append(source.diagnostic("KS1208", at, message, "give yours another name"))
             return False

@@ -73,6 +73,8 @@ def compare_sets(prover: Prover, base: PolicySet, head: PolicySet) -> SetCompari
             changes.append(Change("scope", name, "the policy is removed", False, True))
         elif name not in before:
             changes.append(Change("scope", name, "the policy is new", True, False))
+        elif prover.is_over:
+            changes.append(Change("scope", name, "not compared: the time for the proof was over before", None, None))
         else:
             changes += compare(prover, before[name], after[name])
             messages += _messages(before[name], after[name])

@@ -46,20 +46,33 @@ def require_z3(installed: Callable[[str], str] = version) -> Any:
 class Prover:
     """One solver that all questions share, each in a scope of its own.
 
-    `clock`: seconds, to measure proofs. `limit`: seconds of one question.
+    `clock`: seconds, to measure proofs. `limit`: seconds of one question. `until`: the time of the clock after which
+    every question is unanswered; None: there is none.
     """
 
-    def __init__(self, clock: Callable[[], float], limit: float = LIMIT) -> None:
+    def __init__(self, clock: Callable[[], float], limit: float = LIMIT, *, until: float | None = None) -> None:
         self.clock = clock
         self.z3 = require_z3()
         self._solver = self.z3.Solver()
         self._solver.set("timeout", max(1, int(limit * 1000)))
         self.limit = limit
+        self._until = until
         self.unanswered = 0
         """Questions for which the time was too short."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time for all questions together is over."""
+        return self._until is not None and self.clock() >= self._until
+
     def model(self, *facts: Term) -> tuple[Answer, Any]:
         """Whether all facts can be true at once, with a model if they can."""
+        if self._until is not None:
+            left = self._until - self.clock()
+            if left <= 0:
+                self.unanswered += 1
+                return "unknown", None
+            self._solver.set("timeout", max(1, int(min(left, self.limit) * 1000)))
         self._solver.push()
         try:
             self._solver.add(*facts)

@@ -152,6 +152,8 @@ def opaque_words(texts: Sequence[str]) -> str:
 
 def out_of_time(prover: Prover, questions: int) -> str:
     """Why questions were not answered, and what to do about it."""
+    if prover.is_over:
+        return f"the time of all questions together was over before {count_of(questions, 'question')}: raise --timeout"
     return (
         f"z3 did not answer {count_of(questions, 'question')} within {prover.limit:g} s each: raise --limit, or "
         "simplify: fewer triggers in a stage, an expression as several triggers, arithmetic of one signal only"

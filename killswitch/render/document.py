@@ -132,8 +132,10 @@ class Footnotes:
 
     def mark(self, reason: str) -> str:
         """The reason if it fits into a cell, else its footnote number."""
-        if len(reason) <= FOOTNOTE_FROM:
-            return reason
+        return reason if len(reason) <= FOOTNOTE_FROM else self.numbered(reason)
+
+    def numbered(self, reason: str) -> str:
+        """The footnote number of a reason, however short."""
         return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
 
     @property
@@ -325,47 +327,50 @@ def table_lines(table: Table) -> Iterator[str]:
 
 def _markdown_lines(page: Page) -> Iterator[str]:
     if page.title:
-        yield f"# {_plain(page.title)}\n"
+        yield f"# {escaped_markdown(page.title)}\n"
     if page.warning:
-        yield f"**{_plain(page.warning)}**\n"
+        yield f"**{escaped_markdown(page.warning)}**\n"
     if page.facts.rows:
         yield from _markdown_part(page.facts)
-    yield from (f"{_plain(words)}\n" for words in page.summary)
+    yield from (f"{escaped_markdown(words)}\n" for words in page.summary)
     for each in page.sections:
         if each.title:
-            yield f"## {_plain(each.title)}\n"
+            yield f"## {escaped_markdown(each.title)}\n"
         for part in each.parts:
             yield from _markdown_part(part)
     if page.notes:
         yield "## Notes\n"
-        yield from (f"- {_plain(note)}" for note in page.notes)
+        yield from (f"- {escaped_markdown(note)}" for note in page.notes)
 
 
 def _markdown_part(part: Part) -> Iterator[str]:
     match part:
         case str():
-            yield f"{_plain(part)}\n"
+            yield f"{escaped_markdown(part)}\n"
         case Items(lines):
-            yield "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
+            yield "\n".join(f"- {escaped_markdown(line)}" for line in lines) + "\n"
         case Code(lines):
             fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
             yield "\n".join((fence, *map(one_line, lines), fence)) + "\n"
         case Prose(source):
             yield source
         case Facts(rows):
-            yield "\n".join(f"- {_plain(name)}: {_plain('; '.join(lines))}" for name, *lines in rows) + "\n"
+            yield (
+                "\n".join(f"- {escaped_markdown(name)}: {escaped_markdown('; '.join(lines))}" for name, *lines in rows)
+                + "\n"
+            )
         case Table():
             if part.caption:
-                yield f"### {_plain(part.caption)}\n"
+                yield f"### {escaped_markdown(part.caption)}\n"
             yield from table_lines(part)
             yield ""
-            yield from (f"{_plain(note)}\n" for note in part.notes)
+            yield from (f"{escaped_markdown(note)}\n" for note in part.notes)
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_plain, cells))} |"
+    return f"| {' | '.join(map(escaped_markdown, cells))} |"
 
 
-def _plain(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """Escape all markup, on one line."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
+from killswitch.model.legible import one_line
 from killswitch.render.document import Figure, Page, Prose
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_printable,
     )
     rendered = cache(rendered_prose)
     prose = (part for section in page.sections for part in section.parts if isinstance(part, Prose))
@@ -54,6 +56,13 @@ def html(page: Page) -> str:
         kind=lambda part: type(part).__name__,
         cards_from=CARDS_FROM,
     )
+
+
+def _printable(value: object) -> object:
+    """A text with its control characters escaped; line breaks, and what this program drew, stay."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "\n".join(map(one_line, value.split("\n")))
 
 
 def rendered_prose(prose: Prose) -> RenderedProse:

@@ -61,6 +61,20 @@ def greatest_size(model: Model, at_most: Decimal, volume: Decimal, volatility: f
     return volume * (share * share if model == "square_root" else share)
 
 
+def expected_impact(size: Decimal, volume: Decimal, volatility: float) -> Decimal:
+    """The expected impact of a size by the square root, as a fraction of the price.
+
+    In the unit of the day's `volume`, which is above 0; `volatility` of a day as a fraction. ValueError for a number
+    below zero.
+    """
+    spread = _number(volatility)
+    if not (size >= 0 and volume > 0 and spread >= 0):
+        raise ValueError(
+            f"size and volatility are not at least 0, or volume is not above: {size}, {volatility}, {volume}"
+        )
+    return Y * spread * (size / volume).sqrt()
+
+
 def _number(value: float) -> Decimal:
     """The shortest decimal form of a float, such as 0.02. ValueError unless it is finite."""
     number = Decimal(repr(float(value)))

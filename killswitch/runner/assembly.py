@@ -16,6 +16,8 @@ from killswitch.accounts.arming import (
     observed_latches,
     scopes_over,
 )
+from killswitch.accounts.next_set import last_good, program_version
+from killswitch.accounts.opening import LoadedPolicies
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.accounts.poll.request_meter import RequestMeter, request_meters
 from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
@@ -30,6 +32,7 @@ from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.source_places import store_places
 from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.alert import NO_ALERTS, Alerts, alert_if, together
+from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -44,6 +47,7 @@ from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.dead_man.timer_rules import require_timers
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.hot_reload import WITHOUT_FILES, HotReload, SetOfStart, TakenSet, is_same_set
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locks.broker_suspension import BrokerSuspension
 from killswitch.runner.locks.lock_lifecycle import LockLifecycle
@@ -54,10 +58,10 @@ from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from killswitch.runner.performers import (
+    CapabilityError,
     ClosingPerformer,
     Effects,
     OpenCloses,
-    acts_on,
     performers,
     require_capabilities,
 )
@@ -110,25 +114,25 @@ def assemble(
     startup_notices: tuple[tuple[Severity, str], ...] = (),
     on_wait: Callable[[str], None] = lambda _: None,
     on_acquired: Callable[[], None] = lambda: None,
+    of_start: SetOfStart = WITHOUT_FILES,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `store_at`: the store as named, for commands in messages.
     `timers`: whether dead-man timers are refreshed; TimerError if they cannot be. `is_run`: whether an effect may end
-    the run; false in a command that ticks once itself. `startup_notices`: reported by the first tick. `on_wait`: called
-    with the reason for a wait. `on_acquired`: called once the lease is held.
+    the run; false in a command that ticks once itself. `startup_notices`: of the first tick. `on_wait`: called with the
+    reason for a wait. `on_acquired`: called once the lease is held. `of_start`: the set with its files.
     """
-    require_capabilities(policies, accounts)
-    if timers:
-        require_timers(policies, accounts, pace.interval, pace.read_timeout)
+    _require_possible(policies, accounts, pace if timers else None)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
     restore_adapters(store, accounts)
-    store_places(store, policies)
     arming = Arming(accounts, policies)
     interpreter, unfinished = Interpreter(policies, arming.names), left_to_do(store)
+    reloads = _reloads(interpreter, store, accounts if live else {}, of_start, timeline)
+    reloads.of_start = _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming)
     view = _first_view(lease, timeline, pace, policies, paths, live, arming, _lock_places(store, locks, arming))
     within, meters = min(pace.read_timeout, pace.stop_timeout), request_meters(accounts, timeline, pace.interval)
     budget, dead_man = _dead_man(policies, accounts, meters, store, timeline, pace, within) if timers else (None, None)
@@ -139,17 +143,73 @@ def assemble(
     suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
     poller = AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget)
-    return Runner(
-        interpreter, store, lease, timeline, poller, closings,
-        _effects(closing, interpreter, arming, policies, store, timeline, is_run=is_run),
-        Observers((StatusPublisher(store, interpreter, arming.names, timeline, view),
-                   AccountMemory(store, accounts), *observers),
+    publisher = StatusPublisher(store, interpreter, arming.names, timeline, view)
+    runner = Runner(
+        reloads, store, lease, timeline, poller, closings,
+        _effects(closing, interpreter, arming, store, timeline, is_run=is_run),
+        Observers((publisher, AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline, StartedAs(full_path(store_at))),
                   isolation, reconciliation, own_orders, tracer, dead_man, recorder),
-        pace, policy_set=policies.digest, judges=JUDGED_LIVE if live else (),
-        startup_notices=startup_notices + _leap_notices(timeline),
-        lasting=_lasting(unfinished, arming, store, policies, accounts, live=live),
+        pace, judges=JUDGED_LIVE if live else (), startup_notices=startup_notices + _leap_notices(timeline),
     )  # fmt: skip
+    reloads.follow.append(partial(_follow, runner, arming, publisher, accounts if live else {}))
+    return runner
+
+
+def _require_possible(policies: PolicySet, accounts: Mapping[str, ArmedAccount], pace: RunnerPace | None) -> None:
+    """CapabilityError, or TimerError where timers are refreshed at a `pace`, if the accounts cannot do it."""
+    require_capabilities(policies, accounts)
+    if pace is not None:
+        require_timers(policies, accounts, pace.interval, pace.read_timeout)
+
+
+def _follow(
+    runner: Runner,
+    arming: Arming,
+    publisher: StatusPublisher,
+    watched: Mapping[str, ArmedAccount],
+    taken: TakenSet,
+) -> None:
+    """Pass a set that was taken to what holds one. `watched`: the accounts of a live run, else none."""
+    arming.reload(taken.loaded.policies)
+    if runner.effects.lock_writer is not None:
+        runner.effects.lock_writer.reload(taken.change, arming.wider())
+    runner.reloads.of_set = _uncovered(taken.loaded.policies, watched) if watched else NO_ALERTS
+    publisher.show_strategies(arming.strategy_scopes)
+    runner.observers.reload(taken)
+
+
+def _reloads(
+    interpreter: Interpreter,
+    store: Store,
+    accounts: Mapping[str, ArmedAccount],
+    of_start: SetOfStart,
+    timeline: Timeline,
+) -> HotReload:
+    """The set of the start, to be recorded with the first tick unless the store has it; and what a set must offer.
+
+    `accounts`: those of a live run, else none.
+    """
+    store_places(store, interpreter.policies)
+
+    def capable(loaded: LoadedPolicies) -> tuple[str, ...]:
+        try:
+            require_capabilities(loaded.policies, accounts)
+        except CapabilityError as error:
+            return (str(error),)
+        return ()
+
+    of_set = _uncovered(interpreter.policies, accounts) if accounts else NO_ALERTS
+    in_force = of_start.in_force
+    before = None if in_force is None else last_good(store)
+    is_new = in_force is not None and (before is None or not is_same_set(before, in_force))
+    if in_force is None:
+        origin = PolicyOrigin(source="")
+        digest = interpreter.policies.digest
+        in_force = AppliedSet(digest=digest, at=timeline.now(), program=program_version(), origin=origin)
+    elif before is not None and not is_new:
+        in_force = before
+    return HotReload(interpreter, store, in_force, (capable, *of_start.checks), is_new=is_new, of_set=of_set)
 
 
 def _dead_man(
@@ -172,34 +232,22 @@ def _leap_notices(timeline: Timeline) -> tuple[tuple[Severity, str], ...]:
     return () if leap is None else (("page", leap),)
 
 
-def _lasting(
-    unfinished: Mapping[str, tuple[Decision, ...]],
-    arming: Arming,
-    store: Store,
-    policies: PolicySet,
-    accounts: Mapping[str, ArmedAccount],
-    *,
-    live: bool,
-) -> Alerts:
-    """What is known to be wrong before the run, and lasts as long as it."""
-    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else NO_ALERTS
-    return _unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered
+def _uncovered(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> Alerts:
+    """What a set leaves unnotified or unwatched in a live run, for as long as it is in force."""
+    return _unrouted(policies) + _unwatched(policies, accounts)
 
 
 def _effects(
     closing: ClosingPerformer,
     interpreter: Interpreter,
     arming: Arming,
-    policies: PolicySet,
     store: Store,
     clock: Clock,
     *,
     is_run: bool,
 ) -> Effects:
     open_closes = OpenCloses(closing.closings, closing.suspension, interpreter, arming)
-    context = PerformerContext(
-        store, clock, partial(acts_on, arming=arming, policies=policies), open_closes, is_run=is_run
-    )
+    context = PerformerContext(store, clock, arming.acts_on, open_closes, is_run=is_run)
     performing = EffectPerformers(performers(closing.lock_writer or Performer(), closing, context))
     return Effects(performing, arming, closing.lock_writer, closing.suspension)
 

@@ -305,7 +305,9 @@ class EventDates:
                 measured = self._measured(event)
                 at = min(measured if least is None else max(measured, least), as_of)
             until = event.until
-            if event.kind == "flag" and until is not None and event.at > at:  # it lasts no longer than was ordered
+            if (
+                event.kind in ("flag", "pause") and until is not None and event.at > at
+            ):  # it lasts no longer than was ordered
                 until -= event.at - at
             pending.append(replace(event, at=at, until=until))
         self._before, self._waiting = as_of, {event.id: event.at for event in pending}

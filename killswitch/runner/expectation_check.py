@@ -16,6 +16,7 @@ from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
 from killswitch.planning.expectations import ComparedExpectation, compared, exceeded, exceeded_accounts
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
 
 FOLDER_TIMEOUT = 2.0
@@ -26,9 +27,16 @@ class ExpectationCheck:
     """An observer that compares each snapshot with what the policies expect."""
 
     def __init__(self, policies: PolicySet) -> None:
+        self._hold(policies)
+
+    def _hold(self, policies: PolicySet) -> None:
         self._policies = policies
         self._states = any(graph.expect is not None for graph in policies.graphs)
         self._compared: tuple[ComparedExpectation, ...] | None = None
+
+    def reload(self, taken: TakenSet) -> None:
+        """Compare with what the next set expects."""
+        self._hold(taken.loaded.policies)
 
     @property
     def judges(self) -> tuple[str, ...]:

@@ -15,21 +15,24 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from killswitch.accounts.arming import REMEMBERED
+from killswitch.accounts.next_set import NextSet
 from killswitch.accounts.poll.account_poller import AccountPoller
-from killswitch.engine.alerts import AlertState, advance, encode_state, read_state
+from killswitch.engine.alerts import AlertState, advance, encode_state, read_state, renamed_alerts
 from killswitch.execution.effects.performing import RunEnd
 from killswitch.model.alert import NO_ALERTS, Alerts, together
+from killswitch.model.applied_set import AppliedSet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import ALERTS, HEARTBEAT_DATES, Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
-from killswitch.planning.interpreter import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.planning.interpreter import NO_OUTCOME, Outcome, Pending
 from killswitch.render.formats import count_of
 from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
 from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.give_up_commands import ended_closes, unreadable_commands
+from killswitch.runner.hot_reload import HotReload, ProposedReload
 from killswitch.runner.judged_keys import ending_with_accounts, judged_by, unjudged
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
@@ -67,7 +70,7 @@ class Runner:
 
     def __init__(
         self,
-        interpreter: Interpreter,
+        reloads: HotReload,
         store: Store,
         lease: LeaseHolder,
         clock: Timeline,
@@ -77,12 +80,12 @@ class Runner:
         observers: Observers,
         pace: RunnerPace,
         *,
-        policy_set: str,
-        lasting: Alerts = NO_ALERTS,
         judges: tuple[str, ...] = (),
         startup_notices: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
-        self.interpreter = interpreter
+        self.reloads = reloads
+        """The policy set in force, and the one that is proposed."""
+        self.interpreter = reloads.interpreter
         self.store = store
         self.lease = lease
         """Held already."""
@@ -93,15 +96,11 @@ class Runner:
         self.effects = effects
         self.observers = observers
         self.pace = pace
-        self.policy_set = policy_set
-        """The digest of the policies."""
-        self.lasting = lasting
-        """What is wrong before the run, and for the whole of it."""
         self.judges = judges
         """How the keys of alerts begin that were judged before the run."""
         self._after_acting = NO_ALERTS
         """What was wrong after the last pass had acted."""
-        self._problems = self.lasting.texts
+        self._problems = self.reloads.lasting.texts
         self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
@@ -115,6 +114,15 @@ class Runner:
         """Ticks that `run` has completed."""
         self.stop_problems: tuple[str, ...] = ()
         """A message for each problem of the stop: timers that still run, an incomplete recording."""
+
+    @property
+    def in_force(self) -> AppliedSet:
+        """The policy set in force."""
+        return self.reloads.in_force
+
+    def propose(self, proposed: NextSet) -> ProposedReload:
+        """Propose another policy set, from any thread: it is taken between two ticks, or refused with its reasons."""
+        return self.reloads.propose(proposed)
 
     async def run(self, stop: asyncio.Event, ticks: int | None = None) -> RunEnd:
         """Tick at the interval until `stop` is set, `ticks` times, or until an effect ends the run; return its end.
@@ -153,12 +161,12 @@ class Runner:
         self.observers.start()
         await self.effects.performing.recover()
         self._after_acting = self.effects.lock_alerts
-        self._problems = (self.lasting + self._after_acting).texts
+        self._problems = (self.reloads.lasting + self._after_acting).texts
         unfinished = [stored.decision for stored in self.store.unfinished()]
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
-        self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage, self.store.live)
+        self.interpreter.restore(self.reloads.states(), self.reloads.rows, unfinished, past, outage, self.store.live)
         self._heartbeats.restore(self.store.live(HEARTBEAT_DATES))
         earlier = self.store.notices(REMEMBERED_NOTICES)
         now, notified = to_micros(self.clock.now()), self.interpreter.notified_earlier
@@ -178,6 +186,7 @@ class Runner:
             began = self.clock.monotonic()
             self.lease.renew()
             if scheduled:
+                self._take_proposed()
                 accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
                 polled: Collection[str] = {account.account for account in accounts}
             else:
@@ -208,6 +217,12 @@ class Runner:
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
+
+    def _take_proposed(self) -> None:
+        """Take the proposed policy set, if there is one that can be taken now."""
+        taken = self.reloads.take()
+        if taken is not None:
+            self._alerts = renamed_alerts(self._alerts, taken.change.renamed)
 
     def _facts(self) -> RunnerFacts:
         performing = self.effects.performing
@@ -326,12 +341,13 @@ class Runner:
         alerts: AlertState,
     ) -> None:
         now = to_micros(snapshot.as_of)
+        applied, renamed = self.reloads.to_commit(snapshot.as_of)
         plans = [(decision, self.effects.performing.planned(decision, snapshot)) for decision in acting]
         self.workers.prepare(plans)
         self.store.commit_tick(
             TickRecord(
                 as_of=snapshot.as_of,
-                policy_set=self.policy_set,
+                policy_set=self.interpreter.policies.digest,
                 states=self.interpreter.states(),
                 rows=self.interpreter.rows(),
                 decisions=outcome.decisions,
@@ -347,26 +363,31 @@ class Runner:
                 messages=self.observers.messages(
                     snapshot, outcome.decisions, notices, acting, self._alerts, outcome.paged
                 ),
-                live=self._changed_blobs(alerts),
+                live=self._changed_blobs(alerts, is_moved=bool(renamed)),
+                applied=applied,
+                renamed=renamed,
             )
         )
+        self.reloads.committed(snapshot.as_of)
 
-    def _changed_blobs(self, alerts: AlertState) -> dict[str, bytes]:
-        """The live blobs that this tick changes."""
-        found = {ALERTS: encode_state(alerts)} if alerts is not self._alerts else {}
+    def _changed_blobs(self, alerts: AlertState, *, is_moved: bool) -> dict[str, bytes]:
+        """The live blobs that this tick changes. `is_moved`: whether policies have other names since the last one."""
+        found = {ALERTS: encode_state(alerts)} if is_moved or alerts is not self._alerts else {}
         return found | self.interpreter.live() | self._heartbeats.changed()
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""
         performed = await self.effects.performing.perform(decisions, snapshot)
         self._after_acting = performed + self.observers.alerts + self.workers.alerts
-        self._problems = (self.lasting + self._while_polling() + self._after_acting + self.poller.streams.alerts).texts
+        self._problems = (
+            self.reloads.lasting + self._while_polling() + self._after_acting + self.poller.streams.alerts
+        ).texts
 
     def _unjudged_keys(self) -> tuple[str, ...]:
         """Keys of alerts of earlier runs whose part this run does not have, such as an account that is not armed."""
         if self._unjudged:
             parts = (self.interpreter, self.poller.outages, self.poller.streams, self.workers, self.effects.lock_writer,
-                     self.effects.suspension, self.observers)  # fmt: skip
+                     self.effects.suspension, self.observers, self.reloads)  # fmt: skip
             self._unjudged = unjudged(self._unjudged, self.judges + judged_by(parts))
         return self._unjudged
 
@@ -384,13 +405,14 @@ class Runner:
         self._wall.check(snapshot.as_of)
         wrong = together((
             outcome.alerts,
-            self.lasting,
+            self.reloads.lasting,
             self._after_acting,
             self._while_polling(),
             self.poller.streams.alerts,
             shortfalls(snapshot.closings),
             unreadable_commands(commands.unreadable),
             self.observers.findings(snapshot),
+            self.reloads.alerts,
             Alerts(unknown=self._unjudged_keys() if self._has_ticked else ("",)),
         ))  # fmt: skip
         notices, alerts = advance(self._alerts, wrong, to_micros(snapshot.as_of))

@@ -20,10 +20,12 @@ from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.judged_keys import judged_by
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import (
     HasAlerts,
+    HoldsPolicies,
     NotifiedOfLastPositions,
     NotifiedOfStop,
     Observer,
@@ -76,6 +78,13 @@ class Observers:
         self.isolation.call("the outbox of notifications", self.notifier.start, None)
         if self.dead_man is not None:
             self.isolation.call("the dead-man timers", self.dead_man.start, None)
+
+    def reload(self, taken: TakenSet) -> None:
+        """Pass the next policy set to every observer that holds one."""
+        for observer in self.observers:
+            if isinstance(observer, HoldsPolicies):
+                follow = partial(observer.reload, taken)
+                self.isolation.call(f"the policy set of {type(observer).__name__}", follow, None)
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""

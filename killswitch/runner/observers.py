@@ -19,6 +19,7 @@ from killswitch.model.snapshot import ENDED_SHORT, AccountSnapshot, Closing, Sna
 from killswitch.planning.exposures import Exposures
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.dead_man.timer_record import TimerView
+from killswitch.runner.hot_reload import TakenSet
 
 
 class RunnerFacts(Struct, frozen=True, kw_only=True):
@@ -78,6 +79,13 @@ class HasAlerts(Protocol):
 
     @property
     def alerts(self) -> Alerts: ...
+
+
+@runtime_checkable
+class HoldsPolicies(Protocol):
+    """An observer that holds the policy set, and takes the next one between two ticks."""
+
+    def reload(self, taken: TakenSet) -> None: ...
 
 
 @runtime_checkable

@@ -74,12 +74,6 @@ class OpenCloses:
                 yield f"the operator's close {event} on {' and '.join(sorted(names))}, which cannot be read"
 
 
-def acts_on(decision: Decision, arming: Arming, policies: PolicySet) -> bool:
-    """Whether a run acts on the decision: also one of an earlier run, whose policy may only observe by now."""
-    observing = {graph.policy for graph in policies.graphs if graph.mode == "observe"}
-    return decision.policy not in observing and is_acted_on(decision, arming)
-
-
 class ClosingPerformer(Performer):
     """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 

@@ -1,6 +1,7 @@
-"""Whether the policy files are still those that a run has loaded. They are not reloaded.
+"""Whether the policy files are still those of the set in force, and taking them at a request.
 
-The files are read on a thread of their own: their disk may hang, and compiling takes longer than a tick should wait.
+A change of the files is reported and not taken: `ksctl reload` and SIGHUP take it. The files are read on a thread of
+their own: their disk may hang, and compiling takes longer than a tick should wait.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.accounts.opening import PolicyProblemsError, read_policies
+from killswitch.accounts.next_set import CompilingError, NeedsStartError, NextSet, next_set_at
+from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError, read_policies
 from killswitch.deadline import DaemonThreadExecutor
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
+from killswitch.model.applied_set import PolicyOrigin
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
 from killswitch.policy.diagnostics.diagnostic import counts
+from killswitch.runner.hot_reload import ProposedReload, ReloadAnswer, TakenSet, put_reply
 from killswitch.runner.observers import TickReport
 
 CHECK_EVERY = 10.0
 """Seconds between two looks at the files."""
 MOST_FILES = 10_000
+MOST_REQUESTS = 4
+"""Reloads that are read at once; a further one is refused until one of them has ended."""
 
 PolicyFilesState = Literal["as loaded", "changed", "broken"]
 _Stamps = tuple[tuple[str, int, int, int], ...]
@@ -38,12 +47,19 @@ class _Found(Struct, frozen=True):
 
 
 class PolicyFiles:
-    """An observer that compares the policy files with the policies of the run."""
+    """An observer that compares the policy files with the set in force, and proposes them when that is requested."""
 
-    def __init__(self, paths: Sequence[Path], running: str, loaded_at: float, monotonic: Callable[[], float]) -> None:
-        """`running`: the digest of the policies of the run, which were read after `loaded_at` (Unix seconds)."""
+    def __init__(
+        self, paths: Sequence[Path], loaded: LoadedPolicies, loaded_at: float, monotonic: Callable[[], float]
+    ) -> None:
+        """`loaded`: the policies of the start, which were read after `loaded_at` (Unix seconds)."""
         self._paths = tuple(paths)
-        self._running = running
+        self._loaded = loaded
+        self._running = loaded.policies.digest
+        """The digest of the files of the set in force."""
+        self._propose: Callable[[NextSet], ProposedReload] | None = None
+        self._store: Store | None = None
+        self._requests = DaemonThreadExecutor("reload of policy files", most=MOST_REQUESTS)
         self._loaded_at = loaded_at
         self._monotonic = monotonic
         self._threads = DaemonThreadExecutor("policy files", most=1)
@@ -78,8 +94,49 @@ class PolicyFiles:
             return Alerts((Alert("policies/broken", "page", found.text, over=over, replaces=replaces),))
         return Alerts((Alert("policies/changed", "warning", found.text, over=over),))
 
-    def ticked(self, _report: TickReport) -> None:
-        """Take the result of a look that has ended, and begin the next one when it is due."""
+    def connect(self, propose: Callable[[NextSet], ProposedReload], store: Store) -> None:
+        """Take files at a request from now on. `store`: where the commands of `ksctl reload` are answered."""
+        self._propose, self._store = propose, store
+
+    def reload(self, taken: TakenSet) -> None:
+        """The files of another set are in force."""
+        self._running, self._found, self._next = taken.proposed.digest_of_files, None, self._monotonic()
+
+    def request(self, answer: Callable[[ReloadAnswer], None], by: str | None = None, reason: str | None = None) -> None:
+        """Read the files, propose them, and call `answer` from another thread with what became of it."""
+        call = partial(self._reloaded, answer, PolicyOrigin(source=self._files, operator=by, reason=reason))
+        failed = self._requests.submit(call)
+        if failed.done() and failed.exception() is not None:
+            answer(ReloadAnswer("refused", "", (str(failed.exception()),)))
+
+    def _reloaded(self, answer: Callable[[ReloadAnswer], None], origin: PolicyOrigin) -> None:
+        if self._propose is None:
+            return
+        try:
+            proposed = next_set_at(self._paths, origin, self._loaded)
+        except PolicyProblemsError as error:
+            found = tuple(f"{it.file}:{it.line}:{it.column}: {it.code} {it.message}" for it in error.diagnostics)
+            answer(ReloadAnswer("refused", "", found))
+            return
+        except NeedsStartError as error:
+            answer(ReloadAnswer("refused", "", (f"it needs a start: {error}",)))
+            return
+        except CompilingError as error:
+            answer(ReloadAnswer("refused", "", (str(error),)))
+            return
+        answer(self._propose(proposed).answer.result())
+
+    def _answer(self, event: Event) -> None:
+        """Take the files as a command requests, and answer it in the store."""
+        store = self._store
+        if store is not None:
+            self.request(partial(put_reply, store, event.id), event.author, event.reason)
+
+    def ticked(self, report: TickReport) -> None:
+        """Take the result of a look that has ended, begin the next one when it is due, and carry out commands."""
+        for event in report.snapshot.events:
+            if event.kind == "reload":
+                self._answer(event)
         if self._look is not None and self._look.done():
             look, self._look = self._look, None
             self._found = look.result()
@@ -89,6 +146,9 @@ class PolicyFiles:
             self._awaiting, self._asked = self._asked, []
             self._next = self._monotonic() + CHECK_EVERY
             self._look = self._threads.submit(self._compared, self._found)
+
+    def stop(self) -> None:
+        """Nothing is to be ended: a look that is under way ends by itself, and changes nothing."""
 
     def ask(self, answer: Callable[[str], None]) -> None:
         """Look at the files at a later tick, and call `answer` with the result in words."""
@@ -111,7 +171,7 @@ class PolicyFiles:
     def _text(self, found: str) -> str:
         return (
             f"the policy files have changed: {self._running[:19]} runs, and the files are {found[:19]}, which compile. "
-            f"Restart the run to apply them, or restore the files; `ksctl plan {self._named}` shows what they would do"
+            f"`ksctl reload` takes them, `ksctl plan {self._named}` shows what they would do; or restore the files"
         )
 
     def _broken_text(self, error: PolicyProblemsError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -27,6 +27,7 @@ from killswitch.planning.operator.restatement import KeptChange
 from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import RunnerFacts, TickReport
 
 LIVE_NAME = "runner"
@@ -92,6 +93,8 @@ class RunnerView(_RunView, frozen=True, kw_only=True):
     changes: tuple[KeptChange, ...] | UnsetType = UNSET
     """Unexplained changes of equity that `ksctl restate` can settle, of every policy on every scope; absent without
     one."""
+    needs_start: tuple[str, ...] | UnsetType = UNSET
+    """What of the policy files waits for a start: accounts and dead-man switches; absent if nothing does."""
     exposures: Exposures | UnsetType = UNSET
     """Exposure and P&L by account, strategy and asset; absent in the view of a version without it."""
 
@@ -153,11 +156,16 @@ def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
     """The store, policies and recording for the commands in a report. `store_at`: the store as named."""
-    view, path = last_view(store), full_path(store_at)
-    recording = (store.live(_RECORDING) or b"").decode()
+    view, path, recording = last_view(store), full_path(store_at), recording_of(store)
     # A packed recording cannot be read while it is written, so it is not offered.
-    replayed = recording if recording.endswith(".jsonl") else None
+    replayed = str(recording) if recording is not None and recording.suffix == ".jsonl" else None
     return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
+
+
+def recording_of(store: Store) -> Path | None:
+    """The recording of the last run on this store; None if it wrote none."""
+    recording = (store.live(_RECORDING) or b"").decode()
+    return Path(recording) if recording else None
 
 
 def full_path(store_at: str) -> str:
@@ -198,6 +206,15 @@ class StatusPublisher:
         self.view = view
         """The run itself as `status` shows it; each tick completes it."""
         self._ticked_at: deque[datetime] = deque(maxlen=SPACING_TICKS)
+
+    def reload(self, taken: TakenSet) -> None:
+        """Show the next set from the next tick on."""
+        needs_start = taken.proposed.needs_start or UNSET
+        self.view = replace(self.view, policy_set=taken.in_force.digest, needs_start=needs_start)
+
+    def show_strategies(self, scopes: Iterable[str]) -> None:
+        """Show these as the scopes of strategies whose lock files the run writes."""
+        self.view = replace(self.view, strategies=tuple(sorted(scopes)) or UNSET)
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from killswitch.engine.notice_titles import OVER
-from killswitch.engine.state import stage_in_force
+from killswitch.engine.state import partial_in_force, stage_in_force
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.routing import NotificationRouter
@@ -269,7 +269,9 @@ def _stage_failure(each: Expectation, evaluator: ScopeEvaluator) -> Failure | No
     values = () if explained is None else stage_values(evaluator, explained)
     if each.name == "none" and explained is not None:
         values = (*values, *reset_values(evaluator, explained))
-    return Failure(each.at, each.place, each.words, f"{now} is in force", values)
+    unlatched = " without a latch: what it closes is not wholly known, or its `where` is true for no position"
+    seen = f"{now} is in force" + ("" if partial_in_force(evaluator.state) is None else unlatched)
+    return Failure(each.at, each.place, each.words, seen, values)
 
 
 def _is_meant(expected: Expectation, seen: Seen) -> bool:

@@ -187,13 +187,14 @@ class GivenReader(ColumnReader):
         self._given = [(index, given[each]) for index, each in enumerate(references) if each in given]
         self._steps = steps
 
-    def read(self, history: History, view: ScopeView) -> SignalColumns:
-        """The columns of the step at the time of the view."""
-        columns = super().read(history, view)
-        step = self._steps[view.as_of]
-        for index, values in self._given:
-            value = values[step]
-            columns.lo[index], columns.hi[index] = value.low, value.high
-            if columns.text:
-                columns.text[index] = value.text
-        return columns
+    def read_each(self, scopes: Sequence[tuple[History, ScopeView]]) -> list[SignalColumns]:
+        """The columns of each scope, of the step at the time of its view."""
+        found = super().read_each(scopes)
+        for (_, view), columns in zip(scopes, found, strict=True):
+            step = self._steps[view.as_of]
+            for index, values in self._given:
+                value = values[step]
+                columns.lo[index], columns.hi[index] = value.low, value.high
+                if columns.text:
+                    columns.text[index] = value.text
+        return found

@@ -88,6 +88,8 @@ def parse_series(text: str, *, unread: bool = False) -> ParsedSeries:
     items: list[SeriesItem] = []
     problems: list[Problem] = []
     group: _Group | None = None
+    is_broken = False
+    """Whether an item is wrong, so that those after it cannot be compared with those before them."""
     for found in _ITEM.finditer(text):
         written, start = found[0], found.start()
         if written == "(" and group is None:
@@ -95,14 +97,17 @@ def parse_series(text: str, *, unread: bool = False) -> ParsedSeries:
         elif written[0] in "()":
             why = _repeat_group(written, group, items)
             group = None if written[0] == ")" else group
-            if why:
+            if why and not (is_broken and why == EMPTY_GROUP):
                 problems.append(Problem("KS7010", f"`{written}`: {why}", _GROUP_FIX, start, len(written)))
         else:
             item = _item(written, start, unread=unread)
             if isinstance(item, Problem):
                 problems.append(item)
+                is_broken = True
             elif why := _misplaced(item, items):
-                problems.append(Problem("KS7010", f"`{written}`: {why}", _FIX, start, len(written)))
+                if not is_broken:
+                    problems.append(Problem("KS7010", f"`{written}`: {why}", _FIX, start, len(written)))
+                is_broken = True
             else:
                 items.append(item)
     if group is not None:
@@ -122,6 +127,9 @@ class _Group(Struct, frozen=True):
     start: int
 
 
+EMPTY_GROUP = "the group is empty"
+
+
 def _repeat_group(written: str, group: _Group | None, items: list[SeriesItem]) -> str:
     """Repeat the items of the group that `written` ends; returns why it cannot, or an empty text."""
     if written == "(":
@@ -133,7 +141,7 @@ def _repeat_group(written: str, group: _Group | None, items: list[SeriesItem]) -
     if times is None or not 1 <= int(times[1][:9]) <= MOST_STEPS:
         return "it does not say how often the group is repeated"
     if not inside or any(each.count is None for each in inside):
-        return "the group is empty" if not inside else "an item of the group is repeated until the end"
+        return EMPTY_GROUP if not inside else "an item of the group is repeated until the end"
     if _steps_of(items[: group.first]) + _steps_of(inside) * int(times[1]) > MOST_STEPS:
         return f"the series has more than {MOST_STEPS} steps"
     items += inside * (int(times[1]) - 1)

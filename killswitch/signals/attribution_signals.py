@@ -108,6 +108,7 @@ def _latest(values: Floats, wanted: Floats, until: Instants) -> Instants:
 def _side_share(name: str, side: Side, reader: Callable[[Shares], float | None]) -> ScopeSignal:
     return ScopeSignal(
         name=name,
+        equity_at="it is the part of one side",
         arguments=(WINDOW,),
         unit="fraction",
         measures="loss",

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -70,6 +70,8 @@ PARTS: Mapping[str, str] = {
     "axioms": "what a proof may assume of it besides its range: `Axioms(…)`, or NO_AXIOMS",
     "reader": "the function that computes it; returns UNKNOWN, or None for a text or a position, if it is unknown",
     "look_ahead": "its values at future bars of a backtest: NO_LOOK_AHEAD, UNCHANGED or a function of an EquityPath",
+    "equity_at": "the equity at which it has a given value while all else stays: a function of history, view, value "
+    "and the arguments (`equity_levels.py`); or the reason why no formula gives it, for people",
     "is_loss_size": "whether its value is the size of a loss, so that half a threshold is half the loss",
     "counts_unexplained": "whether it counts unexplained transfers",
     "keeps_highest": "whether its reader uses the highest unit value of the window (`UnitValueTrack.fall`)",
@@ -99,6 +101,9 @@ class Axioms(Struct, frozen=True, kw_only=True):
 
 
 NO_AXIOMS = Axioms()
+
+NOT_OF_EQUITY: Final = "it does not depend on equity"
+"""Why no equity gives a signal a value, for people."""
 
 
 class LookAhead(Enum):
@@ -274,6 +279,7 @@ class SignalSpec(Struct, frozen=True, kw_only=True):
     arguments: tuple[Argument, ...] = _REQUIRED
     range: Range = _REQUIRED
     axioms: Axioms = _REQUIRED
+    equity_at: Callable[..., float | None] | str = _REQUIRED
     is_loss_size: bool = _REQUIRED
     counts_unexplained: bool = _REQUIRED
     keeps_highest: bool = _REQUIRED
@@ -343,6 +349,7 @@ class ScopeSignal(SignalSpec, frozen=True, kw_only=True):
 
 condition = partial(
     ScopeSignal,
+    equity_at=NOT_OF_EQUITY,
     measures="condition",
     arguments=(),
     axioms=NO_AXIOMS,
@@ -369,6 +376,7 @@ class BoolSignal(SignalSpec, frozen=True, kw_only=True):
     measures: Measures = "condition"
     range: Range = FRACTION
     axioms: Axioms = NO_AXIOMS
+    equity_at: Callable[..., float | None] | str = "it is true or false"
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False
@@ -385,6 +393,7 @@ class TextSignal(SignalSpec, frozen=True, kw_only=True):
     unit: Unit = "word"
     range: Range = UNBOUNDED  # the numeric column of a text is not used
     axioms: Axioms = NO_AXIOMS
+    equity_at: Callable[..., float | None] | str = "it is a text"
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False
@@ -402,6 +411,7 @@ class PositionSignal(SignalSpec, frozen=True, kw_only=True):
     type: SignalType = "number"
     level: Level = "position"
     axioms: Axioms = NO_AXIOMS
+    equity_at: Callable[..., float | None] | str = "it is of one position"
     is_loss_size: bool = False
     counts_unexplained: bool = False
     keeps_highest: bool = False

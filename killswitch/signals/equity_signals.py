@@ -16,6 +16,7 @@ from killswitch.signals.declaration import (
     ScopeSignal,
     SignalSpec,
 )
+from killswitch.signals.equity_levels import drawdown_level, peak_level, start_level, value_level
 from killswitch.signals.history.windows import UNKNOWN, drawdown, drawdown_from_peak, known, loss_from_start
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ _equity_signal = partial(
 
 _unexplained_change = partial(
     _equity_signal,
+    equity_at="only a change of equity that nothing explains moves it",
     axioms=NO_AXIOMS,
     measures="condition",
     partly_known="never",
@@ -92,6 +94,7 @@ _unexplained_change = partial(
 SIGNALS: tuple[SignalSpec, ...] = (
     _equity_signal(
         name="equity.value",
+        equity_at=value_level,
         axioms=NO_AXIOMS,
         unit="money",
         measures="loss",
@@ -108,6 +111,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     ScopeSignal(
         name="equity.drawdown",
+        equity_at=drawdown_level,
         arguments=(WINDOW,),
         unit="fraction",
         measures="loss",
@@ -133,6 +137,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _equity_signal(
         name="equity.drawdown_from_peak",
+        equity_at=peak_level,
         axioms=Axioms(is_kept=True),
         unit="fraction",
         measures="loss",
@@ -147,6 +152,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _equity_signal(
         name="equity.loss_from_start",
+        equity_at=start_level,
         axioms=Axioms(at_most=("equity.drawdown_from_peak",), is_kept=True),
         unit="fraction",
         measures="loss",

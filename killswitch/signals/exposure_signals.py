@@ -21,6 +21,7 @@ from killswitch.signals.declaration import (
     condition,
     unsure,
 )
+from killswitch.signals.equity_levels import buffer_level, margin_change_level, of_equity
 from killswitch.signals.history.margin_ratios import (
     MarginRatios,
     change,
@@ -57,6 +58,10 @@ def _net(view: ScopeView) -> Decimal | None:
     return None if exposure is None else exposure.net
 
 
+def _leverage(_: History, view: ScopeView) -> Interval:
+    return ratio_to_equity(_gross(view), view.equity)
+
+
 def _largest_share(view: ScopeView) -> Interval:
     exposure = _exposure(view)
     if exposure is None:
@@ -75,7 +80,7 @@ def _herfindahl(view: ScopeView) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float((columns.notional**2).sum()) / gross**2 if gross else 0.0)
 
 
@@ -83,7 +88,7 @@ def _group_share(view: ScopeView, group: SymbolGroup) -> Interval:
     columns = view.columns
     if columns is None:
         return UNKNOWN
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float(columns.notional[columns.members(group.symbols)].sum()) / gross if gross else 0.0)
 
 
@@ -105,7 +110,7 @@ def _liquidation_distance(view: ScopeView, pick: str) -> Interval:
         seen = [each for each in distances.tolist() if not math.isnan(each)]
         least = min(seen, default=1.0)
         return (least, least) if len(seen) == len(distances) else (0.0, least)
-    gross = float(columns.notional.sum())
+    gross = columns.gross
     return known(float((columns.notional * distances).sum()) / gross if gross else float(distances.min()))
 
 
@@ -200,12 +205,13 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.leverage",
+        equity_at=of_equity(_leverage),
         needs_equity=True,
         unit="ratio",
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
         unknown="positions are unknown, a price is missing, or equity is unknown",
         range=NOT_NEGATIVE,
-        reader=lambda _, view: ratio_to_equity(_gross(view), view.equity),
+        reader=_leverage,
         look_ahead=_ahead(_leverage_ahead),
     ),
     _condition(
@@ -275,6 +281,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.liquidation_buffer",
+        equity_at=buffer_level,
         needs_equity=True,
         unit="fraction",
         meaning=(
@@ -287,6 +294,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.margin_ratio",
+        equity_at=of_equity(lambda _, view: margin_ratio(view)),
         needs_equity=True,
         unit="ratio",
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
@@ -296,6 +304,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="exposure.margin_ratio_change",
+        equity_at=margin_change_level,
         arguments=(WINDOW,),
         collects=(MarginRatios,),
         axioms=Axioms(at_most=("exposure.margin_ratio",)),

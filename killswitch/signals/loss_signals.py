@@ -24,6 +24,15 @@ from killswitch.signals.declaration import (
     certain,
     unsure,
 )
+from killswitch.signals.equity_levels import (
+    capital_level,
+    given_back_level,
+    of_equity,
+    opening_level,
+    profit_level,
+    shifted,
+    unrealised_share_level,
+)
 from killswitch.signals.history.account_losses import AccountLosses
 from killswitch.signals.history.anchored_values import FirstEquities, OpeningValues
 from killswitch.signals.history.realised_rows import FUNDING, REALISED, RealisedRows
@@ -161,6 +170,10 @@ def _unrealised_share_ahead(path: EquityPath) -> Bounds:
         return certain(np.where(path.equity > 0.0, made / path.equity, np.nan))
 
 
+def _unrealised(_: History, view: ScopeView) -> Interval:
+    return known(None if view.unknown is not None else view.open_profit())
+
+
 def _loss_sum(history: History, view: ScopeView, anchor: Anchor) -> Interval:
     losses = [*history.collectors.of(AccountLosses).losses(view, anchor).values()]
     if not view.accounts or all(low == 0.0 and math.isinf(high) for low, high in losses):
@@ -181,6 +194,10 @@ def _realised(history: History, view: ScopeView, window: int) -> Interval:
 def _funding_paid(history: History, view: ScopeView, window: int) -> Decimal | None:
     received = history.collectors.of(RealisedRows).total(view, window, FUNDING)
     return None if received is None else -received
+
+
+def _funding_share(history: History, view: ScopeView, window: int) -> Interval:
+    return _share(_funding_paid(history, view, window), view.equity)
 
 
 def _share(part: Decimal | None, equity: Decimal | None) -> Interval:
@@ -225,6 +242,7 @@ _of_unit_value = partial(
 
 _of_rows = partial(
     ScopeSignal,
+    equity_at="only what the venue books moves it",
     arguments=(WINDOW,),
     partly_known="never",
     axioms=NO_AXIOMS,
@@ -246,17 +264,19 @@ _of_open_positions = partial(
 SIGNALS: tuple[SignalSpec, ...] = (
     _of_open_positions(
         name="pnl.unrealised",
+        equity_at=shifted(_unrealised),
         unit="money",
         meaning=(
             "Unrealised P&L, as the venue's answer with the equity reports it, else of the positions; 0 for an empty "
             "book. A daily settlement makes it 0 without a loss."
         ),
         unknown=f"{_NO_PNL}; the equity of an account is unknown",
-        reader=lambda _, view: known(None if view.unknown is not None else view.open_profit()),
+        reader=_unrealised,
         look_ahead=_unrealised_ahead,
     ),
     _of_open_positions(
         name="pnl.unrealised_share",
+        equity_at=unrealised_share_level,
         unit="fraction",
         meaning=(
             "Unrealised P&L ÷ equity as it is now, which has lost it already: −10,000 of 90,000 are −11.1%. −∞ for a "
@@ -292,15 +312,17 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_rows(
         name="pnl.funding_paid_share",
+        equity_at=of_equity(_funding_share),
         unit="fraction",
         measures="condition",
         meaning="Funding paid less funding received ÷ equity; infinite when equity is at or below zero.",
         unknown=f"{_ROWS_MISSING.format(rows='flows are')}; equity is unknown",
         range=UNBOUNDED,
-        reader=lambda history, view, window: _share(_funding_paid(history, view, window), view.equity),
+        reader=_funding_share,
     ),
     _of_unit_value(
         name="equity.profit",
+        equity_at=profit_level,
         axioms=Axioms(at_most=("equity.best_profit",)),
         unit="fraction",
         measures="condition",
@@ -314,6 +336,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.best_profit",
+        equity_at="it never falls: no loss makes it true",
         unit="fraction",
         measures="condition",
         meaning=(
@@ -326,6 +349,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.given_back",
+        equity_at=given_back_level,
         unit="fraction",
         measures="loss",
         meaning=(
@@ -338,6 +362,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.loss_since",
+        equity_at=opening_level,
         arguments=(ANCHOR,),
         unit="fraction",
         measures="condition",
@@ -355,6 +380,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.loss_sum",
+        equity_at="it depends on which account loses",
         arguments=(ANCHOR,),
         unit="money",
         measures="condition",
@@ -373,6 +399,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.above_floor",
+        equity_at=shifted(lambda history, _, *floor: _above_floor(history, *floor)),
         arguments=(ALLOWED, TRAIL, FREEZE_AT),
         axioms=Axioms(grows_with=("allowed",), falls_with=("freeze_at",)),
         unit="money",
@@ -390,6 +417,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _of_unit_value(
         name="equity.loss_from_capital",
+        equity_at=capital_level,
         arguments=(CAPITAL,),
         unit="fraction",
         measures="loss",

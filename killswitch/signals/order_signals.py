@@ -19,6 +19,7 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.equity_levels import of_equity
 from killswitch.signals.history.order_flow import OwnRefusals, SeenOrders
 from killswitch.signals.history.windows import UNKNOWN, known
 
@@ -132,6 +133,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="orders.largest_share",
+        equity_at=of_equity(lambda _, view: _largest_share(view)),
         unit="ratio",
         needs_equity=True,
         arguments=(),

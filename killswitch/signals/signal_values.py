@@ -60,16 +60,27 @@ class ColumnReader:
 
     def read(self, history: History, view: ScopeView) -> SignalColumns:
         """The current columns. `history` has observed `view`, or assumes another equity for it."""
-        lo, hi = [-math.inf] * self._size, [math.inf] * self._size
-        text: list[str | None] = [None] * self._size if self._texts else []
+        (columns,) = self.read_each([(history, view)])
+        return columns
+
+    def read_each(self, scopes: Sequence[tuple[History, ScopeView]]) -> list[SignalColumns]:
+        """The current columns of several scopes: each signal of all of them, which keeps its code in the caches."""
+        size, has_texts = self._size, bool(self._texts)
+        found = [
+            SignalColumns([-math.inf] * size, [math.inf] * size, [None] * size if has_texts else []) for _ in scopes
+        ]
+        rows = [(history, view, it.lo, it.hi) for (history, view), it in zip(scopes, found, strict=True)]
         for index, number, values in self._numbers:
-            lo[index], hi[index] = number(history, view, *values)
+            for history, view, lo, hi in rows:
+                lo[index], hi[index] = number(history, view, *values)
         for index, truth, values in self._truths:
-            found = truth(history, view, *values)
-            lo[index], hi[index] = (0.0, 1.0) if found is None else (float(found), float(found))
+            for history, view, lo, hi in rows:
+                holds = truth(history, view, *values)
+                lo[index], hi[index] = (0.0, 1.0) if holds is None else (float(holds), float(holds))
         for index, reader, values in self._texts:
-            text[index] = reader(history, view, *values)
-        return SignalColumns(lo, hi, text)
+            for (history, view), columns in zip(scopes, found, strict=True):
+                columns.text[index] = reader(history, view, *values)
+        return found
 
 
 def position_columns(references: Iterable[SignalReference], ranked: RankedPosition) -> SignalColumns:

@@ -14,6 +14,7 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.equity_levels import of_equity
 from killswitch.signals.history.fills import FilledByOthers
 from killswitch.signals.history.round_trips import RoundTrips
 from killswitch.signals.history.windows import UNKNOWN, known
@@ -199,6 +200,14 @@ def _value_of_fills(history: History, view: ScopeView, window: int, causes: tupl
     return share, share if is_whole else math.inf
 
 
+def _closed_by_venue_share(history: History, view: ScopeView, window: int, causes: str) -> Interval:
+    return _value_of_fills(history, view, window, _CAUSES[causes])
+
+
+def _turnover(history: History, view: ScopeView, window: int) -> Interval:
+    return _value_of_fills(history, view, window, None)
+
+
 _MISSING = "fills are missing in the window: it is at least what was seen"
 _signal = partial(condition, collects=(RoundTrips,))
 
@@ -302,6 +311,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _signal(
         name="fills.closed_by_venue_share",
+        equity_at=of_equity(_closed_by_venue_share),
         arguments=(WINDOW, CAUSES),
         unit="ratio",
         meaning="Notional of the fills by which the venue itself closed positions ÷ equity.",
@@ -311,10 +321,11 @@ SIGNALS: tuple[SignalSpec, ...] = (
         needs_equity=True,
         axioms=Axioms(grows_with=("window",), within=_CAUSES_WITHIN, at_most=("exposure.turnover",)),
         collects=(FilledByOthers,),
-        reader=lambda history, view, window, causes: _value_of_fills(history, view, window, _CAUSES[causes]),
+        reader=_closed_by_venue_share,
     ),
     _signal(
         name="exposure.turnover",
+        equity_at=of_equity(_turnover),
         arguments=(WINDOW,),
         unit="ratio",
         meaning=(
@@ -327,6 +338,6 @@ SIGNALS: tuple[SignalSpec, ...] = (
         needs_equity=True,
         axioms=Axioms(grows_with=("window",)),
         collects=(FilledByOthers,),
-        reader=lambda history, view, window: _value_of_fills(history, view, window, None),
+        reader=_turnover,
     ),
 )

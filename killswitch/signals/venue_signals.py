@@ -274,6 +274,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="venue.equity_share",
+        equity_at="it depends on which account loses",
         needs_equity=True,
         arguments=(VENUE,),
         unit="fraction",

@@ -21,6 +21,7 @@ from killswitch.signals.declaration import (
     SignalSpec,
     condition,
 )
+from killswitch.signals.equity_levels import of_equity
 from killswitch.signals.history.prices import EACH_OBSERVATION, PriceSamples
 from killswitch.signals.history.samples import SampleSeries, are_enough, common_returns, expected_returns
 from killswitch.signals.history.windows import UNKNOWN, known, largest
@@ -66,14 +67,14 @@ def _by_venue(
         value = of(facts, series)
         if not math.isnan(value):
             found.setdefault(facts.account.venue, []).append(value)
-        elif facts.account.quality != "ok" or facts.priced(symbol):  # else it has left the book and the watch list
+        elif facts.account.quality != "ok" or facts.lists(symbol):  # else it has left the book and the watch list
             found.setdefault(facts.account.venue, [])
     return found
 
 
 def _is_priced(view: ScopeView, facts: AccountFacts, symbol: str) -> bool:
     """Whether the symbol has a price in this snapshot."""
-    return facts.is_priced(view.as_of, view.stale_after) and bool(facts.priced(symbol))
+    return facts.is_priced(view.as_of, view.stale_after) and facts.lists(symbol)
 
 
 def _volatility(history: History, view: ScopeView, symbol: str, window: int, every: int) -> Interval:
@@ -128,6 +129,22 @@ def _move(history: History, view: ScopeView, symbol: str, window: int) -> Interv
 # The book
 
 
+class _HashedOnce:
+    """Markets as a key: the hash of a long tuple takes longer than a look-up."""
+
+    __slots__ = ("_hash", "_markets")
+
+    def __init__(self, markets: tuple[Market, ...]) -> None:
+        self._markets = markets
+        self._hash = hash(markets)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _HashedOnce) and self._markets == other._markets)
+
+
 class _Book:
     """The markets of the open positions: the same for as long as nothing is traded."""
 
@@ -139,6 +156,7 @@ class _Book:
         pairs = zip(columns.accounts, columns.symbols, strict=True)
         of_positions = [(venues[account], symbol) for account, symbol in pairs]
         self.markets = tuple(dict.fromkeys(of_positions))
+        self.key = _HashedOnce(self.markets)
         places = {market: place for place, market in enumerate(self.markets)}
         self._places = np.array([places[market] for market in of_positions], dtype=np.int64)
         self._series: dict[int, list[SampleSeries]] = {}
@@ -222,7 +240,7 @@ class _Moments:
 
 
 def _moments(
-    prices: PriceSamples, view: ScopeView, markets: tuple[Market, ...], series: Sequence[SampleSeries], window: int
+    prices: PriceSamples, view: ScopeView, markets: _HashedOnce, series: Sequence[SampleSeries], window: int
 ) -> _Moments:
     """The moments of the markets, computed once for all signals, and for all scopes that have the same samples."""
     now, every = view.as_of, series[0].every
@@ -248,19 +266,22 @@ def _expected_move(history: History, view: ScopeView, horizon: int, window: int,
     if columns is None or view.equity is None:
         return UNKNOWN
     book = _book(history, view, columns)
-    exposures, markets = book.exposures(columns), book.markets
-    if not exposures.any():
-        return 0.0, 0.0
+    exposures, key = book.exposures(columns), book.key
     series = book.series(history, view, window, every)
-    is_open = exposures != 0.0
-    if series is not None and not is_open.all():  # a market without exposure moves nothing, whatever is known of it
-        series = [each for each, is_member in zip(series, is_open.tolist(), strict=True) if is_member]
-        markets = tuple(each for each, is_member in zip(markets, is_open.tolist(), strict=True) if is_member)
+    if not len(exposures) or not np.minimum.reduce(np.abs(exposures)) > 0.0:  # it is empty, or one is 0 or unknown
+        is_open = exposures != 0.0
+        if not is_open.any():
+            return 0.0, 0.0
+        if series is not None:  # a market without exposure moves nothing, whatever is known of it
+            series = [each for each, is_member in zip(series, is_open.tolist(), strict=True) if is_member]
+        if np.isnan(exposures).any():
+            return UNKNOWN
+        key = _HashedOnce(tuple(it for it, is_member in zip(book.markets, is_open.tolist(), strict=True) if is_member))
         exposures = exposures[is_open]
-    if series is None or bool(np.isnan(exposures).any()):
+    if series is None:
         return UNKNOWN
     now, prices = view.as_of, history.collectors.of(PriceSamples)
-    covariance = _moments(prices, view, markets, series, window).covariance
+    covariance = _moments(prices, view, key, series, window).covariance
     scale, equity = math.sqrt(horizon / every), float(view.equity)
     if covariance is not None:
         move = math.sqrt(max(0.0, covariance.variance(exposures))) * scale
@@ -284,7 +305,7 @@ def _correlation(history: History, view: ScopeView, window: int, every: int, mea
     series = book.series(history, view, window, every) if len(book.markets) > 1 else None
     if series is None:
         return UNKNOWN
-    return known(_moments(history.collectors.of(PriceSamples), view, book.markets, series, window).correlated(measure))
+    return known(_moments(history.collectors.of(PriceSamples), view, book.key, series, window).correlated(measure))
 
 
 HORIZON = Argument(
@@ -350,6 +371,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _condition(
         name="equity.expected_move",
+        equity_at=of_equity(_expected_move),
         needs_equity=True,
         arguments=(HORIZON, WINDOW, EVERY),
         unit="fraction",

@@ -20,6 +20,7 @@ from killswitch.signals.declaration import (
     condition,
     unsure,
 )
+from killswitch.signals.equity_levels import worst_loss_level
 from killswitch.signals.history.bleed_rates import BleedRates
 from killswitch.signals.history.windows import UNKNOWN
 from killswitch.signals.trade_signals import SIDE
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
+    from killswitch.valuation.position_columns import PositionColumns
     from killswitch.valuation.scope_view import ScopeView
 
 AGAINST = Argument(
@@ -57,7 +59,7 @@ def _worst_loss(history: History, view: ScopeView, against: str) -> Interval:
     if found is None:
         return UNKNOWN
     ratios, _, is_whole = found
-    worst = float(ratios.max(initial=0.0))
+    worst = float(np.maximum.reduce(ratios, initial=0.0))
     if not math.isnan(worst):
         return worst, worst if is_whole else math.inf
     return float(ratios[~np.isnan(ratios)].max(initial=0.0)), math.inf
@@ -68,14 +70,14 @@ def _losing(history: History, view: ScopeView, side: str, against: str, lost: fl
     found = _ratios(history, view, against)
     if found is None:
         return UNKNOWN
-    ratios, sides, is_whole = found
-    of_side = [ratio for ratio, own in zip(ratios.tolist(), sides, strict=True) if side in ("any", own)]
+    ratios, columns, is_whole = found
+    of_side = [ratio for ratio, own in zip(ratios.tolist(), columns.sides, strict=True) if side in ("any", own)]
     least = sum(ratio >= lost for ratio in of_side)
     return float(least), least + sum(map(math.isnan, of_side)) if is_whole else math.inf
 
 
-def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tuple[str, ...], bool] | None:
-    """Loss ÷ base of each position (NaN: unknown), its side, and whether no account is missing; None if unknown."""
+def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, PositionColumns, bool] | None:
+    """Loss ÷ base of each position (NaN: unknown), the columns, and whether no account is missing; None if unknown."""
     import numpy as np
 
     trusted = view.trusted()
@@ -90,8 +92,8 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tu
         base: Floats = np.full(len(columns), equity)
     else:
         base = columns.entry_value if against == "entry" else columns.margin
-    if bool((base > 0.0).all()):
-        return losses / base, columns.sides, trusted is view
+    if np.minimum.reduce(base, initial=math.inf) > 0.0:
+        return losses / base, columns, trusted is view
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = losses / base
     if against == "equity":
@@ -99,7 +101,7 @@ def _ratios(history: History, view: ScopeView, against: str) -> tuple[Floats, tu
     else:
         ratios[~(base > 0.0)] = math.nan
     ratios[losses == 0.0] = 0.0
-    return ratios, columns.sides, trusted is view
+    return ratios, columns, trusted is view
 
 
 def _highest_equity(history: History, view: ScopeView) -> float | None:
@@ -162,6 +164,7 @@ _worst = partial(condition, reads_pnl=True)
 SIGNALS: tuple[SignalSpec, ...] = (
     _worst(
         name="positions.worst_loss",
+        equity_at=worst_loss_level,
         arguments=(AGAINST,),
         unit="fraction",
         meaning=(
@@ -177,6 +180,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _worst(
         name="positions.losing",
+        equity_at="it counts positions",
         axioms=Axioms(falls_with=("lost",)),
         arguments=(SIDE, AGAINST, LOST),
         unit="count",
@@ -192,6 +196,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
     ),
     _worst(
         name="positions.worst_bleed",
+        equity_at="it is a speed",
         needs_equity=True,
         unit="money per hour",
         meaning=(

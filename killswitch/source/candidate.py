@@ -30,6 +30,9 @@ class FirstParentStep(Struct, frozen=True):
     commit: str
     folder_digest: str
     commits: tuple[VerifiedCommit, ...]
+    files: tuple[PolicyFile, ...] | None = None
+    """The files at this step. None where they were not read: a step that changed the folder then counts as loosening,
+    so that approvals step by step (A5) have to cover it."""
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -50,6 +53,12 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """The text of the trust file that is in force for this candidate; None: that of the runner's configuration."""
     newest_commit_at: Instant | None = None
     """The date written in the proposed commit, for the metric of its age only."""
+    generation: str | None = None
+    """What the link of a mount, or of a directory that is switched, leads to: the culprit where there is no author."""
+    manifest_version: int | None = None
+    """The version of the signed manifest of a folder, which never falls."""
+    signer: str | None = None
+    """The principal that signed the manifest of a folder."""
     is_protected: bool = True
     """Whether signatures were demanded; a directory or a mount without them is not protected against a loosening."""
 
@@ -73,5 +82,7 @@ class SourceAnswer(Struct, frozen=True, kw_only=True):
 
     candidate: Candidate | None = None
     problems: tuple[SourceProblem, ...] = ()
+    is_in_force: bool = False
+    """Whether the source proposes exactly what is in force, so that no candidate is sent."""
     progress: str | None = None
     """What a long catch-up has verified so far; it is resumed at the next poll."""

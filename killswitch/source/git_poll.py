@@ -36,6 +36,7 @@ from killswitch.source.git_verdicts import (
     trust_digest,
 )
 from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
+from killswitch.source.statement_checks import signer_of
 from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import LARGEST, TrustFileError, parse_trust
 
@@ -337,7 +338,7 @@ def main() -> None:
     """Read a request from standard input and write the result to standard output, both as JSON."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=GitPollRequest)
     signal.alarm(int(request.limits.seconds) + 5)  # if nobody is left who would end it
-    sys.stdout.buffer.write(msgspec.json.encode(poll_git(request)))
+    sys.stdout.buffer.write(msgspec.json.encode(poll_git(request, signer_of)))
 
 
 if __name__ == "__main__":

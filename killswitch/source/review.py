@@ -31,6 +31,11 @@ class ReviewRequest(Struct, frozen=True, kw_only=True):
     """The time limit of the proof (A1)."""
     now: int = 0
     """The runner's clock, in microseconds."""
+    store: str | None = None
+    """The runner's store, which the review opens read-only, for the history and the states of what fires on arrival.
+    None: only `states`, so that windows are partly known."""
+    variant: str | None = None
+    """The variant that the run selects in every policy that declares it."""
 
 
 class ArrivalFiring(Struct, frozen=True):
@@ -53,8 +58,10 @@ class Review(Struct, frozen=True, kw_only=True):
     problems: tuple[SourceProblem, ...] = ()
     """Mistakes in the files (W5: with file, line, commit and signer), and refusals that no approval lifts (R6)."""
     approvals_needed: int = 0
+    """0 for TIGHTENING and EQUIVALENT; else at least 1, also where no trust set says how many."""
     approvals: tuple[Approval, ...] = ()
-    """Those that count for this change."""
+    """Those that count for this change, which is approved if they are at least `approvals_needed`. They are spent by
+    it (A6)."""
     not_counted: tuple[str, ...] = ()
     """Why other statements do not count, in a sentence each."""
     arrival: tuple[ArrivalFiring, ...] = ()

@@ -57,7 +57,7 @@ _OVERTAKEN: Final = (
 
 Begin = Callable[..., None]
 
-_NEW_ROWS: Final = ("decisions", "journal", "notices")
+_NEW_ROWS: Final = ("decisions", "journal", "notices", "set_changes")
 """Tables that only grow: rows later than the copy are written back under their own numbers."""
 _WRITE_BACK: Final = (
     "INSERT INTO disk.events (id, body, consumed_at) SELECT id, body, consumed_at FROM main.events WHERE true "
@@ -67,6 +67,9 @@ _WRITE_BACK: Final = (
     "INSERT OR REPLACE INTO disk.outbox SELECT * FROM main.outbox m WHERE NOT EXISTS (SELECT 1 FROM disk.outbox d "
     "WHERE d.id = m.id AND d.state = m.state AND d.attempts = m.attempts AND d.error IS m.error "
     "AND d.due_at = m.due_at AND d.is_refused = m.is_refused)",
+    "INSERT OR IGNORE INTO disk.policy_sets SELECT * FROM main.policy_sets",
+    "DELETE FROM disk.states WHERE NOT EXISTS (SELECT 1 FROM main.states m WHERE m.policy = disk.states.policy "
+    "AND m.scope = disk.states.scope)",  # of a policy that has another name by now
     "INSERT OR IGNORE INTO disk.incidents SELECT * FROM main.incidents",
     "INSERT OR IGNORE INTO disk.course SELECT * FROM main.course",
 )
@@ -357,7 +360,8 @@ def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict
 
 
 TABLES: Final = (
-    "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course", "history",
+    "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course",
+    "policy_sets", "set_changes", "history",
 )  # fmt: skip
 _DIRECTIONS: Final = ("ASC", "DESC")
 """From the oldest row up to the damage, then from the newest one down to it."""

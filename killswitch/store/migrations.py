@@ -60,6 +60,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE outbox ADD COLUMN due_at INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE outbox ADD COLUMN is_refused INTEGER NOT NULL DEFAULT 0",
     ),
+    # 5: the policy sets that were ever in force, for ever, and when each came into force
+    (
+        """CREATE TABLE policy_sets (
+                digest TEXT NOT NULL, content TEXT NOT NULL, program TEXT NOT NULL, files BLOB NOT NULL,
+                PRIMARY KEY (digest, content))""",
+        f"""CREATE TABLE set_changes (
+                sequence {_SERIAL}, at INTEGER NOT NULL, digest TEXT NOT NULL, content TEXT NOT NULL,
+                body BLOB NOT NULL)""",
+    ),
 )
 
 NEWEST: Final = len(MIGRATIONS)

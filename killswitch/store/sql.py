@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import Connection
 
+from killswitch.model.applied_set import AppliedSet, PolicyFile, SetChange, folder_digest
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
@@ -76,6 +77,8 @@ class SqlStore(StoreHandle):
         self._return_to_disk()
         at = to_micros(record.as_of)
         with self._writing_fenced() as connection:
+            if record.applied is not None:
+                _put_set(connection, record.applied, record.renamed)
             for decision in record.decisions:
                 if connection.execute(sql.DECISION_EXISTS, {"id": decision.id}).first() is not None:
                     raise DuplicateDecisionError(f"decision {decision.id} is already recorded")
@@ -220,6 +223,22 @@ class SqlStore(StoreHandle):
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
     @retried
+    def prepare_policy_set(self, digest: str, program: str, files: tuple[PolicyFile, ...]) -> None:
+        """Write the files of a set that may come into force, so that the tick that takes it writes little."""
+        keys = {"digest": digest, "content": folder_digest(files), "program": program}
+        with self._writing_fenced(background=True) as connection:
+            connection.execute(sql.PUT_POLICY_SET, {**keys, "files": rows.packed_files(files)})
+
+    def set_changes(self, limit: int) -> Sequence[SetChange]:
+        """The newest `limit` sets that came into force, newest first."""
+        return self._decoded("a change of the policy set", rows.set_change, self._read(sql.SET_CHANGES, limit=limit))
+
+    def policy_files(self, digest: str, content: str | None = None) -> tuple[PolicyFile, ...] | None:
+        """The files of a set that was ever in force here; of several with the same policies, the newest."""
+        found = self._read(sql.POLICY_FILES, digest=digest, content=content)
+        return self._decoded_one(f"the files of {digest}", rows.policy_files, found)
+
+    @retried
     def put_event(self, event: Event) -> None:
         """Record an operator command for the next tick; a repeated id counts once."""
         with self._writing() as connection:
@@ -349,3 +368,22 @@ class SqlStore(StoreHandle):
 def _put_journal(connection: Connection, entries: Sequence[JournalEntry]) -> None:
     if entries:
         connection.exec_driver_sql(sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in entries])
+
+
+def _put_set(connection: Connection, applied: AppliedSet, renamed: Mapping[str, str]) -> None:
+    """Record a set that comes into force, and move what policies with another name have stored, at once."""
+    content = folder_digest(applied.files)
+    change = SetChange(
+        digest=applied.digest, content=content, at=applied.at, program=applied.program, origin=applied.origin,
+        renamed=dict(renamed),
+    )  # fmt: skip
+    keys = {"digest": applied.digest, "content": content}
+    files = rows.packed_files(applied.files)
+    connection.execute(sql.PUT_POLICY_SET, {**keys, "program": applied.program, "files": files})
+    body = rows.ENCODER.encode(change)
+    connection.execute(sql.PUT_SET_CHANGE, {**keys, "at": to_micros(applied.at), "body": body})
+    aside = [(former, f"{sql.MOVED}{former}") for former in renamed]
+    for former, name in (*aside, *((f"{sql.MOVED}{former}", name) for former, name in renamed.items())):
+        for drop, move in sql.MOVE_ROWS:  # what an earlier policy of that name has left is at rest
+            connection.execute(drop, {"to": name})
+            connection.execute(move, {"of": former, "to": name})

@@ -50,6 +50,21 @@ PUT_JOURNAL_RETURNING = f"{PUT_JOURNAL} RETURNING sequence"
 JOURNAL_FROM = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE sequence >= :sequence ORDER BY sequence")
 JOURNAL_OF = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence")
 
+PUT_POLICY_SET = _insert("policy_sets", "digest", "content", "program", "files", key="digest, content")
+PUT_SET_CHANGE = _insert("set_changes", "at", "digest", "content", "body")
+SET_CHANGES = text("SELECT sequence, body FROM set_changes ORDER BY sequence DESC LIMIT :limit")
+POLICY_FILES = text(
+    "SELECT files FROM policy_sets p WHERE digest = :digest AND content = coalesce(:content, content) AND EXISTS ("
+    " SELECT 1 FROM set_changes c WHERE c.digest = p.digest AND c.content = p.content) ORDER BY rowid DESC LIMIT 1"
+)
+# A former name is first moved out of the way, so that policies may exchange their names.
+MOVED = "moved/"
+"""How the name of a policy begins whose rows are being moved; no policy has a slash in its name."""
+MOVE_ROWS = tuple(
+    (text(f"DELETE FROM {table} WHERE policy = :to"), text(f"UPDATE {table} SET policy = :to WHERE policy = :of"))
+    for table in ("states", "history")
+)
+
 PUT_EVENT = _insert("events", "id", "body", key="id")
 CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
 PENDING_EVENTS = text("SELECT sequence, id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")

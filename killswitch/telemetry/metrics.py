@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -36,6 +36,17 @@ class NotificationCounts(Struct, frozen=True):
     failed: dict[str, int]
 
 
+class SourceGauges(Struct, frozen=True, kw_only=True):
+    """The source of the policies: its states, and seconds; None where a time is not known, or nothing is pending."""
+
+    sync: str
+    health: str
+    suspended: str | None
+    answer_age: float | None
+    commit_age: float | None
+    pending: float | None
+
+
 class GaugeValues(Struct, frozen=True):
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
@@ -45,6 +56,7 @@ class GaugeValues(Struct, frozen=True):
     problems: int = 0
     notifications: NotificationCounts | None = None
     policy_files: str | None = None
+    source: SourceGauges | None = None
 
 
 class Metrics:
@@ -73,29 +85,7 @@ class Metrics:
             "killswitch.close.unprotected", "s", "Time for which a close left a position without a protective order",
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
-        for name, unit, meaning, points in (
-            (
-                "killswitch.trigger.headroom",
-                "1",
-                "How far a trigger is from true, in its signal's unit",
-                _headroom,
-            ),
-            ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
-            ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
-            ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
-            ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
-            ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
-            ("killswitch.account.positions", "{position}", "Open positions", _positions),
-            ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
-            ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
-            (
-                "killswitch.policies.files",
-                "1",
-                "1 for the state of the policy files: as loaded, changed or broken",
-                _policy_files,
-            ),
-            ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
-        ):
+        for name, unit, meaning, points in _GAUGES:
             meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)
         for name, meaning, points in (
             ("killswitch.notifications.delivered", "Messages delivered, by target", _delivered),
@@ -174,6 +164,12 @@ def _levels(values: GaugeValues) -> Iterator[Point]:
         yield machine.level, _machine(machine)
 
 
+def paused_policies(values: GaugeValues) -> Iterator[Point]:
+    """1 for each policy and scope that a pause keeps from firing, 0 for the others."""
+    for machine in values.machines:
+        yield int(machine.paused is not None), _machine(machine)
+
+
 def _machine(machine: MachineStatus) -> Labels:
     return {"killswitch.policy": machine.policy, "killswitch.scope": machine.scope}
 
@@ -213,6 +209,38 @@ def _policy_files(values: GaugeValues) -> Iterator[Point]:
         yield 1, {"killswitch.policies.state": values.policy_files}
 
 
+def _source_sync(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None:
+        yield 1, {"killswitch.source.state": values.source.sync}
+
+
+def _source_health(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None:
+        yield 1, {"killswitch.source.state": values.source.health}
+
+
+def _suspended(values: GaugeValues) -> Iterator[Point]:
+    if values.source is not None and values.source.suspended is not None:
+        yield 1, {"killswitch.source.state": values.source.suspended}
+
+
+def _answer_age(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.answer_age)
+
+
+def _commit_age(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.commit_age)
+
+
+def _loosening(values: GaugeValues) -> Iterator[Point]:
+    return _seconds(None if values.source is None else values.source.pending)
+
+
+def _seconds(length: float | None) -> Iterator[Point]:
+    if length is not None:
+        yield length, {}
+
+
 def _pending(values: GaugeValues) -> Iterator[Point]:
     if values.notifications is not None:
         yield values.notifications.pending, {}
@@ -229,3 +257,41 @@ def _failed(values: GaugeValues) -> Iterator[Point]:
 def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:
     for target, count in counts.items():
         yield count, {"killswitch.target": target}
+
+
+_GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point]]], ...]] = (
+    (
+        "killswitch.trigger.headroom",
+        "1",
+        "How far a trigger is from true, in its signal's unit",
+        _headroom,
+    ),
+    ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
+    ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
+    ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
+    (
+        "killswitch.policy.paused",
+        "1",
+        "1 while an operator's pause keeps a policy from firing",
+        paused_policies,
+    ),
+    ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
+    ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
+    ("killswitch.account.positions", "{position}", "Open positions", _positions),
+    ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
+    ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
+    (
+        "killswitch.policies.files",
+        "1",
+        "1 for the state of the policy files: as loaded, changed or broken",
+        _policy_files,
+    ),
+    ("killswitch.source.sync", "1", "1 for the sync of the source: synced or out of sync", _source_sync),
+    ("killswitch.source.health", "1", "1 for the health of the source, by its name", _source_health),
+    ("killswitch.source.suspended", "1", "1 while an operator has suspended the source, by how", _suspended),
+    ("killswitch.source.answer.age", "s", "Time since the source last answered", _answer_age),
+    ("killswitch.source.commit.age", "s", "Age of the newest commit by its own date", _commit_age),
+    ("killswitch.source.loosening.pending", "s", "Time until a loosening that waits takes effect", _loosening),
+    ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
+)
+"""Name, unit, meaning and values of each gauge."""

@@ -195,6 +195,10 @@ class AccountFacts:
     def _priced(self) -> dict[str, tuple[PriceRow, ...]]:
         return {}
 
+    def lists(self, symbol: str) -> bool:
+        """Whether a row has prices of `symbol`: that of a position, or of the watch list."""
+        return bool(self.held.places_of(symbol)) or any(each.symbol == symbol for each in self.watched)
+
     # Changes
 
     def is_still_since(self, before: AccountFacts) -> bool:

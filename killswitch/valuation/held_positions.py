@@ -202,6 +202,11 @@ class HeldPositions:
             return self.sizes.places.get(symbol, ())
         return [index for index, position in enumerate(self.merged) if position.symbol == symbol]
 
+    def only_row_of(self, symbol: str) -> Position | None:
+        """The reported position of this symbol; None if there is none or another one, or a row is no open position."""
+        places = self.sizes.places.get(symbol, ()) if self.sizes.are_plain else ()
+        return self.reported[places[0]] if len(places) == 1 else None
+
     def rows_of(self, symbol: str) -> Sequence[Position]:
         """The positions of this symbol in `merged`, without checking all others."""
         if self.sizes.are_plain and "sound" not in self.__dict__:
@@ -324,7 +329,8 @@ class HeldPositions:
             prices = np.array([*map(float, cast("Iterable[Decimal]", map(read, rows)))])
         except (TypeError, ValueError):  # one is missing, or a signalling NaN, which is no float
             prices = np.array([*map(read, self.merged)], dtype=np.float64)
-        prices[~((prices >= _LEAST) & (prices < _MOST))] = np.nan
+        if not (np.minimum.reduce(prices, initial=_LEAST) >= _LEAST and np.maximum.reduce(prices, initial=0.0) < _MOST):
+            prices[~((prices >= _LEAST) & (prices < _MOST))] = np.nan
         prices.setflags(write=False)
         return prices
 
@@ -406,7 +412,10 @@ def _rank_share(rank: int | None, most: int | None) -> float | None:
 def _float_column(values: Sequence[Decimal | int | float | None]) -> Floats:
     import numpy as np
 
-    column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)
+    try:
+        column = np.array([*map(float, cast("Sequence[Decimal]", values))], dtype=np.float64)
+    except TypeError:  # one is unknown
+        column = np.array([math.nan if it is None else float(it) for it in values], dtype=np.float64)
     column.setflags(write=False)  # it is shared by everything that reads it
     return column
 

@@ -14,6 +14,7 @@ from statistics import median
 from msgspec import Struct
 
 from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import WatchedPrice
 from killswitch.valuation.account_facts import AccountFacts, PriceRow
 from killswitch.valuation.position_measures import ZERO
@@ -26,6 +27,10 @@ ONE_TIME = 5 * SECOND
 
 def mark_of(facts: AccountFacts, symbol: str) -> tuple[float, int | None] | None:
     """The mark of a symbol and its venue time, as in `marks_of`; None without one."""
+    only = None if facts.account.watched else facts.held.only_row_of(symbol)
+    mark = None if only is None else only.mark_price
+    if only is not None and mark is not None and sane(mark) and mark > ZERO:
+        return float(mark), facts.printed_at(only)
     found: tuple[float, int | None] | None = None
     for row in facts.priced(symbol):
         if row.mark_price is None or row.mark_price <= ZERO:

@@ -94,10 +94,14 @@ class PositionColumns:
         return self._column("spread")
 
     @computed_once
+    def gross(self) -> float:
+        """The sum of the notionals, rounded; NaN if one is unknown."""
+        return float(self.notional.sum())
+
+    @computed_once
     def share(self) -> Floats:
         """Notional ÷ gross, 0…1; unknown for every position if one notional is unknown, or the gross is 0."""
-        gross = self.notional.sum()
-        return self.notional / (gross or float("nan"))
+        return self.notional / (self.gross or float("nan"))
 
     def members(self, symbols: tuple[str, ...]) -> Booleans:
         """Which positions are in one of these symbols."""

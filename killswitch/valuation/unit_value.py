@@ -153,8 +153,12 @@ class UnitValueTrack:
 
     def fall(self, window: int) -> float:
         """The fall from the highest in the window to now."""
+        return self.fall_from(self.highest(window))
+
+    def highest(self, window: int) -> float:
+        """The highest value in a kept window; the current one if the window is empty."""
         maxima = self._maxima[window]
-        return self.fall_from(maxima[0][1] if maxima else self.value)
+        return maxima[0][1] if maxima else self.value
 
     def highest_at(self, window: int) -> int | None:
         """When the highest value of a kept window was observed, the latest of equal ones; None if it is not kept."""

@@ -3,8 +3,9 @@
 Accounts, positions and prices are those of `scale`, with what the signals read besides: bids and asks, latencies and
 failures of polls, resting orders, and a round trip now and then; nothing fires. The policy is `signals.yaml`, whose
 signals are of loss, exposure, market, system and trades, over windows of an hour and samples of a minute that a restart
-has restored. Ticks are twenty seconds apart: two of three add no sample. All policies see the same snapshots in turns.
-Times are medians of the processor time of this process.
+has restored. Ticks are twenty seconds apart: two of three add no sample. All policies see equal snapshots in turns, but
+each has its own: a tick frees the snapshot before, which the last of several policies would do for all. Times are
+medians of the processor time of this process.
 
     python -m tests.bench signals
     python -m tests.bench signals-10000
@@ -121,11 +122,13 @@ def tick_times(policies: Mapping[str, PolicySet], accounts: int, ticks: int) -> 
     holdings = Holdings.of(accounts)
     interpreters = {name: restored(policy, holdings) for name, policy in policies.items()}
     begins = BEGINS + (BEFORE - 1) * LONG_APART + APART
-    stream = lively(snapshots(holdings, walk(WARM_UP + ticks), APART, begins=begins))
+    marks = walk(WARM_UP + ticks)
+    streams = {name: lively(snapshots(holdings, marks, APART, begins=begins)) for name in policies}
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in policies}
-    for number, snapshot in enumerate(stream):
-        adds_samples = to_micros(snapshot.as_of) % EVERY == 0
+    for number in range(WARM_UP + ticks):
         for name, interpreter in interpreters.items():
+            snapshot = next(streams[name])
+            adds_samples = to_micros(snapshot.as_of) % EVERY == 0
             if accounts >= 100:
                 gc.collect()
             begun = time.process_time()

@@ -52,9 +52,13 @@ class Death:
             self.after()
 
 
-if __name__ == "__main__":
-    death = Death(sys.argv.pop(1))
+def observe_writes(death: Death) -> None:
+    """Count the writes of this process from now on."""
     event.listen(Engine, "before_cursor_execute", death.before_statement)
     event.listen(Engine, "after_cursor_execute", death.after_statement)
     event.listen(Engine, "commit", death.before)
+
+
+if __name__ == "__main__":
+    observe_writes(Death(sys.argv.pop(1)))
     main()

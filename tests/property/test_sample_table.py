@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from killswitch.signals.history.sample_table import UNSTATED, SampleTable
@@ -25,6 +25,7 @@ STEPS = st.lists(
 
 
 @settings(max_examples=50)
+@example([(1, "first", (1, 1, 1), None), *[(1, "all", (1, 1, 1), None)] * 9], 9)  # the first one was sampled earlier
 @given(STEPS, st.integers(0, 400))
 def test_rows_of_one_table_equal_series_of_their_own(steps: list[Any], window: int) -> None:
     """Whatever is missing, cut off, printed twice or old, and however long it lasts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from markdown_it import MarkdownIt
 
 from tools.screens.capture import MAX_BYTES, excerpt, page_png, terminal_output, terminal_svg
 
@@ -65,6 +68,18 @@ spec:
 """The policy of the tutorial, with its two mistakes."""
 
 
+FORGE = """\
+body { font: 14px/1.5 'Segoe UI', Helvetica, Arial, sans-serif; color: #1f2328; margin: 0; padding: 16px }
+table { border-collapse: collapse; display: block; width: max-content; max-width: 100%; overflow: auto }
+td, th { border: 1px solid #d1d9e0; padding: 6px 13px }
+pre { background: #f6f8fa; padding: 16px; overflow: auto; font-size: 85% }
+code { background: #818b981f; padding: .2em .4em; border-radius: 6px; font-size: 85% }
+pre code { background: none; padding: 0 }
+"""
+"""Tables, code and text as the forges show them in comments."""
+PHONE = "height:1500px;border:0"
+
+
 class Scenes:
     """The commands that are shown, run in a folder like a clone."""
 
@@ -80,6 +95,10 @@ class Scenes:
         printed = terminal_output(["bash", "-c", command], self._folder, columns, self._environment)
         _write(FOLDER / f"{name}.svg", terminal_svg(excerpt(self._general(printed), *cuts), command, columns))
         return printed
+
+    def run(self, commands: str) -> None:
+        """Run commands of a page, one after the other."""
+        subprocess.run(["bash", "-c", commands], cwd=self._folder, env=self._environment, check=False, timeout=120)
 
     @contextmanager
     def running(self, command: str) -> Iterator[None]:
@@ -108,11 +127,11 @@ class Scenes:
         )
         return done.stdout + done.stderr
 
-    def page(self, name: str, page: Path, height: int = 1200) -> None:
-        """Draw a page as a wide screen shows it."""
+    def page(self, name: str, page: Path, height: int = 1200, width: int = 1280) -> None:
+        """Draw a page as a screen of this width shows it."""
         copy = page.with_stem(f"{page.stem}-shown")
         copy.write_text(self._general(page.read_text(encoding="utf-8")), encoding="utf-8")
-        page_png(copy, FOLDER / f"{name}.png", 1280, height, self._folder)
+        page_png(copy, FOLDER / f"{name}.png", width, height, self._folder)
         _check_size(FOLDER / f"{name}.png")
 
     def _general(self, text: str) -> str:
@@ -140,12 +159,31 @@ def _demo(scenes: Scenes, folder: Path) -> None:
     scenes.shown("notification", 100, f"head -n {PAGE_LINES} demo-run/messages.log")
     recorded = (folder / "demo-run/recording.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "until-0413.jsonl").write_text("".join(recorded[:FIRING]), encoding="utf-8")
-    scenes.shown("plan", 100, "ksctl plan --policies policies/futures-degross --snapshot until-0413.jsonl")
+    scenes.shown(
+        "plan", 100, "ksctl plan --policies policies/futures-degross --snapshot until-0413.jsonl",
+        (", cut-most", "WOULD FIRE"),
+    )  # fmt: skip
     scenes.shown("explain", 120, f"ksctl explain 4cd09 --store {STORE}")
     scenes.shown("report", 100, f"ksctl report --store {STORE}", ("Timeline", "Checklist"), ("Debrief held", ""))
     (report,) = (folder / f"{STORE}.incidents").glob("*/report.html")
     scenes.page("report-page", report)
     scenes.page("backtest-page", folder / "demo-run/backtest.html", 2050)
+
+
+def _impact(scenes: Scenes, folder: Path) -> None:
+    """The comment of the change of docs/impact.md, as a forge renders it on a wide screen and on a phone."""
+    page = (REPOSITORY / "docs" / "impact.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    scenes.run("\n".join(commands[:3]))
+    comment = (folder / "my-policies" / "comment.md").read_text(encoding="utf-8")
+    rendered = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(comment)
+    shown = folder / "comment.html"
+    shown.write_text(f"<!doctype html><meta charset=utf-8><style>{FORGE}</style>{rendered}", encoding="utf-8")
+    scenes.page("impact-comment", shown, 1150)
+    # Windows have a least width: the phone is a frame in a window.
+    phone = folder / "phone.html"
+    phone.write_text(f"<body style=margin:0><iframe src={shown.name} style='width:420px;{PHONE}'>", encoding="utf-8")
+    scenes.page("impact-comment-phone", phone, 1500, 500)
 
 
 def _mistakes(scenes: Scenes, folder: Path) -> None:
@@ -181,6 +219,7 @@ def main() -> None:
             (folder / name).symlink_to(REPOSITORY / name)
         scenes = Scenes(folder)
         _demo(scenes, folder)
+        _impact(scenes, folder)
         _mistakes(scenes, folder)
         _crash(scenes)
         site = folder / "site"

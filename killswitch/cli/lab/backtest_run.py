@@ -20,6 +20,7 @@ from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
 from killswitch.lab.book import BacktestBook, BookError
 from killswitch.lab.campaign import BookRuns, Campaign, OnBar, OnProgress, Results, Stop
+from killswitch.lab.impact.replays import is_watched
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, policies_used
 from killswitch.lab.pages.content import Drawings, build_page
@@ -28,7 +29,6 @@ from killswitch.lab.sampling import SamplingError, require_served
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
-from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.diagnostics.diagnostic import counts, diagnostics_page
 from killswitch.render.document import Page
 from killswitch.render.formats import count_of
@@ -96,7 +96,7 @@ def watched_books(policies: PolicySet, books: BacktestBooks) -> BacktestBooks:
     """Drop the books that no policy watches, because the policies do nothing to them. BookError if none remains."""
     if not policies.graphs:
         raise BookError("the policies hold no Policy document, so there is nothing to try; name more with --policies")
-    parts = tuple(part for part in books.parts if _is_watched(policies, part.member.book))
+    parts = tuple(part for part in books.parts if is_watched(policies, part.member.book))
     if not parts:
         raise BookError(_unwatched_error(policies, books.parts[0].member.book))
     unwatched = [part.member.book.name for part in books.parts if part not in parts]
@@ -118,11 +118,6 @@ def require_bars(policies: PolicySet, books: BacktestBooks) -> None:
     except SamplingError as error:
         print_page(diagnostics_page(error.diagnostics), err=True)
         raise click.ClickException(f"{counts(error.diagnostics)} in the policies; nothing was run") from None
-
-
-def _is_watched(policies: PolicySet, book: BacktestBook) -> bool:
-    accounts = [(each.account, each.venue, each.market, each.currency) for each in book.accounts]
-    return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
 
 
 def _unwatched_error(policies: PolicySet, book: BacktestBook) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.next_set import program_version
 from killswitch.accounts.opening import LoadedPolicies
 from killswitch.cli.lab.backtest_run import paper_venue
 from killswitch.cli.lab.demo_screen import DemoScreen
@@ -26,8 +27,10 @@ from killswitch.lab.families import half_and_half
 from killswitch.lab.feed import Feed
 from killswitch.lab.recording import RecordingWriter
 from killswitch.lab.rehearsal import VirtualClock
+from killswitch.model.applied_set import AppliedSet, PolicyOrigin
 from killswitch.model.tracing import NO_TRACER
 from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.hot_reload import SetOfStart
 from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import keep_start
 
@@ -101,7 +104,7 @@ async def run_demo(
         runner = assemble(
             policies, accounts, store, clock, pace,
             live=True, locks=locks, store_at=store_at, recorder=RecordingWriter(recording),
-            observers=(screen.observe(store), reports),
+            observers=(screen.observe(store), reports), of_start=SetOfStart(_set_of(loaded, clock)),
         )  # fmt: skip
         keep_start(store, policies.digest, loaded.runbooks, recording)
         await runner.start()
@@ -122,6 +125,14 @@ async def run_demo(
             await clock.sleep((due - clock.now()).total_seconds())
         await runner.finish()
     screen.end(feed, bystander, book, folder)
+
+
+def _set_of(loaded: LoadedPolicies, clock: VirtualClock) -> AppliedSet:
+    """The set as a run records it, so that its decisions can be evaluated again from the store alone."""
+    origin = PolicyOrigin(source="ksctl demo", commit=loaded.policies.commit)
+    return AppliedSet(
+        digest=loaded.policies.digest, at=clock.now(), program=program_version(), origin=origin, files=loaded.files
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from killswitch.incident.notify.message import TriggerTexts as Thresholds
     from killswitch.model.alert import Alerts
     from killswitch.model.store import Store
+    from killswitch.runner.hot_reload import TakenSet
     from killswitch.runner.observers import TickReport
 
 
@@ -42,6 +43,15 @@ class RunConsole:
         self._on_terminal = sys.stderr.isatty()
         self._watching_at: datetime | None = None
         self.ticks = 0
+
+    def reload(self, taken: TakenSet) -> None:
+        """Print decisions with the thresholds of the next set."""
+        from killswitch.incident.notify.message import trigger_texts
+
+        self._thresholds = trigger_texts(taken.loaded.policies)
+        for each in taken.proposed.needs_start:
+            print_note(f"not taken before the next start: {each}")
+        print_note(f"running {taken.in_force.digest}, taken without a restart")
 
     def ticked(self, report: TickReport) -> None:
         """Print what is new since the previous tick."""

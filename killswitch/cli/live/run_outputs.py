@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from killswitch.runner.policy_files import PolicyFilesState
     from killswitch.store.sql import SqlStore
     from killswitch.telemetry.background_writer import BackgroundWriter
-    from killswitch.telemetry.metrics import NotificationCounts
+    from killswitch.telemetry.metrics import NotificationCounts, SourceGauges
     from killswitch.telemetry.opened import Telemetry
 
 Redact = Callable[[str], str]
@@ -42,6 +42,8 @@ class RunOutputs(Struct):
     """Delivery counts of the outbox, read at every tick; set once the outbox exists."""
     policy_files: Callable[[], PolicyFilesState | None] = lambda: None
     """Whether the policy files are those that run; set in a run."""
+    source: Callable[[], SourceGauges | None] = lambda: None
+    """How the source of the policies is; set in a run with one."""
 
 
 @contextmanager
@@ -72,7 +74,8 @@ def open_outputs(
 
         notifications = lambda: outputs.notifications()  # noqa: E731, PLW0108 - replaced later
         policy_files = lambda: outputs.policy_files()  # noqa: E731, PLW0108 - replaced later
-        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files))
+        source = lambda: outputs.source()  # noqa: E731, PLW0108 - replaced later
+        outputs.observers.append(MetricsRecorder(telemetry, notifications, policy_files, source))
     try:
         yield outputs
     except BaseException as error:

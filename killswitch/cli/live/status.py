@@ -140,21 +140,20 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 @option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.page_output
 def history(store_at: str, limit: int, output: str) -> None:
-    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity
-    and of flags.
+    """List past decisions and their results, newest first, and below them the notices of unexplained changes of equity,
+    of flags, of pauses and of refused commands.
 
     With --output json, one object per line: the decision record and its result.
     """
     from killswitch.incident.record.results import newest_results
     from killswitch.model.decision import decision_record
-    from killswitch.operations.pages.history import NOTICES_SEARCHED, history_page, is_of_flag
+    from killswitch.operations.pages.history import NOTICES_SEARCHED, history_page
 
     with opened_store(store_at, read_only=True) as store:
         found = newest_results(store, limit)
         notices = store.notices(NOTICES_SEARCHED)
     if output != "json":
-        changes = [each for each in notices if each.kind == "unexplained"][:limit]
-        print_page(history_page(found, changes, [each for each in notices if is_of_flag(each)][:limit]), output)
+        print_page(history_page(found, notices, limit), output)
         return
     for decision, result in found:
         click.echo(encode_record({"decision": decision_record(decision), "result": result}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ from killswitch.operations.status import StoreStatus, runner_state, store_status
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.lease import end_misdated, is_misdated, is_running, misdated_message
+from killswitch.runner.lease import LeaseRefusedError, end_misdated, is_misdated, is_running, misdated_message
 from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.signals.sessions import TradingSession
@@ -86,6 +86,8 @@ class CommandSite(Struct, frozen=True):
     def policies(self, view: RunnerView | None) -> LoadedPolicies:
         """The policies of --policies, or those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
+        if not paths and (stored := self._stored()) is not None:
+            return stored
         if not paths:
             raise click.UsageError(
                 "name the policies and accounts with --policies: no runner has recorded them in this store"
@@ -98,6 +100,14 @@ class CommandSite(Struct, frozen=True):
             raise click.ClickException(
                 f"{error.message}; these are the policies of the last runner; name others with --policies"
             ) from error
+
+    def _stored(self) -> LoadedPolicies | None:
+        """The last good set of the store, whose runner had it from a source and no folder; None if there is none."""
+        from killswitch.accounts.next_set import stored_start
+
+        with store_if_any(self.store_at) as store:
+            stored = None if store is None else stored_start(store)
+        return None if stored is None else stored.loaded
 
     def sessions(self) -> Mapping[str, TradingSession]:
         """The sessions of the policy files, by name."""
@@ -143,6 +153,29 @@ def deliver(
             _tick_here(request, store, site, _last_view(store), live=live, queued=None, emergency=True)
         return
     _end_misdated(site.store_at)
+    with _recording_refusal(request, site.store_at):
+        _deliver(request, site, live=live, confirm=confirm)
+
+
+@contextmanager
+def _recording_refusal(request: CommandRequest, store_at: str) -> Iterator[None]:
+    """Put a refused attempt to apply a plan on record: the next tick writes the notice of it.
+
+    It is spent or queued, or another command has become the runner at the same moment.
+    """
+    try:
+        yield
+    except (commands.SpentPlanError, LeaseRefusedError) as error:
+        if request.plan is not None:
+            author = request.command.author or "unknown"
+            with opened_store(store_at, read_only=False) as store:
+                now = tick_time(store, SystemClock())
+                store.put_event(commands.refused_apply_event(request.plan, author, now, str(error)))
+            print_note("the next tick puts this attempt on record: see `ksctl history`")
+        raise
+
+
+def _deliver(request: CommandRequest, site: CommandSite, *, live: bool, confirm: Callable[[], None] | None) -> None:
     require_executor(request, site.store_at, live=live)
     _ask(confirm)
     with opened_store(site.store_at, read_only=False) as store:

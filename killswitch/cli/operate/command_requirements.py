@@ -24,6 +24,8 @@ from killswitch.runner.status_blob import RunnerView
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sqlite import sign_of_life
 
+PAUSES = ("pause", "resume")
+"""The kinds of commands about a policy, not about a scope."""
 _ARMING = "with --live, for accounts whose document says execution: live"
 
 
@@ -57,6 +59,8 @@ def require_of_runner(request: CommandRequest, status: StoreStatus, view: Runner
     if request.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
         _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
+    elif request.kind in PAUSES:
+        commands.require_policy(request.scope, _pausable(request, status, {each.policy for each in view.machines}))
     else:
         whole = commands.account_scopes((it.account, it.venue) for it in view.accounts)
         watched = commands.watched_scopes(view)
@@ -77,6 +81,10 @@ def require_of_tick(
     if request.plan is not None:
         armed = {name: account.armed for name, account in opened.items()}
         _require_armed(request.plan, armed, "here: that takes --live and a")
+    elif request.kind == "pause":
+        commands.require_policy(request.scope, {graph.policy for graph in policies.graphs})
+    elif request.kind == "resume":
+        return  # a policy that is gone may be paused: the tick answers
     elif request.kind in ("close", "lock"):
         arming = Arming(opened, policies)
         _require_scope(request, closable_scopes(policies, opened))
@@ -91,6 +99,11 @@ def require_of_tick(
         whole = commands.account_scopes((name, each.venue) for name, each in opened.items())
         watched = commands.machine_scopes(policies, opened) | locked | latched
         _require_scope(request, _scopes_of(request, whole, watched, closable_scopes(policies, opened)))
+
+
+def _pausable(request: CommandRequest, status: StoreStatus, watching: set[str]) -> set[str]:
+    """The policies that the command accepts; a policy that is gone may be resumed."""
+    return watching if request.kind == "pause" else watching | {each.policy for each in status.pauses if each.policy}
 
 
 def _scopes_of(request: CommandRequest, whole: set[str], watched: set[str], parts: set[str]) -> set[str]:

@@ -76,7 +76,7 @@ def _planned_close(request: CommandRequest, site: CommandSite) -> tuple[Decision
         snapshot = Snapshot(
             now, account_snapshots, "killswitch.snapshot/v1", events=(command_event,), closings=closes_under_way(store)
         )
-        shown = preview(loaded.policies, snapshot, interpreter, memory, frozenset())
+        shown = preview(loaded.policies, snapshot, interpreter, memory, frozenset(), with_levels=False)
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
     command_notices = [
         notice.text.removesuffix(GIVE_UP_HINT.format(id=command_event.id))  # the command is not stored

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @paths_argument
 @options.option("--limit", type=click.FloatRange(min=0.01), default=10.0, show_default=True, metavar="SECONDS",
                 help="Time of one question; what takes longer is undecided.")  # fmt: skip
+@click.option("--timeout", type=options.DURATION,
+              help="Time of all questions together, as 2m; what is not answered by then is undecided.")  # fmt: skip
 @options.option("--against", metavar="REF",
                 help="Compare with another set instead: a file or folder, or the paths at a git revision.")  # fmt: skip
 @options.option("--witnesses", type=options.OUT_FOLDER, metavar="FOLDER",
@@ -39,6 +41,7 @@ def prove(
     context: click.Context,
     paths: tuple[Path, ...],
     limit: float,
+    timeout: float | None,
     against: str | None,
     witnesses: Path | None,
     traces: bool,
@@ -57,7 +60,7 @@ def prove(
     if traces and (witnesses is None or against is not None):
         raise click.UsageError("--traces belongs to --witnesses FOLDER, and not to --against")
     try:
-        prover = Prover(perf_counter, limit)
+        prover = Prover(perf_counter, limit, until=None if timeout is None else perf_counter() + timeout)
     except SolverMissingError as error:
         raise click.ClickException(str(error)) from error
     read = _read(paths, variant)
@@ -161,7 +164,8 @@ def _scenarios(
     policy_set: PolicySet, found: Sequence[ProofVerdict], graphs: dict[int, Graph], folder: Path, *, traces: bool
 ) -> Iterator[tuple[int, str]]:
     """For each finding that is not proved (with `traces` also each that fires a stage), its file or why it has none."""
-    from killswitch.cli.policy.witness_scenarios import WitnessItem, file_name, scenario_of, write_file
+    from killswitch.cli.policy.comparison_pages import write_file
+    from killswitch.operations.witness_scenarios import WitnessItem, file_name, scenario_of
     from killswitch.proof.witness import replay, unknown_evaluation
 
     taken: set[str] = set()
@@ -197,44 +201,22 @@ def _comments(verdict: ProofVerdict) -> Iterator[str]:
 
 
 def _base(paths: Sequence[Path], against: str, variant: str | None) -> PolicySet:
-    """The policy set to compare with: REF as a path, or the paths at that git revision."""
-    from tempfile import TemporaryDirectory
+    """The policy set to compare with: the paths at a git revision, read from its objects, or REF as a path."""
+    from killswitch.operations.impact.policy_side import UnreadableSideError, side_of_revision
+    from killswitch.policy.diagnostics.diagnostic import diagnostics_page
 
     if Path(against).exists():
-        return _compiled([Path(against)], variant, against)
-    with TemporaryDirectory() as folder:
-        return _compiled([_checked_out(path, against, Path(folder) / str(i)) for i, path in enumerate(paths)], variant,
-                         against)  # fmt: skip
-
-
-def _compiled(paths: Sequence[Path], variant: str | None, name: str) -> PolicySet:
-    _, policy_set, problems = read_set(paths, variant, accounts=False)
+        _, policy_set, problems = read_set([Path(against)], variant, accounts=False)
+    else:
+        try:
+            side = side_of_revision(paths, against, variant)
+        except UnreadableSideError as error:
+            way_out = "name a file, a folder, or a revision that `git rev-parse` knows"
+            raise click.ClickException(f"{error}: {way_out}") from error
+        policy_set, problems = side.policies if side.compiles else None, side.problems
     if policy_set is None:
-        from killswitch.policy.diagnostics.diagnostic import diagnostics_page
-
         print_page(diagnostics_page(problems), err=True)
-        raise click.ClickException(f"the policies of {name} have errors, so there is nothing to compare with")
+        raise click.ClickException(f"the policies of {against} have errors, so there is nothing to compare with")
     if not policy_set.graphs:
-        raise click.ClickException(f"{name} holds no policy, so there is nothing to compare with; name another REF")
+        raise click.ClickException(f"{against} holds no policy, so there is nothing to compare with; name another REF")
     return policy_set
-
-
-def _checked_out(path: Path, revision: str, to: Path) -> Path:
-    """A copy of `path` at a git revision below `to`."""
-    import io
-    import subprocess
-    import tarfile
-
-    where = path if path.is_dir() else path.parent
-    wanted = "." if path.is_dir() else path.name
-    command = ["git", "-C", str(where), "archive", "--format=tar", revision, "--", wanted]
-    try:
-        found = subprocess.run(command, capture_output=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", b"") or str(error).encode()
-        reason = output.decode(errors="replace").strip().splitlines()[-1:]
-        way_out = "name a file, a folder, or a revision that `git rev-parse` knows"
-        raise click.ClickException(f"cannot read {path} at {revision} ({''.join(reason)}): {way_out}") from error
-    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
-        archive.extractall(to, filter="data")
-    return to if path.is_dir() else to / path.name

@@ -200,8 +200,12 @@ def schema(what: str, output: str) -> None:
     from killswitch.policy.schema.json_schema import schema_of, schema_of_all
     from killswitch.policy.schema.validation import closest
     from killswitch.signals.catalogue import TRIGGER_SIGNALS
+    from killswitch.source.settings import KIND, PolicySourceDocument
 
-    others = [*KINDS, "signals", "events", "plan", "all"]
+    if what == KIND:
+        print_json(schema_of(KIND, PolicySourceDocument, TRIGGER_SIGNALS))
+        return
+    others = [*KINDS, KIND, "signals", "events", "plan", "all"]
     if what != "all" and what not in KINDS:
         near = closest(what, others)
         hint = f" Did you mean {near}?" if near else ""

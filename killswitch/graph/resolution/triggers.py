@@ -179,6 +179,8 @@ def _adaptive_threshold(
     """The threshold at `path` that is computed from history or another signal; None if it is wrong."""
     bounds = (limit.floor, limit.initial, limit.cap)
     names = ("floor", "initial", "cap")
+    if any(each is None for each in bounds):  # left out, which is reported already
+        return None
     if not all(_unit_fits(spec, each, (*path, name), policy, found) for each, name in zip(bounds, names, strict=True)):
         return None
     index = columns.of(signal)

@@ -241,10 +241,15 @@ class NotificationSender:
     tick."""
 
     def __init__(self, deliveries: Mapping[str, TargetDelivery]) -> None:
-        self.deliveries = deliveries
+        self.deliveries = dict(deliveries)
         self._workers = {
             target: Worker(f"notify {target}", partial(_step, each)) for target, each in deliveries.items()
         }
+
+    def add(self, delivery: TargetDelivery) -> None:
+        """Deliver to one more target, in a thread of its own."""
+        self._workers[delivery.target] = Worker(f"notify {delivery.target}", partial(_step, delivery))
+        self.deliveries[delivery.target] = delivery
 
     @property
     def problems(self) -> tuple[str, ...]:

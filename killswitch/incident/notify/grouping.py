@@ -9,7 +9,7 @@ https://prometheus.io/docs/alerting/latest/configuration/#route)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from msgspec import Struct
@@ -62,6 +62,13 @@ class NoticeGroups:
         for each in sorted(notices, key=lambda each: each.as_of):
             self.due(each.as_of)
             self.is_sent_at_once(each)
+
+    def rename(self, renamed: Mapping[str, str]) -> None:
+        """Continue the groups of policies under their next names. `renamed`: former name → name."""
+        self._groups = {
+            (renamed.get(policy, policy), scope, subject): group
+            for (policy, scope, subject), group in self._groups.items()
+        }
 
     def is_sent_at_once(self, notice: Notice) -> bool:
         """Whether the notice is sent immediately as a message of its own; otherwise it is counted."""

@@ -5,7 +5,7 @@ The facts are stored with the incident, because files change afterwards and a re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from killswitch.incident.record.document import RunbookFacts
 from killswitch.incident.record.source_places import PolicyText, decode_or, read_places, store_if_changed
+from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision
 from killswitch.model.store import IncidentStore, Store
 
@@ -50,16 +51,19 @@ class UnknownIncidentError(LookupError):
     """No incident or several match the request; the message names those that exist."""
 
 
-def group_decisions(oldest_first: Iterable[Decision]) -> list[IncidentDecisions]:
+def group_decisions(
+    oldest_first: Iterable[Decision], name_of: Callable[[Decision], str] = lambda decision: decision.policy
+) -> list[IncidentDecisions]:
     """Return every incident among the decisions, oldest first.
 
-    A reset of what has not fired, a suspicion, and a lock by hand open none.
+    A reset of what has not fired, a suspicion, and a lock by hand open none. `name_of`: the name that the policy of a
+    decision has by now, so that an incident goes on when its policy is renamed.
     """
     found: list[IncidentDecisions] = []
     active: dict[tuple[str, str], IncidentDecisions] = {}
     suspicions: dict[tuple[str, str], list[Decision]] = {}
     for decision in oldest_first:
-        key = (decision.policy, decision.scope)
+        key = (name_of(decision), decision.scope)
         if decision.is_suspicion:
             (active[key].suspicions if key in active else suspicions.setdefault(key, [])).append(decision)
         elif decision.is_manual_lock:
@@ -92,7 +96,9 @@ def _assign_hedge(found: list[IncidentDecisions], hedge: Decision) -> None:
 
 def read_incidents(store: Store) -> list[IncidentDecisions]:
     """Return every incident among the newest decisions of the store, oldest first."""
-    return group_decisions(stored.decision for stored in reversed(store.decisions(MOST_DECISIONS)))
+    changes = [each for each in store.set_changes(MOST_DECISIONS) if each.renamed]
+    decisions = (stored.decision for stored in reversed(store.decisions(MOST_DECISIONS)))
+    return group_decisions(decisions, lambda each: name_now(each.policy, each.as_of, changes))
 
 
 def find_incident(store: Store, prefix: str | None) -> IncidentDecisions:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from killswitch.content import runbooks_folder
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.freezing import freeze
@@ -24,16 +26,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".md.j2"
 NOT_RUNBOOKS = frozenset({"report", "stage"})
+HERE = Path()
 LARGEST = 64 << 10
 """The largest template in bytes. Templates are written and read by people."""
 
 
 def compile_all(
-    loaded: LoadedDocuments, commit: str | None = None, *, variant: str | None = None
+    loaded: LoadedDocuments, commit: str | None = None, *, variant: str | None = None, below: Path = HERE
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
-    """Compile as `compile_loaded` and check the runbooks; no policy set where anything is wrong."""
+    """Compile as `compile_loaded` and check the runbooks; no policy set where anything is wrong.
+
+    `below`: where the folder of documents in memory (`load_texts`) is on the disk, for their templates.
+    """
     policies, diagnostics = compile_loaded(loaded, commit, variant=variant)
-    found = in_order((*diagnostics, *runbook_problems(loaded)))
+    found = in_order((*diagnostics, *runbook_problems(loaded, below)))
     return (None if has_errors(found) else policies), found
 
 
@@ -43,12 +49,12 @@ def shipped() -> frozenset[str]:
     return frozenset(names) - NOT_RUNBOOKS
 
 
-def runbook_problems(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
+def runbook_problems(loaded: LoadedDocuments, below: Path = HERE) -> tuple[Diagnostic, ...]:
     """Return all problems in the runbooks of the documents."""
     found = list(_names(loaded))
     for document in loaded.documents:
         if isinstance(document.model, RunbookDocument) and document.model.spec.template is not None:
-            found += _template(document, document.model.spec.template)
+            found += _template(document, document.model.spec.template, below)
     return tuple(found)
 
 
@@ -83,18 +89,20 @@ def _instead(name: str, known: set[str]) -> str:
     return f"did you mean `{near[0]}`? Else {add}" if near else f"{add}, or name one of {', '.join(sorted(known))}"
 
 
-def _template(document: Document, name: str) -> Sequence[Diagnostic]:
+def _template(document: Document, name: str, below: Path) -> Sequence[Diagnostic]:
     """Return the problems in a document's own template."""
     folder = Path(document.source.file).parent
-    trouble = _unreadable(folder / name)
+    trouble = _unreadable(below / folder / name)
     if trouble is not None:
+        trouble = trouble.replace(str(below / folder), str(folder))
         fix = f"put it at {folder / name}, or correct the name"
         return [document.source.diagnostic("KS6101", ("spec", "template"), trouble, fix)]
     from killswitch.incident.report.template_check import template_diagnostics
 
     place = document.source.place(("spec", "template"))
     by = f"template of the Runbook `{document.name}`, {place.file}:{place.line}"
-    return template_diagnostics(folder, name, by)
+    found = template_diagnostics(below / folder, name, by)
+    return [replace(each, file=each.file.replace(str(below / folder), str(folder))) for each in found]
 
 
 def _unreadable(file: Path) -> str | None:
@@ -112,12 +120,14 @@ def _unreadable(file: Path) -> str | None:
     return None
 
 
-def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, RunbookFacts]]:
-    """Return policy → stage → its runbook; stages without one are omitted."""
+def declared_runbooks(documents: Sequence[Document], below: Path = HERE) -> dict[str, dict[str, RunbookFacts]]:
+    """Return policy → stage → its runbook; stages without one are omitted. `below`: as of `compile_all`."""
     from killswitch.incident.record.document import RunbookFacts
 
     known = {
-        each.name: _runbook_facts(each, each.model) for each in documents if isinstance(each.model, RunbookDocument)
+        each.name: _runbook_facts(each, each.model, below)
+        for each in documents
+        if isinstance(each.model, RunbookDocument)
     }
     found = {}
     for document in documents:
@@ -129,7 +139,7 @@ def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, Runb
     return found
 
 
-def _runbook_facts(document: Document, model: RunbookDocument) -> RunbookFacts:
+def _runbook_facts(document: Document, model: RunbookDocument, below: Path) -> RunbookFacts:
     from killswitch.incident.record.document import EscalationContact, Person, RunbookFacts
 
     spec = model.spec
@@ -138,7 +148,7 @@ def _runbook_facts(document: Document, model: RunbookDocument) -> RunbookFacts:
     return freeze(
         spec, RunbookFacts,
         name=document.name,
-        folder=None if spec.template is None else str(Path(document.source.file).parent.resolve()),
+        folder=None if spec.template is None else str((below / document.source.file).parent.resolve()),
         contacts=tuple(people.values()),
         escalation=tuple(
             freeze(step, EscalationContact, role=people[step.contact].role, reach=people[step.contact].reach)

@@ -15,6 +15,7 @@ from killswitch.incident.record.remarks import bound_outcome, remarks
 from killswitch.incident.record.results import OrderOutcome, Result, decode_kept_snapshot, read_result
 from killswitch.incident.record.source_places import PolicyText, TriggerFact, WrittenAt, read_places, trigger_fact
 from killswitch.incident.record.totals import Missing
+from killswitch.lab.reevaluation import Reevaluation
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.effects import in_record_order
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
@@ -256,3 +257,25 @@ def decision_history_record(history: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
     parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result, "book": history.book}
     return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts}
+
+
+def reevaluation_page(found: Reevaluation, decision: Decision, recording: str) -> Page:
+    """Whether a decision is the same when it is evaluated again, or every field that differs."""
+    missing = f"; {count_of(found.missing, 'snapshot')} missing before it" if found.missing else ""
+    facts = (
+        ("Decision", f"{decision.id}: {headline(decision)}, {instant(decision.as_of)}"),
+        ("Policy set", f"{found.policy_set[:19]}, commit {found.commit or 'unknown'}"),
+        ("Recording", f"{recording}, {count_of(found.snapshots, 'snapshot')}{missing}"),
+    )
+    rows = tuple((each.field, each.stored, each.evaluated) for each in found.differences)
+    verdict = "bit-identical: evaluated again, the decision has the same bytes"
+    if not found.is_identical:
+        verdict = found.problem or f"NOT IDENTICAL in {count_of(len(rows), 'field')}"
+    return Page(
+        "Decision evaluated again",
+        facts=Facts(facts),
+        sections=(
+            *section("Differences", Table(("field", "in the store", "evaluated again"), rows)),
+            Section("", (verdict,)),
+        ),
+    )

@@ -9,29 +9,42 @@ from decimal import Decimal
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision, Notice
 from killswitch.operations.pages.wording import amount_in, dated_notice, headline
+from killswitch.planning.notices import NOT_CARRIED_OUT
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.flags import FLAG_CHANGE
+from killswitch.planning.operator.pauses import PAUSE_CHANGE
 from killswitch.render.document import Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant
 
 NOTICES_SEARCHED = 1_000
-"""Number of the newest notices that are searched for those of changes of equity and of flags."""
+"""Number of the newest notices that are searched for those of changes of equity, of flags and of pauses."""
 SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
 
 def history_page(
-    found: Sequence[tuple[Decision, Result]], changes: Sequence[Notice] = (), flags: Sequence[Notice] = ()
+    found: Sequence[tuple[Decision, Result]], notices: Sequence[Notice] = (), limit: int = NOTICES_SEARCHED
 ) -> Page:
-    """One row per decision, newest first; then one line per notice of an unexplained change of equity and of a flag."""
-    parts = (("Unexplained changes of equity", changes), ("Flags", flags))
+    """One row per decision, newest first; then one line per notice of an unexplained change of equity, of a flag, of
+    a pause and of a refused command, at most `limit` of each."""
+    parts = (
+        ("Unexplained changes of equity", [each for each in notices if each.kind == "unexplained"][:limit]),
+        ("Flags", [each for each in notices if _is_of(each, FLAG_CHANGE) and each.policy == OPERATOR][:limit]),
+        ("Pauses of policies", [each for each in notices if _is_of(each, PAUSE_CHANGE)][:limit]),
+        ("Refused commands", [each for each in notices if is_of_refusal(each)][:limit]),
+    )
     more = (each for title, them in parts for each in section(title, Items(tuple(map(dated_notice, them)))))
     return Page("History", sections=(_decisions(found), *more))
 
 
-def is_of_flag(notice: Notice) -> bool:
-    """Whether a notice is of a command about a flag, or of the end of one."""
-    return notice.policy == OPERATOR and (notice.subject or "").startswith(FLAG_CHANGE)
+def _is_of(notice: Notice, change: str) -> bool:
+    """Whether a notice is of a command of this kind, or of the end of what one has set."""
+    return (notice.subject or "").startswith(change)
+
+
+def is_of_refusal(notice: Notice) -> bool:
+    """Whether a notice is of a close, a lock or a saved plan that was refused."""
+    return notice.policy == OPERATOR and notice.title == NOT_CARRIED_OUT
 
 
 def _decisions(found: Sequence[tuple[Decision, Result]]) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from killswitch.graph.actions.registry import action_kind
@@ -11,6 +11,14 @@ from killswitch.incident.notify.message import trigger_texts
 from killswitch.model.decision import Book, Decision
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.words import Rung
+from killswitch.operations.pages.levels import (
+    ALL_IN_JSON,
+    MoneyKey,
+    by_trigger,
+    headroom_text,
+    levels_parts,
+    positions_section,
+)
 from killswitch.operations.pages.wording import (
     accounts_section,
     effect_parts,
@@ -21,10 +29,17 @@ from killswitch.operations.pages.wording import (
     without_shown_reasons,
 )
 from killswitch.operations.preview import Preview
-from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus
+from killswitch.planning.firing import LevelPreview
+from killswitch.planning.scopes.money_headroom import MoneyHeadroom
+from killswitch.planning.scopes.trigger_status import MachineStatus, TriggerStatus, headroom_ratio
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.render.document import Facts, Items, Page, Section, section
+from killswitch.render.document import Facts, Footnotes, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant, money, number
+
+MACHINES_SHOWN = 12
+"""Maximum scopes of policies on a page; `--output json` lists all."""
+WITH_ORDERS = 3
+"""Maximum scopes of policies up to which each level lists its orders."""
 
 
 def plan_page(shown: Preview) -> Page:
@@ -39,7 +54,8 @@ def plan_page(shown: Preview) -> Page:
         )),
         sections=(
             *accounts_section(shown.accounts, is_dated=False),  # as of the plan
-            *(each for machine in shown.machines for each in _machine(machine, shown)),
+            *positions_section(shown.positions),
+            *_machines(shown),
             *(_decision(decision, shown) for decision in shown.decisions),
             *section("", Items(tuple(notes))),
             *section("", Items(tuple(_expectations(shown)))),
@@ -57,12 +73,50 @@ def _expectations(shown: Preview) -> Iterator[str]:
             yield f"Note: {each.text}"
 
 
-def _machine(machine: MachineStatus, shown: Preview) -> Iterator[Section]:
+def _machines(shown: Preview) -> Iterator[Section]:
+    """The scopes of policies: all, or those that matter most and a line that counts the rest."""
+    money, levels = by_trigger(shown.headrooms), _levels(shown)
+    machines = shown.machines
+    if len(machines) > MACHINES_SHOWN:
+        deciding = {(each.policy, each.scope) for each in shown.decisions}
+        urgent = sorted(machines, key=lambda each: _urgency(each, deciding))[:MACHINES_SHOWN]
+        kept = {(each.policy, each.scope) for each in urgent}
+        machines = tuple(each for each in machines if (each.policy, each.scope) in kept)
+    for machine in machines:
+        own = levels.get((machine.policy, machine.scope), ())
+        yield from _machine(machine, shown, money, own, with_orders=len(shown.machines) <= WITH_ORDERS)
+    rest = len(shown.machines) - len(machines)
+    yield from section("", f"and {count_of(rest, 'more scope')} of policies, none of them nearer to its threshold or "
+                       f"latched; {ALL_IN_JSON}" if rest else None)  # fmt: skip
+
+
+def _urgency(machine: MachineStatus, deciding: set[tuple[str, str]]) -> tuple[bool, int, float]:
+    """Sort key, the smallest first: what decides now, what is latched, what is nearest to its threshold."""
+    ratios = [ratio for each in machine.triggers if (ratio := headroom_ratio(each)) is not None]
+    return (machine.policy, machine.scope) not in deciding, -machine.level, min(ratios, default=1.0)
+
+
+def _levels(shown: Preview) -> Mapping[tuple[str, str], Sequence[LevelPreview]]:
+    found: dict[tuple[str, str], list[LevelPreview]] = {}
+    for each in shown.levels:
+        found.setdefault((each.decision.policy, each.decision.scope), []).append(each)
+    return found
+
+
+def _machine(
+    machine: MachineStatus, shown: Preview, money: Mapping[MoneyKey, MoneyHeadroom], levels: Sequence[LevelPreview],
+    *, with_orders: bool,
+) -> Iterator[Section]:  # fmt: skip
     latched = f"level {machine.level} ({stage_label(machine)})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     title = f"{machine.policy} on {machine.scope}: {latched}{cooling}"
     pending = Items(tuple(pending_lines(machine, shown.snapshot.as_of)))
-    yield from section(title, pending, trigger_table((machine,), shown.accounts))
+
+    def in_money(_: MachineStatus, trigger: TriggerStatus, footnotes: Footnotes) -> str:
+        return headroom_text(money.get((machine.policy, machine.scope, trigger.name)), footnotes)
+
+    table = trigger_table((machine,), shown.accounts, in_money)
+    yield from section(title, pending, table, *levels_parts(levels, with_orders=with_orders))
 
 
 def _decision(decision: Decision, shown: Preview) -> Section:

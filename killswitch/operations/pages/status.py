@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
+from killswitch.accounts.next_set import NO_POLICY
 from killswitch.execution.effects.performing import PendingEffect
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
@@ -17,7 +18,9 @@ from killswitch.operations.pages.status_sections import (
     exposure_table,
     manual_closes,
     operator_flags,
+    paused_policies,
     push_streams,
+    sets_in_shadow,
     suspended_accounts,
     unexplained_changes,
 )
@@ -32,6 +35,7 @@ from killswitch.operations.pages.wording import (
     stage_label,
     trigger_table,
 )
+from killswitch.operations.policy_sources import source_facts
 from killswitch.operations.status import ActiveAlert, LockView, OpenClosing, StoreStatus
 from killswitch.operations.status_answer import answer
 from killswitch.planning.scopes.trigger_status import MachineStatus
@@ -95,7 +99,15 @@ def _run_facts(status: StoreStatus) -> Iterator[tuple[str, ...]]:
             yield "Ended", f"exit code {view.run_end.exit_code}: {view.run_end.reason}"
         differing = {"changed": ": THE FILES DIFFER", "broken": ": THE FILES DO NOT COMPILE"}
         files = differing.get(status.policy_files or "", "")
-        yield "Policy", f"{', '.join(view.policies) or 'given in process'} ({view.policy_set[:19]}){files}"
+        if view.policy_set == NO_POLICY:
+            yield "Policy", "NO POLICY IN FORCE: latches, locks and open closes go on, and nothing new fires"
+        else:
+            given = "given in process" if status.source is None else f"from the source {status.source.source}"
+            yield "Policy", f"{', '.join(view.policies) or given} ({view.policy_set[:19]}){files}"
+        for each in view.needs_start or ():
+            yield "Needs a start", each
+    if status.source is not None:
+        yield from source_facts(status.source)
 
 
 def _sections(status: StoreStatus) -> Iterator[Section]:
@@ -114,10 +126,12 @@ def _sections(status: StoreStatus) -> Iterator[Section]:
         yield from dead_man_timers(view.timers, status.now)
         yield from suspended_accounts(view.suspended)
         yield from section("Pending effects", _items(_pending_effect(it, status) for it in view.pending_effects or ()))
+    yield from paused_policies(status.pauses, () if view is None else view.machines)
     yield from unexplained_changes(() if view is None else view.changes or ())
     yield from section("Suspicions", _items(map(_suspicion, status.suspicions)))
     yield from manual_closes(status.by_hand)
     yield from operator_flags(status.flags)
+    yield from sets_in_shadow(status.shadows)
     yield from bot_heartbeats(status.heartbeats, status.now)
     yield from _notifications(status)
     pending = (command_line(event, status.now, _waits_for(status, event)) for event in status.pending)

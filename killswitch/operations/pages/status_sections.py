@@ -14,9 +14,11 @@ from killswitch.operations.pages.wording import ago
 from killswitch.operations.status import HeartbeatView, OperatorCloseResult
 from killswitch.planning.exposures import Exposures, has_realised_pnl
 from killswitch.planning.operator.restatement import KeptChange
+from killswitch.planning.scopes.trigger_status import MachineStatus
 from killswitch.render.document import Facts, Items, Section, Table, section
 from killswitch.render.formats import instant, money
 from killswitch.runner.dead_man.timer_record import TimerView
+from killswitch.runner.shadow.record import ShadowRecord
 
 
 def manual_closes(closes: Sequence[OperatorCloseResult]) -> Iterator[Section]:
@@ -55,6 +57,30 @@ def operator_flags(flags: Sequence[Flag]) -> Iterator[Section]:
         for each in flags
     )  # fmt: skip
     yield from section("Flags", Table(("flag", "scope", "until", "set", "by", "reason"), rows))
+
+
+def paused_policies(pauses: Sequence[Flag], machines: Sequence[MachineStatus]) -> Iterator[Section]:
+    """One row per paused policy, with the scopes on which it fires nothing new."""
+    rows = []
+    for each in pauses:
+        scopes = ", ".join(machine.scope for machine in machines if machine.policy == each.policy)
+        by = (each.author or "unknown", each.reason or "no reason")
+        rows.append((each.policy or "", scopes or "none: it does not run", instant(each.until), instant(each.at), *by))
+    title = "Paused policies (`ksctl resume policy/NAME --reason …` ends a pause)"
+    yield from section(title, Table(("policy", "scopes", "until", "since", "by", "reason"), tuple(rows)))
+
+
+def sets_in_shadow(shadows: Sequence[ShadowRecord]) -> Iterator[Section]:
+    """One row per policy set in shadow, and why it was not evaluated for a time."""
+    rows = tuple(
+        (
+            each.id, each.origin.ref or each.origin.commit or each.origin.source, each.reason, instant(each.begun_at),
+            "it is ended" if each.until is None else instant(each.until), each.problem or "-",
+        )
+        for each in shadows
+    )  # fmt: skip
+    head = ("set", "from", "is", "since", "until", "last problem")
+    yield from section("Sets in shadow (`ksctl shadow report` compares)", Table(head, rows, ids=(0,)))
 
 
 def bot_heartbeats(heartbeats: Sequence[HeartbeatView], now: datetime) -> Iterator[Section]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,15 @@ def accounts_section(accounts: Sequence[AccountView], *, is_dated: bool = True) 
     yield from section("Accounts", table)
 
 
-def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountView]) -> Table:
+def trigger_table(
+    machines: Sequence[MachineStatus],
+    accounts: Sequence[AccountView],
+    in_money: Callable[[MachineStatus, TriggerStatus, Footnotes], str] | None = None,
+) -> Table:
     """A table of triggers with value, threshold and headroom, and footnotes for long reasons.
 
     Those of several machines have their scope and policy. `accounts`: their reasons are shown elsewhere and not
-    repeated.
+    repeated. `in_money`: the text of the headroom in money of a trigger; without it there is no such column.
     """
     footnotes = Footnotes()
     rows = tuple(
@@ -110,12 +114,14 @@ def trigger_table(machines: Sequence[MachineStatus], accounts: Sequence[AccountV
             "-" if each.threshold is None else interval(each.value, each.unit),
             each.threshold or "expression",
             "-" if each.headroom is None or each.truth is None else interval(each.headroom, each.unit),
+            *(() if in_money is None else (in_money(machine, each, footnotes),)),
             _truth(each, accounts, footnotes),
         )
         for machine in machines
         for each in machine.triggers
     )  # fmt: skip
-    head = ("scope", "policy", "trigger", "value", "threshold", "headroom", "state")
+    money_head = () if in_money is None else ("in money",)
+    head = ("scope", "policy", "trigger", "value", "threshold", "headroom", *money_head, "state")
     if len(machines) > 1:
         return Table(head, rows, notes=footnotes.notes, expendable=(5, 1))
     return Table(head[2:], tuple(row[2:] for row in rows), notes=footnotes.notes, expendable=(3,))
@@ -165,11 +171,16 @@ def effect_parts(effects: Iterable[Effect], snapshot: Snapshot | None) -> Iterat
                 yield _orders(intents)
             case Cancels(cancels):
                 yield Items(tuple(str(each) for each in cancel_lines(cancels, resting_orders(snapshot))))
-            case Lock(order):
-                until = instant(order.until) if order.until else "it is lifted"
-                yield Items((f"lock {place_of(order)}: {order.mode} until {until}",))
             case _:
-                yield Items((kind_of(effect).text(effect),))
+                yield Items((effect_line(effect),))
+
+
+def effect_line(effect: Effect) -> str:
+    """An effect besides orders and cancels in a line."""
+    if not isinstance(effect, Lock):
+        return kind_of(effect).text(effect)
+    until = instant(effect.order.until) if effect.order.until else "it is lifted"
+    return f"lock {place_of(effect.order)}: {effect.order.mode} until {until}"
 
 
 def _orders(intents: Sequence[Intent]) -> Table:
@@ -209,7 +220,7 @@ def command_line(event: Event, now: datetime, waits_for: str = "") -> str:
         kind = f"flag {'set' if event.is_set else 'clear'} {event.flag} for"
     if event.side is not None or event.symbols is not None:
         kind = f"{kind} {place_text(event.side, event.symbols)} of"
-    if event.kind == "lock" and event.until is not None:
+    if event.kind in ("lock", "pause") and event.until is not None:
         waits_for = f", until {instant(event.until)}{waits_for}"
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return one_line(
@@ -238,10 +249,13 @@ def stage_label(machine: MachineStatus) -> str:
 
 
 def pending_lines(machine: MachineStatus, now: datetime) -> Iterator[str]:
-    """What a stage table does not show: disabled, no reset yet, a close that waits, or a lock on suspicion."""
+    """What a stage table does not show: disabled, paused, no reset yet, a close that waits, or a lock on suspicion."""
     if machine.disabled is not None:
         until = instant(from_micros(machine.disabled.until))
         yield one_line(f"disabled until {until}, it fires nothing: {machine.disabled.reason}")
+    if (pause := machine.paused) is not None:
+        by = f"by {pause.author or 'unknown'}: {pause.reason or 'no reason'}"
+        yield one_line(f"PAUSED until {instant(pause.until)} {by}; it fires nothing new, and what it has begun goes on")
     if machine.no_reset_before is not None and machine.no_reset_before > now:
         yield f"nobody resets it before {instant(machine.no_reset_before)}, neither `ksctl reset` nor `ksctl unlock`"
     if (waiting := machine.waiting) is not None:

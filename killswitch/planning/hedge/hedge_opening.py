@@ -51,19 +51,31 @@ class HedgePlanner:
     """
 
     def __init__(self, policies: PolicySet, armed: Collection[str] | None = None) -> None:
-        self._policies = policies
         self.armed = armed
-        self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.instruments}
-        self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
-        keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
-        self._prices = PriceSamples([{"window": keep, "every": SAMPLE}], LONGEST_GAP)
-        self._sampled_at: int | None = None
+        self._rules: dict[str, UnwindingRule] = {}
         self._decisions: dict[str, Decision] = {}
+        self._keep = -1
+        self.reload(policies)
+        self._sampled_at: int | None = None
         self._obstacles = Obstacles()
         self._seen = TickAccounts(0, {}, {}, {})
         self._uncloseable: list[UncloseablePosition] = []
         self._counted: set[str] = set()
         self._existing: dict[PnlKey, _ExistingHedge] = {}
+
+    def reload(self, policies: PolicySet) -> None:
+        """Hedge by the next set; closes in progress by the rule that they began with, if that is gone.
+
+        Sampling of marks begins again where a rule needs more of them than before.
+        """
+        under_way = {each.unwinding.name for each in self._decisions.values() if each.unwinding is not None}
+        kept = {name: rule for name, rule in self._rules.items() if name in under_way}
+        self._policies = policies
+        self._rules = kept | {rule.name: rule for rule in policies.unwindings if rule.hedge.instruments}
+        self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
+        keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
+        if keep > self._keep:
+            self._keep, self._prices = keep, PriceSamples([{"window": keep, "every": SAMPLE}], LONGEST_GAP)
 
     def restore(self, decisions: Iterable[Decision]) -> None:
         """Restore decisions from before a restart: those that may need a hedge, and the opened hedges."""

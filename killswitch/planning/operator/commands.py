@@ -89,7 +89,8 @@ class OperatorCommands:
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies = policies
-        self._applied: set[str] = set()
+        self._applied: dict[str, Decision] = {}
+        """The decisions of plans and other manual closes, by id: a plan is applied once."""
         self._earlier: tuple[Decision, ...] = ()
         """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
@@ -100,6 +101,10 @@ class OperatorCommands:
         self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
 
+    def reload(self, policies: PolicySet) -> None:
+        """Carry out later commands by the next set; what waits goes on."""
+        self._policies = policies
+
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
         """Restore the applied plans and the unfinished manual closes.
 
@@ -107,7 +112,7 @@ class OperatorCommands:
         """
         self._outage = outage
         by_hand = [decision for decision in past if decision.kind == "manual"]
-        self._applied.update(decision.id for decision in by_hand)
+        self._applied |= {decision.id: decision for decision in by_hand}
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
 
     def observe(self, facts: SnapshotFacts) -> None:
@@ -245,17 +250,25 @@ class OperatorCommands:
         return (notices.symbols_not_held(event, tick.now, missing, held),) if missing else ()
 
     def _apply(self, event: Event, tick: _Tick) -> Commanded:
+        if event.plan is None:  # `ksctl apply` has refused it, and puts the attempt on record
+            return _plan_refused(event, tick, event.reason or "no plan was given")
         try:
             decisions = apply_plan(event, tick.snapshot, tick.facts, self._policies)
         except RefusedPlanError as refused:
-            return tick.refuse(event, f"the saved plan was not applied: {refused}")
-        ids = {decision.id for decision in decisions}
-        if ids & self._applied:
-            return tick.refuse(event, "the saved plan was not applied: it has been already")
-        self._applied |= ids
+            return _plan_refused(event, tick, str(refused))
+        before = next((self._applied[each.id] for each in decisions if each.id in self._applied), None)
+        if before is not None:
+            who, when = before.author or "unknown", instant(before.as_of)
+            return _plan_refused(event, tick, f"it has been already, at {when} by {who}, as {before.id}")
+        self._applied |= {decision.id: decision for decision in decisions}
         for decision in decisions:
             tick.owners.plan(decision)
         return Commanded(tuple(decisions))
+
+
+def _plan_refused(event: Event, tick: _Tick, why: str) -> Commanded:
+    """The notice that a saved plan was not applied, and whose attempt it was."""
+    return tick.refuse(event, f"the saved plan was not applied: {why}; the attempt was by {event.author or 'unknown'}")
 
 
 def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> Commanded:

@@ -1,14 +1,19 @@
-"""The flags of operators over the ticks: commands that set and clear them, their end, and a notice of each change."""
+"""The flags of operators over the ticks: commands that set and clear them, their end, and a notice of each change.
+
+Pauses of policies are flags, too; `killswitch.planning.operator.pauses` has what is different about them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.alert import NO_ALERTS, Alerts
 from killswitch.model.decision import Notice, NoticeKind
 from killswitch.model.flags import NO_FLAGS, Flag, decode_flags, encode_flags
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
+from killswitch.planning.operator import pauses
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.render.formats import instant
 from killswitch.signals.system_signals import flags_read
@@ -21,11 +26,21 @@ class OperatorFlags:
     """The flags in force. They belong to no policy, so that one which is added later reads them too."""
 
     def __init__(self, policies: PolicySet) -> None:
+        self.flags = self._stored = NO_FLAGS
+        self.reload(policies)
+
+    def reload(self, policies: PolicySet, renamed: Mapping[str, str] | None = None) -> None:
+        """Name the policies and the readers of flags by the next set; flags and pauses stay.
+
+        `renamed`: former name → name of each policy that was renamed, whose pause moves with it (R6).
+        """
+        if renamed:
+            self.flags = self.flags.renamed(renamed)
+        self._policies = frozenset(graph.policy for graph in policies.graphs)
         self._read_by: dict[str, list[str]] = {}
         for graph in policies.graphs:
             for name in sorted(flags_read((each.name, each.arguments) for each in graph.signals)):
                 self._read_by.setdefault(name, []).append(graph.policy)
-        self.flags = self._stored = NO_FLAGS
 
     def restore(self, blob: bytes | None, outage: tuple[int, int] | None) -> None:
         """Restore the stored flags; DamagedStateError if they are damaged.
@@ -49,14 +64,18 @@ class OperatorFlags:
         for event in events:
             if event.kind == "flag":
                 issued.append(self._applied(event, now))
+            elif event.kind in ("pause", "resume"):
+                self.flags, notice = pauses.applied(event, self.flags, self._policies, now)
+                issued.append(notice)
         if not self.flags.in_force:
             return issued
         self.flags, expired = self.flags.without_expired(from_micros(now))
-        over = (
-            _notice(now, it.scope, f"{_name(it)} is over: it was set {_until(it)}", f"{FLAG_CHANGE}over/{it.name}")
-            for it in expired
-        )
-        return [*issued, *over]
+        return [*issued, *(_over(each, now) for each in expired)]
+
+    def alerts(self, now: int) -> Alerts:
+        """The pauses in force at `now` (microseconds)."""
+        paused = self.flags.pauses if self.flags.in_force else None
+        return pauses.pause_alerts(paused, self._policies, now) if paused else NO_ALERTS
 
     def _applied(self, event: Event, now: int) -> Notice:
         before, scope = self.flags, event.scope or "portfolio"
@@ -76,7 +95,7 @@ class OperatorFlags:
         cleared = [flag for flag in before.in_force if flag not in self.flags.in_force]
         if not cleared:
             where = "" if event.scope is None else f" for {event.scope}"
-            known = ", ".join(sorted({flag.name for flag in before.in_force})) or "none"
+            known = ", ".join(sorted({flag.name for flag in before.read})) or "none"
             text = f"the flag {event.flag} was not cleared: it is not set{where}. Set now: {known}"
             return _notice(now, scope, text, event.id, failed=True)
         what = " and ".join(map(_name, cleared))
@@ -86,6 +105,13 @@ class OperatorFlags:
         """Which policies read the flag: a name that none reads has no effect."""
         found = self._read_by.get(name)
         return f"read by {' and '.join(found)}" if found else "no policy reads it, so it has no effect"
+
+
+def _over(flag: Flag, now: int) -> Notice:
+    if flag.policy is not None:
+        return pauses.over(flag, now)
+    text = f"{_name(flag)} is over: it was set {_until(flag)}"
+    return _notice(now, flag.scope, text, f"{FLAG_CHANGE}over/{flag.name}")
 
 
 def _name(flag: Flag) -> str:

@@ -7,9 +7,10 @@ digest covers the content and is no signature: it detects accidental changes, no
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +21,8 @@ from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Instant, Instrument, Liquidity, Market, Order, Position
 
 PLAN_FORMAT: Final = "killswitch.plan/v1"
+
+Part = TypeVar("Part", bound=Struct)
 
 
 class PlanFileError(Exception):
@@ -112,6 +115,75 @@ def decode_plan(text: bytes | str) -> SavedPlan:
         )
     return plan
 
+
+class ReadPlan(Struct, frozen=True):
+    """What can be read of a text that may be a saved plan, and what is wrong with it.
+
+    `problems` is empty for a plan that `ksctl apply` would accept as a file. `left_out`: parts that cannot be read.
+    """
+
+    plan: SavedPlan | None
+    problems: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def read_any(text: bytes) -> ReadPlan:
+    """Read whatever can be read of a plan that may be damaged, altered or of another version. Never raises."""
+    try:
+        return ReadPlan(decode_plan(text), ())
+    except PlanFileError as error:
+        problem = str(error)
+    try:
+        return ReadPlan(_DECODER.decode(text), (problem,))
+    except (ValueError, RecursionError, msgspec.DecodeError):
+        pass
+    try:
+        contents = json.loads(text)
+    except (ValueError, RecursionError):
+        return ReadPlan(None, (problem,))
+    return _parts_of(contents, problem) if isinstance(contents, dict) else ReadPlan(None, (problem,))
+
+
+def _parts_of(contents: dict[str, object], problem: str) -> ReadPlan:
+    """The plan of the parts that can be decoded, each on its own."""
+    left_out: list[str] = []
+
+    def parts(key: str, kind: type[Part]) -> tuple[Part, ...]:
+        written = contents.get(key)
+        if not isinstance(written, list):
+            left_out.append(key)
+            return ()
+        found = []
+        for number, each in enumerate(written, start=1):
+            try:
+                found.append(msgspec.convert(each, kind, strict=False))
+            except (ValueError, RecursionError, msgspec.ValidationError) as error:
+                left_out.append(f"{key}, number {number} ({error})")
+        return tuple(found)
+
+    def text_of(key: str) -> str:
+        value = contents.get(key)
+        if isinstance(value, str):
+            return value
+        left_out.append(key)
+        return ""
+
+    try:
+        as_of = msgspec.convert(contents.get("as_of"), Instant)
+    except msgspec.ValidationError:
+        left_out.append("as_of")
+        as_of = NO_INSTANT
+    decisions, basis = parts("decisions", Decision), parts("basis", AccountBasis)
+    commit = contents.get("commit")
+    plan = SavedPlan(
+        format=PLAN_FORMAT, digest=text_of("digest"), as_of=as_of, policy_set=text_of("policy_set"),
+        commit=commit if isinstance(commit, str) else None, decisions=decisions, basis=basis,
+    )  # fmt: skip
+    return ReadPlan(plan, (problem,), tuple(left_out))
+
+
+NO_INSTANT: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time of a plan whose own cannot be read; pages show it as unknown."""
 
 _WRITERS: Final = "name a file that `ksctl plan --out` or `ksctl close --dry-run --out` wrote"
 

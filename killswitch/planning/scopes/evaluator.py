@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -26,10 +27,12 @@ from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, re
 from killswitch.graph.nodes import Stage
 from killswitch.model.alert import NO_ALERTS, Alert, Alerts
 from killswitch.model.effects import Effect, Lock, LockOrder
+from killswitch.model.flags import Flag
 from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Closing
-from killswitch.model.store import DamagedStateError, MachineState, decoded
+from killswitch.model.store import DamagedStateError, HistoryRow, MachineState, decoded
 from killswitch.model.words import ChangeCause, Severity
+from killswitch.planning.reload.migration import numbered
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold, StoredThreshold
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
@@ -100,6 +103,25 @@ def require_readable(state: MachineState, rows: Iterable[bytes]) -> tuple[Stored
         raise DamagedStateError(what) from error
 
 
+RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
+"""(policy, scope, microseconds) → stored history rows from then on, oldest first."""
+
+
+def decoded_rows(rows: Iterable[HistoryRow]) -> list[StoredUnitValueRow]:
+    """The stored rows of a history; msgspec.DecodeError if one is damaged."""
+    return [_ROW.decode(row.blob) for row in rows]
+
+
+def decoded_samples(rows: Iterable[HistoryRow]) -> list[list[StoredSamples]]:
+    """The stored samples of prices; msgspec.DecodeError if a row is damaged."""
+    return [_SAMPLES.decode(row.blob) for row in rows]
+
+
+def encode_stored(state: StoredEvaluator) -> bytes:
+    """The state of a scope evaluator as JSON."""
+    return _ENCODER.encode(state)
+
+
 class _EarlierState(Struct):
     engine: dict[str, Any]
 
@@ -141,11 +163,7 @@ class ScopeEvaluator:
         """Whether what it decides is carried out on any of its accounts."""
         self.history = History(compiled.windows, compiled.keep, compiled.terms, compiled.collectors)
         self.state: StageMachineState = initial()
-        self.adaptive: dict[int, AdaptiveThreshold] = {
-            i: AdaptiveThreshold(trigger.threshold.adaptive, compiled.terms.max_gap)
-            for i, trigger in enumerate(compiled.graph.triggers)
-            if trigger.threshold is not None and trigger.threshold.adaptive is not None
-        }
+        self.adaptive = _adaptive_thresholds(compiled)
         """The computed thresholds, by the number of their trigger."""
         self.machine = replace(compiled.machine, evaluate=self._evaluate) if self.adaptive else compiled.machine
         """The machine with the present thresholds."""
@@ -159,7 +177,9 @@ class ScopeEvaluator:
         self.unknown = NO_ALERTS
         """The triggers that were unknown at the last step."""
         self.near = NO_ALERTS
-        """The warnings of shares of thresholds, and that recoveries are used up."""
+        """The warnings of shares of thresholds, that recoveries are used up, and what a pause keeps from firing."""
+        self.pause: Flag | None = None
+        """The pause of the policy at this tick."""
         self.warned: dict[str, int] = {}
         """Trigger and share of a warning in force → when the value was last near it (microseconds)."""
         self.counted: list[tuple[int, int]] = []
@@ -180,6 +200,10 @@ class ScopeEvaluator:
         """The instant of the last view (microseconds); 0 before the first."""
         return 0 if self.history.view is None else self.history.view.as_of
 
+    def fires(self, now: int) -> bool:
+        """Whether it may fire something new at `now` (microseconds): it is neither disabled nor paused."""
+        return self.pause is None and not self.compiled.is_disabled(now)
+
     @property
     def policy(self) -> str:
         return self.compiled.graph.policy
@@ -192,13 +216,32 @@ class ScopeEvaluator:
 
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Add the scope's view to the history, and the cost of its last close."""
+        (events,) = self.observe_each([(self, view)], closings)
+        return events
+
+    @staticmethod
+    def observe_each(
+        scopes: Sequence[tuple[ScopeEvaluator, ScopeView]], closings: tuple[Closing, ...]
+    ) -> list[list[ChangeEvent]]:
+        """The same for several scopes of a policy; the events of each."""
+        for evaluator, _ in scopes:
+            evaluator._count_costs(closings)
+        events = History.observe_each([(evaluator.history, view) for evaluator, view in scopes])
+        for (evaluator, view), changed in zip(scopes, events, strict=True):
+            evaluator._adjust(view, changed)
+        return events
+
+    def _count_costs(self, closings: tuple[Closing, ...]) -> None:
+        """Add the cost of its last close, before it observes the snapshot that shows it."""
         units = self.history.track.units
         for closing in closings:
             if closing.decision in self.costs and closing.cost is not None and units > 0.0:
                 # in unit value at the time of payment: later deposits and withdrawals do not change it
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
-        events = self.history.observe(view)
+
+    def _adjust(self, view: ScopeView, events: Iterable[ChangeEvent]) -> None:
+        """Adjust what depends on the history, which has observed the view with these events."""
         if self.compiled.corroborates and view.unknown is None and self.history.has_jumped():
             # a stray price upwards would be a peak from which good prices seem to fall
             seen = corroborate(view)
@@ -208,7 +251,6 @@ class ScopeEvaluator:
             self.state = replace(self.state, fired_value=self.history.track.value)
         for correction in self.history.corrected_now:
             self._correct_firing(correction)
-        return events
 
     def restate(self, change: str, cause: ChangeCause, now: int) -> None:
         """Restate an unexplained change as an operator knows its cause; latch and suspicion stay."""
@@ -243,9 +285,12 @@ class ScopeEvaluator:
         """Share the cost beyond `paid` of a decision that this one's orders were merged into."""
         self.costs.setdefault(decision, paid)
 
-    def step(self, view: ScopeView) -> StepResult:
-        """Evaluate the conditions on the last observed view, and step the machine."""
-        columns = self.columns = self.compiled.reader.read(self.history, view)
+    def step(self, view: ScopeView, columns: SignalColumns | None = None) -> StepResult:
+        """Evaluate the conditions on the last observed view, and step the machine.
+
+        `columns`: those of the view, if they were read together with others.
+        """
+        columns = self.columns = columns or self.compiled.reader.read(self.history, view)
         if self.adaptive:
             self._adapt(view, columns)
         latched = self.state.level > 0
@@ -389,6 +434,17 @@ class ScopeEvaluator:
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
+    @contextmanager
+    def assuming(self, triggers: int) -> Iterator[None]:
+        """The triggers of this mask count as confirmed meanwhile."""
+        state = self.state
+        confirmed = state.triggers.confirmed | triggers
+        self.state = replace(state, triggers=replace(state.triggers, confirmed=confirmed))
+        try:
+            yield
+        finally:
+            self.state = state
+
     def resets_accepting(self) -> bool:
         """Whether the automatic reset of the stage in force also accepts the loss."""
         stage = self.machine.in_force(self.state)
@@ -418,14 +474,32 @@ class ScopeEvaluator:
 
     def serialised(self) -> bytes:
         """Serialise everything except the rows, as JSON."""
+        return encode_stored(self.stored(self.history.state()))
+
+    def stored(self, history: HistoryState) -> StoredEvaluator:
+        """The state to store with this state of the history."""
         names = self.compiled.trigger_names
-        return _ENCODER.encode(
-            StoredEvaluator(
-                to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
-                self.suspicions, self.suspected, self.paged, self.warned,
-                {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted,
-            )
+        return StoredEvaluator(
+            to_stored(self.state, names), history, self.decision, self.costs, self.cost,
+            self.suspicions, self.suspected, self.paged, self.warned,
+            {names[i]: each.state() for i, each in self.adaptive.items()}, self.counted,
         )  # fmt: skip
+
+    def reload(self, compiled: CompiledPolicy, after: StoredEvaluator | None, history: History | None = None) -> None:
+        """Continue under the next text of the policy, between two ticks; what is wrong is judged by the next step.
+
+        `after`: the state under that text; None if it does the same as before. `history`: one with what it needs.
+        """
+        self.history = self.history if history is None else history
+        if after is not None:
+            self.state = from_stored(after.engine, compiled.trigger_names)
+            self.suspected, self.warned = after.suspected, dict(after.warned)
+            self.adaptive = _adaptive_thresholds(compiled)
+            self._restore_adaptive(after.adaptive, compiled.trigger_names)
+            self.columns, self._before_step, self.eligible = None, self.state.triggers, frozenset()
+            self.unknown, self.near, self.unfired = NO_ALERTS, NO_ALERTS, {}
+        self.compiled = compiled
+        self.machine = replace(compiled.machine, evaluate=self._evaluate) if self.adaptive else compiled.machine
 
     def newest_row(self, at: int) -> bytes | None:
         """The history row appended by the tick at `at`, or None."""
@@ -452,7 +526,7 @@ class ScopeEvaluator:
         kept, stored_rows = require_readable(MachineState(self.policy, self.scope, stored), rows)
         try:
             stored_samples = [_SAMPLES.decode(each) for each in samples]
-            engine = kept.engine
+            engine = numbered(kept.engine, self.compiled.graph.stages)
             if outage is not None:
                 stages = self.compiled.graph.stages
                 no_reset_for = max((stage.no_reset_for or 0 for stage in stages), default=0)
@@ -470,9 +544,21 @@ class ScopeEvaluator:
         if outage is not None:  # what limits a day is not used up by time that no clock has measured
             self.suspicions = [as_old_as_before(at, *outage) for at in self.suspicions]
             self.counted = [(as_old_as_before(at, *outage), count) for at, count in self.counted]
+        self._restore_adaptive(kept.adaptive, self.compiled.trigger_names)
+
+    def _restore_adaptive(self, stored: Mapping[str, StoredThreshold], names: tuple[str, ...]) -> None:
         for i, threshold in self.adaptive.items():
-            if (stored_threshold := kept.adaptive.get(self.compiled.trigger_names[i])) is not None:
-                threshold.restore(stored_threshold)
+            if (found := stored.get(names[i])) is not None:
+                threshold.restore(found)
+
+
+def _adaptive_thresholds(compiled: CompiledPolicy) -> dict[int, AdaptiveThreshold]:
+    """The computed thresholds of a scope at their initial values, by the number of their trigger."""
+    return {
+        i: AdaptiveThreshold(trigger.threshold.adaptive, compiled.terms.max_gap)
+        for i, trigger in enumerate(compiled.graph.triggers)
+        if trigger.threshold is not None and trigger.threshold.adaptive is not None
+    }
 
 
 class Quiescence(Struct, frozen=True):
@@ -493,7 +579,7 @@ def quiescence_of(evaluator: ScopeEvaluator, places: tuple[int, ...] | None, now
     columns = evaluator.columns
     if places is None or columns is None or not evaluator.history.is_explained or evaluator.history.last_at != now:
         return None
-    if evaluator.compiled.warns or evaluator.adaptive or evaluator.compiled.is_disabled(now):
+    if evaluator.compiled.warns or evaluator.adaptive or not evaluator.fires(now):
         return None  # a warning begins, and an end of the time comes, between changes of conditions
     true, unknown = evaluator.machine.evaluate(columns.lo, columns.hi, columns.text)
     until = quiescent_until(evaluator.machine, evaluator.state, true, unknown, now)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from killswitch.engine.state import level_in_force
+from killswitch.engine.state import level_in_force, to_stored
 from killswitch.graph.nodes import Graph
+from killswitch.model.alert import Alert, Alerts
 from killswitch.model.instant import DAY
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import SAMPLES, HistoryRow, HistoryTrim, MachineState
+from killswitch.planning.reload.continuation import PolicyLink
 from killswitch.planning.scopes.compiled_policy import (
     CompiledPolicy,
     Identity,
@@ -17,18 +19,19 @@ from killswitch.planning.scopes.compiled_policy import (
     compile_policy,
     identity,
     indexes_of,
+    members_of,
     reader_of,
     scopes_of,
     symbols_in,
 )
-from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
+from killswitch.planning.scopes.evaluator import Quiescence, RowsSince, ScopeEvaluator, quiescence_of
+from killswitch.planning.scopes.migrated_states import ScopeState, blob_after, numbered_blob, orphan_alert, stored_scope
+from killswitch.planning.scopes.prepared_reload import PreparedReload, is_drawn
 
 SYMBOL: Final = "symbol/"
 """How the scopes of symbols begin."""
 SYMBOL_KEPT: Final = 7 * DAY
 """How long a symbol that nobody trades any more is watched: a venue of options lists thousands a year."""
-RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
-"""(policy, scope, microseconds) → stored history rows from then on, oldest first."""
 
 
 class ScopeEvaluators:
@@ -39,14 +42,15 @@ class ScopeEvaluators:
         self._evaluators: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
-        self._watching = {
-            graph.policy for graph in graphs if graph.scope.each == "symbol" and graph.scope.symbols is None
-        }
+        self._watching = _watching(graphs)
         """The policies that watch each symbol that is traded."""
         self._symbols: dict[str, int] = {}
         """The symbols that they watch → when each was last held or had an order (microseconds), at least this run."""
         self.unseen: dict[tuple[str, str], bytes] = {}
         """(policy, scope) → the stored state of a scope that no snapshot had yet."""
+        self._orphans: tuple[Alert, ...] = ()
+        self._orphans_of = 0
+        """Of how many scopes without an evaluator `_orphans` are."""
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._outage: tuple[int, int] | None = None
         self._trimmed = 0
@@ -77,6 +81,76 @@ class ScopeEvaluators:
             self._places = {key: self._places_in(evaluator) for key, evaluator in self._evaluators.items()}
             self._join_caps()
         return [(evaluator, self._places[key]) for key, evaluator in self._evaluators.items()]
+
+    def reload(self, prepared: PreparedReload) -> tuple[MachineState, ...]:
+        """Continue with the next set, between two ticks; returns the states to store of scopes without an evaluator.
+
+        A scope that lost its policy, or its accounts, keeps its state as an orphan until an operator resets it (R7).
+        """
+        links, before = prepared.continuation.links, self._evaluators
+        left = {key: each for key, each in before.items() if not self._is_drawn(each, links.get(key[0]))}
+        following = [prepared.next_of(each, self._rows_since) for key, each in before.items() if key not in left]
+        unseen = [MachineState(*key, blob) for key, blob in self.unseen.items()]
+        returning = {graph.policy: graph.stages for graph in prepared.continuation.added}
+        stay = [each for each in unseen if each.policy not in links and each.policy not in returning]
+        found = [numbered_blob(each, returning[each.policy]) for each in unseen if each.policy in returning]
+        moved = [blob_after(each, links[each.policy]) for each in unseen if each.policy in links]
+        lost = [
+            MachineState(*key, each.serialised())
+            if key[0] not in links
+            else blob_after(MachineState(*key, each.serialised()), links[key[0]])
+            for key, each in left.items()
+        ]
+        for each in following:
+            each.take()
+        kept = [each for key, each in before.items() if key not in left]
+        self._evaluators = {(each.policy, each.scope): each for each in kept}
+        self.unseen = {(each.policy, each.scope): each.blob for each in (*stay, *found, *moved, *lost)}
+        self._compiled = list(prepared.compiled.values())
+        self._watching = _watching(prepared.policies.graphs)
+        for evaluator in kept:
+            members = members_of(evaluator.compiled.graph.scope, evaluator.scope, self._present)
+            evaluator.history.draw_out(frozenset(name for name, *_ in self._present) - frozenset(members))
+        self._orphans_of = -1
+        self._present = []  # the next snapshot finds the scopes, and the places of their accounts
+        return (*found, *moved, *lost)
+
+    def _is_drawn(self, evaluator: ScopeEvaluator, link: PolicyLink | None) -> bool:
+        """Whether the next set draws the scope, as far as the accounts of the last snapshot show."""
+        return link is not None and is_drawn(link, evaluator.scope, self._present, self._symbols)
+
+    def scope_states(self, *, only_active: bool = False) -> tuple[ScopeState, ...]:
+        """The state of every scope, with or without an evaluator, for the preview of a reload.
+
+        `only_active`: of the scopes with an evaluator only those with something in force, or a close that waits.
+        """
+        live = (
+            ScopeState(it.policy, it.scope, to_stored(it.state, it.compiled.trigger_names), it.decision,
+                       it.history.begun_at)
+            for it in tuple(self)
+            if not only_active or level_in_force(it.state) or it.state.waiting
+        )  # fmt: skip
+        unseen = [MachineState(*key, blob) for key, blob in tuple(self.unseen.items())]
+        return (*live, *map(stored_scope, unseen))
+
+    @property
+    def orphan_alerts(self) -> Alerts:
+        """A page for each stage in force without a policy, a scope or a stage of its name, until it is reset (R7)."""
+        if self._orphans_of != len(self.unseen):
+            unseen = (stored_scope(MachineState(*key, blob)) for key, blob in self.unseen.items())
+            self._orphans = tuple(orphan_alert(each) for each in unseen if level_in_force(each.engine))
+            self._orphans_of = len(self.unseen)
+        inside = (
+            orphan_alert(ScopeState(it.policy, it.scope, to_stored(it.state, ())))
+            for it in self
+            if level_in_force(it.state) and it.machine.in_force(it.state) is None
+        )
+        return Alerts((*self._orphans, *inside)) if self._orphans else Alerts(tuple(inside))
+
+    @property
+    def present(self) -> tuple[Sequence[Identity], Collection[str]]:
+        """The accounts of the last snapshot, and the symbols that are watched."""
+        return self._present, self._symbols
 
     def _watch_symbols(self, snapshot: Snapshot, now: int) -> bool:
         """Watch what is traded now, and drop what was not traded for long and is not latched; whether any is new."""
@@ -154,3 +228,8 @@ class ScopeEvaluators:
                 samples = self._rows_since(evaluator.policy, f"{scope}{SAMPLES}", now - compiled.keep_samples)
             evaluator.restore(stored, [row.blob for row in rows], self._outage, [each.blob for each in samples])
         return evaluator
+
+
+def _watching(graphs: Iterable[Graph]) -> set[str]:
+    """The policies that watch each symbol that is traded."""
+    return {graph.policy for graph in graphs if graph.scope.each == "symbol" and graph.scope.symbols is None}

@@ -12,6 +12,7 @@ from killswitch.engine.state import level_in_force, may_reset_from, partial_in_f
 from killswitch.graph.nodes import Compare, Disabled, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
+from killswitch.model.flags import Flag
 from killswitch.model.instant import from_micros
 from killswitch.planning.scopes.adaptive_thresholds import AdaptiveThreshold
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -137,11 +138,13 @@ class MachineStatus(Struct, frozen=True):
     """The state of a circuit breaker; None for a policy with stages."""
     disabled: Disabled | None = None
     """Why and until when the policy does not fire; None if it is on."""
+    paused: Flag | None = None
+    """The operator's pause, during which the policy fires nothing new; None without one."""
     no_reset_before: datetime | None = None
     """Before it nothing and nobody resets the scope; None where a reset is possible."""
 
 
-BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled"]
+BreakerState = Literal["active", "warning", "tripped", "recovering", "disabled", "paused"]
 
 
 def breaker_state(evaluator: ScopeEvaluator) -> BreakerState | None:
@@ -154,6 +157,8 @@ def breaker_state(evaluator: ScopeEvaluator) -> BreakerState | None:
         return "recovering" if is_rested and state.reset_since is not None and not state.by_hand else "tripped"
     if evaluator.compiled.is_disabled(now):
         return "disabled"
+    if evaluator.pause is not None:
+        return "paused"
     return "warning" if evaluator.warned else "active"
 
 
@@ -186,6 +191,7 @@ def status(evaluator: ScopeEvaluator) -> MachineStatus:
         held_back=partial is not None and partial.held_back,
         breaker=breaker_state(evaluator),
         disabled=graph.disabled if evaluator.compiled.is_disabled(evaluator.now) else None,
+        paused=evaluator.pause,
         no_reset_before=None if state.no_reset_before is None else from_micros(state.no_reset_before),
     )  # fmt: skip
 

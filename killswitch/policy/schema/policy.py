@@ -176,6 +176,9 @@ class Level(Part):
     """The stage's name, unique in the policy."""
     level: StageLevel
     """1 to 9; a higher level can always fire over a lower one."""
+    formerly: Name | None = None
+    """The name that the stage had in the set before: what it has in force, and its cooldowns, stay with it. Left out:
+    it had this name, or is new."""
     any_of: Annotated[tuple[Text, ...], Field(alias="any")] = ()
     """Triggers of which at least one must be confirmed. Left out: no requirement."""
     all_of: Annotated[tuple[Text, ...], Field(alias="all")] = ()
@@ -274,6 +277,9 @@ class Watch(Part):
     pages; nothing that fires is declined or cut. Left out: anything."""
     disabled: Disabled | None = None
     """Switches the policy off for a time: it evaluates, and fires and warns of nothing. Left out: it is on."""
+    formerly: Name | None = None
+    """The name that the policy had in the set before: its state, history and locks move to the new name. Left out: it
+    had this name, or is new."""
 
 
 class PolicySpec(Watch):

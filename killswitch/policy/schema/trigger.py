@@ -160,6 +160,8 @@ class ThresholdTrigger(_Arguments):
     confirm: Confirming = AT_ONCE
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
+    formerly: Text | None = None
+    """The name that the trigger had in the set before: its clock goes on. Left out: it had this name, or is new."""
 
     @property
     def comparison(self) -> str | None:
@@ -175,6 +177,8 @@ class ExpressionTrigger(Part):
     confirm: Confirming = AT_ONCE
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
+    formerly: Text | None = None
+    """The name that the trigger had in the set before: its clock goes on. Left out: it had this name, or is new."""
 
 
 class Override(Part):

@@ -15,6 +15,7 @@ from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.journal.codec import decode_all, encode
 from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
+from killswitch.model.applied_set import name_now
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.lock_parts import cover, in_accounts, in_force
@@ -93,6 +94,22 @@ class LockLifecycle:
         self._symbols: set[str] = set()
         """The scopes of symbols that a decision ever locked here: their files do not outlive their locks."""
 
+    def reload(self, renamed: Mapping[tuple[str, str], tuple[str, str]], policies: Mapping[str, str]) -> None:
+        """Continue under the next set, as `arming` draws it: a lock stays as it was ordered, whatever its policy says.
+
+        `renamed`: former policy and stage → policy and stage; `policies`: former name of a policy → its name.
+        """
+        self._to_watch = frozenset(f"account/{name}" for name in self._armed) | self._arming.strategy_scopes
+
+        def moved(wanted: WantedLock) -> WantedLock:
+            former = (wanted.policy, wanted.stage or "")
+            policy, stage = renamed.get(former, (policies.get(wanted.policy, wanted.policy), wanted.stage))
+            return wanted if (policy, stage) == former else replace(wanted, policy=policy, stage=stage)
+
+        self._wanted = {id_: moved(each) for id_, each in self._wanted.items()}
+        self._unwritten = {id_: self._wanted.get(id_, each) for id_, each in self._unwritten.items()}
+        self._reset = {(scope, policies.get(policy, policy)): ids for (scope, policy), ids in self._reset.items()}
+
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
         """The journal entry of the lock in the decision's transaction, so that a crash before writing loses nothing."""
         order = decision.lock
@@ -104,8 +121,12 @@ class LockLifecycle:
     def remember(self, now: datetime) -> None:
         """Before the first tick, restore the locks in force, and the resets since."""
         unfinished = {stored.decision.id for stored in self._store.unfinished()}
+        changes = [each for each in self._store.set_changes(REMEMBERED) if each.renamed]
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
+            if changes:  # a reset under its present name lifts what a policy has locked under a former one
+                name = name_now(decision.policy, decision.as_of, changes)
+                decision = replace(decision, policy=name)
             if decision.kind == "reset":
                 self._mark_reset(decision.scope, decision.policy)
             elif decision.is_withdrawal:

@@ -6,7 +6,7 @@ The union file has turns of its own: it may be on another file system, and neith
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, WrittenLock
 from killswitch.model.store import JournalEntry
+from killswitch.planning.reload.continuation import SetContinuation
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 
@@ -130,6 +131,11 @@ class LockWriter(Performer):
         """The foreign lock that was passed to the folder's turn under way."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
+
+    def reload(self, change: SetContinuation, wider: Mapping[str, tuple[str, ...]]) -> None:
+        """Continue under the next set; locks stay as they were ordered. `wider`: as its policies draw scopes."""
+        self.lifecycle.reload(change.renamed_stages(), change.renamed)
+        self.lock_folder.redraw(wider)
 
     def fully_locked(self) -> frozenset[str]:
         """Armed accounts under an ordered lock of mode `all`."""

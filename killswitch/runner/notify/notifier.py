@@ -23,6 +23,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, from_micros, to_micros
 from killswitch.model.snapshot import IN_PROGRESS, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
+from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
 
@@ -42,6 +43,7 @@ class Notifier:
 
     def __init__(self, policies: PolicySet, store: Store, clock: Clock, started: StartedAs = UNKNOWN_START) -> None:
         """`started` is how the run was started: messages have complete commands."""
+        self._started = started
         self._router = NotificationRouter(policies, started)
         self._groups = NoticeGroups()
         self._store = store
@@ -58,9 +60,22 @@ class Notifier:
         self._recent = deque((each.decision for each in reversed(newest_first)), SEARCHED_DECISIONS)
         """The newest decisions, oldest first."""
         self._sender = NotificationSender(
-            {target.key: TargetDelivery(target.key, sender(target), store, clock, give_up_after)
-             for target, give_up_after in _targets(policies)}
-        )  # fmt: skip
+            {target.key: self._delivery(target, give_up_after) for target, give_up_after in _targets(policies)}
+        )
+
+    def reload(self, taken: TakenSet) -> None:
+        """Address messages by the routes of the next set. A target that it no longer names delivers what waits."""
+        self._policies = taken.loaded.policies
+        self._router = NotificationRouter(self._policies, self._started)
+        self._groups.rename(taken.change.renamed)
+        for target, give_up_after in _targets(self._policies):
+            if target.key not in self._sender.deliveries:
+                self._sender.add(self._delivery(target, give_up_after))
+                self._stranded.pop(target.key, None)
+        self._fresh = True
+
+    def _delivery(self, target: RouteTarget, give_up_after: int) -> TargetDelivery:
+        return TargetDelivery(target.key, sender(target), self._store, self._clock, give_up_after)
 
     def outgoing(
         self,

@@ -114,7 +114,8 @@ class Collectors:
 
     def __init__(self, needs: Mapping[type[Collector], Needs], max_gap: int) -> None:
         self._by_class = {kind: kind(arguments, max_gap) for kind, arguments in needs.items()}
-        self._following = [each for each in self._by_class.values() if isinstance(each, HistoryCollector)]
+        self.all: Sequence[Collector] = tuple(self._by_class.values())
+        self.following = tuple(each for each in self.all if isinstance(each, HistoryCollector))
 
     def of(self, kind: type[C]) -> C:
         """The collector of this class; KeyError if no signal in use declares it."""
@@ -124,34 +125,28 @@ class Collectors:
         """The collector of this class; None if nothing in use reads it."""
         return cast("C | None", self._by_class.get(kind))
 
-    def observe(self, view: ScopeView, before: ScopeView | None) -> None:
-        """Add a snapshot to each."""
-        for each in self._by_class.values():
-            each.observe(view, before)
-
     def follow(self, history: FollowedHistory, equity: Decimal | None) -> None:
         """Let those that follow the history do so."""
-        for each in self._following:
-            each.follow(history, equity)
+        follow_each([(self, history, equity)])
 
     def correct(self, correction: Correction) -> None:
         """Correct the values that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.correct(correction)
 
     def restate(self, change: str, cause: ChangeCause, now: int) -> None:
         """Restate a change in each history that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.restate(change, cause, now)
 
     def begin_series(self) -> None:
         """Drop the values that they keep."""
-        for each in self._following:
+        for each in self.following:
             each.begin_series()
 
     def restart(self, now: int, *, accept: bool) -> None:
         """Restart the windows of each."""
-        for each in self._by_class.values():
+        for each in self.all:
             each.restart(now, accept=accept)
 
     def state(self) -> dict[str, Raw]:
@@ -163,6 +158,23 @@ class Collectors:
         for each in self._by_class.values():
             if (state := stored.get(each.name)) is not None:
                 each.restore(bytes(state))
+
+
+def observe_each(scopes: Sequence[tuple[Collectors, ScopeView, ScopeView | None]]) -> None:
+    """Add the snapshot of each scope to its collectors, which are of the same classes: one class after the other.
+
+    With the view of each, the one before.
+    """
+    for of_class in zip(*(collectors.all for collectors, _, _ in scopes), strict=True):
+        for each, (_, view, before) in zip(of_class, scopes, strict=True):
+            each.observe(view, before)
+
+
+def follow_each(scopes: Sequence[tuple[Collectors, FollowedHistory, Decimal | None]]) -> None:
+    """Let those that follow the history of each scope, with its equity, do so: one class after the other."""
+    for of_class in zip(*(collectors.following for collectors, _, _ in scopes), strict=True):
+        for each, (_, history, equity) in zip(of_class, scopes, strict=True):
+            each.follow(history, equity)
 
 
 def reach(collectors: Iterable[type[Collector]], max_gap: int) -> int:

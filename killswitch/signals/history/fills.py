@@ -87,8 +87,8 @@ class FilledByOthers(Collector):
         if is_whole:
             self.coverage.observe(now, self._max_gap)
         self._before_reset = without_old(self._before_reset, now)
-        if self._rows:
-            edge = now - self._keep
+        edge = now - self._keep
+        if any(row[0] < edge for row in self._rows.values()):
             self._rows = {key: row for key, row in self._rows.items() if row[0] >= edge}
 
     def within(self, now: int, window: int) -> Iterator[tuple[str, float | None]]:

@@ -109,7 +109,7 @@ class PriceSamples(Collector):
                 grids[every] = max(grids.get(every, 0), max(spans) + gap)
         self._everies = tuple({every for grids in self._grids.values() for every in grids})
         self._of_all = frozenset(self._grids.get(None, ()))
-        self._named = {symbol: tuple(grids) for symbol, grids in self._grids.items() if symbol is not None}
+        self._named = {symbol: frozenset(grids) for symbol, grids in self._grids.items() if symbol is not None}
         self.keep = max((keep for grids in self._grids.values() for keep in grids.values()), default=0)
         """How far back stored samples are read (microseconds)."""
         self._series: dict[PriceKey, dict[int, SampleSeries]] = {}
@@ -189,29 +189,30 @@ class PriceSamples(Collector):
     def _observe(self, account: _Account, facts: AccountFacts, at: int) -> None:
         if account.at is not None and at - account.at > self.max_gap:
             self._cut(facts.name, self._by_account.get(facts.name, ()))
-        watched = tuple([each.symbol for each in facts.watched])
+        watched = tuple([each.symbol for each in facts.watched]) if facts.account.watched else ()
         has_changed = facts.held.sizes is not account.sizes or watched != account.watched
         if has_changed or facts.account.corporate_actions or facts.account.instruments:
             for symbol in _split_symbols(account, facts):
                 self._split_at[facts.name, symbol] = at
                 self._cut(facts.name, (symbol,))
-        due = {every for every in self._everies if at // every != account.places.get(every)}
-        if has_changed or account.is_waiting or due & self._of_all:
+        places = {every: at // every for every in self._everies}
+        due = [every for every, place in places.items() if account.places.get(every) != place]
+        if has_changed or account.is_waiting or not self._of_all.isdisjoint(due):
             if has_changed or not self._sample_together(account, facts, at):
                 self._sample(account, facts, at, watched)
         elif due:
             self._sample_named(account, facts, at, due)
-        account.places.update({every: at // every for every in due})
+        account.places = places
         account.at, account.watched = at, watched
         account.sizes, account.facts = facts.held.sizes, facts
 
-    def _sample_named(self, account: _Account, facts: AccountFacts, at: int, due: Set[int]) -> None:
+    def _sample_named(self, account: _Account, facts: AccountFacts, at: int, due: Sequence[int]) -> None:
         """Sample the symbols that signals name, while nothing else is due."""
         from killswitch.valuation.market_prices import mark_of
 
         stored = []
         for symbol, everies in self._named.items():
-            if due.isdisjoint(everies):
+            if everies.isdisjoint(due):
                 continue
             mark = None if _is_shut(facts, symbol) else mark_of(facts, symbol)
             if mark is None:
@@ -285,8 +286,9 @@ class PriceSamples(Collector):
         account.priced = known
         account.is_waiting = not known.issuperset(watched) or not known.issuperset(facts.held.sizes.symbols)
         stored = []
-        for symbol in known if None in self._grids else known & self._grids.keys():
-            price, printed = marks[symbol]
+        for symbol, (price, printed) in marks.items():  # in their order, so that the rows of a table follow each other
+            if symbol not in known or (None not in self._grids and symbol not in self._grids):
+                continue
             is_cut = self._add((facts.name, symbol), at, price, printed)
             if is_cut is not None:
                 stored.append((symbol, price, printed, is_cut))

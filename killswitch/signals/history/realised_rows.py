@@ -124,20 +124,26 @@ class RealisedRows(HistoryCollector):
             for rows, until in (("fills", account.fills_as_of), ("flows", account.flows_as_of)):
                 at = None if until is None else to_micros(until) + ahead
                 self._extend(f"{rows}/{account.account}", at, view.as_of)
+            if not (account.flows or account.fills):
+                continue
             for key, row in self._new_rows(account, ahead):
                 if row.at >= edge:
                     self._rows.setdefault(key, row)
+        if not self._rows:
+            return
         if any(row.further is not None for row in self._rows.values()):
             self._price(history, view)
-        self._rows = {key: row for key, row in self._rows.items() if row.at >= edge}
+        if any(row.at < edge for row in self._rows.values()):
+            self._rows = {key: row for key, row in self._rows.items() if row.at >= edge}
 
     def _extend(self, rows: str, until: int | None, now: int) -> None:
         """Extend what is complete; it begins now, at first and after an outage of which not all is read."""
-        known = self._known.get(rows) or KnownRows(now)
+        known = self._known.get(rows)
+        if known is None:
+            known = self._known[rows] = KnownRows(now)
         if until is not None:
             reached = known.until if known.until is not None else known.since
-            known = KnownRows(now if until - reached > READ_BACK else known.since, max(until, reached))
-        self._known[rows] = known
+            self._known[rows] = KnownRows(now if until - reached > READ_BACK else known.since, max(until, reached))
 
     def _new_rows(self, account: AccountSnapshot, ahead: int) -> Iterable[tuple[str, RealisedRow]]:
         """The key and the row of each flow and fill."""

@@ -8,7 +8,7 @@ or closing would fire the next rule. Times are microseconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgspec import Struct
@@ -160,12 +160,7 @@ class RoundTrips(Collector):
                 self._begin(facts, now)
             if account.fills:
                 self._equal.pop(facts.name, None)
-            for fill in sorted(account.fills, key=lambda each: each.at):
-                key, at = f"{facts.name}/{fill.id}", to_micros(fill.at)
-                since = max(self._begun[facts.name, ""], self._begun.get((facts.name, fill.symbol), 0))
-                if key not in self._seen and at >= since:
-                    self._fill(facts, fill)
-                self._seen[key] = max(at, now - ROWS_KEPT)
+                self._add_fills(facts, account.fills, now)
             self._compare(facts, now)
         if is_whole:
             begun = self.coverage.begun_at
@@ -173,6 +168,15 @@ class RoundTrips(Collector):
             if begun is not None and self.coverage.begun_at != begun:
                 self.hole_at = now
         self._forget(now)
+
+    def _add_fills(self, facts: AccountFacts, fills: Iterable[Fill], now: int) -> None:
+        """Add the fills that are new, and no part of what was there at the first look."""
+        for fill in sorted(fills, key=lambda each: each.at):
+            key, at = f"{facts.name}/{fill.id}", to_micros(fill.at)
+            since = max(self._begun[facts.name, ""], self._begun.get((facts.name, fill.symbol), 0))
+            if key not in self._seen and at >= since:
+                self._fill(facts, fill)
+            self._seen[key] = max(at, now - ROWS_KEPT)
 
     @property
     def is_settled(self) -> bool:

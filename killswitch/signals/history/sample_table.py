@@ -37,6 +37,8 @@ class SampleTable:
         self.every = every
         self.size = 0
         """The number of columns in use."""
+        self.newest = 0
+        """The time of the last of them."""
         self.generation = 0
         """It changes whenever columns move."""
         self.at: Instants = np.empty(_FIRST, dtype=np.int64)
@@ -73,7 +75,7 @@ class SampleTable:
         """For how many of these rows an observation at `at` is the first at or after its grid point."""
         if self._in_step is not None and self._in_step[0] is rows:
             return len(self.last[rows]) if at // self.every > self._in_step[1] // self.every else 0
-        if self.size and at // self.every > int(self.at[self.size - 1]) // self.every:
+        if self.size and at // self.every > self.newest // self.every:
             return len(self.last[rows])
         return int(self.are_due(rows, at).sum())
 
@@ -121,26 +123,32 @@ class SampleTable:
     def add_one(self, row: int, at: int, price: float, printed: int, max_gap: int) -> None:
         """Add a sample of one row."""
         self._in_step = None
-        last, before = int(self.last[row]), int(self.printed[row])
-        joins = last >= 0 and not self.is_cut[row]
+        last, before, is_cut = int(self.last[row]), int(self.printed[row]), bool(self.is_cut[row])
+        joins = last >= 0 and not is_cut
         if joins and before != UNSTATED:
-            joins = not UNSTATED < printed <= before and int(self.at[last]) - before <= max_gap
-        place = self._column(at)
-        last = int(self.last[row])
+            seen = self.newest if last == self.size - 1 else int(self.at[last])
+            joins = not UNSTATED < printed <= before and seen - before <= max_gap
+        generation, place = self.generation, self._column(at)
+        if self.generation != generation:
+            last = int(self.last[row])
         if last < 0:
             self.start[row] = place
         elif last != place - 1:
             self.has_holes[row] = True
-        self.price[row, place], self.joined[row, place] = price, joins
-        self.last[row], self.printed[row], self.is_cut[row] = place, printed, False
+        self.price[row, place] = price
+        if joins:
+            self.joined[row, place] = True
+        self.last[row], self.printed[row] = place, printed
+        if is_cut:
+            self.is_cut[row] = False
 
     def _column(self, at: int) -> int:
         """The column of the time `at`, which is not before the newest one."""
-        if self.size and self.at[self.size - 1] == at:
+        if self.size and self.newest == at:
             return self.size - 1
         if self.size == len(self.at):
             self._make_room(at)
-        self.at[self.size] = at
+        self.at[self.size] = self.newest = at
         self.size += 1
         return self.size - 1
 

@@ -62,8 +62,12 @@ class SampleSeries:
 
     def is_due(self, at: int) -> bool:
         """Whether an observation at `at` is the first at or after its grid point."""
-        last = self.last_at
-        return last is None or at // self.every > last // self.every
+        table = self.table
+        last = int(table.last[self.row])
+        if last < 0:
+            return True
+        before = table.newest if last == table.size - 1 else int(table.at[last])
+        return at // self.every > before // self.every
 
     def add(self, at: int, price: float, printed: int | None, max_gap: int) -> None:
         """Add a sample. `printed`: the venue time of the price; None if it is unknown."""
@@ -141,12 +145,12 @@ class SampleSeries:
 
         rows = table.rows_of(places)
         times, last = table.at[: table.size], table.last[rows]
-        end = int(times.searchsorted(now, "right"))
-        first = max(int(times.searchsorted(edge)), int(table.start[rows].max()))
+        begin, end = int(times.searchsorted(edge)), int(times.searchsorted(now, "right"))
+        first = max(begin, int(table.start[rows].max()))
         if first >= end or bool((last != table.size - 1).any()):
             return None
         if table.has_holes[rows].any():
-            sampled = ~np.isnan(table.price[rows, first:end])
+            sampled = ~np.isnan(table.price[rows, begin:end])  # also before all have some: theirs may be earlier
             count = int(sampled.sum(axis=1).min())
             if not count or not sampled[:, -count:].all():
                 return None

@@ -32,7 +32,14 @@ from killswitch.pnl_explain.pending_changes import (
 )
 from killswitch.pnl_explain.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, total_of, unit_range
 from killswitch.signals.history.anchored_values import AnchoredValue, OpeningValues, SkippedBars
-from killswitch.signals.history.collector import NO_COLLECTORS, Collector, Collectors, Needs
+from killswitch.signals.history.collector import (
+    NO_COLLECTORS,
+    Collector,
+    Collectors,
+    Needs,
+    follow_each,
+    observe_each,
+)
 from killswitch.signals.history.prices import PriceSamples, StoredSamples
 from killswitch.signals.history.pulse import LastObserved
 from killswitch.signals.history.rows import (
@@ -147,9 +154,28 @@ class History:
 
     def observe(self, view: ScopeView) -> list[ChangeEvent]:
         """Observe one snapshot of the scope; returns the events of unexplained changes."""
-        before, self.view = self.view, view
-        self.corrected_now = []
-        self.collectors.observe(view, before)
+        (events,) = self.observe_each([(self, view)])
+        return events
+
+    @staticmethod
+    def observe_each(scopes: Sequence[tuple[History, ScopeView]]) -> list[list[ChangeEvent]]:
+        """Observe one snapshot of several scopes of a policy; returns the events of each.
+
+        Each step is of all scopes, which keeps its code in the caches.
+        """
+        before = [history.view for history, _ in scopes]
+        observe_each([(history.collectors, view, was) for (history, view), was in zip(scopes, before, strict=True)])
+        events = [history._observe(view, was) for (history, view), was in zip(scopes, before, strict=True)]
+        follow_each([
+            (history.collectors, history, None if view.unknown is not None else view.equity)
+            for history, view in scopes
+            if view.unknown is not None or view.has_equity
+        ])  # fmt: skip
+        return events
+
+    def _observe(self, view: ScopeView, before: ScopeView | None) -> list[ChangeEvent]:
+        """Observe a snapshot that the collectors have observed, and follow after that."""
+        self.view, self.corrected_now = view, []
         self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
@@ -160,7 +186,6 @@ class History:
             self.failures += view.scheduled
             events = self._settle(view, self.explanation.settle_available(view.available()))
             self._bound_equity(view)
-            self.collectors.follow(self, None)
             return events
         self.failures = 0
         self.unit_range = self.equity_ranges = None
@@ -175,7 +200,6 @@ class History:
         self._forget_before(at - self._keep)
         if self._rebase_due is not None:
             self._rebase(accept=self._rebase_due)
-        self.collectors.follow(self, view.equity)
         return events
 
     def _observe_without_equity(self, view: ScopeView) -> list[ChangeEvent]:
@@ -458,6 +482,39 @@ class History:
         self._equity = None
         self._begin_series(None)
 
+    def draw_out(self, names: frozenset[str]) -> None:
+        """Accounts that the policy no longer draws into the scope: a redemption at their last value, no loss or gain.
+
+        Where that value was never known, the rest begins a new series.
+        """
+        gone = self.members & names
+        if not gone:
+            return
+        taken = self._last_equity(gone)
+        self.members -= gone
+        self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
+        self.explanation.draw_out(gone)
+        if self._equity is None:
+            return
+        left = None if taken is None else self._equity - taken
+        if taken is None or left is None or left <= ZERO:
+            self._equity = None
+            self._begin_series(None)
+            return
+        self.track.issue(-float(taken), float(left))
+        self._equity = self.equity = left
+
+    def _last_equity(self, names: Iterable[str]) -> Decimal | None:
+        """The sum of the last known equities of these accounts, in the scope's currency; None if one is not known."""
+        found = ZERO
+        for name in names:
+            trail = self.explanation.trails.get(name)
+            last = None if trail is None else trail.before
+            if last is None or last.equity is None or self.view is None:
+                return None
+            found += last.equity * self.view.rate(name)
+        return found
+
     def _restart_series(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
@@ -529,6 +586,11 @@ class History:
         return other
 
     # Serialising
+
+    def observed_last(self, live: History) -> None:
+        """Continue from the last view of a history that this one replaces during a run."""
+        self.view, self.unknown = live.view, live.unknown
+        self.unit_range, self.equity_ranges = live.unit_range, live.equity_ranges
 
     def state(self) -> HistoryState:
         """The state to store with the rows."""

@@ -10,13 +10,17 @@ import pytest
 from msgspec.structs import fields
 
 from killswitch.incident.notify.message import Message
-from killswitch.lab import outcome, summary
+from killswitch.lab import outcome, reevaluation, summary
 from killswitch.lab.pages import answer
 from killswitch.model import decision, snapshot
-from killswitch.operations import progress
+from killswitch.operations import blame, progress
 from killswitch.operations.preview import encode_preview, preview
+from killswitch.planning import exposures
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.operator import plan_file
+from killswitch.planning.orders import expected_cost
+from killswitch.planning.scopes import money_headroom
+from killswitch.runner.shadow import comparison
 from tests import graphs
 from tests.worlds import START
 
@@ -43,8 +47,15 @@ FORMATS = {
     "Attribution": decision.Attribution,
     "Intent": decision.Intent,
     "Notice": decision.Notice,
+    "Shadow report": comparison.ShadowReport,
+    "Difference of a firing": comparison.Difference,
+    "Reevaluation": reevaluation.Reevaluation,
+    "Blame": blame.Blame,
     "Saved plan": plan_file.SavedPlan,
     "Account basis": plan_file.AccountBasis,
+    "Position of the book": exposures.PositionExposure,
+    "Headroom in money": money_headroom.MoneyHeadroom,
+    "Expected order": expected_cost.ExpectedOrder,
     "Progress": progress.CloseProgress,
     "Open position": progress.OpenPosition,
     "Answer": answer.BacktestAnswer,

@@ -96,6 +96,6 @@ def test_the_readme_lists_every_exit_code_of_its_own(repository: Path) -> None:
 
 
 def test_the_help_of_run_says_what_sighup_does() -> None:
-    """It is no signal that is ignored: it compares the policy files with what runs."""
+    """It is no signal that is ignored: it takes the policy files."""
     help_of_run = " ".join((run.help or "").split())
-    assert "SIGHUP says whether the policy files are those that run, and reloads nothing" in help_of_run
+    assert "SIGHUP takes the policy files between two ticks, as `ksctl reload` does" in help_of_run

@@ -87,7 +87,13 @@ def test_git_ignores_what_readme_and_tutorial_leave(repository: Path, name: str)
     assert subprocess.run(command, cwd=repository, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["runbooks.md", "notifications.md", "operator-commands.md", "proofs.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runbooks.md", "notifications.md", "operator-commands.md", "proofs.md", "approvals.md", "impact.md",
+        "shadow.md",
+    ],
+)  # fmt: skip
 def test_a_guide_works_as_written(repository: Path, tmp_path: Path, name: str) -> None:
     """Guides are followed too, so that their documents, templates and diagnostics stay those of the program."""
     page = (repository / "docs" / name).read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ ABOUT_ONE_KIND = {
     "killswitch/operations/progress.py": "how far the orders have come",
     "killswitch/lab/alternatives.py": "the same cut by other orders",
     "killswitch/cli/operate/preview.py": "whether a close by hand has an order or a cancel to send",
-    "killswitch/cli/policy/comparison_pages.py": "what two sets do in one scenario, by kinds",
+    "killswitch/operations/comparison_witnesses.py": "what two sets do in one scenario, by kinds",
     "killswitch/scenario/comparison.py": "each expectation is about one kind: orders, cancels or a lock",
     "killswitch/scenario/resolve.py": "the keys of an expectation, by their kinds",
 }

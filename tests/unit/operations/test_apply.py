@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -13,15 +14,19 @@ from msgspec.structs import replace
 
 from killswitch.cli.live.plan import plan as plan_verb
 from killswitch.cli.live.run import run
+from killswitch.cli.live.status import history
 from killswitch.cli.operate.verbs import apply, close
 from killswitch.cli.policy.verbs import schema
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.venue import VenueDownError
-from killswitch.operations.commands import SpentPlanError, answer_to, apply_event, operator_event
+from killswitch.operations.commands import SpentPlanError, answer_to, apply_event, operator_event, refused_apply_event
+from killswitch.operations.pages.history import is_of_refusal
 from killswitch.operations.preview import closes_under_way, from_store, of_policies, plan_of, preview
 from killswitch.planning.interpreter import Interpreter
-from killswitch.planning.operator.plan_file import SavedPlan, encode_plan
+from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
+from killswitch.render.formats import instant
 from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing, refusing
 from tests.unit.operations.test_live_verbs import ACCOUNT, WATCH
@@ -69,18 +74,58 @@ def test_a_runner_applies_a_plan_once(world: World) -> None:
         apply_event(store, plan, "operator-2", world.clock.now())
 
 
-def test_two_commands_to_apply_one_plan_are_one_event(world: World) -> None:
-    """Two commands at the same moment are the same event: the store keeps one, and one tick processes it."""
+def test_two_people_who_apply_one_plan_at_once_are_both_on_record_one_as_refused(world: World) -> None:
+    """Neither sees the command of the other: one tick carries out the first, and records the second with its author."""
     store, venue = world.open(), ScriptedVenue(book("1000"))
     plan = saved_plan(world, book("1000"))
     one = apply_event(store, plan, "operator-1", world.clock.now())
     other = apply_event(store, plan, "operator-2", world.clock.now())
     store.put_event(one)
     store.put_event(other)
-    with pytest.raises(SpentPlanError, match="is queued already"):
-        apply_event(store, plan, "operator-3", world.clock.now())
     asyncio.run(run_ticks(world, store, venue, 2))
     assert len(venue.sent) == len(store.decisions(10)) == 1
+    (decision,) = answer_to(store, one).decisions
+    assert decision.author == "operator-1"
+    refused = answer_to(store, other)
+    assert refused.decisions == ()
+    assert [each.text for each in refused.notices] == [
+        f"the saved plan was not applied: it has been already, at {instant(decision.as_of)} by operator-1, "
+        f"as {decision.id}; the attempt was by operator-2"
+    ]
+    assert [each.text for each in store.notices(10) if is_of_refusal(each)] == [refused.notices[0].text]
+
+
+def test_an_attempt_that_the_command_itself_refuses_is_put_on_record_by_the_next_tick(world: World) -> None:
+    """Its event holds no plan, so that no version of the program can apply it."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+    plan = saved_plan(world, book("1000"))
+    first = apply_event(store, plan, "operator-1", world.clock.now())
+    store.put_event(first)
+    with pytest.raises(SpentPlanError, match=f"is queued already by operator-1, as {first.id}") as refused:
+        apply_event(store, plan, "operator-2", world.clock.now())
+    store.put_event(refused_apply_event(plan, "operator-2", world.clock.now(), str(refused.value)))
+    asyncio.run(run_ticks(world, store, venue, 2))
+    assert len(venue.sent) == len(store.decisions(10)) == 1
+    (notice,) = [each for each in store.notices(10) if is_of_refusal(each)]
+    assert notice.text.endswith("is queued already by operator-1, as "
+                                f"{first.id}: see `ksctl status`; the attempt was by operator-2")  # fmt: skip
+
+
+def test_ksctl_apply_of_a_plan_that_was_applied_is_refused_and_both_attempts_are_in_history(
+    deployment: Deployment,
+) -> None:
+    """The first attempt is the decision; the second is refused at once, and listed after the next tick."""
+    with closing(open_store(str(deployment.folder / "s"))) as store:
+        plan = decode_plan(deployment.plan.read_bytes())
+        store.put_event(apply_event(store, plan, "operator-1", plan.as_of))
+    refused = deployment.invoke(apply, str(deployment.plan), "--live", "--author", "operator-2")
+    assert refused.exit_code == 1
+    assert "is queued already by operator-1" in str(refused.exception) + refused.stderr
+    assert "the next tick puts this attempt on record" in refused.stderr
+    deployment.invoke(run, "--policies", str(deployment.folder / "p"), "--ticks", "1")
+    listed = deployment.invoke(history).stdout
+    assert "Refused commands" in listed
+    assert "the attempt was by operator-2" in listed
 
 
 def test_a_refused_plan_can_be_applied_again_when_the_account_is_unchanged(world: World) -> None:

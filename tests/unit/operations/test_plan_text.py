@@ -108,12 +108,15 @@ def test_the_reason_of_an_unavailable_account_is_printed_once(tmp_path: Path) ->
 
 
 def test_a_trigger_with_a_window_longer_than_the_history_shows_how_far_it_reaches(tmp_path: Path) -> None:
-    """A first plan has no headroom to show, and the value is a lower bound."""
+    """A first plan has no headroom to show, the value is a lower bound, and the loss that is left an upper one."""
     text = plan_text(previewed(tmp_path, account_of("1000"), account_of("950"))).splitlines()
     rows = [line.split("  ") for line in text if "unknown: history" in line]
     shown = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     why = "unknown: history 60 s of 15 min"
-    assert shown == [["fall", "at least 5.00%", ">= 10%", "-", why], ["deep", "at least 5.00%", ">= 30%", "-", why]]
+    assert shown == [
+        ["fall", "at least 5.00%", ">= 10%", "-", "at most −50.00 USDT more", why],
+        ["deep", "at least 5.00%", ">= 30%", "-", "at most −250.00 USDT more", why],
+    ]  # fmt: skip
     assert not [line for line in text if "100.00%]" in line]
 
 

@@ -31,8 +31,8 @@ def policy(tmp_path: Path) -> Path:
 def watched(policy: Path, loaded_at: float) -> PolicyFiles:
     """The files of a run that loaded them after `loaded_at`, looked at whenever a tick has none under way."""
     hours = iter(range(10**6))
-    digest = read_policies((policy.parent,)).policies.digest
-    return PolicyFiles((policy.parent,), digest, loaded_at, lambda: 3600.0 * next(hours))
+    loaded = read_policies((policy.parent,))
+    return PolicyFiles((policy.parent,), loaded, loaded_at, lambda: 3600.0 * next(hours))
 
 
 def shown(files: PolicyFiles) -> str | None:
@@ -88,7 +88,7 @@ def test_files_on_a_disk_that_hangs_delay_no_tick(policy: Path) -> None:
             answers.wait()
             return False
 
-    files = PolicyFiles((HangingPath(policy.parent),), "digest", 0.0, time.monotonic)
+    files = PolicyFiles((HangingPath(policy.parent),), read_policies((policy.parent,)), 0.0, time.monotonic)
     for _ in range(5):
         assert shown(files) is None
     until(lambda: looks, "the look has begun")

@@ -14,7 +14,7 @@ from killswitch.policy.diagnostics.pages import families, page, pages
 
 PROGRAM = Path(__file__).parents[3] / "killswitch"
 TESTS = Path(__file__).parents[2]
-RAISING = ("policy", "graph", "incident", "accounts", "runner", "lab", "scenario", "source")
+RAISING = ("policy", "graph", "incident", "accounts", "source", "operations", "runner", "lab", "scenario")
 CODE = re.compile(r"\bKS[1-9]\d{3}\b")
 
 PAGES = pages()

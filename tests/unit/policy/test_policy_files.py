@@ -351,3 +351,13 @@ def _problems(folder: Path) -> list[Diagnostic]:
     problems: list[Diagnostic] = []
     assert list(files.texts([folder], problems.append)) == []
     return problems
+
+
+def test_a_link_to_a_folder_is_an_error(tmp_path: Path) -> None:
+    """Its policies would silently be left out (KS1007)."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "a.yaml").write_text(ranking("one"))
+    (tmp_path / "policies" / "desk").symlink_to(tmp_path / "elsewhere")
+    (found,) = load([tmp_path / "policies"]).diagnostics
+    assert (found.code, found.file) == ("KS1007", str(tmp_path / "policies" / "desk"))

@@ -8,10 +8,10 @@ from time import perf_counter
 import pytest
 
 from killswitch.accounts.opening import read_policies
-from killswitch.cli.policy.witness_scenarios import WitnessItem, scenario_of
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.invariants import Invariant, compile_invariants
 from killswitch.graph.nodes import PolicySet
+from killswitch.operations.witness_scenarios import WitnessItem, scenario_of
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 from killswitch.proof.invariants import is_violated, prove_invariants, with_columns

@@ -7,11 +7,15 @@ import subprocess
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner, Result
 
 from killswitch.cli import ksctl
+from killswitch.cli.policy.comparison_pages import write_file
+from killswitch.operations.witness_scenarios import WrittenWitness
 from killswitch.proof import solver
 from killswitch.proof.solver import Prover, require_z3
 from tests.unit.proof.policies import policy, stage
@@ -153,6 +157,31 @@ def test_what_is_not_decided_in_time_is_undecided(tmp_path: Path, monkeypatch: p
     assert found.exit_code == 1
     assert "UNDECIDED: a stage can fire" in found.output
     assert "0.05 s" in found.output and "raise --limit, or simplify" in " ".join(found.output.split())
+
+
+def test_what_is_not_decided_in_the_time_of_all_questions_is_undecided(tmp_path: Path) -> None:
+    """A millisecond is over before the first question is asked: nothing is proved, and the way out is named."""
+    found = run(written(tmp_path, GOOD), "--timeout", "1ms")
+    assert found.exit_code == 1
+    assert "UNDECIDED: a stage can fire" in found.output
+    assert "raise --timeout" in " ".join(found.output.split())
+
+
+def test_a_scenario_is_written_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in the middle of the second writing: the file of the first is still whole."""
+    folder = tmp_path / "found"
+    at = write_file(folder, WrittenWitness("one", "kind: Scenario\n", ""))
+    write_text = Path.write_text
+
+    def half(self: Path, text: str, **more: Any) -> int:
+        write_text(self, text[: len(text) // 2], **more)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(ClickException, match="No space left on device"):
+        write_file(folder, WrittenWitness("one", "kind: Scenario\nmetadata: {name: other}\n", ""))
+    assert at.read_text(encoding="utf-8") == "kind: Scenario\n"
+    assert [each.name for each in folder.glob("*.yaml")] == ["one.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,14 @@ def test_the_notices_of_a_firing_belong_to_it(tmp_path: Path) -> None:
     assert [each for each in found.failures if offset(each.at) == "2m"] == []
 
 
+def test_a_stage_that_fired_without_a_latch_is_not_said_to_be_simply_in_force(tmp_path: Path) -> None:
+    """It fired while the account could not be read: it is in force, and `not latched` in its reason is no riddle."""
+    policy = POLICY.replace("confirm: 2m, on_unknown: hold", "confirm: 1m, on_unknown: trip")
+    text = scenario_text("10000 -6% stale =x6", "expect: [{at: 2m, in_force: warn}]")
+    (seen,) = [found for _, wanted, found in failures(result(tmp_path, text, policy)) if "in force warn" in wanted]
+    assert seen.startswith("close is in force without a latch: what it closes is not wholly known")
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_scenarios_do_not_influence_each_other(tmp_path: Path, order: tuple[int, int]) -> None:
     """The result is the same in any order."""

@@ -150,3 +150,15 @@ def test_a_mistake_in_a_group_has_its_place(text: str, start: int, message: str)
     assert (problem.code, problem.start) == ("KS7010", start)
     assert message in problem.message
     assert problem.fix
+
+
+@pytest.mark.parametrize("text", ["nope -1%x3", "nope = +5", "(nope)x3 10", "100x* nope 5", "5% -1% 100"])
+def test_one_wrong_item_is_one_problem(text: str) -> None:
+    """What follows is of a number that was meant and cannot be read; it is no second mistake."""
+    (problem,) = parse_series(text, unread=True).problems
+    assert problem.code == "KS7010"
+
+
+def test_a_mistake_before_a_wrong_item_is_still_a_problem() -> None:
+    """Only what follows a wrong item is left out."""
+    assert len(parse_series("-1% nope", unread=True).problems) == 2

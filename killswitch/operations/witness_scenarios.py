@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from killswitch.cli.options import file_errors
-
 if TYPE_CHECKING:
     from killswitch.graph.nodes import Graph, PolicySet
     from killswitch.proof.witness import Witness
@@ -102,15 +100,6 @@ def run_text(text: str, policies: PolicySet) -> tuple[str, CaseResult | None]:
     result = ScenarioRunner(policies, lambda _: iter(())).run(scenarios[0]).result
     failed = [f"wanted {each.wanted}, seen {each.seen}" for each in result.failures]
     return result.error or "; ".join(failed), result
-
-
-def write_file(folder: Path, written: WrittenWitness) -> Path:
-    """Write the scenario into the folder, which is made if it does not exist."""
-    path = folder / f"{written.name}.yaml"
-    with file_errors(f"cannot write {path}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(written.text, encoding="utf-8")
-    return path
 
 
 def _written(item: WitnessItem, policies: PolicySet, book: str) -> WrittenScenario:

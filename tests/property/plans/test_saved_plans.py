@@ -35,7 +35,8 @@ def test_a_plan_applies_only_to_the_same_book_and_every_difference_is_named(
         return
     assert outcome.decisions == ()
     (notice,) = outcome.notices
-    differences = notice.text.removeprefix("the saved plan was not applied: ").split("; ")
+    *differences, who = notice.text.removeprefix("the saved plan was not applied: ").split("; ")
+    assert who == "the attempt was by operator-1"
     assert {each.split()[0] for each in differences if "long on main" in each} == moved
     assert {each.split()[1] for each in differences if each.startswith("order ")} == changed
     assert len(differences) == len(moved) + len(changed)
