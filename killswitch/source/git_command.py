@@ -44,6 +44,7 @@ _SETTINGS: Final[tuple[tuple[str, str], ...]] = (
     ("core.askPass", ""),
     ("core.pager", "cat"),
     ("core.editor", "false"),
+    ("advice.graftFileDeprecated", "false"),
     ("core.alternateRefsCommand", "false"),
     ("core.logAllRefUpdates", "false"),
     ("core.bigFileThreshold", "16m"),
@@ -83,7 +84,6 @@ _NOT_OURS: Final = (
 """What no clone of this program contains, and git would read."""
 
 _CAUSES: Final[tuple[tuple[str, str], ...]] = (
-    ("KS8009", r"signal 25|File too large|SIGXFSZ"),
     ("KS8011", r"No space left|Disk quota exceeded|Read-only file system"),
     ("KS8005", r"Host key verification failed|IDENTIFICATION HAS CHANGED|host key is known"),
     ("KS8001", r"No user exists for uid|cannot run ssh|remote helper .* aborted|is not a git command"),
@@ -189,23 +189,26 @@ class GitClone:
 
     def _fetch_error(self, status: int, errors: str) -> GitSourceError:
         text = redacted(errors, self._secrets)
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("remote:")]
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("remote:", "hint:"))]
         last = "; ".join(lines[-3:]) or f"git ended with {status}"
         if status == 0:
             cause = "its history is shallow" if "shallow" in text else "git reports no error"
             return GitSourceError("KS8007", f"the host did not deliver {self._source.ref}: {cause}")
         if status == _TIMED_OUT:
             return GitSourceError("KS8008", f"the host did not answer within {self._limits.fetch_seconds:g} s")
-        if status == -25:
-            return GitSourceError("KS8009", f"the fetch is larger than {self._limits.fetched_bytes >> 20} MiB")
+        if self._is_full():
+            return GitSourceError("KS8009", f"the fetch is larger than {self._limits.fetched_bytes:,} bytes")
         for code, pattern in _CAUSES:
             if re.search(pattern, text, re.MULTILINE):
-                if code == "KS8009":
-                    last = f"the fetch is larger than {self._limits.fetched_bytes >> 20} MiB"
                 if code == "KS8006":
                     last = f"the host has no {self._source.ref}"
                 return (DamagedCloneError if code in ("KS8013", "KS8012") else GitSourceError)(code, last)
         return GitSourceError("KS8003", last)
+
+    def _is_full(self) -> bool:
+        """Whether git was ended at the size limit: it leaves the pack that it wrote, cut off there."""
+        left = self._repository.glob("objects/pack/tmp_*")
+        return any(file.stat().st_size >= self._limits.fetched_bytes for file in left)
 
     def _run(self, arguments: Sequence[str], seconds: float) -> tuple[int, str]:
         """The exit status and the first errors of a command of git; -1000 if it did not end in time."""

@@ -122,7 +122,7 @@ class CommitGraph:
             text = f"the last good commit is not on the first-parent line, which leaves it at {common}: {both}"
             return GitSourceError("KS8131", text, commit=candidate)
         return GitSourceError(
-            "KS8132", f"the history has nothing in common with the set in force: {both}", commit=candidate
+            "KS8132", f"the history of the ref does not contain the commit in force: {both}", commit=candidate
         )
 
 
