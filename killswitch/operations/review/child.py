@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from time import perf_counter
 from typing import IO
 
@@ -18,7 +17,7 @@ from killswitch.model.legible import one_line
 from killswitch.source.candidate import SourceProblem
 from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
 from killswitch.source.review import Review, ReviewRequest
-from killswitch.source.trust import Trust
+from killswitch.source.trust_file import TrustFileError, parse_trust
 
 MODULE = "killswitch.operations.review.child"
 MEMORY = 3 << 30
@@ -70,8 +69,8 @@ def _answer(request: ReviewRequest) -> Review:
     from killswitch.store.errors import StoreError
 
     try:
-        trust = None if request.trust is None else _trust(request.trust)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the trust file, nobody may approve by it
+        trust = None if request.trust is None else parse_trust(request.trust, "trust file")
+    except TrustFileError as error:
         return unfinished(f"the trust file of the set in force cannot be read: {error}")
     try:
         return review(request, trust, perf_counter)
@@ -79,11 +78,6 @@ def _answer(request: ReviewRequest) -> Review:
         return unfinished(f"the store of the runner cannot be read: {error}")
     except (MemoryError, RecursionError) as error:
         return unfinished(f"the review needs more than it may use ({type(error).__name__})")
-
-
-def _trust(content: bytes) -> Trust:
-    trust: Trust = import_module("killswitch.source.trust_file").parse_trust(content, "trust file")
-    return trust
 
 
 if __name__ == "__main__":
