@@ -7,19 +7,19 @@ calls `check_manifest` for its content (C4).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from msgspec import Struct
 
 from killswitch.model.legible import one_line
 from killswitch.source.candidate import SourceProblem
+from killswitch.source.git_verdicts import StatementClaim
 from killswitch.source.statement_signatures import (
     StatementProblem,
     VerifiedStatement,
     verify_all,
     verify_statement,
 )
-from killswitch.source.statements import Purpose, Statement, StatementError, read_approval
+from killswitch.source.statements import Statement, StatementError, read_approval
 from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import TrustFileError, parse_trust
 
@@ -42,28 +42,6 @@ class Manifest(Struct, frozen=True):
 
     version: int
     principal: str
-
-
-class StatementClaim(Protocol):
-    """What a statement must be about: source, ref, path, and the digests before and after."""
-
-    @property
-    def purpose(self) -> Purpose: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def ref(self) -> str | None: ...
-
-    @property
-    def path(self) -> str | None: ...
-
-    @property
-    def base(self) -> str | None: ...
-
-    @property
-    def result(self) -> str: ...
 
 
 def signer_of(content: bytes, claim: StatementClaim, trust: Trust, now: int) -> TrustedKey | None:
