@@ -92,7 +92,10 @@ _CAUSES: Final[tuple[tuple[str, str], ...]] = (
     ("KS8006", r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref"),
     ("KS8010", r"fsck error|^error: object [0-9a-f]{40}: "),
     ("KS8008", r"Operation too slow|timed out|Connection timeout|less than \d+ bytes/sec"),
-    ("KS8013", r"is corrupt|bad object refs/|packfile .* (?:cannot be|does not)|bad ref|is at .* but expected"),
+    (
+        "KS8013",
+        r"corrupt|hash mismatch|loose object|object file|bad object|bad ref|index file .* is|packfile ",
+    ),
     (
         "KS8012",
         r"did not send all necessary|unresolved delta|missing (?:blob|tree|commit)|[Cc]ould not read [0-9a-f]{40}",
@@ -188,9 +191,10 @@ class GitClone:
         return ["git", f"--git-dir={self._repository}", "--no-replace-objects", "--no-pager"]
 
     def _fetch_error(self, status: int, errors: str) -> GitSourceError:
-        text = redacted(errors, self._secrets)
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("remote:", "hint:"))]
-        last = "; ".join(lines[-3:]) or f"git ended with {status}"
+        written = redacted(errors, self._secrets).splitlines()
+        lines = [line.strip() for line in written if line.strip() and not line.startswith(_NOISE)]
+        text = "\n".join(lines)
+        last = "; ".join(lines[:3]) or f"git ended with {status}"
         if status == 0:
             cause = "its history is shallow" if "shallow" in text else "git reports no error"
             return GitSourceError("KS8007", f"the host did not deliver {self._source.ref}: {cause}")
@@ -212,19 +216,16 @@ class GitClone:
 
     def _run(self, arguments: Sequence[str], seconds: float) -> tuple[int, str]:
         """The exit status and the first errors of a command of git; -1000 if it did not end in time."""
-        log = self._folder / "git.log"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(  # a list of arguments, no shell
+        with open(os.memfd_create("errors", os.MFD_CLOEXEC), "w+b") as errors:  # noqa: PTH123 # a descriptor is no path
+            process = subprocess.Popen(
                 [*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
                 env=self._environment(), cwd=self._home,
             )  # fmt: skip
-            resource.prlimit(
-                process.pid, resource.RLIMIT_FSIZE, (self._limits.fetched_bytes, self._limits.fetched_bytes)
-            )
+            most = self._limits.fetched_bytes
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
             status = _wait(process, seconds)
-        with log.open("rb") as written:
-            text = written.read(64 << 10).decode(errors="replace")
-        log.unlink(missing_ok=True)
+            errors.seek(0)
+            text = errors.read(64 << 10).decode(errors="replace")
         return status, text
 
     def _environment(self) -> dict[str, str]:
@@ -334,6 +335,8 @@ class GitClone:
         _write(where / "config", _CONFIG, 0o600)
 
 
+_NOISE: Final = ("remote:", "hint:", "Please make sure", "and the repository exists", "Warning: Permanently")
+"""Lines that name no cause, or that are a host's own words."""
 _TIMED_OUT: Final = -1000
 _MOST_PACKS: Final = 300
 """Fetches after which the copy is made again, in one pack: git looks into each of them for each object."""

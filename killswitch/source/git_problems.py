@@ -30,7 +30,6 @@ _READING: Final[Mapping[str, str]] = {
     "KS8007": "make the host serve its whole history: a shallow copy cannot be verified",
     "KS8008": "check the host and the network; nothing that arrived late is used",
     "KS8009": "keep large files out of the repository, or serve the policies from one of their own",
-    "KS8010": "remove the damaged objects at the host; `git fsck --full` there names them",
     "KS8011": "free disk space, and give the runner's user a folder that it may write",
     "KS8012": "make the host serve its whole history; `git fsck --connectivity-only` there names what is missing",
     "KS8013": "find out who wrote to the runner's folder; the copy is fetched again",
@@ -43,6 +42,7 @@ _READING: Final[Mapping[str, str]] = {
 """Code → fix, of what cannot be read: a warning, and health is degraded."""
 
 _PAGES: Final[Mapping[str, str]] = {
+    "KS8010": "push the branch again without the damaged object; `git fsck --full` at the host names it",
     "KS8022": "replace the symbolic link by the file",
     "KS8023": "replace the submodule by the files",
     "KS8024": "commit ordinary files and folders only",

@@ -157,8 +157,8 @@ def parse_trust(content: bytes, file: str) -> Trust:
     found: list[YamlProblem] = []
     roots = [] if len(content) > LARGEST or not written.text else parse(written.text, found.append)
     problems = [diagnostic(each.code, written.place(each.span), each.message, each.fix) for each in found]
-    if len(roots) != 1 and not problems:
-        message = f"{file} holds {len(roots)} documents of at most {LARGEST >> 20} MiB in UTF-8"
+    if (len(roots) != 1 or roots[0].node.pairs is None) and not problems:
+        message = f"{file} is not one mapping of at most {LARGEST >> 20} MiB in UTF-8"
         problems.append(Diagnostic("KS8120", "error", message, "write one PolicyTrust", file, 1, 1, 1, ""))
     if problems:
         raise TrustFileError(problems)
