@@ -115,6 +115,7 @@ class GitClone:
         self._home = self._folder / "home"
         self._secrets: tuple[str, ...] = ()
         self._name = "repository.git"
+        self._is_fresh = False
 
     @property
     def home(self) -> Path:
@@ -139,7 +140,7 @@ class GitClone:
 
     def start_again(self) -> None:
         """Fetch into an empty folder next to the present one, which stays until `keep`."""
-        self._name = "fresh.git"
+        self._name, self._is_fresh = "fresh.git", True
         try:
             shutil.rmtree(self._repository, ignore_errors=True)
             self._prepare_repository()
@@ -151,11 +152,11 @@ class GitClone:
         incoming, previous = self._repository / INCOMING, self._repository / PREVIOUS
         try:
             incoming.replace(previous)
-            if self._name == "fresh.git":
+            if self._is_fresh:
                 final = self._folder / "repository.git"
                 shutil.rmtree(final, ignore_errors=True)
                 self._repository.rename(final)
-                self._name = "repository.git"
+                self._name, self._is_fresh = "repository.git", False
         except OSError:
             return  # the next poll fetches it again
 
@@ -202,12 +203,12 @@ class GitClone:
             return GitSourceError("KS8008", f"the host did not answer within {self._limits.fetch_seconds:g} s")
         if self._is_full():
             return GitSourceError("KS8009", f"the fetch is larger than {self._limits.fetched_bytes:,} bytes")
-        for code, pattern in _CAUSES:
-            if re.search(pattern, text, re.MULTILINE):
-                if code == "KS8006":
-                    last = f"the host has no {self._source.ref}"
-                return (DamagedCloneError if code in ("KS8013", "KS8012") else GitSourceError)(code, last)
-        return GitSourceError("KS8003", last)
+        code = next((code for code, pattern in _CAUSES if re.search(pattern, text, re.MULTILINE)), "KS8003")
+        if code == "KS8006":
+            last = f"the host has no {self._source.ref}"
+        if code == "KS8013" and self._is_fresh:
+            code = "KS8012"  # an empty copy cannot be the damaged one
+        return (DamagedCloneError if code in ("KS8013", "KS8012") else GitSourceError)(code, last)
 
     def _is_full(self) -> bool:
         """Whether git was ended at the size limit: it leaves the pack that it wrote, cut off there."""
