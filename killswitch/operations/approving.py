@@ -21,10 +21,9 @@ from killswitch.render.document import Facts, Items, Page, Section, section
 from killswitch.render.formats import count_of, instant
 from killswitch.signals.arguments import span
 from killswitch.source.approval_rules import SAFE, stated_path
-from killswitch.source.candidate import Candidate
+from killswitch.source.candidate import Candidate, Review, ReviewRequest
 from killswitch.source.folders import FolderProblemError, NotYetError, read_directory
 from killswitch.source.polling import SourceSettings
-from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.statements import (
     DELIVERED,
     LONGEST,

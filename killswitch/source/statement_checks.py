@@ -44,7 +44,7 @@ class Manifest(Struct, frozen=True):
     principal: str
 
 
-class StatementClaim(Protocol):
+class ClaimedChange(Protocol):
     """What a statement must be about: source, ref, path, and the digests before and after."""
 
     @property
@@ -66,7 +66,7 @@ class StatementClaim(Protocol):
     def result(self) -> str: ...
 
 
-def signer_of(content: bytes, claim: StatementClaim, trust: Trust, now: int) -> TrustedKey | None:
+def signer_of(content: bytes, claim: ClaimedChange, trust: Trust, now: int) -> TrustedKey | None:
     """The key of the trust set with which the file of an approval is signed, if it is about exactly this claim, and
     counts at `now` (microseconds) by the role that its purpose needs; None for any other file."""
     try:
@@ -81,7 +81,7 @@ def signer_of(content: bytes, claim: StatementClaim, trust: Trust, now: int) -> 
     return next(each for each in trust.keys if each.fingerprint == verified.key)
 
 
-def _is_about(statement: Statement, claim: StatementClaim) -> bool:
+def _is_about(statement: Statement, claim: ClaimedChange) -> bool:
     stated = (statement.purpose, statement.source, statement.ref, statement.path, statement.base, statement.result)
     return stated == (claim.purpose, claim.source, claim.ref or None, claim.path or None, claim.base, claim.result)
 

@@ -13,9 +13,8 @@ from msgspec.structs import replace
 
 from killswitch.model.applied_set import AppliedSet
 from killswitch.model.instant import to_micros
-from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
+from killswitch.source.candidate import Candidate, Review, SourceAnswer, SourceProblem
 from killswitch.source.polling import candidate_mark
-from killswitch.source.review import Review
 from killswitch.source.sync_decision import is_approved, lacking_approvals
 from killswitch.source.sync_state import (
     BadSet,

@@ -13,8 +13,7 @@ from killswitch.model.applied_set import Approval
 from killswitch.model.backoff import Backoff
 from killswitch.model.instant import SECOND
 from killswitch.render.formats import count_of, rounded_duration
-from killswitch.source.candidate import SourceProblem
-from killswitch.source.review import Review
+from killswitch.source.candidate import Review, SourceProblem
 from killswitch.source.sync_state import (
     Head,
     Keep,

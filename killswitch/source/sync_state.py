@@ -11,8 +11,7 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.applied_set import Approval, ChangeClass
-from killswitch.source.candidate import SourceProblem
-from killswitch.source.review import Review
+from killswitch.source.candidate import Review, SourceProblem
 
 SOURCE_STATE: Final = "policy_source"
 """The live blob with the state of the source."""

@@ -22,7 +22,7 @@ from killswitch.model.store import Store
 from killswitch.operations.preview import Preview, from_recording, from_store, preview
 from killswitch.operations.review.arrival import StoredRun, arrival
 from killswitch.render.formats import count_of, duration_text, instant
-from killswitch.source.review import ArrivalFiring
+from killswitch.source.candidate import ArrivalFiring
 
 
 class LiveArrival(Struct, frozen=True):

@@ -22,7 +22,7 @@ from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.reload_preview import ReloadPreview
 from killswitch.planning.scopes.evaluator import RowsSince
 from killswitch.render.formats import count_of
-from killswitch.source.review import ArrivalFiring
+from killswitch.source.candidate import ArrivalFiring
 
 LATER = timedelta(seconds=1)
 """The time from the last snapshot to the one that is evaluated after the reload."""

@@ -14,9 +14,8 @@ from typing import IO
 import msgspec
 
 from killswitch.model.legible import one_line
-from killswitch.source.candidate import SourceProblem
+from killswitch.source.candidate import Review, ReviewRequest, SourceProblem
 from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
-from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.trust_file import TrustFileError, parse_trust
 
 MODULE = "killswitch.operations.review.child"

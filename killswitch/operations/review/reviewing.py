@@ -46,8 +46,7 @@ from killswitch.source.approval_rules import (
     count_approvals,
     count_arrival_approvals,
 )
-from killswitch.source.candidate import Candidate, SourceProblem
-from killswitch.source.review import Review, ReviewRequest
+from killswitch.source.candidate import Candidate, Review, ReviewRequest, SourceProblem
 from killswitch.source.statement_signatures import verify_all
 from killswitch.source.statements import StatementError, read_approval
 from killswitch.source.trust import Trust

@@ -28,10 +28,9 @@ from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
 from killswitch.source import sync
-from killswitch.source.candidate import Candidate, SourceProblem
+from killswitch.source.candidate import Candidate, Review, ReviewRequest, SourceProblem
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
-from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.statements import DELIVERED
 from killswitch.source.sync import (
     answered,

@@ -22,7 +22,7 @@ from killswitch.operations.pull_request.live_arrival import LiveArrival
 from killswitch.operations.pull_request.page import impact_page
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.render.html import html
-from killswitch.source.review import ArrivalFiring
+from killswitch.source.candidate import ArrivalFiring
 from tests.runs import START, run
 
 LIMIT = 65_536

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from killswitch.model.applied_set import AppliedSet, Approval, ChangeClass, PolicyFile, PolicyOrigin, folder_digest
-from killswitch.source.candidate import Candidate, FirstParentStep, SourceProblem, VerifiedCommit
-from killswitch.source.review import ArrivalFiring, Review
+from killswitch.source.candidate import ArrivalFiring, Candidate, FirstParentStep, Review, SourceProblem, VerifiedCommit
 from killswitch.source.sync_state import SourceRules
 
 AT = datetime(2026, 11, 25, 2, tzinfo=UTC)

@@ -22,10 +22,9 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.hot_reload import ReloadAnswer
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.policy_source import PolicySource, SourceAccess, SourceRun
-from killswitch.source.candidate import Candidate, SourceAnswer, SourceProblem
+from killswitch.source.candidate import Candidate, Review, ReviewRequest, SourceAnswer, SourceProblem
 from killswitch.source.poller import PollResult, SourcePoller
 from killswitch.source.polling import SourceSettings
-from killswitch.source.review import Review, ReviewRequest
 from killswitch.source.sync import restored
 from killswitch.source.sync_state import SourceState, decode_source
 from killswitch.store.sql import SqlStore

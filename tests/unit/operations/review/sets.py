@@ -8,8 +8,7 @@ from msgspec.structs import replace
 
 from killswitch.model.applied_set import PolicyFile, folder_digest
 from killswitch.operations.review.reviewing import review
-from killswitch.source.candidate import Candidate, FirstParentStep, VerifiedCommit
-from killswitch.source.review import Review, ReviewRequest
+from killswitch.source.candidate import Candidate, FirstParentStep, Review, ReviewRequest, VerifiedCommit
 from killswitch.source.trust import Trust
 from tests.unit.source.approval_keys import NOW
 

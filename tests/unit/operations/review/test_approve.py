@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from killswitch.cli import ksctl
 from killswitch.model.applied_set import folder_digest
 from killswitch.model.instant import HOUR
-from killswitch.source.review import ArrivalFiring, Review
+from killswitch.source.candidate import ArrivalFiring, Review
 from killswitch.source.statement_signatures import VerifiedStatement, verify_all, verify_statement
 from killswitch.source.statements import DELIVERED, read_approval
 from killswitch.source.sync_state import SOURCE_STATE, Head, SourceState, encode_source

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from killswitch.operations.review.child import reviewed
-from killswitch.source.review import Review
+from killswitch.source.candidate import Review
 from tests.unit.operations.review.sets import BASE, EQUITY, Files, edited, request
 from tests.unit.operations.review.sets import reviewed as reviewed_here
 

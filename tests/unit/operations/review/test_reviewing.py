@@ -17,8 +17,7 @@ from killswitch.model.store import TickRecord
 from killswitch.operations.review.child import reviewed as child_reviewed
 from killswitch.planning.interpreter import Interpreter
 from killswitch.proof import solver
-from killswitch.source.candidate import FirstParentStep
-from killswitch.source.review import Review
+from killswitch.source.candidate import FirstParentStep, Review
 from killswitch.source.statements import Statement
 from killswitch.store.sqlite import open_store
 from tests.graphs import compiled
