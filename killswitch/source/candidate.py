@@ -1,6 +1,7 @@
-"""What a source proposes, what is wrong with one that proposes nothing, and the review of what is proposed.
+"""What a source proposes, what is wrong with one that proposes nothing, and the review of a candidate.
 
-A review is made in a process of its own (`killswitch.operations`), next to the ticks; its messages are here.
+The review compares it with the set in force: its class, who approved it, and what would fire on arrival. It is made in
+a process of its own (`killswitch.operations`), next to the ticks. These are the messages of both.
 """
 
 from __future__ import annotations

@@ -7,19 +7,19 @@ calls `check_manifest` for its content (C4).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from msgspec import Struct
 
 from killswitch.model.legible import one_line
 from killswitch.source.candidate import SourceProblem
+from killswitch.source.git_verdicts import StatementClaim
 from killswitch.source.statement_signatures import (
     StatementProblem,
     VerifiedStatement,
     verify_all,
     verify_statement,
 )
-from killswitch.source.statements import Purpose, Statement, StatementError, read_approval
+from killswitch.source.statements import Statement, StatementError, read_approval
 from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import TrustFileError, parse_trust
 
@@ -44,29 +44,7 @@ class Manifest(Struct, frozen=True):
     principal: str
 
 
-class ClaimedChange(Protocol):
-    """What a statement must be about: source, ref, path, and the digests before and after."""
-
-    @property
-    def purpose(self) -> Purpose: ...
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def ref(self) -> str | None: ...
-
-    @property
-    def path(self) -> str | None: ...
-
-    @property
-    def base(self) -> str | None: ...
-
-    @property
-    def result(self) -> str: ...
-
-
-def signer_of(content: bytes, claim: ClaimedChange, trust: Trust, now: int) -> TrustedKey | None:
+def signer_of(content: bytes, claim: StatementClaim, trust: Trust, now: int) -> TrustedKey | None:
     """The key of the trust set with which the file of an approval is signed, if it is about exactly this claim, and
     counts at `now` (microseconds) by the role that its purpose needs; None for any other file."""
     try:
@@ -81,7 +59,7 @@ def signer_of(content: bytes, claim: ClaimedChange, trust: Trust, now: int) -> T
     return next(each for each in trust.keys if each.fingerprint == verified.key)
 
 
-def _is_about(statement: Statement, claim: ClaimedChange) -> bool:
+def _is_about(statement: Statement, claim: StatementClaim) -> bool:
     stated = (statement.purpose, statement.source, statement.ref, statement.path, statement.base, statement.result)
     return stated == (claim.purpose, claim.source, claim.ref or None, claim.path or None, claim.base, claim.result)
 
