@@ -8,7 +8,7 @@ from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
 from killswitch.planning.spot_routes import is_never_sold
-from killswitch.planning.targets.ranking import Candidate
+from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.planning.targets.selection import is_allowed, select
 from killswitch.valuation.position_measures import ZERO
 from killswitch.valuation.scope_view import PnlKey
@@ -38,7 +38,7 @@ def _left_today(action: Close, context: Context) -> int | None:
     return context.book.evaluator.left_today(action.daily_cap, context.now, action.cap_group)
 
 
-def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
+def _kept(action: Close, rule: UnwindingRule, book: Sequence[RankingCandidate]) -> frozenset[PnlKey]:
     """Holdings that the action must not sell. Symbols that it names are sold unless a document keeps them."""
     if rule is PLAIN and action.symbols is not None:
         return frozenset()

@@ -16,7 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument, LockPart, Pos
 from killswitch.planning.resting_orders import PositionName
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.targets.ranking import Candidate
+from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.planning.targets.selection import PositionConditions, SelectedTarget
 from killswitch.valuation.scope_view import PnlKey, ScopeView
 
@@ -34,7 +34,7 @@ class KnownBook(Struct, frozen=True):
 
     evaluator: ScopeEvaluator
     view: ScopeView
-    candidates: Sequence[Candidate]
+    candidates: Sequence[RankingCandidate]
     source: Source
     policies: PolicySet
     is_partial: bool

@@ -12,7 +12,7 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position
 from killswitch.planning.rounding import Reduction, reduction
 from killswitch.planning.spot_routes import Markets, SpotRoute, base_of, open_markets, quote_of, route
-from killswitch.planning.targets.ranking import Candidate
+from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.risk.trading_cost import daily_volume, greatest_size
 from killswitch.valuation.position_measures import ZERO
@@ -46,7 +46,7 @@ class Holdings(Struct, frozen=True):
         return self.by_asset.get((account, asset), [])
 
 
-def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal | None:
+def price_of(candidate: RankingCandidate, symbol: str, holdings: Holdings) -> Decimal | None:
     """Price of the holding on the market `symbol`, in that market's quote asset; None if unknown.
 
     On its own market it is the mark, else its value divided by that of the quote asset.
@@ -174,7 +174,7 @@ class Cut(Struct, frozen=True):
     result: Reduction
 
     @property
-    def candidate(self) -> Candidate:
+    def candidate(self) -> RankingCandidate:
         return self.target.ranked.candidate
 
     @property
@@ -211,7 +211,7 @@ def cut_of(place: int, target: SelectedTarget, market: TradedMarkets) -> Cut:
     return Cut(place, target, spot_route, bounds, result)
 
 
-def _way(candidate: Candidate, market: TradedMarkets) -> SpotRoute:
+def _way(candidate: RankingCandidate, market: TradedMarkets) -> SpotRoute:
     account, symbol = candidate.account, candidate.position.symbol
     if account.market != "spot":
         return SpotRoute(symbol)

@@ -38,7 +38,7 @@ V6_NEAR = 0.1
 """Liquidation distance, as a fraction of the mark, below which `killswitch-v6` scores 1."""
 
 
-class Candidate(Struct, frozen=True):
+class RankingCandidate(Struct, frozen=True):
     """A position with its ranking data: floats in the scope's currency or fractions; None is unknown."""
 
     account: AccountSnapshot
@@ -70,7 +70,7 @@ class Candidate(Struct, frozen=True):
 class Ranked(Struct, frozen=True):
     """A ranked position. `rank` counts from 1, the worst; a larger `score` is worse."""
 
-    candidate: Candidate
+    candidate: RankingCandidate
     rank: int
     score: float
 
@@ -78,7 +78,7 @@ class Ranked(Struct, frozen=True):
 RankedBook = tuple[list[Ranked], tuple[str, ...]]
 """A book, the worst first, and remarks on missing data."""
 
-Term = Callable[[Candidate], float | None]
+Term = Callable[[RankingCandidate], float | None]
 
 NO_RATES: Mapping[PnlKey, float | None] = {}
 NO_CHANGES: Mapping[int, Mapping[PnlKey, Decimal] | None] = {}
@@ -89,7 +89,7 @@ def candidates(
     delta: dict[PnlKey, Decimal] | None,
     bleed: Mapping[PnlKey, float | None] = NO_RATES,
     changes: Mapping[int, Mapping[PnlKey, Decimal] | None] = NO_CHANGES,
-) -> list[Candidate]:
+) -> list[RankingCandidate]:
     """Candidates for every open position of the scope.
 
     `delta`: P&L by position over the window, None if unknown; `bleed`: loss per hour by position;
@@ -109,7 +109,7 @@ def candidates(
         pnl = unrealized(position, account, instrument)
         key = (account.account, position.symbol, position.side)
         found.append(
-            Candidate(
+            RankingCandidate(
                 account=account,
                 position=position,
                 value=value,
@@ -135,7 +135,7 @@ def _float(value: Decimal | None) -> float | None:
 def _nearness(to: Callable[[float], float]) -> Term:
     """Term of the nearness to liquidation, from its distance as a fraction of the price; 0 for spot."""
 
-    def near(candidate: Candidate) -> float | None:
+    def near(candidate: RankingCandidate) -> float | None:
         if candidate.account.market in ("spot", "equity"):
             return 0.0
         distance = candidate.liquidation_distance
@@ -144,7 +144,7 @@ def _nearness(to: Callable[[float], float]) -> Term:
     return near
 
 
-def fall(candidate: Candidate) -> float | None:
+def fall(candidate: RankingCandidate) -> float | None:
     """Fall of the P&L over the window in the scope's currency; 0 if it rose."""
     return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
 
@@ -166,7 +166,7 @@ _RAW: dict[RankingTerm, Term] = {
 _ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
 
 
-def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scaled: bool) -> list[float]:
+def _column(term: RankingTerm, compute: Term, book: Sequence[RankingCandidate], *, scaled: bool) -> list[float]:
     """The term for every candidate, `scaled` to 0…1 by the largest; unknown counts as the largest."""
     values = [compute(candidate) for candidate in book]
     largest = max((value for value in values if value is not None), default=1.0)
@@ -176,7 +176,7 @@ def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scal
     return [value / largest if largest > 0 else 0.0 for value in filled]
 
 
-def gained(candidate: Candidate) -> int:
+def gained(candidate: RankingCandidate) -> int:
     """0: lost or unknown, 1: neither, 2: gained; over the window if known, else since entry."""
     change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
     if change is None or change < 0:
@@ -184,18 +184,18 @@ def gained(candidate: Candidate) -> int:
     return 2 if change > 0 else 1
 
 
-def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
+def by_component(book: Sequence[RankingCandidate], shares: Sequence[float]) -> list[Ranked]:
     """The book by share of the variance, the largest first; hedging positions come last."""
     return _in_order(book, shares, lambda i: (-shares[i], book[i].key))
 
 
-def _in_order(book: Sequence[Candidate], scores: Sequence[float], key: Callable[[int], Any]) -> list[Ranked]:
+def _in_order(book: Sequence[RankingCandidate], scores: Sequence[float], key: Callable[[int], Any]) -> list[Ranked]:
     """The book sorted by the `key` of each index, the worst first."""
     order = sorted(range(len(book)), key=key)
     return [Ranked(book[i], place, scores[i]) for place, i in enumerate(order, start=1)]
 
 
-def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
+def rank(rule: RankingRule, book: Sequence[RankingCandidate]) -> list[Ranked]:
     """The book in order of closing, the worst first; ties by (account, symbol, side).
 
     For a `component-risk` rule it is the order that applies while the component risk is unknown.
@@ -220,7 +220,7 @@ def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRu
     return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
 
 
-def by_genesis(rule: RankingRule, book: Sequence[Candidate], history: History | None) -> RankedBook:
+def by_genesis(rule: RankingRule, book: Sequence[RankingCandidate], history: History | None) -> RankedBook:
     """The book by `genesis`, the worst first, and remarks on unknown volatilities."""
     volatilities = [_volatility(rule, candidate, history) for candidate in book]
     gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
@@ -235,7 +235,7 @@ def by_genesis(rule: RankingRule, book: Sequence[Candidate], history: History | 
     return ranked, _remarks(rule, book, volatilities)
 
 
-def _volatility(rule: RankingRule, candidate: Candidate, history: History | None) -> float | None:
+def _volatility(rule: RankingRule, candidate: RankingCandidate, history: History | None) -> float | None:
     """Standard deviation of the returns of the position's marks over `sample`; None with too few returns."""
     if history is None or history.prices is None or rule.sample is None or history.last_at is None:
         return None
@@ -250,7 +250,9 @@ def _over_the_largest(values: Sequence[float | None]) -> list[float]:
     return [1.0 if value is None else value / largest if largest > 0.0 else 0.0 for value in values]
 
 
-def _remarks(rule: RankingRule, book: Sequence[Candidate], volatilities: Sequence[float | None]) -> tuple[str, ...]:
+def _remarks(
+    rule: RankingRule, book: Sequence[RankingCandidate], volatilities: Sequence[float | None]
+) -> tuple[str, ...]:
     unknown = dict.fromkeys(c.position.symbol for c, value in zip(book, volatilities, strict=True) if value is None)
     if not unknown:
         return ()

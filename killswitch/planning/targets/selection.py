@@ -14,9 +14,9 @@ from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
 from killswitch.planning.spot_routes import base_of, is_named
 from killswitch.planning.targets.ranking import (
-    Candidate,
     Ranked,
     RankedBook,
+    RankingCandidate,
     by_component,
     by_genesis,
     in_group_order,
@@ -67,7 +67,7 @@ class Selection(Struct, frozen=True):
 def select(
     graph: Graph,
     action: Close,
-    book: Sequence[Candidate],
+    book: Sequence[RankingCandidate],
     source: Source,
     rule: AttributionRule | None,
     conditions: PositionConditions,
@@ -103,7 +103,7 @@ def select(
     )
 
 
-def ranked_book(graph: Graph, ranking: str, book: Sequence[Candidate], history: History | None) -> RankedBook:
+def ranked_book(graph: Graph, ranking: str, book: Sequence[RankingCandidate], history: History | None) -> RankedBook:
     """The book by the ranking of this name, the worst first, and remarks on missing data."""
     rule = _ranking(graph, ranking)
     return _ranked(rule, book, _risk(rule, book, history), history)
@@ -113,7 +113,7 @@ def _ranking(graph: Graph, name: str) -> RankingRule:
     return next(rule for rule in graph.rankings if rule.name == name)
 
 
-def _ranked(ranking: RankingRule, book: Sequence[Candidate], risk: Risk, history: History | None) -> RankedBook:
+def _ranked(ranking: RankingRule, book: Sequence[RankingCandidate], risk: Risk, history: History | None) -> RankedBook:
     """The ranked book, the worst first, and remarks on missing data."""
     if isinstance(risk, BookRisk):
         return by_component(book, risk.shares), ()
@@ -123,7 +123,7 @@ def _ranked(ranking: RankingRule, book: Sequence[Candidate], risk: Risk, history
     return rank(ranking, book), (remark,) if isinstance(risk, str) else ()
 
 
-def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> Risk:
+def _risk(ranking: RankingRule, book: Sequence[RankingCandidate], history: History | None) -> Risk:
     """The risk of the book, or why it is unknown; None if the ranking does not use it."""
     if ranking.formula != "component-risk" or not book:
         return None
@@ -131,7 +131,11 @@ def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | No
 
 
 def _most(
-    graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], conditions: PositionConditions
+    graph: Graph,
+    action: Close,
+    chosen: Sequence[Ranked],
+    book: Sequence[RankingCandidate],
+    conditions: PositionConditions,
 ) -> tuple[Kept, tuple[str, ...]]:
     """Upper bound of what is left of each position: 0 where `all_if` holds, else by the share cap."""
     most = {r.candidate.key: _bound(graph, r, conditions) for r in chosen}
@@ -164,7 +168,7 @@ def is_allowed(action: Close, symbol: str) -> bool:
 
 
 def _side(
-    action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None, book: Sequence[Candidate]
+    action: Close, pool: list[Ranked], source: Source, rule: AttributionRule | None, book: Sequence[RankingCandidate]
 ) -> tuple[list[Ranked], bool]:
     """The positions on the action's side, and whether attribution fell back to the worst ranked."""
     if action.side == "both":
@@ -180,7 +184,7 @@ def _side(
     return ([] if chosen == "none" else pool), chosen == "worst_ranked"
 
 
-def _larger_side(book: Sequence[Candidate]) -> str | None:
+def _larger_side(book: Sequence[RankingCandidate]) -> str | None:
     """The side with the larger notional, long if they are equal; None while a notional is unknown."""
     net = ZERO
     for each in book:

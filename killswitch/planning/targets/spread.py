@@ -17,7 +17,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.graph.nodes import RankingRule
-from killswitch.planning.targets.ranking import Candidate, Ranked
+from killswitch.planning.targets.ranking import Ranked, RankingCandidate
 from killswitch.render.formats import count_of
 from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
 from killswitch.signals.history.samples import PriceKey
@@ -95,7 +95,7 @@ class BookRisk(Struct, frozen=True):
     shares: tuple[float, ...]
 
 
-def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) -> BookRisk | str:
+def book_risk(rule: RankingRule, book: Sequence[RankingCandidate], history: History) -> BookRisk | str:
     """The risk of the book over the ranking's window, or why it is unknown. Missing data is never substituted."""
     if history.prices is None or rule.sample is None or history.last_at is None:
         return "no returns were recorded"
@@ -128,7 +128,7 @@ class Gross(Struct, frozen=True):
     is_complete: bool
 
     @classmethod
-    def of(cls, book: Sequence[Candidate]) -> Gross:
+    def of(cls, book: Sequence[RankingCandidate]) -> Gross:
         """The gross of these positions."""
         known: dict[str, Decimal] = {}
         for candidate in book:
@@ -137,7 +137,7 @@ class Gross(Struct, frozen=True):
         return cls(known, len(known) < 2 and all(candidate.value is not None for candidate in book))
 
 
-def capped(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
+def capped(share_cap: Decimal, candidate: RankingCandidate, gross: Gross) -> Decimal:
     """Contracts that may be left of a position: share cap × gross ÷ value per contract, at most all."""
     held = candidate.position.contracts
     if candidate.value is None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.operator.plan_file import decode_plan, encode_plan
-from tests.unit.planning.test_saved_plans import applied, book, held, order, plan_of
+from tests.unit.planning.operator.test_saved_plans import applied, book, held, order, plan_of
 from tests.worlds import after, rules
 
 BOOKS = st.dictionaries(st.sampled_from("ABCD"), st.sampled_from(("1", "2", "3.5")), min_size=1)

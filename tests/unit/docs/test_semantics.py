@@ -20,7 +20,7 @@ from killswitch.model.snapshot import Flow, Order, Position, Rate, Snapshot
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.resting_orders import entry_indexes
 from killswitch.planning.scopes.trigger_status import TriggerStatus
-from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
+from killswitch.planning.targets.ranking import RankingCandidate, by_genesis, rank
 from killswitch.pnl_explain.explanation import EquityTerms
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
@@ -274,13 +274,13 @@ def test_the_table_of_genesis_is_the_result_of_the_ranking(page: dict[str, Secti
     }
 
 
-def of_genesis(row: dict[str, str]) -> Candidate:
+def of_genesis(row: dict[str, str]) -> RankingCandidate:
     """A position of an account with its own currency, whose rate to the scope's currency is its share.
 
     The numbers in the accounts' currencies are therefore all equal, and only those in the scope's are the page's.
     """
     share = number(row["part of the gross"])
-    return Candidate(
+    return RankingCandidate(
         account=account("100000", currency=row["position"]),
         position=position(row["position"], "long"),
         value=Decimal(10_000),
@@ -299,8 +299,8 @@ def variance(kept: list[float], covariance: list[list[float]]) -> float:
     return sum(x[i] * covariance[i][j] * x[j] for i in range(3) for j in range(3))
 
 
-def candidate(row: dict[str, str]) -> Candidate:
-    return Candidate(
+def candidate(row: dict[str, str]) -> RankingCandidate:
+    return RankingCandidate(
         account=account("100000"),
         position=position(row["position"], "long"),
         value=None,

@@ -10,7 +10,7 @@ from killswitch.model.decision import Book, BookChange
 from killswitch.model.snapshot import AccountSnapshot, Balance, Position
 from killswitch.planning.orders.slices import Holdings, price_of, value_of
 from killswitch.planning.stage_decision import book_change
-from killswitch.planning.targets.ranking import Candidate
+from killswitch.planning.targets.ranking import RankingCandidate
 from killswitch.valuation.scope_view import ScopeView
 from tests.worlds import account, position
 
@@ -76,8 +76,8 @@ def spot(*positions: Position, balances: tuple[Balance, ...] = ()) -> AccountSna
     return replace(account("1000", positions, market="spot"), balances=balances)
 
 
-def holding(held: Position, value: str | None, of: AccountSnapshot) -> Candidate:
-    return Candidate(of, held, None if value is None else Decimal(value), None, None, None, None, None)
+def holding(held: Position, value: str | None, of: AccountSnapshot) -> RankingCandidate:
+    return RankingCandidate(of, held, None if value is None else Decimal(value), None, None, None, None, None)
 
 
 def test_a_unit_of_the_accounts_own_currency_is_one() -> None:

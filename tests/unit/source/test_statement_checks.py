@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from msgspec.structs import replace
 
@@ -16,34 +18,35 @@ ANN, BOB, EVE = (ssh_signer(f"{name}@desk.example") for name in ("ann", "bob", "
 TRUST = Trust(version=1, approvals=1, keys=(ANN.trusted(signs=False), BOB.trusted(approves=False)))
 
 
-PLAIN = StatementClaim(
-    purpose="trust", source="desk", ref="refs/heads/main", path="policies", base=digest("a"), result=digest("b")
-)
-"""What a git source asks about."""
-MERGE = replace(PLAIN, purpose="merge")
+def claimed(purpose: Literal["trust", "merge"], **more: object) -> StatementClaim:
+    """What a git source looks for: the change from folder `a` to folder `b`."""
+    plain = StatementClaim(
+        purpose=purpose, source="desk", ref="refs/heads/main", path="policies", base=digest("a"), result=digest("b")
+    )
+    return replace(plain, **more)
 
 
 def test_t3_a_change_of_trust_is_approved_by_an_approver() -> None:
     """T3: by a key that approves, over exactly the two trust files."""
     content = ANN.approval(statement("trust", shown=None))
-    found = signer_of(content, PLAIN, TRUST, NOW)
+    found = signer_of(content, claimed("trust"), TRUST, NOW)
     assert found is not None and found.principal == "ann@desk.example"
-    assert signer_of(BOB.approval(statement("trust", shown=None)), PLAIN, TRUST, NOW) is None
+    assert signer_of(BOB.approval(statement("trust", shown=None)), claimed("trust"), TRUST, NOW) is None
 
 
 def test_a9_a_merge_is_vouched_for_by_a_signer() -> None:
     """A9: by a key that signs; an approver's alone does not replace a signature."""
-    found = signer_of(BOB.approval(statement("merge", shown=None)), MERGE, TRUST, NOW)
+    found = signer_of(BOB.approval(statement("merge", shown=None)), claimed("merge"), TRUST, NOW)
     assert found is not None and found.principal == "bob@desk.example"
-    assert signer_of(ANN.approval(statement("merge", shown=None)), MERGE, TRUST, NOW) is None
+    assert signer_of(ANN.approval(statement("merge", shown=None)), claimed("merge"), TRUST, NOW) is None
 
 
 @pytest.mark.parametrize(
     "claim",
     [
-        MERGE, replace(PLAIN, source="other"), replace(PLAIN, ref="refs/heads/x"),
-        replace(PLAIN, path=""), replace(PLAIN, base=None), replace(PLAIN, base=digest("c")),
-        replace(PLAIN, result=digest("c")),
+        claimed("merge"), claimed("trust", source="other"), claimed("trust", ref="refs/heads/x"),
+        claimed("trust", path=""), claimed("trust", base=None), claimed("trust", base=digest("c")),
+        claimed("trust", result=digest("c")),
     ],
     ids=str,
 )  # fmt: skip
@@ -54,7 +57,7 @@ def test_a_statement_about_anything_else_is_none(claim: StatementClaim) -> None:
 
 def test_what_is_no_valid_statement_has_no_signer() -> None:
     """Words, an unknown key, and an expired statement."""
-    claim = PLAIN
+    claim = claimed("trust")
     assert signer_of(b"I approve", claim, TRUST, NOW) is None
     assert signer_of(EVE.approval(statement("trust", shown=None)), claim, TRUST, NOW) is None
     assert signer_of(ANN.approval(statement("trust", shown=None)), claim, TRUST, NOW + 8 * DAY) is None
