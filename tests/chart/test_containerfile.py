@@ -57,7 +57,8 @@ def test_every_copied_path_exists_and_is_not_ignored(repository: Path) -> None:
 
 
 def test_the_image_is_not_root_and_contains_no_build_tools(repository: Path) -> None:
-    """Two stages of one ordinary image; the last one installs nothing, has no pip, and is not root."""
+    """Two stages of one ordinary image; the last one has no pip, is not root, and gets what git sources need: git,
+    ssh-keygen and gpg, and a name for its user, without which ssh-keygen does not start."""
     build, final = stages(repository)
     assert [build[0][1], final[0][1]] == ["python:3.13-slim AS build", "python:3.13-slim"]
     instructions = dict(final)
@@ -67,7 +68,14 @@ def test_the_image_is_not_root_and_contains_no_build_tools(repository: Path) -> 
     assert instructions["ENTRYPOINT"] == '["ksctl"]'
     assert [rest for word, rest in final if word == "COPY"] == ["--from=build /opt/killswitch /opt/killswitch"]
     (run,) = [rest for word, rest in final if word == "RUN"]
-    assert run.split()[:4] == ["python", "-m", "pip", "uninstall"]
+    uninstall, *others = (shlex.split(command) for command in run.split(" && "))
+    assert uninstall[:4] == ["python", "-m", "pip", "uninstall"]
+    (install,) = (words for words in others if "install" in words)
+    assert [word for word in install[2:] if not word.startswith("-")] == ["git", "openssh-client", "gpg"]
+    assert "--no-install-recommends" in install
+    assert ["rm", "-rf", "/var/lib/apt/lists/*"] in others
+    (line,) = (words[1] for words in others if words[0] == "echo")
+    assert line.split(":")[2:4] == [user, group]
     assert final.index(("USER", instructions["USER"])) > final.index(("RUN", run))
 
 
