@@ -23,6 +23,12 @@ def suspension(site: RepositorySite) -> tuple[str, str] | None:
     return None if found is None else (found["kind"], found["author"])
 
 
+def waits_for(site: RepositorySite, commit: str) -> str | None:
+    """What this commit waits for, if it is the one that is proposed."""
+    pending: dict[str, str] = site.source()["pending"] or {}
+    return pending.get("waits_for") if pending.get("commit") == commit else None
+
+
 def test_a_paused_source_is_followed_again_after_resume(tmp_path: Path, keys: KeyRing) -> None:
     """A tightening that is pushed during a pause is taken after it, and not before."""
     with paper(*UNMOVING) as address:
@@ -56,7 +62,8 @@ def test_a_rolled_back_commit_is_not_taken_again_and_the_next_is(tmp_path: Path,
             until(lambda: suspension(site) == ("rollback", "olga"), "it is suspended")
             assert [each["commit"] for each in site.source()["bad"]] == [bad]
             command(site, "resume")
-            until(lambda: suspension(site) is None and (site.source()["answer_age"] or 9) < 1, "it is polled again")
+            until(lambda: suspension(site) is None, "it is followed again")
+            until(lambda: waits_for(site, bad) == "operator", "the bad commit is seen, and waits for an operator")
             assert site.policy_set() == before
             last = site.push("1.3%", "alice")
             until(lambda: site.is_at(last), "the next commit is in force")
