@@ -41,6 +41,8 @@ from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import LARGEST, TrustFileError, parse_trust
 
 MODULE: Final = "killswitch.source.git_poll"
+_STEP_BYTES: Final = 4 << 20
+"""Bytes of the files of all steps, which are sent for approvals step by step (A5); the files of later ones are not."""
 _SHARE_FOR_VERIFYING: Final = 0.75
 """The part of a poll's time after which no further commits are verified."""
 
@@ -259,18 +261,23 @@ class _Poll:
     def _steps(
         self, steps: Sequence[HistoryStep], verdicts: Verdicts, trees: TreeReader
     ) -> tuple[FirstParentStep, ...]:
-        """The steps with the digest of their folder, which is computed once and remembered with the commit."""
+        """The steps with the digest of their folder, which is computed once and remembered with the commit, and with
+        the files of those that change it, as long as they are few."""
         known = {each.id: each for each in self.known.verified}
-        found = []
+        found: list[FirstParentStep] = []
+        left, before = _STEP_BYTES, ""
         for step in steps:
-            seen = known.get(step.node.id)
-            digest = (
-                seen.folder if seen is not None and seen.folder else trees.digest(step.node.tree, self._source.path)
-            )
+            seen, tree = known.get(step.node.id), step.node.tree
+            digest = seen.folder if seen is not None and seen.folder else trees.digest(tree, self._source.path)
             if seen is not None:
                 known[seen.id] = replace(seen, folder=digest)
+            files = None
+            if left > 0 and digest not in (before, UNREADABLE):
+                files = trees.policy_files(tree, self._source.path)
+                left -= sum(len(each.content) for each in files)
             brought = tuple(verdicts.commits[each] for each in step.commits if each in verdicts.commits)
-            found.append(FirstParentStep(step.node.id, digest, brought))
+            found.append(FirstParentStep(step.node.id, digest, brought, files if left > 0 else None))
+            before = digest
         self.known = replace(self.known, verified=tuple(known.values()))
         return tuple(found)
 

@@ -54,6 +54,10 @@ def test_s1_a_merge_brings_its_signed_commits_in_one_step(desk: Desk) -> None:
     merge = desk.host.merge("side", "alice")
     candidate = desk.poll().answer.candidate
     assert candidate is not None
+    assert [texts(step.files or ()) for step in candidate.steps] == [
+        {"desk.yaml": LOOSE["policies/desk.yaml"]},
+        {"desk.yaml": LOOSE["policies/desk.yaml"], "side.yaml": "a: 1\n"},
+    ]
     assert [(step.commit, [each.id for each in step.commits]) for step in candidate.steps] == [
         (first, [first]), (merge, [side, merge]),
     ]  # fmt: skip
