@@ -79,8 +79,8 @@ TITLES: Final = {
 OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reload", "reports", "shadow", "source",
-    "store", "telemetry", "unrouted",
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reload", "reports", "shadow",
+    "source", "store", "telemetry", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 
