@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -132,6 +133,9 @@ def test_h5_a_shallow_host_cannot_be_read(desk: Desk) -> None:
     source = f"file://{desk.host.folder}"
     subprocess.run(["git", "clone", "--quiet", "--bare", "--depth=1", source, str(shallow)], check=True)
     whole = desk.source
+    assert desk.proposed() == desk.host.head
+    left_over = Path(desk.source.folder) / "repository.git" / "refs" / "killswitch" / "incoming"
+    left_over.write_text(f"{desk.host.head}\n")  # as a poll leaves it that ended before it was judged
     desk.source = replace(desk.source, url=f"file://{shallow}")
     (problem,) = desk.poll().answer.problems
     assert (problem.code, problem.is_page) == ("KS8007", False)
