@@ -28,11 +28,13 @@ TITLES: Final = {
     "unfired": "a stage fires and selects nothing",
     "blocked": "a position cannot be reduced",
     "unacted": "a latched stage was only observed",
+    "orphan": "a firing is in force and its stage is gone",
     "paused": "a policy is paused",
     "paused-stage": "a pause keeps a stage from firing",
     "shadow": "a shadow set is not evaluated",
     "policies": "the policy files have changed",
     "policies/broken": "the policy files do not compile",
+    "reload": "a policy set waits to be taken",
     "source": "the source of the policies has a problem",
     "source/arrival": "a change of the policies would close at once",
     "source/suspended": "the source of the policies is suspended",
@@ -77,8 +79,8 @@ TITLES: Final = {
 OF_ACCOUNT: Final = frozenset({"broker", "closing", "dead-man", "hedge", "outage", "stream", "unwatched"})
 """How the keys begin that not every run has for every account, whose name is their second part."""
 OPTIONAL: Final = OF_ACCOUNT | {
-    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reports", "shadow", "source",
-    "store", "telemetry", "unrouted",
+    "console", "disk", "events", "expect", "locks", "part", "policies", "recording", "reload", "reports", "shadow",
+    "source", "store", "telemetry", "unrouted",
 }  # fmt: skip
 """How the keys of parts begin that not every run has, or not for every account: a part with `judges` is one."""
 

@@ -72,6 +72,8 @@ class SourceStatus(Struct, frozen=True):
     """Whether a loosening needs approvals; without signatures nobody could give them."""
     in_force: str
     commit: str | None
+    approved_by: tuple[str, ...]
+    """The approvers of the change that put the set in force; empty if it needed none."""
     answer_age: float | None
     commit_age: float | None
     pending: PendingSet | None
@@ -94,6 +96,9 @@ def source_status(store: Store, now: datetime) -> SourceStatus | None:
         return None
     found = condition(state, state.rules, to_micros(now))
     hold = found.hold
+    newest = next(iter(store.set_changes(1)), None)
+    # another digest is a set of the state that the runner has not committed yet: its approvers are not those
+    approvals = newest.origin.approvals if newest is not None and newest.digest == state.policy_digest else ()
     return SourceStatus(
         source=state.source,
         sync=found.sync,
@@ -102,6 +107,7 @@ def source_status(store: Store, now: datetime) -> SourceStatus | None:
         is_protected=found.is_protected,
         in_force=state.policy_digest,
         commit=state.commit,
+        approved_by=tuple(each.principal for each in approvals),
         answer_age=None if found.answer_age is None else found.answer_age / 1_000_000,
         commit_age=None if found.commit_age is None else found.commit_age / 1_000_000,
         pending=_pending(state, found.wait, now) if found.sync == "out of sync" else None,
@@ -139,6 +145,8 @@ def source_facts(status: SourceStatus) -> Iterator[tuple[str, ...]]:
     """The source in the facts of a run: what it is, whose fault it is, and what waits until when."""
     protected = "" if status.is_protected else "; UNPROTECTED: nothing is signed, so that anybody who writes may loosen"
     yield "Source", f"{status.source}: {status.sync}, {status.health}{protected}"
+    if status.approved_by:
+        yield "", f"the set in force is approved by {', '.join(status.approved_by)}"
     if status.suspended is not None:
         it = status.suspended
         yield "", f"SUSPENDED ({it.kind}) by {it.author} until {instant(it.until)}: {it.reason}"

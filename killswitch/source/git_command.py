@@ -278,12 +278,12 @@ class GitClone:
     def _write_ssh(self) -> None:
         if self._source.known_hosts is None:
             raise GitSourceError("KS8005", "no `known_hosts` file is named, so that no host is accepted")
-        key = "none" if self._source.ssh_key is None else _quoted_path(self._source.ssh_key)
+        identity = "none" if self._source.ssh_key is None else _quoted_path(self._source.ssh_key)
         options = (
             "BatchMode yes", "StrictHostKeyChecking yes",
             f"UserKnownHostsFile {_quoted_path(self._source.known_hosts)}",
             "GlobalKnownHostsFile /dev/null", "KnownHostsCommand none", "UpdateHostKeys no", "CanonicalizeHostname no",
-            f"IdentityFile {key}", "IdentitiesOnly yes", "IdentityAgent none", "PasswordAuthentication no",
+            f"IdentityFile {identity}", "IdentitiesOnly yes", "IdentityAgent none", "PasswordAuthentication no",
             "KbdInteractiveAuthentication no", "GSSAPIAuthentication no", "ForwardAgent no", "ForwardX11 no",
             "ClearAllForwardings yes", "PermitLocalCommand no", "ProxyCommand none", "ControlMaster no",
             "ControlPath none", "ConnectTimeout 15", "ServerAliveInterval 10", "ServerAliveCountMax 2",

@@ -23,22 +23,23 @@ def trust_file(keys: KeyRing) -> str:
 class RepositorySite(SourceSite):
     """A site whose policies are in a repository."""
 
-    def __init__(self, folder: Path, address: str, keys: KeyRing) -> None:
+    def __init__(self, folder: Path, address: str, keys: KeyRing, policy: str = POLICY) -> None:
         super().__init__(folder, address)
         self.host = SignedRepository(folder / "host", keys)
+        self.policy = policy
         account = (self.policies / "account.yaml").read_text()
-        anchor = self.host.commit({"policies/account.yaml": account, "policies/policy.yaml": POLICY}, None)
+        anchor = self.host.commit({"policies/account.yaml": account, "policies/policy.yaml": policy}, None)
         (folder / "trust.yaml").write_text(trust_file(keys), encoding="utf-8")
         self.file.write_text(
             "apiVersion: killswitch.dev/v1\nkind: PolicySource\nmetadata: {name: desk}\nspec:\n"
             f"  git: {{url: 'file://{self.host.folder}', ref: refs/heads/main, path: policies, allow_file: true,\n"
-            f"    anchor: '{anchor}'}}\n  trust: trust.yaml\n  poll: 1s\n",
+            f"    anchor: '{anchor}', approvals: .killswitch/approvals}}\n  trust: trust.yaml\n  poll: 1s\n",
             encoding="utf-8",
         )
 
     def push(self, share: str, by: str | None, message: str = "a change") -> str:
         """Commit the policy with this threshold."""
-        changed = POLICY.replace("at_least: 2%", f"at_least: {share}")
+        changed = self.policy.replace("at_least: 2%", f"at_least: {share}")
         return self.host.commit({"policies/policy.yaml": changed}, by, message)
 
     def is_at(self, commit: str) -> bool:

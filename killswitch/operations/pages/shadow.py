@@ -8,6 +8,8 @@ from typing import Final
 
 from killswitch.incident.record.close_causes import order_texts
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Orders
+from killswitch.operations.pages.wording import effect_line
 from killswitch.render.document import Facts, Items, Page, Section, Table, section
 from killswitch.render.formats import count_of, duration_text, instant
 from killswitch.runner.shadow.comparison import ShadowReport, StageCount
@@ -106,10 +108,7 @@ def _would(decision: Decision) -> str:
         *orders[:MOST_ORDERS],
         *((f"{len(orders) - MOST_ORDERS} orders more",) if len(orders) > MOST_ORDERS else ()),
     ]
-    if decision.cancels:
-        parts.append(count_of(len(decision.cancels), "cancel"))
-    if decision.lock is not None:
-        parts.append(f"lock {decision.lock.scope}: {decision.lock.mode}")
+    parts += [effect_line(effect) for effect in decision.effects if not isinstance(effect, Orders)]
     return "; ".join(parts) or "nothing"
 
 

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.model.decision import Decision
+from killswitch.model.effects import Orders, kind_of
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import MachineState
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.reload_preview import ReloadPreview
 from killswitch.planning.scopes.evaluator import RowsSince
-from killswitch.render.formats import count_of
 from killswitch.source.candidate import ArrivalFiring
 
 LATER = timedelta(seconds=1)
@@ -102,15 +102,12 @@ def _firings(interpreter: Interpreter, snapshot: Snapshot) -> Iterator[Decision]
 
 
 def closing_text(decision: Decision) -> str:
-    """What a firing does, in words: its orders, the orders it cancels, its lock."""
+    """What a firing does, in words: its orders, then every other effect."""
     parts = []
     if decision.intents:
         shown = [f"{it.side} {it.contracts:f} {it.symbol} on {it.account}" for it in decision.intents[:MOST_ORDERS]]
         rest = len(decision.intents) - len(shown)
         shown += [f"{rest} more"] if rest else []
         parts.append(f"would close: {', '.join(shown)}")
-    if decision.cancels:
-        parts.append(f"would cancel {count_of(len(decision.cancels), 'order')}")
-    if decision.lock is not None:
-        parts.append(f"would lock trading: {decision.lock.mode}")
+    parts += [f"would {kind_of(effect).text(effect)}" for effect in decision.effects if not isinstance(effect, Orders)]
     return "; ".join(parts) or "would close nothing"

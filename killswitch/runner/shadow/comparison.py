@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from killswitch.model.decision import Decision
+from killswitch.model.effects import sizes_of
 from killswitch.model.store import Store
 from killswitch.runner.shadow.record import (
     REMEMBERED,
@@ -160,7 +161,9 @@ def _effects_differ(shadow: Decision, deployed: Decision) -> str | None:
         return f"the shadow set is in mode {shadow.mode}, the deployed one in mode {deployed.mode}"
     if len(shadow.cancels) != len(deployed.cancels):
         return f"the shadow set cancels {len(shadow.cancels)} orders, the deployed one {len(deployed.cancels)}"
-    return None
+    sizes, deployed_sizes = sizes_of(shadow.effects), sizes_of(deployed.effects)
+    kinds = [key for key in sizes if (sizes[key] > 0) != (deployed_sizes[key] > 0)]
+    return f"only one of the two sets has effects of the kind {', '.join(kinds)}" if kinds else None
 
 
 def _amounts(decision: Decision) -> dict[tuple[str, str, str, str], Decimal]:

@@ -182,7 +182,10 @@ def test_a8_what_fires_on_arrival_is_named_with_what_it_would_close() -> None:
     found = arriving(HARDER)
     (firing,) = found.arrival
     assert (firing.policy, firing.scope, firing.stage) == ("floor", "account/main", "stop")
-    assert firing.text == "would close: sell 0.01 BTC/USDT:USDT on main; would lock trading: reduce_only"
+    assert (
+        firing.text
+        == "would close: sell 0.01 BTC/USDT:USDT on main; would lock account/main: reduce_only until it is lifted"
+    )
     assert found.verdict == "TIGHTENING" and found.approvals_needed == 0
     assert found.arrival_approvals == ()
 
