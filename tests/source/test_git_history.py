@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -125,9 +126,13 @@ def test_h4_the_floor_is_the_store_and_not_the_clone(desk: Desk) -> None:
 
 
 def test_h5_a_shallow_host_cannot_be_read(desk: Desk) -> None:
-    """H5: git ends with success and brings nothing; that is never "nothing new"."""
-    desk.host.commit(LOOSE, "alice")
+    """H5: git ends with success and brings nothing; that is never "nothing new", nor what an earlier poll left."""
+    old = desk.host.commit(LOOSE, "alice")
+    assert desk.proposed() == old
+    left_over = Path(desk.source.folder) / "repository.git" / "refs" / "killswitch" / "incoming"
+    left_over.write_text(f"{old}\n")  # as a poll leaves it that ended before it was judged
     desk.host.commit(TIGHT, "alice")
+    desk.host.commit({"policies/a.yaml": "a: 1\n"}, "alice")
     shallow = desk.host.folder.parent / "shallow"
     source = f"file://{desk.host.folder}"
     subprocess.run(["git", "clone", "--quiet", "--bare", "--depth=1", source, str(shallow)], check=True)
