@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from killswitch.signals.arguments import span
 from killswitch.source.approval_rules import SAFE, stated_path
 from killswitch.source.candidate import Candidate, Review, ReviewRequest
 from killswitch.source.folders import FolderProblemError, NotYetError, read_directory
+from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
+from killswitch.source.statement_signatures import StatementProblem, verify_statement
 from killswitch.source.statements import (
     DELIVERED,
     LONGEST,
@@ -36,7 +38,9 @@ from killswitch.source.statements import (
     join_signature,
     read_approval,
 )
-from killswitch.source.sync_state import SOURCE_STATE, decode_source
+from killswitch.source.sync_state import SOURCE_STATE, SourceState, decode_source
+from killswitch.source.trust import Trust
+from killswitch.source.trust_file import TrustFileError, parse_trust
 
 MOST_FILES, LARGEST_FILE = 2_000, 1 << 20
 SIGNING_WITHIN = 120.0
@@ -186,7 +190,7 @@ def given_by(statement: Statement, key: str, now: int, lasts: int) -> Statement:
 def plain_statement(
     settings: SourceSettings, purpose: Purpose, digests: tuple[str | None, str | None], subject: str | None
 ) -> Statement:
-    """A statement that no review precedes: of a merge, of a trust file, of a folder as it is. No key, no times yet."""
+    """A statement that no review precedes: of a merge, a trust file, an anchor, a folder. No key, no times yet."""
     ref, path = _place(settings)
     return Statement(
         purpose=purpose, source=settings.name, key="-", given=0, expires=0, ref=ref, path=path, base=digests[0],
@@ -232,6 +236,38 @@ def _tool(command: Sequence[str], text: bytes) -> bytes:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise ApprovalError(f"{command[0]} failed: {lines[-1] if lines else 'it gives no reason'}")
     return done.stdout
+
+
+def trust_of(settings: SourceSettings, store: Store | None) -> Trust | str:
+    """The trust set by which a runner with this store counts approvals; why it is not known here."""
+    state = SourceState(source=settings.name)
+    if store is not None:
+        state = decoded(decode_source, store.live(SOURCE_STATE)) or state
+    text = SourcePoller(settings, Path()).base_trust(state)
+    if text is None:
+        return f"{settings.file} names no trust file that can be read"
+    try:
+        return parse_trust(text, "the trust file")
+    except TrustFileError as error:
+        return str(error)
+
+
+def why_not_counted(signed: Iterable[SignedStatement], trust: Trust, store: Store | None, now: int) -> tuple[str, ...]:
+    """Why approvals do not count at `now` (microseconds), in a sentence each: by the trust set, and by who has signed
+    what the runner with this store waits with.
+
+    Rules that need the whole change (how many, what is spent) are the runner's own.
+    """
+    state = None if store is None else decoded(decode_source, store.live(SOURCE_STATE))
+    authors = state.head.signers if state is not None and state.head is not None else ()
+    found: list[str] = []
+    for each in signed:
+        verified = verify_statement(each, trust, now)
+        if isinstance(verified, StatementProblem):
+            found.append(verified.line)
+        elif each.statement.purpose in ("change", "arrival") and verified.principal in authors:
+            found.append(f"{verified.principal} has signed a commit of this change, and cannot approve it (KS8311)")
+    return tuple(found)
 
 
 def deliver(store: Store, signed: SignedStatement) -> None:

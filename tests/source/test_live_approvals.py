@@ -67,3 +67,41 @@ def test_a_loosening_is_taken_with_a_statement_in_the_repository(tmp_path: Path,
             until(lambda: site.is_at(pushed), "the approved loosening is in force")
             names_the_approver(site)
             assert terminate(runner)[0] == 0
+
+
+def test_a_key_that_may_not_approve_is_refused_with_the_reason(tmp_path: Path, keys: KeyRing) -> None:
+    """A7: nothing is delivered, so that nobody waits for an approval that never counts."""
+    with paper(*UNMOVING) as address:
+        site = RepositorySite(tmp_path, address, keys)
+        with site.following() as runner:
+            loose = site.push("5%", "alice")
+            until(lambda: waits(site, loose), "the loosening waits")
+            done = ksctl(
+                "approve", "--source", str(site.file), "--key", keys["alice"].private, "--yes",
+                "--store", str(site.store),
+            )  # fmt: skip
+            assert done.returncode == 1
+            assert "KS8305" in done.stderr and "Nothing was delivered" in done.stderr
+            assert "approved (" not in done.stdout + done.stderr
+            assert terminate(runner)[0] == 0
+
+
+def test_a_rewritten_history_goes_on_from_an_anchor_that_is_approved(tmp_path: Path, keys: KeyRing) -> None:
+    """H7: without its approval the command is refused; with it the next honest commit on the new line is taken."""
+    with paper(*UNMOVING) as address:
+        site = RepositorySite(tmp_path, address, keys)
+        with site.following() as runner:
+            anchor = site.host.head
+            first = site.push("1.8%", "alice")
+            until(lambda: site.is_at(first), "the first tightening is in force")
+            site.host.reset(anchor)
+            other = site.push("1.7%", "alice", "another line")
+            until(lambda: (site.source()["culprit"] or {}).get("commit") == other, "the rewritten history is refused")
+            move = ("source", "anchor", other, "--reason", "rewritten", "--store", str(site.store))
+            assert ksctl(*move).returncode == 1
+            approve(site, keys["carol"].private, "--purpose", "anchor", "--head", other, "--store", str(site.store))
+            done = ksctl(*move)
+            assert done.returncode == 0, done.stdout + done.stderr
+            head = site.push("1.6%", "alice", "on the new line")
+            until(lambda: site.is_at(head), "the next commit of the new line is in force")
+            assert terminate(runner)[0] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +43,13 @@ _DAY = 86_400.0
 @click.option("--expires", type=DURATION,
               help="How long it is valid. Default: 7d, and 365d for a manifest; at most 14d for others.")  # fmt: skip
 @option("--limit", type=DURATION, default="120s", help="Time of the proof, with --base.")
-@click.option("--out", type=OUT_FILE, help="Write the approval into this new file, for the folder of the repository.")
-@click.option("--purpose", type=click.Choice(["change", "merge", "trust", "manifest"]), default="change",
+@click.option("--out", type=OUT_FILE,
+              help="Write the approval into this new file, for the folder of the repository; with --store it is "
+              "delivered as well.")  # fmt: skip
+@click.option("--purpose", type=click.Choice(["change", "merge", "trust", "manifest", "anchor"]), default="change",
               help="change: what the runner waits for. merge: replaces the signature of a merge by the host. trust: a "
-              "changed trust file, with --base and --head as files. manifest: the folder --head as it is.")  # fmt: skip
+              "changed trust file, with --base and --head as files. manifest: the folder --head as it is. "
+              "anchor: the commit --head, to which `ksctl source anchor` moves.")  # fmt: skip
 @click.option("--manifest-version", type=click.IntRange(1, 999_999_999), metavar="N",
               help="With --purpose manifest: the version, above the one before.")  # fmt: skip
 @click.option("--yes", "is_sure", is_flag=True, help="Sign without asking.")
@@ -75,13 +80,7 @@ def approve(
     from killswitch.operations.impact.revision import GitRevisionError
     from killswitch.source.statements import encode_statement
 
-    if purpose == "manifest":
-        if head is None or base is not None or manifest_version is None:
-            raise click.UsageError("name --head FOLDER and --manifest-version N for --purpose manifest, and no --base")
-    elif (store_at is None) == (base is None and head is None) or (base is None) != (head is None):
-        raise click.UsageError("name either --store, or --base and --head")
-    elif purpose != "change" and base is None:
-        raise click.UsageError(f"name --base and --head for --purpose {purpose}")
+    _require_sides(purpose, store_at, base, head, manifest_version)
     if (key_at is None) == (openpgp is None):
         raise click.UsageError("name one key: --key FILE or --openpgp FINGERPRINT")
     if out is None and store_at is None:
@@ -100,9 +99,49 @@ def approve(
             statements = tuple(_given(each, key, lasts) for each in statements)
             click.echo("\n".join(encode_statement(each).decode() for each in statements), err=output == "json")
         signed = _signed(statements, key, is_sure=is_sure)
+        _require_counting(signed, settings, store_at)
     except (ApprovalError, GitRevisionError) as error:
         raise click.ClickException(str(error)) from error
     _write_approvals(signed, out, store_at, output)
+
+
+def _require_sides(
+    purpose: Purpose, store_at: str | None, base: str | None, head: str | None, manifest_version: int | None
+) -> None:
+    """UsageError if the options do not say what is approved."""
+    if purpose == "manifest":
+        if head is None or base is not None or manifest_version is None:
+            raise click.UsageError("name --head FOLDER and --manifest-version N for --purpose manifest, and no --base")
+    elif purpose == "anchor":
+        if head is None or base is not None or not re.fullmatch("[0-9a-f]{40}", head):
+            raise click.UsageError("name --head COMMIT, all 40 hexadecimal digits, for --purpose anchor, and no --base")
+    elif (store_at is None) == (base is None and head is None) or (base is None) != (head is None):
+        raise click.UsageError("name either --store, or --base and --head")
+    elif purpose != "change" and base is None:
+        raise click.UsageError(f"name --base and --head for --purpose {purpose}")
+
+
+def _require_counting(signed: tuple[SignedStatement, ...], settings: SourceSettings, store_at: str | None) -> None:
+    """ClickException if a runner's trust set does not let an approval count: it would be delivered for nothing.
+
+    Without a store, and where the trust set is not known here, it is a remark: the runner's may be another one.
+    """
+    from killswitch.cli.session import opened_store
+    from killswitch.model.instant import to_micros
+    from killswitch.operations.approving import trust_of, why_not_counted
+    from killswitch.runner.clock import SystemClock
+
+    with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
+        trust = trust_of(settings, store)
+        if isinstance(trust, str):
+            reasons: tuple[str, ...] = ()
+            print_note(f"whether the approval counts is not known here: {trust}")
+        else:
+            reasons = why_not_counted(signed, trust, store, to_micros(SystemClock().now()))
+    if reasons and store_at is not None:
+        raise click.ClickException(f"{'; '.join(reasons)}. Nothing was delivered: sign with another key")
+    for why in reasons:
+        print_note(f"by the trust file of {settings.file} the approval does not count: {why}")
 
 
 def _settings(source_at: Path) -> SourceSettings:
@@ -155,12 +194,14 @@ def _plain(
     settings: SourceSettings, purpose: Purpose, revisions: tuple[str | None, str | None], repository: Path,
     version: int | None,
 ) -> Statement:  # fmt: skip
-    """The statement about a merge, a trust file or a folder as it is, which no review precedes."""
+    """The statement about a merge, a trust file, an anchor or a folder as it is, which no review precedes."""
     from killswitch.model.applied_set import folder_digest
     from killswitch.operations.approving import files_of, plain_statement, trust_digest
 
     base, head = revisions
     digests: list[str | None]
+    if purpose == "anchor":
+        return plain_statement(settings, purpose, (None, None), head)
     if purpose == "trust":
         with file_errors(base or ""), file_errors(head or ""):
             digests = [trust_digest(Path(each or "").read_bytes()) for each in (base, head)]
