@@ -20,7 +20,7 @@ from killswitch.runner.notify import reports
 from killswitch.telemetry import background_writer, provider
 from tests.chart.conftest import Helm
 
-VALUES = ("files", "live", "volume", "scratch")
+VALUES = ("files", "live", "volume", "scratch", "source")
 
 
 @pytest.fixture(scope="module", params=VALUES)
@@ -98,9 +98,10 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(helm: Helm, value
     claims = [each["metadata"]["name"] for each in runner["spec"].get("volumeClaimTemplates", ())]
     mounts = {each["name"]: each for each in spec["containers"][0]["volumeMounts"]}
     assert sorted([*claims, *(each["name"] for each in spec["volumes"])]) == sorted(mounts)
-    assert {"policies", "store", "tmp"} <= mounts.keys()
+    assert {"store", "tmp"} <= mounts.keys()
+    assert {"policies", "source"} & mounts.keys()
     for name, mount in mounts.items():
-        read_only = name == "policies" or name.startswith("credentials-")
+        read_only = name in ("policies", "source") or name.startswith("credentials-")
         assert mount.get("readOnly", False) is read_only, name
 
 
@@ -286,6 +287,31 @@ def test_labels_of_the_user_are_on_the_pod(helm: Helm) -> None:
     labels = runner["spec"]["template"]["metadata"]["labels"]
     assert labels["team"] == "risk"
     assert runner["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_a_runner_follows_the_source_of_the_values(helm: Helm) -> None:
+    """Without policies of its own: nothing of these is mounted, named or part of a checksum."""
+    found = pod(helm, "source")
+    (container,) = found["containers"]
+    assert container["args"][:2] == ["run", "--source=/etc/killswitch/source/source.yaml"]
+    assert not any(each.startswith("--policies") for each in container["args"])
+    mounts = {each["name"]: each for each in container["volumeMounts"]}
+    assert mounts["source"] == {"name": "source", "mountPath": "/etc/killswitch/source", "readOnly": True}
+    assert "policies" not in mounts
+    assert "KSCTL_POLICIES" not in {each["name"] for each in container["env"]}
+    volumes = {each["name"]: each for each in found["volumes"]}
+    assert volumes["source"]["secret"] == {"secretName": "policy-source", "defaultMode": 0o440}
+
+
+def test_a_mounted_source_has_its_policies_next_to_it(helm: Helm) -> None:
+    """A `config_map` source reads the policies of a ConfigMap, which is mounted as ever and restarts nothing."""
+    found = example(helm, "files", "--set", "source.configMap=policy-source")["StatefulSet"]
+    template = found["spec"]["template"]
+    mounts = {each["name"]: each["mountPath"] for each in template["spec"]["containers"][0]["volumeMounts"]}
+    assert (mounts["policies"], mounts["source"]) == ("/etc/killswitch/policies", "/etc/killswitch/source")
+    assert "checksum/policies" not in template["metadata"]["annotations"]
+    refused = helm.refusal("--set", "source.configMap=one,source.secret=two")
+    assert "Name source.configMap or source.secret" in refused
 
 
 def test_a_release_without_policies_is_refused(helm: Helm) -> None:

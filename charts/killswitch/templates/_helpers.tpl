@@ -61,3 +61,15 @@ periodSeconds: {{ .values.periodSeconds }}
 timeoutSeconds: {{ .values.timeoutSeconds }}
 failureThreshold: {{ .values.failureThreshold }}
 {{- end -}}
+
+{{/* Whether the runner follows a source of policies; empty if not. */}}
+{{- define "killswitch.hasSource" -}}
+{{- or .Values.source.configMap .Values.source.secret -}}
+{{- end -}}
+
+{{/* Whether policies are mounted, which a source of another place does not need; empty if not. */}}
+{{- define "killswitch.hasPolicies" -}}
+{{- with .Values.policies -}}
+{{- if or .files .configMap .claim.name .volume -}}true{{- end -}}
+{{- end -}}
+{{- end -}}

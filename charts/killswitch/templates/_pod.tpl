@@ -5,7 +5,9 @@
 - {name: XDG_CACHE_HOME, value: /tmp/cache}
 - {name: MPLCONFIGDIR, value: /tmp/matplotlib}
 - {name: KSCTL_STORE, value: /var/lib/killswitch/store.sqlite}
+{{- if include "killswitch.hasPolicies" . }}
 - {name: KSCTL_POLICIES, value: /etc/killswitch/policies}
+{{- end }}
 {{- with .Values.telemetry.endpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
 {{- end }}
@@ -20,12 +22,17 @@
 {{- end -}}
 
 {{- define "killswitch.mounts" -}}
+{{- if include "killswitch.hasPolicies" . -}}
 - name: policies
   mountPath: /etc/killswitch/policies
   readOnly: true
   {{- with .Values.policies.claim.subPath }}
   subPath: {{ . | quote }}
   {{- end }}
+{{ end -}}
+{{- if include "killswitch.hasSource" . -}}
+- {name: source, mountPath: /etc/killswitch/source, readOnly: true}
+{{ end -}}
 - {name: store, mountPath: /var/lib/killswitch}
 - {name: tmp, mountPath: /tmp}
 {{- if .Values.locks.claim }}
@@ -44,6 +51,7 @@
 {{- end -}}
 
 {{- define "killswitch.volumes" -}}
+{{- if include "killswitch.hasPolicies" . -}}
 - name: policies
   {{- if .Values.policies.claim.name }}
   persistentVolumeClaim: {claimName: {{ .Values.policies.claim.name }}, readOnly: true}
@@ -52,6 +60,14 @@
   {{- else }}
   configMap: {name: {{ include "killswitch.policiesConfigMap" . }}}
   {{- end }}
+{{- end }}
+{{- if .Values.source.configMap }}
+- name: source
+  configMap: {name: {{ .Values.source.configMap }}}
+{{- else if .Values.source.secret }}
+- name: source
+  secret: {secretName: {{ .Values.source.secret }}, defaultMode: 0440}
+{{- end }}
 {{- if eq .Values.store.kind "emptyDir" }}
 - name: store
   emptyDir: {{- toYaml .Values.store.emptyDir | nindent 4 }}

@@ -23,8 +23,11 @@
 {{- if .claim.name -}}{{- $named = append $named "policies.claim" -}}{{- end -}}
 {{- if .volume -}}{{- $named = append $named "policies.volume" -}}{{- end -}}
 {{- end -}}
-{{- if not $named -}}
-{{- fail "policies: a runner needs policies and at least one account. Give policies.files, or name a policies.configMap, policies.claim or policies.volume" -}}
+{{- if and .Values.source.configMap .Values.source.secret -}}
+{{- fail "source: it is declared in one object. Name source.configMap or source.secret" -}}
+{{- end -}}
+{{- if not (or $named (include "killswitch.hasSource" .)) -}}
+{{- fail "policies: a runner needs policies and at least one account. Give policies.files, or name a policies.configMap, policies.claim or policies.volume; or a source that has them" -}}
 {{- end -}}
 {{- if gt (len $named) 1 -}}
 {{- fail (printf "policies: they come from one place, and these are %d: %s" (len $named) (join ", " $named)) -}}
@@ -104,7 +107,7 @@ option of an adapter, where `key` is such a name too.
 {{/* Options that have their own value, so that a runner is armed in one place only; and headers, which contain keys. */}}
 {{- define "killswitch.noSecondWay" -}}
 {{- range .Values.extraArgs -}}
-{{- if regexMatch "^--(live|policies|store|interval|read-timeout|ticks|lock-dir|lock-file)(=|$)" . -}}
+{{- if regexMatch "^--(live|policies|source|store|interval|read-timeout|ticks|lock-dir|lock-file)(=|$)" . -}}
 {{- fail (printf "extraArgs: %s has a value of its own, or would end the runner. Say it there" (regexFind "^[^=]+" .)) -}}
 {{- end -}}
 {{- end -}}
