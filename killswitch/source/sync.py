@@ -15,7 +15,7 @@ from killswitch.model.applied_set import AppliedSet
 from killswitch.model.instant import to_micros
 from killswitch.source.candidate import Candidate, Review, SourceAnswer, SourceProblem
 from killswitch.source.polling import candidate_mark
-from killswitch.source.sync_decision import is_approved, lacking_approvals
+from killswitch.source.sync_decision import REPEATED, is_approved, lacking_approvals
 from killswitch.source.sync_state import (
     BadSet,
     CommandResult,
@@ -42,7 +42,10 @@ def restored(state: SourceState | None, source: str, last_good: AppliedSet | Non
     """
     if state is None or state.source != source:
         state = SourceState(source=source)
-    state = replace(state, problems=(), progress=NOT_POLLED, failures=0)
+    head = state.head
+    if head is not None:  # for how long nothing ran is unknown: an approval may have ended, and the book is another
+        head = replace(head, reviewed_for=max(head.reviewed_for, REPEATED))
+    state = replace(state, problems=(), progress=NOT_POLLED, failures=0, head=head)
     if last_good is None or last_good.origin.folder_digest == state.in_force:
         return state
     return applied(state, last_good)

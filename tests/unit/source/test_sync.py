@@ -461,3 +461,12 @@ def test_the_mark_of_a_candidate_changes_with_its_commit_and_statements() -> Non
     one = candidate("two", "c2")
     marks = {candidate_mark(each) for each in (one, replace(one, statements=(b"s",)), replace(one, commit="c3"))}
     assert len(marks) == 3
+
+
+def test_a_review_of_an_earlier_run_takes_nothing() -> None:
+    """Time is counted by the runner, so that the one of a stopped runner is unknown: an approval may have ended, and
+    what would fire on arrival may be another. A8, A6."""
+    state = reviewed(proposed(), digest("two"), digest("one"), review("LOOSENING", approval("ann"), needed=1), 0)
+    assert isinstance(decide(state, RULES), Take)
+    again = restored(decode_source(encode_source(state)), "desk", in_force("one", "c1"))
+    assert waits_for(proposed(again)) == "review"
