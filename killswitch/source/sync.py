@@ -278,8 +278,15 @@ def commanded(
         return state
     change = _COMMANDS[command.verb](state, command, known, is_approved)
     text, state_after = (change, state) if isinstance(change, str) else (_accepted(command), change)
-    result = CommandResult(command.id, not isinstance(change, str), text)
-    return replace(state_after, results=(*state.results, result)[-MOST_RESULTS:])
+    result = CommandResult(command.id, not isinstance(change, str), text, command.verb)
+    return replace(state_after, results=_kept((*state.results, result)))
+
+
+def _kept(results: tuple[CommandResult, ...]) -> tuple[CommandResult, ...]:
+    """The newest results, and the last one of each verb: the store keeps that command, which must not count again."""
+    last = {each.verb: each.id for each in results}
+    newest = {each.id for each in results[-MOST_RESULTS:]}
+    return tuple(each for each in results if each.id in newest or last[each.verb] == each.id)
 
 
 def _accepted(command: SourceCommand) -> str:

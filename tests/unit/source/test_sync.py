@@ -470,3 +470,17 @@ def test_a_review_of_an_earlier_run_takes_nothing() -> None:
     assert isinstance(decide(state, RULES), Take)
     again = restored(decode_source(encode_source(state)), "desk", in_force("one", "c1"))
     assert waits_for(proposed(again)) == "review"
+
+
+def test_an_old_command_is_never_obeyed_again_however_many_follow() -> None:
+    """The store keeps the newest command of each verb: a `resume` of last month must not end the pause of today."""
+
+    def command(number: int, verb: CommandVerb) -> SourceCommand:
+        return SourceCommand(id=f"id{number}", verb=verb, author="olga", reason="r", at=number, lasts=HOUR)
+
+    state = commanded(START, command(0, "pause"), ())
+    state = commanded(state, command(1, "resume"), ())
+    for number in range(2, 60):
+        state = commanded(state, command(number, "pause"), ())
+    assert commanded(state, command(1, "resume"), ()) == state
+    assert state.hold is not None
