@@ -15,7 +15,7 @@ from killswitch.model.applied_set import AppliedSet
 from killswitch.model.instant import to_micros
 from killswitch.source.candidate import Candidate, Review, SourceAnswer, SourceProblem
 from killswitch.source.polling import candidate_mark
-from killswitch.source.sync_decision import is_approved, lacking_approvals
+from killswitch.source.sync_decision import REPEATED, is_approved, lacking_approvals
 from killswitch.source.sync_state import (
     BadSet,
     CommandResult,
@@ -42,7 +42,10 @@ def restored(state: SourceState | None, source: str, last_good: AppliedSet | Non
     """
     if state is None or state.source != source:
         state = SourceState(source=source)
-    state = replace(state, problems=(), progress=NOT_POLLED, failures=0)
+    head = state.head
+    if head is not None:  # for how long nothing ran is unknown: an approval may have ended, and the book is another
+        head = replace(head, reviewed_for=max(head.reviewed_for, REPEATED))
+    state = replace(state, problems=(), progress=NOT_POLLED, failures=0, head=head)
     if last_good is None or last_good.origin.folder_digest == state.in_force:
         return state
     return applied(state, last_good)
@@ -275,8 +278,15 @@ def commanded(
         return state
     change = _COMMANDS[command.verb](state, command, known, is_approved)
     text, state_after = (change, state) if isinstance(change, str) else (_accepted(command), change)
-    result = CommandResult(command.id, not isinstance(change, str), text)
-    return replace(state_after, results=(*state.results, result)[-MOST_RESULTS:])
+    result = CommandResult(command.id, not isinstance(change, str), text, command.verb)
+    return replace(state_after, results=_kept((*state.results, result)))
+
+
+def _kept(results: tuple[CommandResult, ...]) -> tuple[CommandResult, ...]:
+    """The newest results, and the last one of each verb: the store keeps that command, which must not count again."""
+    last = {each.verb: each.id for each in results}
+    newest = {each.id for each in results[-MOST_RESULTS:]}
+    return tuple(each for each in results if each.id in newest or last[each.verb] == each.id)
 
 
 def _accepted(command: SourceCommand) -> str:

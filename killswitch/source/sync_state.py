@@ -106,6 +106,7 @@ class CommandResult(Struct, frozen=True):
     id: str
     is_accepted: bool
     text: str
+    verb: CommandVerb | None = None
 
 
 class SourceCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):

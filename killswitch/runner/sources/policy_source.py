@@ -236,6 +236,8 @@ class PolicySource:
         if (self._awaiting or self._run.monotonic() >= self._poll_at) and self._proposal is None and not is_paused:
             self._poll()
         for _ in range(MOST_STEPS):
+            self._obey()  # a poll or a review takes up to minutes: what was commanded or taken meanwhile counts
+            self._compare(runner)
             if self._worker.is_stopping or not self._advance(runner):
                 break
         if self._proposal is None:

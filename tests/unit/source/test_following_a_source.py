@@ -274,3 +274,45 @@ def test_what_is_stored_is_what_is_shown(scene: Scene) -> None:
     assert decode_source(stored).hold is not None
     (alert,) = (each for each in scene.source.alerts.found if each.key.startswith("source/suspended/"))
     assert "by olga: a freeze" in alert.text
+
+
+def test_a_pause_that_arrives_during_a_review_is_obeyed_before_the_set_is_taken(scene: Scene) -> None:
+    """A review takes up to minutes: what an operator has suspended meanwhile is not proposed after it."""
+    is_reviewing, goes_on = threading.Event(), threading.Event()
+
+    def review(_: ReviewRequest) -> Review:
+        is_reviewing.set()
+        goes_on.wait(WITHIN)
+        return Review(policy_digest="d", verdict="TIGHTENING")
+
+    scene.review = review
+    scene.poller.propose("1%")
+    assert is_reviewing.wait(WITHIN)
+    send_command(scene.store, "pause", "olga", "a drill", worlds.START, lasts=3600.0)
+    scene.tick()
+    goes_on.set()
+    scene.until(lambda: scene.source.condition.hold is not None)
+    assert scene.runner.proposals == []
+
+
+def test_a_review_of_a_set_that_is_no_longer_in_force_takes_nothing(scene: Scene) -> None:
+    """A1: a set that was held is taken by the runner during the review of the next one, against the set before it."""
+    is_reviewing, goes_on = threading.Event(), threading.Event()
+
+    def review(request: ReviewRequest) -> Review:
+        if request.base == files("2%"):
+            is_reviewing.set()
+            goes_on.wait(WITHIN)
+            return Review(policy_digest="d", verdict="TIGHTENING")
+        return Review(policy_digest="d", verdict="LOOSENING", approvals_needed=1)
+
+    scene.review = review
+    scene.poller.propose("1%")
+    assert is_reviewing.wait(WITHIN)
+    origin = PolicyOrigin(source="desk", folder_digest=folder_digest(files("0.5%")))
+    scene.runner.in_force = replace(
+        scene.runner.in_force, digest=loaded("0.5%").policies.digest, origin=origin, files=files("0.5%")
+    )
+    goes_on.set()
+    scene.until(lambda: scene.source.state.in_force == origin.folder_digest)
+    assert all(each.proposed.origin.verdict != "TIGHTENING" for each in scene.runner.proposals)

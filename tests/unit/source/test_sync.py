@@ -461,3 +461,26 @@ def test_the_mark_of_a_candidate_changes_with_its_commit_and_statements() -> Non
     one = candidate("two", "c2")
     marks = {candidate_mark(each) for each in (one, replace(one, statements=(b"s",)), replace(one, commit="c3"))}
     assert len(marks) == 3
+
+
+def test_a_review_of_an_earlier_run_takes_nothing() -> None:
+    """Time is counted by the runner, so that the one of a stopped runner is unknown: an approval may have ended, and
+    what would fire on arrival may be another. A8, A6."""
+    state = reviewed(proposed(), digest("two"), digest("one"), review("LOOSENING", approval("ann"), needed=1), 0)
+    assert isinstance(decide(state, RULES), Take)
+    again = restored(decode_source(encode_source(state)), "desk", in_force("one", "c1"))
+    assert waits_for(proposed(again)) == "review"
+
+
+def test_an_old_command_is_never_obeyed_again_however_many_follow() -> None:
+    """The store keeps the newest command of each verb: a `resume` of last month must not end the pause of today."""
+
+    def command(number: int, verb: CommandVerb) -> SourceCommand:
+        return SourceCommand(id=f"id{number}", verb=verb, author="olga", reason="r", at=number, lasts=HOUR)
+
+    state = commanded(START, command(0, "pause"), ())
+    state = commanded(state, command(1, "resume"), ())
+    for number in range(2, 60):
+        state = commanded(state, command(number, "pause"), ())
+    assert commanded(state, command(1, "resume"), ()) == state
+    assert state.hold is not None
