@@ -96,6 +96,15 @@ class Desk:
         asyncio.run(whole())
         return self.sets.close(stop_within)
 
+    def run_with(self, files: Sequence[PolicyFile], times: int) -> None:
+        """A run with a set in shadow, through a fall of 6% of so many ticks."""
+
+        async def course() -> None:
+            self.sets.begin(files, ORIGIN, None, self.now)
+            await self.tick("1034", times=times)
+
+        assert self.run(course) == ()
+
     @property
     def record(self) -> ShadowRecord:
         (found,) = shadow_records(self.store)
@@ -130,12 +139,7 @@ def test_a_stricter_set_would_have_fired_and_nothing_of_it_is_done(world: World)
 def test_its_decisions_carry_its_own_digest_and_commit(world: World) -> None:
     """They are in the store of the set, and name the set that was in shadow."""
     desk = Desk(world)
-
-    async def course() -> None:
-        desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1034", times=2)
-
-    desk.run(course)
+    desk.run_with(STRICT, 2)
     (decision,) = past_of(desk.record).decisions
     digest = written(POLICY.format(at_least="5%")).digest
     assert (decision.policy_set, decision.commit) == (digest, "c0ffee")
@@ -284,12 +288,7 @@ def test_a_set_ends_at_its_time_and_keeps_what_it_has_recorded(world: World) -> 
 def test_a_set_goes_on_in_the_next_run_and_the_time_between_is_a_gap(world: World) -> None:
     """Its own states are restored: it has fired, and does not fire again. The gap is not time in shadow."""
     first = Desk(world)
-
-    async def falls() -> None:
-        first.sets.begin(STRICT, ORIGIN, None, first.now)
-        await first.tick("1034", times=4)
-
-    first.run(falls)
+    first.run_with(STRICT, 4)
     asyncio.run(world.clock.sleep(600.0))
     second = Desk(world)
 
@@ -397,12 +396,7 @@ def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: 
 def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     """`ksctl explain DECISION --store` reads it: the decision is there with its snapshot."""
     desk = Desk(world)
-
-    async def course() -> None:
-        desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1034", times=2)
-
-    desk.run(course)
+    desk.run_with(STRICT, 2)
     own = open_store(desk.record.store_at, read_only=True)
     (stored,) = own.decisions(5)
     kept = own.decision(stored.decision.id)
