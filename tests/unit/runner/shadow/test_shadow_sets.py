@@ -364,19 +364,25 @@ def test_the_process_sees_no_credential(world: World, tmp_path: Path, monkeypatc
     assert "s3cret" not in found.read_text()
 
 
-def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: Path) -> None:
-    """The next snapshot that fits says how many are missing, and has the reset of the dropped one."""
-    received = tmp_path / "received"
-    go_on = threading.Event()
+def _keeping(received: Path, begins: threading.Event, most: int) -> ShadowProcess:
+    """A process that keeps its input in a file, and begins at an event. `most`: snapshots in its queue."""
 
     def start() -> ShadowStart:
-        assert go_on.wait(WAITS)  # the queue fills before the process is there
+        assert begins.wait(WAITS)
         return ShadowStart(
             folder="", store_at="", source_at="", armed=(), commit=None, seed=ShadowSeed(0), longest_gap=5.0, memory=0
         )
 
     keep = f"import sys; open({str(received)!r}, 'wb').write(sys.stdin.buffer.read())"
-    process = ShadowProcess("x", start, (sys.executable, "-c", keep), 1)
+    return ShadowProcess("x", start, (sys.executable, "-c", keep), most)
+
+
+def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: Path) -> None:
+    """The next snapshot that fits says how many are missing, and has the reset of the dropped one."""
+    received = tmp_path / "received"
+    go_on = threading.Event()
+
+    process = _keeping(received, go_on, 1)  # the queue fills before the process is there
     reset = operator_event("reset", "account/main", "desk", "seen", after())
     process.put(snapshot(after(), book("1100")))
     process.put(snapshot(after(seconds=1), book("1100"), events=(reset,)))
@@ -391,6 +397,18 @@ def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: 
     snapshots = [decode_snapshot(line) for line in received.read_bytes().splitlines()[1:]]
     assert [each.missing for each in snapshots] == [0, dropped]
     assert [[event.id for event in each.events] for each in snapshots] == [[], [reset.id]]
+
+
+def test_a_stop_before_the_process_is_there_loses_no_snapshot(tmp_path: Path) -> None:
+    """A busy machine starts the process late: it gets what is queued, and has ended after the stop."""
+    received = tmp_path / "received"
+    stopped = threading.Event()
+
+    process = _keeping(received, stopped, 2)
+    process.put(snapshot(after(), book("1100")))
+    threading.Timer(0.2, stopped.set).start()
+    assert process.stop(WAITS)
+    assert [decode_snapshot(line).as_of for line in received.read_bytes().splitlines()[1:]] == [after()]
 
 
 def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
