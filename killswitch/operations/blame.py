@@ -1,6 +1,6 @@
 """Who set a threshold: the change that gave a trigger its present text, found by comparing the documents of each set.
 
-Not lines are compared, but what the documents say: a file that was moved, laid out anew or renamed changes nothing.
+What the documents say is compared, not their lines: a file that was moved, renamed or formatted changes nothing.
 """
 
 from __future__ import annotations

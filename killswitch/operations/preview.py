@@ -85,7 +85,7 @@ def preview(
     """Run one tick of `interpreter`, whose state was restored or replayed, on `snapshot`.
 
     `armed`: accounts whose documents say `execution: live`. `with_levels`: also what each level would decide, the
-    headroom in money and the positions, which cost time that a close by hand does not have.
+    headroom in money and the positions, which cost time that `ksctl close` does not have.
     """
     interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)

@@ -350,12 +350,12 @@ def not_latched(
     return _notice(evaluator, now, "warning", "info", text, RESET, title=RESET_OF_NOTHING)
 
 
-NOT_CARRIED_OUT = "a close by hand is not carried out"
+NOT_CARRIED_OUT = "a command of an operator is not carried out"
 """The title of the notice of a close, a lock or a plan that was refused."""
 
 
 def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
-    """Notice of a manual close that was not carried out, or only partly."""
+    """Notice of a close, a lock or a plan of an operator that was not carried out, or only partly."""
     return _operator_notice(event, now, "nothing_selected", "page", text, NOT_CARRIED_OUT)
 
 

@@ -39,7 +39,7 @@ _Stamps = tuple[tuple[str, int, int, int], ...]
 
 
 class _Found(Struct, frozen=True):
-    """The files at one look: what identifies their content, and what they are compared with the run."""
+    """The files at one look: what identifies their content, and how they differ from the set in force."""
 
     stamps: _Stamps
     state: PolicyFilesState
@@ -66,10 +66,6 @@ class PolicyFiles:
         self._look: Future[_Found] | None = None
         self._found: _Found | None = None
         self._next = monotonic()
-        self._asked: list[Callable[[str], None]] = []
-        """Who is answered by the next look."""
-        self._awaiting: list[Callable[[str], None]] = []
-        """Who is answered by the look under way."""
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -140,19 +136,12 @@ class PolicyFiles:
         if self._look is not None and self._look.done():
             look, self._look = self._look, None
             self._found = look.result()
-            for answer in self._awaiting:
-                answer(self._found.text or "the policy files are those that run")
-        if self._look is None and (self._asked or self._monotonic() >= self._next):
-            self._awaiting, self._asked = self._asked, []
+        if self._look is None and self._monotonic() >= self._next:
             self._next = self._monotonic() + CHECK_EVERY
             self._look = self._threads.submit(self._compared, self._found)
 
     def stop(self) -> None:
         """Nothing is to be ended: a look that is under way ends by itself, and changes nothing."""
-
-    def ask(self, answer: Callable[[str], None]) -> None:
-        """Look at the files at a later tick, and call `answer` with the result in words."""
-        self._asked.append(answer)
 
     def _compared(self, before: _Found | None) -> _Found:
         """Compile the files if they have changed since the last look, or since they were loaded."""

@@ -52,12 +52,12 @@ def drawdown_level(history: History, _: ScopeView, limit: float, window: int) ->
 
 
 def peak_level(history: History, _: ScopeView, limit: float) -> EquityLevel:
-    """After a fall from the highest unit value since the start or the last reset by hand."""
+    """After a fall from the highest unit value since the start or the last reset by an operator."""
     return _after_fall(history, history.changes.highest(history.interpretations[0]), limit)
 
 
 def start_level(history: History, _: ScopeView, limit: float) -> EquityLevel:
-    """After a fall from the unit value at the start or the last reset by hand."""
+    """After a fall from the unit value at the start or the last reset by an operator."""
     return _after_fall(history, history.track.start, limit)
 
 

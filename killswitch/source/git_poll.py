@@ -23,7 +23,6 @@ from killswitch.source.git_history import CommitGraph, FloorAncestors, HistorySt
 from killswitch.source.git_objects import ObjectReader, RawTag, parse_tag
 from killswitch.source.git_problems import DamagedCloneError, GitSourceError, printable, problem
 from killswitch.source.git_request import COMMIT_ID, GitPoll, GitPollRequest
-from killswitch.source.git_signatures import SignatureVerifier
 from killswitch.source.git_tree import UNREADABLE, TreeReader
 from killswitch.source.git_verdicts import (
     Budget,
@@ -36,6 +35,7 @@ from killswitch.source.git_verdicts import (
     trust_digest,
 )
 from killswitch.source.limited_process import LimitedProcessError, ProcessLimits, python_module, run_limited
+from killswitch.source.signatures import SignatureVerifier
 from killswitch.source.statement_checks import signer_of
 from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import LARGEST, TrustFileError, parse_trust

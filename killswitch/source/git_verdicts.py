@@ -20,7 +20,7 @@ from killswitch.source.git_history import CommitGraph, FloorAncestors, HistorySt
 from killswitch.source.git_objects import RawCommit, RawTag
 from killswitch.source.git_problems import GitSourceError, problem
 from killswitch.source.git_request import GitLimits, SeenCommit
-from killswitch.source.git_signatures import SignatureVerifier, check_key
+from killswitch.source.signatures import SignatureVerifier, check_key
 from killswitch.source.trust import Trust, TrustedKey
 from killswitch.source.trust_file import TrustFileError, check_successor, needed_approvals, parse_trust
 

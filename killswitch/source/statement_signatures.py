@@ -1,24 +1,22 @@
-"""Verification of signed statements: by ssh-keygen and gpg in folders of their own, and by the keys of the trust set.
+"""Verification of signed statements: which key of the trust set counts, for what and when (T5), and who signed (T7).
 
-The tools decide only whether the bytes were signed by one given key. Which key counts, for what and when is decided
-here, by the trust set and the runner's clock (T5); who signed is the principal of the key (T7).
+Whether that one key signed exactly these bytes is for `SignatureVerifier` to say, as for commits.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-from base64 import b64decode
-from binascii import Error as Base64Error
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, from_micros, rfc3339
+from killswitch.source.git_problems import GitSourceError
+from killswitch.source.signatures import SignatureError, SignatureVerifier, ssh_public_key
 from killswitch.source.statements import (
     LONGEST,
     NAMESPACE,
@@ -30,13 +28,18 @@ from killswitch.source.statements import (
 )
 from killswitch.source.trust import Trust, TrustedKey
 
-TIME_LIMIT = 20.0
-"""Seconds of one call of ssh-keygen or gpg."""
 MOST = 200
 """How many statements of one change are looked at; further ones do not count."""
 AHEAD = HOUR
 """How far the time in a statement may be ahead of the runner's clock."""
-_SSH_KEY = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/=]+)(?: [^\r\n]*)?")
+_REFUSED: Final[Mapping[str, tuple[str, str]]] = {
+    "KS8001": ("KS8315", "{cause}, so that no statement can be verified"),
+    "KS8008": ("KS8315", "{cause}, so that no statement can be verified"),
+    "KS8105": ("KS8302", f"the approval of {{who}} is signed in another namespace than {NAMESPACE}"),
+    "KS8107": ("KS8304", "the key of {who} expired, as its owner has published"),
+    "KS8109": ("KS8304", "the key of {who} was revoked, as its owner has published"),
+}
+"""Code of a signature → code and text of a statement. By any other, the signature is not of this key and text."""
 
 
 class VerifiedStatement(Struct, frozen=True):
@@ -95,10 +98,7 @@ def verify_statement(found: SignedStatement, trust: Trust, now: int) -> Verified
     try:
         key = _trusted_key(found.statement, trust, now)
         _require_time(found.statement, key, now)
-        if key.kind == "ssh":
-            _verify_ssh(found, key)
-        else:
-            _verify_openpgp(found, key)
+        _require_signature(found, key, now)
     except _RefusedError as refused:
         return refused.problem
     return VerifiedStatement(found.statement, found.id, key.principal, key.fingerprint)
@@ -138,87 +138,25 @@ def _time(micros: int) -> str:
     return rfc3339(from_micros(micros))
 
 
-def _verify_ssh(found: SignedStatement, key: TrustedKey) -> None:
-    """Verify with ssh-keygen and a list of this one key, whose name in it is a word of ours, not a pattern."""
-    whose = f"the approval of {key.principal}"
-    parts = _SSH_KEY.fullmatch(key.public.strip())
-    if parts is None or "-cert-" in parts[1]:
-        raise _RefusedError("KS8303", f"the public key of {key.principal} in the trust set is no SSH key")
-    namespace = _namespace(found.signature, whose)
-    if namespace != NAMESPACE:
-        raise _RefusedError("KS8302", f"{whose} is signed in another namespace than {NAMESPACE}")
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "allowed").write_text(f'approver namespaces="{NAMESPACE}" {parts[1]} {parts[2]}\n')
-        (folder / "signature").write_bytes(found.signature)
-        command = [
-            "ssh-keygen", "-Y", "verify", "-f", str(folder / "allowed"), "-I", "approver", "-n", NAMESPACE,
-            "-s", str(folder / "signature"),
-        ]  # fmt: skip
-        if _run(command, folder, found.signed).returncode != 0:
-            raise _RefusedError("KS8302", f"the signature of {whose} is not of this text by the key that it names")
-
-
-def _namespace(armoured: bytes, whose: str) -> str:
-    """The namespace in an SSH signature: magic, version, public key, namespace, … (PROTOCOL.sshsig of OpenSSH)."""
-    lines = armoured.strip().splitlines()
-    if lines[0].strip() != b"-----BEGIN SSH SIGNATURE-----":
-        _not_readable(whose)
-    try:
-        raw = b64decode(b"".join(line.strip() for line in lines[1:-1]), validate=True)
-    except (Base64Error, ValueError):
-        _not_readable(whose)
-    if raw[:6] != b"SSHSIG" or raw[6:10] != b"\0\0\0\1":
-        _not_readable(whose)
-    place, texts = 10, []
-    for _ in range(2):
-        length = int.from_bytes(raw[place : place + 4], "big")
-        texts.append(raw[place + 4 : place + 4 + length])
-        place += 4 + length
-    return texts[1].decode(errors="replace")
-
-
-def _not_readable(whose: str) -> NoReturn:
-    raise _RefusedError("KS8302", f"{whose} has no readable signature of its kind of key")
-
-
-def _verify_openpgp(found: SignedStatement, key: TrustedKey) -> None:
-    """Verify with gpg and a keyring of this one key; its status lines decide, never its exit status alone."""
-    whose = f"the approval of {key.principal}"
-    if not found.signature.startswith(b"-----BEGIN PGP SIGNATURE-----"):
-        _not_readable(whose)
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "key.asc").write_text(key.public)
-        (folder / "signature.asc").write_bytes(found.signature)
-        (folder / "statement").write_bytes(found.signed)
-        gpg = ["gpg", "--batch", "--no-tty", "--no-options", "--homedir", str(folder), "--status-fd", "1"]
-        _run([*gpg, "--import", str(folder / "key.asc")], folder, b"")
-        done = _run([*gpg, "--verify", str(folder / "signature.asc"), str(folder / "statement")], folder, b"")
-    status = [line.split()[1:] for line in done.stdout.decode(errors="replace").splitlines() if line[:9] == "[GNUPG:] "]
-    words = {each[0] for each in status if each}
-    valid = [each for each in status if each and each[0] == "VALIDSIG"]
-    ended = {"EXPKEYSIG": "expired", "REVKEYSIG": "was revoked"}
-    for word, why in ended.items():
-        if word in words:
-            raise _RefusedError("KS8304", f"the key of {key.principal} {why}, as its owner has published")
-    if done.returncode != 0 or len(valid) != 1 or not {"GOODSIG"} <= words or words & {"EXPSIG", "BADSIG", "ERRSIG"}:
-        raise _RefusedError("KS8302", f"the signature of {whose} is not of this text by the key that it names")
-    if key.fingerprint.upper() not in (valid[0][1].upper(), valid[0][-1].upper()):
-        raise _RefusedError("KS8302", f"{whose} is signed by another key than it names")
-
-
-def _run(command: Sequence[str], folder: Path, text: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run a tool with an environment from nothing. _RefusedError if it is missing or does not answer."""
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "GNUPGHOME": str(folder), "LC_ALL": "C",
-        "TZ": "UTC",
-    }  # fmt: skip
-    try:
-        return subprocess.run(
-            command, input=text, capture_output=True, env=environment, cwd=folder, timeout=TIME_LIMIT, check=False
-        )
-    except FileNotFoundError:
-        raise _RefusedError("KS8315", f"{command[0]} is not installed, so that no statement can be verified") from None
-    except (OSError, subprocess.SubprocessError) as error:
-        raise _RefusedError("KS8315", f"{command[0]} does not answer: {type(error).__name__}") from None
+def _require_signature(found: SignedStatement, key: TrustedKey, now: int) -> None:
+    """_RefusedError unless this key signed exactly the bytes of the statement. Programs are those of the caller's PATH:
+    an approver's machine has them elsewhere than the image of the runner.
+    """
+    if key.kind == "ssh":
+        try:
+            public, fingerprint = ssh_public_key(key.public)
+        except SignatureError:
+            public, fingerprint = "", ""
+        if fingerprint != key.fingerprint:
+            raise _RefusedError("KS8303", f"the public key of {key.principal} in the trust set is no SSH key")
+        key = replace(key, public=public)
+    trust = Trust(version=1, approvals=1, keys=(key,))
+    with TemporaryDirectory() as home:
+        verifier = SignatureVerifier(Path(home), now, os.environ.get("PATH", os.defpath))
+        try:
+            verifier.verify(found.signature, found.signed, trust, NAMESPACE)
+        except GitSourceError as error:
+            code, text = _REFUSED.get(
+                error.code, ("KS8302", "the signature of the approval of {who} does not count: {cause}")
+            )
+            raise _RefusedError(code, text.format(who=key.principal, cause=error.problem.text)) from None

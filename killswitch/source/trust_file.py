@@ -25,7 +25,7 @@ from killswitch.policy.yaml.masked_text import MaskedText
 from killswitch.policy.yaml.parser import YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
 from killswitch.source.git_problems import GitSourceError, is_clean_name
-from killswitch.source.git_signatures import SignatureError, openpgp_fingerprint, ssh_public_key
+from killswitch.source.signatures import SignatureError, openpgp_fingerprint, ssh_public_key
 from killswitch.source.trust import Trust, TrustedKey
 
 LARGEST = 1 << 20

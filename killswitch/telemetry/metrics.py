@@ -204,7 +204,7 @@ def _problems(values: GaugeValues) -> Iterator[Point]:
     yield values.problems, {}
 
 
-def _policy_files(values: GaugeValues) -> Iterator[Point]:
+def _files(values: GaugeValues) -> Iterator[Point]:
     if values.policy_files is not None:
         yield 1, {"killswitch.policies.state": values.policy_files}
 
@@ -260,32 +260,17 @@ def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:
 
 
 _GAUGES: Final[tuple[tuple[str, str, str, Callable[[GaugeValues], Iterator[Point]]], ...]] = (
-    (
-        "killswitch.trigger.headroom",
-        "1",
-        "How far a trigger is from true, in its signal's unit",
-        _headroom,
-    ),
+    ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
     ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
     ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
     ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
-    (
-        "killswitch.policy.paused",
-        "1",
-        "1 while an operator's pause keeps a policy from firing",
-        paused_policies,
-    ),
+    ("killswitch.policy.paused", "1", "1 while an operator's pause keeps a policy from firing", paused_policies),
     ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
     ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
     ("killswitch.account.positions", "{position}", "Open positions", _positions),
     ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
     ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
-    (
-        "killswitch.policies.files",
-        "1",
-        "1 for the state of the policy files: as loaded, changed or broken",
-        _policy_files,
-    ),
+    ("killswitch.policies.files", "1", "1 for the state of the policy files: as loaded, changed or broken", _files),
     ("killswitch.source.sync", "1", "1 for the sync of the source: synced or out of sync", _source_sync),
     ("killswitch.source.health", "1", "1 for the health of the source, by its name", _source_health),
     ("killswitch.source.suspended", "1", "1 while an operator has suspended the source, by how", _suspended),

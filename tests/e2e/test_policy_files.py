@@ -7,7 +7,9 @@ import json
 import signal
 import sqlite3
 import zlib
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 from tests.e2e.fork_client import Process
@@ -17,6 +19,26 @@ from tests.faults.test_killed_runs import POLICY as OF_TWO_STAGES
 
 UNMOVING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
+
+
+CHANGED, BROKEN = (POLICY.replace("at_least: 2%", text) for text in ("at_least: 3%", "at_laest: 2%"))
+
+
+@contextmanager
+def _paper_site(folder: Path) -> Iterator[tuple[Site, Path]]:
+    """A site on a paper venue that does not move, and the file of its policy."""
+    with paper(*UNMOVING) as address:
+        site = Site(folder, address)
+        yield site, site.policies / "policy.yaml"
+
+
+def _has_run(site: Site) -> str:
+    """Run until the files are compared once; the digest of the set that ran."""
+    with site.running("--live") as runner:
+        until(lambda: _files(site) == "as loaded", "the first run has ticked")
+        digest = _digest(site)
+        assert terminate(runner)[0] == 0
+    return digest
 
 
 def _files(site: Site) -> str:
@@ -40,77 +62,64 @@ def _hung_up(runner: Process) -> str:
 
 def test_edited_policies_are_taken_at_a_signal_and_broken_ones_are_not(tmp_path: Path) -> None:
     """`status`, its JSON, one notice for each state, and SIGHUP; broken files leave the last good set running (P3)."""
-    with paper(*UNMOVING) as address:
-        site = Site(tmp_path, address)
-        policy = site.policies / "policy.yaml"
-        with site.running("--live") as runner:
-            until(lambda: _files(site) == "as loaded", "the files are those that run")
-            running = site.status().view
-            assert running is not None
+    with _paper_site(tmp_path) as (site, policy), site.running("--live") as runner:
+        until(lambda: _files(site) == "as loaded", "the files are those that run")
+        running = site.status().view
+        assert running is not None
 
-            policy.write_text(POLICY.replace("at_least: 2%", "at_least: 3%"), encoding="utf-8")
-            until(lambda: _files(site) == "changed", "the change is in the status")
-            assert "THE FILES DIFFER" in ksctl("status", "--store", str(site.store)).stdout
-            assert "are taken" in _hung_up(runner)
-            until(lambda: _files(site) == "as loaded", "the files are those that run")
-            taken = site.status().view
-            assert taken is not None
-            assert taken.policy_set != running.policy_set
+        policy.write_text(CHANGED, encoding="utf-8")
+        until(lambda: _files(site) == "changed", "the change is in the status")
+        assert "THE FILES DIFFER" in ksctl("status", "--store", str(site.store)).stdout
+        assert "are taken" in _hung_up(runner)
+        until(lambda: _files(site) == "as loaded", "the files are those that run")
+        taken = site.status().view
+        assert taken is not None
+        assert taken.policy_set != running.policy_set
 
-            policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
-            assert "policy.yaml:" in _hung_up(runner)
-            until(lambda: _files(site) == "broken", "the error is in the status")
-            assert "THE FILES DO NOT COMPILE" in ksctl("status", "--store", str(site.store)).stdout
-            refused = ksctl("reload", "--store", str(site.store), "--reason", "a test")
-            assert refused.returncode == 1
-            assert "KS2001" in refused.stderr
-            assert _digest(site) == taken.policy_set
+        policy.write_text(BROKEN, encoding="utf-8")
+        assert "policy.yaml:" in _hung_up(runner)
+        until(lambda: _files(site) == "broken", "the error is in the status")
+        assert "THE FILES DO NOT COMPILE" in ksctl("status", "--store", str(site.store)).stdout
+        refused = ksctl("reload", "--store", str(site.store), "--reason", "a test")
+        assert refused.returncode == 1
+        assert "KS2001" in refused.stderr
+        assert _digest(site) == taken.policy_set
 
-            policy.write_text("# the first policies\n" + POLICY, encoding="utf-8")
-            answer = ksctl("reload", "--store", str(site.store), "--reason", "a test")
-            assert (answer.returncode, answer.stdout.split(":")[0]) == (0, "taken")
-            until(lambda: _files(site) == "as loaded", "the files are those that run")
-            status = site.status()
-            assert status.view is not None
-            assert status.view.policy_set == running.policy_set
-            begun = [each for each in status.notices if each.text.startswith("the policy files have changed")]
-            assert sorted(each.severity for each in begun) == ["page", "warning"], "each state is notified once"
-            assert terminate(runner)[0] == 0
+        policy.write_text("# the first policies\n" + POLICY, encoding="utf-8")
+        answer = ksctl("reload", "--store", str(site.store), "--reason", "a test")
+        assert (answer.returncode, answer.stdout.split(":")[0]) == (0, "taken")
+        until(lambda: _files(site) == "as loaded", "the files are those that run")
+        status = site.status()
+        assert status.view is not None
+        assert status.view.policy_set == running.policy_set
+        begun = [each for each in status.notices if each.text.startswith("the policy files have changed")]
+        assert sorted(each.severity for each in begun) == ["page", "warning"], "each state is notified once"
+        assert terminate(runner)[0] == 0
 
 
 def test_a_start_with_broken_files_runs_the_last_good_set_of_the_store(tmp_path: Path) -> None:
     """P3: it pages and does not exit; the files that are corrected meanwhile are taken at a request."""
-    with paper(*UNMOVING) as address:
-        site = Site(tmp_path, address)
-        policy = site.policies / "policy.yaml"
-        with site.running("--live") as runner:
-            until(lambda: _files(site) == "as loaded", "the first run has ticked")
-            first = site.status().view
-            assert first is not None
-            assert terminate(runner)[0] == 0
-        policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
+    with _paper_site(tmp_path) as (site, policy):
+        first = _has_run(site)
+        policy.write_text(BROKEN, encoding="utf-8")
         with site.running("--live") as runner:
             until(lambda: _files(site) == "broken", "the second run has ticked, and looked at the files")
             status = site.status()
             assert status.view is not None
-            assert status.view.policy_set == first.policy_set
+            assert status.view.policy_set == first
             assert any("goes on with the last good set of the store" in each.text for each in status.notices)
-            policy.write_text(POLICY.replace("at_least: 2%", "at_least: 3%"), encoding="utf-8")
+            policy.write_text(CHANGED, encoding="utf-8")
             assert ksctl("reload", "--store", str(site.store), "--reason", "a test").returncode == 0
-            assert _digest(site) != first.policy_set
+            assert _digest(site) != first
             assert terminate(runner)[0] == 0
 
 
 def test_a_program_that_does_not_compile_the_last_good_set_runs_on_watching(tmp_path: Path) -> None:
     """P3: no policy is in force, which status says and a page; the accounts are read, and the run does not exit."""
-    with paper(*UNMOVING) as address:
-        site = Site(tmp_path, address)
-        policy = site.policies / "policy.yaml"
-        with site.running("--live") as runner:
-            until(lambda: _files(site) == "as loaded", "the first run has ticked")
-            assert terminate(runner)[0] == 0
+    with _paper_site(tmp_path) as (site, policy):
+        _has_run(site)
         _make_unreadable(site.store)
-        policy.write_text(POLICY.replace("at_least: 2%", "at_laest: 2%"), encoding="utf-8")
+        policy.write_text(BROKEN, encoding="utf-8")
         with site.running("--live") as runner:
             until(lambda: _files(site) == "broken", "the second run has ticked, and looked at the files")
             assert "NO POLICY IN FORCE" in ksctl("status", "--store", str(site.store)).stdout
@@ -162,6 +171,19 @@ def is_closing(site: Site) -> bool:
     return any(each.kind == "sending" and each.decision in ids for each in site.journal())
 
 
+def check_closed_once(site: Site, runner: Process, held: Mapping[str, Decimal]) -> list[str | None]:
+    """Wait for the end of the close: each position of `held` was closed once and whole. The stages that fired."""
+    until(lambda: runner.poll() is not None or CLOSED in ends(site), "the closing ends")
+    status, _, err = terminate(runner)
+    assert status == 0, err
+    assert site.venue().positions == ()
+    check_orders(site)
+    fired = [each.stage for each in reversed(site.decisions()) if each.kind is None]
+    assert ends(site) == dict.fromkeys(fired, "flat")
+    assert closed(site) == held
+    return fired
+
+
 def test_reloads_in_the_middle_of_a_close_delay_lose_and_repeat_no_order(tmp_path: Path) -> None:
     """R1: each position is closed once and whole, by orders that are sent once; the lock and the latch stay."""
     with paper(*MARKET) as address:
@@ -179,15 +201,8 @@ def test_reloads_in_the_middle_of_a_close_delay_lose_and_repeat_no_order(tmp_pat
                 assert json.loads(answer.stdout)["status"] == "taken", answer.stdout + answer.stderr
                 during.append(CLOSED not in ends(site))
             assert any(during), "some of the sets were taken while the close went on"
-            until(lambda: runner.poll() is not None or CLOSED in ends(site), "the closing ends")
-            status, _, err = terminate(runner)
-        assert status == 0, err
-        assert site.venue().positions == ()
-        check_orders(site)
-        fired = [each.stage for each in reversed(site.decisions()) if each.kind is None]
+            fired = check_closed_once(site, runner, held)
         assert fired == [*(["halve"] if "halve" in fired else []), CLOSED], "nothing fires a second time"
-        assert ends(site) == dict.fromkeys(fired, "flat")
-        assert closed(site) == held
         view = site.status().view
         assert view is not None
         assert [(each.stage, each.level) for each in view.machines] == [("flatten", 5)]

@@ -269,6 +269,19 @@ class Desk:
         self.known = advanced(self.known, answer.candidate, self.trust.version)
         return answer.candidate.commit
 
+    def merge_side(self) -> list[str]:
+        """Commit on the branch `side`, merge it into `main`, and return both commits, oldest first."""
+        self.host.git("checkout", "--quiet", "side")
+        side = self.host.commit({"policies/side.yaml": "a: 1\n"}, "bob")
+        self.host.git("checkout", "--quiet", "main")
+        return [side, self.host.merge("side", "alice")]
+
+    def proposed_commits(self) -> list[str]:
+        """Poll once; the commits of all steps of the candidate, in order."""
+        candidate = self.poll().answer.candidate
+        assert candidate is not None
+        return [each.id for step in candidate.steps for each in step.commits]
+
     def start_afresh(self) -> None:
         """Forget the clone, as a runner on another machine does; the store is the same."""
         shutil.rmtree(self.source.folder)

@@ -218,13 +218,8 @@ def test_a_merge_of_an_old_branch_with_dates_out_of_order_is_verified_to_its_for
         desk.host.commit({"policies/b.yaml": f"a: {number}\n"}, None)
     desk.source = replace(desk.source, anchor=desk.host.head)
     desk.known = VerifiedState()
-    desk.host.git("checkout", "--quiet", "side")
-    side = desk.host.commit({"policies/side.yaml": "a: 1\n"}, "bob")
-    desk.host.git("checkout", "--quiet", "main")
-    merge = desk.host.merge("side", "alice")
-    candidate = desk.poll().answer.candidate
-    assert candidate is not None
-    assert [each.id for step in candidate.steps for each in step.commits] == [side, merge]
+    merged = desk.merge_side()
+    assert desk.proposed_commits() == merged
 
 
 def test_an_old_commit_that_is_dated_later_than_its_children_is_found_before_it_is_refused(desk: Desk) -> None:
@@ -234,10 +229,5 @@ def test_an_old_commit_that_is_dated_later_than_its_children_is_found_before_it_
     for number in range(3):
         desk.host.commit({"policies/b.yaml": f"a: {number}\n"}, None, GIT_COMMITTER_DATE=early, GIT_AUTHOR_DATE=early)
     desk.source = replace(desk.source, anchor=desk.host.head)
-    desk.host.git("checkout", "--quiet", "side")
-    side = desk.host.commit({"policies/side.yaml": "a: 1\n"}, "bob")
-    desk.host.git("checkout", "--quiet", "main")
-    merge = desk.host.merge("side", "alice")
-    candidate = desk.poll().answer.candidate
-    assert candidate is not None
-    assert [each.id for step in candidate.steps for each in step.commits] == [side, merge]
+    merged = desk.merge_side()
+    assert desk.proposed_commits() == merged

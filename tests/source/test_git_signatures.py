@@ -68,13 +68,8 @@ def test_s1_a_side_branch_from_before_the_last_good_commit_is_verified_up_to_its
     desk.host.git("branch", "side")
     desk.host.commit(LOOSE, "alice")
     desk.apply()
-    desk.host.git("checkout", "--quiet", "side")
-    side = desk.host.commit({"policies/side.yaml": "a: 1\n"}, "bob")
-    desk.host.git("checkout", "--quiet", "main")
-    merge = desk.host.merge("side", "alice")
-    candidate = desk.poll().answer.candidate
-    assert candidate is not None
-    assert [each.id for step in candidate.steps for each in step.commits] == [side, merge]
+    merged = desk.merge_side()
+    assert desk.proposed_commits() == merged
 
 
 def test_s2_an_openpgp_signature_counts_by_its_full_fingerprint(desk: Desk) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.processes import paper, terminate, until
-from tests.e2e.test_policy_files import PACED, is_closing
-from tests.faults.test_killed_runs import CLOSED, MARKET, check_orders, closed, ends
+from tests.e2e.processes import paper, until
+from tests.e2e.test_policy_files import PACED, check_closed_once, is_closing
+from tests.faults.test_killed_runs import CLOSED, MARKET, ends
 from tests.source.signed_repositories import KeyRing
 from tests.source.test_live_repository import RepositorySite
 
@@ -37,11 +37,4 @@ def test_r1_pushes_in_the_middle_of_a_close_lose_and_repeat_no_order(tmp_path: P
             until(lambda: site.is_at(tight), "the next honest commit is in force")
             seen_in_close.append(CLOSED not in ends(site))
             assert all(seen_in_close), "all of it while the close went on"
-            until(lambda: runner.poll() is not None or CLOSED in ends(site), "the closing ends")
-            status, _, err = terminate(runner)
-        assert status == 0, err
-        assert site.venue().positions == ()
-        check_orders(site)
-        fired = [each.stage for each in reversed(site.decisions()) if each.kind is None]
-        assert ends(site) == dict.fromkeys(fired, "flat")
-        assert closed(site) == held
+            assert CLOSED in check_closed_once(site, runner, held)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct
 
-from killswitch.cli import EXIT_NOT_STARTED, options
+from killswitch.cli import options
 from killswitch.cli.console import (
     handle_stop_signals,
     ignore_foreign_signals,
@@ -24,28 +18,20 @@ from killswitch.cli.console import (
     write_in_background,
 )
 from killswitch.cli.live.run_console import RunConsole
-from killswitch.cli.terminal import print_note, print_page
+from killswitch.cli.live.start_checks import StartFailures
+from killswitch.cli.terminal import print_note
 from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
-    from killswitch.accounts.next_set import StoredStart
-    from killswitch.accounts.opening import LoadedPolicies
-    from killswitch.cli.live.run_outputs import RunOutputs
-    from killswitch.cli.live.source_start import SourceStart
+    from killswitch.cli.live.starting_set import StartingSet
     from killswitch.execution.effects.performing import RunEnd
     from killswitch.lab.recording import BackgroundRecorder
-    from killswitch.model.applied_set import AppliedSet
-    from killswitch.model.clock import Clock
-    from killswitch.model.snapshot import AccountSnapshot
-    from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.claims import RunClaims
-    from killswitch.runner.hot_reload import ReloadAnswer, SetOfStart
+    from killswitch.runner.hot_reload import ReloadAnswer
     from killswitch.runner.loop import Runner, RunnerPace
     from killswitch.runner.policy_files import PolicyFiles
-    from killswitch.runner.shadow.shadow_sets import ShadowSets, SourceShadows
     from killswitch.runner.sources.policy_source import PolicySource
 
 
@@ -107,97 +93,30 @@ def run(
     from killswitch.runner.claims import ClaimHolder, RunClaims
     from killswitch.runner.lease import this_process
 
-    with StartFailures() as start, RunClaims(ClaimHolder(this_process(), _absolute(store_at))) as claims:
-        from killswitch.cli.live.source_start import start_source
+    claim_holder = ClaimHolder(this_process(), str(Path(store_at.removeprefix("sqlite:///")).absolute()))
+    with StartFailures() as failures, RunClaims(claim_holder) as claims:
+        from killswitch.cli.live.start_checks import checked_accounts, claimed
+        from killswitch.cli.live.starting_set import starting_set
         from killswitch.cli.session import lock_paths
         from killswitch.runner.loop import RunnerPace
 
-        loaded_at, stored = time.time(), None
-        source = None if source_at is None else start_source(source_at, store_at)
-        if source is None:
-            loaded, stored = _policies(policies_at, store_at)
-        else:
-            loaded = source.loaded
+        start = starting_set(policies_at, source_at, store_at)
         locks = lock_paths(store_at, lock_dir, lock_file)
-        accounts, found_before = _checked_accounts(
-            loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
+        accounts, found_before = checked_accounts(
+            start.loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
         )
-        found_before += () if stored is None else (("page", stored_start_text(stored, policies_at)),)
-        found_before += () if source is None or source.page is None else (("page", source.page),)
-        found_before += _claimed(claims, loaded, accounts, locks, is_forced=another_runner)
+        found_before += () if start.page is None else (("page", start.page),)
+        found_before += claimed(claims, start.loaded, accounts, locks, is_forced=another_runner)
         settings = _RunSettings(
-            policies_at, store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at,
-            min_free, ticks, journal, output == "json", found_before,
-            loaded_at if stored is None else 0.0, None if stored is None else stored.in_force, shadow, source,
+            store_at, live, unnotified, RunnerPace(interval, read_timeout), locks, record, events_at, min_free, ticks,
+            journal, output == "json", found_before, shadow,
         )  # fmt: skip
-        return _run(settings, loaded, accounts, start)
-
-
-def _policies(policies_at: tuple[Path, ...], store_at: str) -> tuple[LoadedPolicies, StoredStart | None]:
-    """The policies of the files; where these have mistakes, the last good set of the store, if it has one (P3)."""
-    from killswitch.accounts.next_set import stored_start
-    from killswitch.cli.session import load_policies, store_if_any
-
-    try:
-        return load_policies(policies_at), None
-    except click.ClickException:
-        with store_if_any(store_at) as store:
-            stored = None if store is None else stored_start(store)
-        if stored is None:
-            raise
-        print_note(stored_start_text(stored, policies_at))
-        return stored.loaded, stored
-
-
-def stored_start_text(stored: StoredStart, policies_at: tuple[Path, ...]) -> str:
-    """Why a run starts with the set of the store, and the way out."""
-    files = " ".join(map(str, policies_at))
-    since = f"{stored.in_force.digest[:19]}, in force since {stored.in_force.at:%Y-%m-%d %H:%M} UTC"
-    if stored.is_compiled:
-        return (
-            f"the policies in {files} have mistakes: this run goes on with the last good set of the store ({since}). "
-            "Correct the files, as `ksctl validate` shows, then `ksctl reload` takes them"
-        )
-    return (
-        f"NO POLICY IN FORCE: the policies in {files} have mistakes, and this program does not compile the last "
-        f"good set of the store ({since}; {stored.why}). Latches, locks and open closes go on, and nothing new fires. "
-        f"Correct the files, then `ksctl reload` takes them, or start ksctl {stored.in_force.program}"
-    )
-
-
-class NotStartedError(click.ClickException):
-    """The run has failed before its first tick was complete."""
-
-    exit_code = EXIT_NOT_STARTED
-
-
-class StartFailures:
-    """Turns every error before the end of the first tick into a NotStartedError; wrong usage stays wrong usage."""
-
-    def __init__(self) -> None:
-        self.runner: Runner | None = None
-        """Set once there is one."""
-
-    def __enter__(self) -> StartFailures:
-        return self
-
-    def __exit__(self, _type: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        has_started = self.runner is not None and self.runner.ticks > 0
-        kept = (click.UsageError, click.Abort, click.exceptions.Exit)
-        if has_started or not isinstance(error, Exception) or isinstance(error, kept):
-            return
-        if isinstance(error, click.ClickException):
-            raise NotStartedError(error.message) from error
-        if type(error).__module__.startswith("killswitch."):
-            raise NotStartedError(str(error)) from error
-        sys.excepthook(type(error), error, trace)
-        raise NotStartedError(f"the run could not start: unexpected {type(error).__name__}: {error}") from error
+        return _run(settings, start, accounts, failures)
 
 
 class _RunSettings(Struct, frozen=True):
     """The options of a run, and the warnings of the checks before it."""
 
-    policies_at: tuple[Path, ...]
     store_at: str
     live: bool
     unnotified: bool
@@ -210,21 +129,16 @@ class _RunSettings(Struct, frozen=True):
     journal: str | None
     json: bool
     found_before: tuple[KeyWarning, ...]
-    loaded_at: float
-    """Unix seconds just before the policies were read; 0 if they come from the store."""
-    stored: AppliedSet | None
-    """The last good set, if the run starts with it because the policy files could not be read."""
     shadow: str | None
     """The set of --shadow."""
-    source: SourceStart | None = None
-    """The source of --source."""
 
 
-def _run(
-    settings: _RunSettings, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], start: StartFailures
-) -> int:
+def _run(settings: _RunSettings, start: StartingSet, accounts: dict[str, ArmedAccount], failures: StartFailures) -> int:
     """Run until the end; return the exit code."""
     from killswitch.cli.live.run_outputs import open_outputs, open_reports
+    from killswitch.cli.live.shadow import begin_shadow, open_shadows, shadow_observers
+    from killswitch.cli.live.start_checks import require_expected
+    from killswitch.cli.live.starting_set import connect, next_sets, set_of_start
     from killswitch.cli.session import acting_store, arming_summary
     from killswitch.incident.notify.message import trigger_texts
     from killswitch.runner import process
@@ -235,35 +149,36 @@ def _run(
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
-    clock, it = SystemClock(), settings
+    clock, it, loaded, is_emergency = SystemClock(), settings, start.loaded, settings.journal is not None
     with (
         open_outputs(loaded, it.store_at, it.events_at, clock) as outputs,
         acting_store(it.store_at, it.journal, it.locks) as store,
         open_reports(store, it.store_at, outputs.telemetry.tracer) as reports,
-        _open_shadows(settings, loaded, accounts, store) as shadows,
+        open_shadows(start, store, it.store_at, accounts, it.pace.interval, is_emergency=is_emergency) as shadows,
     ):
         store_path = Path(it.store_at.removeprefix("sqlite:///") if it.journal in (None, "memory") else it.journal)
-        _require_expected(settings, loaded, accounts, store)
+        if not is_emergency:
+            require_expected(loaded, accounts, store, it.locks.folder, it.pace.read_timeout)
         space = DiskSpace(store, store_path.parent, it.min_free, clock.monotonic)
-        files = _next_sets(settings, loaded, store, clock)
-        for_source = _shadows_of_source(shadows, files)
+        files = next_sets(start, store, it.store_at, clock)
         thresholds = trigger_texts(loaded.policies)
         console = RunConsole(store, json=it.json, err=it.events_at == "-", thresholds=thresholds)
-        runner = start.runner = assemble(
+        runner = failures.runner = assemble(
             loaded.policies, accounts, store, clock, it.pace,
             live=it.live, locks=it.locks, store_at=it.store_at,
-            paths=tuple(str(path.resolve()) for path in it.policies_at), recorder=_recorder(it.record),
+            paths=tuple(str(path.resolve()) for path in start.policies_at), recorder=_recorder(it.record),
             observers=(
-                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies), *shadows,
-                *for_source, *outputs.observers,
+                console, reports, FirstAnswers(), space, files, ExpectationCheck(loaded.policies),
+                *shadow_observers(shadows, files), *outputs.observers,
             ),
             tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.closing_observer,
             timers=True, is_run=True, startup_notices=it.found_before, on_wait=print_note,
-            on_acquired=partial(store.allow_memory, print_memory_entry), of_start=_set_of_start(settings, loaded),
+            on_acquired=partial(store.allow_memory, print_memory_entry),
+            of_start=set_of_start(start, has_to_notify=it.live and not it.unnotified),
         )  # fmt: skip
-        for each in shadows:
-            _begin_shadow(each, settings, runner.clock.now())
-        _connect(files, runner, store, outputs)
+        if shadows is not None:
+            begin_shadow(shadows, it.shadow, start.policies_at, runner.clock.now())
+        connect(files, runner, store, outputs)
         keep_start(store, loaded.policies.digest, loaded.runbooks, it.record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=it.live)}")
         outputs.closings, outputs.notifications = runner.closings, runner.notifications
@@ -278,179 +193,6 @@ def _run(
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
     return end.exit_code
-
-
-def _next_sets(
-    settings: _RunSettings, loaded: LoadedPolicies, store: Store, clock: Clock
-) -> PolicyFiles | PolicySource:
-    """The part of the run that proposes the next set: the source, or the policy files at a request."""
-    from killswitch.runner.policy_files import PolicyFiles
-
-    if settings.source is not None:
-        from killswitch.cli.live.source_start import followed_source
-
-        return followed_source(settings.source, store, settings.store_at, clock)
-    return PolicyFiles(settings.policies_at, loaded, settings.loaded_at, clock.monotonic)
-
-
-def _connect(files: PolicyFiles | PolicySource, runner: Runner, store: Store, outputs: RunOutputs) -> None:
-    """Let sets be proposed to the runner from now on, and metrics show where they come from."""
-    from killswitch.runner.policy_files import PolicyFiles
-    from killswitch.runner.sources.source_alerts import source_gauges
-
-    if isinstance(files, PolicyFiles):
-        files.connect(runner.propose, store)
-        outputs.policy_files = lambda: files.state
-    else:
-        files.follow(runner)
-        outputs.source = lambda: source_gauges(files.condition)
-
-
-@contextmanager
-def _open_shadows(
-    settings: _RunSettings, loaded: LoadedPolicies, accounts: Mapping[str, ArmedAccount], store: Store
-) -> Iterator[tuple[ShadowSets, ...]]:
-    """The shadow sets of a run, to be stopped at its end; none in an emergency, whose store is in memory."""
-    from killswitch.runner.shadow.shadow_sets import ShadowSets
-
-    if settings.journal is not None:
-        yield ()
-        return
-    armed = [name for name, account in accounts.items() if account.armed]
-    after = 0 if settings.source is None else settings.source.settings.shadow_after
-    shadows = ShadowSets(
-        store, settings.store_at, armed, settings.pace.interval, print_note,
-        deployed=_set_of_start(settings, loaded).in_force, previous_for=timedelta(microseconds=after),
-    )  # fmt: skip
-    try:
-        yield (shadows,)
-    finally:
-        for problem in shadows.close():
-            print_note(problem)
-
-
-def _shadows_of_source(shadows: tuple[ShadowSets, ...], files: PolicyFiles | PolicySource) -> tuple[SourceShadows, ...]:
-    """What has the heads of a source in shadow before they are taken; nothing without a source."""
-    from killswitch.runner.policy_files import PolicyFiles
-    from killswitch.runner.shadow.shadow_sets import SourceShadows
-
-    if isinstance(files, PolicyFiles):
-        return ()
-    return tuple(SourceShadows(each, files, files.settings.name) for each in shadows)
-
-
-def _begin_shadow(shadows: ShadowSets, settings: _RunSettings, now: datetime) -> None:
-    """Continue the shadow sets of the run before, and begin that of --shadow: whatever is wrong with it ends no run."""
-    from killswitch.cli.live.shadow import SOURCE, shadow_files
-    from killswitch.runner.shadow.shadow_sets import ShadowRefusedError
-
-    shadows.resume(now)
-    begun: str | None = None
-    if settings.shadow is not None:
-        try:
-            files, origin = shadow_files(settings.shadow, settings.policies_at)
-            begun = shadows.begin(files, origin, None, now)
-            print_note(f"shadow {begun}: the set of {settings.shadow} is evaluated next to this one; nothing is sent")
-        except (click.ClickException, ShadowRefusedError) as error:
-            print_note(f"nothing is in shadow: {error}")
-    for record in shadows.active:
-        if record.origin.source.startswith(SOURCE) and record.id != begun:
-            shadows.end(record.id, now)
-
-
-def _require_expected(
-    settings: _RunSettings, loaded: LoadedPolicies, accounts: Mapping[str, ArmedAccount], store: Store
-) -> None:
-    """ClickException if this is a first start, and a policy touches more than it expects.
-
-    Positions are read only if a policy states how many; an account that cannot be read refuses nothing.
-    """
-    from killswitch.accounts.opening import open_accounts, read_once
-    from killswitch.planning.expectations import needs_positions
-    from killswitch.runner import process
-    from killswitch.runner.expectation_check import has_begun, refused_at_start
-
-    stated = any(graph.expect is not None for graph in loaded.policies.graphs)
-    if not stated or settings.journal is not None or has_begun(store, settings.locks.folder):
-        return
-    snapshots: tuple[AccountSnapshot, ...] = ()
-    if needs_positions(loaded.policies):
-        readers = open_accounts(loaded.accounts, live=False)
-        snapshots = process.run(read_once(readers, settings.pace.read_timeout))
-    refused = refused_at_start(loaded.policies, list(accounts.values()), snapshots)
-    if refused:
-        raise click.ClickException(
-            f"{'; '.join(refused)}. This is a first start, and nothing was started: correct the scope, or `expect`"
-        )
-
-
-def _checked_accounts(
-    loaded: LoadedPolicies, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
-    emergency: bool,
-) -> tuple[dict[str, ArmedAccount], tuple[KeyWarning, ...]]:  # fmt: skip
-    """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
-    from killswitch.accounts.opening import open_accounts, require_encrypted
-    from killswitch.cli.session import require_locks
-    from killswitch.preflight.key_rights import require_harmless_keys
-    from killswitch.runner import process
-    from killswitch.runner.process import make_room
-    from killswitch.store.sqlite import exposure
-
-    accounts = open_accounts(loaded.accounts, live=live)
-    machine_warnings = [*require_locks(accounts, locks, store_at, emergency=emergency)]
-    key_warnings: tuple[KeyWarning, ...] = ()
-    if live:
-        require_encrypted(loaded.accounts, loaded.places)
-        key_warnings = process.run(require_harmless_keys(loaded.accounts, loaded.places, read_timeout))
-        if not unnotified and any(account.armed for account in accounts.values()):
-            _require_notified(loaded)
-    machine_warnings += [warning for warning in (make_room(len(accounts)), exposure(store_at)) if warning is not None]
-    for warning in machine_warnings:
-        print_note(warning)
-    return accounts, (*key_warnings, *(("warning", warning) for warning in machine_warnings))
-
-
-def _absolute(store_at: str) -> str:
-    return str(Path(store_at.removeprefix("sqlite:///")).absolute())
-
-
-def _claimed(
-    claims: RunClaims, loaded: LoadedPolicies, accounts: dict[str, ArmedAccount], locks: LockPaths, *, is_forced: bool
-) -> tuple[KeyWarning, ...]:
-    """Claim the armed accounts and the lock folder; AnotherRunnerError if a living run with another store has one."""
-    from killswitch.accounts.validation import account_identity
-    from killswitch.deadline import DeadlineError, call_within
-    from killswitch.runner.assembly import FOLDER_TIMEOUT
-    from killswitch.runner.claims import IN_LOCK_FOLDER, account_claim
-
-    armed = [document for document in loaded.accounts if accounts[document.metadata.name].armed]
-    if not armed:
-        return ()
-    files = {f"account {it.metadata.name}": account_claim(account_identity(it)) for it in armed}
-    found = claims.take(files, is_forced=is_forced)
-    folder = {f"the lock folder {locks.folder}": locks.folder / IN_LOCK_FOLDER}
-    try:
-        what = f"the lock folder {locks.folder}"
-        found += call_within(FOLDER_TIMEOUT, what, lambda: claims.take(folder, is_forced=is_forced))
-    except DeadlineError as error:
-        found += (("warning", f"{error} Whether another runner uses it is unknown"),)
-    for _, text in found:
-        print_note(text)
-    return found
-
-
-def _require_notified(loaded: LoadedPolicies) -> None:
-    """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
-    from killswitch.policy.diagnostics.diagnostic import diagnostics_page
-    from killswitch.runner.notify.target_check import target_warnings
-
-    warnings = (*loaded.unrouted, *target_warnings(loaded.policies))
-    if warnings:
-        print_page(diagnostics_page(warnings), err=True)
-        raise click.ClickException(
-            "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
-            "with `ksctl notify test --policies …`, or start with --unnotified"
-        )
 
 
 async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles | PolicySource) -> RunEnd:
@@ -471,35 +213,6 @@ async def _until_stopped(runner: Runner, ticks: int | None, files: PolicyFiles |
     finally:
         files.stop()
     return replace(end, reason=f"stopped by {received[0]}") if end.cause == "stop" and received else end
-
-
-def _set_of_start(settings: _RunSettings, loaded: LoadedPolicies) -> SetOfStart:
-    """The set of the start with its files, and what a later one has to offer as well."""
-    from killswitch.accounts.next_set import program_version
-    from killswitch.model.applied_set import AppliedSet, PolicyOrigin, folder_digest
-    from killswitch.runner.hot_reload import SetOfStart
-
-    def notified(following: LoadedPolicies) -> tuple[str, ...]:
-        from killswitch.runner.notify.target_check import target_warnings
-
-        found = (*following.unrouted, *target_warnings(following.policies))
-        return tuple(f"{it.file}:{it.line}: {it.message}" for it in found)
-
-    checks = (notified,) if settings.live and not settings.unnotified else ()
-    if settings.source is not None:
-        of_source = settings.source.in_force
-        return SetOfStart(of_source if loaded.policies.digest == of_source.digest else None, checks)
-    if settings.stored is not None:
-        return SetOfStart(settings.stored if loaded.policies.digest == settings.stored.digest else None, checks)
-    origin = PolicyOrigin(
-        source=" ".join(map(str, settings.policies_at)), commit=loaded.policies.commit,
-        folder_digest=folder_digest(loaded.files),
-    )  # fmt: skip
-    at = datetime.fromtimestamp(settings.loaded_at, UTC)
-    in_force = AppliedSet(
-        digest=loaded.policies.digest, at=at, program=program_version(), origin=origin, files=loaded.files
-    )
-    return SetOfStart(in_force, checks)
 
 
 def _print_reload(answer: ReloadAnswer) -> None:

@@ -1,18 +1,27 @@
-"""`ksctl shadow report`, and the files of the set that `ksctl run --shadow` names."""
+"""`ksctl shadow report`, and the sets in shadow of `ksctl run`: their files, their start and their end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from killswitch.cli import options
-from killswitch.cli.terminal import encode_record, print_answer
+from killswitch.cli.terminal import encode_record, print_answer, print_note
 
 if TYPE_CHECKING:
+    from killswitch.accounts.arming import ArmedAccount
+    from killswitch.cli.live.starting_set import StartingSet
     from killswitch.model.applied_set import PolicyFile, PolicyOrigin
+    from killswitch.model.store import Store
+    from killswitch.runner.observers import Observer
+    from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
+    from killswitch.runner.sources.policy_source import PolicySource
 
 SOURCE: Final = "--shadow"
 """The name of the source of a set that the option names."""
@@ -84,3 +93,60 @@ def _read(path: Path) -> tuple[PolicyFile, ...]:
 
 def _is_policy(path: str) -> bool:
     return path.endswith((".yaml", ".yml")) and not any(part.startswith(".") for part in path.split("/"))
+
+
+@contextmanager
+def open_shadows(
+    start: StartingSet, store: Store, store_at: str, accounts: Mapping[str, ArmedAccount], interval: float,
+    *, is_emergency: bool,
+) -> Iterator[ShadowSets | None]:  # fmt: skip
+    """The shadow sets of a run, to be stopped at its end; none in an emergency, whose store is in memory.
+
+    `interval`: seconds between two ticks.
+    """
+    from killswitch.runner.shadow.shadow_sets import ShadowSets
+
+    if is_emergency:
+        yield None
+        return
+    armed = [name for name, account in accounts.items() if account.armed]
+    after = 0 if start.source is None else start.source.settings.shadow_after
+    shadows = ShadowSets(
+        store, store_at, armed, interval, print_note,
+        deployed=start.in_force, previous_for=timedelta(microseconds=after),
+    )  # fmt: skip
+    try:
+        yield shadows
+    finally:
+        for problem in shadows.close():
+            print_note(problem)
+
+
+def shadow_observers(shadows: ShadowSets | None, files: PolicyFiles | PolicySource) -> tuple[Observer, ...]:
+    """The sets in shadow, and with a source what has its heads in shadow before they are taken."""
+    from killswitch.runner.policy_files import PolicyFiles
+    from killswitch.runner.shadow.shadow_sets import SourceShadows
+
+    if shadows is None:
+        return ()
+    if isinstance(files, PolicyFiles):
+        return (shadows,)
+    return shadows, SourceShadows(shadows, files, files.settings.name)
+
+
+def begin_shadow(shadows: ShadowSets, named: str | None, policies_at: Sequence[Path], now: datetime) -> None:
+    """Continue the shadow sets of the run before, and begin that of --shadow: whatever is wrong with it ends no run."""
+    from killswitch.runner.shadow.shadow_sets import ShadowRefusedError
+
+    shadows.resume(now)
+    begun: str | None = None
+    if named is not None:
+        try:
+            files, origin = shadow_files(named, policies_at)
+            begun = shadows.begin(files, origin, None, now)
+            print_note(f"shadow {begun}: the set of {named} is evaluated next to this one; nothing is sent")
+        except (click.ClickException, ShadowRefusedError) as error:
+            print_note(f"nothing is in shadow: {error}")
+    for record in shadows.active:
+        if record.origin.source.startswith(SOURCE) and record.id != begun:
+            shadows.end(record.id, now)

@@ -32,7 +32,7 @@ def blame(trigger: str, store_at: str | None, policies_at: tuple[Path, ...], out
     """Name the change that gave a trigger its present threshold: commit, date, who signed it, and who approved it.
 
     With --store, among the sets that were in force on it; with --policies, among the commits of the git repository that
-    holds them. What the documents say is compared, not their lines: a file that was moved or laid out anew, or a policy
+    holds them. What the documents say is compared, not their lines: a file that was moved or formatted, or a policy
     that was renamed by `formerly`, changes nothing. A signature is verified by a source of policies only, so that its
     signers are in the store; of a commit alone the authors are as it states them.
     """

@@ -56,8 +56,8 @@ def group_decisions(
 ) -> list[IncidentDecisions]:
     """Return every incident among the decisions, oldest first.
 
-    A reset of what has not fired, a suspicion, and a lock by hand open none. `name_of`: the name that the policy of a
-    decision has by now, so that an incident goes on when its policy is renamed.
+    A reset of what has not fired, a suspicion, and a lock of an operator open no incident. `name_of`: the name
+    that the policy of a decision has by now, so that an incident goes on when its policy is renamed.
     """
     found: list[IncidentDecisions] = []
     active: dict[tuple[str, str], IncidentDecisions] = {}

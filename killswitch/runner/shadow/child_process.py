@@ -112,10 +112,11 @@ class ShadowProcess:
         self._feeder.begin_stop()
         with self._changed:
             self._changed.notify_all()
-            process = self._process
+        is_sent = self._feeder.stop(timeout / 2)
+        process = self._process  # which the last step of the feeder may have started
         if process is None:
-            return self._feeder.stop(timeout)
-        if process.stdin is not None and self._feeder.stop(timeout / 2):
+            return is_sent
+        if process.stdin is not None and is_sent:
             with suppress(OSError, ValueError):
                 process.stdin.close()
         try:
@@ -145,7 +146,8 @@ class ShadowProcess:
         """Send what is queued; the seconds until it is due again."""
         if self._process is None or self._process.poll() is not None:
             wait = self._retry_at - monotonic()
-            if wait > 0 or self._feeder.is_stopping:
+            is_last = self._feeder.is_stopping and (self._failures > 0 or not self._queue)
+            if wait > 0 or is_last:  # a set whose first snapshots wait is evaluated before it ends
                 return max(wait, 0.1)
             self._begin()
         process = self._process

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,16 +18,17 @@ from msgspec.structs import replace
 from killswitch.accounts.next_set import NeedsStartError, NextSet, next_set, set_in_force
 from killswitch.accounts.opening import LoadedPolicies, PolicyProblemsError
 from killswitch.model.alert import Alerts
-from killswitch.model.applied_set import AppliedSet, PolicyOrigin, folder_digest
+from killswitch.model.applied_set import AppliedSet, folder_digest
 from killswitch.model.clock import Clock
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import Store, decoded
 from killswitch.runner.hot_reload import ReloadAnswer, ReloadStatus, put_reply
 from killswitch.runner.observers import TickReport
+from killswitch.runner.sources.proposals import Proposed, TakesSets, next_of_head, restored_set, settled
 from killswitch.runner.sources.source_alerts import described, source_alerts, without_time
 from killswitch.source import sync
-from killswitch.source.candidate import Candidate, Review, ReviewRequest, SourceProblem
+from killswitch.source.candidate import Candidate, Review, ReviewRequest
 from killswitch.source.poller import SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.statements import DELIVERED
@@ -36,11 +36,8 @@ from killswitch.source.sync import (
     answered,
     applied,
     commanded,
-    declined,
-    held,
     passed,
     reopened,
-    restore_declined,
     reviewed,
 )
 from killswitch.source.sync_decision import condition, decide, next_poll
@@ -72,21 +69,6 @@ class SourceAccess(Struct, frozen=True):
 
     poller: SourcePoller
     review: Callable[[ReviewRequest], Review]
-
-
-class Proposed(Protocol):
-    """A set on its way to the runner."""
-
-    answer: Future[ReloadAnswer]
-
-
-class TakesSets(Protocol):
-    """The runner, as far as a source needs it."""
-
-    @property
-    def in_force(self) -> AppliedSet: ...
-
-    def propose(self, proposed: NextSet, /) -> Proposed: ...
 
 
 class SourceRun(Struct, frozen=True):
@@ -313,18 +295,9 @@ class PolicySource:
             return
         (step, proposal), self._proposal = self._proposal, None
         answer = proposal.answer.result()
-        text = "; ".join(answer.reasons)
         if answer.status == "taken":
             self._compare(runner)
-            self._state = replace(self._state, needs_start=answer.needs_start)
-        elif isinstance(step, Restore):
-            if answer.status == "refused":
-                self._state = restore_declined(self._state, text, self._now())
-        elif answer.status == "held":
-            self._state = held(self._state, step.folder_digest, "close", text)
-        elif answer.status == "refused":
-            problem = self._problem("KS8245", f"the runner refuses the set: {text}")
-            self._state = declined(self._state, step.folder_digest, (problem,), self._now())
+        self._state = settled(self._state, step, answer, self._now())
 
     def _poll(self) -> None:
         state = self._state
@@ -363,52 +336,24 @@ class PolicySource:
         """Compile and propose the head; whether something was found that is wrong with it."""
         if self._proposal is not None:
             return False
-        head = self._state.head
-        origin = PolicyOrigin(
-            source=self.settings.name,
-            ref=candidate.ref,
-            commit=candidate.commit,
-            folder_digest=candidate.folder_digest,
-            signers=() if head is None else head.signers,
-            claimed=() if head is None else head.claimed,
-            verdict=step.verdict,
-            approvals=step.approvals,
-        )
-        try:
-            following = next_set(candidate.files, origin, self._run.running)
-        except PolicyProblemsError as error:
-            self._state = declined(self._state, step.folder_digest, self._mistakes(error), self._now())
-            return True
-        except NeedsStartError as error:
-            self._state = held(self._state, step.folder_digest, "start", str(error))
-            return True
-        if not following.loaded.policies.graphs:
-            problem = self._problem("KS8240", "the source proposes no policy; an emptied source removes nothing")
-            self._state = declined(self._state, step.folder_digest, (problem,), self._now())
-            return True
-        self._propose(runner, step, following)
-        return False
+        return self._propose(runner, step, next_of_head(self._state, step, candidate, self._run.running, self._now()))
 
     def _restore(self, runner: TakesSets, step: Restore) -> bool:
+        """Compile and propose a set that was in force; whether it cannot be put in force again."""
         if self._proposal is not None and isinstance(self._proposal[0], Restore):
             return False
         earlier = set_in_force(self._run.store, step.policy_digest)
-        if earlier is None:
-            self._state = restore_declined(self._state, "the store no longer has that set", self._now())
-            return True
-        origin = replace(earlier.origin, operator=step.hold.author, reason=step.hold.reason, verdict=None, approvals=())
-        try:
-            following = next_set(earlier.files, origin, self._run.running)
-        except (PolicyProblemsError, NeedsStartError) as error:
-            self._state = restore_declined(self._state, str(error), self._now())
-            return True
-        self._propose(runner, step, following)
-        return False
+        return self._propose(runner, step, restored_set(self._state, step, earlier, self._run.running, self._now()))
 
-    def _propose(self, runner: TakesSets, step: Take | Restore, following: NextSet) -> None:
-        proposal = runner.propose(following)
+    def _propose(self, runner: TakesSets, step: Take | Restore, found: NextSet | SourceState) -> bool:
+        """Propose what was compiled, or keep the state with why it was not; whether it was not."""
+        if isinstance(found, SourceState):
+            self._state = found
+            return True
+        proposal = runner.propose(found)
         self._proposal = (step, proposal)
         proposal.answer.add_done_callback(lambda _: self._worker.wake())
+        return False
 
     def _request(self, in_force: AppliedSet, candidate: Candidate) -> ReviewRequest:
         store, snapshot = self._run.store, self._snapshot
@@ -425,24 +370,6 @@ class PolicySource:
             now=self._now(),
             store=self._run.store_at or None,
         )
-
-    def _mistakes(self, error: PolicyProblemsError) -> tuple[SourceProblem, ...]:
-        errors = [each for each in error.diagnostics if each.severity == "error"]
-        head = self._state.head
-        return tuple(
-            SourceProblem(
-                code=each.code, text=each.message, fix=each.fix, is_page=False, file=each.file, line=each.line,
-                commit=None if head is None else head.commit,
-                principal=None if head is None else next(iter(head.signers), None),
-            )
-            for each in errors[:10]
-        )  # fmt: skip
-
-    def _problem(self, code: str, text: str) -> SourceProblem:
-        head = self._state.head
-        fix = f"`ksctl explain {code}` says what to do; the set in force stays"
-        commit = None if head is None else head.commit
-        return SourceProblem(code=code, text=text, fix=fix, is_page=False, commit=commit)
 
     def _now(self) -> int:
         return to_micros(self._run.clock.now())

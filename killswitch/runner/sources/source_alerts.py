@@ -70,7 +70,7 @@ def source_gauges(found: SourceCondition) -> SourceGauges:
 
 
 def without_time(state: SourceState) -> SourceState:
-    """The state without what only counts time, so that an event is told from a second that has passed."""
+    """The state without what only counts time, so that a second that has passed is no event."""
     head, hold = state.head, state.hold
     return replace(
         state,

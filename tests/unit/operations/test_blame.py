@@ -97,7 +97,7 @@ def commit_of(record: dict[str, object]) -> object:
 
 
 def test_the_commit_that_set_the_threshold_is_named(repository: Repository) -> None:
-    """Not the first one, and not a later one that changed another trigger, moved the file and laid it out anew."""
+    """Not the first one, and not a later one that changed another trigger, moved the file and formatted it."""
     repository.commit("ann", {"p.yaml": policy(fall="8%")})
     wanted = repository.commit("bob", {"p.yaml": policy(fall="5%")})
     repository.commit("cid", {"p.yaml": policy(fall="5%", geared="4")})

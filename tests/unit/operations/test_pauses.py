@@ -52,6 +52,17 @@ class Desk:
         await self.runner.tick()
         await self.world.clock.sleep(1.0)
 
+    def run_paused(self) -> None:
+        """A run of one tick, with the policy paused for an hour."""
+
+        async def course() -> None:
+            await self.runner.start()
+            self.command("pause", 3600)
+            await self.tick("1100")
+            await self.runner.finish()
+
+        asyncio.run(course())
+
     @property
     def decisions(self) -> list[str | None]:
         return [decision.stage for report in self.seen.reports for decision in report.decisions]
@@ -122,14 +133,7 @@ def test_a_pause_outlives_the_runner(world: World) -> None:
 def test_status_plan_history_metrics_and_alerts_show_a_pause(world: World) -> None:
     """Everywhere: the first line of status, its section, the stage, JSON, the history, a gauge and an active alert."""
     desk = Desk(world, armed=False)
-
-    async def course() -> None:
-        await desk.runner.start()
-        desk.command("pause", 3600)
-        await desk.tick("1100")
-        await desk.runner.finish()
-
-    asyncio.run(course())
+    desk.run_paused()
     found = store_status(desk.store, world.clock.now(), 5)
     assert "1 policy PAUSED" in answer(found)
     shown = status_text(found, "ks.sqlite")
@@ -220,14 +224,7 @@ def test_a_pause_without_an_end_is_wrong_usage(deployment: Deployment) -> None:
 def test_a_plan_on_the_store_of_a_paused_policy_decides_nothing_and_says_so(world: World) -> None:
     """A fall of 18%: without the pause it would close."""
     desk = Desk(world, armed=False)
-
-    async def course() -> None:
-        await desk.runner.start()
-        desk.command("pause", 3600)
-        await desk.tick("1100")
-        await desk.runner.finish()
-
-    asyncio.run(course())
+    desk.run_paused()
     policies = graphs.policy_set(crash_policy())
     interpreter, memory = from_store(policies, desk.store)
     shown = preview(policies, snapshot(world.clock.now(), book("900")), interpreter, memory, frozenset())

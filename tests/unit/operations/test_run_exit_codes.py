@@ -10,7 +10,7 @@ import click
 import pytest
 
 from killswitch import cli
-from killswitch.cli.live.run import NotStartedError, StartFailures
+from killswitch.cli.live.start_checks import NotStartedError, StartFailures
 from killswitch.runner.loop import Runner
 from killswitch.runner.observers import TickReport
 from killswitch.store.errors import StoreError

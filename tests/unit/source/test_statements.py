@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -199,10 +200,29 @@ def test_a9_a_merge_is_vouched_for_by_a_key_that_signs() -> None:
     assert refused(content, Trust(version=1, approvals=1, keys=(approves,))) == "KS8305"
 
 
+def test_s2_an_openpgp_approval_by_a_hash_that_can_be_forged_does_not_count() -> None:
+    """S2: approvals are verified as strictly as commits; SHA-1 is refused, SHA-512 by the same key is not."""
+    ann = openpgp_signer("ann@desk.example")
+    signed = encode_statement(statement(key=ann.fingerprint))
+    codes = {}
+    for algorithm in ("SHA512", "SHA1"):
+        command = [
+            "gpg",
+            "--homedir",
+            str(ann.private),
+            "--batch",
+            "--digest-algo",
+            algorithm,
+            "--allow-weak-digest-algos",
+        ]
+        done = subprocess.run([*command, "--armor", "--detach-sign"], input=signed, capture_output=True, check=True)
+        found = verified(join_signature(signed, done.stdout), trust_of([ann]))
+        codes[algorithm] = found.code if isinstance(found, StatementProblem) else None
+    assert codes == {"SHA512": None, "SHA1": "KS8302"}
+
+
 def test_an_expired_or_revoked_openpgp_key_does_not_count() -> None:
     """What the owner of a key has published about it is heeded, which `gpg --verify` alone does not do."""
-    import subprocess
-
     ann = openpgp_signer("gone@desk.example")
     content = ann.approval(statement())
     assert isinstance(verified(content, trust_of([ann])), VerifiedStatement)
@@ -228,7 +248,9 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ssh-keygen or gpg nothing is verified, and the refusal names the program."""
     monkeypatch.setenv("PATH", "/nowhere")
     found = verified(_SIGNED_BEFORE, trust_of([ANN]))
-    assert found == StatementProblem("KS8315", "ssh-keygen is not installed, so that no statement can be verified")
+    assert found == StatementProblem(
+        "KS8315", "ssh-keygen cannot be started from /nowhere, so that no statement can be verified"
+    )
 
 
 _SIGNED_BEFORE = ANN.approval(statement())

@@ -96,6 +96,15 @@ class Desk:
         asyncio.run(whole())
         return self.sets.close(stop_within)
 
+    def run_with(self, files: Sequence[PolicyFile], times: int) -> None:
+        """A run with a set in shadow, through a fall of 6% of so many ticks."""
+
+        async def course() -> None:
+            self.sets.begin(files, ORIGIN, None, self.now)
+            await self.tick("1034", times=times)
+
+        assert self.run(course) == ()
+
     @property
     def record(self) -> ShadowRecord:
         (found,) = shadow_records(self.store)
@@ -130,12 +139,7 @@ def test_a_stricter_set_would_have_fired_and_nothing_of_it_is_done(world: World)
 def test_its_decisions_carry_its_own_digest_and_commit(world: World) -> None:
     """They are in the store of the set, and name the set that was in shadow."""
     desk = Desk(world)
-
-    async def course() -> None:
-        desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1034", times=2)
-
-    desk.run(course)
+    desk.run_with(STRICT, 2)
     (decision,) = past_of(desk.record).decisions
     digest = written(POLICY.format(at_least="5%")).digest
     assert (decision.policy_set, decision.commit) == (digest, "c0ffee")
@@ -284,12 +288,7 @@ def test_a_set_ends_at_its_time_and_keeps_what_it_has_recorded(world: World) -> 
 def test_a_set_goes_on_in_the_next_run_and_the_time_between_is_a_gap(world: World) -> None:
     """Its own states are restored: it has fired, and does not fire again. The gap is not time in shadow."""
     first = Desk(world)
-
-    async def falls() -> None:
-        first.sets.begin(STRICT, ORIGIN, None, first.now)
-        await first.tick("1034", times=4)
-
-    first.run(falls)
+    first.run_with(STRICT, 4)
     asyncio.run(world.clock.sleep(600.0))
     second = Desk(world)
 
@@ -365,19 +364,25 @@ def test_the_process_sees_no_credential(world: World, tmp_path: Path, monkeypatc
     assert "s3cret" not in found.read_text()
 
 
-def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: Path) -> None:
-    """The next snapshot that fits says how many are missing, and has the reset of the dropped one."""
-    received = tmp_path / "received"
-    go_on = threading.Event()
+def _keeping(received: Path, begins: threading.Event, most: int) -> ShadowProcess:
+    """A process that keeps its input in a file, and begins at an event. `most`: snapshots in its queue."""
 
     def start() -> ShadowStart:
-        assert go_on.wait(WAITS)  # the queue fills before the process is there
+        assert begins.wait(WAITS)
         return ShadowStart(
             folder="", store_at="", source_at="", armed=(), commit=None, seed=ShadowSeed(0), longest_gap=5.0, memory=0
         )
 
     keep = f"import sys; open({str(received)!r}, 'wb').write(sys.stdin.buffer.read())"
-    process = ShadowProcess("x", start, (sys.executable, "-c", keep), 1)
+    return ShadowProcess("x", start, (sys.executable, "-c", keep), most)
+
+
+def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: Path) -> None:
+    """The next snapshot that fits says how many are missing, and has the reset of the dropped one."""
+    received = tmp_path / "received"
+    go_on = threading.Event()
+
+    process = _keeping(received, go_on, 1)  # the queue fills before the process is there
     reset = operator_event("reset", "account/main", "desk", "seen", after())
     process.put(snapshot(after(), book("1100")))
     process.put(snapshot(after(seconds=1), book("1100"), events=(reset,)))
@@ -394,15 +399,22 @@ def test_a_dropped_snapshot_is_counted_and_its_commands_are_passed_on(tmp_path: 
     assert [[event.id for event in each.events] for each in snapshots] == [[], [reset.id]]
 
 
+def test_a_stop_before_the_process_is_there_loses_no_snapshot(tmp_path: Path) -> None:
+    """A busy machine starts the process late: it gets what is queued, and has ended after the stop."""
+    received = tmp_path / "received"
+    stopped = threading.Event()
+
+    process = _keeping(received, stopped, 2)
+    process.put(snapshot(after(), book("1100")))
+    threading.Timer(0.2, stopped.set).start()
+    assert process.stop(WAITS)
+    assert [decode_snapshot(line).as_of for line in received.read_bytes().splitlines()[1:]] == [after()]
+
+
 def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     """`ksctl explain DECISION --store` reads it: the decision is there with its snapshot."""
     desk = Desk(world)
-
-    async def course() -> None:
-        desk.sets.begin(STRICT, ORIGIN, None, desk.now)
-        await desk.tick("1034", times=2)
-
-    desk.run(course)
+    desk.run_with(STRICT, 2)
     own = open_store(desk.record.store_at, read_only=True)
     (stored,) = own.decisions(5)
     kept = own.decision(stored.decision.id)

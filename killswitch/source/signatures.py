@@ -1,4 +1,4 @@
-"""Who signed: signatures of SSH and OpenPGP, verified with one key at a time and judged by the runner's clock.
+"""Who signed a commit, a tag or a statement: signatures of SSH and OpenPGP, judged by the runner's clock.
 
 The key is looked up in the trust set first, by its fingerprint; only then `ssh-keygen` or `gpg` is started, with that
 key alone, so that no option of a file, no principal and no keyring of anybody else decides. What these programs say of
@@ -56,12 +56,14 @@ class SignatureError(ValueError):
 class SignatureVerifier:
     """Verifies signatures over bytes. `home`: an own folder, empty but for what this class writes.
 
-    One instance is one poll: it remembers which keys `gpg` has imported. Several threads may use it.
+    One instance is one poll: it remembers which keys `gpg` has imported. Several threads may use it. `now`: the clock
+    of the runner, in microseconds. `path`: the folders of `ssh-keygen` and `gpg`, as in the variable PATH.
     """
 
-    def __init__(self, home: Path, now: int) -> None:
+    def __init__(self, home: Path, now: int, path: str = PATH) -> None:
         self._home = home
         self._now = now
+        self._path = path
         self._gpg_homes: set[Path] = set()
         self._is_importing = Lock()
 
@@ -164,14 +166,14 @@ class SignatureVerifier:
         self, program: str, arguments: list[str], stdin: bytes, descriptors: tuple[int, ...]
     ) -> subprocess.CompletedProcess[bytes]:
         home = str(self._home)
-        environment = {"PATH": PATH, "HOME": home, "XDG_CONFIG_HOME": home, "LC_ALL": "C", "TZ": "UTC"}
+        environment = {"PATH": self._path, "HOME": home, "XDG_CONFIG_HOME": home, "LC_ALL": "C", "TZ": "UTC"}
         try:
             return subprocess.run(  # a list of arguments, no shell
                 [program, *arguments], input=stdin, capture_output=True, env=environment, pass_fds=descriptors,
                 timeout=_SECONDS, check=False, cwd=home,
             )  # fmt: skip
         except FileNotFoundError:
-            raise GitSourceError("KS8001", f"{program} cannot be started from {PATH}") from None
+            raise GitSourceError("KS8001", f"{program} cannot be started from {self._path}") from None
         except subprocess.TimeoutExpired:
             raise GitSourceError("KS8008", f"{program} did not end within {_SECONDS:g} s") from None
 
