@@ -49,6 +49,7 @@ PARTS: Final = (
     Part("notifications", "notifications", "everyday"),
     Part("sinks", "sinks", "everyday"),
     Part("reload", "desk", "everyday", "reload"),
+    Part("push", "source", "everyday", "pushes"),
     Part("proofs", "proofs", "everyday"),
     Part("impact", "backtest", "everyday", "impact"),
     Part("footprint", "footprint", "everyday", timed=False),
