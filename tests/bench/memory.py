@@ -3,6 +3,11 @@
 The real runner, armed, on the paper venue in the same process: a tick a second of virtual time through a calm
 day, with a crash on the way in which stages fire and positions are closed. The store is a real one on disk.
 It runs in a separate process (`python -m tests.bench.memory`), so that nothing else is counted.
+
+The part `footprint`: memory of an interpreter of 1,000 accounts × 50 positions after an hour of virtual ticks, a minute
+apart. The policy is that of `scale`; nothing fires. What is counted is the resident memory of a separate process
+(`python -m tests.bench.memory accounts`) beyond that of its imports and of the compiled policy, next to the memory of
+the 1,000 account snapshots of one tick alone.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from killswitch.accounts.arming import ArmedAccount
@@ -20,26 +26,40 @@ from killswitch.lab.book import demo_book
 from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.feed import Feed
 from killswitch.lab.rehearsal import VirtualClock
+from killswitch.planning.interpreter import Interpreter
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.store.sqlite import open_store
 from killswitch_paper.local import LocalVenue
+from tests.bench.accounts import HELD, Holdings, snapshots, walk
 from tests.bench.measure import Measure
 from tests.bench.replay import POLICIES, compiled
+from tests.bench.scale import POLICY
 
 EARLY, LATE = 10_000, 100_000
 CRASH = CrashModel(calm=700, after=900)
 """The minutes of a little more than 100,000 seconds; the crash comes at tick 42,000."""
+ACCOUNTS, TICKS = 1_000, 61
 
 
 def measures() -> Iterator[Measure]:
     """The promise: growth of at most five hundredths."""
-    output = subprocess.run(
-        [sys.executable, "-m", "tests.bench.memory"], check=True, capture_output=True, text=True
-    ).stdout
-    early, late, decisions = (int(part) for part in output.split())
+    early, late, decisions = _measured_apart()
     name = f"memory after {LATE:,} ticks ({decisions} decisions)"
     yield Measure(name, late / 1024, early / 1024, f"after {EARLY:,}", 1.05, "MB")
+
+
+def footprint() -> Iterator[Measure]:
+    """Memory of each account, next to that of its snapshot; nothing is promised yet."""
+    ours, reference = (each / ACCOUNTS for each in _measured_apart("accounts"))
+    name = f"memory of each of {ACCOUNTS:,} accounts × {HELD} positions after an hour"
+    yield Measure(name, ours, reference, "one snapshot of it", unit="KB")
+
+
+def _measured_apart(*arguments: str) -> list[int]:
+    """What this module prints as a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.memory", *arguments]
+    return [int(part) for part in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
 
 
 def resident() -> int:
@@ -92,6 +112,22 @@ async def run(folder: Path) -> tuple[int, int, int]:
     return early, late, decisions
 
 
+def run_accounts() -> tuple[int, int]:
+    """(KB after all ticks, KB of the snapshots of one tick), both without what the process needs before."""
+    interpreter, holdings, marks = Interpreter(compiled(POLICY)), Holdings.of(ACCOUNTS), walk(TICKS)
+    before = resident()
+    first = tuple(snapshots(holdings, marks[:1], timedelta(minutes=1)))
+    reference = resident() - before
+    del first
+    for snapshot in snapshots(holdings, marks, timedelta(minutes=1)):
+        if interpreter.tick(snapshot).decisions:
+            raise AssertionError("something fires: the accounts are no longer equal")
+    return resident() - before, reference
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["accounts"]:
+        print(*run_accounts())
+        sys.exit()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
         print(*asyncio.run(run(Path(place))))
