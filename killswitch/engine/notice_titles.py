@@ -32,6 +32,7 @@ TITLES: Final = {
     "paused": "a policy is paused",
     "paused-stage": "a pause keeps a stage from firing",
     "shadow": "a shadow set is not evaluated",
+    "shadow/difference": "a set in shadow differs from the deployed one",
     "policies": "the policy files have changed",
     "policies/broken": "the policy files do not compile",
     "reload": "a policy set waits to be taken",

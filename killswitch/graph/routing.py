@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.graph.freezing import frozen_from
+from killswitch.model.alert import SHADOW_SETS
 from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.schema.route import RouteMatch, RouteSpec
 
@@ -25,7 +26,7 @@ class MessageAttributes(Struct, frozen=True):
 
 @frozen_from(RouteMatch, least_level="level.at_least", severities="severity", policies="policy", scopes="scope")
 class RouteRule(Struct, frozen=True):
-    """Filter of a route; None and empty values match everything."""
+    """Filter of a route; None and empty values match everything but what sets in shadow would have done."""
 
     notify: tuple[str, ...] | None
     least_level: int | None
@@ -42,7 +43,7 @@ class RouteRule(Struct, frozen=True):
             and (self.least_level is None or (subject.level is not None and subject.level >= self.least_level))
             and (self.severities is None or subject.severity in self.severities)
             and (self.events is None or subject.event in self.events)
-            and (self.policies is None or subject.policy in self.policies)
+            and (subject.policy != SHADOW_SETS.policy if self.policies is None else subject.policy in self.policies)
             and (self.scopes is None or subject.scope in self.scopes)
             and set(self.labels) <= set(subject.labels)
         )

@@ -25,6 +25,8 @@ class NoticeGroup(Struct, frozen=True, omit_defaults=True):
 
 RUNNER = NoticeGroup("runner", "runner")
 """The group of everything that is wrong with the program itself."""
+SHADOW_SETS = NoticeGroup("shadow", "shadow")
+"""The group of what sets in shadow would have done differently: only routes that name it match its notices."""
 
 
 class Alert(Struct, frozen=True, omit_defaults=True):

@@ -93,7 +93,8 @@ class RouteMatch(Part):
     events: Events | None = None
     """The kinds of events. Left out: any."""
     policy: Names | None = None
-    """Names of policies; the runner's own notices have the policy `runner`. Left out: any."""
+    """Names of policies; the runner's own notices have the policy `runner`. What a set in shadow would have done
+    differently has the policy `shadow`. Left out: any but `shadow`."""
     scope: Words | None = None
     """Scopes as `ksctl status` shows them, such as account/main. Left out: any."""
     labels: dict[str, Text] = {}  # noqa: RUF012 # pydantic copies it

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from time import monotonic
 from typing import Final
 
@@ -74,6 +75,10 @@ class ShadowProcess:
         self._retry_at = 0.0
         self.dropped = 0
         """Snapshots that did not fit into the queue, or were lost with a process."""
+        self._lost: deque[datetime] = deque(maxlen=MOST_QUEUED)
+        """Times of the last snapshots that were dropped."""
+        self.seen: datetime | None = None
+        """The last snapshot that the set has evaluated."""
         self.seconds = 0.0
         """The time that the set has seen, as of its last answer."""
         self.problem: str | None = None
@@ -96,6 +101,10 @@ class ShadowProcess:
             while True:
                 found.append(self._answers.popleft())
         return found
+
+    def was_lost(self, at: datetime) -> bool:
+        """Whether the snapshot of this time was dropped, as far as that is remembered."""
+        return at in self._lost
 
     def check(self) -> None:
         """Kill the process if it hangs. Returns immediately."""
@@ -132,6 +141,7 @@ class ShadowProcess:
     def _lose(self, snapshots: Sequence[Snapshot]) -> None:
         self._missing += sum(1 + each.missing for each in snapshots)
         self.dropped += len(snapshots)
+        self._lost.extend(each.as_of for each in snapshots)
         self._carried += tuple(event for each in snapshots for event in each.events)
 
     def _counting(self, snapshot: Snapshot) -> Snapshot:
@@ -209,18 +219,18 @@ class ShadowProcess:
 
     def _take(self, answer: ShadowAnswer) -> None:
         with self._changed:
+            if answer.fired or answer.digest is not None:
+                self._answers.append(answer)  # before `seen`, which says that nothing of an earlier one is missing
             if answer.seen is not None:
                 if self._sent:
                     self._sent.popleft()
                 self._waits_since = None
                 self._await()
                 self._answered += 1
-                self.seconds = answer.seconds
+                self.seconds, self.seen = answer.seconds, answer.seen
                 self.problem = None
                 if self._answered >= HEALTHY_AFTER:
                     self._failures = 0
-        if answer.fired or answer.digest is not None:
-            self._answers.append(answer)
         self._feeder.wake()
 
     def _await(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -13,6 +13,8 @@ from msgspec import Struct
 from killswitch.model.decision import Decision
 from killswitch.model.effects import sizes_of
 from killswitch.model.store import Store
+from killswitch.render.formats import count_of, instant
+from killswitch.runner.shadow.evaluation import Fired
 from killswitch.runner.shadow.record import (
     REMEMBERED,
     SeenTicks,
@@ -134,6 +136,59 @@ def differences(firings: Sequence[Decision], deployed: Sequence[Decision]) -> tu
             found.append(_difference(firing, what, shadow=firing.id, deployed=same.id))
     found += [_difference(each, "only the deployed set fires it", deployed=each.id) for each in left]
     return tuple(sorted(found, key=lambda each: each.as_of))
+
+
+class FiringComparison:
+    """The firings of a set in shadow and of the deployed one while both run, until each has its counterpart."""
+
+    def __init__(self) -> None:
+        self._in_shadow: list[Fired] = []
+        self._deployed: list[Fired] = []
+        self._differ: list[tuple[Fired, str]] = []
+
+    def add(self, in_shadow: Iterable[Fired], deployed: Iterable[Fired]) -> None:
+        """Note what has fired; firings of one stage within `SAME_WITHIN` are one."""
+        self._in_shadow += in_shadow
+        self._deployed += deployed
+        for firing in tuple(self._in_shadow):
+            same = next((each for each in self._deployed if _is_same(firing, each)), None)
+            if same is None:
+                continue
+            self._in_shadow.remove(firing)
+            self._deployed.remove(same)
+            if firing.orders != same.orders:
+                what = f"the shadow set has {count_of(firing.orders, 'order')}, the deployed one {same.orders}"
+                self._differ.append((firing, what))
+
+    def differences(self, seen: datetime | None, was_lost: Callable[[datetime], bool]) -> list[tuple[Fired, str]]:
+        """The firings of only one set, and those with another number of orders, each once.
+
+        `seen`: the last snapshot that the set in shadow has evaluated: later ones may still have a counterpart. What
+        the deployed set fired at a snapshot that the other has lost is compared with nothing.
+        """
+        found, self._differ = self._differ, []
+        if seen is None:
+            return found
+        for firings, what in (
+            (self._in_shadow, "only the shadow set fires it"), (self._deployed, "only the deployed set fires it"),
+        ):  # fmt: skip
+            due = [each for each in firings if each.as_of + SAME_WITHIN < seen]
+            found += [(each, what) for each in due if firings is self._in_shadow or not was_lost(each.as_of)]
+            firings[:] = [each for each in firings if each not in due]
+        return found
+
+
+def difference_text(set_id: str, source: str, firing: Fired, what: str) -> str:
+    """A difference in a sentence, with the command that shows it whole."""
+    return (
+        f"{firing.stage} of {firing.policy} on {firing.scope} at {instant(firing.as_of)}: {what} (the set {set_id} of "
+        f"{source}). `ksctl shadow report {set_id}` compares them"
+    )
+
+
+def _is_same(one: Fired, other: Fired) -> bool:
+    place, others = ((each.policy, each.scope, each.stage) for each in (one, other))
+    return place == others and abs(one.as_of - other.as_of) <= SAME_WITHIN
 
 
 def _apart(one: Decision, other: Decision) -> timedelta:

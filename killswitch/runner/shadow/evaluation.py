@@ -75,6 +75,11 @@ class Fired(Struct, frozen=True):
     orders: int
 
 
+def fired(decision: Decision) -> Fired:
+    """What is compared of the firing of a stage."""
+    return Fired(decision.as_of, decision.policy, decision.scope, decision.stage or "", len(decision.intents))
+
+
 class ShadowAnswer(Struct, frozen=True, omit_defaults=True):
     """A message of the process: the digest of its set once it is compiled, each evaluated snapshot, or a problem."""
 
@@ -230,14 +235,8 @@ def _follow(
 
     while (snapshot := after or next(snapshots, None)) is not None:
         after = None
-        fired = evaluation.tick(snapshot, look)
-        answer(
-            ShadowAnswer(seen=snapshot.as_of, fired=tuple(map(_fired, fired)), seconds=evaluation.time.total_seconds())
-        )
-
-
-def _fired(decision: Decision) -> Fired:
-    return Fired(decision.as_of, decision.policy, decision.scope, decision.stage or "", len(decision.intents))
+        firings = tuple(map(fired, evaluation.tick(snapshot, look)))
+        answer(ShadowAnswer(seen=snapshot.as_of, fired=firings, seconds=evaluation.time.total_seconds()))
 
 
 def _seed(store: SqlStore, start: ShadowStart, digest: str) -> None:

@@ -1,20 +1,23 @@
 """The shadow sets of a run: begun and ended between two ticks, given every snapshot after the tick has acted.
 
-A shadow set sends nothing to a venue, writes no lock and notifies nobody: what would have fired is a line of the run's
-log, and in the store of the set. What is wrong with it is a warning about it.
+A shadow set sends nothing to a venue and writes no lock: what would have fired is a line of the run's log, and in the
+store of the set. Where that differs from the deployed set, routes that name the policy `shadow` receive it. What is
+wrong with a set is a warning about it.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
-from killswitch.model.alert import NO_ALERTS, Alert, Alerts
+from killswitch.model.alert import NO_ALERTS, SHADOW_SETS, Alert, Alerts
 from killswitch.model.applied_set import AppliedSet, PolicyFile, PolicyOrigin, folder_digest
 from killswitch.model.instant import to_micros
 from killswitch.model.store import BREACH_ANSWERS, FLAGS, LOCKED_BOOKS, OWN_QUANTITIES, REALISED, Store
@@ -22,12 +25,14 @@ from killswitch.render.formats import count_of, instant
 from killswitch.runner.hot_reload import TakenSet
 from killswitch.runner.observers import TickReport
 from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
-from killswitch.runner.shadow.evaluation import Fired, ShadowSeed, ShadowStart
+from killswitch.runner.shadow.comparison import FiringComparison, difference_text
+from killswitch.runner.shadow.evaluation import Fired, ShadowSeed, ShadowStart, fired
 from killswitch.runner.shadow.record import (
     SHADOW,
     ShadowReason,
     ShadowRecord,
     encode_record,
+    of_shadow,
     shadow_folder,
     shadow_records,
 )
@@ -37,6 +42,8 @@ MOST: Final = 4
 """Number of shadow sets at one time: each is a process."""
 MEMORY: Final = 2 << 30
 """The most memory of the process of a shadow set, in bytes."""
+KEPT_FOR: Final = timedelta(days=90)
+"""How long files and store of a set that has ended are kept."""
 STOP_WITHIN: Final = 5.0
 """Seconds that the end of a run waits for each process."""
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -45,6 +52,14 @@ _SEEDED: Final = (LOCKED_BOOKS, BREACH_ANSWERS, FLAGS, OWN_QUANTITIES, REALISED)
 
 class ShadowRefusedError(Exception):
     """A shadow set cannot begin; the message says why."""
+
+
+class ActiveSet(Struct):
+    """A shadow set that is evaluated."""
+
+    record: ShadowRecord
+    process: ShadowProcess
+    firings: FiringComparison = field(default_factory=FiringComparison)
 
 
 class ShadowSets:
@@ -69,15 +84,19 @@ class ShadowSets:
         self._previous_for = previous_for
         self._now: datetime | None = None
         """The last tick."""
-        self._active: dict[str, tuple[ShadowRecord, ShadowProcess]] = {}
+        self._active: dict[str, ActiveSet] = {}
+        self._differences: tuple[Alert, ...] = ()
+        """What the last tick found."""
 
     def resume(self, now: datetime) -> None:
-        """Continue the shadow sets of the run before, whose time is not over at `now`."""
+        """Continue the shadow sets of the run before, whose time is not over at `now`, and remove those of long ago."""
         for record in shadow_records(self._store):
             if record.is_active and (record.until is None or record.until > now):
                 self._start(record, ShadowSeed(to_micros(now)))
             elif record.is_active:
                 self._put(replace(record, ended_at=now))
+            elif record.ended_at is not None and record.ended_at + KEPT_FOR < now:
+                self._remove(record)
 
     def begin(
         self, files: Sequence[PolicyFile], origin: PolicyOrigin, until: datetime | None, now: datetime,
@@ -91,9 +110,8 @@ class ShadowSets:
         """
         digest, id_ = folder_digest(files), _id_of(files)
         if (known := self._active.get(id_)) is not None:
-            record = replace(known[0], until=until, reason=reason, origin=origin)
-            self._active[id_] = record, known[1]
-            self._put(record)
+            known.record = replace(known.record, until=until, reason=reason, origin=origin)
+            self._put(known.record)
             return id_
         if len(self._active) >= MOST:
             raise ShadowRefusedError(f"{MOST} sets are in shadow already; end one first")
@@ -117,9 +135,8 @@ class ShadowSets:
         Does nothing for one that is not active.
         """
         if (found := self._active.pop(id_, None)) is not None:
-            record, process = found
-            self._put(replace(record, ended_at=now))
-            threading.Thread(target=process.stop, args=(STOP_WITHIN,), name="shadow end", daemon=True).start()
+            self._put(replace(found.record, ended_at=now))
+            threading.Thread(target=found.process.stop, args=(STOP_WITHIN,), name="shadow end", daemon=True).start()
 
     def reload(self, taken: TakenSet) -> None:
         """After another set was taken: it is no candidate any more, and the one before stays in shadow for its time.
@@ -139,13 +156,13 @@ class ShadowSets:
 
     def time_of(self, digest: str) -> timedelta:
         """For how long the active set of this folder digest was in shadow, without gaps; zero for any other."""
-        found = (process for record, process in self._active.values() if record.origin.folder_digest == digest)
+        found = (it.process for it in self._active.values() if it.record.origin.folder_digest == digest)
         return timedelta(seconds=max((each.seconds for each in found), default=0.0))
 
     @property
     def active(self) -> tuple[ShadowRecord, ...]:
         """The shadow sets that are evaluated."""
-        return tuple(record for record, _ in self._active.values())
+        return tuple(each.record for each in self._active.values())
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -153,10 +170,9 @@ class ShadowSets:
 
     @property
     def alerts(self) -> Alerts:
-        """A warning for each set that is not evaluated, or that misses snapshots."""
-        found = []
-        for record, process in self._active.values():
-            why = process.problem
+        """A warning for each set that is not evaluated, and each difference from the deployed set."""
+        found = [*self._differences]
+        for record, why in ((each.record, each.process.problem) for each in self._active.values()):
             if why is not None:
                 text = f"the shadow set {record.id} of {record.origin.source} is not evaluated: {why}"
                 found.append(Alert(f"shadow/{record.id}", "warning", text, over=f"the shadow set {record.id} goes on"))
@@ -166,28 +182,37 @@ class ShadowSets:
         """Pass on the snapshot, record what was answered, and end what is over."""
         snapshot = report.snapshot
         self._now = snapshot.as_of
-        for id_, (record, process) in tuple(self._active.items()):
+        deployed = [fired(each) for each in of_shadow(report.decisions)]
+        differences: list[Alert] = []
+        for id_, each in tuple(self._active.items()):
+            record, process = each.record, each.process
             if record.until is not None and snapshot.as_of >= record.until:
                 self.end(id_, snapshot.as_of)
                 continue
             process.put(snapshot)
             process.check()
-            digest = record.digest
-            for answer in process.answers():
-                digest = answer.digest or digest
-                for fired in answer.fired:
-                    self._log(_line(record, fired))
+            seen, answers = process.seen, process.answers()
+            digest = next((answer.digest for answer in reversed(answers) if answer.digest), record.digest)
+            firings = [firing for answer in answers for firing in answer.fired]
+            for firing in firings:
+                self._log(_line(record, firing))
+            each.firings.add(firings, deployed)
+            for firing, what in each.firings.differences(seen, process.was_lost):
+                differences.append(_difference(record, firing, what))
             after = replace(record, digest=digest, problem=process.problem or record.problem)
             if after != record:
-                self._active[id_] = after, process
+                each.record = after
                 self._put(after)
+        self._differences = tuple(differences)
 
     def close(self, timeout: float = STOP_WITHIN) -> tuple[str, ...]:
         """Stop every process at the end of the run; the sets continue in the next run. A message for each problem."""
         problems = []
-        for record, process in self._active.values():
-            if not process.stop(timeout):
-                problems.append(f"the shadow set {record.id} did not end within {timeout:g} s: its last ticks are lost")
+        for each in self._active.values():
+            if not each.process.stop(timeout):
+                problems.append(
+                    f"the shadow set {each.record.id} did not end within {timeout:g} s: its last ticks are lost"
+                )
         self._active.clear()
         return tuple(problems)
 
@@ -198,7 +223,20 @@ class ShadowSets:
             commit=record.origin.commit, seed=seed,
             longest_gap=max(5.0, 3 * self._interval), memory=MEMORY,
         )  # fmt: skip
-        self._active[record.id] = record, ShadowProcess(record.id, lambda: start, self._command)
+        self._active[record.id] = ActiveSet(record, ShadowProcess(record.id, lambda: start, self._command))
+
+    def _remove(self, record: ShadowRecord) -> None:
+        """Remove what is left of a set; of one whose files cannot be removed the record stays."""
+        folder = shadow_folder(self._store_at)
+        try:
+            if (folder / record.id).exists():
+                shutil.rmtree(folder / record.id)
+            for file in folder.glob(f"{record.id}.sqlite*"):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            self._log(f"the shadow set {record.id} of long ago cannot be removed: {error}")
+            return
+        self._store.put_live(f"{SHADOW}{record.id}", b"")
 
     def _put(self, record: ShadowRecord) -> None:
         self._store.put_live(f"{SHADOW}{record.id}", encode_record(record))
@@ -265,11 +303,18 @@ def _id_of(files: Iterable[PolicyFile]) -> str:
     return folder_digest(files).removeprefix("sha256:")[:20]
 
 
-def _line(record: ShadowRecord, fired: Fired) -> str:
+def _line(record: ShadowRecord, firing: Fired) -> str:
     return (
-        f"shadow {record.id} ({record.origin.source}): {fired.stage} of {fired.policy} on {fired.scope} would have "
-        f"fired at {instant(fired.as_of)}, with {count_of(fired.orders, 'order')}; nothing is sent"
+        f"shadow {record.id} ({record.origin.source}): {firing.stage} of {firing.policy} on {firing.scope} would have "
+        f"fired at {instant(firing.as_of)}, with {count_of(firing.orders, 'order')}; nothing is sent"
     )
+
+
+def _difference(record: ShadowRecord, firing: Fired, what: str) -> Alert:
+    """A finding for those whose route names the policy `shadow`."""
+    key = f"shadow/difference/{record.id}/{firing.policy}/{firing.stage}/{to_micros(firing.as_of)}"
+    text = difference_text(record.id, record.origin.source, firing, what)
+    return Alert(key, "warning", text, SHADOW_SETS, lasts=False)
 
 
 def _write(folder: Path, files: Iterable[PolicyFile]) -> None:

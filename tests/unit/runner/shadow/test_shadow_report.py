@@ -13,11 +13,15 @@ import click
 import pytest
 
 from killswitch.cli.live.shadow import report, shadow_files
+from killswitch.graph.compile import compile_loaded
+from killswitch.graph.routing import MessageAttributes, RouteRule
 from killswitch.model.applied_set import PolicyOrigin
 from killswitch.model.decision import Decision, Intent
 from killswitch.operations.pages.shadow import shadow_page
+from killswitch.policy.loader import load
 from killswitch.render.document import markdown, text
-from killswitch.runner.shadow.comparison import ShadowReport, compared, differences
+from killswitch.runner.shadow.comparison import FiringComparison, ShadowReport, compared, differences
+from killswitch.runner.shadow.evaluation import fired
 from killswitch.runner.shadow.record import SHADOW, SeenTicks, ShadowPast, ShadowRecord, TickSpan, encode_record
 from tests.runner_world import World
 from tests.unit.operations.test_live_verbs import invoke, store_option
@@ -121,6 +125,63 @@ def test_without_a_shadow_set_the_report_says_so(world: World) -> None:
         1,
         True,
     )
+
+
+def compare_live(
+    mine: Sequence[Decision], deployed: Sequence[Decision], seen: float | None, lost: Sequence[float] = ()
+) -> list[str]:
+    """What a comparison during a run finds once the set in shadow has evaluated the snapshot at `seen`."""
+    comparison = FiringComparison()
+    comparison.add(map(fired, mine), map(fired, deployed))
+    dropped = {after(seconds=each) for each in lost}
+    at = None if seen is None else after(seconds=seen)
+    return [what for _, what in comparison.differences(at, dropped.__contains__)]
+
+
+def test_a_difference_of_a_run_is_found_once_no_counterpart_can_come() -> None:
+    """A stage that fetches prices again may fire up to ten seconds later."""
+    assert compare_live([firing(5.0)], [], 15.0) == []
+    assert compare_live([firing(5.0)], [], 15.5) == ["only the shadow set fires it"]
+    assert compare_live([], [firing(5.0)], 15.5) == ["only the deployed set fires it"]
+    assert compare_live([firing(5.0)], [firing(15.0)], 60.0) == []
+    assert compare_live([firing(5.0)], [firing(5.0, stage="flat")], 60.0) == [
+        "only the shadow set fires it",
+        "only the deployed set fires it",
+    ]
+
+
+def test_what_a_set_in_shadow_has_not_evaluated_is_no_difference() -> None:
+    """Its process may still answer, or has lost the snapshot at which the deployed set fired."""
+    assert compare_live([], [firing(5.0)], None) == []
+    assert compare_live([], [firing(5.0)], 60.0, lost=[5.0]) == []
+    assert compare_live([], [firing(5.0)], 60.0, lost=[6.0]) == ["only the deployed set fires it"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "matches"), [(None, False), (("desk",), False), (("shadow",), True), (("desk", "shadow"), True)]
+)
+def test_only_a_route_that_names_the_policy_shadow_matches_a_difference(
+    policies: tuple[str, ...] | None, matches: bool
+) -> None:
+    """A route without the key matches everything else, and nothing that a set in shadow would have done."""
+    rule = RouteRule(None, None, None, None, policies, None, ())
+    assert rule.matches(MessageAttributes("notice", "warning", "shadow", "shadow")) is matches
+    assert rule.matches(MessageAttributes("notice", "warning", "runner", "runner")) is (policies is None)
+
+
+def test_a_route_for_differences_is_none_that_nothing_reaches(tmp_path: Path) -> None:
+    """No diagnostic says that no message can match it."""
+    routes = (
+        "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: authors}\n"
+        "spec: {match: {policy: %s}, targets: [{log: {level: info}}]}\n"
+    )
+    found = {}
+    for policy in ("shadow", "nobody"):
+        file = tmp_path / f"{policy}.yaml"
+        file.write_text(routes % policy, encoding="utf-8")
+        _, diagnostics = compile_loaded(load([file]))
+        found[policy] = "KS5021" in {each.code for each in diagnostics}
+    assert found == {"shadow": False, "nobody": True}
 
 
 @pytest.fixture

@@ -24,7 +24,14 @@ from killswitch.runner.loop import Runner
 from killswitch.runner.shadow.child_process import COMMAND, ShadowProcess
 from killswitch.runner.shadow.comparison import shadow_reports
 from killswitch.runner.shadow.evaluation import ShadowSeed, ShadowStart
-from killswitch.runner.shadow.record import ShadowRecord, past_of, shadow_records, time_in_shadow
+from killswitch.runner.shadow.record import (
+    SHADOW,
+    ShadowRecord,
+    encode_record,
+    past_of,
+    shadow_records,
+    time_in_shadow,
+)
 from killswitch.runner.shadow.shadow_sets import ShadowRefusedError, ShadowSets, SourceShadows
 from killswitch.source.candidate import Candidate
 from killswitch.store.sqlite import open_store
@@ -423,6 +430,28 @@ def test_the_store_of_a_set_is_a_store_of_decisions(world: World) -> None:
     assert kept.snapshot is not None
 
 
+def _differences(desk: Desk) -> list[str]:
+    """The notices about differences, each once."""
+    return [each.text for report in desk.seen.reports for each in report.notices if each.policy == "shadow"]
+
+
+def test_files_of_a_set_are_removed_90_days_after_its_end(world: World) -> None:
+    """And no others: the set that ended a day later stays."""
+    desk = Desk(world)
+    folder = world.folder / "store.sqlite.shadow"
+    for name, days in (("old", 91), ("new", 89)):
+        (folder / name).mkdir(parents=True)
+        (folder / f"{name}.sqlite").write_bytes(b"")
+        ended = ShadowRecord(
+            id=name, reason="candidate", origin=ORIGIN, begun_at=desk.now - timedelta(days=100),
+            ended_at=desk.now - timedelta(days=days), store_at=str(folder / f"{name}.sqlite"),
+        )  # fmt: skip
+        desk.store.put_live(f"{SHADOW}{name}", encode_record(ended))
+    desk.sets.resume(desk.now)
+    assert sorted(each.name for each in folder.iterdir()) == ["new", "new.sqlite"]
+    assert [each.id for each in shadow_records(desk.store)] == ["new"]
+
+
 def test_after_a_promotion_the_set_before_stays_in_shadow_with_its_states(world: World) -> None:
     """The stricter set is taken between two ticks; the old one goes on in shadow, and a difference is on record."""
     deployed = AppliedSet(
@@ -441,13 +470,18 @@ def test_after_a_promotion_the_set_before_stays_in_shadow_with_its_states(world:
         assert [(each.reason, each.id != candidate) for each in desk.sets.active] == [("previous", True)]
         await desk.tick("1034", times=2)
         assert await desk.runner.close_within(60.0)
-        await desk.tick("1034", times=2)
+        deadline = asyncio.get_running_loop().time() + WAITS
+        while not _differences(desk) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+            await desk.tick("1034")
 
     desk.run(course)
     reports = {each.record.reason: each for each in shadow_reports(desk.store, desk.now)}
     assert reports["candidate"].record.ended_at is not None
     (difference,) = reports["previous"].differences
     assert (difference.stage, difference.what) == ("close-everything", "only the deployed set fires it")
+    (text,) = _differences(desk)
+    assert text.startswith("close-everything of crash on account/main at 2024-01-01T00:00:04Z: only the deployed set")
     assert reports["previous"].firings == ()
 
 
