@@ -64,6 +64,7 @@ class ImpactOptions(Struct, frozen=True):
     recordings: tuple[Path, ...]
     live: Path | None
     store: str | None
+    shadow: Path | None
     now: datetime
     max_age: float
     limit: float
@@ -101,6 +102,8 @@ class ImpactFiles(Struct, frozen=True):
               help="Show what would fire on arrival, on the last snapshot of this recording of a runner.")  # fmt: skip
 @click.option("--store", "store_at", metavar="FILE",
               help="With --live: the store of the runner, read-only, for histories and stages.")  # fmt: skip
+@click.option("--shadow", type=IN_FILE, metavar="REPORT",
+              help="Show what the head did in shadow: the file of `ksctl shadow report --output json`.")  # fmt: skip
 @option("--max-age", type=DURATION, default="5m", help="With --live: the age from which a snapshot is too old.")
 @click.option("--now", type=MOMENT, metavar="INSTANT", help="The time from which ages are measured. Default: now.")
 @option("--limit", type=click.FloatRange(min=0.01), default=10.0, metavar="SECONDS", help="Time of one question.")
@@ -120,8 +123,9 @@ class ImpactFiles(Struct, frozen=True):
 def impact(
     context: click.Context, paths: tuple[Path, ...], against: str, head: str | None, variant: str | None,
     crashes: tuple[Path, ...], calm: tuple[Path, ...], books: tuple[Path, ...], recordings: tuple[Path, ...],
-    live: Path | None, store_at: str | None, max_age: float, now: datetime | None, limit: float, timeout: float,
-    repository: str | None, environment: str, set_name: str | None, seed: int, jobs: int, comment_at: Path | None,
+    live: Path | None, store_at: str | None, shadow: Path | None, max_age: float, now: datetime | None, limit: float,
+    timeout: float, repository: str | None, environment: str, set_name: str | None, seed: int, jobs: int,
+    comment_at: Path | None,
     html_at: Path | None, json_at: Path | None, charts_at: Path | None, detailed_exitcode: bool, output: str,
 ) -> None:  # fmt: skip
     """Show what a change of policies does, against a base: in every situation, in past crashes, and now.
@@ -136,7 +140,7 @@ def impact(
     if store_at is not None and live is None:
         raise click.UsageError("--store belongs to --live RECORDING")
     chosen = ImpactOptions(
-        paths or (Path(),), against, head, variant, crashes, calm, books, recordings, live, store_at,
+        paths or (Path(),), against, head, variant, crashes, calm, books, recordings, live, store_at, shadow,
         now or datetime.now(UTC), max_age, limit, timeout, seed, jobs,
     )  # fmt: skip
     files = ImpactFiles(comment_at, html_at, json_at, charts_at)
@@ -184,8 +188,8 @@ def _analysed(chosen: ImpactOptions, subject: ImpactSubject, *, with_curves: boo
         if chosen.live is not None:
             live = LiveInput(chosen.live, store, chosen.now, timedelta(seconds=chosen.max_age))
         inputs = ImpactInputs(
-            spans, books, chosen.recordings, live, ProofLimits(chosen.limit, chosen.timeout), _runner_of(chosen.seed),
-            chosen.jobs, with_curves,
+            spans, books, chosen.recordings, live, chosen.shadow, ProofLimits(chosen.limit, chosen.timeout),
+            _runner_of(chosen.seed), chosen.jobs, with_curves,
         )  # fmt: skip
         return analyse(subject, partial(_base, chosen), partial(_head, chosen), inputs, perf_counter)
 

@@ -25,11 +25,12 @@ def shadow_page(reports: Sequence[ShadowReport]) -> Page:
     if not reports:
         return Page("Shadow", sections=(Section("", ("No policy set is or was in shadow on this store.",)),))
     return Page(
-        "Shadow", summary=tuple(map(_summary, reports)), sections=tuple(each for r in reports for each in _set(r))
+        "Shadow", summary=tuple(map(set_sentence, reports)), sections=tuple(each for r in reports for each in _set(r))
     )
 
 
-def _summary(report: ShadowReport) -> str:
+def set_sentence(report: ShadowReport) -> str:
+    """Which set was in shadow for how long, and how often it differed."""
     record = report.record
     which = "the set that was deployed before" if record.reason == "previous" else "the candidate"
     state = "is" if record.is_active else "was"
@@ -53,7 +54,7 @@ def _set(report: ShadowReport) -> Iterator[Section]:
         *((("Unknown", report.unread),) if report.unread else ()),
     )
     yield Section(
-        f"Shadow set {record.id}", (Facts(facts), Items(tuple(_sentence(it, report) for it in report.counts)))
+        f"Shadow set {record.id}", (Facts(facts), Items(tuple(stage_sentence(it, report) for it in report.counts)))
     )
     rows = tuple(
         (instant(it.as_of), f"{it.stage or '-'} of {it.policy} on {it.scope}", str(it.level), _would(it))
@@ -74,7 +75,7 @@ def _set(report: ShadowReport) -> Iterator[Section]:
     )  # fmt: skip
 
 
-def _sentence(count: StageCount, report: ShadowReport) -> str:
+def stage_sentence(count: StageCount, report: ShadowReport) -> str:
     """How often a stage would have fired, next to how often it did."""
     within = duration_text(timedelta(seconds=report.seconds))
     other = "the deployed set never" if not count.deployed else f"the deployed set fired it {_times(count.deployed)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -22,13 +23,26 @@ from killswitch.operations.impact.classification import (
 )
 from killswitch.operations.impact.document_differences import DocumentDifference, combined, document_differences
 from killswitch.operations.impact.policy_side import PolicySide, UnreadableSideError
+from killswitch.operations.pages.shadow import set_sentence, stage_sentence
 from killswitch.operations.pull_request.answer import ImpactAnswer, ImpactSubject, SideFacts, UnknownPart, side_facts
 from killswitch.operations.pull_request.live_arrival import LiveInput, live_arrival
 from killswitch.operations.review.demands_of_base import broken_demands
 from killswitch.operations.review.uncompared_keys import uncompared
 from killswitch.policy.schema.account import AccountDocument, venue_of
+from killswitch.render.formats import count_of, instant
+from killswitch.runner.shadow.comparison import ShadowReport
 
+MOST_SHADOW_DIFFERENCES: Final = 10
+"""The differences of a set in shadow that are listed."""
 NO_SIDE = SideFacts("-", None, "", None)
+
+
+class ShadowReportError(Exception):
+    """The file of a report of sets in shadow cannot be read as one."""
+
+
+class _ShadowReports(Struct, frozen=True):
+    reports: tuple[ShadowReport, ...]
 
 
 class ImpactInputs(Struct, frozen=True):
@@ -38,6 +52,8 @@ class ImpactInputs(Struct, frozen=True):
     books: tuple[BacktestBook, ...]
     recordings: tuple[Path, ...]
     live: LiveInput | None
+    shadow: Path | None
+    """The JSON of `ksctl shadow report`."""
     limits: ProofLimits
     runner_of: Callable[[PolicySet], RunOne]
     jobs: int = 1
@@ -82,6 +98,11 @@ def _compared(
         arrival = live_arrival(inputs.live, base.policies, head.policies, _armed(base))
     late = () if arrival is None else arrival.missing
     missing = tuple(UnknownPart("KS8505", each, prevents=True) for each in late)
+    shadow: tuple[str, ...] = ()
+    if inputs.shadow is not None:
+        shadow = shadow_sentences(inputs.shadow, head.policies.digest)
+        if not shadow:
+            missing += (UnknownPart("KS8507", f"{inputs.shadow} has no set in shadow that is this head"),)
     if not differences:
         return ImpactAnswer(subject, *facts, arrival=arrival, missing=missing)
     classification = _classified(base, head, differences, inputs.limits, clock)
@@ -92,7 +113,27 @@ def _compared(
     if not classification.is_proved and not is_replayed:
         missing += (UnknownPart("KS8503", "nothing was proved and nothing could be replayed", prevents=True),)
     missing += tuple(_unproved(classification, base))
-    return ImpactAnswer(subject, *facts, differences, classification, replays, recordings, arrival, missing)
+    return ImpactAnswer(subject, *facts, differences, classification, replays, recordings, arrival, shadow, missing)
+
+
+def shadow_sentences(file: Path, digest: str) -> tuple[str, ...]:
+    """What the sets with this digest did in shadow, by the JSON of `ksctl shadow report`, in a sentence each.
+
+    None if the report has no such set. ShadowReportError if the file is no such report.
+    """
+    try:
+        reports = msgspec.json.decode(file.read_bytes(), type=_ShadowReports).reports
+    except (OSError, msgspec.DecodeError) as error:
+        raise ShadowReportError(f"{file} is not the JSON of `ksctl shadow report`: {error}") from error
+    found: list[str] = []
+    for report in (each for each in reports if each.record.digest == digest):
+        found.append(set_sentence(report))
+        found += (stage_sentence(each, report) for each in report.counts)
+        found += (f"{instant(each.as_of)}, {each.stage} of {each.policy} on {each.scope}: {each.what}"
+                  for each in report.differences[:MOST_SHADOW_DIFFERENCES])  # fmt: skip
+        left = len(report.differences) - MOST_SHADOW_DIFFERENCES
+        found += [f"{count_of(left, 'difference')} more, in the report"] if left > 0 else []
+    return tuple(found)
 
 
 def _classified(

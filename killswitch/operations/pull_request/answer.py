@@ -60,6 +60,8 @@ class ImpactAnswer(Struct, frozen=True):
     spans: tuple[SpanReplay, ...] = ()
     recordings: tuple[RecordingReplay, ...] = ()
     arrival: LiveArrival | None = None
+    shadow: tuple[str, ...] = ()
+    """What the head has done in shadow, a sentence each; none where no report was given."""
     missing: tuple[UnknownPart, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     """Why head does not compile."""
@@ -168,6 +170,7 @@ def encode_answer(answer: ImpactAnswer) -> bytes:
         "spans": [_without_courses(each) for each in answer.spans],
         "recordings": answer.recordings,
         "arrival": answer.arrival,
+        "shadow": answer.shadow,
         "missing": answer.missing,
         "diagnostics": answer.diagnostics,
     }

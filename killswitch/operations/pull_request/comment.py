@@ -95,6 +95,11 @@ def _lines(answer: ImpactAnswer, step: int, charts: Sequence[str]) -> Iterator[s
         yield "### On arrival\n"
         yield from (f"- {inert(shortened(each, 400))}" for each in tables.arrival_lines(answer))
         yield ""
+        if answer.shadow:
+            yield "### In shadow\n"
+            shown = answer.shadow if step < _NO_DETAILS else answer.shadow[:1]
+            yield from (f"- {inert(shortened(each, 400))}" for each in shown)
+            yield ""
         yield from _replays(answer, step)
     if charts:
         names = ", ".join(f"`{each}`" for each in charts)

@@ -34,6 +34,7 @@ def impact_page(answer: ImpactAnswer, charts: Charts | None = None) -> Page:
         *section("Differences", tables.differences_table(answer.differences)),
         *_proved(answer),
         *_arrival(answer),
+        *section("In shadow", Items(answer.shadow)),
         *_crashes(answer, charts or {}),
         *section("False firings in calm spans", tables.calm_table(answer.calm)),
         *_recordings(answer),

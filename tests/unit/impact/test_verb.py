@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from killswitch.lab.recording import read
+from killswitch.model.applied_set import PolicyOrigin
 from killswitch.model.store import TickRecord
 from killswitch.operations.impact import revision
 from killswitch.operations.impact.policy_side import side_on_disk
 from killswitch.planning.interpreter import Interpreter
+from killswitch.runner.shadow.comparison import Difference, ShadowReport, StageCount
+from killswitch.runner.shadow.record import ShadowRecord, encode_record
 from killswitch.store.sqlite import open_store
 from tests.browser import measured_in_browser
 from tests.unit.impact.policy_desk import PolicyDesk, bars
 from tests.unit.proof.policies import policy, stage
+from tests.worlds import after
 
 pytest.importorskip("z3", reason="the extra `prove` is not installed")
 
@@ -514,3 +518,39 @@ def test_thirty_loosenings_are_all_named_and_the_first_have_a_witness(tmp_path: 
     assert {each["verdict"] for each in changes} == {"LOOSENING"}
     assert [bool(each["scenario"]) for each in changes] == [True] * 20 + [False] * 10
     assert all("only the first 20" in each["why_none"] for each in changes[20:])
+
+
+def shadow_file(path: Path, digest: str) -> Path:
+    """The report of a set with this digest, which fired once in two days while the deployed one never did."""
+    record = ShadowRecord(
+        id="abc", reason="candidate", origin=PolicyOrigin(source="desk"), digest=digest, begun_at=after(), store_at="",
+    )  # fmt: skip
+    report = ShadowReport(
+        record=record, until=after(seconds=172_800), seconds=172_800.0, ticks=172_800, missed=0, gaps=(), unread=None,
+        counts=(StageCount("test", "account/main", "level-1", 1, 0),), firings=(), unseen=(),
+        differences=(Difference(after(seconds=5), "test", "account/main", "level-1", "only the shadow set fires it"),),
+    )  # fmt: skip
+    path.write_bytes(encode_record({"reports": [report]}))
+    return path
+
+
+def test_what_the_head_did_in_shadow_is_in_the_comment(tmp_path: Path, spans: Path) -> None:
+    """A report of another set says nothing of this one, and that is said; a file that is no report is an error."""
+    desk = PolicyDesk(tmp_path, {"a.yaml": one("7%")})
+    desk.write({"a.yaml": one("5%")})
+    head = side_on_disk([desk.policies], None).policies
+    assert head is not None
+    comment, status = desk.comment("--shadow", shadow_file(tmp_path / "shadow.json", head.digest), spans=spans)
+    assert status == 0
+    assert "### In shadow" in comment
+    assert "level-1 of test on account/main would have fired once in 2d; the deployed set never" in comment
+    assert "only the shadow set fires it" in comment
+
+    other, status = desk.comment("--shadow", shadow_file(tmp_path / "other.json", "sha256:0"), spans=spans)
+    assert status == 0
+    assert "### In shadow" not in other and "KS8507" in other
+
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    broken = desk.impact("--shadow", tmp_path / "broken.json", spans=spans)
+    assert broken.exit_code == 1
+    assert "is not the JSON of `ksctl shadow report`" in broken.output
