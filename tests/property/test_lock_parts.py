@@ -114,13 +114,17 @@ def test_readers_of_today_see_the_strictest_and_the_latest(locks: list[LockPart]
 def test_a_lock_is_only_replaced_without_the_guard_by_one_that_opens_nothing(
     before: list[LockPart], after: list[LockPart]
 ) -> None:
-    """`tightens` is false wherever the new file would lock a place less, or for a shorter time."""
-    if not tightens(record(*before), record(*after), NOW):
+    """`tightens` is false wherever the new file would lock a place less, or for a shorter time.
+
+    The files are compared, which may lock more than their parts: those of one side and symbols are one in a file.
+    """
+    found, requested = record(*before), record(*after)
+    if not tightens(found, requested, NOW):
         return
     for side, symbol in PLACES:
         for minutes in (0, 15, 30, 45, 59):
             at = NOW + timedelta(minutes=minutes)
-            assert strictness(after, side, symbol, at) >= strictness(before, side, symbol, at)
+            assert read(requested, side, symbol, at) >= read(found, side, symbol, at)
 
 
 @given(st.lists(parts, min_size=1, max_size=6))

@@ -60,6 +60,8 @@ def values(series: SampleSeries, now: int, window: int) -> object:
     found = series.returns(now, window)
     deviations = [repr(series.deviation(now, window, before_last=flag)) for flag in (False, True)]
     before = series.at_or_before(now - window)
+    if before is not None and before[0] < now - KEEP:
+        before = None  # nothing reads it: a table drops it with the columns of its other prices
     return found.values.tolist(), deviations, before, series.last_return(now), series.expires(now, window)
 
 

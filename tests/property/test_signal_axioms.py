@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import isinf
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from killswitch.graph.nodes import SignalRef
@@ -94,13 +94,20 @@ TOLD_BY_HAND = {"equity.expected_move-0", "trades.count-1", "trades.count-4"}
 and longs among trades. Their unit tests have values that differ."""
 
 
+MOST_ROUNDS = 12
+
+
 def test_the_recordings_tell_both_sides_of_an_axiom_apart() -> None:
-    """Turned round, each axiom is broken by some recording, so that a wrong one would be noticed."""
+    """Turned round, each axiom is broken by some recording, so that a wrong one would be noticed.
+
+    Which recordings are drawn depends on the modules that are loaded: more are drawn until each is told apart.
+    """
     told: set[str] = set()
     references = list(dict.fromkeys(each for _, *pair in CLAIMS for each in pair))
     turned = [(name, references.index(greater), references.index(lesser)) for name, lesser, greater in CLAIMS]
+    names = {name for name, *_ in CLAIMS} - TOLD_BY_HAND
 
-    @settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(max_examples=60, database=None, phases=[Phase.generate])
     @given(recording=st.tuples(*(ticks(minute) for minute in range(5))))
     def observe(recording: tuple[Snapshot, ...]) -> None:
         history, reader = history_of(references), ColumnReader(references)
@@ -110,8 +117,11 @@ def test_the_recordings_tell_both_sides_of_an_axiom_apart() -> None:
             columns = reader.read(history, view)
             told.update(name for name, i, j in turned for ends in (columns.lo, columns.hi) if ends[i] > ends[j])
 
-    observe()
-    assert {name for name, *_ in CLAIMS} - told <= TOLD_BY_HAND
+    for number in range(MOST_ROUNDS):
+        seed(number)(observe)()
+        if names <= told:
+            break
+    assert names - told == set()
 
 
 def test_the_words_of_axioms_are_those_of_their_arguments() -> None:

@@ -97,20 +97,22 @@ class SampleSeries:
     # Prices
 
     def at_or_before(self, at: int) -> tuple[int, float] | None:
-        """Time and price of the newest sample at or before `at`; None if there is none."""
+        """Time and price of the newest sample at or before `at`; None if there is none.
+
+        One that is older than `keep` is found for as long as its column is there, which depends on other prices.
+        """
         times, prices, _ = self.samples()
         place = _last_until(times, at)
-        if place < 0 or times[place] < times[-1] - self.keep:
-            return None
-        return int(times[place]), float(prices[place])
+        return None if place < 0 else (int(times[place]), float(prices[place]))
 
     # Returns
 
     def _span(self, times: Instants, now: int, window: int) -> tuple[int, int]:
-        """The indexes of the samples of [now − window, now]: the first one, and the one after the last."""
-        edge = now - window
-        if len(times) and times[-1] - self.keep > edge:
-            edge = times[-1] - self.keep
+        """The indexes of the samples of [now − window, now]: the first one, and the one after the last.
+
+        Without those older than `keep`: whether their columns are still there depends on other prices.
+        """
+        edge = now - min(window, self.keep)
         end = len(times) if len(times) and times[-1] <= now else int(times.searchsorted(now, "right"))
         return min(int(times.searchsorted(edge)), end), end
 
@@ -124,8 +126,8 @@ class SampleSeries:
 
         table = series[0].table
         if all(each.table is table for each in series):
-            kept = table.at[table.size - 1] - min(each.keep for each in series) if table.size else 0
-            return cls._of_table(table, [each.row for each in series], now, max(now - window, int(kept)))
+            edge = now - min(window, *(each.keep for each in series))
+            return cls._of_table(table, [each.row for each in series], now, edge)
         found = []
         for each in series:
             at, price, joined = each.samples()
@@ -182,7 +184,9 @@ class SampleSeries:
             values = values[are_joined]
         found = _deviation(values) if are_enough(len(values), now, window, self.every) else math.nan
         if first < end:
-            until = int(at[first]) + window if end == len(at) else min(int(at[first]) + window, int(at[end]) - 1)
+            until = int(at[first]) + min(window, self.keep)
+            if end < len(at):
+                until = min(until, int(at[end]) - 1)
             self._deviations[window, before_last] = of, now, until, found
         return found
 
@@ -190,14 +194,14 @@ class SampleSeries:
         """The time until which the samples of the window are the same ones unless one is added; +∞ without any."""
         at, _, _ = self.samples()
         first, end = self._span(at, now, window)
-        return int(at[first]) + window if first < end else math.inf
+        return int(at[first]) + min(window, self.keep) if first < end else math.inf
 
     def last_return(self, now: int) -> tuple[float, int] | None:
         """The return of the newest sample at or before `now`, and the time of the sample before it; None if it has
         none."""
         at, price, joined = self.samples()
         place = _last_until(at, now)
-        if place <= 0 or not joined[place] or at[place - 1] < at[-1] - self.keep:
+        if place <= 0 or not joined[place] or at[place - 1] < now - self.keep:
             return None
         return float(price[place] / price[place - 1]) - 1.0, int(at[place - 1])
 
