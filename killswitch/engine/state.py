@@ -51,7 +51,8 @@ class PartialFiring(Struct, frozen=True):
 
     It is in force until a latch or a reset: its lock and its closes remain, so that status, reset and incident treat it
     like a latch; only the stage may fire again. `fired_at` is in microseconds, `decision` is the decision's id.
-    `held_back`: `where` holds back its close.
+    `held_back`: `where` holds back its close. `is_orphan`: the stage had latched, and the text of the policy
+    has it no more; where a text has it again, it is latched again and does not fire a second time.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class PartialFiring(Struct, frozen=True):
     fired_at: int
     decision: str
     held_back: bool = False
+    is_orphan: bool = False
 
 
 class StoredTrigger(Struct, frozen=True):

@@ -98,7 +98,8 @@ _CAUSES: Final[tuple[tuple[str, str], ...]] = (
     ),
     (
         "KS8012",
-        r"did not send all necessary|unresolved delta|missing (?:blob|tree|commit)|[Cc]ould not read [0-9a-f]{40}",
+        r"did not send all necessary|unresolved delta|missing (?:blob|tree|commit)|[Cc]ould not read [0-9a-f]{40}"
+        r"|bad pack header",  # the host found out that it lacks an object after it had begun to send
     ),
 )
 """Code → what git, curl or ssh write in the C locale; the first that is found counts."""

@@ -160,7 +160,7 @@ def test_h5_a_missing_object_cannot_be_read(desk: Desk) -> None:
     blob = desk.host.git("rev-parse", "HEAD:policies/desk.yaml")
     (desk.host.folder / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     (problem,) = desk.poll().answer.problems
-    assert (problem.code, problem.is_page) == ("KS8012", False)
+    assert (problem.code, problem.is_page) == ("KS8012", False), problem.text
 
 
 def test_h7_a_moved_anchor_is_the_way_forward_after_a_rewrite(desk: Desk) -> None:

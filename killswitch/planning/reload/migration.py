@@ -45,9 +45,14 @@ def migrated(state: StoredState, link: PolicyLink, decision: str | None = None) 
 
 
 def numbered(state: StoredState, stages: Sequence[Stage]) -> StoredState:
-    """The state with the levels that its stages have now, by their names; for a state whose own text is not known."""
+    """The state with the levels that its stages have now, by their names; for a state whose own text is not known.
+
+    An orphan that has its place again is latched (R7).
+    """
     levels = {stage.name: stage.level for stage in stages}
     partial = state.partial
+    if partial is not None and partial.is_orphan and partial.level > state.level and partial.stage in levels:
+        return replace(state, level=levels[partial.stage], stage=partial.stage, partial=None, by_hand=True)
     if partial is not None:
         partial = replace(partial, level=levels.get(partial.stage, partial.level))
     level = levels.get(state.stage or "", state.level) if state.level else 0
@@ -62,7 +67,9 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     """
     latched = link.stage_after(state.stage) if state.level else None
     in_force = partial_in_force(state)
-    returned = None if in_force is None else _returned(in_force.stage, link)
+    returned = None
+    if in_force is None or in_force.is_orphan:
+        returned = _returned(stage_in_force(state) or "", link)
     if returned is not None:  # an orphan has its place again: latched, so that it does not fire a second time
         return replace(state, level=returned.level, stage=returned.name, partial=None, by_hand=True)
     partial = None if state.partial is None else _partial(state.partial, link)
@@ -77,9 +84,8 @@ def _with_levels(state: StoredState, link: PolicyLink, decision: str) -> StoredS
     ]
     highest = max(covered, key=lambda each: each.level, default=None)
     level = 0 if highest is None else highest.level
-    orphan = PartialFiring(state.stage or "", level + 1, state.fired_at or 0, decision)
-    if partial is None or partial.level <= orphan.level:
-        partial = orphan
+    if partial is None or in_force is None or partial.level <= level:
+        partial = PartialFiring(state.stage or "", level + 1, state.fired_at or 0, decision, is_orphan=True)
     return replace(state, level=level, stage=None if highest is None else highest.name, partial=partial, by_hand=True)
 
 
@@ -92,7 +98,7 @@ def _returned(stage: str, link: PolicyLink) -> Stage | None:
 
 def _partial(partial: PartialFiring, link: PolicyLink) -> PartialFiring:
     """The firing under the new number of its stage; of one that is gone, above every stage that was not above it."""
-    after = link.stage_after(partial.stage)
+    after = link.stage_after(partial.stage) or _returned(partial.stage, link)
     if after is not None:
         return replace(partial, stage=after.name, level=after.level)
     below = [

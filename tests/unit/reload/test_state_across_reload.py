@@ -16,7 +16,7 @@ from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.planning.interpreter import Interpreter
 from killswitch.planning.reload.continuation import PolicyLink, continuation
-from killswitch.planning.reload.migration import migrated
+from killswitch.planning.reload.migration import migrated, numbered
 from killswitch.planning.reload_preview import ReloadPreview, reload_preview
 from killswitch.planning.scopes.migrated_states import ScopeState
 from tests import graphs, worlds
@@ -160,8 +160,32 @@ def test_r7_a_stage_that_is_gone_stays_in_force_and_covers_what_it_covered() -> 
     before = policy(graphs.stage("trim", 1, 0), graphs.stage("halve", 2, 0), graphs.stage("flat", 3, 0))
     after = policy(graphs.stage("trim", 4, 0), graphs.stage("flat", 6, 0))
     found = migrated(state(stage="halve", level=2), link(before, after), "d1")
-    assert found.partial == PartialFiring("halve", 5, FIRED, "d1")
+    assert found.partial == PartialFiring("halve", 5, FIRED, "d1", is_orphan=True)
     assert (found.level, found.by_hand) == (4, True)
+
+
+def test_r7_of_two_stages_that_are_gone_the_higher_stays_the_one_in_force() -> None:
+    """R7: `halve` is gone since an earlier reload, and `trim`, latched below it, goes too."""
+    orphan = PartialFiring("halve", 3, FIRED, "d1", is_orphan=True)
+    before = policy(graphs.stage("trim", 2, 0), graphs.stage("alert", 1, 0))
+    found = migrated(state(partial=orphan, level=2), link(before, policy(graphs.stage("alert", 1, 0))), "d2")
+    assert found.partial is not None
+    assert (found.partial.stage, found.partial.level, found.level) == ("halve", 2, 1)
+
+
+@pytest.mark.parametrize("is_orphan", [True, False])
+def test_r7_a_stage_that_comes_back_is_latched_if_it_was(is_orphan: bool) -> None:
+    """R7: after a reload and after a restart onto its text; one that had not latched may still close what is left."""
+    in_force = PartialFiring("halve", 2, FIRED, "d1", is_orphan=is_orphan)
+    stored = state(stage=None, level=0, partial=in_force, by_hand=True)
+    after = policy(graphs.stage("trim", 4, 0), graphs.stage("halve", 6, 0))
+    reloaded = migrated(stored, link(policy(graphs.stage("trim", 1, 0)), after))
+    restarted = numbered(stored, after.stages)
+    for found in (reloaded, restarted):
+        if is_orphan:
+            assert (found.stage, found.level, found.partial, found.by_hand) == ("halve", 6, None, True)
+        else:
+            assert (found.level, found.partial) == (0, replace(in_force, level=6))
 
 
 def previewed(before: Graph, after: Graph, engine: StoredState, **more: Any) -> ReloadPreview:
