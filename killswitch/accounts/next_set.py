@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.kinds import TESTS
 from killswitch.policy.loader import Document, LoadedDocuments, load_texts
 from killswitch.policy.yaml.files import texts
+from killswitch.render.formats import instant
 
 LARGE = 64 << 10
 """Bytes of policies from which another process compiles them: smaller sets take less time than its start."""
@@ -45,6 +47,17 @@ class NextSet(Struct, frozen=True):
     needs_start: tuple[str, ...] = ()
     written: str = ""
     """The policy digest of the files as a start would compile them, where that is another one than of `loaded`."""
+    base: str = ""
+    """The policy digest of the set that it was compared with; empty where it may follow any."""
+
+    def lapsed(self, in_force: str, now: datetime) -> str | None:
+        """Why it may not be taken any more: another set than its base is in force, or an approval has expired."""
+        if self.base and self.base != in_force:
+            return f"it was compared with {self.base[:19]}, and another set is in force"
+        expired = next((each for each in self.origin.approvals if each.expires_at <= now), None)
+        return (
+            None if expired is None else f"the approval of {expired.principal} expired at {instant(expired.expires_at)}"
+        )
 
     @property
     def digest_of_files(self) -> str:

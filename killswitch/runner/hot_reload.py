@@ -217,13 +217,17 @@ class HotReload:
             proposal.refusals = (f"it cannot be prepared: {type(error).__name__}: {error}",)
         proposal.is_prepared.set()
 
-    def take(self) -> TakenSet | None:
-        """Take the proposed set if it is prepared and nothing is in its way; between two ticks only.
+    def take(self, now: Instant) -> TakenSet | None:
+        """Take the proposed set if it is prepared and nothing is in its way at `now`; between two ticks only.
 
         Returns it for the parts of the runner that hold the set themselves; the others have it already.
         """
         proposal = self._waiting
         if proposal is None or not proposal.is_prepared.is_set():
+            return None
+        lapsed = proposal.proposed.lapsed(self.in_force.digest, now)
+        if lapsed is not None:
+            self._refuse(proposal, [lapsed])
             return None
         ready = proposal.ready
         if ready is not None and ready.continuation.before is not self.interpreter.policies:

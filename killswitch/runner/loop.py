@@ -220,7 +220,7 @@ class Runner:
 
     def _take_proposed(self) -> None:
         """Take the proposed policy set, if there is one that can be taken now."""
-        taken = self.reloads.take()
+        taken = self.reloads.take(self.clock.now())
         if taken is not None:
             self._alerts = renamed_alerts(self._alerts, taken.change.renamed)
 

@@ -146,8 +146,8 @@ def _delayed(_state: SourceState, rules: SourceRules, head: Head, review: Review
 def _held_by_runner(_state: SourceState, _rules: SourceRules, head: Head, _review: Review) -> SyncStep | None:
     if head.held is None:
         return None
-    # Its end is seen at the set in force; a later refusal is not, so that it is proposed again after a while.
-    return Wait("review" if head.reviewed_for >= REPEATED else head.held[0], head.held[1])
+    # Its end is seen at the set in force. It is compared again meanwhile, because the runner takes it by itself.
+    return Wait("review" if head.reviewed_for >= FRESH else head.held[0], head.held[1])
 
 
 def _outdated(_state: SourceState, _rules: SourceRules, head: Head, _review: Review) -> SyncStep | None:

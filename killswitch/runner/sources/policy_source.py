@@ -113,6 +113,8 @@ class PolicySource:
         self._statements: frozenset[str] = frozenset()
         """The names of the statements that the last look has found."""
         self._proposal: tuple[Take | Restore, Proposed] | None = None
+        self._held: str | None = None
+        """The folder digest of the set that the runner holds until a close is over."""
         self._counted = run.monotonic()
         self._poll_at = run.monotonic()
         self._in_shadow: tuple[str, int] | None = None
@@ -222,9 +224,21 @@ class PolicySource:
             self._compare(runner)
             if self._worker.is_stopping or not self._advance(runner):
                 break
+        self._withdraw_groundless()
         if self._proposal is None:
             self._reply()
         return LOOKS_EVERY
+
+    def _withdraw_groundless(self) -> None:
+        """Withdraw a set that the runner holds for a close, once it is no more what is to be taken after it."""
+        held = self._held
+        if held is None or held == self._state.in_force:
+            self._held = None
+            return
+        step, head = decide(self._state, self.rules), self._state.head
+        is_wanted = isinstance(step, Take) or (isinstance(step, Wait) and step.what in ("close", "review"))
+        if head is None or head.folder_digest != held or not is_wanted:
+            self._withdraw()
 
     def _reply(self) -> None:
         """Answer who has brought a poll forward."""
@@ -265,10 +279,11 @@ class PolicySource:
         return self._access.poller.is_anchor_approved(self._state, commit, delivered, self._now())
 
     def _withdraw(self) -> None:
-        """Propose the set in force: it supersedes what was proposed before an operator suspended the source."""
+        """Propose the set in force: it supersedes what was proposed before, or is held, and is not to be taken."""
         runner, head = self._runner, self._state.head
-        if runner is None or (self._proposal is None and (head is None or head.held is None)):
+        if runner is None or (self._proposal is None and self._held is None):
             return
+        self._held = None
         now = runner.in_force
         with suppress(PolicyProblemsError, NeedsStartError):  # it runs, so that it compiles
             runner.propose(next_set(now.files, now.origin, self._run.running))
@@ -295,6 +310,8 @@ class PolicySource:
             return
         (step, proposal), self._proposal = self._proposal, None
         answer = proposal.answer.result()
+        if answer.status == "held" and isinstance(step, Take):
+            self._held = step.folder_digest
         if answer.status == "taken":
             self._compare(runner)
         self._state = settled(self._state, step, answer, self._now())

@@ -58,7 +58,7 @@ def next_of_head(
     if not following.loaded.policies.graphs:
         problem = _problem(state, "KS8240", "the source proposes no policy; an emptied source removes nothing")
         return declined(state, step.folder_digest, (problem,), now)
-    return following
+    return replace(following, base=state.policy_digest)
 
 
 def restored_set(

@@ -14,12 +14,13 @@ from killswitch.accounts.arming import ArmedAccount, Arming
 from killswitch.accounts.next_set import NextSet, last_good
 from killswitch.accounts.opening import LoadedPolicies
 from killswitch.graph.nodes import AutoReset, Graph, ScopeRule, SignalRef
-from killswitch.model.applied_set import PolicyFile, PolicyOrigin
+from killswitch.model.applied_set import Approval, PolicyFile, PolicyOrigin
 from killswitch.model.instant import MINUTE
 from killswitch.runner.hot_reload import HotReload, ProposedReload
 from killswitch.runner.loop import Runner
 from tests import graphs
 from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
+from tests.worlds import after
 
 
 @pytest.fixture
@@ -254,9 +255,32 @@ def test_what_a_start_refuses_a_reload_refuses(world: World) -> None:
         refusing = HotReload(runner.interpreter, runner.store, runner.in_force, (lambda _: lacks,))
         proposal = refusing.propose(proposed(loosened(crash_policy())))
         assert proposal.is_prepared.wait(30.0)
-        assert refusing.take() is None
+        assert refusing.take(world.clock.now()) is None
         assert proposal.answer.result(0).reasons == lacks
         assert runner.in_force.digest == before
+
+    run(world, scenario, ScriptedVenue(book("1100")))
+
+
+APPROVED = Approval(id="a1", principal="ben@example.com", key="k", expires_at=after(seconds=5))
+
+
+@pytest.mark.parametrize(("base", "waits", "status"), [
+    ("", 0, "taken"), ("", 10, "refused"), ("sha256:another", 0, "refused"),
+])  # fmt: skip
+def test_a6_a_set_is_not_taken_once_its_approval_has_expired_or_its_base_has_moved(
+    world: World, base: str, waits: int, status: str
+) -> None:
+    """A1, A6: whatever kept it waiting, a close or its preparation; without a base it may follow any set."""
+
+    async def scenario(runner: Runner) -> None:
+        await ticks(runner, world)
+        following = proposed(loosened(crash_policy()))
+        origin = replace(following.origin, approvals=(APPROVED,))
+        proposal = prepared(runner, replace(following, origin=origin, base=base))
+        await world.clock.sleep(waits)
+        await ticks(runner, world)
+        assert proposal.answer.result(0).status == status
 
     run(world, scenario, ScriptedVenue(book("1100")))
 

@@ -22,7 +22,8 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.hot_reload import ReloadAnswer
 from killswitch.runner.observers import TickReport
 from killswitch.runner.sources.policy_source import PolicySource, SourceAccess, SourceRun
-from killswitch.source.candidate import Candidate, Review, ReviewRequest, SourceAnswer, SourceProblem
+from killswitch.source import sync_decision
+from killswitch.source.candidate import ArrivalFiring, Candidate, Review, ReviewRequest, SourceAnswer, SourceProblem
 from killswitch.source.poller import PollResult, SourcePoller
 from killswitch.source.polling import SourceSettings
 from killswitch.source.sync import restored
@@ -222,6 +223,48 @@ def test_a_pause_withdraws_a_set_that_is_held(scene: Scene) -> None:
     scene.until(lambda: scene.source.condition.hold is not None)
     scene.until(lambda: len(scene.runner.proposals) > 1)
     assert scene.runner.proposals[-1].proposed.files == files("2%")
+
+
+def head_moves_back(scene: Scene) -> None:
+    scene.poller.propose("2%")
+
+
+def head_is_forged(scene: Scene) -> None:
+    bad = SourceProblem(code="KS8104", text="no signature", fix="sign it", is_page=True, commit="c2")
+    scene.poller.answer = SourceAnswer(problems=(bad,))
+
+
+@pytest.mark.parametrize("change", [head_moves_back, head_is_forged])
+def test_a_set_that_is_held_is_withdrawn_once_its_grounds_are_gone(
+    scene: Scene, change: Callable[[Scene], None]
+) -> None:
+    """Else the runner would take it by itself at the end of the close: the set in force supersedes it, once."""
+    scene.poller.propose("1%")
+    assert scene.runner.has_proposal.wait(WITHIN)
+    scene.runner.proposals[-1].answer.set_result(ReloadAnswer("held", "d", ("decision 7 is closing",)))
+    scene.until(lambda: scene.source.condition.wait is not None and scene.source.condition.wait.what == "close")
+    change(scene)
+    scene.until(lambda: len(scene.runner.proposals) > 1)
+    assert scene.runner.proposals[-1].proposed.files == files("2%")
+    for _ in range(5):
+        scene.tick()
+        scene.source.request(lambda _: None)
+        assert scene.poller.polled.acquire(timeout=WITHIN)
+    assert len(scene.runner.proposals) == 2
+
+
+def test_a_held_set_that_would_fire_at_its_first_tick_by_now_is_withdrawn(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A8: it is compared again while the close lasts, and waits for somebody else."""
+    scene.poller.propose("1%")
+    assert scene.runner.has_proposal.wait(WITHIN)
+    fires = ArrivalFiring(policy="stop", scope="account/main", stage="flat", text="flat of stop would fire")
+    scene.review = lambda _: Review(policy_digest="d", verdict="TIGHTENING", arrival=(fires,))
+    scene.runner.proposals[-1].answer.set_result(ReloadAnswer("held", "d", ("decision 7 is closing",)))
+    scene.until(lambda: scene.source.condition.wait is not None and scene.source.condition.wait.what == "close")
+    monkeypatch.setattr(sync_decision, "FRESH", 20_000)  # microseconds, instead of a minute
+    scene.until(lambda: scene.runner.proposals[-1].proposed.files == files("2%"))
 
 
 def test_w5_one_alert_for_one_culprit_however_often_it_is_polled(scene: Scene) -> None:
